@@ -1,0 +1,27 @@
+// The addon's entry: per-environment data and the list of what is exported. Runs once per environment.
+#include <napi.h>
+
+#include "errors.h"
+#include "locks.h"
+#include "pages.h"
+
+namespace livesnap {
+
+// setSystemError(make): `make(syscall, errno, errnoName, message)` builds the error that native failures throw.
+static void setSystemError(const Napi::CallbackInfo& info) {
+  if (!info[0].IsFunction()) throwContract(info.Env(), "setSystemError takes a function");
+  info.Env().GetInstanceData<EnvironmentData>()->systemError = Napi::Persistent(info[0].As<Napi::Function>());
+}
+
+static Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new EnvironmentData());
+  exports.Set("setSystemError", Napi::Function::New(env, setSystemError));
+  initLocks(env, exports);
+  initPages(env, exports);
+  return exports;
+}
+
+}  // namespace livesnap
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) { return livesnap::init(env, exports); }
+NODE_API_MODULE(livesnap, Init)

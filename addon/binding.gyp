@@ -1,0 +1,19 @@
+{
+  "targets": [
+    {
+      "target_name": "livesnap",
+      "sources": [
+        "addon.cc",
+        "errors.cc",
+        "locks.cc",
+        "pages.cc"
+      ],
+      "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
+      "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_DEPRECATED", "_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],
+      "cflags": ["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+      "cflags_cc": ["-std=c++17", "-fno-rtti"],
+      "cflags_cc!": ["-fno-exceptions"],
+      "cflags!": ["-fno-exceptions"]
+    }
+  ]
+}

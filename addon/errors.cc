@@ -1,0 +1,45 @@
+#include "errors.h"
+
+#include <string.h>
+
+#include <vector>
+
+namespace livesnap {
+
+void throwErrno(Napi::Env env, const char* syscall, int err) {
+  auto* data = env.GetInstanceData<EnvironmentData>();
+  const char* name = strerrorname_np(err);
+  const std::vector<napi_value> args = {Napi::String::New(env, syscall), Napi::Number::New(env, err),
+                                        Napi::String::New(env, name ? name : "?"),
+                                        Napi::String::New(env, strerror(err))};
+  if (data == nullptr || data->systemError.IsEmpty()) throw Napi::Error::New(env, strerror(err));
+  throw Napi::Error(env, data->systemError.Call(args));
+}
+
+void throwContract(Napi::Env env, const char* what) { throw Napi::TypeError::New(env, what); }
+
+int64_t integerArg(const Napi::CallbackInfo& info, size_t index, int64_t min, int64_t max) {
+  if (!info[index].IsNumber()) throwContract(info.Env(), "an argument is not a number");
+  double value = info[index].As<Napi::Number>().DoubleValue();
+  if (!(value >= static_cast<double>(min) && value <= static_cast<double>(max)) ||
+      value != static_cast<double>(static_cast<int64_t>(value)))
+    throwContract(info.Env(), "an argument is not an integer in range");
+  return static_cast<int64_t>(value);
+}
+
+Bytes bytesArg(const Napi::CallbackInfo& info, size_t index) {
+  bool isTypedArray = false;
+  napi_is_typedarray(info.Env(), info[index], &isTypedArray);
+  if (!isTypedArray) throwContract(info.Env(), "an argument is not a typed array");
+  napi_typedarray_type type;
+  size_t length;
+  void* data;
+  napi_value buffer;
+  size_t offset;
+  if (napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, &buffer, &offset) != napi_ok ||
+      type != napi_uint8_array)
+    throwContract(info.Env(), "an argument is not a Uint8Array");
+  return {static_cast<uint8_t*>(data), length};
+}
+
+}  // namespace livesnap

@@ -1,0 +1,34 @@
+// Kernel file locks (flock(2)): released by the kernel when the process dies, whatever way it dies.
+// Runs on the calling JS thread; never blocks.
+#include "locks.h"
+
+#include <errno.h>
+#include <sys/file.h>
+
+#include "errors.h"
+
+namespace livesnap {
+
+// tryLock(fd, exclusive) → boolean: false when another open file description holds it.
+static Napi::Value tryLock(const Napi::CallbackInfo& info) {
+  int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
+  bool exclusive = info[1].ToBoolean();
+  int rc;
+  do rc = flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB);
+  while (rc < 0 && errno == EINTR);
+  if (rc < 0 && errno != EWOULDBLOCK) throwErrno(info.Env(), "flock", errno);
+  return Napi::Boolean::New(info.Env(), rc == 0);
+}
+
+// unlock(fd)
+static void unlock(const Napi::CallbackInfo& info) {
+  int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
+  if (flock(fd, LOCK_UN) < 0) throwErrno(info.Env(), "flock", errno);
+}
+
+void initLocks(Napi::Env env, Napi::Object exports) {
+  exports.Set("tryLock", Napi::Function::New(env, tryLock));
+  exports.Set("unlock", Napi::Function::New(env, unlock));
+}
+
+}  // namespace livesnap

@@ -1,0 +1,91 @@
+/**
+ * The one base class of every error livesnap raises on purpose, and the closed list of their codes.
+ *
+ * Invariants: a code never changes its meaning; every code is described in docs/errors.md (a test compares the
+ * two); `message` is one sentence without a full stop's worth of stack, `hint` says what to do about it.
+ */
+
+/** What the CLI's exit status means (README, "Exit status"). */
+export const ExitStatus = { failed: 1, usage: 2, notFound: 3, damaged: 4, unsupportedHost: 5 } as const;
+export type ExitStatus = (typeof ExitStatus)[keyof typeof ExitStatus];
+
+/** Every code with the exit status it ends the CLI with. */
+export const ERROR_CODES = {
+  // command line
+  USAGE: ExitStatus.usage,
+  NAME_IN_USE: ExitStatus.usage,
+  AMBIGUOUS: ExitStatus.usage,
+  // things that are not there
+  NO_SUCH_FILE: ExitStatus.notFound,
+  NO_SUCH_MACHINE: ExitStatus.notFound,
+  NO_SUCH_SNAPSHOT: ExitStatus.notFound,
+  // images and machines
+  BAD_IMAGE: ExitStatus.failed,
+  BAD_STATE: ExitStatus.failed,
+  MACHINE_FAILED: ExitStatus.failed,
+  MACHINE_GONE: ExitStatus.failed,
+  NOT_POSSIBLE_NOW: ExitStatus.failed,
+  TIMED_OUT: ExitStatus.failed,
+  // the store
+  NEWER_FORMAT: ExitStatus.failed,
+  READ_ONLY: ExitStatus.failed,
+  NO_SPACE: ExitStatus.failed,
+  STORE_BUSY: ExitStatus.failed,
+  NOT_A_STORE: ExitStatus.failed,
+  DAMAGED: ExitStatus.damaged,
+  // the host
+  NO_KVM: ExitStatus.unsupportedHost,
+  HOST_LACKS: ExitStatus.unsupportedHost,
+  SYSTEM: ExitStatus.failed,
+} as const satisfies Record<string, ExitStatus>;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+export interface ErrorDetails {
+  /** What the person can do about it, one sentence. */
+  hint?: string;
+  cause?: unknown;
+}
+
+export class LivesnapError extends Error {
+  override readonly name: string = 'LivesnapError';
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    this.hint = details.hint;
+  }
+
+  get exitStatus(): ExitStatus {
+    return ERROR_CODES[this.code];
+  }
+
+  /** The object printed under `error` with `--json` and sent by the control API. */
+  toJSON(): { code: ErrorCode; message: string; hint: string | null } {
+    return { code: this.code, message: this.message, hint: this.hint ?? null };
+  }
+}
+
+/** A system call made by the addon failed. `errno` is Linux's number, `errnoName` its name ('ENOSPC'). */
+export class SystemError extends LivesnapError {
+  override readonly name = 'SystemError';
+  readonly errno: number;
+  readonly errnoName: string;
+  readonly syscall: string;
+
+  constructor(syscall: string, errno: number, errnoName: string, message: string) {
+    super(
+      errnoName === 'ENOSPC' || errnoName === 'EDQUOT'
+        ? 'NO_SPACE'
+        : errnoName === 'EROFS'
+          ? 'READ_ONLY'
+          : 'SYSTEM',
+      `${syscall}: ${message}`,
+    );
+    this.errno = errno;
+    this.errnoName = errnoName;
+    this.syscall = syscall;
+  }
+}
