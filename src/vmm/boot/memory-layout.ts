@@ -1,0 +1,107 @@
+/**
+ * Where RAM, firmware tables and the loader's own structures are in guest-physical memory, and the map of it that
+ * the guest is given (ACPI 6.5 section 15, "System Address Map Interfaces").
+ *
+ * Invariants: RAM below 4 GiB ends at or below {@link HOLE_START}; nothing the loader writes below 1 MiB overlaps
+ * anything else it writes there; the guest is never told that a reserved range is free RAM.
+ */
+import { LivesnapError } from '../../errors.js';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const GIB = 1024 * MIB;
+
+/** A run of guest RAM: one KVM memory slot. Addresses and sizes in bytes. */
+export interface RamSlot {
+  readonly gpa: number;
+  readonly sizeBytes: number;
+}
+
+/** First address of the hole below 4 GiB that is left to devices (LAPIC, IOAPIC, virtio-mmio, KVM's own pages). */
+export const HOLE_START = 3 * GIB;
+/** First address after that hole. */
+export const HOLE_END = 4 * GIB;
+/** The part of the hole that is taken from the start: IOAPIC, LAPIC, and the pages KVM keeps for itself below 4 GiB. */
+export const PLATFORM_START = 0xfec0_0000;
+/** Where memory beyond the first MiB, and so any kernel, begins. */
+export const HIGH_MEMORY_START = MIB;
+
+export const MIN_MEMORY_BYTES = 2 * MIB;
+/** What 46 bits of physical address leave on every processor that runs KVM. */
+export const MAX_MEMORY_BYTES = 32 * 1024 * GIB;
+
+/** What the loader puts below 1 MiB, in order of address. */
+export const LowMemory = {
+  /** BIOS data area: the EBDA's segment at +0x0e, the size of base memory in KiB at +0x13. */
+  biosData: 0x400,
+  gdt: 0x500,
+  /** struct boot_params, one page ("zero page"). */
+  bootParams: 0x7000,
+  /** The boot stack grows down from here. */
+  stackTop: 0x9000,
+  /** PML4, PDPT and four page directories, a page each. */
+  pageTables: 0x9000,
+  setupData: 0x1_0000,
+  cmdline: 0x2_0000,
+  /** First byte after the room for the command line. */
+  cmdlineEnd: 0x3_0000,
+  /** Extended BIOS data area, the last KiB of base memory: the MP floating pointer is here. */
+  ebda: 0x9_fc00,
+  ebdaEnd: 0xa_0000,
+  /** ACPI tables, then the MP configuration table, both in the BIOS's read-only area. */
+  acpi: 0xe_0000,
+  mpTable: 0xf_0000,
+  biosEnd: 0x10_0000,
+} as const;
+
+/** e820 types (ACPI 6.5 table 15.6). */
+export const E820Type = { ram: 1, reserved: 2 } as const;
+
+export interface E820Entry {
+  readonly gpa: number;
+  readonly sizeBytes: number;
+  readonly type: number;
+}
+
+/**
+ * The slots that make up `memoryBytes` of RAM: up to 3 GiB from address 0, the rest from 4 GiB.
+ * @throws LivesnapError USAGE if the size is not a whole number of pages or not one a machine can have.
+ */
+export function ramLayout(memoryBytes: number): readonly RamSlot[] {
+  if (!Number.isSafeInteger(memoryBytes) || memoryBytes % 4096 !== 0) {
+    throw new LivesnapError('USAGE', `memory of ${memoryBytes} bytes is not a multiple of 4096`);
+  }
+  if (memoryBytes < MIN_MEMORY_BYTES || memoryBytes > MAX_MEMORY_BYTES) {
+    throw new LivesnapError(
+      'USAGE',
+      `memory of ${memoryBytes} bytes is outside what a machine can have (2 MiB to 32 TiB)`,
+      { hint: 'Give a size such as 256M or 4G.' },
+    );
+  }
+  const below = Math.min(memoryBytes, HOLE_START);
+  const slots: RamSlot[] = [{ gpa: 0, sizeBytes: below }];
+  if (memoryBytes > below) slots.push({ gpa: HOLE_END, sizeBytes: memoryBytes - below });
+  return slots;
+}
+
+/** The address map for a guest with this RAM, ascending. What is in no entry is neither RAM nor taken. */
+export function e820(layout: readonly RamSlot[]): readonly E820Entry[] {
+  const entries: E820Entry[] = [];
+  const add = (from: number, to: number, type: number): void => {
+    entries.push({ gpa: from, sizeBytes: to - from, type });
+  };
+  add(0, LowMemory.ebda, E820Type.ram);
+  add(LowMemory.ebda, LowMemory.ebdaEnd, E820Type.reserved);
+  add(LowMemory.acpi, LowMemory.biosEnd, E820Type.reserved);
+  add(HIGH_MEMORY_START, lowRamEnd(layout), E820Type.ram);
+  add(PLATFORM_START, HOLE_END, E820Type.reserved);
+  for (const slot of layout) {
+    if (slot.gpa >= HOLE_END) add(slot.gpa, slot.gpa + slot.sizeBytes, E820Type.ram);
+  }
+  return entries;
+}
+
+/** First address after the RAM that begins at 0: kernel and initrd lie below it. */
+export function lowRamEnd(layout: readonly RamSlot[]): number {
+  return layout[0]!.sizeBytes;
+}
