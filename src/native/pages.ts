@@ -1,0 +1,132 @@
+/**
+ * Page work in batches: zero scan, XXH64, comparison, LZ4 blocks (docs/format.md, "Fingerprints" and "Frames").
+ *
+ * Two implementations of one interface: the addon's, and a portable one of xxhash-wasm, lz4-napi and Buffer. Both
+ * read what the other wrote; fingerprints and checksums are equal bit for bit, LZ4 blocks need not be.
+ * LIVESNAP_NATIVE_PAGES=0 chooses the portable one. bench/pages.ts is the reason that the native one exists.
+ */
+import { createRequire } from 'node:module';
+
+export interface PageOps {
+  /** Which implementation this is. */
+  readonly name: 'native' | 'portable';
+  /** hashes (8 bytes a page, little-endian): 0 for a zero page, else the page's XXH64 with 0 made 1. */
+  hashPages(bytes: Uint8Array, count: number, hashes: Uint8Array): void;
+  /** XXH64 of a range, seeded with seedHigh × 2^32 + seedLow, as 8 little-endian bytes into `out`. */
+  checksum(
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    seedLow: number,
+    seedHigh: number,
+    out: Uint8Array,
+  ): void;
+  equal(a: Uint8Array, aOffset: number, b: Uint8Array, bOffset: number, length: number): boolean;
+  /** Writes an LZ4 block (no length prefix) and returns its size; 0 when it would exceed `capacity`. */
+  compress(
+    source: Uint8Array,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+    capacity: number,
+  ): number;
+  /** True when the LZ4 block is well formed and gives exactly `targetLength` bytes. */
+  decompress(
+    source: Uint8Array,
+    sourceOffset: number,
+    sourceLength: number,
+    target: Uint8Array,
+    targetOffset: number,
+    targetLength: number,
+  ): boolean;
+}
+
+const PAGE_SIZE = 4096;
+
+/** xxhash-wasm and lz4-napi: no code of ours that was compiled. */
+export async function loadPortablePageOps(): Promise<PageOps> {
+  const { default: xxhash } = await import('xxhash-wasm');
+  const { h64Raw } = await xxhash();
+  const lz4 = createRequire(import.meta.url)('lz4-napi') as typeof import('lz4-napi');
+  const zeros = new Uint8Array(PAGE_SIZE);
+  const view = (bytes: Uint8Array, offset: number, length: number): Buffer =>
+    Buffer.from(bytes.buffer, bytes.byteOffset + offset, length);
+
+  return {
+    name: 'portable',
+    hashPages(bytes, count, hashes) {
+      const out = new DataView(hashes.buffer, hashes.byteOffset, hashes.byteLength);
+      for (let i = 0; i < count; i++) {
+        const page = bytes.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE);
+        let hash = 0n;
+        if (page[0] !== 0 || Buffer.compare(page, zeros) !== 0) hash = h64Raw(page) || 1n;
+        out.setBigUint64(i * 8, hash, true);
+      }
+    },
+    checksum(bytes, offset, length, seedLow, seedHigh, out) {
+      const hash = h64Raw(
+        bytes.subarray(offset, offset + length),
+        (BigInt(seedHigh) << 32n) | BigInt(seedLow),
+      );
+      new DataView(out.buffer, out.byteOffset, 8).setBigUint64(0, hash, true);
+    },
+    equal(a, aOffset, b, bOffset, length) {
+      return (
+        Buffer.compare(a.subarray(aOffset, aOffset + length), b.subarray(bOffset, bOffset + length)) === 0
+      );
+    },
+    compress(source, length, target, targetOffset, capacity) {
+      // lz4-napi puts the raw length before the block; the store keeps only the block.
+      const block = lz4.compressSync(view(source, 0, length)).subarray(4);
+      if (block.length > capacity) return 0;
+      target.set(block, targetOffset);
+      return block.length;
+    },
+    decompress(source, sourceOffset, sourceLength, target, targetOffset, targetLength) {
+      // lz4-napi allocates what the prefix says: it is ours, never the disk's.
+      const prefixed = Buffer.allocUnsafe(4 + sourceLength);
+      prefixed.writeUInt32LE(targetLength, 0);
+      prefixed.set(source.subarray(sourceOffset, sourceOffset + sourceLength), 4);
+      let raw: Buffer;
+      try {
+        raw = lz4.uncompressSync(prefixed);
+      } catch {
+        return false;
+      }
+      if (raw.length !== targetLength) return false;
+      target.set(raw, targetOffset);
+      return true;
+    },
+  };
+}
+
+/** The addon's page code. */
+export async function loadNativePageOps(): Promise<PageOps> {
+  const { addon } = await import('./addon.js');
+  const { hashPages, checksum, equal, compress, decompress } = addon as unknown as PageOps;
+  return { name: 'native', hashPages, checksum, equal, compress, decompress };
+}
+
+/** The implementation that the environment asks for. */
+export const loadPageOps = (): Promise<PageOps> =>
+  process.env.LIVESNAP_NATIVE_PAGES === '0' ? loadPortablePageOps() : loadNativePageOps();
+
+/**
+ * As {@link loadPageOps}, with fingerprints cut to `bits`: collisions by the thousand, for tests that show that
+ * they are harmless.
+ */
+export function withFingerprintBits(ops: PageOps, bits: number): PageOps {
+  if (bits >= 64) return ops;
+  const mask = (1n << BigInt(bits)) - 1n;
+  return {
+    ...ops,
+    hashPages(bytes, count, hashes) {
+      ops.hashPages(bytes, count, hashes);
+      const view = new DataView(hashes.buffer, hashes.byteOffset, hashes.byteLength);
+      for (let i = 0; i < count; i++) {
+        const hash = view.getBigUint64(i * 8, true);
+        if (hash !== 0n) view.setBigUint64(i * 8, hash & mask || 1n, true);
+      }
+    },
+  };
+}
