@@ -45,8 +45,10 @@ export const LowMemory = {
   cmdline: 0x2_0000,
   /** First byte after the room for the command line. */
   cmdlineEnd: 0x3_0000,
-  /** Extended BIOS data area, the last KiB of base memory: the MP floating pointer is here. */
+  /** Extended BIOS data area, the last KiB of base memory; its first byte is its size in KiB. */
   ebda: 0x9_fc00,
+  /** The MP floating pointer, on a 16-byte boundary of the EBDA. */
+  mpPointer: 0x9_fc10,
   ebdaEnd: 0xa_0000,
   /** ACPI tables, then the MP configuration table, both in the BIOS's read-only area. */
   acpi: 0xe_0000,

@@ -1,0 +1,229 @@
+/**
+ * The ACPI tables: RSDP, XSDT, FADT, FACS, MADT and DSDT. ACPI 6.5, chapter 5.
+ *
+ * The hardware is not "reduced": with a hardware-reduced FADT Linux sets up no legacy interrupts, and ttyS0 loses
+ * IRQ 4. There is no ACPI timer, no GPE, no SMI: the machine is in ACPI mode from the start.
+ */
+import {
+  COM1_BASE,
+  COM1_IRQ,
+  COM1_PORTS,
+  KEYBOARD_COMMAND_PORT,
+  KEYBOARD_RESET_COMMAND,
+  PM1A_CONTROL_BLOCK,
+  PM1A_CONTROL_BYTES,
+  PM1A_EVENT_BLOCK,
+  PM1A_EVENT_BYTES,
+  RTC_CENTURY_REGISTER,
+  SCI_IRQ,
+  SLEEP_TYPE_S5,
+} from '../devices/ports.js';
+import * as aml from './aml.js';
+import { checksum } from './checksum.js';
+import { IOAPIC_GPA, ioapicId, ioapicPin, LAPIC_GPA, NMI_LINT } from './interrupt-wiring.js';
+
+const OEM_ID = 'LIVESN';
+const OEM_TABLE_ID = 'LIVESNAP';
+const CREATOR_ID = 'LVSN';
+
+const HEADER_BYTES = 36;
+/** FACS must be on a 64-byte boundary; the others may as well be. */
+const TABLE_ALIGNMENT = 64;
+
+/**
+ * All tables, placed one after another.
+ * @param gpa where the bytes will be, a multiple of 64; the RSDP is the first of them
+ */
+export function acpiTables(gpa: number, cpus: number): Buffer {
+  const placed: { at: number; bytes: Buffer }[] = [];
+  let next = TABLE_ALIGNMENT; // the RSDP, 36 bytes, goes before them, once the XSDT has an address
+  const place = (bytes: Buffer): number => {
+    const at = next;
+    placed.push({ at, bytes });
+    next += Math.ceil(bytes.length / TABLE_ALIGNMENT) * TABLE_ALIGNMENT;
+    return gpa + at;
+  };
+  const fadtGpa = place(fadt(place(facs()), place(dsdt())));
+  const xsdtGpa = place(xsdt([fadtGpa, place(madt(cpus))]));
+  placed.push({ at: 0, bytes: rsdp(xsdtGpa) });
+  const tables = Buffer.alloc(next);
+  for (const { at, bytes } of placed) bytes.copy(tables, at);
+  return tables;
+}
+
+/** A table with the header that all but RSDP and FACS share (section 5.2.6). */
+function table(signature: string, revision: number, body: Buffer): Buffer {
+  const bytes = Buffer.concat([Buffer.alloc(HEADER_BYTES), body]);
+  bytes.write(signature, 0, 'latin1');
+  bytes.writeUInt32LE(bytes.length, 4);
+  bytes.writeUInt8(revision, 8);
+  bytes.write(OEM_ID, 10, 'latin1');
+  bytes.write(OEM_TABLE_ID, 16, 'latin1');
+  bytes.writeUInt32LE(1, 24);
+  bytes.write(CREATOR_ID, 28, 'latin1');
+  bytes.writeUInt32LE(1, 32);
+  bytes.writeUInt8(checksum(bytes), 9);
+  return bytes;
+}
+
+/** Section 5.2.5.3. The first 20 bytes have a checksum of their own, from ACPI 1.0. */
+function rsdp(xsdtGpa: number): Buffer {
+  const bytes = Buffer.alloc(36);
+  bytes.write('RSD PTR ', 0, 'latin1');
+  bytes.write(OEM_ID, 9, 'latin1');
+  bytes.writeUInt8(2, 15);
+  bytes.writeUInt32LE(bytes.length, 20);
+  bytes.writeBigUInt64LE(BigInt(xsdtGpa), 24);
+  bytes.writeUInt8(checksum(bytes.subarray(0, 20)), 8);
+  bytes.writeUInt8(checksum(bytes), 32);
+  return bytes;
+}
+
+function xsdt(tableGpas: readonly number[]): Buffer {
+  const body = Buffer.alloc(tableGpas.length * 8);
+  tableGpas.forEach((gpa, i) => {
+    body.writeBigUInt64LE(BigInt(gpa), i * 8);
+  });
+  return table('XSDT', 1, body);
+}
+
+/** Section 5.2.10: only there for the global lock, which nobody but the guest ever takes. */
+function facs(): Buffer {
+  const bytes = Buffer.alloc(64);
+  bytes.write('FACS', 0, 'latin1');
+  bytes.writeUInt32LE(bytes.length, 4);
+  bytes.writeUInt8(2, 32);
+  return bytes;
+}
+
+/** Offsets within the FADT (table 5.9). */
+const Fadt = {
+  firmwareCtrl: 36,
+  dsdt: 40,
+  sciInt: 46,
+  pm1aEvtBlk: 56,
+  pm1aCntBlk: 64,
+  pm1EvtLen: 88,
+  pm1CntLen: 89,
+  pLvl2Lat: 96,
+  pLvl3Lat: 98,
+  century: 108,
+  iapcBootArch: 109,
+  flags: 112,
+  resetReg: 116,
+  resetValue: 128,
+  minorVersion: 131,
+  xDsdt: 140,
+  xPm1aEvtBlk: 148,
+  xPm1aCntBlk: 172,
+  bytes: 276,
+} as const;
+
+const BootArch = { legacyDevices: 1 << 0, keyboardController: 1 << 1, vgaNotPresent: 1 << 2 } as const;
+const FadtFlags = {
+  wbinvd: 1 << 0,
+  procC1: 1 << 2,
+  /** Neither button, nor the RTC's alarm, is in the fixed registers. */
+  noFixedPowerButton: 1 << 4,
+  noFixedSleepButton: 1 << 5,
+  noFixedRtc: 1 << 6,
+  resetRegSupported: 1 << 10,
+} as const;
+/** Latencies beyond these mean that C2 and C3 do not exist. */
+const NO_C2_LATENCY_US = 101;
+const NO_C3_LATENCY_US = 1001;
+
+function fadt(facsGpa: number, dsdtGpa: number): Buffer {
+  const body = Buffer.alloc(Fadt.bytes - HEADER_BYTES);
+  const at = (offset: number): number => offset - HEADER_BYTES;
+  body.writeUInt32LE(facsGpa, at(Fadt.firmwareCtrl));
+  body.writeUInt32LE(dsdtGpa, at(Fadt.dsdt));
+  body.writeUInt16LE(SCI_IRQ, at(Fadt.sciInt));
+  body.writeUInt32LE(PM1A_EVENT_BLOCK, at(Fadt.pm1aEvtBlk));
+  body.writeUInt32LE(PM1A_CONTROL_BLOCK, at(Fadt.pm1aCntBlk));
+  body.writeUInt8(PM1A_EVENT_BYTES, at(Fadt.pm1EvtLen));
+  body.writeUInt8(PM1A_CONTROL_BYTES, at(Fadt.pm1CntLen));
+  body.writeUInt16LE(NO_C2_LATENCY_US, at(Fadt.pLvl2Lat));
+  body.writeUInt16LE(NO_C3_LATENCY_US, at(Fadt.pLvl3Lat));
+  body.writeUInt8(RTC_CENTURY_REGISTER, at(Fadt.century));
+  body.writeUInt16LE(
+    BootArch.legacyDevices | BootArch.keyboardController | BootArch.vgaNotPresent,
+    at(Fadt.iapcBootArch),
+  );
+  const { wbinvd, procC1, noFixedPowerButton, noFixedSleepButton, noFixedRtc, resetRegSupported } = FadtFlags;
+  body.writeUInt32LE(
+    wbinvd | procC1 | noFixedPowerButton | noFixedSleepButton | noFixedRtc | resetRegSupported,
+    at(Fadt.flags),
+  );
+  ioAddress(KEYBOARD_COMMAND_PORT, 1).copy(body, at(Fadt.resetReg));
+  body.writeUInt8(KEYBOARD_RESET_COMMAND, at(Fadt.resetValue));
+  body.writeUInt8(5, at(Fadt.minorVersion));
+  body.writeBigUInt64LE(BigInt(dsdtGpa), at(Fadt.xDsdt));
+  ioAddress(PM1A_EVENT_BLOCK, PM1A_EVENT_BYTES).copy(body, at(Fadt.xPm1aEvtBlk));
+  ioAddress(PM1A_CONTROL_BLOCK, PM1A_CONTROL_BYTES).copy(body, at(Fadt.xPm1aCntBlk));
+  return table('FACP', 6, body);
+}
+
+/** A Generic Address Structure in port space (section 5.2.3.2); access size: bytes for one byte, else words. */
+function ioAddress(port: number, sizeBytes: number): Buffer {
+  const address = Buffer.alloc(12);
+  address.writeUInt8(1, 0);
+  address.writeUInt8(sizeBytes * 8, 1);
+  address.writeUInt8(sizeBytes === 1 ? 1 : 2, 3);
+  address.writeBigUInt64LE(BigInt(port), 4);
+  return address;
+}
+
+/** Section 5.2.12. */
+function madt(cpus: number): Buffer {
+  const head = Buffer.alloc(8);
+  head.writeUInt32LE(LAPIC_GPA, 0);
+  head.writeUInt32LE(1, 4); // PCAT_COMPAT: there are 8259s too
+  const entries = Array.from({ length: cpus }, (_, id) => localApic(id));
+  // Polarity and trigger 0: those of the bus. The SCI is a level interrupt, and here active high.
+  entries.push(
+    ioApic(cpus),
+    override(0, ioapicPin(0), 0),
+    override(SCI_IRQ, SCI_IRQ, 0b1101),
+    localApicNmi(),
+  );
+  return table('APIC', 5, Buffer.concat([head, ...entries]));
+}
+
+const localApic = (id: number): Buffer => Buffer.from([0, 8, id, id, 1, 0, 0, 0]);
+
+function ioApic(cpus: number): Buffer {
+  const entry = Buffer.from([1, 12, ioapicId(cpus), 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+  entry.writeUInt32LE(IOAPIC_GPA, 4);
+  return entry;
+}
+
+/** Interrupt source override: ISA interrupt `irq` comes in as global interrupt `gsi`. */
+const override = (irq: number, gsi: number, flags: number): Buffer =>
+  Buffer.from([2, 10, 0, irq, gsi, 0, 0, 0, flags, 0]);
+
+/** At every processor (id 0xff). */
+const localApicNmi = (): Buffer => Buffer.from([4, 6, 0xff, 0, 0, NMI_LINT]);
+
+/** Power-off by the PM1a control register, and the serial port. */
+function dsdt(): Buffer {
+  const sleepType = aml.integer(SLEEP_TYPE_S5);
+  const zero = aml.integer(0);
+  return table(
+    'DSDT',
+    2,
+    Buffer.concat([
+      aml.name('\\_S5', aml.packageOf(sleepType, sleepType, zero, zero)),
+      aml.scope(
+        '\\_SB',
+        aml.device(
+          'COM1',
+          aml.name('_HID', aml.eisaId('PNP0501')),
+          aml.name('_UID', aml.integer(1)),
+          aml.name('_STA', aml.integer(0x0f)),
+          aml.name('_CRS', aml.resourceTemplate(aml.ioPorts(COM1_BASE, COM1_PORTS), aml.isaIrq(COM1_IRQ))),
+        ),
+      ),
+    ]),
+  );
+}

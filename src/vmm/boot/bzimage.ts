@@ -1,0 +1,136 @@
+/**
+ * Reads a bzImage: its setup header, and the kernel either unpacked on the host or as it is, to unpack itself.
+ * Linux boot protocol (Documentation/arch/x86/boot.rst), sections "The Real-Mode Kernel Header" and "64-bit Boot
+ * Protocol".
+ *
+ * Invariant: the file holds all that its header speaks of, and `init_size` bytes from the preferred address are RAM.
+ */
+
+import { SETUP_HEADER_MAGIC, SetupHeader } from './boot-params.js';
+import { readElf } from './elf-image.js';
+import { hex, type Image, ImageBytes } from './image-file.js';
+import type { KernelImage } from './kernel-image.js';
+import { payloadFormat, unpackPayload } from './kernel-payload.js';
+import { HIGH_MEMORY_START } from './memory-layout.js';
+
+const SECTOR_BYTES = 512;
+/** Enough of the file for every header that fits in struct boot_params. */
+const HEAD_BYTES = 0x290;
+const BOOT_FLAG = 0xaa55;
+/** The first version with `xloadflags` (Linux 3.8). */
+const MIN_VERSION = 0x020c;
+const LOADED_HIGH = 1;
+const XLF_KERNEL_64 = 1;
+/** A header that says 0 sectors means this many, for the sake of very old kernels. */
+const DEFAULT_SETUP_SECTS = 4;
+/** From the start of the protected-mode kernel to its 64-bit entry. */
+const ENTRY_64_OFFSET = 0x200;
+
+export const isBzImage = (head: Buffer): boolean =>
+  head.length >= SetupHeader.header + 4 &&
+  head.readUInt16LE(SetupHeader.bootFlag) === BOOT_FLAG &&
+  head.readUInt32LE(SetupHeader.header) === SETUP_HEADER_MAGIC;
+
+/**
+ * @param ramEnd first address after the RAM that the kernel may lie in
+ * @throws LivesnapError BAD_IMAGE
+ */
+export function readBzImage(image: Image, ramEnd: number): KernelImage {
+  const head = image.read(0, HEAD_BYTES, 'the setup header');
+  checkVersion(image, head);
+  const setupHeader = copySetupHeader(image, head);
+  const kernelOffset = ((head[SetupHeader.setupSects]! || DEFAULT_SETUP_SECTS) + 1) * SECTOR_BYTES;
+  const kernelBytes = head.readUInt32LE(SetupHeader.syssize) * 16;
+  const prefAddress = head.readBigUInt64LE(SetupHeader.prefAddress);
+  const initSizeBytes = head.readUInt32LE(SetupHeader.initSize);
+  if (prefAddress < BigInt(HIGH_MEMORY_START)) {
+    throw image.bad(
+      SetupHeader.prefAddress,
+      `the kernel is to be loaded at ${hex(prefAddress)}, below 1 MiB`,
+    );
+  }
+  if (prefAddress + BigInt(initSizeBytes) > BigInt(ramEnd)) {
+    throw image.bad(
+      SetupHeader.initSize,
+      `the kernel needs ${initSizeBytes} bytes at address ${hex(prefAddress)}, and memory ends at ${hex(ramEnd)}`,
+      'Give the machine more memory.',
+    );
+  }
+  if (kernelBytes > initSizeBytes) {
+    throw image.bad(
+      SetupHeader.syssize,
+      `a kernel of ${kernelBytes} bytes says that ${initSizeBytes} are enough for it to run in`,
+    );
+  }
+  const kernel = image.read(kernelOffset, kernelBytes, 'the kernel');
+  const payload = findPayload(image, head, kernel);
+  const common = {
+    setupHeader,
+    endGpa: Number(prefAddress) + initSizeBytes,
+    initrdAddrMax: head.readUInt32LE(SetupHeader.initrdAddrMax),
+    cmdlineMaxBytes: head.readUInt32LE(SetupHeader.cmdlineSize),
+  };
+  const format = payloadFormat(payload.bytes);
+  if (format === null) {
+    const gpa = Number(prefAddress);
+    return {
+      ...common,
+      path: 'bzimage own entry',
+      entry: gpa + ENTRY_64_OFFSET,
+      segments: [{ gpa, sizeBytes: initSizeBytes, bytes: kernel }],
+    };
+  }
+  // The kernel unpacks itself in place, so what it unpacks to never exceeds init_size.
+  const elf = unpackPayload(format, payload.bytes, image, kernelOffset + payload.offset, initSizeBytes);
+  const { entry, segments } = readElf(new ImageBytes(`${image.name} (its ${format} payload)`, elf), ramEnd);
+  const elfEnd = segments.reduce((end, segment) => Math.max(end, segment.gpa + segment.sizeBytes), 0);
+  return {
+    ...common,
+    endGpa: Math.max(common.endGpa, elfEnd),
+    path: `bzimage payload (${format})`,
+    entry,
+    segments,
+  };
+}
+
+function checkVersion(image: Image, head: Buffer): void {
+  const version = head.readUInt16LE(SetupHeader.version);
+  if (version < MIN_VERSION) {
+    throw image.bad(
+      SetupHeader.version,
+      `this kernel speaks boot protocol ${version >> 8}.${String(version & 0xff).padStart(2, '0')}, and 2.12 is needed`,
+      'Use Linux 3.8 or newer.',
+    );
+  }
+  if ((head.readUInt16LE(SetupHeader.xloadflags) & XLF_KERNEL_64) === 0) {
+    throw image.bad(
+      SetupHeader.xloadflags,
+      'this kernel has no 64-bit entry',
+      'Give a kernel built for x86-64.',
+    );
+  }
+  if ((head[SetupHeader.loadflags]! & LOADED_HIGH) === 0) {
+    throw image.bad(SetupHeader.loadflags, 'this kernel is not loaded above 1 MiB (a zImage)');
+  }
+}
+
+/** The header's own length is in the jump over it: it ends at 0x202 plus the byte at 0x201. */
+function copySetupHeader(image: Image, head: Buffer): Buffer {
+  const end = SetupHeader.header + head[SetupHeader.jump + 1]!;
+  if (end < SetupHeader.end || end > HEAD_BYTES) {
+    throw image.bad(SetupHeader.jump + 1, `a setup header that ends at ${hex(end)}`);
+  }
+  return Buffer.from(head.subarray(SetupHeader.start, end));
+}
+
+function findPayload(image: Image, head: Buffer, kernel: Buffer): { offset: number; bytes: Buffer } {
+  const offset = head.readUInt32LE(SetupHeader.payloadOffset);
+  const length = head.readUInt32LE(SetupHeader.payloadLength);
+  if (offset + length > kernel.length) {
+    throw image.bad(
+      SetupHeader.payloadOffset,
+      `a payload of ${length} bytes at ${hex(offset)} goes beyond the kernel's ${kernel.length} bytes`,
+    );
+  }
+  return { offset, bytes: kernel.subarray(offset, offset + length) };
+}

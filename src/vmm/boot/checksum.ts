@@ -1,0 +1,6 @@
+/** The checksum of PC firmware tables: the byte that makes the sum of all bytes 0 (MP and ACPI specifications). */
+export function checksum(bytes: Uint8Array): number {
+  let sum = 0;
+  for (const byte of bytes) sum += byte;
+  return -sum & 0xff;
+}

@@ -1,0 +1,26 @@
+/**
+ * Where the platform's devices are: I/O ports, interrupts and the few values that firmware tables repeat.
+ * The bus (platform.ts) and the ACPI tables both take them from here, so that they cannot disagree.
+ */
+
+export const COM1_BASE = 0x3f8;
+export const COM1_PORTS = 8;
+export const COM1_IRQ = 4;
+
+/** The data port; the command port is four above it. */
+export const KEYBOARD_BASE = 0x60;
+export const KEYBOARD_COMMAND_PORT = 0x64;
+export const KEYBOARD_IRQ = 1;
+export const KEYBOARD_RESET_COMMAND = 0xfe;
+
+export const RTC_BASE = 0x70;
+export const RTC_CENTURY_REGISTER = 0x32;
+
+/** Status (2 bytes), then enable (2 bytes). */
+export const PM1A_EVENT_BLOCK = 0x600;
+export const PM1A_EVENT_BYTES = 4;
+export const PM1A_CONTROL_BLOCK = 0x604;
+export const PM1A_CONTROL_BYTES = 2;
+export const SCI_IRQ = 9;
+/** What a guest writes as SLP_TYP to turn the machine off. */
+export const SLEEP_TYPE_S5 = 5;
