@@ -1,0 +1,193 @@
+/**
+ * The client's side of a machine's control API (api.ts), over the Unix socket in its run directory.
+ */
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import { LivesnapError } from '../errors.js';
+import type { Progress } from '../store/types.js';
+import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
+import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './api.js';
+import { errorFromReport } from './launch.js';
+import { RunDirectory, runRoot } from './run-directory.js';
+import { socketAddress } from './socket-path.js';
+
+interface Sent {
+  readonly request: ClientRequest;
+  readonly response: Promise<IncomingMessage>;
+}
+
+async function readAll(response: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
+  for await (const part of response as AsyncIterable<Buffer>) parts.push(part);
+  return Buffer.concat(parts).toString('utf8');
+}
+
+/** Why there is nothing to talk to behind the directory of a machine whose process is gone. */
+export async function goneError(directory: RunDirectory): Promise<LivesnapError> {
+  const record = await directory.readRecord();
+  return new LivesnapError(
+    'MACHINE_GONE',
+    record?.failure
+      ? `the machine ${directory.name} failed: ${record.failure}`
+      : `the process of the machine ${directory.name} is gone`,
+    { hint: `Its log is ${directory.log}; livesnap stop ${directory.name} clears it away.` },
+  );
+}
+
+/** The machine of this name. Errors: USAGE, NO_SUCH_MACHINE, MACHINE_GONE. */
+export async function findMachine(name: string, root: string = runRoot()): Promise<MachineClient> {
+  const directory = new RunDirectory(root, name);
+  const found = await directory.look();
+  if (found === 'absent')
+    throw new LivesnapError('NO_SUCH_MACHINE', `there is no machine named ${name}`, {
+      hint: 'See livesnap ps.',
+    });
+  if (found === 'dead') throw await goneError(directory);
+  return new MachineClient(directory);
+}
+
+export class MachineClient {
+  constructor(readonly directory: RunDirectory) {}
+
+  /** Errors: MACHINE_GONE, NOT_POSSIBLE_NOW (it is starting, ending, or too busy), and what the API answers. */
+  async describe(timeoutMs?: number): Promise<MachineDescription> {
+    return JSON.parse(
+      await readAll(
+        await this.#answer(
+          'GET',
+          '/machine',
+          {},
+          timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs),
+        ),
+      ),
+    );
+  }
+
+  async pause(): Promise<{ name: string; state: MachineState }> {
+    return JSON.parse(await readAll(await this.#answer('POST', '/pause')));
+  }
+
+  async resume(): Promise<{ name: string; state: MachineState }> {
+    return JSON.parse(await readAll(await this.#answer('POST', '/resume')));
+  }
+
+  async stop(): Promise<void> {
+    await readAll(await this.#answer('POST', '/stop'));
+  }
+
+  async save(save: SaveRequest, progress: Progress): Promise<MachineSaveResult> {
+    const sent = this.#send('POST', '/save', {
+      accept: 'application/x-ndjson',
+      'content-type': 'application/json',
+    });
+    sent.request.end(JSON.stringify(save));
+    const response = await this.#checked(sent);
+    let rest = '';
+    try {
+      for await (const part of response.setEncoding('utf8') as AsyncIterable<string>) {
+        const lines = (rest + part).split('\n');
+        rest = lines.pop()!;
+        for (const line of lines) {
+          const message = JSON.parse(line);
+          if ('progress' in message) progress(message.progress.doneBytes, message.progress.totalBytes);
+          else if ('error' in message) throw errorFromReport(message.error);
+          else return message.result;
+        }
+      }
+    } catch (error) {
+      if (error instanceof LivesnapError) throw error;
+    }
+    throw await this.#unreachable();
+  }
+
+  /** Resolves when this viewer has joined: what the guest writes from then on is in the stream. */
+  async openConsole(historyBytes?: number): Promise<IncomingMessage> {
+    return this.#answer('GET', historyBytes === undefined ? '/console' : `/console?history=${historyBytes}`);
+  }
+
+  /** A stream whose bytes go to the guest as they come; a broken one emits no error, its machine is ending. */
+  openInput(): ClientRequest {
+    const { request, response } = this.#send('POST', '/console', {
+      'content-type': 'application/octet-stream',
+    });
+    response.then(
+      (answer) => answer.resume(),
+      () => {},
+    );
+    request.flushHeaders();
+    return request;
+  }
+
+  /** How the machine ended, once a console stream has come to its end; null when it broke off. */
+  static endOf(console: IncomingMessage): EndReport | null {
+    const trailer = console.trailers[END_TRAILER];
+    return trailer === undefined ? null : JSON.parse(decodeURIComponent(trailer));
+  }
+
+  #send(method: string, path: string, headers: Record<string, string>, signal?: AbortSignal): Sent {
+    let release = () => {};
+    let address: string;
+    try {
+      ({ address, close: release } = socketAddress(this.directory.socket));
+    } catch {
+      // Its directory is gone: say so in the way of a connection that fails.
+      address = this.directory.socket.slice(0, 100);
+    }
+    const request = httpRequest({
+      socketPath: address,
+      method,
+      path,
+      headers: { host: 'machine', ...headers },
+      agent: false,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    request.once('close', release);
+    const response = new Promise<IncomingMessage>((resolve, reject) => {
+      request.once('response', resolve);
+      request.on('error', reject);
+    });
+    return { request, response };
+  }
+
+  async #answer(
+    method: string,
+    path: string,
+    headers: Record<string, string> = {},
+    signal?: AbortSignal,
+  ): Promise<IncomingMessage> {
+    const sent = this.#send(method, path, headers, signal);
+    sent.request.end();
+    return this.#checked(sent);
+  }
+
+  async #checked({ response }: Sent): Promise<IncomingMessage> {
+    let answer: IncomingMessage;
+    try {
+      answer = await response;
+    } catch {
+      throw await this.#unreachable();
+    }
+    if (answer.statusCode === 200) return answer;
+    const text = await readAll(answer);
+    let body: { error: Parameters<typeof errorFromReport>[0] };
+    try {
+      body = JSON.parse(text);
+    } catch {
+      throw new LivesnapError(
+        'SYSTEM',
+        `the machine ${this.directory.name} answered with HTTP ${answer.statusCode}`,
+      );
+    }
+    throw errorFromReport(body.error);
+  }
+
+  /** What it means that the machine's process does not answer. */
+  async #unreachable(): Promise<LivesnapError> {
+    const found = await this.directory.look();
+    if (found === 'dead') return goneError(this.directory);
+    if (found === 'absent')
+      return new LivesnapError('MACHINE_GONE', `the machine ${this.directory.name} has ended`);
+    return new LivesnapError('NOT_POSSIBLE_NOW', `the machine ${this.directory.name} does not answer`, {
+      hint: `It may be starting or ending; its log is ${this.directory.log}.`,
+    });
+  }
+}

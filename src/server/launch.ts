@@ -1,0 +1,115 @@
+/**
+ * Starting a machine's process and hearing from it until it runs. The process is a session of its own and
+ * outlives its starter; until it is ready, the starter's death ends it.
+ *
+ * What they say to each other goes over Node's IPC channel: one LaunchRequest down, LaunchReports up.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type ErrorCode, LivesnapError } from '../errors.js';
+import type { Progress } from '../store/types.js';
+import type { MachineConfig } from '../vmm/machine-types.js';
+import type { MachineDescription } from './api.js';
+import type { ClaimedRunDirectory } from './run-directory.js';
+
+export interface LaunchRequest {
+  readonly root: string;
+  readonly name: string;
+  /** Absolute path of the store that saves go to, and that a restore reads. */
+  readonly storeDir: string;
+  readonly port: number | null;
+  readonly origin:
+    | { readonly kind: 'start'; readonly config: MachineConfig }
+    | { readonly kind: 'restore'; readonly snapshot: string };
+}
+
+export type LaunchReport =
+  | { readonly progress: { readonly doneBytes: number; readonly totalBytes: number | null } }
+  | { readonly ready: MachineDescription }
+  | { readonly error: { readonly code: ErrorCode; readonly message: string; readonly hint: string | null } };
+
+/** The descriptor through which the process holds its run directory's lock. */
+export const LOCK_FD = 4;
+
+/** An error that another process reported, as one of ours. */
+export function errorFromReport({
+  code,
+  message,
+  hint,
+}: {
+  code: ErrorCode;
+  message: string;
+  hint: string | null;
+}): LivesnapError {
+  return new LivesnapError(code, message, hint === null ? {} : { hint });
+}
+
+/** The last thing a log says, for a process that ended without a word. */
+function lastWords(log: string): string | null {
+  try {
+    return readFileSync(log, 'utf8').trimEnd().split('\n').at(-1)?.slice(0, 300) || null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Starts the process and resolves when the machine runs. The directory's lock passes to the process; when
+ * it fails the directory is removed. Errors: what the machine's start or restore raises; MACHINE_FAILED.
+ */
+export async function launch(
+  directory: ClaimedRunDirectory,
+  request: Omit<LaunchRequest, 'root' | 'name'>,
+  progress: Progress = () => {},
+): Promise<MachineDescription> {
+  const log = openSync(directory.log, 'a', 0o600);
+  const child = spawn(
+    process.execPath,
+    [join(dirname(fileURLToPath(import.meta.url)), 'vm-process.js'), directory.name],
+    {
+      detached: true,
+      cwd: '/',
+      stdio: ['ignore', log, log, 'ipc', directory.lockFd],
+    },
+  );
+  closeSync(log);
+  try {
+    return await new Promise<MachineDescription>((resolve, reject) => {
+      let failure: LivesnapError | null = null;
+      child.on('error', reject);
+      child.on('message', (report: LaunchReport) => {
+        if ('progress' in report) progress(report.progress.doneBytes, report.progress.totalBytes);
+        else if ('ready' in report) resolve(report.ready);
+        else failure = errorFromReport(report.error);
+      });
+      // An error is final when the process is gone, and with it all that it held.
+      child.on('exit', (status, signal) => {
+        const words = lastWords(directory.log);
+        reject(
+          failure ??
+            new LivesnapError(
+              'MACHINE_FAILED',
+              `the machine's process ended before the machine ran (${signal ?? `exit status ${status}`})`,
+              words === null ? {} : { hint: `Its log ends with: ${words}` },
+            ),
+        );
+      });
+      child.send(
+        { ...request, root: directory.root, name: directory.name } satisfies LaunchRequest,
+        (error) => {
+          if (error !== null && child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
+        },
+      );
+    });
+  } catch (error) {
+    await directory.remove();
+    throw error;
+  } finally {
+    directory.release();
+    if (child.connected) child.disconnect();
+    child.removeAllListeners();
+    child.unref();
+  }
+}

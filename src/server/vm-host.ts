@@ -1,0 +1,154 @@
+/**
+ * A machine in its own process: joins the machine, its run directory and its control API, and sees them through
+ * to the end.
+ *
+ * Invariants: pause, resume and save happen one after another, stop at any time; whatever way the machine ends,
+ * the requests under way are answered first, then the run directory is removed, or kept with the reason when the
+ * machine failed; `ended` settles exactly once.
+ */
+import { LivesnapError } from '../errors.js';
+import type { Store } from '../store/store.js';
+import type { Progress } from '../store/types.js';
+import type { MachineEnd, MachineHandle, MachineSaveResult } from '../vmm/machine-types.js';
+import type { ControlledMachine, ControlServer, MachineDescription, SaveRequest } from './api.js';
+import { ConsoleHub } from './console-hub.js';
+import type { ClaimedRunDirectory } from './run-directory.js';
+
+/** How long viewers that do not read may hold up the end of the process. */
+const CLOSE_GRACE_MS = 1000;
+
+export interface VmHostOptions {
+  readonly directory: ClaimedRunDirectory;
+  readonly server: ControlServer;
+  /** Absolute path of the store that saves go to unless they name another. */
+  readonly storeDir: string;
+  readonly port: number | null;
+  readonly openStore: (dir: string) => Store;
+  readonly log: (sentence: string) => void;
+}
+
+export class VmHost implements ControlledMachine {
+  readonly console = new ConsoleHub();
+  /** Settles when the machine has ended and nothing of it is left but, after a failure, its run directory. */
+  readonly ended: Promise<MachineEnd>;
+  readonly #machine: MachineHandle;
+  readonly #options: VmHostOptions;
+  readonly #startedAt = new Date().toISOString();
+  #end: MachineEnd | null = null;
+  /** The last of the operations that wait for each other. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(machine: MachineHandle, options: VmHostOptions) {
+    this.#machine = machine;
+    this.#options = options;
+    machine.on('console', (bytes) => this.console.push(bytes));
+    this.ended = new Promise<MachineEnd>((resolve) => machine.on('end', resolve)).then((end) =>
+      this.#finish(end),
+    );
+  }
+
+  get end(): MachineEnd | null {
+    return this.#end;
+  }
+
+  /** Writes the record and answers requests from now on. */
+  async open(): Promise<void> {
+    await this.#record(null);
+    this.#options.server.serve(this);
+  }
+
+  describe(): MachineDescription {
+    const { config, state, snapshot, notices } = this.#machine;
+    return {
+      name: this.#options.directory.name,
+      pid: process.pid,
+      state,
+      memoryBytes: config.memoryBytes,
+      cpus: config.cpus,
+      startedAt: this.#startedAt,
+      snapshot,
+      store: this.#options.storeDir,
+      notices,
+    };
+  }
+
+  pause(): Promise<void> {
+    return this.#inTurn(() => this.#machine.pause());
+  }
+
+  resume(): Promise<void> {
+    return this.#inTurn(() => this.#machine.resume());
+  }
+
+  async stop(): Promise<void> {
+    if (this.#end === null) await this.#machine.stop();
+  }
+
+  save(request: SaveRequest, progress: Progress): Promise<MachineSaveResult> {
+    return this.#inTurn(async () => {
+      const { directory, storeDir, openStore, log } = this.#options;
+      const store = openStore(request.store ?? storeDir);
+      try {
+        const { tag, then } = request;
+        const result = await this.#machine.save(store, { vm: directory.name, tag, then, progress });
+        log(`saved as ${result.id}`);
+        if (this.#end === null) await this.#record(null);
+        return result;
+      } catch (error) {
+        log(`a save failed: ${(error as Error).message}`);
+        throw error;
+      } finally {
+        store.close();
+      }
+    });
+  }
+
+  writeConsole(bytes: Uint8Array): void {
+    this.#mustLive();
+    this.#machine.writeConsole(bytes);
+  }
+
+  #mustLive(): void {
+    if (this.#end !== null)
+      throw new LivesnapError('MACHINE_GONE', `the machine ${this.#options.directory.name} has ended`);
+  }
+
+  #inTurn<T>(operation: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(() => {
+      this.#mustLive();
+      return operation();
+    });
+    this.#last = turn.catch(() => {});
+    return turn;
+  }
+
+  async #record(failure: string | null): Promise<void> {
+    const { name, pid, memoryBytes, cpus, startedAt, snapshot } = this.describe();
+    const { port } = this.#options;
+    await this.#options.directory.writeRecord({
+      name,
+      pid,
+      memoryBytes,
+      cpus,
+      startedAt,
+      snapshot,
+      port,
+      failure,
+    });
+  }
+
+  async #finish(end: MachineEnd): Promise<MachineEnd> {
+    const { directory, server, log } = this.#options;
+    this.#end = end;
+    log(
+      end.kind === 'failed' ? `the machine failed: ${end.error.message}` : `the machine ended: ${end.kind}`,
+    );
+    this.console.end();
+    // A save that ends the machine is still being stored and answered.
+    await this.#last;
+    if (end.kind === 'failed') await this.#record(end.error.message);
+    await server.close(CLOSE_GRACE_MS);
+    if (end.kind !== 'failed') await directory.remove();
+    return end;
+  }
+}

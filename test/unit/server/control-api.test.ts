@@ -1,0 +1,353 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { type IncomingMessage, type RequestOptions, request } from 'node:http';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { LivesnapError } from '../../../src/errors.js';
+import { ControlServer } from '../../../src/server/api.js';
+import { findMachine, MachineClient } from '../../../src/server/client.js';
+import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
+import { VmHost } from '../../../src/server/vm-host.js';
+import type { Store } from '../../../src/store/store.js';
+import { FakeMachine, failure } from './fake-machine.js';
+
+const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
+
+interface Answer {
+  status: number;
+  headers: IncomingMessage['headers'];
+  trailers: IncomingMessage['trailers'];
+  text: string;
+}
+
+function ask(options: RequestOptions, body?: string | Buffer): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ agent: false, ...options }, (response) => {
+      const parts: Buffer[] = [];
+      response.on('data', (part) => parts.push(part));
+      response.on('error', reject);
+      response.on('end', () =>
+        resolve({
+          status: response.statusCode!,
+          headers: response.headers,
+          trailers: response.trailers,
+          text: Buffer.concat(parts).toString('latin1'),
+        }),
+      );
+    });
+    sent.on('error', reject);
+    sent.end(body);
+  });
+}
+
+const nextData = (stream: IncomingMessage): Promise<string> =>
+  new Promise((resolve) => stream.once('data', (part: Buffer) => resolve(part.toString('latin1'))));
+
+async function textOf(stream: IncomingMessage): Promise<string> {
+  let text = '';
+  for await (const part of stream as AsyncIterable<Buffer>) text += part.toString('latin1');
+  return text;
+}
+
+describe('control API', () => {
+  let base: string;
+  let root: string;
+  let directory: ClaimedRunDirectory;
+  let machine: FakeMachine;
+  let server: ControlServer;
+  let host: VmHost;
+  let closedStores: number;
+  const logged: string[] = [];
+
+  async function open(runRoot: string, port: number | null = null): Promise<number> {
+    root = runRoot;
+    directory = await new RunDirectory(root, 'vm').claim();
+    machine = new FakeMachine();
+    server = new ControlServer();
+    closedStores = 0;
+    await server.listenUnix(directory.socket);
+    const actual = port === null ? 0 : await server.listenLoopback(port);
+    host = new VmHost(machine, {
+      directory,
+      server,
+      storeDir: '/default/store',
+      port: null,
+      openStore: (dir) => {
+        if (dir === '/newer') throw new LivesnapError('NEWER_FORMAT', 'too new');
+        return { dir, close: () => closedStores++ } as unknown as Store;
+      },
+      log: (sentence) => logged.push(sentence),
+    });
+    await host.open();
+    return actual;
+  }
+  const at = (path: string, method = 'GET', headers = {}): RequestOptions => ({
+    socketPath: directory.socket,
+    path,
+    method,
+    headers,
+  });
+
+  beforeEach(() => {
+    base = mkdtempSync(join(tmpdir(), 'livesnap-api-'));
+    root = join(base, 'r');
+  });
+  afterEach(async () => {
+    await host.stop();
+    await host.ended;
+    directory.release();
+    rmSync(base, { recursive: true, force: true });
+  });
+
+  it('describes the machine', async () => {
+    await open(root);
+    const answer = await ask(at('/machine'));
+    assert.equal(answer.status, 200);
+    const body = JSON.parse(answer.text);
+    assert.deepEqual(
+      { ...body, startedAt: null },
+      {
+        name: 'vm',
+        pid: process.pid,
+        state: 'running',
+        memoryBytes: 64 << 20,
+        cpus: 2,
+        startedAt: null,
+        snapshot: null,
+        store: '/default/store',
+        notices: ['a notice'],
+      },
+    );
+    assert.equal(new Date(body.startedAt).toISOString(), body.startedAt);
+  });
+
+  it('pauses and resumes', async () => {
+    await open(root);
+    assert.deepEqual(JSON.parse((await ask(at('/pause', 'POST'))).text), { name: 'vm', state: 'paused' });
+    const client = await findMachine('vm', root);
+    assert.equal((await client.describe()).state, 'paused');
+    assert.deepEqual(await client.resume(), { name: 'vm', state: 'running' });
+    assert.deepEqual(machine.done, ['pause', 'resume']);
+  });
+
+  it('answers a stop, then removes the run directory', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    const console = await client.openConsole();
+    await client.stop();
+    assert.deepEqual(await host.ended, { kind: 'stopped' });
+    assert.deepEqual(readdirSync(root), []);
+    assert.equal(await textOf(console), '');
+    assert.deepEqual(MachineClient.endOf(console), { kind: 'stopped', error: null });
+    await assert.rejects(client.describe(), hasCode('MACHINE_GONE'));
+    await assert.rejects(findMachine('vm', root), hasCode('NO_SUCH_MACHINE'));
+  });
+
+  it('keeps the directory of a machine that failed, with the reason', async () => {
+    await open(root);
+    const console = await (await findMachine('vm', root)).openConsole();
+    machine.finish(failure('an instruction could not be run at 0x1234 — ü'));
+    await host.ended;
+    await textOf(console);
+    assert.equal(
+      MachineClient.endOf(console)?.error?.message,
+      'an instruction could not be run at 0x1234 — ü',
+    );
+    assert.equal((await directory.readRecord())?.failure, 'an instruction could not be run at 0x1234 — ü');
+    directory.release();
+    await assert.rejects(findMachine('vm', root), /failed: an instruction could not be run at 0x1234/);
+    directory = await new RunDirectory(root, 'vm').claim();
+    assert.equal(existsSync(directory.recordFile), false);
+  });
+
+  it('saves into the store it is told, with progress when asked', async () => {
+    await open(root);
+    const plain = await ask(at('/save', 'POST'), '{}');
+    assert.equal(plain.status, 200);
+    assert.equal(JSON.parse(plain.text).pages, 4);
+    const client = await findMachine('vm', root);
+    const seen: unknown[] = [];
+    const result = await client.save(
+      // biome-ignore lint/suspicious/noThenProperty: a word, never a function
+      { store: '/s', tag: 't', then: 'pause' },
+      (done, total) => seen.push([done, total]),
+    );
+    assert.equal(result.tag, 't');
+    assert.deepEqual(seen, [[1, 2]]);
+    assert.deepEqual(machine.done, ['save /default/store vm null null', 'save /s vm t pause']);
+    assert.equal(closedStores, 2);
+    assert.equal((await client.describe()).snapshot, 'a'.repeat(32));
+    assert.equal((await directory.readRecord())?.snapshot, 'a'.repeat(32));
+  });
+
+  it('answers a save that ends the machine before it goes', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    // biome-ignore lint/suspicious/noThenProperty: a word, never a function
+    const result = await client.save({ store: null, tag: null, then: 'stop' }, () => {});
+    assert.equal(result.pages, 4);
+    await host.ended;
+    assert.deepEqual(readdirSync(root), []);
+  });
+
+  it('reports what a save raises, in both forms, and closes the store', async () => {
+    await open(root);
+    machine.saveError = new LivesnapError('NO_SPACE', 'the disk is full', { hint: 'Free some.' });
+    const plain = await ask(at('/save', 'POST'), '');
+    assert.equal(plain.status, 507);
+    assert.deepEqual(JSON.parse(plain.text), {
+      error: { code: 'NO_SPACE', message: 'the disk is full', hint: 'Free some.' },
+    });
+    const client = await findMachine('vm', root);
+    const save = (store: string | null) =>
+      // biome-ignore lint/suspicious/noThenProperty: a word, never a function
+      client.save({ store, tag: null, then: null }, () => {});
+    await assert.rejects(save(null), hasCode('NO_SPACE'));
+    assert.equal(closedStores, 2);
+    await assert.rejects(save('/newer'), hasCode('NEWER_FORMAT'));
+  });
+
+  it('does one thing at a time, but stops at any time', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    let openGate = () => {};
+    machine.saveGate = new Promise((resolve) => {
+      openGate = resolve;
+    });
+    // biome-ignore lint/suspicious/noThenProperty: a word, never a function
+    const saving = client.save({ store: null, tag: null, then: null }, () => {});
+    while (machine.done.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    const pausing = client.pause();
+    await client.describe();
+    assert.equal(machine.state, 'running', 'the pause waits for the save');
+    const stopping = client.stop();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    openGate();
+    await saving;
+    await stopping;
+    await assert.rejects(pausing, hasCode('MACHINE_GONE'));
+    assert.deepEqual(
+      machine.done.filter((what) => !what.startsWith('save')),
+      ['stop'],
+    );
+  });
+
+  it('carries the console both ways, byte for byte, for several viewers', async () => {
+    await open(root);
+    machine.say('early ');
+    const client = await findMachine('vm', root);
+    const [first, second, third] = [
+      await client.openConsole(),
+      await client.openConsole(0),
+      await client.openConsole(3),
+    ];
+    const bytes = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
+    machine.say(bytes);
+    const posted = await ask(at('/console', 'POST'), bytes);
+    assert.deepEqual(JSON.parse(posted.text), { bytes: 256 });
+    assert.deepEqual(Buffer.concat(machine.input), bytes);
+    await client.stop();
+    assert.equal(await textOf(first), `early ${bytes.toString('latin1')}`);
+    assert.equal(await textOf(second), bytes.toString('latin1'));
+    assert.equal(await textOf(third), `ly ${bytes.toString('latin1')}`);
+  });
+
+  it('passes input on as it comes', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    const console = await client.openConsole(0);
+    const input = client.openInput();
+    for (const word of ['one', 'two']) {
+      input.write(word);
+      while (!Buffer.concat(machine.input).toString().endsWith(word))
+        await new Promise((resolve) => setImmediate(resolve));
+      machine.say(word);
+      assert.equal(await nextData(console), word);
+    }
+    input.end();
+  });
+
+  it('does not let a viewer that does not read hold the end up', async () => {
+    await open(root);
+    const viewer = connect(directory.socket);
+    viewer.write('GET /console HTTP/1.1\r\nHost: x\r\n\r\n');
+    viewer.pause();
+    while (host.console.viewers === 0) await new Promise((resolve) => setImmediate(resolve));
+    for (let i = 0; i < 8; i++) machine.say(Buffer.alloc(1 << 20));
+    await host.stop();
+    assert.deepEqual(await host.ended, { kind: 'stopped' });
+    viewer.destroy();
+  });
+
+  it('refuses what it does not know, with the error object', async () => {
+    await open(root);
+    const refused = async (
+      expected: number,
+      path: string,
+      method: string,
+      body?: string,
+    ): Promise<{ code: string; message: string }> => {
+      const answer = await ask(at(path, method), body);
+      assert.equal(answer.status, expected, `${method} ${path} ${body?.slice(0, 50)}`);
+      return JSON.parse(answer.text).error;
+    };
+    assert.match((await refused(404, '/nothing', 'GET')).message, /no \/nothing/);
+    assert.equal((await refused(404, '/constructor', 'GET')).code, 'USAGE');
+    assert.match((await refused(405, '/pause', 'GET')).message, /does not take GET/);
+    assert.match((await refused(400, '/save', 'POST', '{')).message, /not JSON/);
+    assert.match((await refused(400, '/save', 'POST', '[]')).message, /not a JSON object/);
+    assert.match((await refused(400, '/save', 'POST', '{"tug":"x"}')).message, /unknown key "tug"/);
+    assert.match((await refused(400, '/save', 'POST', '{"tag":1}')).message, /tag is not a string/);
+    assert.match((await refused(400, '/save', 'POST', '{"then":"fly"}')).message, /not resume/);
+    assert.match((await refused(400, '/save', 'POST', '{"store":"rel"}')).message, /absolute/);
+    assert.match((await refused(400, '/pause', 'POST', '{"a":1}')).message, /unknown key/);
+    assert.match((await refused(400, '/console?history=-1', 'GET')).message, /history/);
+    assert.match((await refused(413, '/save', 'POST', ' '.repeat(70_000))).message, /longer than/);
+    assert.deepEqual(machine.done, []);
+  });
+
+  it('says that the machine is starting until it runs', async () => {
+    await open(root);
+    const early = new ControlServer();
+    const socketPath = join(base, 'early.sock');
+    await early.listenUnix(socketPath);
+    const answer = await ask({ socketPath, path: '/machine' });
+    assert.equal(answer.status, 503);
+    assert.equal(JSON.parse(answer.text).error.code, 'NOT_POSSIBLE_NOW');
+    await early.close(0);
+  });
+
+  it('answers on the loopback port only to its own Host and Origin', async () => {
+    const port = await open(root, 0);
+    const get = (headers: Record<string, string>) =>
+      ask({ host: '127.0.0.1', port, path: '/machine', headers }).then((answer) => answer.status);
+    assert.equal(await get({}), 200);
+    assert.equal(await get({ host: `localhost:${port}` }), 200);
+    assert.equal(await get({ origin: `http://127.0.0.1:${port}` }), 200);
+    assert.equal(await get({ host: 'evil.example' }), 403);
+    assert.equal(await get({ host: `evil.example:${port}` }), 403);
+    assert.equal(await get({ host: '127.0.0.1' }), 403);
+    assert.equal(await get({ origin: 'http://evil.example' }), 403);
+    assert.equal(await get({ origin: 'null' }), 403);
+    assert.equal(await get({ origin: `https://127.0.0.1:${port}` }), 403);
+    const save = await ask({ host: '127.0.0.1', port, path: '/save', method: 'POST' }, '{"store":"/etc"}');
+    assert.equal(save.status, 403);
+    assert.deepEqual(machine.done, []);
+    const other = new ControlServer();
+    await assert.rejects(other.listenLoopback(port), hasCode('USAGE'));
+  });
+
+  it('is reached however long the path of its socket is', async () => {
+    const deep = join(base, 'x'.repeat(60), 'y'.repeat(60));
+    const { mkdirSync } = await import('node:fs');
+    mkdirSync(deep, { recursive: true });
+    await open(join(deep, 'r'));
+    assert.ok(directory.socket.length > 107);
+    const client = await findMachine('vm', root);
+    assert.equal((await client.describe()).name, 'vm');
+    await client.stop();
+    await host.ended;
+    assert.deepEqual(readdirSync(root), []);
+  });
+});

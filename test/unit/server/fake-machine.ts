@@ -1,0 +1,97 @@
+/** A machine without KVM for the layers above it: it echoes its input and does what it is told at once. */
+import { EventEmitter } from 'node:events';
+import { LivesnapError } from '../../../src/errors.js';
+import type { Store } from '../../../src/store/store.js';
+import type {
+  MachineConfig,
+  MachineEnd,
+  MachineEvents,
+  MachineHandle,
+  MachineSaveResult,
+  MachineState,
+  SaveThen,
+} from '../../../src/vmm/machine-types.js';
+
+export class FakeMachine implements MachineHandle {
+  readonly config: MachineConfig = {
+    kernel: '/kernel',
+    initrd: null,
+    cmdline: null,
+    memoryBytes: 64 << 20,
+    cpus: 2,
+  };
+  state: MachineState = 'running';
+  snapshot: string | null = null;
+  notices: readonly string[] = ['a notice'];
+  readonly input: Buffer[] = [];
+  readonly done: string[] = [];
+  /** What the next save waits for. */
+  saveGate: Promise<void> = Promise.resolve();
+  saveError: LivesnapError | null = null;
+  readonly #events = new EventEmitter();
+
+  on<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this {
+    this.#events.on(event, listener as (...args: unknown[]) => void);
+    return this;
+  }
+  off<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this {
+    this.#events.off(event, listener as (...args: unknown[]) => void);
+    return this;
+  }
+  say(bytes: Uint8Array | string): void {
+    this.#events.emit('console', Buffer.from(bytes));
+  }
+  finish(end: MachineEnd): void {
+    this.state = 'stopped';
+    this.#events.emit('end', end);
+  }
+  writeConsole(bytes: Uint8Array): void {
+    this.input.push(Buffer.from(bytes));
+  }
+  async pause(): Promise<void> {
+    this.done.push('pause');
+    this.state = 'paused';
+  }
+  async resume(): Promise<void> {
+    this.done.push('resume');
+    this.state = 'running';
+  }
+  async stop(): Promise<void> {
+    this.done.push('stop');
+    this.finish({ kind: 'stopped' });
+  }
+  async save(
+    store: Store,
+    options: {
+      vm: string;
+      tag: string | null;
+      then: SaveThen | null;
+      progress?: (done: number, total: number | null) => void;
+    },
+  ): Promise<MachineSaveResult> {
+    this.done.push(`save ${store.dir} ${options.vm} ${options.tag} ${options.then}`);
+    options.progress?.(1, 2);
+    await this.saveGate;
+    if (this.saveError !== null) throw this.saveError;
+    this.snapshot = 'a'.repeat(32);
+    if (options.then === 'stop') this.finish({ kind: 'stopped' });
+    return {
+      id: this.snapshot,
+      tag: options.tag,
+      parent: null,
+      pages: 4,
+      zeroPages: 1,
+      unchangedPages: 0,
+      newChunks: 3,
+      reusedChunks: 0,
+      storedBytes: 12288,
+      pauseMs: 1,
+      saveMs: 2,
+    };
+  }
+}
+
+export const failure = (message: string): MachineEnd => ({
+  kind: 'failed',
+  error: new LivesnapError('MACHINE_FAILED', message),
+});

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmod, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { LivesnapError } from '../../../src/errors.js';
+import {
+  checkMachineName,
+  checkRunRoot,
+  claimFreeName,
+  drawName,
+  listRunDirectories,
+  RunDirectory,
+  runRoot,
+} from '../../../src/server/run-directory.js';
+
+const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
+
+describe('run directories', () => {
+  let base: string;
+  let root: string;
+  beforeEach(() => {
+    base = mkdtempSync(join(tmpdir(), 'livesnap-run-'));
+    root = join(base, 'livesnap');
+  });
+  afterEach(() => rmSync(base, { recursive: true, force: true }));
+
+  it('takes names that are safe as a directory and refuses all others', () => {
+    for (const good of ['a', 'A9', 'web.1_x-y', 'a'.repeat(63)]) assert.equal(checkMachineName(good), good);
+    for (const bad of ['', '.', '..', '.a', '-a', '_a', 'a/b', 'a b', 'a\n', 'ä', 'a'.repeat(64)])
+      assert.throws(() => checkMachineName(bad), hasCode('USAGE'), JSON.stringify(bad));
+    assert.equal(checkMachineName(drawName()).length > 4, true);
+  });
+
+  it('lies in XDG_RUNTIME_DIR when there is one', () => {
+    assert.equal(runRoot({ XDG_RUNTIME_DIR: '/run/user/7' }), '/run/user/7/livesnap');
+    assert.match(runRoot({}), /^\/run\/livesnap$|\/livesnap-\d+$/);
+  });
+
+  it('is the user’s alone: links, files and open modes are refused', async () => {
+    await checkRunRoot(root);
+    assert.equal((await stat(root)).mode & 0o777, 0o700);
+    await chmod(root, 0o750);
+    await assert.rejects(checkRunRoot(root), /open to others \(mode 750\)/);
+    rmSync(root, { recursive: true });
+    symlinkSync(base, root);
+    await assert.rejects(checkRunRoot(root), /symbolic link/);
+    rmSync(root);
+    writeFileSync(root, '');
+    await assert.rejects(checkRunRoot(root), /not a directory/);
+  });
+
+  it('belongs to one claimant at a time and is free again after removal', async () => {
+    const place = new RunDirectory(root, 'a');
+    assert.equal(await place.look(), 'absent');
+    const mine = await place.claim();
+    assert.equal(await place.look(), 'live');
+    await assert.rejects(place.claim(), hasCode('NAME_IN_USE'));
+    await mine.remove();
+    assert.deepEqual(readdirSync(root), []);
+    const again = await place.claim();
+    mine.release();
+    assert.equal(await place.look(), 'live', 'the old lock is of an inode that has gone');
+    again.release();
+    assert.equal(await place.look(), 'dead');
+  });
+
+  it('removes only what it still holds', async () => {
+    const place = new RunDirectory(root, 'a');
+    const first = await place.claim();
+    await first.remove();
+    const second = await place.claim();
+    await first.remove();
+    assert.equal(await place.look(), 'live');
+    first.release();
+    second.release();
+  });
+
+  it('of a killed process is dead, keeps what it said, and is cleaned when claimed', async () => {
+    const script = `
+      import { openSync } from 'node:fs';
+      import { RunDirectory } from ${JSON.stringify(new URL('../../../src/server/run-directory.js', import.meta.url).href)};
+      const mine = await new RunDirectory(${JSON.stringify(root)}, 'a').claim();
+      await mine.writeRecord({ name: 'a', pid: process.pid, memoryBytes: 1, cpus: 1, startedAt: '', snapshot: null, port: null, failure: null });
+      console.log('claimed');
+      setInterval(() => {}, 1000);`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    const place = new RunDirectory(root, 'a');
+    assert.equal(await place.look(), 'live');
+    const ended = place.watchEnd();
+    child.kill('SIGKILL');
+    assert.equal(await ended(10_000), true);
+    assert.equal(await place.look(), 'dead');
+    assert.equal((await place.readRecord())?.pid, child.pid);
+    const mine = await place.claim();
+    assert.equal(existsSync(place.recordFile), false);
+    mine.release();
+  });
+
+  it('is claimed by exactly one of many processes at once', async () => {
+    const script = `
+      import { RunDirectory } from ${JSON.stringify(new URL('../../../src/server/run-directory.js', import.meta.url).href)};
+      const place = new RunDirectory(${JSON.stringify(root)}, 'a');
+      let won = 0;
+      for (let i = 0; i < 40; i++) {
+        try {
+          const mine = await place.claim();
+          if ((await place.look()) !== 'live') throw new Error('held but not locked');
+          const witness = (await import('node:fs')).openSync(place.path + '/witness', 'wx');
+          (await import('node:fs')).closeSync(witness);
+          await mine.remove();
+          mine.release();
+          won++;
+        } catch (error) { if (error.code !== 'NAME_IN_USE') throw error; }
+      }
+      console.log(won);`;
+    const run = () =>
+      new Promise<number>((resolve, reject) => {
+        const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+          stdio: ['ignore', 'pipe', 'inherit'],
+        });
+        let out = '';
+        child.stdout.on('data', (part) => {
+          out += part;
+        });
+        child.on('exit', (status) =>
+          status === 0 ? resolve(Number(out)) : reject(new Error(`exit ${status}`)),
+        );
+      });
+    const won = await Promise.all([run(), run(), run()]);
+    assert.ok(
+      won.every((count) => count > 0),
+      String(won),
+    );
+    assert.deepEqual(readdirSync(root), []);
+  });
+
+  it('finds a free name among those offered', async () => {
+    const names = ['a', 'a', 'b'];
+    const first = await new RunDirectory(root, 'a').claim();
+    const found = await claimFreeName(root, () => names.shift()!);
+    assert.equal(found.name, 'b');
+    assert.deepEqual(
+      (await listRunDirectories(root)).map((place) => place.name),
+      ['a', 'b'],
+    );
+    first.release();
+    found.release();
+  });
+
+  it('ignores what is no machine', async () => {
+    assert.deepEqual(await listRunDirectories(root), []);
+    mkdirSync(join(root, '.grave'), { recursive: true, mode: 0o700 });
+    execFileSync('chmod', ['700', root]);
+    assert.deepEqual(await listRunDirectories(root), []);
+  });
+});
