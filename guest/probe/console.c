@@ -21,7 +21,7 @@
 
 #define IER_RECEIVED 0x01
 #define IIR_FIFOS 0xc0
-#define FCR_ENABLE_AND_CLEAR 0x07
+#define FCR_ENABLE 0x01 /* not clear: what came early is kept where the machine keeps it */
 #define LCR_8N1 0x03
 #define LCR_DIVISOR 0x80
 #define MCR_DTR_RTS_OUT2 0x0b /* OUT2 lets the interrupt out on a PC */
@@ -44,7 +44,7 @@ void console_start(void) {
   out8(PORT, 1); /* 115200 baud */
   out8(PORT + 1, 0);
   out8(LINE_CONTROL, LCR_8N1);
-  out8(FIFO_CONTROL, FCR_ENABLE_AND_CLEAR);
+  out8(FIFO_CONTROL, FCR_ENABLE);
   burst_bytes = (in8(INTERRUPT_ID) & IIR_FIFOS) == IIR_FIFOS ? FIFO_BYTES : 1;
   out8(MODEM_CONTROL, MCR_DTR_RTS_OUT2);
   out8(INTERRUPT_ENABLE, IER_RECEIVED);

@@ -269,7 +269,7 @@ static void command_bar(const uint64_t *args) {
   drawing = false;
   put("\r\nOK bar: ");
   put_decimal(args[0]);
-  put(" seconds");
+  put(" s");
 }
 
 static void command_cpus(const uint64_t *args) {
@@ -397,12 +397,13 @@ _Noreturn void probe_main(uint32_t index, uint64_t boot_params) {
   (void)index;
   memset(image_bss, 0, (size_t)(image_end - image_bss)); /* an image that is copied into place has none */
   machine_open_ports();
+  bool has_clock = machine_start();
   console_start();
+  if (!has_clock) fail("this machine has no kvmclock");
   firmware_read(&firmware, boot_params);
   memory_map(firmware.ram, firmware.ram_ranges);
   divide_ram();
   nonce = draw_nonce();
-  if (!machine_start()) fail("this machine has no kvmclock");
   cpus = machine_start_cpus(firmware.lapic_ids, firmware.cpus);
 
   put("PROBE READY nonce=");
