@@ -3,6 +3,8 @@
 
 #include "errors.h"
 #include "locks.h"
+#include "machine.h"
+#include "memory.h"
 #include "pages.h"
 
 namespace livesnap {
@@ -17,6 +19,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new EnvironmentData());
   exports.Set("setSystemError", Napi::Function::New(env, setSystemError));
   initLocks(env, exports);
+  initMachine(env, exports);
+  initMemory(env, exports);
   initPages(env, exports);
   return exports;
 }

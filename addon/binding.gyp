@@ -6,7 +6,11 @@
         "addon.cc",
         "errors.cc",
         "locks.cc",
-        "pages.cc"
+        "machine.cc",
+        "memory.cc",
+        "pages.cc",
+        "third_party/lz4/lz4.c",
+        "vcpu_thread.cc"
       ],
       "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_DEPRECATED", "_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],

@@ -1,0 +1,142 @@
+// See memory.h. Every function here runs on the JS thread that calls it and does not block beyond page faults.
+#include "memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "errors.h"
+#include "registry.h"
+
+namespace livesnap {
+
+static constexpr size_t kPage = 4096;
+static Registry<Memory>& memories() {
+  static auto* registry = new Registry<Memory>();
+  return *registry;
+}
+
+Memory::~Memory() {
+  if (base != nullptr) munmap(base, size);
+  if (fd >= 0) close(fd);
+}
+
+std::shared_ptr<Memory> memoryArg(const Napi::CallbackInfo& info, size_t index) {
+  auto memory = memories().find(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
+  if (!memory) throwContract(info.Env(), "this memory is closed");
+  return memory;
+}
+
+// memoryCreate(sizeBytes) → handle. A sparse memfd of whole pages, sealed against resizing.
+static Napi::Value memoryCreate(const Napi::CallbackInfo& info) {
+  int64_t size = integerArg(info, 0, kPage, int64_t{1} << 46);
+  if (size % kPage != 0) throwContract(info.Env(), "a memory is a whole number of pages");
+  auto memory = std::make_shared<Memory>();
+  memory->fd = memfd_create("livesnap-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (memory->fd < 0) throwErrno(info.Env(), "memfd_create", errno);
+  if (ftruncate(memory->fd, size) < 0) throwErrno(info.Env(), "ftruncate", errno);
+  fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+  void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd, 0);
+  if (base == MAP_FAILED) throwErrno(info.Env(), "mmap", errno);
+  // A core dump of the VMM is not a dump of the guest's memory.
+  madvise(base, size, MADV_DONTDUMP);
+  memory->base = static_cast<uint8_t*>(base);
+  memory->size = size;
+  return Napi::Number::New(info.Env(), memories().add(std::move(memory)));
+}
+
+// memoryClose(handle)
+static void memoryClose(const Napi::CallbackInfo& info) {
+  memories().remove(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
+}
+
+static uint8_t* range(const Napi::CallbackInfo& info, const Memory& memory, size_t offsetIndex, size_t length) {
+  auto offset = static_cast<size_t>(integerArg(info, offsetIndex, 0, static_cast<int64_t>(memory.size)));
+  if (length > memory.size - offset) throwContract(info.Env(), "a range ends beyond its memory");
+  return memory.base + offset;
+}
+
+// memoryRead(handle, offset, into). A hole that is read is allocated: ask memoryDataRanges first.
+static void memoryRead(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  auto into = bytesArg(info, 2);
+  memcpy(into.data, range(info, *memory, 1, into.length), into.length);
+}
+
+// memoryWrite(handle, offset, bytes)
+static void memoryWrite(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  auto bytes = bytesArg(info, 2);
+  memcpy(range(info, *memory, 1, bytes.length), bytes.data, bytes.length);
+}
+
+struct PageList {
+  const uint32_t* pages;
+  size_t count;
+};
+
+static PageList pagesArg(const Napi::CallbackInfo& info, size_t index, const Memory& memory, size_t bufferLength) {
+  if (!info[index].IsTypedArray()) throwContract(info.Env(), "page numbers are not a Uint32Array");
+  auto array = info[index].As<Napi::TypedArray>();
+  napi_typedarray_type type;
+  size_t count;
+  void* data;
+  if (napi_get_typedarray_info(info.Env(), array, &type, &count, &data, nullptr, nullptr) != napi_ok ||
+      type != napi_uint32_array)
+    throwContract(info.Env(), "page numbers are not a Uint32Array");
+  if (count > bufferLength / kPage) throwContract(info.Env(), "more pages than bytes");
+  PageList list = {static_cast<const uint32_t*>(data), count};
+  for (size_t i = 0; i < count; i++)
+    if (list.pages[i] >= memory.size / kPage) throwContract(info.Env(), "a page lies beyond its memory");
+  return list;
+}
+
+// memoryCopyPages(handle, pages, into): the page pages[i] to into[i * 4096]. The guest may be writing them: each is
+// copied once, and what is done with it afterwards is done on the copy.
+static void memoryCopyPages(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  auto into = bytesArg(info, 2);
+  auto list = pagesArg(info, 1, *memory, into.length);
+  for (size_t i = 0; i < list.count; i++) memcpy(into.data + i * kPage, memory->base + list.pages[i] * kPage, kPage);
+}
+
+// memoryWritePages(handle, pages, bytes)
+static void memoryWritePages(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  auto bytes = bytesArg(info, 2);
+  auto list = pagesArg(info, 1, *memory, bytes.length);
+  for (size_t i = 0; i < list.count; i++) memcpy(memory->base + list.pages[i] * kPage, bytes.data + i * kPage, kPage);
+}
+
+// memoryDataRanges(handle) → Array of numbers offset, length, offset, length, …: what is not a hole (SEEK_DATA).
+static Napi::Value memoryDataRanges(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  auto ranges = Napi::Array::New(info.Env());
+  uint32_t n = 0;
+  off_t at = 0;
+  while (static_cast<size_t>(at) < memory->size) {
+    off_t data = lseek(memory->fd, at, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) break;
+    if (data < 0) throwErrno(info.Env(), "lseek", errno);
+    off_t hole = lseek(memory->fd, data, SEEK_HOLE);
+    if (hole < 0) throwErrno(info.Env(), "lseek", errno);
+    ranges.Set(n++, Napi::Number::New(info.Env(), data));
+    ranges.Set(n++, Napi::Number::New(info.Env(), hole - data));
+    at = hole;
+  }
+  return ranges;
+}
+
+void initMemory(Napi::Env env, Napi::Object exports) {
+  exports.Set("memoryCreate", Napi::Function::New(env, memoryCreate));
+  exports.Set("memoryClose", Napi::Function::New(env, memoryClose));
+  exports.Set("memoryRead", Napi::Function::New(env, memoryRead));
+  exports.Set("memoryWrite", Napi::Function::New(env, memoryWrite));
+  exports.Set("memoryCopyPages", Napi::Function::New(env, memoryCopyPages));
+  exports.Set("memoryWritePages", Napi::Function::New(env, memoryWritePages));
+  exports.Set("memoryDataRanges", Napi::Function::New(env, memoryDataRanges));
+}
+
+}  // namespace livesnap

@@ -1,0 +1,149 @@
+/**
+ * The main thread's side of a machine's device thread: starts the Worker, sends requests and awaits their replies.
+ *
+ * Invariants: every request is settled, also when the thread ends first (MACHINE_GONE); the process can exit at any
+ * moment, because its exit handler wakes the thread out of its native wait.
+ */
+import { Worker } from 'node:worker_threads';
+import { LivesnapError } from '../errors.js';
+import { type KvmMachine, killMachine } from '../native/kvm.js';
+import type {
+  DeviceThreadData,
+  FromDeviceThread,
+  PlainEnd,
+  PlainError,
+  ToDeviceThread,
+} from './device-thread-messages.js';
+
+export interface DeviceThreadListener {
+  onConsole(bytes: Uint8Array): void;
+  onLog(message: string): void;
+  /** Once, when the machine is no more and its thread has ended. */
+  onEnd(end: PlainEnd): void;
+}
+
+export const errorFromPlain = ({ code, message, hint }: PlainError): LivesnapError =>
+  new LivesnapError(code, message, hint === null ? {} : { hint });
+
+type Settle = { resolve: (state: Uint8Array | undefined) => void; reject: (error: Error) => void };
+
+export class DeviceThreadClient {
+  readonly #worker: Worker;
+  readonly #listener: DeviceThreadListener;
+  readonly #waiting = new Map<number, Settle>();
+  #lastId = 0;
+  #end: PlainEnd | null = null;
+  #machine: KvmMachine | null = null;
+  #ready: { resolve: () => void; reject: (error: Error) => void } | null = null;
+  readonly #onProcessExit = (): void => {
+    if (this.#machine !== null) killMachine(this.#machine);
+  };
+
+  private constructor(data: DeviceThreadData, listener: DeviceThreadListener) {
+    this.#listener = listener;
+    this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), {
+      workerData: data,
+      name: 'device thread',
+    });
+    this.#worker.on('message', (message: FromDeviceThread) => this.#receive(message));
+    this.#worker.on('error', (error) => {
+      this.#end ??= {
+        kind: 'failed',
+        error: { code: 'MACHINE_FAILED', message: `the device thread failed: ${error.message}`, hint: null },
+      };
+    });
+    this.#worker.on('exit', () => this.#finish());
+    process.on('exit', this.#onProcessExit);
+  }
+
+  /** Resolves when the machine exists, its vCPUs parked. */
+  static async start(data: DeviceThreadData, listener: DeviceThreadListener): Promise<DeviceThreadClient> {
+    const client = new DeviceThreadClient(data, listener);
+    await new Promise<void>((resolve, reject) => {
+      client.#ready = { resolve, reject };
+    });
+    return client;
+  }
+
+  get machine(): KvmMachine {
+    if (this.#machine === null) throw new LivesnapError('MACHINE_GONE', 'the machine has ended');
+    return this.#machine;
+  }
+
+  input(bytes: Uint8Array): void {
+    if (this.#end === null) this.#worker.postMessage({ op: 'input', bytes } satisfies ToDeviceThread);
+  }
+
+  pause(): Promise<unknown> {
+    return this.#request({ id: ++this.#lastId, op: 'pause' });
+  }
+
+  resume(): Promise<unknown> {
+    return this.#request({ id: ++this.#lastId, op: 'resume' });
+  }
+
+  /** The encoded state of everything but RAM; the vCPUs are parked. */
+  async saveState(): Promise<Uint8Array> {
+    return (await this.#request({ id: ++this.#lastId, op: 'saveState' }))!;
+  }
+
+  /** Has the machine end; {@link DeviceThreadListener.onEnd} says when it has. */
+  stop(): void {
+    if (this.#end === null) {
+      this.#worker.postMessage({ id: ++this.#lastId, op: 'stop', end: 'stopped' } satisfies ToDeviceThread);
+    }
+  }
+
+  #request(request: ToDeviceThread & { id: number }): Promise<Uint8Array | undefined> {
+    return new Promise((resolve, reject) => {
+      if (this.#end !== null) {
+        reject(new LivesnapError('MACHINE_GONE', 'the machine has ended'));
+        return;
+      }
+      this.#waiting.set(request.id, { resolve, reject });
+      this.#worker.postMessage(request);
+    });
+  }
+
+  #receive(message: FromDeviceThread): void {
+    switch (message.type) {
+      case 'ready':
+        this.#machine = message.machine;
+        this.#ready?.resolve();
+        this.#ready = null;
+        break;
+      case 'console':
+        this.#listener.onConsole(message.bytes);
+        break;
+      case 'log':
+        this.#listener.onLog(message.message);
+        break;
+      case 'reply': {
+        const settle = this.#waiting.get(message.id);
+        this.#waiting.delete(message.id);
+        if (message.error) settle?.reject(errorFromPlain(message.error));
+        else settle?.resolve(message.state);
+        break;
+      }
+      case 'end':
+        this.#end ??= message.end;
+        break;
+    }
+  }
+
+  #finish(): void {
+    process.off('exit', this.#onProcessExit);
+    this.#end ??= { kind: 'stopped' };
+    this.#machine = null;
+    const error =
+      this.#end.kind === 'failed'
+        ? errorFromPlain(this.#end.error)
+        : new LivesnapError('MACHINE_GONE', 'the machine has ended');
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+    const ready = this.#ready;
+    this.#ready = null;
+    if (ready) ready.reject(error);
+    else this.#listener.onEnd(this.#end);
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * What the main thread and a machine's device thread say to each other. Everything is structured-cloneable; RAM and
+ * the machine cross as integer handles.
+ */
+import type { ErrorCode } from '../errors.js';
+import type { BootState } from './boot/boot-state.js';
+import type { MemorySlot } from './kvm/vm.js';
+
+/** The Worker's start: RAM is filled, by the loader or from a snapshot. */
+export interface DeviceThreadData {
+  readonly slots: readonly MemorySlot[];
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  /** How the machine begins: in a kernel's first instruction, or in a saved state (encoded). */
+  readonly begin: { readonly boot: BootState } | { readonly state: Uint8Array };
+}
+
+export interface PlainError {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint: string | null;
+}
+
+/** Requests are answered in order by a `reply` with their `id`. */
+export type Request = { readonly id: number } & (
+  | { readonly op: 'pause' | 'resume' | 'saveState' }
+  | { readonly op: 'stop'; readonly end: 'stopped' }
+);
+
+export type ToDeviceThread = Request | { readonly op: 'input'; readonly bytes: Uint8Array };
+
+export type PlainEnd =
+  | { readonly kind: 'stopped' | 'reset' | 'halted' }
+  | { readonly kind: 'failed'; readonly error: PlainError };
+
+export type FromDeviceThread =
+  /** The machine exists, its vCPUs are parked. */
+  | { readonly type: 'ready'; readonly machine: number }
+  | { readonly type: 'console'; readonly bytes: Uint8Array }
+  /** Worth a line in the machine's log. */
+  | { readonly type: 'log'; readonly message: string }
+  | { readonly type: 'reply'; readonly id: number; readonly state?: Uint8Array; readonly error?: PlainError }
+  | { readonly type: 'end'; readonly end: PlainEnd };

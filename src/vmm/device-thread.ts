@@ -1,0 +1,221 @@
+/**
+ * The device thread of one machine: a Worker in which all device models live and all vCPU exits are answered.
+ *
+ * Data: exits come out of `wait()` in the exit page, answers go back in it; requests and console input come as
+ * messages, console output and the machine's end leave as messages. Invariants: nothing here blocks but `wait()`;
+ * state is read only while the vCPUs are parked; however the Worker ends, the addon joins the vCPU threads first.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { parentPort, workerData } from 'node:worker_threads';
+import { LivesnapError } from '../errors.js';
+import {
+  attachDeviceThread,
+  closeMachine,
+  EXIT_DATA_OFFSET,
+  EXIT_PAGE_BYTES,
+  ExitWord,
+  type KvmMachine,
+  machineIoctl,
+  REASON_RUN_FAILED,
+  requestPause,
+  resumeVcpus,
+  startVcpus,
+  WaitEvent,
+  wait,
+} from '../native/kvm.js';
+import { ConsoleOutput } from './console-output.js';
+import type {
+  DeviceThreadData,
+  FromDeviceThread,
+  PlainEnd,
+  PlainError,
+  Request,
+  ToDeviceThread,
+} from './device-thread-messages.js';
+import { createPlatform, type Platform, type PlatformParts, restorePlatform } from './devices/platform.js';
+import { ExitReason, INTERNAL_ERROR_EMULATION, Ioctl, Msr } from './kvm/abi.js';
+import { describeExit, describeFailedInstruction } from './kvm/exit-text.js';
+import { describeHost, type HostKvm } from './kvm/host.js';
+import { finishInstruction, setDeadline } from './kvm/pvm.js';
+import { getRegs, saveVcpu } from './kvm/vcpu-state.js';
+import { createVm, enterKernel, restoreKvm } from './kvm/vm.js';
+import { saveVm } from './kvm/vm-state.js';
+import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
+
+const port = parentPort!;
+const post = (message: FromDeviceThread): void => port.postMessage(message);
+
+function plainError(error: unknown): PlainError {
+  if (error instanceof LivesnapError) return error.toJSON();
+  const { message, stack } = error as Error;
+  post({ type: 'log', message: stack ?? message });
+  return { code: 'MACHINE_FAILED', message: `the device thread failed: ${message}`, hint: null };
+}
+
+class DeviceThread {
+  readonly #host: HostKvm;
+  readonly #machine: KvmMachine;
+  readonly #cpus: number;
+  readonly #platform: Platform;
+  readonly #output = new ConsoleOutput((bytes) => post({ type: 'console', bytes }));
+  readonly #exitPage = new Uint8Array(EXIT_PAGE_BYTES);
+  readonly #words = new Uint32Array(this.#exitPage.buffer, 0, EXIT_DATA_OFFSET / 4);
+  readonly #data = this.#exitPage.subarray(EXIT_DATA_OFFSET);
+  readonly #pausing: number[] = [];
+  #end: PlainEnd | null = null;
+
+  constructor(data: DeviceThreadData) {
+    this.#host = describeHost();
+    this.#cpus = data.cpus;
+    const state = 'state' in data.begin ? decodeMachineState(data.begin.state) : null;
+    this.#machine = createVm(this.#host, data.cpus, data.slots, state !== null);
+    try {
+      attachDeviceThread(this.#machine, this.#exitPage);
+      if (state) restoreKvm(this.#machine, this.#host, state);
+      else if ('boot' in data.begin) enterKernel(this.#machine, this.#host, data.cpus, data.begin.boot);
+      const parts = this.#platformParts(data.memoryBytes);
+      this.#platform = state ? restorePlatform(parts, state.devices) : createPlatform(parts);
+      startVcpus(this.#machine);
+    } catch (error) {
+      closeMachine(this.#machine);
+      throw error;
+    }
+    post({ type: 'ready', machine: this.#machine });
+  }
+
+  #platformParts(memoryBytes: number): PlatformParts {
+    const irqLevel = new Uint8Array(8);
+    const irqLevelView = new DataView(irqLevel.buffer);
+    return {
+      memoryBytes,
+      clock: { nowMs: Date.now },
+      setIrq: (gsi: number, level: boolean) => {
+        irqLevelView.setUint32(0, gsi, true);
+        irqLevelView.setUint32(4, level ? 1 : 0, true);
+        machineIoctl(this.#machine, Ioctl.IRQ_LINE, irqLevel);
+      },
+      writeConsole: (bytes: Uint8Array) => this.#output.write(bytes),
+      reset: () => this.#finish({ kind: 'reset' }),
+      powerOff: () => this.#finish({ kind: 'halted' }),
+    };
+  }
+
+  #finish(end: PlainEnd): void {
+    this.#end ??= end;
+  }
+
+  /** Answers exits and messages until the machine ends. */
+  async run(): Promise<void> {
+    port.on('message', (message: ToDeviceThread) => this.#receive(message));
+    while (this.#end === null) {
+      const event = wait(this.#machine, this.#output.isEmpty ? -1 : 1);
+      if (event === WaitEvent.exit) this.#answer();
+      else if (event === WaitEvent.loop) await nextTurn();
+      else if (event === WaitEvent.timeout) this.#output.flush();
+      else if (event === WaitEvent.parked) this.#parked();
+      else this.#finish({ kind: 'stopped' });
+    }
+    this.#output.flush();
+    closeMachine(this.#machine);
+    post({ type: 'end', end: this.#end });
+  }
+
+  #receive(message: ToDeviceThread): void {
+    if (message.op === 'input') {
+      this.#platform.serial.receive(message.bytes);
+      return;
+    }
+    try {
+      this.#perform(message);
+    } catch (error) {
+      post({ type: 'reply', id: message.id, error: plainError(error) });
+    }
+  }
+
+  #perform(request: Request): void {
+    switch (request.op) {
+      case 'pause':
+        this.#pausing.push(request.id);
+        requestPause(this.#machine);
+        return;
+      case 'resume':
+        resumeVcpus(this.#machine);
+        break;
+      case 'saveState':
+        post({ type: 'reply', id: request.id, state: this.#saveState() });
+        return;
+      case 'stop':
+        this.#finish({ kind: request.end });
+        break;
+    }
+    post({ type: 'reply', id: request.id });
+  }
+
+  #parked(): void {
+    this.#output.flush();
+    for (const id of this.#pausing.splice(0)) post({ type: 'reply', id });
+  }
+
+  /** Devices first: reading KVM's state changes nothing of theirs, and they hold what an exit has just left. */
+  #saveState(): Uint8Array {
+    const devices = this.#platform.save();
+    const vcpus = Array.from({ length: this.#cpus }, (_, vcpu) => saveVcpu(this.#machine, vcpu));
+    return encodeMachineState({ version: MACHINE_STATE_VERSION, vcpus, vm: saveVm(this.#machine), devices });
+  }
+
+  #answer(): void {
+    const words = this.#words;
+    const reason = words[ExitWord.reason];
+    if (reason === ExitReason.IO || reason === ExitReason.MMIO) {
+      const bus = reason === ExitReason.IO ? this.#platform.ports : this.#platform.mmio;
+      const address = words[ExitWord.addressLow]! + words[ExitWord.addressHigh]! * 2 ** 32;
+      const size = words[ExitWord.sizeBytes]!;
+      const data = this.#data.subarray(0, size * words[ExitWord.count]!);
+      if (words[ExitWord.isWrite] === 1) bus.write(address, size, data);
+      else bus.read(address, size, data);
+    } else if (reason === ExitReason.X86_WRMSR && words[ExitWord.addressLow] === Msr.IA32_TSC_DEADLINE) {
+      const deadline = BigInt(words[ExitWord.dataLow]!) | (BigInt(words[ExitWord.dataHigh]!) << 32n);
+      setDeadline(this.#machine, words[ExitWord.vcpu]!, deadline);
+    } else {
+      this.#answerRare(reason!);
+    }
+  }
+
+  /** Exits that end the machine, or that only a PVM host makes. */
+  #answerRare(reason: number): void {
+    const vcpu = this.#words[ExitWord.vcpu]!;
+    if (reason === ExitReason.SHUTDOWN) {
+      const { rip } = getRegs(this.#machine, vcpu);
+      post({
+        type: 'log',
+        message: `vCPU ${vcpu} reset the machine by a triple fault at rip 0x${rip.toString(16)}`,
+      });
+      this.#finish({ kind: 'reset' });
+      return;
+    }
+    const instruction =
+      reason === ExitReason.INTERNAL_ERROR && this.#words[ExitWord.suberror] === INTERNAL_ERROR_EMULATION
+        ? this.#data.slice(0, this.#words[ExitWord.instructionBytes])
+        : null;
+    if (instruction && this.#host.kind === 'pvm' && finishInstruction(this.#machine, vcpu, instruction))
+      return;
+    const regs = getRegs(this.#machine, vcpu);
+    const message =
+      instruction && instruction.length > 0
+        ? describeFailedInstruction(vcpu, regs.rip, instruction)
+        : describeExit(vcpu, regs.rip, {
+            reason,
+            runFailed: reason === REASON_RUN_FAILED,
+            detail: this.#words[ExitWord.dataLow]!,
+            suberror: this.#words[ExitWord.suberror]!,
+          });
+    this.#finish({ kind: 'failed', error: { code: 'MACHINE_FAILED', message, hint: null } });
+  }
+}
+
+try {
+  await new DeviceThread(workerData as DeviceThreadData).run();
+} catch (error) {
+  post({ type: 'end', end: { kind: 'failed', error: plainError(error) } });
+}
+port.close();

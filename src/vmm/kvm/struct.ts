@@ -1,0 +1,59 @@
+/**
+ * C structures of KVM's ABI as named fields: a layout is a list of [name, size], without implicit padding, and turns
+ * bytes into a record and back. Fields of 8 bytes are `bigint` (registers and addresses), smaller ones `number`.
+ */
+import { LivesnapError } from '../../errors.js';
+
+type FieldSize = 1 | 2 | 4 | 8;
+export type Fields = Readonly<Record<string, FieldSize>>;
+export type Struct<F extends Fields> = { [K in keyof F]: F[K] extends 8 ? bigint : number };
+
+/** Size in bytes of a structure of these fields. */
+export const sizeOf = (fields: Fields): number => Object.values(fields).reduce((sum, size) => sum + size, 0);
+
+export function readStruct<F extends Fields>(fields: F, bytes: Uint8Array, offset = 0): Struct<F> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const out: Record<string, number | bigint> = {};
+  let at = offset;
+  for (const [name, size] of Object.entries(fields)) {
+    if (size === 8) out[name] = view.getBigUint64(at, true);
+    else if (size === 4) out[name] = view.getUint32(at, true);
+    else out[name] = size === 2 ? view.getUint16(at, true) : view.getUint8(at);
+    at += size;
+  }
+  return out as Struct<F>;
+}
+
+export function writeStruct<F extends Fields>(
+  fields: F,
+  value: Struct<F>,
+  bytes: Uint8Array,
+  offset = 0,
+): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let at = offset;
+  for (const [name, size] of Object.entries(fields)) {
+    const field = value[name] as number | bigint;
+    if (size === 8) view.setBigUint64(at, field as bigint, true);
+    else if (size === 4) view.setUint32(at, field as number, true);
+    else if (size === 2) view.setUint16(at, field as number, true);
+    else view.setUint8(at, field as number);
+    at += size;
+  }
+}
+
+/** Checks that plain data is a structure of these fields, each in range; BAD_STATE names the one that is not. */
+export function checkStruct<F extends Fields>(fields: F, value: unknown, what: string): Struct<F> {
+  const record = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  const out: Record<string, number | bigint> = {};
+  for (const [name, size] of Object.entries(fields)) {
+    const field = record[name];
+    const fits =
+      size === 8
+        ? typeof field === 'bigint' && field >= 0n && field < 1n << 64n
+        : Number.isSafeInteger(field) && (field as number) >= 0 && (field as number) < 2 ** (size * 8);
+    if (!fits) throw new LivesnapError('BAD_STATE', `the saved state has no valid ${what}.${name}`);
+    out[name] = field as number | bigint;
+  }
+  return out as Struct<F>;
+}

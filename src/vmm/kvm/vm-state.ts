@@ -1,0 +1,62 @@
+/**
+ * The state of what KVM models for the whole machine: PIC, IOAPIC, PIT and the paravirtual clock.
+ */
+import { LivesnapError } from '../../errors.js';
+import { type KvmMachine, machineIoctl } from '../../native/kvm.js';
+import { Ioctl } from './abi.js';
+
+export interface VmState {
+  /** struct kvm_pit_state2. */
+  readonly pit: Uint8Array;
+  /** Nanoseconds of the guest's kvmclock. */
+  readonly clockNs: bigint;
+  /** struct kvm_irqchip of the master PIC, the slave PIC and the IOAPIC. */
+  readonly irqchips: readonly Uint8Array[];
+}
+
+const PIT_BYTES = 112;
+const CLOCK_BYTES = 48;
+const IRQCHIP_BYTES = 520;
+const IRQCHIPS = 3;
+
+export function saveVm(machine: KvmMachine): VmState {
+  const pit = new Uint8Array(PIT_BYTES);
+  machineIoctl(machine, Ioctl.GET_PIT2, pit);
+  const clock = new Uint8Array(CLOCK_BYTES);
+  machineIoctl(machine, Ioctl.GET_CLOCK, clock);
+  const irqchips = Array.from({ length: IRQCHIPS }, (_, id) => {
+    const chip = new Uint8Array(IRQCHIP_BYTES);
+    chip[0] = id;
+    machineIoctl(machine, Ioctl.GET_IRQCHIP, chip);
+    return chip;
+  });
+  return { pit, clockNs: new DataView(clock.buffer).getBigUint64(0, true), irqchips };
+}
+
+/** After the vCPUs; the clock goes on from where it stood (flags 0: not corrected by the time that has passed). */
+export function restoreVm(machine: KvmMachine, state: VmState): void {
+  machineIoctl(machine, Ioctl.SET_PIT2, state.pit);
+  const clock = new Uint8Array(CLOCK_BYTES);
+  new DataView(clock.buffer).setBigUint64(0, state.clockNs, true);
+  machineIoctl(machine, Ioctl.SET_CLOCK, clock);
+  for (const chip of state.irqchips) machineIoctl(machine, Ioctl.SET_IRQCHIP, chip);
+}
+
+/** Checks that plain data (from a store) is this state. @throws LivesnapError BAD_STATE */
+export function checkVmState(value: unknown): VmState {
+  const { pit, clockNs, irqchips } = (value ?? {}) as Record<string, unknown>;
+  const isBytes = (field: unknown, length: number): field is Uint8Array =>
+    field instanceof Uint8Array && field.length === length;
+  if (
+    !isBytes(pit, PIT_BYTES) ||
+    typeof clockNs !== 'bigint' ||
+    clockNs < 0n ||
+    clockNs >= 1n << 63n ||
+    !Array.isArray(irqchips) ||
+    irqchips.length !== IRQCHIPS ||
+    !irqchips.every((chip, id) => isBytes(chip, IRQCHIP_BYTES) && chip[0] === id)
+  ) {
+    throw new LivesnapError('BAD_STATE', 'the saved state has no valid PIT, clock or interrupt controllers');
+  }
+  return { pit, clockNs, irqchips };
+}

@@ -1,0 +1,95 @@
+/**
+ * Makes a KVM machine: the VM with its interrupt controllers and PIT, RAM in its slots, and vCPUs, either as a kernel
+ * is to be entered or as they were saved. Device thread.
+ */
+import {
+  addVcpu,
+  createMachine,
+  enableCapability,
+  type KvmMachine,
+  machineIoctl,
+  setMemorySlot,
+  trapMsrWrites,
+} from '../../native/kvm.js';
+import type { MemoryHandle } from '../../native/memory.js';
+import type { BootState } from '../boot/boot-state.js';
+import { Capability, IDENTITY_MAP_ADDRESS, Ioctl, MSR_EXIT_REASON_FILTER, Msr, TSS_ADDRESS } from './abi.js';
+import { guestCpuid, supportedCpuid } from './cpuid.js';
+import type { HostKvm } from './host.js';
+import { getRegs, getSregs, restoreVcpu, setCpuid, setRegs, setSregs, type VcpuState } from './vcpu-state.js';
+import { restoreVm, type VmState } from './vm-state.js';
+
+/** A run of guest RAM: slot `i` of the list is KVM's slot `i`. */
+export interface MemorySlot {
+  readonly gpa: number;
+  readonly sizeBytes: number;
+  readonly memory: MemoryHandle;
+}
+
+/** KVM_PIT_SPEAKER_DUMMY: port 0x61 is KVM's too. */
+const PIT_SPEAKER_DUMMY = 1;
+
+/** The VM with `cpus` vCPUs as they come out of reset. `logDirty`: the guest's writes are logged from the start. */
+export function createVm(
+  host: HostKvm,
+  cpus: number,
+  slots: readonly MemorySlot[],
+  logDirty: boolean,
+): KvmMachine {
+  const machine = createMachine();
+  machineIoctl(machine, Ioctl.SET_TSS_ADDR, TSS_ADDRESS);
+  const identityMap = new Uint8Array(8);
+  new DataView(identityMap.buffer).setBigUint64(0, BigInt(IDENTITY_MAP_ADDRESS), true);
+  machineIoctl(machine, Ioctl.SET_IDENTITY_MAP_ADDR, identityMap);
+  machineIoctl(machine, Ioctl.CREATE_IRQCHIP, 0);
+  const pit = new Uint8Array(64);
+  pit[0] = PIT_SPEAKER_DUMMY;
+  machineIoctl(machine, Ioctl.CREATE_PIT2, pit);
+  if (host.kind === 'pvm') {
+    enableCapability(machine, Capability.EXIT_ON_EMULATION_FAILURE, 1);
+    enableCapability(machine, Capability.X86_USER_SPACE_MSR, MSR_EXIT_REASON_FILTER);
+    trapMsrWrites(machine, Msr.IA32_TSC_DEADLINE);
+  }
+  for (let i = 0; i < cpus; i++) addVcpu(machine);
+  slots.forEach(({ gpa, memory }, slot) => {
+    setMemorySlot(machine, slot, { gpa, memory, logDirty });
+  });
+  return machine;
+}
+
+/** Sets the vCPUs up to run a kernel that has been loaded; all but the first wait to be started by it. */
+export function enterKernel(machine: KvmMachine, host: HostKvm, cpus: number, boot: BootState): void {
+  const supported = supportedCpuid();
+  for (let vcpu = 0; vcpu < cpus; vcpu++) setCpuid(machine, vcpu, guestCpuid(supported, vcpu, cpus, host));
+  const bootCpu = 0;
+  const reset = getSregs(machine, bootCpu);
+  const code = { ...boot.cs, unusable: 0, padding: 0 };
+  const data = { ...boot.data, unusable: 0, padding: 0 };
+  const table = ({ base, limit }: BootState['gdt']) => ({
+    base,
+    limit,
+    padding0: 0,
+    padding1: 0,
+    padding2: 0,
+  });
+  setSregs(machine, bootCpu, {
+    segments: { ...reset.segments, cs: code, ds: data, es: data, fs: data, gs: data, ss: data },
+    tables: { gdt: table(boot.gdt), idt: table(boot.idt) },
+    control: { ...reset.control, cr0: boot.cr0, cr3: boot.cr3, cr4: boot.cr4, efer: boot.efer },
+  });
+  const { rip, rsp, rsi, rflags } = boot;
+  const zero = Object.fromEntries(Object.keys(getRegs(machine, bootCpu)).map((name) => [name, 0n]));
+  setRegs(machine, bootCpu, { ...(zero as ReturnType<typeof getRegs>), rip, rsp, rsi, rflags });
+}
+
+/** Puts a saved state into a fresh VM with as many vCPUs and the RAM already filled. Devices come after. */
+export function restoreKvm(
+  machine: KvmMachine,
+  host: HostKvm,
+  state: { readonly vcpus: readonly VcpuState[]; readonly vm: VmState },
+): void {
+  state.vcpus.forEach((vcpuState, vcpu) => {
+    restoreVcpu(machine, vcpu, vcpuState, host.tscControl);
+  });
+  restoreVm(machine, state.vm);
+}

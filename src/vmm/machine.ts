@@ -1,0 +1,378 @@
+/**
+ * A virtual machine as the rest of livesnap knows it: started from a kernel or restored from a snapshot, paused,
+ * saved while it runs, ended. Lives on the main thread; its devices and vCPUs live behind {@link DeviceThreadClient}.
+ *
+ * Invariant: one operation that changes the machine's state runs at a time; the others wait their turn.
+ */
+import { randomBytes } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import { arch, hostname, release, totalmem } from 'node:os';
+import { LivesnapError } from '../errors.js';
+import { closeMemory, createMemory, writeMemory, writePages } from '../native/memory.js';
+import type { PageRun, PageSink, Region } from '../page-stream.js';
+import type { OpenSnapshot, Store } from '../store/store.js';
+import type { Progress, SaveResult } from '../store/types.js';
+import { readBoot } from './boot/boot-linux.js';
+import type { BootPath } from './boot/boot-state.js';
+import type { GuestMemory } from './boot/guest-memory.js';
+import { type RamSlot, ramLayout } from './boot/memory-layout.js';
+import { DeviceThreadClient, errorFromPlain } from './device-thread-client.js';
+import type { DeviceThreadData, PlainEnd } from './device-thread-messages.js';
+import { DirtyPages } from './dirty-pages.js';
+import { describeHost, type HostKvm } from './kvm/host.js';
+import { pvmCmdline } from './kvm/pvm.js';
+import type { MemorySlot } from './kvm/vm.js';
+import { decodeMachineState } from './machine-state.js';
+import type {
+  MachineConfig,
+  MachineEvents,
+  MachineHandle,
+  MachineSaveResult,
+  MachineState,
+  SaveThen,
+} from './machine-types.js';
+import { RamSource, regionName } from './ram-source.js';
+
+const DEFAULT_CMDLINE = 'console=ttyS0 reboot=t panic=-1';
+const RNG_SEED_BYTES = 32;
+
+/** What a snapshot says of the machine it is of (`show`); its restore needs `config` from it, checked. */
+interface SavedMachine {
+  readonly config: MachineConfig;
+  readonly bootPath: BootPath | null;
+}
+
+function allocate(layout: readonly RamSlot[]): MemorySlot[] {
+  const slots: MemorySlot[] = [];
+  try {
+    for (const slot of layout) slots.push({ ...slot, memory: createMemory(slot.sizeBytes) });
+  } catch (error) {
+    free(slots);
+    throw error;
+  }
+  return slots;
+}
+
+function free(slots: readonly MemorySlot[]): void {
+  for (const { memory } of slots) closeMemory(memory);
+}
+
+function guestMemory(slots: readonly MemorySlot[]): GuestMemory {
+  return {
+    layout: slots,
+    write(gpa, bytes) {
+      const slot = slots.find((s) => gpa >= s.gpa && gpa + bytes.length <= s.gpa + s.sizeBytes);
+      if (!slot) throw new RangeError(`guest memory has no 0x${gpa.toString(16)}+${bytes.length}`);
+      writeMemory(slot.memory, gpa - slot.gpa, bytes);
+    },
+  };
+}
+
+function checkFits(host: HostKvm, config: Pick<MachineConfig, 'cpus' | 'memoryBytes'>): void {
+  const { cpus, memoryBytes } = config;
+  if (!Number.isInteger(cpus) || cpus < 1 || cpus > host.maxCpus) {
+    throw new LivesnapError('USAGE', `${cpus} vCPUs are not between 1 and ${host.maxCpus}`, {
+      hint: `This host's KVM runs up to ${host.maxCpus} vCPUs a machine.`,
+    });
+  }
+  if (memoryBytes > totalmem()) {
+    throw new LivesnapError(
+      'HOST_LACKS',
+      `${memoryBytes} bytes of memory are more than this host has (${totalmem()})`,
+      {
+        hint: 'Give the machine less memory, or use a host with more.',
+      },
+    );
+  }
+}
+
+export class Machine extends EventEmitter<MachineEvents> implements MachineHandle {
+  readonly config: MachineConfig;
+  readonly notices: readonly string[];
+  readonly #host: HostKvm;
+  readonly #bootPath: BootPath | null;
+  readonly #slots: readonly MemorySlot[];
+  readonly #thread: DeviceThreadClient;
+  readonly #dirty: DirtyPages;
+  #state: MachineState = 'paused';
+  #turn: Promise<unknown> = Promise.resolve();
+  readonly #ended: Promise<void>;
+
+  private constructor(parts: {
+    config: MachineConfig;
+    host: HostKvm;
+    notices: readonly string[];
+    bootPath: BootPath | null;
+    slots: readonly MemorySlot[];
+    thread: DeviceThreadClient;
+    base: string | null;
+    relay: EventRelay;
+  }) {
+    super();
+    this.config = parts.config;
+    this.notices = parts.notices;
+    this.#host = parts.host;
+    this.#bootPath = parts.bootPath;
+    this.#slots = parts.slots;
+    this.#thread = parts.thread;
+    this.#dirty = new DirtyPages(parts.thread.machine, parts.slots, parts.base, parts.base !== null);
+    this.#ended = new Promise((resolve) => {
+      parts.relay.deliver(
+        (bytes) => this.emit('console', bytes),
+        (end) => {
+          this.#state = 'stopped';
+          free(this.#slots);
+          this.emit(
+            'end',
+            end.kind === 'failed' ? { kind: 'failed', error: errorFromPlain(end.error) } : end,
+          );
+          resolve();
+        },
+      );
+    });
+  }
+
+  /**
+   * Boots a kernel; resolves once the vCPUs run.
+   * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists.
+   */
+  static async start(config: MachineConfig): Promise<Machine> {
+    const host = describeHost();
+    checkFits(host, config);
+    const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
+    const pvm = host.kind === 'pvm';
+    const plan = readBoot({
+      kernelPath: config.kernel,
+      initrdPath: config.initrd,
+      cmdline: pvm ? pvmCmdline(cmdline) : cmdline,
+      memoryBytes: config.memoryBytes,
+      cpus: config.cpus,
+      rngSeed: randomBytes(RNG_SEED_BYTES),
+    });
+    const slots = allocate(plan.layout);
+    const notices = pvm
+      ? [
+          `this host's KVM is a PVM, which emulates the guest's kernel mode: added "${pvmCmdline('')}" to the command line, kept timer deadlines at least 40 ms away and finish int3 and fwait for the guest`,
+        ]
+      : [];
+    return Machine.#launch(host, slots, { ...config, cmdline }, plan.path, notices, null, () => ({
+      boot: plan.load(guestMemory(slots)),
+    }));
+  }
+
+  /** Restores a snapshot, all of its RAM before the first instruction; resolves once the vCPUs run. */
+  static async restore(snapshot: OpenSnapshot, progress?: Progress): Promise<Machine> {
+    const host = describeHost();
+    if (snapshot.metadata.kind !== 'machine') {
+      throw new LivesnapError('USAGE', `snapshot ${snapshot.summary.id} is a file, not a machine`, {
+        hint: 'Write it out with livesnap get.',
+      });
+    }
+    const state = decodeMachineState(snapshot.metadata.state);
+    const { config, bootPath } = checkSavedMachine(snapshot.metadata.machine);
+    if (state.vcpus.length !== config.cpus) {
+      throw new LivesnapError('BAD_STATE', 'the snapshot has another number of vCPUs than its machine');
+    }
+    checkFits(host, config);
+    const layout = ramLayout(config.memoryBytes);
+    checkRegions(layout, snapshot.regions);
+    const slots = allocate(layout);
+    const sink: PageSink = {
+      regions: snapshot.regions,
+      write({ region, pages }: PageRun, bytes: Uint8Array) {
+        writePages(slots[region]!.memory, pages, bytes);
+      },
+    };
+    return Machine.#launch(host, slots, config, bootPath, [], snapshot.summary.id, async () => {
+      await snapshot.fill(sink, progress);
+      return { state: snapshot.metadata.state };
+    });
+  }
+
+  static async #launch(
+    host: HostKvm,
+    slots: readonly MemorySlot[],
+    config: MachineConfig,
+    bootPath: BootPath | null,
+    notices: readonly string[],
+    base: string | null,
+    fill: () => DeviceThreadData['begin'] | Promise<DeviceThreadData['begin']>,
+  ): Promise<Machine> {
+    try {
+      const { cpus, memoryBytes } = config;
+      const begin = await fill();
+      const relay = new EventRelay();
+      const thread = await DeviceThreadClient.start({ slots, cpus, memoryBytes, begin }, relay);
+      const machine = new Machine({ config, host, notices, bootPath, slots, thread, base, relay });
+      await machine.resume();
+      return machine;
+    } catch (error) {
+      free(slots);
+      throw error;
+    }
+  }
+
+  get state(): MachineState {
+    return this.#state;
+  }
+
+  get snapshot(): string | null {
+    return this.#dirty.base;
+  }
+
+  writeConsole(bytes: Uint8Array): void {
+    this.#thread.input(bytes);
+  }
+
+  pause(): Promise<void> {
+    return this.#exclusively(() => this.#pause());
+  }
+
+  resume(): Promise<void> {
+    return this.#exclusively(() => this.#resume());
+  }
+
+  async stop(): Promise<void> {
+    if (this.#state !== 'stopped') this.#thread.stop();
+    await this.#ended;
+  }
+
+  save(
+    store: Store,
+    options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
+  ): Promise<MachineSaveResult> {
+    return this.#exclusively(async () => {
+      const startedMs = performance.now();
+      const wasRunning = this.#state === 'running';
+      const then = options.then ?? (wasRunning ? 'resume' : 'pause');
+      let pauseMs = 0;
+      let state: Uint8Array | null = null;
+      const session = await store.beginSave({ parent: this.#dirty.base });
+      let result: SaveResult;
+      try {
+        const source = new RamSource(this.#slots, this.#dirty, session.parent === null, {
+          pause: async () => {
+            pauseMs = performance.now();
+            await this.#pause();
+          },
+          captureAndContinue: async () => {
+            state = await this.#thread.saveState();
+            if (wasRunning && then === 'resume') await this.#resume();
+            pauseMs = wasRunning ? performance.now() - pauseMs : 0;
+          },
+        });
+        await session.store(source, options.progress);
+        result = await session.commit({
+          kind: 'machine',
+          vm: options.vm,
+          tag: options.tag,
+          memoryBytes: this.config.memoryBytes,
+          diskBytes: 0,
+          machine: { config: this.config, bootPath: this.#bootPath } satisfies SavedMachine,
+          host: { kvm: this.#host.kind, hostname: hostname(), kernel: release(), arch: arch() },
+          state: state!,
+        });
+      } catch (error) {
+        await session.abort();
+        if (this.state === 'stopped') throw gone(error);
+        // A save that failed leaves the machine as it was.
+        if (wasRunning) await this.#resume();
+        throw error;
+      }
+      this.#dirty.commit(result.id);
+      if (then === 'stop') await this.stop();
+      else if (then === 'resume' && this.state === 'paused') await this.#resume();
+      return { ...result, pauseMs: round(pauseMs), saveMs: round(performance.now() - startedMs) };
+    });
+  }
+
+  async #pause(): Promise<void> {
+    if (this.#state === 'paused') return;
+    await this.#thread.pause();
+    this.#state = 'paused';
+  }
+
+  async #resume(): Promise<void> {
+    if (this.#state === 'running') return;
+    await this.#thread.resume();
+    this.#state = 'running';
+  }
+
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(() => {
+      if (this.#state === 'stopped') throw gone();
+      return work();
+    });
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+}
+
+const gone = (cause?: unknown): LivesnapError =>
+  new LivesnapError('MACHINE_GONE', 'the machine has ended', { cause });
+
+const round = (ms: number): number => Math.round(ms * 1000) / 1000;
+
+/** Keeps what the device thread says until the machine that says it to the world exists. */
+class EventRelay {
+  #console: ((bytes: Uint8Array) => void) | null = null;
+  #end: ((end: PlainEnd) => void) | null = null;
+  readonly #early: Uint8Array[] = [];
+  #earlyEnd: PlainEnd | null = null;
+
+  deliver(onConsole: (bytes: Uint8Array) => void, onEnd: (end: PlainEnd) => void): void {
+    this.#console = onConsole;
+    this.#end = onEnd;
+    for (const bytes of this.#early.splice(0)) onConsole(bytes);
+    if (this.#earlyEnd) onEnd(this.#earlyEnd);
+  }
+
+  onConsole(bytes: Uint8Array): void {
+    if (this.#console) this.#console(bytes);
+    else this.#early.push(bytes);
+  }
+
+  onLog(message: string): void {
+    process.stderr.write(`${message}\n`);
+  }
+
+  onEnd(end: PlainEnd): void {
+    if (this.#end) this.#end(end);
+    else this.#earlyEnd = end;
+  }
+}
+
+function checkRegions(layout: readonly RamSlot[], regions: readonly Region[]): void {
+  const expected = layout.map((slot) => `${regionName(slot)}:${slot.sizeBytes}`).join();
+  const found = regions.map(({ name, sizeBytes }) => `${name}:${sizeBytes}`).join();
+  if (expected !== found) {
+    throw new LivesnapError(
+      'BAD_STATE',
+      `the snapshot's memory (${found}) is not that of its machine (${expected})`,
+    );
+  }
+}
+
+/** Checks what a snapshot says of its machine. @throws LivesnapError BAD_STATE */
+function checkSavedMachine(value: unknown): SavedMachine {
+  const { config, bootPath } = (value ?? {}) as Partial<Record<keyof SavedMachine, unknown>>;
+  const { kernel, initrd, cmdline, memoryBytes, cpus } = (config ?? {}) as Partial<
+    Record<keyof MachineConfig, unknown>
+  >;
+  const isText = (field: unknown): field is string => typeof field === 'string';
+  const isTextOrNull = (field: unknown): field is string | null => field === null || isText(field);
+  if (
+    !isText(kernel) ||
+    !isTextOrNull(initrd) ||
+    !isTextOrNull(cmdline) ||
+    !isTextOrNull(bootPath) ||
+    !Number.isSafeInteger(memoryBytes) ||
+    !Number.isSafeInteger(cpus)
+  ) {
+    throw new LivesnapError('BAD_STATE', 'the snapshot does not say what machine it is of');
+  }
+  return {
+    config: { kernel, initrd, cmdline, memoryBytes: memoryBytes as number, cpus: cpus as number },
+    bootPath: bootPath as BootPath | null,
+  };
+}
