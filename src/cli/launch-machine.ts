@@ -1,0 +1,99 @@
+/** What start and restore share: a process for the machine, and its console unless it is detached. */
+import { LivesnapError } from '../errors.js';
+import type { EndReport } from '../server/api.js';
+import { errorFromReport, type LaunchRequest } from '../server/launch.js';
+import { runConsole } from './console-session.js';
+import type { Output } from './output.js';
+
+export interface LaunchOptions {
+  /** Null: a free name is drawn, beginning with `like` when that is given. */
+  readonly name: string | null;
+  readonly like: string | null;
+  readonly detach: boolean;
+  readonly port: number | null;
+  readonly storeDir: string;
+  readonly origin: LaunchRequest['origin'];
+  readonly output: Output;
+}
+
+/** Names to try: `web`, `web-2`, `web-3`, …; or drawn from a hat. */
+function namesLike(like: string | null, draw: () => string): () => string {
+  let count = 0;
+  return () => {
+    count++;
+    if (like === null) return draw();
+    return count === 1 ? like : `${like.slice(0, 58)}-${count}`;
+  };
+}
+
+/** Ends with the machine when it is in the foreground. Resolves to the exit status. */
+export async function launchMachine(options: LaunchOptions): Promise<number | undefined> {
+  const { output, origin, port, storeDir } = options;
+  const { claimFreeName, drawName, RunDirectory, runRoot } = await import('../server/run-directory.js');
+  const { launch } = await import('../server/launch.js');
+  const { MachineClient } = await import('../server/client.js');
+
+  const begun = performance.now();
+  const root = runRoot();
+  const directory =
+    options.name !== null
+      ? await new RunDirectory(root, options.name).claim()
+      : await claimFreeName(root, namesLike(options.like, drawName));
+  const { name } = directory;
+  const verb = origin.kind === 'start' ? 'starting' : 'restoring';
+  const machine = await output.withProgress(`${verb} ${name}`, (progress) =>
+    launch(directory, { storeDir, port, origin }, progress),
+  );
+  const readyMs = Math.round(performance.now() - begun);
+  for (const notice of machine.notices) output.say(`note: ${notice}`);
+
+  const { pid, memoryBytes, cpus, startedAt, snapshot } = machine;
+  const result = { name, pid, readyMs, memoryBytes, cpus, startedAt, snapshot };
+  if (options.detach) {
+    output.result(
+      result,
+      () => name,
+      () => name,
+    );
+    output.remark(`It runs since ${readyMs} ms; join it with: livesnap console ${name}`);
+    return 0;
+  }
+
+  const client = new MachineClient(directory);
+  const stop = () => {
+    client.stop().catch(() => {});
+  };
+  // Ctrl-C of a terminal in raw mode is a byte for the guest; here it comes from a pipeline or from kill.
+  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);
+  if (output.json) {
+    output.result(result, () => '');
+    return statusOf(await waitForEnd(client), name);
+  }
+  const outcome = await runConsole(client, {
+    until: null,
+    timeoutMs: null,
+    historyBytes: undefined,
+    say: (sentence) => output.say(sentence),
+  });
+  if (outcome.kind === 'ended') return statusOf(outcome.end, name);
+  if (outcome.kind === 'broken') return statusOf(null, name);
+  output.say(`\n${name} goes on; return to it with: livesnap console ${name}`);
+  return 0;
+}
+
+/** With --json stdout is not the console's: only its end is waited for. */
+async function waitForEnd(client: import('../server/client.js').MachineClient): Promise<EndReport | null> {
+  const { MachineClient } = await import('../server/client.js');
+  const console = await client.openConsole(0);
+  return new Promise((resolve) => {
+    console.resume();
+    console.once('end', () => resolve(MachineClient.endOf(console)));
+    console.once('error', () => resolve(null));
+  });
+}
+
+function statusOf(end: EndReport | null, name: string): number {
+  if (end === null) throw new LivesnapError('MACHINE_GONE', `the process of the machine ${name} is gone`);
+  if (end.error !== null) throw errorFromReport(end.error);
+  return 0;
+}

@@ -1,0 +1,39 @@
+import { formatBytes, formatTable, formatTime, shortId } from './output.js';
+import { withStore } from './store-access.js';
+import { defineVerb } from './verb.js';
+
+export const verb = defineVerb({
+  name: 'ls',
+  summary: 'list the snapshots of the store',
+  operands: [],
+  options: {},
+  async run({ output, storeDir }) {
+    const rows = await withStore(storeDir, { write: false }, (store) => store.list());
+    output.result(
+      rows.map(({ id, tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes }) => ({
+        id,
+        tag,
+        kind,
+        vm,
+        parent,
+        createdAt,
+        memoryBytes,
+        diskBytes,
+        storedBytes,
+      })),
+      () =>
+        formatTable(rows, [
+          { title: 'ID', cell: (row) => shortId(row.id) },
+          { title: 'TAG', cell: (row) => row.tag },
+          { title: 'KIND', cell: (row) => row.kind },
+          { title: 'NAME', cell: (row) => row.vm },
+          { title: 'PARENT', cell: (row) => (row.parent === null ? null : shortId(row.parent)) },
+          { title: 'CREATED', cell: (row) => formatTime(row.createdAt) },
+          { title: 'SIZE', cell: (row) => formatBytes(row.memoryBytes + row.diskBytes), right: true },
+          { title: 'STORED', cell: (row) => formatBytes(row.storedBytes), right: true },
+        ]),
+      () => rows.map((row) => row.id).join('\n'),
+    );
+    return 0;
+  },
+});

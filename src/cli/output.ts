@@ -1,0 +1,141 @@
+/**
+ * What a verb prints: its result on stdout, as JSON or for people; everything else on stderr.
+ *
+ * Invariants: with --json stdout holds one JSON value and nothing else; with --quiet stderr holds errors only and
+ * stdout no words, just what scripts want (ids, names).
+ */
+import { styleText } from 'node:util';
+import cliProgress from 'cli-progress';
+import type { LivesnapError } from '../errors.js';
+import type { Progress } from '../store/types.js';
+
+/** `256 MiB`, `1.5 GiB`: binary units, three digits at most. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+  let value = bytes;
+  let unit = 0;
+  while (Math.abs(value) >= 999.5 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  const digits = unit === 0 || Math.abs(value) >= 99.95 || Number.isInteger(value) ? 0 : 1;
+  return `${value.toFixed(digits)} ${units[unit]}`;
+}
+
+/** Local time to the second. */
+export function formatTime(iso: string): string {
+  const time = new Date(iso);
+  if (Number.isNaN(time.getTime())) return iso;
+  const two = (n: number) => String(n).padStart(2, '0');
+  const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`;
+  return `${day} ${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
+}
+
+export const formatMs = (ms: number): string =>
+  ms >= 10_000
+    ? `${(ms / 1000).toFixed(0)} s`
+    : ms >= 1000
+      ? `${(ms / 1000).toFixed(1)} s`
+      : `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+
+/** An id as people see it; any unique prefix names the snapshot. */
+export const shortId = (id: string): string => id.slice(0, 12);
+
+/** Text from outside that is shown on a terminal: control characters are made visible. */
+export const printable = (text: string): string =>
+  text.replace(/\p{Cc}/gu, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`);
+
+export interface Column<T> {
+  readonly title: string;
+  readonly cell: (row: T) => string | null;
+  readonly right?: boolean;
+}
+
+/** A table with a line of titles; null cells are dashes. */
+export function formatTable<T>(rows: readonly T[], columns: readonly Column<T>[]): string {
+  const cells = [
+    columns.map((column) => column.title),
+    ...rows.map((row) => columns.map((column) => printable(column.cell(row) ?? '-'))),
+  ];
+  const widths = columns.map((_, i) => Math.max(...cells.map((line) => line[i]!.length)));
+  return cells
+    .map((line) =>
+      line
+        .map((text, i) => (columns[i]!.right ? text.padStart(widths[i]!) : text.padEnd(widths[i]!)))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+/** Names and values below each other. */
+export function formatPairs(pairs: readonly (readonly [string, string | null])[]): string {
+  const width = Math.max(...pairs.map(([name]) => name.length));
+  return pairs.map(([name, value]) => `${name.padEnd(width)}  ${printable(value ?? '-')}`).join('\n');
+}
+
+export class Output {
+  constructor(
+    readonly json: boolean,
+    readonly quiet: boolean,
+  ) {}
+
+  /** The verb's result: `value` with --json, else the lines of `human`, else (--quiet) of `bare`. */
+  result(value: unknown, human: () => string, bare: () => string = () => ''): void {
+    const text = this.json ? JSON.stringify(value) : this.quiet ? bare() : human();
+    if (text !== '') process.stdout.write(`${text}\n`);
+  }
+
+  /** A sentence for whoever is watching. */
+  say(sentence: string): void {
+    if (!this.quiet) process.stderr.write(`${sentence}\n`);
+  }
+
+  /** `say`, when the result is for people. */
+  remark(sentence: string): void {
+    if (!this.json) this.say(sentence);
+  }
+
+  error(error: LivesnapError): void {
+    if (this.json) process.stdout.write(`${JSON.stringify({ error: error.toJSON() })}\n`);
+    else complain(error);
+  }
+
+  /** Runs `work` with a bar on stderr if that is a terminal. */
+  async withProgress<T>(label: string, work: (progress: Progress) => Promise<T>): Promise<T> {
+    if (this.quiet || !process.stderr.isTTY) return work(() => {});
+    const bar = new cliProgress.SingleBar(
+      {
+        format: `${label} {bar} {done} of {whole}`,
+        hideCursor: true,
+        clearOnComplete: true,
+        stopOnComplete: false,
+        barsize: 30,
+        fps: 8,
+        stream: process.stderr,
+      },
+      cliProgress.Presets.shades_classic,
+    );
+    bar.start(1, 0, { done: '0 B', whole: '…' });
+    try {
+      return await work((doneBytes, totalBytes) => {
+        bar.setTotal(Math.max(totalBytes ?? doneBytes, 1));
+        bar.update(totalBytes === null ? 0 : doneBytes, {
+          done: formatBytes(doneBytes),
+          whole: totalBytes === null ? '…' : formatBytes(totalBytes),
+        });
+      });
+    } finally {
+      bar.stop();
+    }
+  }
+}
+
+/** The error as people see it, on stderr: the sentence, then what to do about it. */
+export function complain(error: LivesnapError): void {
+  process.stderr.write(`livesnap: ${printable(error.message)}\n`);
+  if (error.hint !== undefined) process.stderr.write(`${dim(printable(error.hint))}\n`);
+  if (process.env.LIVESNAP_DEBUG) process.stderr.write(`${(error.cause as Error)?.stack ?? error.stack}\n`);
+}
+
+const dim = (text: string): string => (process.stderr.isTTY ? styleText('dim', text) : text);

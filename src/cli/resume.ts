@@ -1,0 +1,14 @@
+import { defineVerb } from './verb.js';
+
+export const verb = defineVerb({
+  name: 'resume',
+  summary: 'let a paused machine go on',
+  operands: ['<machine>'],
+  options: {},
+  async run({ operands, output }) {
+    const { findMachine } = await import('../server/client.js');
+    const machine = await (await findMachine(operands[0]!)).resume();
+    output.result(machine, () => `${machine.name} is ${machine.state}`);
+    return 0;
+  },
+});

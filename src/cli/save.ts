@@ -1,0 +1,70 @@
+import type { SaveResult } from '../store/types.js';
+import { formatBytes, formatMs, type Output, shortId } from './output.js';
+import { makeParent } from './store-access.js';
+import { parseText, parseWord } from './values.js';
+import { defineVerb, valued } from './verb.js';
+
+/** Prints what a save or put did: the id on stdout, the rest as a remark. */
+export function printSave(output: Output, result: SaveResult & { pauseMs: number; saveMs: number }): void {
+  const { id, tag, parent, pauseMs, saveMs, pages, zeroPages, unchangedPages } = result;
+  const { newChunks, reusedChunks, storedBytes } = result;
+  output.result(
+    {
+      id,
+      tag,
+      parent,
+      pauseMs,
+      saveMs,
+      pages,
+      zeroPages,
+      unchangedPages,
+      newChunks,
+      reusedChunks,
+      storedBytes,
+    },
+    () => id,
+    () => id,
+  );
+  const count = (n: number) => n.toLocaleString('en');
+  output.remark(
+    [
+      `${formatBytes(pages * 4096)} in ${formatMs(saveMs)}`,
+      pauseMs > 0 ? `, standing still for ${formatMs(pauseMs)}` : '',
+      parent === null ? '' : `, on top of ${shortId(parent)}`,
+      `\npages: ${count(zeroPages)} zero, ${count(unchangedPages)} unchanged, `,
+      `${count(reusedChunks)} known, ${count(newChunks)} new; ${formatBytes(storedBytes)} stored`,
+    ].join(''),
+  );
+}
+
+export const verb = defineVerb({
+  name: 'save',
+  summary: 'save a machine as a snapshot and print its id',
+  operands: ['<machine>'],
+  options: {
+    tag: valued('--tag <label>', 'a name for the snapshot', parseText),
+    // biome-ignore lint/suspicious/noThenProperty: the option's name
+    then: valued(
+      '--then <word>',
+      'resume, pause or stop the machine (default: as it was)',
+      parseWord('resume', 'pause', 'stop'),
+    ),
+  },
+  async run({ operands, options, output, storeDir }) {
+    const [name] = operands as [string];
+    const { findMachine } = await import('../server/client.js');
+    const client = await findMachine(name);
+    makeParent(storeDir);
+    const ended = options.then === 'stop' ? client.directory.watchEnd() : null;
+    const request = {
+      store: storeDir,
+      tag: options.tag ?? null,
+      // biome-ignore lint/suspicious/noThenProperty: a word or null, never a function
+      then: options.then ?? null,
+    };
+    const result = await output.withProgress(`saving ${name}`, (progress) => client.save(request, progress));
+    await ended?.(30_000);
+    printSave(output, result);
+    return 0;
+  },
+});
