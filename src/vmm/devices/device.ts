@@ -1,7 +1,7 @@
 /**
  * What a device model is: registers that a guest reads and writes, and a state that can be saved at any moment.
  *
- * Invariants: `read` and `write` never throw, whatever the guest does; they allocate nothing; time, interrupt lines
+ * Invariants: `read` and `write` never throw, whatever the guest does, and allocate nothing; time, interrupt lines
  * and memory come from outside. All calls are made on one thread, the device thread.
  */
 
@@ -35,12 +35,18 @@ export interface Device<State extends DeviceState = DeviceState> {
   readonly ranges: readonly RegisterRange[];
   /** The widest access that reaches the device whole; the bus splits a wider one into bytes, as ISA does. */
   readonly widthBytes: AccessSize;
-  /** `offset` is relative to where the device is attached and lies, all `size` bytes of it, in one range. */
+  /**
+   * `offset` is relative to where the device is attached and lies, all `size` bytes of it, in one range. The value
+   * is unsigned.
+   */
   read(offset: number, size: AccessSize): number;
-  /** `value` is unsigned and fits `size`. */
+  /** `value` is unsigned; bits beyond `size` are 0. */
   write(offset: number, size: AccessSize, value: number): void;
-  /** A string instruction's items, one register `into.length` times over (bytes only). Default: one by one. */
-  readBytes?(offset: number, into: Uint8Array): void;
-  writeBytes?(offset: number, from: Uint8Array): void;
+  /**
+   * A string instruction with byte items: one register, `count` times over, its bytes at `data[at]` and on.
+   * A device that has no use for it leaves it out; the bus then goes item by item.
+   */
+  readBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
+  writeBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   save(): State;
 }

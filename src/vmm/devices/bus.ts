@@ -1,0 +1,143 @@
+/**
+ * Finds the device that a port or an address belongs to. One bus for port I/O, one for MMIO.
+ *
+ * Invariants: ranges never overlap; an access never throws; what no device claims reads as all ones and takes
+ * writes in silence. An access that is wider than a device, or reaches over the end of a range, is made byte by byte,
+ * low to high, as an ISA bridge does. Nothing is allocated by an access.
+ */
+import assert from 'node:assert/strict';
+import type { AccessSize, Device } from './device.js';
+
+const ALL_ONES = { 1: 0xff, 2: 0xffff, 4: 0xffff_ffff } as const;
+const NOT_FOUND = -1;
+
+interface Attachment {
+  readonly first: number;
+  /** First address after the range. */
+  readonly end: number;
+  /** Where the device's offset 0 is. */
+  readonly base: number;
+  readonly device: Device;
+}
+
+export class Bus {
+  /** Ascending. */
+  readonly #attachments: Attachment[] = [];
+  /** Index of the attachment found last: accesses come in runs. */
+  #last = NOT_FOUND;
+
+  /** Puts a device's offset 0 at `base`. */
+  attach(base: number, device: Device): void {
+    for (const { offset, length } of device.ranges) {
+      const first = base + offset;
+      const end = first + length;
+      for (const other of this.#attachments) {
+        assert(end <= other.first || first >= other.end, `two devices at address ${first}`);
+      }
+      this.#attachments.push({ first, end, base, device });
+    }
+    this.#attachments.sort((a, b) => a.first - b.first);
+    this.#last = NOT_FOUND;
+  }
+
+  /** The unsigned value. */
+  read(address: number, size: AccessSize): number {
+    const index = this.#find(address);
+    if (index !== NOT_FOUND) {
+      const { end, base, device } = this.#attachments[index]!;
+      if (size <= device.widthBytes && address + size <= end) return device.read(address - base, size) >>> 0;
+    } else if (size === 1) {
+      return ALL_ONES[1];
+    }
+    let value = 0;
+    for (let i = 0; i < size; i++) value |= this.#readByte(address + i) << (8 * i);
+    return value >>> 0;
+  }
+
+  /** @param value unsigned; bits beyond `size` are ignored */
+  write(address: number, size: AccessSize, value: number): void {
+    const index = this.#find(address);
+    if (index !== NOT_FOUND) {
+      const { end, base, device } = this.#attachments[index]!;
+      if (size <= device.widthBytes && address + size <= end) {
+        device.write(address - base, size, (value & ALL_ONES[size]) >>> 0);
+        return;
+      }
+    } else if (size === 1) {
+      return;
+    }
+    for (let i = 0; i < size; i++) this.#writeByte(address + i, (value >>> (8 * i)) & 0xff);
+  }
+
+  /** `count` items of `size` bytes from one address, to `data[at]` and on (a string instruction, REP INS). */
+  readItems(address: number, size: AccessSize, count: number, data: Uint8Array, at: number): void {
+    if (size === 1) {
+      const index = this.#find(address);
+      if (index !== NOT_FOUND) {
+        const { base, device } = this.#attachments[index]!;
+        if (device.widthBytes === 1 && device.readBytes) {
+          device.readBytes(address - base, data, at, count);
+          return;
+        }
+      }
+    }
+    for (let i = 0, to = at; i < count; i++) {
+      const value = this.read(address, size);
+      for (let byte = 0; byte < size; byte++) data[to++] = (value >>> (8 * byte)) & 0xff;
+    }
+  }
+
+  /** `count` items of `size` bytes from `data[at]` and on to one address (REP OUTS). */
+  writeItems(address: number, size: AccessSize, count: number, data: Uint8Array, at: number): void {
+    if (size === 1) {
+      const index = this.#find(address);
+      if (index !== NOT_FOUND) {
+        const { base, device } = this.#attachments[index]!;
+        if (device.widthBytes === 1 && device.writeBytes) {
+          device.writeBytes(address - base, data, at, count);
+          return;
+        }
+      }
+    }
+    for (let i = 0, from = at; i < count; i++) {
+      let value = 0;
+      for (let byte = 0; byte < size; byte++) value |= data[from++]! << (8 * byte);
+      this.write(address, size, value >>> 0);
+    }
+  }
+
+  #readByte(address: number): number {
+    const index = this.#find(address);
+    if (index === NOT_FOUND) return ALL_ONES[1];
+    const { base, device } = this.#attachments[index]!;
+    return device.read(address - base, 1) & 0xff;
+  }
+
+  #writeByte(address: number, value: number): void {
+    const index = this.#find(address);
+    if (index === NOT_FOUND) return;
+    const { base, device } = this.#attachments[index]!;
+    device.write(address - base, 1, value);
+  }
+
+  #find(address: number): number {
+    const attachments = this.#attachments;
+    if (this.#last !== NOT_FOUND) {
+      const last = attachments[this.#last]!;
+      if (address >= last.first && address < last.end) return this.#last;
+    }
+    let low = 0;
+    let high = attachments.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      const { first, end } = attachments[middle]!;
+      if (address < first) high = middle - 1;
+      else if (address >= end) low = middle + 1;
+      else {
+        this.#last = middle;
+        return middle;
+      }
+    }
+    return NOT_FOUND;
+  }
+}

@@ -1,0 +1,432 @@
+/**
+ * A 16550A serial port: National Semiconductor PC16550D data sheet, sections 8 (registers) and 8.5 to 8.8
+ * (interrupts, FIFOs, loopback); wired as on a PC, where OUT2 gates the interrupt.
+ *
+ * Invariants: a byte of host input is lost only when the guest itself throws it away; the interrupt line is always
+ * what the registers say, and is set only when it changes; host input waiting here is at most
+ * {@link INPUT_QUEUE_BYTES}.
+ *
+ * Simplified: a byte is transmitted the moment it is written, so THRE and TEMT are always set. Host input enters the
+ * receive FIFO as soon as there is room and the guest asserts DTR, as from a terminal that waits for the port to be
+ * opened; Linux empties the FIFO just before that, so what was typed while it booted is not lost. Bytes below the
+ * FIFO's trigger level are announced by a character timeout at once, not after four character times.
+ *
+ * Not emulated: baud rates and word formats (the registers hold what was written), parity and framing errors,
+ * breaks, DMA mode, modem lines other than in loopback (CTS, DSR and DCD are on, RI is off).
+ */
+import type { AccessSize, Device, DeviceState, IrqLine, RegisterRange } from './device.js';
+import {
+  byteField,
+  bytesField,
+  checkState,
+  decodeBytes,
+  encodeBytes,
+  type FieldChecks,
+  flagField,
+} from './device-state.js';
+import { COM1_PORTS } from './ports.js';
+
+/** By offset; DLAB in LCR puts the divisor at 0 and 1. */
+const Register = { data: 0, ier: 1, iirFcr: 2, lcr: 3, mcr: 4, lsr: 5, msr: 6, scratch: 7 } as const;
+
+const Ier = { received: 0x01, thrEmpty: 0x02, lineStatus: 0x04, modemStatus: 0x08, all: 0x0f } as const;
+/** In order of priority, highest first; `none` has bit 0 set, which means that nothing is pending. */
+const Iir = {
+  lineStatus: 0x06,
+  received: 0x04,
+  characterTimeout: 0x0c,
+  thrEmpty: 0x02,
+  modemStatus: 0x00,
+  none: 0x01,
+  fifosEnabled: 0xc0,
+} as const;
+const Fcr = { enable: 0x01, clearReceiver: 0x02, trigger: 0xc0, triggerShift: 6 } as const;
+const Lcr = { divisorLatch: 0x80 } as const;
+const Mcr = { dtr: 0x01, rts: 0x02, out1: 0x04, out2: 0x08, loopback: 0x10, all: 0x1f } as const;
+const Lsr = { dataReady: 0x01, overrun: 0x02, thrEmpty: 0x20, transmitterEmpty: 0x40 } as const;
+const Msr = { deltas: 0x0f, trailingEdgeRi: 0x04, cts: 0x10, dsr: 0x20, ri: 0x40, dcd: 0x80 } as const;
+
+const FIFO_BYTES = 16;
+const TRIGGER_LEVELS = [1, 4, 8, 14] as const;
+/** The most host input that waits inside the device, and so inside a snapshot. */
+export const INPUT_QUEUE_BYTES = 4096;
+const OUTPUT_BUFFER_BYTES = 4096;
+
+export interface Serial16550aArgs {
+  readonly irq: IrqLine;
+  /** Takes a burst of what the guest wrote. The bytes are valid until it returns. */
+  readonly output: (bytes: Uint8Array) => void;
+  /** Called when all host input has gone to the guest, so that more can be offered. */
+  readonly onInputDrained: () => void;
+}
+
+const DEVICE = 'serial-16550a';
+const VERSION = 1;
+
+export interface Serial16550aState extends DeviceState {
+  readonly ier: number;
+  readonly fcr: number;
+  readonly lcr: number;
+  readonly mcr: number;
+  /** The bits of LSR that reading clears (overrun). */
+  readonly lineErrors: number;
+  /** The bits of MSR that reading clears. */
+  readonly modemDeltas: number;
+  readonly scratch: number;
+  readonly divisorLow: number;
+  readonly divisorHigh: number;
+  readonly thrEmptyPending: boolean;
+  /** Base64, oldest first, as is `input`. */
+  readonly fifo: string;
+  readonly input: string;
+}
+
+const CHECKS: FieldChecks<Serial16550aState> = {
+  ier: byteField,
+  fcr: byteField,
+  lcr: byteField,
+  mcr: byteField,
+  lineErrors: byteField,
+  modemDeltas: byteField,
+  scratch: byteField,
+  divisorLow: byteField,
+  divisorHigh: byteField,
+  thrEmptyPending: flagField,
+  fifo: bytesField(0, FIFO_BYTES),
+  input: bytesField(0, INPUT_QUEUE_BYTES),
+};
+
+export class Serial16550a implements Device<Serial16550aState> {
+  readonly ranges: readonly RegisterRange[] = [{ offset: 0, length: COM1_PORTS }];
+  readonly widthBytes = 1;
+
+  readonly #args: Serial16550aArgs;
+  #ier = 0;
+  #fcr = 0;
+  #lcr = 0;
+  #mcr = 0;
+  #lineErrors = 0;
+  #modemDeltas = 0;
+  #scratch = 0;
+  /** 9600 baud; nothing here depends on it. */
+  #divisorLow = 12;
+  #divisorHigh = 0;
+  /** The transmitter ran empty and the guest has not yet been told, or has been told and not yet seen it. */
+  #thrEmptyPending = false;
+  readonly #fifo = new ByteQueue(FIFO_BYTES);
+  readonly #input = new ByteQueue(INPUT_QUEUE_BYTES);
+  readonly #output = new Uint8Array(OUTPUT_BUFFER_BYTES);
+  #outputBytes = 0;
+  #irqLevel = false;
+
+  constructor(args: Serial16550aArgs) {
+    this.#args = args;
+  }
+
+  /** @throws LivesnapError BAD_STATE */
+  static restore(args: Serial16550aArgs, state: unknown): Serial16550a {
+    const saved = checkState<Serial16550aState>(state, DEVICE, VERSION, CHECKS);
+    const port = new Serial16550a(args);
+    port.#ier = saved.ier & Ier.all;
+    port.#fcr = saved.fcr & (Fcr.enable | Fcr.trigger);
+    port.#lcr = saved.lcr;
+    port.#mcr = saved.mcr & Mcr.all;
+    port.#lineErrors = saved.lineErrors & Lsr.overrun;
+    port.#modemDeltas = saved.modemDeltas & Msr.deltas;
+    port.#scratch = saved.scratch;
+    port.#divisorLow = saved.divisorLow;
+    port.#divisorHigh = saved.divisorHigh;
+    port.#thrEmptyPending = saved.thrEmptyPending;
+    port.#fifo.push(decodeBytes(saved.fifo));
+    port.#input.push(decodeBytes(saved.input));
+    port.#updateIrq();
+    return port;
+  }
+
+  /** Gives the sink what is still buffered, so that none of it is in the state. */
+  save(): Serial16550aState {
+    this.flush();
+    return {
+      device: DEVICE,
+      version: VERSION,
+      ier: this.#ier,
+      fcr: this.#fcr,
+      lcr: this.#lcr,
+      mcr: this.#mcr,
+      lineErrors: this.#lineErrors,
+      modemDeltas: this.#modemDeltas,
+      scratch: this.#scratch,
+      divisorLow: this.#divisorLow,
+      divisorHigh: this.#divisorHigh,
+      thrEmptyPending: this.#thrEmptyPending,
+      fifo: encodeBytes(this.#fifo.peek()),
+      input: encodeBytes(this.#input.peek()),
+    };
+  }
+
+  /** Takes as much host input as there is room for; says how many bytes that was. */
+  offerInput(bytes: Uint8Array): number {
+    const taken = this.#input.push(bytes);
+    this.#receive();
+    return taken;
+  }
+
+  /** Gives the sink what the guest has written since the last time. */
+  flush(): void {
+    if (this.#outputBytes === 0) return;
+    const burst = this.#output.subarray(0, this.#outputBytes);
+    this.#outputBytes = 0;
+    this.#args.output(burst);
+  }
+
+  read(offset: number, _size: AccessSize): number {
+    switch (offset) {
+      case Register.data:
+        return this.#divisorLatched ? this.#divisorLow : this.#readReceived();
+      case Register.ier:
+        return this.#divisorLatched ? this.#divisorHigh : this.#ier;
+      case Register.iirFcr:
+        return this.#readIir();
+      case Register.lcr:
+        return this.#lcr;
+      case Register.mcr:
+        return this.#mcr;
+      case Register.lsr:
+        return this.#readLsr();
+      case Register.msr:
+        return this.#readMsr();
+      case Register.scratch:
+        return this.#scratch;
+      default:
+        return 0xff;
+    }
+  }
+
+  write(offset: number, _size: AccessSize, value: number): void {
+    switch (offset) {
+      case Register.data:
+        if (this.#divisorLatched) this.#divisorLow = value;
+        else this.#transmit(value);
+        break;
+      case Register.ier:
+        if (this.#divisorLatched) this.#divisorHigh = value;
+        else this.#writeIer(value);
+        break;
+      case Register.iirFcr:
+        this.#writeFcr(value);
+        break;
+      case Register.lcr:
+        this.#lcr = value;
+        break;
+      case Register.mcr:
+        this.#writeMcr(value);
+        break;
+      case Register.scratch:
+        this.#scratch = value;
+        break;
+      // LSR and MSR are read-only (the data sheet reserves writing them for factory tests).
+    }
+  }
+
+  writeBytes(offset: number, data: Uint8Array, at: number, count: number): void {
+    if (offset !== Register.data || this.#divisorLatched || this.#looped) {
+      for (let i = 0; i < count; i++) this.write(offset, 1, data[at + i]!);
+      return;
+    }
+    for (let i = 0; i < count; i++) this.#buffer(data[at + i]!);
+    this.#transmitted();
+  }
+
+  get #divisorLatched(): boolean {
+    return (this.#lcr & Lcr.divisorLatch) !== 0;
+  }
+
+  get #looped(): boolean {
+    return (this.#mcr & Mcr.loopback) !== 0;
+  }
+
+  get #fifosEnabled(): boolean {
+    return (this.#fcr & Fcr.enable) !== 0;
+  }
+
+  /** How many received bytes there is room for: the FIFO's 16, or the one of RBR. */
+  get #receiverBytes(): number {
+    return this.#fifosEnabled ? FIFO_BYTES : 1;
+  }
+
+  #transmit(value: number): void {
+    if (this.#looped) this.#loopBack(value);
+    else this.#buffer(value);
+    this.#transmitted();
+  }
+
+  #buffer(value: number): void {
+    this.#output[this.#outputBytes++] = value;
+    if (this.#outputBytes === OUTPUT_BUFFER_BYTES) this.flush();
+  }
+
+  /** THR was full and is empty again. Both are seen on the line: an edge-triggered interrupt needs the edge. */
+  #transmitted(): void {
+    this.#thrEmptyPending = false;
+    this.#updateIrq();
+    this.#thrEmptyPending = true;
+    this.#updateIrq();
+  }
+
+  /** On overrun a full FIFO keeps what it has, a full RBR is overwritten. */
+  #loopBack(value: number): void {
+    if (this.#fifo.length >= this.#receiverBytes) {
+      this.#lineErrors |= Lsr.overrun;
+      if (this.#fifosEnabled) return;
+      this.#fifo.clear();
+    }
+    this.#fifo.pushByte(value);
+  }
+
+  #readReceived(): number {
+    if (this.#fifo.length === 0) return 0;
+    const value = this.#fifo.shift();
+    const waiting = this.#input.length > 0;
+    this.#receive();
+    if (waiting && this.#input.length === 0) this.#args.onInputDrained();
+    return value;
+  }
+
+  /** Moves host input into the receiver, as far as the guest and the room allow. */
+  #receive(): void {
+    if ((this.#mcr & (Mcr.dtr | Mcr.loopback)) === Mcr.dtr) {
+      while (this.#input.length > 0 && this.#fifo.length < this.#receiverBytes) {
+        this.#fifo.pushByte(this.#input.shift());
+      }
+    }
+    this.#updateIrq();
+  }
+
+  #writeIer(value: number): void {
+    const enabled = value & ~this.#ier;
+    this.#ier = value & Ier.all;
+    // Enabling it with THR empty raises the interrupt at once; drivers start transmission by that.
+    if (enabled & Ier.thrEmpty) this.#thrEmptyPending = true;
+    this.#updateIrq();
+  }
+
+  #writeFcr(value: number): void {
+    const wasEnabled = this.#fifosEnabled;
+    // The other bits are taken only together with `enable`.
+    this.#fcr = value & Fcr.enable ? value & (Fcr.enable | Fcr.trigger) : 0;
+    if (this.#fifosEnabled !== wasEnabled || (this.#fifosEnabled && value & Fcr.clearReceiver))
+      this.#fifo.clear();
+    this.#receive();
+  }
+
+  #writeMcr(value: number): void {
+    const before = this.#modemLines();
+    this.#mcr = value & Mcr.all;
+    const after = this.#modemLines();
+    const changed = (before ^ after) >> 4;
+    // RI tells only of its end.
+    const ringEnded = before & ~after & Msr.ri;
+    this.#modemDeltas |= (changed & Msr.deltas & ~Msr.trailingEdgeRi) | (ringEnded ? Msr.trailingEdgeRi : 0);
+    this.#receive();
+  }
+
+  /** The upper half of MSR: the far side's lines, or in loopback one's own. */
+  #modemLines(): number {
+    if (!this.#looped) return Msr.cts | Msr.dsr | Msr.dcd;
+    return (
+      (this.#mcr & Mcr.rts ? Msr.cts : 0) |
+      (this.#mcr & Mcr.dtr ? Msr.dsr : 0) |
+      (this.#mcr & Mcr.out1 ? Msr.ri : 0) |
+      (this.#mcr & Mcr.out2 ? Msr.dcd : 0)
+    );
+  }
+
+  #readIir(): number {
+    const pending = this.#pending();
+    if (pending === Iir.thrEmpty) {
+      this.#thrEmptyPending = false;
+      this.#updateIrq();
+    }
+    return pending | (this.#fifosEnabled ? Iir.fifosEnabled : 0);
+  }
+
+  #readLsr(): number {
+    const ready = this.#fifo.length > 0 ? Lsr.dataReady : 0;
+    const value = Lsr.thrEmpty | Lsr.transmitterEmpty | this.#lineErrors | ready;
+    this.#lineErrors = 0;
+    this.#updateIrq();
+    return value;
+  }
+
+  #readMsr(): number {
+    const value = this.#modemLines() | this.#modemDeltas;
+    this.#modemDeltas = 0;
+    this.#updateIrq();
+    return value;
+  }
+
+  /** The interrupt of highest priority that is enabled and pending, as IIR shows it. */
+  #pending(): number {
+    if (this.#ier & Ier.lineStatus && this.#lineErrors) return Iir.lineStatus;
+    if (this.#ier & Ier.received && this.#fifo.length > 0) {
+      const trigger = this.#fifosEnabled ? TRIGGER_LEVELS[this.#fcr >> Fcr.triggerShift]! : 1;
+      return this.#fifo.length >= trigger ? Iir.received : Iir.characterTimeout;
+    }
+    if (this.#ier & Ier.thrEmpty && this.#thrEmptyPending) return Iir.thrEmpty;
+    if (this.#ier & Ier.modemStatus && this.#modemDeltas) return Iir.modemStatus;
+    return Iir.none;
+  }
+
+  #updateIrq(): void {
+    // In loopback the OUT2 pin is off, and with it the PC's interrupt line.
+    const gated = (this.#mcr & (Mcr.out2 | Mcr.loopback)) === Mcr.out2;
+    const level = gated && this.#pending() !== Iir.none;
+    if (level === this.#irqLevel) return;
+    this.#irqLevel = level;
+    this.#args.irq.set(level);
+  }
+}
+
+/** A ring of bytes of fixed capacity. */
+class ByteQueue {
+  readonly #bytes: Uint8Array;
+  #first = 0;
+  length = 0;
+
+  constructor(capacity: number) {
+    this.#bytes = new Uint8Array(capacity);
+  }
+
+  /** Appends what there is room for; says how many bytes that was. */
+  push(bytes: Uint8Array): number {
+    const count = Math.min(bytes.length, this.#bytes.length - this.length);
+    for (let i = 0; i < count; i++) this.pushByte(bytes[i]!);
+    return count;
+  }
+
+  /** There must be room. */
+  pushByte(value: number): void {
+    this.#bytes[(this.#first + this.length) % this.#bytes.length] = value;
+    this.length++;
+  }
+
+  /** There must be a byte. */
+  shift(): number {
+    const value = this.#bytes[this.#first]!;
+    this.#first = (this.#first + 1) % this.#bytes.length;
+    this.length--;
+    return value;
+  }
+
+  clear(): void {
+    this.length = 0;
+  }
+
+  /** A copy of all, oldest first. */
+  peek(): Uint8Array {
+    return Uint8Array.from(
+      { length: this.length },
+      (_, i) => this.#bytes[(this.#first + i) % this.#bytes.length]!,
+    );
+  }
+}
