@@ -7,6 +7,7 @@
 import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
 import { type KvmMachine, killMachine } from '../native/kvm.js';
+import { MAX_WAITING_INPUT_BYTES } from './console-input.js';
 import type {
   DeviceThreadData,
   FromDeviceThread,
@@ -32,6 +33,7 @@ export class DeviceThreadClient {
   readonly #listener: DeviceThreadListener;
   readonly #waiting = new Map<number, Settle>();
   #lastId = 0;
+  #inputWaiting = 0;
   #end: PlainEnd | null = null;
   #machine: KvmMachine | null = null;
   #ready: { resolve: () => void; reject: (error: Error) => void } | null = null;
@@ -70,8 +72,20 @@ export class DeviceThreadClient {
     return this.#machine;
   }
 
+  /** @throws LivesnapError NOT_POSSIBLE_NOW when too much waits for a guest that does not read. */
   input(bytes: Uint8Array): void {
-    if (this.#end === null) this.#worker.postMessage({ op: 'input', bytes } satisfies ToDeviceThread);
+    if (this.#end !== null) return;
+    if (this.#inputWaiting + bytes.length > MAX_WAITING_INPUT_BYTES) {
+      throw new LivesnapError(
+        'NOT_POSSIBLE_NOW',
+        'the guest does not read its console, and too much input waits for it',
+        {
+          hint: `At most ${MAX_WAITING_INPUT_BYTES} bytes may wait; send less at once, or wait until the guest reads.`,
+        },
+      );
+    }
+    this.#inputWaiting += bytes.length;
+    this.#worker.postMessage({ op: 'input', bytes } satisfies ToDeviceThread);
   }
 
   pause(): Promise<unknown> {
@@ -114,6 +128,9 @@ export class DeviceThreadClient {
         break;
       case 'console':
         this.#listener.onConsole(message.bytes);
+        break;
+      case 'inputTaken':
+        this.#inputWaiting -= message.bytes;
         break;
       case 'log':
         this.#listener.onLog(message.message);

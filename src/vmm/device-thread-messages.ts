@@ -10,7 +10,6 @@ import type { MemorySlot } from './kvm/vm.js';
 export interface DeviceThreadData {
   readonly slots: readonly MemorySlot[];
   readonly cpus: number;
-  readonly memoryBytes: number;
   /** How the machine begins: in a kernel's first instruction, or in a saved state (encoded). */
   readonly begin: { readonly boot: BootState } | { readonly state: Uint8Array };
 }
@@ -37,6 +36,8 @@ export type FromDeviceThread =
   /** The machine exists, its vCPUs are parked. */
   | { readonly type: 'ready'; readonly machine: number }
   | { readonly type: 'console'; readonly bytes: Uint8Array }
+  /** So many bytes of console input have gone to the port. */
+  | { readonly type: 'inputTaken'; readonly bytes: number }
   /** Worth a line in the machine's log. */
   | { readonly type: 'log'; readonly message: string }
   | { readonly type: 'reply'; readonly id: number; readonly state?: Uint8Array; readonly error?: PlainError }

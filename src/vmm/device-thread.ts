@@ -23,6 +23,7 @@ import {
   WaitEvent,
   wait,
 } from '../native/kvm.js';
+import { ConsoleInput } from './console-input.js';
 import { ConsoleOutput } from './console-output.js';
 import type {
   DeviceThreadData,
@@ -32,13 +33,15 @@ import type {
   Request,
   ToDeviceThread,
 } from './device-thread-messages.js';
-import { createPlatform, type Platform, type PlatformParts, restorePlatform } from './devices/platform.js';
+import type { Bus } from './devices/bus.js';
+import type { AccessSize } from './devices/device.js';
+import { Platform, type PlatformParts } from './devices/platform.js';
 import { ExitReason, INTERNAL_ERROR_EMULATION, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeFailedInstruction } from './kvm/exit-text.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { finishInstruction, setDeadline } from './kvm/pvm.js';
 import { getRegs, saveVcpu } from './kvm/vcpu-state.js';
-import { createVm, enterKernel, restoreKvm } from './kvm/vm.js';
+import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js';
 import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
 
@@ -58,6 +61,10 @@ class DeviceThread {
   readonly #cpus: number;
   readonly #platform: Platform;
   readonly #output = new ConsoleOutput((bytes) => post({ type: 'console', bytes }));
+  readonly #input = new ConsoleInput(
+    (bytes) => this.#platform.com1.offerInput(bytes),
+    (bytes) => post({ type: 'inputTaken', bytes }),
+  );
   readonly #exitPage = new Uint8Array(EXIT_PAGE_BYTES);
   readonly #words = new Uint32Array(this.#exitPage.buffer, 0, EXIT_DATA_OFFSET / 4);
   readonly #data = this.#exitPage.subarray(EXIT_DATA_OFFSET);
@@ -73,8 +80,8 @@ class DeviceThread {
       attachDeviceThread(this.#machine, this.#exitPage);
       if (state) restoreKvm(this.#machine, this.#host, state);
       else if ('boot' in data.begin) enterKernel(this.#machine, this.#host, data.cpus, data.begin.boot);
-      const parts = this.#platformParts(data.memoryBytes);
-      this.#platform = state ? restorePlatform(parts, state.devices) : createPlatform(parts);
+      const parts = this.#platformParts(data.slots);
+      this.#platform = state ? Platform.restore(parts, state.devices) : Platform.create(parts);
       startVcpus(this.#machine);
     } catch (error) {
       closeMachine(this.#machine);
@@ -83,20 +90,28 @@ class DeviceThread {
     post({ type: 'ready', machine: this.#machine });
   }
 
-  #platformParts(memoryBytes: number): PlatformParts {
-    const irqLevel = new Uint8Array(8);
-    const irqLevelView = new DataView(irqLevel.buffer);
+  #platformParts(slots: readonly MemorySlot[]): PlatformParts {
+    const [low, high] = slots;
     return {
-      memoryBytes,
+      lowRamBytes: low!.sizeBytes,
+      highRamBytes: high?.sizeBytes ?? 0,
       clock: { nowMs: Date.now },
-      setIrq: (gsi: number, level: boolean) => {
-        irqLevelView.setUint32(0, gsi, true);
-        irqLevelView.setUint32(4, level ? 1 : 0, true);
-        machineIoctl(this.#machine, Ioctl.IRQ_LINE, irqLevel);
+      irqLine: (gsi) => {
+        // struct kvm_irq_level
+        const argument = new Uint8Array(8);
+        const view = new DataView(argument.buffer);
+        view.setUint32(0, gsi, true);
+        return {
+          set: (level) => {
+            view.setUint32(4, level ? 1 : 0, true);
+            machineIoctl(this.#machine, Ioctl.IRQ_LINE, argument);
+          },
+        };
       },
-      writeConsole: (bytes: Uint8Array) => this.#output.write(bytes),
-      reset: () => this.#finish({ kind: 'reset' }),
-      powerOff: () => this.#finish({ kind: 'halted' }),
+      onConsoleOutput: (bytes) => this.#output.write(bytes),
+      onConsoleDrained: () => this.#input.drain(),
+      onReset: () => this.#finish({ kind: 'reset' }),
+      onPowerOff: () => this.#finish({ kind: 'halted' }),
     };
   }
 
@@ -122,7 +137,7 @@ class DeviceThread {
 
   #receive(message: ToDeviceThread): void {
     if (message.op === 'input') {
-      this.#platform.serial.receive(message.bytes);
+      this.#input.write(message.bytes);
       return;
     }
     try {
@@ -166,19 +181,24 @@ class DeviceThread {
   #answer(): void {
     const words = this.#words;
     const reason = words[ExitWord.reason];
-    if (reason === ExitReason.IO || reason === ExitReason.MMIO) {
-      const bus = reason === ExitReason.IO ? this.#platform.ports : this.#platform.mmio;
-      const address = words[ExitWord.addressLow]! + words[ExitWord.addressHigh]! * 2 ** 32;
-      const size = words[ExitWord.sizeBytes]!;
-      const data = this.#data.subarray(0, size * words[ExitWord.count]!);
-      if (words[ExitWord.isWrite] === 1) bus.write(address, size, data);
-      else bus.read(address, size, data);
+    if (reason === ExitReason.IO) {
+      this.#access(this.#platform.pio, words[ExitWord.sizeBytes] as AccessSize, words[ExitWord.count]!);
+    } else if (reason === ExitReason.MMIO) {
+      this.#access(this.#platform.mmio, words[ExitWord.sizeBytes] as AccessSize, 1);
     } else if (reason === ExitReason.X86_WRMSR && words[ExitWord.addressLow] === Msr.IA32_TSC_DEADLINE) {
       const deadline = BigInt(words[ExitWord.dataLow]!) | (BigInt(words[ExitWord.dataHigh]!) << 32n);
       setDeadline(this.#machine, words[ExitWord.vcpu]!, deadline);
     } else {
       this.#answerRare(reason!);
     }
+  }
+
+  #access(bus: Bus, size: AccessSize, count: number): void {
+    const words = this.#words;
+    const address = words[ExitWord.addressLow]! + words[ExitWord.addressHigh]! * 2 ** 32;
+    if (words[ExitWord.isWrite] === 1) bus.writeItems(address, size, count, this.#data, 0);
+    else bus.readItems(address, size, count, this.#data, 0);
+    this.#platform.flush();
   }
 
   /** Exits that end the machine, or that only a PVM host makes. */

@@ -47,7 +47,10 @@ export interface MachineHandle {
   readonly notices: readonly string[];
   on<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this;
   off<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this;
-  /** Bytes for the first serial port; kept until the guest reads them. */
+  /**
+   * Bytes for the first serial port; kept until the guest reads them.
+   * @throws LivesnapError NOT_POSSIBLE_NOW when more than 1 MiB would wait for a guest that does not read
+   */
   writeConsole(bytes: Uint8Array): void;
   pause(): Promise<void>;
   resume(): Promise<void>;

@@ -199,10 +199,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     fill: () => DeviceThreadData['begin'] | Promise<DeviceThreadData['begin']>,
   ): Promise<Machine> {
     try {
-      const { cpus, memoryBytes } = config;
+      const { cpus } = config;
       const begin = await fill();
       const relay = new EventRelay();
-      const thread = await DeviceThreadClient.start({ slots, cpus, memoryBytes, begin }, relay);
+      const thread = await DeviceThreadClient.start({ slots, cpus, begin }, relay);
       const machine = new Machine({ config, host, notices, bootPath, slots, thread, base, relay });
       await machine.resume();
       return machine;

@@ -1,0 +1,25 @@
+/**
+ * What the tests that need /dev/kvm share: they are skipped, loudly, where there is none; never silently, and not at
+ * all in CI on a host that has it.
+ */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { LivesnapError } from '../../src/errors.js';
+import { projectRoot } from '../../src/native/addon.js';
+import { describeHost } from '../../src/vmm/kvm/host.js';
+
+export const probe = (image: 'probe.elf' | 'probe.bzImage' | 'probe-raw.bzImage'): string =>
+  join(projectRoot, 'guest/build', image);
+
+/** Call in a `before` hook of a suite that runs machines. */
+export function requireKvm(context: Mocha.Context): void {
+  try {
+    describeHost();
+  } catch (error) {
+    assert(error instanceof LivesnapError);
+    if (process.env.CI && existsSync('/dev/kvm')) throw error;
+    process.stderr.write(`    SKIPPED, nothing below was tested: ${error.message}\n`);
+    context.skip();
+  }
+}

@@ -1,0 +1,58 @@
+/**
+ * A process with a running machine that ends in the way its argument names. Prints READY when the guest has spoken.
+ */
+import { once } from 'node:events';
+import { Machine } from '../../src/vmm/machine.js';
+import { probe } from './kvm.js';
+
+const machine = await Machine.start({
+  kernel: probe('probe.elf'),
+  initrd: null,
+  cmdline: null,
+  memoryBytes: 64 << 20,
+  cpus: 2,
+});
+let seen = '';
+while (!seen.includes('TICK'))
+  seen += Buffer.from((await once(machine, 'console'))[0] as Uint8Array).toString();
+
+const ways: Record<string, () => unknown> = {
+  exit: () => process.exit(7),
+  'exit while paused': async () => {
+    await machine.pause();
+    process.exit(7);
+  },
+  'exit during a pause': () => {
+    void machine.pause();
+    process.exit(7);
+  },
+  'SIGTERM with a handler': () => process.on('SIGTERM', () => process.exit(7)),
+  'SIGTERM without a handler': () => {},
+  SIGKILL: () => {},
+  'uncaught exception': () =>
+    setImmediate(() => {
+      throw new Error('on purpose');
+    }),
+  stop: async () => {
+    await machine.stop();
+    process.exitCode = 7;
+  },
+  'stop while paused': async () => {
+    await machine.pause();
+    await machine.stop();
+    process.exitCode = 7;
+  },
+  'guest reset': async () => {
+    machine.writeConsole(Buffer.from('reset\n'));
+    const [end] = await once(machine, 'end');
+    process.exitCode = end.kind === 'reset' ? 7 : 1;
+  },
+  'guest halt': async () => {
+    machine.writeConsole(Buffer.from('halt\n'));
+    const [end] = await once(machine, 'end');
+    process.exitCode = end.kind === 'halted' ? 7 : 1;
+  },
+};
+
+await ways[process.argv[2]!]!();
+process.stdout.write('READY\n');

@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict';
+import { type CpuidEntry, decodeCpuid, encodeCpuid, guestCpuid } from '../../../../src/vmm/kvm/cpuid.js';
+
+const entry = (fn: number, index: number, regs: Partial<CpuidEntry> = {}): CpuidEntry => ({
+  function: fn,
+  index,
+  flags: 0,
+  eax: 0,
+  ebx: 0,
+  ecx: 0,
+  edx: 0,
+  ...regs,
+});
+
+const supported = [
+  entry(1, 0, { ebx: 0x1234_5678, ecx: 0x7fff_ffff, edx: 0xefff_ffff }),
+  entry(7, 0, { ebx: 0xffff_ffff, ecx: 0xffff_ffff, edx: 0xffff_ffff }),
+  entry(0xb, 0),
+  entry(0xb, 1),
+  entry(0xd, 0, { eax: 7 }),
+];
+
+const find = (entries: readonly CpuidEntry[], fn: number, index = 0): CpuidEntry =>
+  entries.find((e) => e.function === fn && e.index === index)!;
+
+describe('guestCpuid', () => {
+  it('gives each vCPU its own APIC id and the machine its topology', () => {
+    const host = { kind: 'vmx', tscDeadlineTimer: true } as const;
+    const entries = guestCpuid(supported, 3, 4, host);
+    assert.equal(find(entries, 1).ebx, 0x0304_5678);
+    assert.notEqual(find(entries, 1).edx & (1 << 28), 0, 'HTT');
+    assert.equal(find(entries, 0xb, 0).edx, 3);
+    assert.deepEqual(
+      [0, 1, 2].map((index) => find(entries, 0xb, index).ebx),
+      [1, 4, 0],
+    );
+    assert.equal(find(entries, 0xb, 1).eax, 2, 'bits of APIC id below the socket');
+    assert.equal(entries.filter((e) => e.function === 0xb).length, 3);
+    assert.equal(find(guestCpuid(supported, 0, 1, host), 1).edx & (1 << 28), 0, 'no HTT with one vCPU');
+  });
+
+  it('says a hypervisor is there, and the deadline timer only where KVM has it', () => {
+    const bits = (tscDeadlineTimer: boolean): number =>
+      find(guestCpuid(supported, 0, 1, { kind: 'svm', tscDeadlineTimer }), 1).ecx;
+    assert.equal(bits(true) >>> 31, 1);
+    assert.equal((bits(true) >>> 24) & 1, 1);
+    assert.equal((bits(false) >>> 24) & 1, 0);
+  });
+
+  it('takes from a PVM guest what its kernel mode cannot run, and from no other', () => {
+    const leaf = (kind: 'pvm' | 'vmx', fn: number): CpuidEntry =>
+      find(guestCpuid(supported, 0, 1, { kind, tscDeadlineTimer: true }), fn);
+    for (const popcntOrXsave of [23, 26]) {
+      assert.equal((leaf('pvm', 1).ecx >>> popcntOrXsave) & 1, 0);
+      assert.equal((leaf('vmx', 1).ecx >>> popcntOrXsave) & 1, 1);
+    }
+    assert.equal((leaf('pvm', 7).ebx >>> 9) & 1, 0, 'ERMS');
+    assert.equal(leaf('pvm', 0xd).eax, 0);
+    assert.equal(leaf('vmx', 0xd).eax, 7);
+  });
+
+  it('encodes what it decodes', () => {
+    assert.deepEqual(decodeCpuid(encodeCpuid(supported)), supported);
+  });
+});

@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict';
+import { LivesnapError } from '../../../src/errors.js';
+import {
+  CONTROL,
+  DESCRIPTOR_TABLE,
+  REGS,
+  SEGMENT,
+  SEGMENT_NAMES,
+  TABLE_NAMES,
+} from '../../../src/vmm/kvm/registers.js';
+import type { Fields } from '../../../src/vmm/kvm/struct.js';
+import { decodeMachineState, encodeMachineState, type MachineState } from '../../../src/vmm/machine-state.js';
+
+let counter = 1;
+const filled = (fields: Fields): never =>
+  Object.fromEntries(
+    Object.entries(fields).map(([name, size]) => [
+      name,
+      size === 8 ? BigInt(counter++) << 40n : counter++ & 0x7f,
+    ]),
+  ) as never;
+const bytes = (length: number): Uint8Array => Uint8Array.from({ length }, () => counter++ & 0xff);
+
+function sample(): MachineState {
+  const chip = (id: number): Uint8Array => {
+    const data = bytes(520);
+    data[0] = id;
+    return data;
+  };
+  return {
+    version: 1,
+    vcpus: [
+      {
+        mpState: 0,
+        regs: filled(REGS),
+        sregs: {
+          segments: Object.fromEntries(SEGMENT_NAMES.map((name) => [name, filled(SEGMENT)])) as never,
+          tables: Object.fromEntries(TABLE_NAMES.map((name) => [name, filled(DESCRIPTOR_TABLE)])) as never,
+          control: filled(CONTROL),
+        },
+        xsave: bytes(4096),
+        xcrs: bytes(392),
+        debugRegs: bytes(128),
+        lapic: bytes(1024),
+        events: bytes(64),
+        tscKhz: 2_250_000,
+        cpuid: [{ function: 1, index: 0, flags: 0, eax: 1, ebx: 2, ecx: 0xffffffff, edx: 4 }],
+        msrs: [{ index: 0x6e0, value: (1n << 64n) - 1n }],
+      },
+    ],
+    vm: { pit: bytes(112), clockNs: 123_456_789_012_345n, irqchips: [chip(0), chip(1), chip(2)] },
+    devices: { serial: { device: 'serial', version: 1, fifo: [1, 2, 3] } },
+  };
+}
+
+const refusal = (state: unknown): string => {
+  try {
+    decodeMachineState(encodeMachineState(state as MachineState));
+  } catch (error) {
+    assert(error instanceof LivesnapError, String(error));
+    return error.code;
+  }
+  return 'taken';
+};
+
+/** A copy with one field, named by its path, set to something else. */
+function changed(path: string, value: unknown): unknown {
+  const copy = structuredClone(sample()) as unknown as Record<string, unknown>;
+  const keys = path.split('.');
+  const last = keys.pop()!;
+  const owner = keys.reduce((at, key) => at[key] as Record<string, unknown>, copy);
+  owner[last] = value;
+  return copy;
+}
+
+describe('machine state', () => {
+  it('comes back as it was, with every register and byte', () => {
+    const state = sample();
+    assert.deepEqual(decodeMachineState(encodeMachineState(state)), state);
+  });
+
+  it('refuses what is not whole or not in range', () => {
+    const cases: [string, unknown][] = [
+      ['vcpus', []],
+      ['vcpus', Array.from({ length: 5000 }, () => null)],
+      ['vcpus.0', null],
+      ['vcpus.0.regs.rip', 1],
+      ['vcpus.0.regs.rip', undefined],
+      ['vcpus.0.sregs', null],
+      ['vcpus.0.sregs.segments.cs.limit', 2 ** 32],
+      ['vcpus.0.sregs.control.cr0', -1],
+      ['vcpus.0.xsave', new Uint8Array(10)],
+      ['vcpus.0.lapic', new Uint8Array(1023)],
+      ['vcpus.0.lapic', 'x'],
+      ['vcpus.0.msrs', Array.from({ length: 100_000 }, () => ({ index: 1, value: 1n }))],
+      ['vcpus.0.cpuid.0.eax', -1],
+      ['vcpus.0.mpState', 1.5],
+      ['vm.pit', new Uint8Array(111)],
+      ['vm.clockNs', 5],
+      ['vm.irqchips', []],
+      ['vm.irqchips.1', new Uint8Array(520)],
+      ['vm', null],
+      ['version', 0],
+    ];
+    for (const [path, value] of cases) assert.equal(refusal(changed(path, value)), 'BAD_STATE', path);
+  });
+
+  it('refuses a newer version by name', () => {
+    assert.equal(refusal(changed('version', 2)), 'NEWER_FORMAT');
+  });
+
+  it('refuses bytes that are no JSON, or JSON that is no object', () => {
+    for (const text of ['', '{', 'null', '[]', '\xff']) {
+      assert.throws(() => decodeMachineState(Buffer.from(text, 'latin1')), { code: 'BAD_STATE' });
+    }
+  });
+});

@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { PageBitmap } from '../../../src/vmm/page-bitmap.js';
+
+function contents(bitmap: PageBitmap): number[] {
+  const into = new Uint32Array(7);
+  const all: number[] = [];
+  for (let from = 0; ; ) {
+    const taken = bitmap.take(from, into, into.length);
+    if (taken === 0) return all;
+    all.push(...into.subarray(0, taken));
+    from = into[taken - 1]!;
+  }
+}
+
+const sequence = (first: number, count: number): number[] =>
+  Array.from({ length: count }, (_, i) => first + i);
+
+describe('PageBitmap', () => {
+  it('holds ranges that begin and end anywhere in a word', () => {
+    for (const [first, count] of [
+      [0, 1],
+      [31, 2],
+      [0, 32],
+      [5, 90],
+      [32, 64],
+      [63, 1],
+      [95, 5],
+    ] as const) {
+      const bitmap = new PageBitmap(100);
+      bitmap.addRange(first, count);
+      assert.equal(bitmap.count(), count, `${first}+${count}`);
+      assert.deepEqual(contents(bitmap), sequence(first, count), `${first}+${count}`);
+      assert.equal(bitmap.count(), 0);
+    }
+  });
+
+  it('never holds a page beyond its end', () => {
+    const bitmap = new PageBitmap(100);
+    bitmap.addRange(90, 1000);
+    assert.deepEqual(contents(bitmap), sequence(90, 10));
+  });
+
+  it('joins another set', () => {
+    const a = new PageBitmap(200);
+    const b = new PageBitmap(200);
+    a.addRange(31, 1);
+    b.addRange(31, 2);
+    b.addRange(199, 1);
+    a.addAll(b);
+    assert.deepEqual(contents(a), [31, 32, 199]);
+    assert.equal(b.count(), 3);
+  });
+
+  it('is what the kernel writes: bit n of byte m is page 8m+n', () => {
+    const bitmap = new PageBitmap(64);
+    bitmap.bytes[1] = 0x81;
+    bitmap.bytes[7] = 0x80;
+    assert.deepEqual(contents(bitmap), [8, 15, 63]);
+  });
+
+  it('takes in order from where the last call ended, leaving the rest', () => {
+    const bitmap = new PageBitmap(64);
+    bitmap.addRange(0, 64);
+    const into = new Uint32Array(40);
+    assert.equal(bitmap.take(0, into, 40), 40);
+    assert.equal(bitmap.count(), 24);
+    assert.equal(bitmap.take(39, into, 40), 24);
+    assert.deepEqual([...into.subarray(0, 24)], sequence(40, 24));
+  });
+});
