@@ -6,7 +6,7 @@
  * stdin ends input only.
  */
 import type { IncomingMessage } from 'node:http';
-import type { EndReport } from '../server/api.js';
+import { type EndReport, LINE_HEADER } from '../server/api.js';
 import { MachineClient } from '../server/client.js';
 import { EscapeKey } from './escape-key.js';
 import { LineWatch } from './line-watch.js';
@@ -91,7 +91,7 @@ function endInput(input: ReturnType<MachineClient['openInput']>): Promise<void> 
 
 /** Copies output to stdout, no faster than it is taken. */
 async function showOutput(output: IncomingMessage, until: RegExp | null): Promise<SessionOutcome> {
-  const watch = until === null ? null : new LineWatch(until);
+  const watch = until === null ? null : new LineWatch(until, output.headers[LINE_HEADER] === 'begun');
   const { stdout } = process;
   return new Promise((resolve, reject) => {
     let still: NodeJS.Timeout | undefined;

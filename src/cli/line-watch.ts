@@ -12,7 +12,11 @@ const LINE_FEED = 0x0a;
 export class LineWatch {
   #line = Buffer.alloc(0);
 
-  constructor(private readonly pattern: RegExp) {}
+  /** `begun`: the first bytes end a line that began before, which cannot match. */
+  constructor(
+    private readonly pattern: RegExp,
+    private begun: boolean = false,
+  ) {}
 
   /** How many of the bytes lead up to the end of the first line that matches; null when none does. */
   push(bytes: Uint8Array): number | null {
@@ -21,6 +25,7 @@ export class LineWatch {
       this.#append(bytes.subarray(from, end));
       const matches = this.#matches();
       this.#line = Buffer.alloc(0);
+      this.begun = false;
       from = end + 1;
       if (matches) return from;
     }
@@ -38,6 +43,6 @@ export class LineWatch {
   }
 
   #matches(): boolean {
-    return this.pattern.test(this.#line.toString('utf8').replace(/\r$/, ''));
+    return !this.begun && this.pattern.test(this.#line.toString('utf8').replace(/\r$/, ''));
   }
 }

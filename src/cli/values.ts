@@ -99,7 +99,7 @@ export function parseList<K extends string>(
   keys: readonly K[],
 ): Partial<Record<K, string>> {
   const starts = [...text.matchAll(new RegExp(`(?:^|,)(${keys.join('|')})=`, 'g'))];
-  if (starts[0]?.index !== 0)
+  if (starts[0]?.index !== 0 || text.startsWith(','))
     throw usage(`${option} ${text} is not a list of ${keys.map((key) => `${key}=…`).join(',')}`);
   const list: Partial<Record<K, string>> = {};
   for (const [i, start] of starts.entries()) {

@@ -53,6 +53,9 @@ export interface ControlledMachine {
 /** The trailer of `GET /console` that says how the machine ended: JSON, percent-encoded. */
 export const END_TRAILER = 'livesnap-end';
 
+/** The header of `GET /console` that says whether the guest is in the middle of a line: `new` or `begun`. */
+export const LINE_HEADER = 'livesnap-line';
+
 export type EndReport = { kind: MachineEnd['kind']; error: ReturnType<LivesnapError['toJSON']> | null };
 
 const BODY_LIMIT_BYTES = 64 * 1024;
@@ -222,6 +225,7 @@ async function getConsole({ machine, response, query }: Exchange): Promise<void>
     'content-type': 'application/octet-stream',
     'cache-control': 'no-store',
     trailer: END_TRAILER,
+    [LINE_HEADER]: machine.console.atLineStart ? 'new' : 'begun',
   });
   // Whoever has these headers has joined: what the guest writes from now on is theirs.
   response.flushHeaders();

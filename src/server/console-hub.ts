@@ -16,6 +16,8 @@ export const HISTORY_BYTES = 64 * 1024;
 /** The most given to a viewer's stream at a time: what is waiting in a stream is no longer in our hands. */
 const SLICE_BYTES = 64 * 1024;
 
+const LINE_FEED = 0x0a;
+
 interface Viewer {
   readonly out: Writable;
   /** Count of the guest's bytes that it has been given or has missed. */
@@ -31,6 +33,11 @@ export class ConsoleHub {
   #written = 0;
   #ended = false;
   readonly #viewers = new Set<Viewer>();
+
+  /** Whether the guest's next byte begins a line. */
+  get atLineStart(): boolean {
+    return this.#written === 0 || this.#ring[(this.#written - 1) % RING_BYTES] === LINE_FEED;
+  }
 
   get viewers(): number {
     return this.#viewers.size;

@@ -42,6 +42,17 @@ describe('ConsoleHub', () => {
     assert.equal(none.read().toString(), ' after');
   });
 
+  it('knows whether a line has begun', () => {
+    const hub = new ConsoleHub();
+    assert.equal(hub.atLineStart, true);
+    hub.push(Buffer.from('a'));
+    assert.equal(hub.atLineStart, false);
+    hub.push(Buffer.from('b\r\n'));
+    assert.equal(hub.atLineStart, true);
+    hub.push(Buffer.alloc(RING_BYTES - 4, '\n'));
+    assert.equal(hub.atLineStart, true);
+  });
+
   it('keeps bytes as they are, across the end of the ring', () => {
     const hub = new ConsoleHub();
     hub.push(new Uint8Array(RING_BYTES - 100));

@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { judge } from '../../../src/cli/doctor.js';
+
+describe('doctor', () => {
+  it('knows how old Node may be', () => {
+    assert.equal(judge.checkNode('20.12.0').ok, true);
+    assert.equal(judge.checkNode('22.0.0').ok, true);
+    assert.equal(judge.checkNode('20.11.9').ok, false);
+    assert.match(judge.checkNode('18.20.0').remedy!, /20\.12/);
+  });
+
+  it('tells why there is no /dev/kvm from what the CPU says', () => {
+    const flags = (text: string) => `processor : 0\nflags\t\t: fpu ${text} sse\n`;
+    assert.match(judge.missingKvmRemedy(flags('vmx')), /modprobe kvm_intel/);
+    assert.match(judge.missingKvmRemedy(flags('svm')), /modprobe kvm_amd/);
+    assert.match(judge.missingKvmRemedy(flags('hypervisor')), /nested/);
+    assert.match(judge.missingKvmRemedy(flags('vmxish')), /firmware/);
+  });
+
+  it('wants memory to be free', () => {
+    assert.equal(judge.checkMemory('MemTotal: 9 kB\nMemAvailable:   600000 kB\n').ok, true);
+    assert.equal(judge.checkMemory('MemAvailable:   100000 kB\n').ok, false);
+    assert.equal(judge.checkMemory('').ok, false);
+  });
+
+  it('wants space', () => {
+    assert.equal(judge.checkSpace('/', 1, 'x').ok, true);
+    assert.deepEqual(judge.checkSpace('/', Number.MAX_SAFE_INTEGER, 'free some').remedy, 'free some');
+  });
+});

@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import {
+  checkMemory,
+  parseCpus,
+  parseKernel,
+  parseList,
+  parseMemory,
+  parsePattern,
+  parsePort,
+  parseSeconds,
+  parseSize,
+  parseVcpu,
+  parseWord,
+} from '../../../src/cli/values.js';
+import { LivesnapError } from '../../../src/errors.js';
+
+const refuses = (parse: () => unknown, message?: RegExp) =>
+  assert.throws(
+    parse,
+    (error) =>
+      error instanceof LivesnapError && error.code === 'USAGE' && (message?.test(error.message) ?? true),
+  );
+
+describe('values of options', () => {
+  it('sizes are bytes in powers of 1024', () => {
+    for (const [text, bytes] of [
+      ['4096', 4096],
+      ['64K', 65_536],
+      ['256M', 2 ** 28],
+      ['256MiB', 2 ** 28],
+      ['256mb', 2 ** 28],
+      ['1.5G', 1.5 * 2 ** 30],
+      ['2T', 2 ** 41],
+      ['0', 0],
+    ] as const)
+      assert.equal(parseSize(text), bytes, text);
+    for (const bad of ['', '-1', '1X', 'M', '1e9', '0x10', '1,5G', '0.3', 'NaN', '9'.repeat(16), '1 2'])
+      refuses(() => parseSize(bad), /not a size/);
+  });
+
+  it('memory is some, whole pages, and no more than the host has', () => {
+    assert.equal(parseMemory('64M'), 2 ** 26);
+    assert.equal(parseMemory('size_mib=64'), 2 ** 26);
+    refuses(() => parseMemory('0'), /needs memory/);
+    refuses(() => parseMemory('size_mib=0'), /needs memory/);
+    refuses(() => parseMemory('5000'), /multiple of 4096/);
+    refuses(() => parseMemory('1000T'), /more than this host has/);
+    refuses(() => parseMemory('size_mib='));
+    refuses(() => parseMemory('size_mib=1,size_mib=2'), /twice/);
+    assert.equal(checkMemory(8192, 8192), 8192);
+    refuses(() => checkMemory(12288, 8192));
+  });
+
+  it('vCPUs are counted from one', () => {
+    assert.equal(parseCpus('4'), 4);
+    assert.equal(parseVcpu('num=4'), 4);
+    for (const bad of ['0', '-1', '', 'two', '1.5', '1e1', '01', '9999999999']) refuses(() => parseCpus(bad));
+    refuses(() => parseVcpu('4'));
+    refuses(() => parseVcpu('num=0'));
+  });
+
+  it('ports, seconds, patterns and words are what they are', () => {
+    assert.equal(parsePort('65535'), 65_535);
+    for (const bad of ['0', '65536', '-1', 'http', '']) refuses(() => parsePort(bad));
+    assert.equal(parseSeconds('1.5'), 1500);
+    assert.equal(parseSeconds('0'), 0);
+    for (const bad of ['', '-1', 'soon', '1s', 'Infinity']) refuses(() => parseSeconds(bad));
+    assert.ok(parsePattern('^SUM').test('SUM 1'));
+    refuses(() => parsePattern('('), /regular expression/);
+    assert.equal(parseWord('resume', 'pause', 'stop')('stop'), 'stop');
+    refuses(() => parseWord('resume', 'pause', 'stop')('fly'), /not resume, pause or stop/);
+  });
+
+  it('a list’s value reaches to the next known key, commas and all', () => {
+    assert.deepEqual(
+      parseList('--kernel', 'path=/a,b,cmdline=x=1,clearcpuid=1,2,path_x=3', ['path', 'cmdline']),
+      {
+        path: '/a,b',
+        cmdline: 'x=1,clearcpuid=1,2,path_x=3',
+      },
+    );
+    refuses(() => parseList('--x', 'other=1', ['path']));
+    refuses(() => parseList('--x', ',path=1', ['path']));
+    refuses(() => parseList('--x', 'path=1,path=2', ['path']), /twice/);
+  });
+
+  it('a kernel is a file, or the original’s list', () => {
+    assert.deepEqual(parseKernel('dir/bzImage'), { path: 'dir/bzImage', cmdline: null, ignored: [] });
+    assert.deepEqual(parseKernel('path=/k,cmdline=console=ttyS0 clearcpuid=110,111'), {
+      path: '/k',
+      cmdline: 'console=ttyS0 clearcpuid=110,111',
+      ignored: [],
+    });
+    const all = parseKernel('path=/k,cmdline=a b,kernel_load_addr=0x100000,starter_file=/s');
+    assert.equal(all.path, '/k');
+    assert.equal(all.cmdline, 'a b');
+    assert.equal(all.ignored.length, 2);
+    refuses(() => parseKernel('cmdline=x'), /no path=/);
+    refuses(() => parseKernel('path=/k,kernel_load_addr=soon'), /not an address/);
+    refuses(() => parseKernel(''));
+  });
+});
