@@ -10,6 +10,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { isAbsolute } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
 import type { Progress } from '../store/types.js';
 import type { MachineEnd, MachineSaveResult, MachineState, SaveThen } from '../vmm/machine-types.js';
@@ -60,6 +61,8 @@ export type EndReport = { kind: MachineEnd['kind']; error: ReturnType<LivesnapEr
 
 const BODY_LIMIT_BYTES = 64 * 1024;
 const PROGRESS_INTERVAL_MS = 100;
+const INPUT_PIECE_BYTES = 4096;
+const INPUT_RETRY_MS = 20;
 
 const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   NAME_IN_USE: 409,
@@ -237,12 +240,32 @@ async function getConsole({ machine, response, query }: Exchange): Promise<void>
   response.once('close', leave);
 }
 
+/** Writes to the console as soon as less waits for a guest that is slow to read; meanwhile the sender waits. */
+async function writePatiently(
+  machine: ControlledMachine,
+  bytes: Uint8Array,
+  request: IncomingMessage,
+): Promise<void> {
+  while (!request.socket.destroyed) {
+    try {
+      machine.writeConsole(bytes);
+      return;
+    } catch (error) {
+      if (!(error instanceof LivesnapError) || error.code !== 'NOT_POSSIBLE_NOW') throw error;
+    }
+    await sleep(INPUT_RETRY_MS);
+  }
+}
+
 async function postConsole({ machine, request, response }: Exchange): Promise<void> {
   let bytes = 0;
   // Fed to the guest as it arrives, so that one long request serves a keyboard.
   for await (const part of chunks(request)) {
-    machine.writeConsole(part);
-    bytes += part.length;
+    for (let from = 0; from < part.length; from += INPUT_PIECE_BYTES) {
+      const piece = part.subarray(from, from + INPUT_PIECE_BYTES);
+      await writePatiently(machine, piece, request);
+      bytes += piece.length;
+    }
   }
   sendJson(response, 200, { bytes });
 }

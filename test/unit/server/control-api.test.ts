@@ -268,6 +268,27 @@ describe('control API', () => {
     input.end();
   });
 
+  it('lets the sender wait while the guest does not read', async () => {
+    await open(root);
+    machine.room = 5000;
+    const bytes = Buffer.from(Array.from({ length: 20_000 }, (_, i) => i % 251));
+    const posted = ask(at('/console', 'POST'), bytes);
+    while (machine.input.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    machine.room = 1e6;
+    assert.deepEqual(JSON.parse((await posted).text), { bytes: 20_000 });
+    assert.deepEqual(Buffer.concat(machine.input), bytes);
+  });
+
+  it('gives a sender up when the machine ends', async () => {
+    await open(root);
+    machine.room = 0;
+    const posted = ask(at('/console', 'POST'), 'never read');
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    const stopped = host.stop();
+    assert.equal((await posted).status, 410);
+    await stopped;
+  });
+
   it('does not let a viewer that does not read hold the end up', async () => {
     await open(root);
     const viewer = connect(directory.socket);

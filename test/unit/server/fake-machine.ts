@@ -45,7 +45,11 @@ export class FakeMachine implements MachineHandle {
     this.state = 'stopped';
     this.#events.emit('end', end);
   }
+  /** How much more input it takes. */
+  room = Number.POSITIVE_INFINITY;
   writeConsole(bytes: Uint8Array): void {
+    if (bytes.length > this.room) throw new LivesnapError('NOT_POSSIBLE_NOW', 'too much input waits');
+    this.room -= bytes.length;
     this.input.push(Buffer.from(bytes));
   }
   async pause(): Promise<void> {
