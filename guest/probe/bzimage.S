@@ -21,7 +21,7 @@ image:
   .word 0xffff                      /* vid_mode: normal */
   .word 0                           /* root_dev */
   .word 0xaa55                      /* boot_flag */
-  .byte 0xeb, stopped16 - 0x202     /* jump */
+  .byte 0xeb, stopped16 - image - 0x202 /* jump */
   .ascii "HdrS"
   .word 0x020f                      /* version 2.15 */
   .long 0                           /* realmode_swtch */
