@@ -133,6 +133,11 @@ export function guestCpuid(
       case 0xd:
         if (pvm) return [{ ...entry, eax: 0, ebx: 0, ecx: 0, edx: 0 }];
         return [entry];
+      case 0x8000_0007:
+        // A PVM guest sees the host's TSC, which jumps when the guest is restored: it is not invariant, so that
+        // Linux stays with kvm-clock.
+        if (pvm) entry.edx = withBit(entry.edx, 8, false);
+        return [entry];
       case 0x8000_0008:
         // ECX (AMD): NC[7:0] threads less one, ApicIdSize[15:12].
         entry.ecx = ((entry.ecx & ~0xf0ff) | Math.min(cpus - 1, 255) | (coreBits << 12)) >>> 0;
