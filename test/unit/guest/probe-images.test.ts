@@ -19,11 +19,13 @@ function parse(file: Buffer): Image {
   assert.equal(file.toString('latin1', 0x202, 0x206), 'HdrS');
   assert.equal(file.readUInt16LE(0x1fe), 0xaa55);
   assert.ok(file.readUInt16LE(0x206) >= 0x20c, 'a version that has xloadflags');
+  assert.equal(0x202 + file.readUInt8(0x201), 0x26c, 'where the header ends, in the jump over it');
   assert.ok(file.readUInt8(0x211) & 1, 'LOADED_HIGH');
   assert.ok(file.readUInt16LE(0x236) & 1, 'XLF_KERNEL_64');
   const setupBytes = (file.readUInt8(0x1f1) + 1) * 512;
   const protectedMode = file.subarray(setupBytes);
   assert.equal(file.readUInt32LE(0x1f4) * 16, protectedMode.length, 'syssize');
+  assert.equal(file.toString('latin1', 0x200 + file.readUInt16LE(0x20e)).split('\0')[0], 'livesnap probe');
   const at = file.readUInt32LE(0x248);
   const length = file.readUInt32LE(0x24c);
   assert.ok(length > 0 && at + length <= protectedMode.length, 'the payload is inside');
