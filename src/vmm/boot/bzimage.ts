@@ -118,7 +118,10 @@ function checkVersion(image: Image, head: Buffer): void {
 function copySetupHeader(image: Image, head: Buffer): Buffer {
   const end = SetupHeader.header + head[SetupHeader.jump + 1]!;
   if (end < SetupHeader.end || end > HEAD_BYTES) {
-    throw image.bad(SetupHeader.jump + 1, `a setup header that ends at ${hex(end)}`);
+    throw image.bad(
+      SetupHeader.jump + 1,
+      `the setup header says that it ends at ${hex(end)}, which cannot be`,
+    );
   }
   return Buffer.from(head.subarray(SetupHeader.start, end));
 }

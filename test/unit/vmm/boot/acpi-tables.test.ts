@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { acpiTables } from '../../../../src/vmm/boot/acpi-tables.js';
+import { MAX_CPUS } from '../../../../src/vmm/boot/interrupt-wiring.js';
+import { LowMemory } from '../../../../src/vmm/boot/memory-layout.js';
+import { madtEntries, readAcpi } from './firmware-reader.js';
+
+const GPA = LowMemory.acpi;
+
+describe('ACPI tables', () => {
+  it('are found from the RSDP, with right checksums', () => {
+    const tables = readAcpi(acpiTables(GPA, 2), GPA);
+    assert.deepEqual([...tables.keys()].sort(), ['APIC', 'DSDT', 'FACP', 'FACS', 'XSDT']);
+  });
+
+  it('end before the MP table, however many processors there are', () => {
+    assert(GPA + acpiTables(GPA, MAX_CPUS).length <= LowMemory.mpTable);
+  });
+
+  it('describe hardware that is not reduced, with its registers', () => {
+    const fadt = readAcpi(acpiTables(GPA, 1), GPA).get('FACP')!;
+    assert.equal(fadt.length, 276);
+    assert.equal(fadt[8], 6, 'revision');
+    assert.equal(fadt.readUInt16LE(46), 9, 'SCI_INT');
+    assert.equal(fadt.readUInt32LE(56), 0x600, 'PM1a_EVT_BLK');
+    assert.equal(fadt.readUInt32LE(64), 0x604, 'PM1a_CNT_BLK');
+    assert.deepEqual([fadt[88], fadt[89]], [4, 2]);
+    assert.equal(fadt.readUInt32LE(76), 0, 'no PM timer');
+    assert.equal(fadt[108], 0x32, 'century');
+    assert.equal(fadt.readUInt16LE(109) & 3, 3, 'legacy devices, 8042');
+    const flags = fadt.readUInt32LE(112);
+    assert.equal(flags & (1 << 20), 0, 'HW_REDUCED_ACPI');
+    assert.equal(flags & (1 << 10), 1 << 10, 'RESET_REG_SUP');
+    assert.equal(flags & 0x30, 0x30, 'no fixed buttons');
+    // Port 0x64, a byte, and what to write there.
+    assert.deepEqual(fadt.subarray(116, 128), Buffer.from([1, 8, 0, 1, 0x64, 0, 0, 0, 0, 0, 0, 0]));
+    assert.equal(fadt[128], 0xfe);
+    assert.equal(fadt.readUInt32LE(40), Number(fadt.readBigUInt64LE(140)), 'both addresses of the DSDT');
+    assert.equal(fadt.readBigUInt64LE(152), 0x600n);
+    assert.equal(fadt.readBigUInt64LE(176), 0x604n);
+  });
+
+  for (const cpus of [1, 2, MAX_CPUS]) {
+    it(`list ${cpus} processors and how interrupts reach them`, () => {
+      const madt = readAcpi(acpiTables(GPA, cpus), GPA).get('APIC')!;
+      assert.equal(madt.readUInt32LE(36), 0xfee0_0000);
+      const entries = madtEntries(madt);
+      const ofType = (type: number) => entries.filter((entry) => entry[0] === type);
+      const lapics = ofType(0);
+      assert.deepEqual(
+        lapics.map((entry) => [entry[3], entry.readUInt32LE(4)]),
+        Array.from({ length: cpus }, (_, id) => [id, 1]),
+      );
+      assert.deepEqual(
+        ofType(1).map((entry) => [entry[2], entry.readUInt32LE(4), entry.readUInt32LE(8)]),
+        [[cpus, 0xfec0_0000, 0]],
+      );
+      assert.deepEqual(
+        ofType(2).map((entry) => [entry[3], entry.readUInt32LE(4), entry.readUInt16LE(8)]),
+        [
+          [0, 2, 0],
+          [9, 9, 0xd],
+        ],
+      );
+      assert.deepEqual(ofType(4), [Buffer.from([4, 6, 0xff, 0, 0, 1])]);
+    });
+  }
+
+  it('tell how to power off, and where the serial port is', () => {
+    const dsdt = readAcpi(acpiTables(GPA, 1), GPA).get('DSDT')!;
+    const aml = dsdt.subarray(36).toString('hex');
+    assert(aml.startsWith('085c5f53355f1208040a050a050000'), '\\_S5 is {5, 5, 0, 0}');
+    assert(aml.includes('085f4849440c41d00501'), '_HID is PNP0501');
+    assert(aml.includes('4701f803f80301082210007900'), '_CRS is 0x3f8, 8 ports, IRQ 4');
+  });
+});

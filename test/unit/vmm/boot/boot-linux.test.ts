@@ -1,0 +1,216 @@
+import assert from 'node:assert/strict';
+import { gzipSync } from 'node:zlib';
+import { type BootConfig, readBoot } from '../../../../src/vmm/boot/boot-linux.js';
+import {
+  type BzImageOptions,
+  bzImage,
+  elfKernel,
+  ImageDirectory,
+  KERNEL_CODE,
+  KERNEL_GPA,
+  MIB,
+  RecordingMemory,
+} from './kernel-fixtures.js';
+
+const GIB = 1024 * MIB;
+
+describe('booting Linux', () => {
+  let dir: ImageDirectory;
+  before(() => {
+    dir = new ImageDirectory();
+  });
+  after(() => dir.close());
+
+  const config = (changes: Partial<BootConfig> = {}): BootConfig => ({
+    kernelPath: dir.file('vmlinux', elfKernel()),
+    initrdPath: null,
+    cmdline: 'console=ttyS0',
+    memoryBytes: 64 * MIB,
+    cpus: 1,
+    rngSeed: new Uint8Array(0),
+    ...changes,
+  });
+
+  /** RecordingMemory refuses writes that are outside RAM or overlap. */
+  function load(changes: Partial<BootConfig> = {}) {
+    const plan = readBoot(config(changes));
+    const memory = new RecordingMemory(plan.layout);
+    const state = plan.load(memory);
+    const bootParams = memory.read(Number(state.rsi), 4096);
+    return { plan, memory, state, bootParams };
+  }
+
+  const bzImageFile = (options: BzImageOptions = {}) =>
+    dir.file('bzImage', bzImage(gzipSync(elfKernel()), options));
+
+  it('puts the kernel where it belongs and enters it', () => {
+    const { plan, memory, state } = load();
+    assert.equal(plan.path, 'elf');
+    assert.equal(state.path, 'elf');
+    assert.equal(state.rip, BigInt(KERNEL_GPA));
+    assert.deepEqual(memory.read(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
+  });
+
+  it('enters the kernel in a bzImage as it would the bare one', () => {
+    const { state, memory } = load({ kernelPath: bzImageFile() });
+    assert.equal(state.path, 'bzimage payload (gzip)');
+    assert.equal(state.rip, BigInt(KERNEL_GPA));
+    assert.deepEqual(memory.read(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
+  });
+
+  for (const cpus of [1, 4, 254]) {
+    for (const memoryBytes of [32 * MIB, 5 * GIB]) {
+      it(`never writes two things to one place: ${cpus} processors, ${memoryBytes} bytes`, () => {
+        const initrdPath = dir.file('initrd', Buffer.alloc(5000, 1));
+        load({ cpus, memoryBytes, initrdPath, rngSeed: new Uint8Array(4096), cmdline: 'x'.repeat(2047) });
+      });
+    }
+  }
+
+  it('fills in a setup header for an ELF kernel', () => {
+    const { bootParams } = load();
+    assert.equal(bootParams.readUInt16LE(0x1fe), 0xaa55);
+    assert.equal(bootParams.toString('latin1', 0x202, 0x206), 'HdrS');
+    assert.equal(bootParams.readUInt16LE(0x206), 0x020f);
+    assert.equal(bootParams[0x210], 0xff, 'type_of_loader');
+    assert.equal(bootParams[0x211]! & 1, 1, 'LOADED_HIGH');
+    assert.equal(bootParams.readUInt32LE(0x238), 2047, 'cmdline_size');
+    assert.equal(bootParams[0x1ef], 0, 'sentinel');
+  });
+
+  it('takes over the setup header of a bzImage, and nothing else of its first sectors', () => {
+    const kernelPath = bzImageFile();
+    const image = bzImage(gzipSync(elfKernel()));
+    const { bootParams } = load({ kernelPath });
+    assert.equal(bootParams.readUInt32LE(0x1f4), image.readUInt32LE(0x1f4), 'syssize');
+    assert.equal(bootParams.readBigUInt64LE(0x258), BigInt(KERNEL_GPA), 'pref_address');
+    assert.equal(bootParams[0x210], 0xff, 'type_of_loader');
+    assert.equal(bootParams[0x1f0], 0);
+    assert(bootParams.subarray(0x26c, 0x2d0).every((byte) => byte === 0));
+  });
+
+  it('hands over the command line, ended by a zero', () => {
+    const { memory, bootParams } = load({ cmdline: 'console=ttyS0 naïve' });
+    const text = Buffer.from('console=ttyS0 naïve\0');
+    assert.deepEqual(memory.read(bootParams.readUInt32LE(0x228), text.length), text);
+  });
+
+  it('hands over the memory map', () => {
+    const { bootParams } = load({ memoryBytes: 5 * GIB });
+    const count = bootParams[0x1e8]!;
+    const entries = Array.from({ length: count }, (_, i) => {
+      const at = 0x2d0 + 20 * i;
+      return [
+        bootParams.readBigUInt64LE(at),
+        bootParams.readBigUInt64LE(at + 8),
+        bootParams.readUInt32LE(at + 16),
+      ];
+    });
+    assert.deepEqual(entries.at(-1), [0x1_0000_0000n, 0x8000_0000n, 1]);
+    assert.deepEqual(entries.at(-3), [0x10_0000n, 0xbff0_0000n, 1]);
+  });
+
+  it('hands over the seed as setup data', () => {
+    const rngSeed = Uint8Array.from({ length: 32 }, (_, i) => i + 1);
+    const { memory, bootParams } = load({ rngSeed });
+    const data = memory.read(Number(bootParams.readBigUInt64LE(0x250)), 48);
+    assert.equal(data.readBigUInt64LE(0), 0n, 'next');
+    assert.equal(data.readUInt32LE(8), 9, 'SETUP_RNG_SEED');
+    assert.equal(data.readUInt32LE(12), 32, 'len');
+    assert.deepEqual(data.subarray(16), Buffer.from(rngSeed));
+    assert.equal(load().bootParams.readBigUInt64LE(0x250), 0n, 'none without a seed');
+  });
+
+  it('points to the ACPI tables and, by way of the EBDA, to the MP table', () => {
+    const { memory, bootParams } = load();
+    assert.equal(memory.read(Number(bootParams.readBigUInt64LE(0x70)), 8).toString(), 'RSD PTR ');
+    const ebda = memory.read(0x40e, 2).readUInt16LE() << 4;
+    assert.equal(ebda, memory.read(0x413, 2).readUInt16LE() << 10);
+    const firstKib = memory.read(ebda, 1024);
+    assert.equal(firstKib[0], 1, 'its size in KiB');
+    const pointer = firstKib.indexOf('_MP_');
+    assert.equal(pointer % 16, 0);
+    assert.equal(memory.read(firstKib.readUInt32LE(pointer + 4), 4).toString(), 'PCMP');
+  });
+
+  describe('initrd', () => {
+    const initrdOf = (bootParams: Buffer) =>
+      [bootParams.readUInt32LE(0x218), bootParams.readUInt32LE(0x21c)] as const;
+
+    it('is as high as a page boundary allows', () => {
+      const bytes = Buffer.alloc(5000, 'initrd');
+      const { memory, bootParams } = load({ initrdPath: dir.file('initrd', bytes) });
+      const [gpa, sizeBytes] = initrdOf(bootParams);
+      assert.deepEqual([gpa, sizeBytes], [64 * MIB - 8192, 5000]);
+      assert.deepEqual(memory.read(gpa, sizeBytes), bytes);
+    });
+
+    it('is not there unless it is given', () => {
+      assert.deepEqual(initrdOf(load().bootParams), [0, 0]);
+    });
+
+    it('stays below what the kernel says it can reach, and below the hole', () => {
+      const initrdPath = dir.file('initrd', Buffer.alloc(4096));
+      const reach = load({ memoryBytes: 5 * GIB, initrdPath });
+      assert.equal(initrdOf(reach.bootParams)[0], 0x7fff_f000);
+      const kernelPath = bzImageFile({ initrdAddrMax: 0x37ff_ffff });
+      assert.equal(
+        initrdOf(load({ memoryBytes: 5 * GIB, initrdPath, kernelPath }).bootParams)[0],
+        0x37ff_f000,
+      );
+      const everywhere = bzImageFile({ initrdAddrMax: 0xffff_ffff });
+      const hole = load({ memoryBytes: 5 * GIB, initrdPath, kernelPath: everywhere });
+      assert.equal(initrdOf(hole.bootParams)[0], 0xbfff_f000);
+    });
+
+    it('may fill all that the kernel leaves, and no more', () => {
+      const kernelPath = bzImageFile({ initSizeBytes: 24 * MIB });
+      const most = 64 * MIB - KERNEL_GPA - 24 * MIB;
+      load({ kernelPath, initrdPath: dir.file('initrd', Buffer.alloc(most)) });
+      const initrdPath = dir.file('initrd', Buffer.alloc(most + 1));
+      assert.throws(() => readBoot(config({ kernelPath, initrdPath })), {
+        code: 'BAD_IMAGE',
+        message: new RegExp(`initrd of ${most + 1} bytes does not fit in the ${most} bytes`),
+        hint: /more memory/,
+      });
+    });
+
+    it('that is missing, empty or a directory is refused by name', () => {
+      const attempt = (initrdPath: string) => () => readBoot(config({ initrdPath }));
+      assert.throws(attempt('/nowhere/initrd'), {
+        code: 'NO_SUCH_FILE',
+        message: 'there is no initrd /nowhere/initrd',
+      });
+      assert.throws(attempt(dir.file('empty', '')), { code: 'BAD_IMAGE', message: /the initrd .* is empty/ });
+      assert.throws(attempt(dir.path), { code: 'BAD_IMAGE', message: /the initrd .* is not a regular file/ });
+    });
+  });
+
+  it('refuses a command line that the kernel cannot take', () => {
+    assert.throws(() => readBoot(config({ cmdline: 'x'.repeat(2048) })), {
+      code: 'USAGE',
+      message: /2048 bytes long, and this kernel takes at most 2047/,
+    });
+    const kernelPath = bzImageFile({ cmdlineSize: 10 });
+    assert.throws(() => readBoot(config({ kernelPath, cmdline: 'console=tty' })), { message: /at most 10/ });
+    assert.throws(() => readBoot(config({ cmdline: 'a\0b' })), { code: 'USAGE' });
+    const endless = bzImageFile({ cmdlineSize: 0xffff_ffff });
+    assert.throws(() => readBoot(config({ kernelPath: endless, cmdline: 'x'.repeat(70_000) })), {
+      code: 'USAGE',
+    });
+  });
+
+  it('refuses a number of processors that cannot be', () => {
+    for (const cpus of [0, -1, 1.5, 255, 10_000, Number.NaN]) {
+      assert.throws(() => readBoot(config({ cpus })), { code: 'USAGE', message: /1 to 254/ });
+    }
+  });
+
+  it('refuses memory that cannot be, or that the kernel does not fit in', () => {
+    assert.throws(() => readBoot(config({ memoryBytes: 0 })), { code: 'USAGE' });
+    assert.throws(() => readBoot(config({ memoryBytes: 16 * MIB })), {
+      code: 'BAD_IMAGE',
+      hint: /more memory/,
+    });
+  });
+});

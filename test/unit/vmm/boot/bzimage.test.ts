@@ -1,0 +1,155 @@
+import assert from 'node:assert/strict';
+import { gzipSync } from 'node:zlib';
+import { readBzImage } from '../../../../src/vmm/boot/bzimage.js';
+import { ImageBytes } from '../../../../src/vmm/boot/image-file.js';
+import {
+  type BzImageOptions,
+  bzImage,
+  elfKernel,
+  KERNEL_CODE,
+  KERNEL_GPA,
+  LZ4_LEGACY_MAGIC,
+  lz4Payload,
+  MIB,
+  STUB_BYTES,
+  uint32,
+} from './kernel-fixtures.js';
+
+const RAM_END = 64 * MIB;
+const read = (bytes: Buffer, ramEnd = RAM_END) => readBzImage(new ImageBytes('bzImage', bytes), ramEnd);
+const xz = Buffer.concat([Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]), Buffer.alloc(100, 1)]);
+
+function refused(bytes: Buffer, message: RegExp): void {
+  assert.throws(() => read(bytes), { code: 'BAD_IMAGE', message });
+  assert.throws(() => read(bytes), { message: /^bzImage/ });
+}
+
+describe('bzImage', () => {
+  for (const [format, payload] of [
+    ['gzip', gzipSync(elfKernel())],
+    ['lz4', lz4Payload(elfKernel())],
+  ] as const) {
+    it(`with a ${format} payload gives the ELF kernel inside`, () => {
+      const kernel = read(bzImage(payload));
+      assert.equal(kernel.path, `bzimage payload (${format})`);
+      assert.equal(kernel.entry, KERNEL_GPA);
+      assert.equal(kernel.segments[0]!.bytes.toString(), KERNEL_CODE.toString());
+      assert.equal(kernel.endGpa, KERNEL_GPA + 24 * MIB);
+    });
+
+    it(`with a ${format} payload that is damaged anywhere is refused or gives the same kernel`, () => {
+      for (let at = 0; at < payload.length; at++) {
+        const damaged = Buffer.from(payload);
+        damaged[at]! ^= 0x55;
+        let kernel: ReturnType<typeof read>;
+        try {
+          kernel = read(bzImage(damaged));
+        } catch (error) {
+          assert.equal((error as { code?: string }).code, 'BAD_IMAGE', (error as Error).stack);
+          continue;
+        }
+        // A magic number that is gone makes it a payload that the host leaves alone; LZ4 blocks have no checksum.
+        if (kernel.path === 'bzimage own entry') assert(at < 4);
+        else assert.equal(kernel.segments.length, 1);
+      }
+    });
+
+    it(`with a ${format} payload that is cut short is refused`, () => {
+      for (let length = 4; length < payload.length; length++) {
+        const message = format === 'gzip' ? /damaged|not an ELF|truncated/ : /LZ4|truncated/;
+        refused(bzImage(payload.subarray(0, length)), message);
+      }
+    });
+
+    it(`with a ${format} payload that is not a kernel is refused, by the payload's name`, () => {
+      const text = Buffer.from('not a kernel '.repeat(20));
+      refused(
+        bzImage(format === 'gzip' ? gzipSync(text) : lz4Payload(text)),
+        /its .* payload.*not an ELF file/,
+      );
+      const arm = elfKernel({ machine: 183 });
+      refused(bzImage(format === 'gzip' ? gzipSync(arm) : lz4Payload(arm)), /64-bit ARM/);
+    });
+  }
+
+  it('of several LZ4 blocks is put together from all of them', () => {
+    const bytes = Buffer.alloc(17 * MIB, 'kernel bytes');
+    const kernel = read(bzImage(lz4Payload(elfKernel({ segments: [{ bytes, memBytes: bytes.length }] }))));
+    assert(kernel.segments[0]!.bytes.equals(bytes));
+  });
+
+  it('with a payload that unpacks to more than init_size is refused before it is unpacked', () => {
+    const zeros = gzipSync(Buffer.alloc(8 * MIB));
+    refused(bzImage(zeros, { initSizeBytes: 4 * MIB }), /unpacks to more than the 4194304 bytes/);
+    const claim = Buffer.concat([LZ4_LEGACY_MAGIC, uint32(1), Buffer.from([0]), uint32(0xffff_fff0)]);
+    refused(bzImage(claim), /says it unpacks to 4294967280 bytes/);
+  });
+
+  it('with LZ4 blocks that do not add up is refused', () => {
+    const good = lz4Payload(elfKernel());
+    const withoutSize = good.subarray(0, -4);
+    const more = Buffer.concat([withoutSize, uint32(elfKernel().length + 1)]);
+    refused(bzImage(more), /LZ4 block/);
+    const fewer = Buffer.concat([withoutSize, uint32(elfKernel().length - 1)]);
+    refused(bzImage(fewer), /LZ4 block/);
+    const twice = Buffer.concat([withoutSize, withoutSize.subarray(4), uint32(elfKernel().length)]);
+    refused(bzImage(twice), /after the end of the unpacked kernel/);
+    const none = Buffer.concat([LZ4_LEGACY_MAGIC, uint32(0), uint32(100)]);
+    refused(bzImage(none), /unpacks to 0 bytes instead of 100/);
+    const beyond = Buffer.concat([LZ4_LEGACY_MAGIC, uint32(1000), Buffer.alloc(8), uint32(100)]);
+    refused(bzImage(beyond), /beyond the payload's end/);
+  });
+
+  it('with any other payload is entered by its own 64-bit entry, at its preferred address', () => {
+    const kernel = read(bzImage(xz));
+    assert.equal(kernel.path, 'bzimage own entry');
+    assert.equal(kernel.entry, KERNEL_GPA + 0x200);
+    assert.equal(kernel.segments.length, 1);
+    const { gpa, sizeBytes, bytes } = kernel.segments[0]!;
+    assert.deepEqual([gpa, sizeBytes], [KERNEL_GPA, 24 * MIB]);
+    assert(bytes.subarray(STUB_BYTES, STUB_BYTES + xz.length).equals(xz));
+    assert.equal(read(bzImage(Buffer.alloc(0))).path, 'bzimage own entry');
+  });
+
+  it('keeps its setup header, as long as the header says it is', () => {
+    const image = bzImage(xz);
+    assert.deepEqual(read(image).setupHeader, image.subarray(0x1f1, 0x26c));
+    assert.deepEqual(read(bzImage(xz, { jump: 0x62 })).setupHeader?.length, 0x264 - 0x1f1);
+  });
+
+  it('may leave the number of its setup sectors at 0, which means 4', () => {
+    const image = bzImage(gzipSync(elfKernel()), { setupSects: 4 });
+    image[0x1f1] = 0;
+    assert.equal(read(image).entry, KERNEL_GPA);
+  });
+
+  it('says how far the initrd and the command line may go', () => {
+    const { initrdAddrMax, cmdlineMaxBytes } = read(
+      bzImage(xz, { initrdAddrMax: 0x37ff_ffff, cmdlineSize: 255 }),
+    );
+    assert.deepEqual([initrdAddrMax, cmdlineMaxBytes], [0x37ff_ffff, 255]);
+  });
+
+  it('that is truncated is refused, wherever it ends', () => {
+    const whole = bzImage(xz, { setupSects: 1 });
+    for (let length = 0x206; length < whole.length; length++) refused(whole.subarray(0, length), /truncated/);
+    assert.doesNotThrow(() => read(Buffer.concat([whole, Buffer.from('a signature')])));
+  });
+
+  const wrong: [string, BzImageOptions, RegExp][] = [
+    ['of an older protocol', { version: 0x020b }, /protocol 2\.11, and 2\.12 is needed/],
+    ['without a 64-bit entry', { xloadflags: 0 }, /no 64-bit entry/],
+    ['that is loaded low', { loadflags: 0 }, /zImage/],
+    ['that runs below 1 MiB', { prefAddress: 0x1_0000n }, /0x10000, below 1 MiB/],
+    ['that runs beyond memory', { prefAddress: 1n << 40n }, /memory ends at 0x4000000/],
+    ['that needs more than there is', { initSizeBytes: 60 * MIB }, /needs 62914560 bytes/],
+    ['that needs less than itself', { initSizeBytes: 64 }, /says that 64 are enough/],
+    ['whose payload is elsewhere', { payloadOffset: 0xffff_fff0 }, /goes beyond the kernel's/],
+    ['whose payload is too long', { payloadLength: 0xffff_ffff }, /goes beyond the kernel's/],
+    ['whose header is too short', { jump: 0 }, /ends at 0x202/],
+    ['whose header is too long', { jump: 0xff }, /ends at 0x301/],
+  ];
+  for (const [what, options, message] of wrong) {
+    it(`${what} is refused`, () => refused(bzImage(xz, options), message));
+  }
+});
