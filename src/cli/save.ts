@@ -55,7 +55,7 @@ export const verb = defineVerb({
     const { findMachine } = await import('../server/client.js');
     const client = await findMachine(name);
     makeParent(storeDir);
-    const ended = options.then === 'stop' ? client.directory.watchEnd() : null;
+    const ended = options.then === 'stop' ? await client.directory.watchEnd() : null;
     const request = {
       store: storeDir,
       tag: options.tag ?? null,

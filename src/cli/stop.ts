@@ -22,7 +22,7 @@ export const verb = defineVerb({
       output.result({ name, state: 'gone' }, () => `${name} was gone; it is cleared away`);
       return 0;
     }
-    const ended = directory.watchEnd();
+    const ended = await directory.watchEnd();
     const client = await findMachine(name);
     // Whatever the answer, what counts is that the process ends: it may have been ending already.
     const answer = client.stop().then(

@@ -7,7 +7,7 @@
  * all of them is the user's own, 0700 and no symbolic link.
  */
 import { randomInt } from 'node:crypto';
-import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 import { lstat, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
@@ -112,6 +112,16 @@ function inodeAt(path: string): number | null {
   }
 }
 
+/** Whether the process is there and not merely waiting to be reaped. */
+function processRuns(pid: number): boolean {
+  try {
+    // "1 (comm) S …": the state is behind the name, which may itself hold parentheses.
+    return !/\) [ZX] [^)]*$/.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
+  }
+}
+
 /** The place of one machine, whether or not there is one; what it says may be out of date at once. */
 export class RunDirectory {
   readonly path: string;
@@ -169,17 +179,19 @@ export class RunDirectory {
   }
 
   /**
-   * A promise of the end of the process that holds the directory now. Take it before asking the process to end:
-   * it watches that process's lock, not the name. False when it has not ended within `timeoutMs`.
+   * A way to wait for the end of the process that holds the directory now. Take it before asking the process to
+   * end: it watches that process and its lock, not the name. False when it has not ended within `timeoutMs`.
    */
-  watchEnd(): (timeoutMs: number) => Promise<boolean> {
+  async watchEnd(): Promise<(timeoutMs: number) => Promise<boolean>> {
     const fd = this.openLock();
     if (fd === null) return async () => true;
+    const pid = (await this.readRecord())?.pid;
     return async (timeoutMs) => {
       try {
         const { tryLock } = await import('../native/locks.js');
         const deadline = performance.now() + timeoutMs;
-        while (!tryLock(fd, 'shared')) {
+        // The lock goes a little before the rest of what the process holds.
+        while (!tryLock(fd, 'shared') || (pid !== undefined && processRuns(pid))) {
           if (performance.now() > deadline) return false;
           await sleep(10);
         }

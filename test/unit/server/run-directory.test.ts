@@ -91,7 +91,7 @@ describe('run directories', () => {
     await new Promise((resolve) => child.stdout.once('data', resolve));
     const place = new RunDirectory(root, 'a');
     assert.equal(await place.look(), 'live');
-    const ended = place.watchEnd();
+    const ended = await place.watchEnd();
     child.kill('SIGKILL');
     assert.equal(await ended(10_000), true);
     assert.equal(await place.look(), 'dead');

@@ -1,0 +1,120 @@
+/**
+ * The built command line in a world of its own: a run directory and a store that nobody else uses, and the end of
+ * every machine that a test leaves behind.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { projectRoot } from '../../src/native/addon.js';
+
+export const MAIN = join(projectRoot, 'dist/src/cli/main.js');
+
+export interface Ran {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export class World {
+  readonly dir = mkdtempSync(join(tmpdir(), 'livesnap-e2e-'));
+  readonly runDir = join(this.dir, 'run');
+  readonly store = join(this.dir, 'store');
+  readonly env: NodeJS.ProcessEnv;
+
+  constructor() {
+    mkdirSync(this.runDir, { mode: 0o700 });
+    const { LIVESNAP_DEBUG: _, ...env } = process.env;
+    this.env = { ...env, XDG_RUNTIME_DIR: this.runDir, LIVESNAP_STORE: this.store };
+  }
+
+  spawn(...args: string[]): ChildProcess {
+    return spawn(process.execPath, [MAIN, ...args], { env: this.env, stdio: ['pipe', 'pipe', 'pipe'] });
+  }
+
+  run(args: readonly string[], input = ''): Promise<Ran> {
+    const child = this.spawn(...args);
+    child.stdin!.on('error', () => {});
+    child.stdin!.end(input);
+    return ending(child);
+  }
+
+  /** Runs with --json; fails the test unless the command succeeds. */
+  async json<T = Record<string, unknown>>(...args: string[]): Promise<T> {
+    const ran = await this.run([...args, '--json']);
+    assert.equal(ran.status, 0, `livesnap ${args.join(' ')}: ${ran.stdout}${ran.stderr}`);
+    return JSON.parse(ran.stdout) as T;
+  }
+
+  /** Runs with --json and without; fails the test unless both fail alike. Returns the error. */
+  async fails(
+    status: number,
+    code: string,
+    args: readonly string[],
+  ): Promise<{ message: string; hint: string }> {
+    const asJson = await this.run([...args, '--json']);
+    const said = `livesnap ${args.join(' ')}: ${asJson.stdout}${asJson.stderr}`;
+    assert.equal(asJson.status, status, said);
+    const { error } = JSON.parse(asJson.stdout);
+    assert.equal(error.code, code, said);
+    const plain = await this.run(args);
+    assert.equal(plain.status, status, plain.stderr);
+    assert.equal(plain.stdout, '');
+    const [sentence, ...hint] = plain.stderr.trimEnd().split('\n');
+    assert.equal(sentence, `livesnap: ${error.message}`, plain.stderr);
+    assert.ok(hint.length <= 1, plain.stderr);
+    return error;
+  }
+
+  /** Sends the probe guest a line and resolves to the line that answers it. */
+  async ask(machine: string, line: string, answer: RegExp): Promise<string> {
+    const ran = await this.run(
+      ['console', machine, '--until', answer.source, '--timeout', '60'],
+      `${line}\n`,
+    );
+    assert.equal(ran.status, 0, `${line}: ${ran.stdout}${ran.stderr}`);
+    return ran.stdout.trimEnd().split('\n').at(-1)!.trim();
+  }
+
+  /** The names of the run directories that are there. */
+  machines(): string[] {
+    try {
+      return readdirSync(join(this.runDir, 'livesnap'));
+    } catch {
+      return [];
+    }
+  }
+
+  async end(): Promise<void> {
+    for (const name of this.machines()) await this.run(['stop', name]);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+export function ending(child: ChildProcess): Promise<Ran> {
+  let stdout = '';
+  let stderr = '';
+  child.stdout!.setEncoding('utf8').on('data', (part) => {
+    stdout += part;
+  });
+  child.stderr!.setEncoding('utf8').on('data', (part) => {
+    stderr += part;
+  });
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (status) => resolve({ status, stdout, stderr }));
+  });
+}
+
+/** Resolves when the stream has said something that matches. */
+export function hearing(child: ChildProcess, which: 'stdout' | 'stderr', pattern: RegExp): Promise<string> {
+  let heard = '';
+  return new Promise((resolve, reject) => {
+    child[which]!.on('data', (part) => {
+      heard += part;
+      if (pattern.test(heard)) resolve(heard);
+    });
+    child.once('close', () => reject(new Error(`ended without ${pattern}: ${heard}`)));
+  });
+}
