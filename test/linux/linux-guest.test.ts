@@ -1,0 +1,208 @@
+/**
+ * The original project's demonstration as a test: a real Linux boots to its shell, a shell loop draws a progress
+ * bar, the machine is saved half-way and stopped, and in a new process the bar goes on to 100%, with the shell's
+ * variables and history as they were. All by the built command line, as a user would.
+ *
+ * LIVESNAP_LINUX_GUEST names the directory that scripts/linux-guest filled.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const guest =
+  process.env.LIVESNAP_LINUX_GUEST ??
+  join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'livesnap/linux-guest');
+
+describe('a real Linux guest', () => {
+  let dir: string;
+  let env: NodeJS.ProcessEnv;
+
+  before(function () {
+    if (!existsSync('/dev/kvm')) {
+      console.warn('      SKIPPED: the Linux guest needs /dev/kvm');
+      this.skip();
+    }
+    for (const file of ['vmlinux', 'bzImage', 'initrd'])
+      assert.ok(
+        existsSync(join(guest, file)),
+        `${guest}/${file} is missing: run scripts/linux-guest ${guest}`,
+      );
+    dir = mkdtempSync(join(tmpdir(), 'livesnap-linux-'));
+    env = { ...process.env, XDG_RUNTIME_DIR: join(dir, 'run'), LIVESNAP_STORE: join(dir, 'store') };
+  });
+
+  after(() => {
+    if (dir !== undefined) rmSync(dir, { recursive: true, force: true });
+  });
+
+  afterEach(async () => {
+    for (const console of consoles.splice(0)) console.close();
+    const machines = JSON.parse((await run(['ps', '--json'])).out) as { name: string; state: string }[];
+    for (const { name, state } of machines) if (state !== 'gone') await livesnap('stop', name);
+  });
+
+  /** Runs one verb to its end. */
+  function run(args: readonly string[]): Promise<{ status: number | null; out: string; err: string }> {
+    return new Promise((resolve, reject) => {
+      const child = spawn(process.execPath, [main, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+      let out = '';
+      let err = '';
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        out += text;
+      });
+      child.stderr.setEncoding('utf8').on('data', (text: string) => {
+        err += text;
+      });
+      child.on('error', reject);
+      child.on('close', (status) => resolve({ status, out, err }));
+    });
+  }
+
+  /** As {@link run}, of a verb that must succeed. */
+  async function livesnap(...args: readonly string[]): Promise<{ out: string; err: string }> {
+    const { status, out, err } = await run(args);
+    assert.equal(status, 0, `livesnap ${args.join(' ')}: ${err}${out}`);
+    return { out, err };
+  }
+
+  const start = (name: string, kernel: string, ...more: readonly string[]): Promise<{ err: string }> =>
+    livesnap(
+      ...['start', '--kernel', join(guest, kernel), '--initrd', join(guest, 'initrd'), '--memory', '128M'],
+      ...['--detach', '--name', name, ...more],
+    );
+
+  /** A `livesnap console` held open on pipes, as an expect script holds it. */
+  class Console {
+    readonly #child: ChildProcess;
+    #text = '';
+    #ended = false;
+    #wake: () => void = () => {};
+
+    constructor(name: string) {
+      this.#child = spawn(process.execPath, [main, 'console', name], {
+        env,
+        stdio: ['pipe', 'pipe', 'inherit'],
+      });
+      this.#child.stdin!.on('error', () => {});
+      this.#child.stdout!.setEncoding('latin1').on('data', (text: string) => {
+        this.#text += text;
+        this.#wake();
+      });
+      this.#child.on('close', () => {
+        this.#ended = true;
+        this.#wake();
+      });
+    }
+
+    send(text: string): void {
+      this.#child.stdin!.write(text);
+    }
+
+    /** Waits for a match in what has come since the last one; gives it and what came before it. */
+    async until(expected: RegExp): Promise<{ match: RegExpExecArray; text: string }> {
+      for (;;) {
+        const match = expected.exec(this.#text);
+        if (match !== null) {
+          const text = this.#text.slice(0, match.index + match[0].length);
+          this.#text = this.#text.slice(text.length);
+          return { match, text };
+        }
+        assert.ok(!this.#ended, `the console ended before ${expected}; it said:\n${this.#text}`);
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    }
+
+    /** Types a command at the prompt and gives what matches in its output; by default its end. */
+    async command(line: string, expected = /\n/): Promise<RegExpExecArray> {
+      this.send(`${line}\n`);
+      const { match } = await this.until(expected);
+      await this.until(PROMPT);
+      return match;
+    }
+
+    async ended(): Promise<void> {
+      while (!this.#ended)
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+    }
+
+    close(): void {
+      this.#child.kill();
+    }
+  }
+
+  const PROMPT = /\/root # /;
+  const consoles: Console[] = [];
+
+  function open(name: string): Console {
+    const console = new Console(name);
+    consoles.push(console);
+    return console;
+  }
+
+  it('boots from a bzImage to a shell, and goes on from half a progress bar in a new process', async () => {
+    await start('first', 'bzImage', '--cpus', '2');
+    const before = open('first');
+    const { match } = await before.until(/LINUX READY (\S+)/);
+    assert.match(match[1]!, /-livesnap$/);
+    await before.until(PROMPT);
+
+    // An interactive shell on a controlling terminal: its output, both vCPUs, Ctrl-C.
+    await before.command('echo answer $((6 * 7))', /answer 42\r?\n/);
+    await before.command('echo cpus $(nproc)', /cpus 2\r?\n/);
+    before.send('sleep 1000\n');
+    await before.until(/sleep 1000\r?\n/);
+    before.send('\x03');
+    await before.until(PROMPT);
+    await before.command('echo status $?', /status 130\r?\n/);
+
+    // Something that only this machine's RAM knows, and a bar of 20 steps.
+    await before.command('read nonce < /proc/sys/kernel/random/uuid; done=0');
+    const nonce = (await before.command('echo nonce is $nonce', /nonce is ([0-9a-f-]{36})/))[1];
+    before.send(
+      'while [ $done -lt 20 ]; do done=$((done + 1)); printf "\\r%d%% of the bar" $((done * 5)); sleep 0.2; done\n',
+    );
+    await before.until(/\r50% of the bar/);
+    const saved = JSON.parse(
+      (await livesnap('save', 'first', '--tag', 'half', '--then', 'stop', '--json')).out,
+    );
+    await before.ended();
+    assert.deepEqual(JSON.parse((await livesnap('ps', '--json')).out), []);
+
+    // Twice from one snapshot: the second is not disturbed by what the first did.
+    for (const name of ['second', 'third']) {
+      await livesnap('restore', saved.id, '--name', name, '--detach');
+      const after = open(name);
+      const { text } = await after.until(/100% of the bar/);
+      assert.doesNotMatch(text, /\r(5|10|15|20|25|30|35|40|45)% of the bar/, 'the bar began again');
+      await after.until(PROMPT);
+      assert.equal((await after.command('echo nonce is $nonce', /nonce is ([0-9a-f-]{36})/))[1], nonce);
+      await after.command('echo steps $done', /steps 20\r?\n/);
+      await after.command("echo typed $(history | grep -c 'answer [$]')", /typed 1\r?\n/);
+      await after.command('echo cpus $(nproc)', /cpus 2\r?\n/);
+      after.send('sleep 1000\n');
+      await after.until(/sleep 1000\r?\n/);
+      after.send('\x03');
+      await after.until(PROMPT);
+      await livesnap('stop', name);
+    }
+  });
+
+  it('boots from an ELF vmlinux, and ends with the guest', async () => {
+    await start('elf', 'vmlinux');
+    const console = open('elf');
+    await console.until(/LINUX READY/);
+    await console.until(PROMPT);
+    await console.command('echo cpus $(nproc)', /cpus 1\r?\n/);
+    console.send('exit\n');
+    await console.ended();
+    assert.deepEqual(JSON.parse((await livesnap('ps', '--json')).out), []);
+  });
+});
