@@ -1,8 +1,10 @@
 /*
  * A 16550A at 0x3f8. A port access costs an exit, from 2 to 40 µs: output asks once for each FIFO of 16 bytes.
  *
- * Invariant: the receiver is read only after an interrupt, and then until it is empty, for its line is
- * edge-triggered. While the ring is full the rest stays in the UART (`stalled`) and is fetched when a line is taken.
+ * Invariants: the transmitter is empty between calls, and asking for that is the last access of each burst, so that
+ * a machine which gathers writes (coalesced PIO) has them all. The receiver is read only after an interrupt, and
+ * then until it is empty, for its line is edge-triggered; while the ring is full the rest stays in the UART
+ * (`stalled`) and is fetched when a line is taken.
  *
  * Registers: TL16C550 data sheet. README.md lists what a machine must emulate.
  */
@@ -38,6 +40,10 @@ static bool stalled;
 static char partial[LINE_BYTES];
 static uint32_t partial_bytes; /* LINE_BYTES + 1: too long already */
 
+static void wait_for_transmitter(void) {
+  while (!(in8(LINE_STATUS) & LSR_THR_EMPTY)) __asm__ volatile("pause");
+}
+
 void console_start(void) {
   out8(INTERRUPT_ENABLE, 0);
   out8(LINE_CONTROL, LCR_DIVISOR | LCR_8N1);
@@ -46,16 +52,17 @@ void console_start(void) {
   out8(LINE_CONTROL, LCR_8N1);
   out8(FIFO_CONTROL, FCR_ENABLE);
   burst_bytes = (in8(INTERRUPT_ID) & IIR_FIFOS) == IIR_FIFOS ? FIFO_BYTES : 1;
+  wait_for_transmitter();
   out8(MODEM_CONTROL, MCR_DTR_RTS_OUT2);
   out8(INTERRUPT_ENABLE, IER_RECEIVED);
 }
 
 void console_write(const char *text, size_t bytes) {
   while (bytes) {
-    while (!(in8(LINE_STATUS) & LSR_THR_EMPTY)) __asm__ volatile("pause");
     size_t count = bytes < burst_bytes ? bytes : burst_bytes;
     bytes -= count;
     __asm__ volatile("rep outsb" : "+S"(text), "+c"(count) : "d"(DATA) : "memory");
+    wait_for_transmitter();
   }
 }
 

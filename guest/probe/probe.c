@@ -232,6 +232,7 @@ static void command_sum(const uint64_t *args) {
 }
 
 static void command_dirty(const uint64_t *args) {
+  if (!dirty_pages) return reply("ERR there is no RAM to rewrite");
   dirty_rate = args[0];
   dirty_credit = 0;
   dirty_due_ns = dirty_rate ? machine_now_ns() : NEVER;
@@ -257,7 +258,8 @@ static void command_bar(const uint64_t *args) {
     uint64_t elapsed_ns = machine_now_ns() - start_ns;
     if (elapsed_ns >= total_ns) break;
     draw_bar(elapsed_ns * 100 / total_ns);
-    for (wake_ns = start_ns + elapsed_ns + REDRAW_NS; drawing && machine_now_ns() < wake_ns; machine_idle()) attend();
+    wake_ns = start_ns + elapsed_ns + REDRAW_NS;
+    for (attend(); drawing && machine_now_ns() < wake_ns; attend()) machine_idle();
     if (clock_failed) {
       wake_ns = NEVER;
       reply("ERR the clock failed");
