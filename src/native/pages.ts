@@ -108,11 +108,12 @@ export async function loadNativePageOps(): Promise<PageOps> {
 }
 
 /** The implementation that the environment asks for. */
-export const loadPageOps = (): Promise<PageOps> =>
-  process.env.LIVESNAP_NATIVE_PAGES === '0' ? loadPortablePageOps() : loadNativePageOps();
+export const pageOps: PageOps = await (process.env.LIVESNAP_NATIVE_PAGES === '0'
+  ? loadPortablePageOps()
+  : loadNativePageOps());
 
 /**
- * As {@link loadPageOps}, with fingerprints cut to `bits`: collisions by the thousand, for tests that show that
+ * The same operations with fingerprints cut to `bits`: collisions by the thousand, for tests that show that
  * they are harmless.
  */
 export function withFingerprintBits(ops: PageOps, bits: number): PageOps {

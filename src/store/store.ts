@@ -1,121 +1,289 @@
 /**
  * The store: a directory of packs, manifests and snapshots with an SQLite index (docs/format.md).
+ *
+ * This is the whole of its public interface; each verb's work is in the module of its name. Every method leaves the
+ * store as it was when it fails.
  */
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
-import type { PageSink, PageSource, Region } from '../page-stream.js';
-import type {
-  Problem,
-  Progress,
-  SaveResult,
-  SnapshotDetails,
-  SnapshotMetadata,
-  SnapshotSummary,
-  StoreStats,
-} from './types.js';
+import { pageOps, withFingerprintBits } from '../native/pages.js';
+import { checkStore } from './check.js';
+import { StoreContext } from './context.js';
+import { DamageError } from './damage.js';
+import { getFile, putFile } from './files.js';
+import { PAGE_BYTES } from './format.js';
+import { collectGarbage, directoryBytes, findOrphans, type GcResult, markAll } from './gc.js';
+import { Index, notAStore } from './index-database.js';
+import {
+  at,
+  DATABASE,
+  DIRECTORY_MODE,
+  fillReserve,
+  fsyncDirectory,
+  INDEX_LOCK,
+  LOCK,
+  PACKS,
+  RESERVE,
+  removeIfThere,
+  SNAPSHOTS,
+  storeError,
+  TAGS,
+} from './layout.js';
+import { releasePageWorkers, usePageWorkers } from './page-pool.js';
+import { type RepairResult, repairStore } from './repair.js';
+import { type OpenSnapshot, readNamed, StoredSnapshot } from './restore.js';
+import { requireTagLabel, Save, type SaveSession, writeTagFile } from './save.js';
+import { snapshotFile } from './snapshot-file.js';
+import type { Problem, Progress, SaveResult, SnapshotDetails, SnapshotSummary, StoreStats } from './types.js';
+import { bytesOfChunks, Usage } from './usage.js';
 
-/** A save under way. Exactly one of `commit` and `abort` ends it; after a failed `store` or `commit`, call `abort`. */
-export interface SaveSession {
-  /** The snapshot this save is relative to; null when it is full (none was asked for, or it is gone). */
-  readonly parent: string | null;
-  /** Stores what the source gives; may be called more than once with sources of the same regions. */
-  store(source: PageSource, progress?: Progress): Promise<void>;
-  /** The one commit point: when it resolves the snapshot exists and survives a power cut. */
-  commit(metadata: SnapshotMetadata): Promise<SaveResult>;
-  /** Gives the save up; nothing of it is visible. */
-  abort(): Promise<void>;
+export type { OpenSnapshot, SaveSession };
+
+export interface OpenOptions {
+  /** False: nothing in the store is changed, and it may be on a read-only file system. */
+  readonly write: boolean;
+  /** Make the store when there is none. */
+  readonly create?: boolean;
+  /** For tests: fingerprints are cut to so many bits, and so collide. All of a store has the same. */
+  readonly fingerprintBits?: number;
 }
-
-/** A snapshot opened for reading; its packs stay open until `close`. */
-export interface OpenSnapshot {
-  readonly summary: SnapshotSummary;
-  readonly metadata: SnapshotMetadata;
-  readonly regions: readonly Region[];
-  /** Writes every page that is not zero to the sink; all of it is verified. Errors: DAMAGED. */
-  fill(sink: PageSink, progress?: Progress): Promise<void>;
-  close(): void;
-}
-
-const missing = (): never => {
-  throw new LivesnapError('NOT_POSSIBLE_NOW', 'the store is being built');
-};
 
 export class Store {
-  private constructor(readonly dir: string) {}
+  readonly #context: StoreContext;
+  #open = true;
 
-  /** Opens the store in `dir`. Errors: NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, READ_ONLY, STORE_BUSY. */
-  static open(dir: string, _options: { write: boolean; create?: boolean }): Store {
-    return new Store(dir);
+  private constructor(context: StoreContext) {
+    this.#context = context;
+    usePageWorkers();
   }
 
-  /** Rebuilds the index of the store in `dir` from its files; the sentences say what was done. */
-  static async repair(_dir: string, _progress?: Progress): Promise<{ actions: string[] }> {
-    return missing();
+  /** Opens the store in `dir`. Errors: NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_SPACE, DAMAGED. */
+  static open(dir: string, { write, create = false, fingerprintBits = 64 }: OpenOptions): Store {
+    const index = openIndex(dir, write, create);
+    const ops = withFingerprintBits(pageOps, fingerprintBits);
+    return new Store(new StoreContext(dir, write, index, ops, fingerprintBits));
   }
 
-  close(): void {}
+  /**
+   * Rebuilds the index of the store in `dir` from its files; `actions` say what was done and found.
+   * Errors: NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_SPACE.
+   */
+  static async repair(dir: string, progress?: Progress): Promise<RepairResult> {
+    if (!existsSync(dir)) throw noSuchStore(dir);
+    return repairStore(dir, progress);
+  }
+
+  get dir(): string {
+    return this.#context.dir;
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#context.close();
+    releasePageWorkers();
+  }
 
   /** Every snapshot, oldest first. */
   list(): SnapshotSummary[] {
-    return missing();
+    return this.#context.index.summaries();
   }
 
   /** The id that `ref` (a tag, else an id, else a unique prefix of one) names. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS. */
-  resolve(_ref: string): string {
-    return missing();
+  resolve(ref: string): string {
+    const { index } = this.#context;
+    const tagged = index.taggedAs(ref);
+    if (tagged) return tagged;
+    const ids = /^[0-9a-f]{1,32}$/.test(ref) ? index.idsBeginningWith(ref) : [];
+    if (ids.length === 1) return ids[0]!;
+    if (ids.length === 0)
+      throw new LivesnapError(
+        'NO_SUCH_SNAPSHOT',
+        `there is no snapshot ${JSON.stringify(ref)} in ${this.dir}`,
+        {
+          hint: 'livesnap ls lists the snapshots.',
+        },
+      );
+    throw new LivesnapError(
+      'AMBIGUOUS',
+      `${JSON.stringify(ref)} is the beginning of more than one snapshot's id`,
+      {
+        hint: `Give more digits: ${ids.join(', ')}${ids.length > 2 ? ' and others' : ''}.`,
+      },
+    );
   }
 
-  show(_ref: string): SnapshotDetails {
-    return missing();
+  /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED. */
+  show(ref: string): SnapshotDetails {
+    const context = this.#context;
+    return context.withLock(() => {
+      const summary = context.index.summary(this.resolve(ref))!;
+      const file = readNamed(context.dir, summary.id);
+      const { regions, machine, host } = file.description;
+      const packs = context.packSet(context.index.packs());
+      let uniqueBytes = file.sizeBytes;
+      try {
+        const own = new Usage(packs);
+        own.addSnapshot(file);
+        const others = markAll(context, summary.id);
+        for (const number of own.all.packs())
+          uniqueBytes += bytesOfChunks(
+            packs.pack(number),
+            (chunk) => own.all.has(number, chunk) && !others.all.has(number, chunk),
+          );
+      } catch (error) {
+        throw error instanceof DamageError ? error.in(summary.id) : error;
+      } finally {
+        packs.close();
+      }
+      return { ...summary, regions, uniqueBytes, machine, host };
+    });
   }
 
+  /** Errors: DAMAGED when it cannot be told what the snapshots need. */
   stats(): StoreStats {
-    return missing();
+    const context = this.#context;
+    return context.withLock(() => {
+      const { index, dir } = context;
+      if (context.write) index.checkpoint();
+      const usage = markAll(context);
+      const { snapshots, logicalBytes, nonZeroPages } = index.totals();
+      const packRows = index.packs();
+      const packs = context.packSet(packRows);
+      let deadBytes = 0;
+      try {
+        for (const { number } of packRows)
+          deadBytes += bytesOfChunks(packs.pack(number), (chunk) => !usage.all.has(number, chunk));
+      } finally {
+        packs.close();
+      }
+      for (const file of findOrphans(context)) deadBytes += statSync(at(dir, file)).size;
+      const isData = (name: string): boolean => name === PACKS || name === SNAPSHOTS || name === TAGS;
+      // -shm lives only as long as somebody has the index open.
+      const indexBytes = directoryBytes(dir, (name) => !isData(name) && !name.endsWith('-shm'));
+      const storedBytes = [PACKS, SNAPSHOTS, TAGS].reduce((n, name) => n + directoryBytes(at(dir, name)), 0);
+      return {
+        snapshots,
+        logicalBytes,
+        nonZeroBytes: nonZeroPages * PAGE_BYTES,
+        uniqueBytes: usage.pages.size * PAGE_BYTES,
+        storedBytes,
+        indexBytes,
+        deadBytes,
+        chunks: usage.pages.size,
+        packs: packRows.length,
+        ratio: logicalBytes / (storedBytes + indexBytes),
+      };
+    });
   }
 
-  /** Makes `label` name the snapshot; it is taken from whichever had it. */
-  setTag(_ref: string, _label: string): void {
-    missing();
+  /** Makes `label` name the snapshot, and nothing else; a label the snapshot had before goes. Errors: USAGE, … */
+  setTag(ref: string, label: string): void {
+    const context = this.#context;
+    context.requireWrite();
+    requireTagLabel(label);
+    context.withLock(() => {
+      const id = this.resolve(ref);
+      const before = context.index.setTag(id, label);
+      writeTagFile(context.dir, label, id);
+      if (before !== null) removeIfThere(at(context.dir, `${TAGS}/${before}`));
+    });
   }
 
-  /** Removes snapshots; all are resolved before any is removed. Returns their ids. */
-  remove(_refs: readonly string[]): string[] {
-    return missing();
+  /** Removes snapshots; all are resolved before any is removed. Returns their ids. gc frees what they held. */
+  remove(refs: readonly string[]): string[] {
+    const context = this.#context;
+    context.requireWrite();
+    return context.withLock(() => {
+      const ids = [...new Set(refs.map((ref) => this.resolve(ref)))];
+      const labels = context.index.removeSnapshots(ids);
+      for (const id of ids) removeIfThere(at(context.dir, snapshotFile(id)));
+      for (const label of labels) removeIfThere(at(context.dir, `${TAGS}/${label}`));
+      fsyncDirectory(at(context.dir, SNAPSHOTS));
+      fsyncDirectory(at(context.dir, TAGS));
+      return ids;
+    });
   }
 
-  async gc(
-    _options: { dryRun: boolean },
-    _progress?: Progress,
-  ): Promise<{ removedChunks: number; freedBytes: number }> {
-    return missing();
+  /** Frees what no snapshot needs. Errors: STORE_BUSY, READ_ONLY, DAMAGED. */
+  gc(options: { dryRun: boolean }, progress?: Progress): Promise<GcResult> {
+    return collectGarbage(this.#context, options, progress);
   }
 
-  async check(
-    _options: { readData: boolean },
-    _progress?: Progress,
-  ): Promise<{ ok: boolean; problems: Problem[] }> {
-    return missing();
+  check(options: { readData: boolean }, progress?: Progress): Promise<{ ok: boolean; problems: Problem[] }> {
+    return checkStore(this.#context, options, progress);
   }
 
-  async beginSave(_options: { parent: string | null }): Promise<SaveSession> {
-    return missing();
+  /** Begins a save relative to a snapshot's id; full when `parent` is null or gone (see the session's `parent`). */
+  beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
+    return Save.begin(this.#context, parent);
   }
 
-  async openSnapshot(_ref: string): Promise<OpenSnapshot> {
-    return missing();
+  /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
+  openSnapshot(ref: string): Promise<OpenSnapshot> {
+    return StoredSnapshot.open(this.#context, () => this.resolve(ref));
   }
 
   /** Stores a file (its path) or a stream of unknown length as a snapshot of kind `file`. */
-  async put(
-    _input: string | Readable,
-    _options: { tag: string | null; name: string | null },
-    _progress?: Progress,
+  put(
+    input: string | Readable,
+    options: { tag: string | null; name: string | null },
+    progress?: Progress,
   ): Promise<SaveResult> {
-    return missing();
+    return putFile(this.#context, input, options, progress);
   }
 
-  /** Writes the file that a snapshot of kind `file` holds to `path`. */
-  async get(_ref: string, _path: string, _progress?: Progress): Promise<{ bytes: number }> {
-    return missing();
+  /** Writes the file that a snapshot of kind `file` holds to `path`, under that name only when it is whole. */
+  async get(ref: string, path: string, progress?: Progress): Promise<{ bytes: number }> {
+    const snapshot = await StoredSnapshot.open(this.#context, () => this.resolve(ref));
+    try {
+      return await getFile(snapshot, path, progress);
+    } finally {
+      snapshot.close();
+    }
   }
 }
+
+function openIndex(dir: string, write: boolean, create: boolean): Index {
+  try {
+    const found = statSync(dir, { throwIfNoEntry: false });
+    if (found && !found.isDirectory()) throw notAStore(dir);
+    if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) return Index.open(dir, write);
+    if (!create) throw found ? notAStore(dir) : noSuchStore(dir);
+    return createStore(dir);
+  } catch (error) {
+    throw storeError(dir, error);
+  }
+}
+
+/** What a creation that was cut short may have left, and what a fresh file system has. */
+const HARMLESS = new Set([PACKS, SNAPSHOTS, TAGS, DATABASE, LOCK, INDEX_LOCK, RESERVE, 'lost+found']);
+const HARMLESS_DATABASE = /^store\.db-(wal|shm|journal)$/;
+
+function createStore(dir: string): Index {
+  mkdirSync(dir, { recursive: true, mode: DIRECTORY_MODE });
+  const isNew =
+    readdirSync(dir).every((name) => HARMLESS.has(name) || HARMLESS_DATABASE.test(name)) &&
+    [PACKS, SNAPSHOTS, TAGS].every(
+      (name) => !existsSync(at(dir, name)) || readdirSync(at(dir, name)).length === 0,
+    );
+  if (!isNew) throw notAStore(dir);
+  chmodSync(dir, DIRECTORY_MODE);
+  for (const name of [PACKS, SNAPSHOTS, TAGS])
+    mkdirSync(at(dir, name), { recursive: true, mode: DIRECTORY_MODE });
+  const index = Index.create(dir);
+  try {
+    fillReserve(dir);
+    fsyncDirectory(dir);
+    return index;
+  } catch (error) {
+    index.close();
+    throw error;
+  }
+}
+
+const noSuchStore = (dir: string): LivesnapError =>
+  new LivesnapError('NO_SUCH_FILE', `there is no store at ${dir}`, {
+    hint: 'A first save or put makes one; name another with --store or LIVESNAP_STORE.',
+  });

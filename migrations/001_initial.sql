@@ -1,0 +1,41 @@
+-- The index of a store (docs/format.md, "Index"). All of it can be rebuilt from packs/, snapshots/ and tags/.
+
+-- A number given to a pack is never given again, so that a reference to a pack that is gone finds nothing else.
+CREATE TABLE counters (
+  name TEXT PRIMARY KEY,
+  value INTEGER NOT NULL CHECK (value BETWEEN 0 AND 4294967295)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO counters (name, value) VALUES ('nextPack', 1);
+
+CREATE TABLE packs (
+  number INTEGER PRIMARY KEY CHECK (number BETWEEN 1 AND 4294967295),
+  generation INTEGER NOT NULL CHECK (generation >= 0),
+  chunks INTEGER NOT NULL CHECK (chunks > 0),
+  sizeBytes INTEGER NOT NULL CHECK (sizeBytes > 0)
+) STRICT;
+
+-- Sorted fingerprint entries, 16 bytes each: fingerprint, pack, chunk. Never a row a chunk.
+CREATE TABLE segments (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  entries BLOB NOT NULL CHECK (length(entries) % 16 = 0)
+) STRICT;
+
+CREATE TABLE snapshots (
+  id TEXT PRIMARY KEY CHECK (length(id) = 32),
+  kind TEXT NOT NULL CHECK (kind IN ('machine', 'file')),
+  vm TEXT,
+  parent TEXT,
+  createdAt TEXT NOT NULL,
+  memoryBytes INTEGER NOT NULL CHECK (memoryBytes >= 0),
+  diskBytes INTEGER NOT NULL CHECK (diskBytes >= 0),
+  storedBytes INTEGER NOT NULL CHECK (storedBytes >= 0),
+  -- Over all regions.
+  logicalBytes INTEGER NOT NULL CHECK (logicalBytes >= 0),
+  nonZeroPages INTEGER NOT NULL CHECK (nonZeroPages >= 0)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tags (
+  label TEXT PRIMARY KEY,
+  snapshot TEXT NOT NULL UNIQUE REFERENCES snapshots (id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,100 @@
+/** What the parts of an open store share: its directory, its index, its lock, the segments already loaded. */
+import { LivesnapError } from '../errors.js';
+import type { PageOps } from '../native/pages.js';
+import { Segment } from './fingerprints.js';
+import type { Index, PackRow } from './index-database.js';
+import { storeError } from './layout.js';
+import { PackSet } from './pack-reader.js';
+import type { PackList } from './page-jobs.js';
+import { StoreLock } from './store-lock.js';
+
+export class StoreContext {
+  #index: Index | null;
+  /** Segments by id, in memory that page Workers share. */
+  readonly #segments = new Map<number, Segment>();
+
+  constructor(
+    readonly dir: string,
+    readonly write: boolean,
+    index: Index,
+    readonly ops: PageOps,
+    readonly fingerprintBits: number,
+  ) {
+    this.#index = index;
+  }
+
+  get index(): Index {
+    if (!this.#index) throw new LivesnapError('NOT_POSSIBLE_NOW', `the store ${this.dir} has been closed`);
+    return this.#index;
+  }
+
+  requireWrite(): void {
+    if (!this.write)
+      throw new LivesnapError('READ_ONLY', `the store ${this.dir} was opened for reading`, {
+        hint: 'Use a store on a file system mounted for writing, in a directory that is yours.',
+      });
+  }
+
+  lock(mode: 'shared' | 'exclusive'): Promise<StoreLock> {
+    return StoreLock.acquire(this.dir, mode);
+  }
+
+  /** Runs work with the lock held; for verbs that are synchronous. */
+  withLock<T>(work: () => T): T {
+    const lock = StoreLock.acquireSync(this.dir, 'shared');
+    try {
+      return work();
+    } catch (error) {
+      throw storeError(this.dir, error);
+    } finally {
+      lock.release();
+    }
+  }
+
+  /** Every segment of the index; only those that are new since the last call are read. */
+  segments(): Segment[] {
+    const present = this.index.segmentSizes();
+    const ids = new Set(present.map(({ id }) => id));
+    for (const id of this.#segments.keys()) if (!ids.has(id)) this.#segments.delete(id);
+    for (const { id } of present) {
+      if (this.#segments.has(id)) continue;
+      const entries = this.index.segment(id);
+      if (entries) this.#segments.set(id, Segment.fromBytes(entries));
+    }
+    return [...this.#segments.values()];
+  }
+
+  segment(id: number): Segment | undefined {
+    return this.#segments.get(id);
+  }
+
+  packSet(packs: readonly PackRow[], cachedFrames?: number): PackSet {
+    const generations = new Map(packs.map(({ number, generation }) => [number, generation]));
+    return new PackSet(this.ops, this.dir, (number) => generations.get(number), cachedFrames);
+  }
+
+  /** Runs a part of an operation; what the system says becomes the project's own error. */
+  async guarded<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw storeError(this.dir, error);
+    }
+  }
+
+  close(): void {
+    this.#index?.close();
+    this.#index = null;
+    this.#segments.clear();
+  }
+}
+
+/** Packs as a page Worker takes them. */
+export function packList(packs: readonly PackRow[]): PackList {
+  const list = new Uint32Array(packs.length * 2);
+  packs.forEach(({ number, generation }, i) => {
+    list[2 * i] = number;
+    list[2 * i + 1] = generation;
+  });
+  return list;
+}

@@ -1,0 +1,251 @@
+/**
+ * Any file as a snapshot: `put` reads a file or a stream into a save, `get` writes one back.
+ *
+ * Invariants: the last page may be short and is stored padded with zeros, the region's size says how short; a file
+ * under the wanted name is there whole or not at all; zero pages become holes.
+ */
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  renameSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { LivesnapError } from '../errors.js';
+import {
+  BATCH_PAGES,
+  PAGE_SIZE,
+  type PageRun,
+  type PageSink,
+  type PageSource,
+  type Region,
+} from '../page-stream.js';
+import type { StoreContext } from './context.js';
+import { createPrivate, removeIfThere } from './layout.js';
+import type { StoredSnapshot } from './restore.js';
+import { requireTagLabel, Save } from './save.js';
+import { MAX_REGION_BYTES } from './snapshot-file.js';
+import type { Progress, SaveResult } from './types.js';
+
+/** The name of a file's only region. */
+const FILE_REGION = 'file';
+const BATCH_BYTES = BATCH_PAGES * PAGE_SIZE;
+
+/** Pages of bytes that come one after the other. */
+class SequentialSource implements PageSource {
+  readonly #region = { name: FILE_REGION, sizeBytes: 0 };
+  readonly regions: readonly Region[] = [this.#region];
+
+  /** `read` fills as much of `into` as there is, and less only at the end. */
+  constructor(readonly read: (into: Uint8Array) => Promise<number>) {}
+
+  get sizeBytes(): number {
+    return this.#region.sizeBytes;
+  }
+
+  async next(into: Uint8Array): Promise<PageRun | null> {
+    const first = this.#region.sizeBytes / PAGE_SIZE;
+    // After a short batch there is no more, and asking again would begin within a page.
+    if (!Number.isInteger(first)) return null;
+    const got = await this.read(into);
+    if (got === 0) return null;
+    this.#region.sizeBytes += got;
+    if (this.#region.sizeBytes > MAX_REGION_BYTES)
+      throw new LivesnapError('BAD_IMAGE', 'a file in a store can have at most 16 TiB');
+    const count = Math.ceil(got / PAGE_SIZE);
+    into.fill(0, got, count * PAGE_SIZE);
+    return { region: 0, pages: Uint32Array.from({ length: count }, (_, i) => first + i) };
+  }
+}
+
+function fileReader(fd: number): (into: Uint8Array) => Promise<number> {
+  let position = 0;
+  return async (into) => {
+    let done = 0;
+    while (done < BATCH_BYTES) {
+      const got = readSync(fd, into, done, BATCH_BYTES - done, position);
+      if (got === 0) break;
+      done += got;
+      position += got;
+    }
+    return done;
+  };
+}
+
+function streamReader(stream: Readable): (into: Uint8Array) => Promise<number> {
+  const chunks = stream[Symbol.asyncIterator]();
+  let rest = new Uint8Array(0);
+  return async (into) => {
+    let done = 0;
+    while (done < BATCH_BYTES) {
+      if (rest.length === 0) {
+        const next = await chunks.next();
+        if (next.done) break;
+        rest = typeof next.value === 'string' ? Buffer.from(next.value) : next.value;
+        continue;
+      }
+      const part = rest.subarray(0, BATCH_BYTES - done);
+      into.set(part, done);
+      done += part.length;
+      rest = rest.subarray(part.length);
+    }
+    return done;
+  };
+}
+
+/** Errors: NO_SUCH_FILE, USAGE, and those of a save. */
+export async function putFile(
+  context: StoreContext,
+  input: string | Readable,
+  options: { tag: string | null; name: string | null },
+  progress?: Progress,
+): Promise<SaveResult> {
+  if (options.tag !== null) requireTagLabel(options.tag);
+  if (typeof input !== 'string') {
+    try {
+      return await putPages(context, streamReader(input), null, options, progress);
+    } finally {
+      input.destroy();
+    }
+  }
+  const fd = openForReading(input);
+  try {
+    const name = options.name ?? basename(input);
+    const size = statSync(input).size;
+    return await putPages(context, fileReader(fd), size, { tag: options.tag, name }, progress);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+async function putPages(
+  context: StoreContext,
+  read: (into: Uint8Array) => Promise<number>,
+  totalBytes: number | null,
+  { tag, name }: { tag: string | null; name: string | null },
+  progress?: Progress,
+): Promise<SaveResult> {
+  const save = await Save.begin(context, null);
+  try {
+    const source = new SequentialSource(read);
+    await save.store(source, (doneBytes) => progress?.(doneBytes, totalBytes));
+    return await save.commit({
+      kind: 'file',
+      vm: name,
+      tag,
+      memoryBytes: source.sizeBytes,
+      diskBytes: 0,
+      machine: null,
+      host: null,
+      state: new Uint8Array(0),
+    });
+  } catch (error) {
+    await save.abort();
+    throw error;
+  }
+}
+
+function openForReading(path: string): number {
+  let problem: string;
+  try {
+    if (!statSync(path).isDirectory()) return openSync(path, 'r');
+    problem = 'it is a directory';
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    problem = code === 'ENOENT' ? 'there is no such file' : message;
+  }
+  throw new LivesnapError('NO_SUCH_FILE', `cannot read ${path}: ${problem}`, {
+    hint: 'Name a file that exists and may be read.',
+  });
+}
+
+/** Errors: USAGE, NO_SPACE, READ_ONLY, NO_SUCH_FILE, DAMAGED. Afterwards the snapshot is still open. */
+export async function getFile(
+  snapshot: StoredSnapshot,
+  path: string,
+  progress?: Progress,
+): Promise<{ bytes: number }> {
+  const { summary } = snapshot;
+  const sizeBytes = snapshot.regions.find(({ name }) => name === FILE_REGION)?.sizeBytes;
+  if (summary.kind !== 'file' || sizeBytes === undefined)
+    throw new LivesnapError('USAGE', `snapshot ${summary.id} is of a machine, not of a file`, {
+      hint: 'Use livesnap restore for machines.',
+    });
+  const temporary = join(dirname(path), `.livesnap-${randomBytes(8).toString('hex')}.tmp`);
+  const fd = createTarget(path, temporary);
+  try {
+    ftruncateSync(fd, sizeBytes);
+    await snapshot.fill(new FileSink(fd, sizeBytes), progress);
+    fsyncSync(fd);
+    renameSync(temporary, path);
+  } catch (error) {
+    removeIfThere(temporary);
+    throw targetError(path, error);
+  } finally {
+    closeSync(fd);
+  }
+  return { bytes: sizeBytes };
+}
+
+function createTarget(path: string, temporary: string): number {
+  try {
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
+      throw new LivesnapError('USAGE', `cannot write ${path}: it is a directory`, { hint: 'Name a file.' });
+    return createPrivate(temporary);
+  } catch (error) {
+    throw targetError(path, error);
+  }
+}
+
+function targetError(path: string, error: unknown): unknown {
+  if (error instanceof LivesnapError) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  const target = `cannot write ${path}`;
+  switch (code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new LivesnapError('NO_SUCH_FILE', `${target}: there is no such directory`, { cause: error });
+    case 'ENOSPC':
+    case 'EDQUOT':
+    case 'EFBIG':
+      return new LivesnapError('NO_SPACE', `${target}: the disk is full`, { cause: error });
+    case 'EROFS':
+    case 'EACCES':
+    case 'EPERM':
+      return new LivesnapError('READ_ONLY', `${target}: it may not be written`, { cause: error });
+    default:
+      return typeof code === 'string'
+        ? new LivesnapError('SYSTEM', `${target}: ${message}`, { cause: error })
+        : error;
+  }
+}
+
+/** Writes each run of neighbouring pages with one call; what is never written stays a hole. */
+class FileSink implements PageSink {
+  readonly regions: readonly Region[];
+
+  constructor(
+    readonly fd: number,
+    readonly sizeBytes: number,
+  ) {
+    this.regions = [{ name: FILE_REGION, sizeBytes }];
+  }
+
+  write({ pages }: PageRun, bytes: Uint8Array): void {
+    for (let from = 0; from < pages.length; ) {
+      let to = from + 1;
+      while (to < pages.length && pages[to] === pages[from]! + to - from) to++;
+      const position = pages[from]! * PAGE_SIZE;
+      const end = Math.min(from * PAGE_SIZE + this.sizeBytes - position, to * PAGE_SIZE);
+      for (let at = from * PAGE_SIZE; at < end; )
+        at += writeSync(this.fd, bytes, at, end - at, position + at - from * PAGE_SIZE);
+      from = to;
+    }
+  }
+}

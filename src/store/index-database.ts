@@ -1,0 +1,487 @@
+/**
+ * The index of a store: the SQLite database `store.db` (docs/format.md, "Index"; schema in migrations/).
+ *
+ * Invariants: every write is one immediate transaction at synchronous=FULL; no statement is run per page or chunk;
+ * everything in it can be rebuilt from the files beside it. Where the directory cannot be written, a private copy is
+ * read: a WAL database does not open there.
+ */
+import {
+  accessSync,
+  chmodSync,
+  closeSync,
+  constants,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import Database from 'better-sqlite3';
+import { LivesnapError } from '../errors.js';
+import { projectRoot } from '../native/addon.js';
+import { at, DATABASE, FILE_MODE, INDEX_LOCK, PACKS, RESERVE, removeIfThere, storeError } from './layout.js';
+import { StoreLock } from './store-lock.js';
+import type { SnapshotKind, SnapshotSummary } from './types.js';
+
+/** 'LVSN': PRAGMA application_id of every store.db. */
+export const APPLICATION_ID = 0x4c56534e;
+const BUSY_TIMEOUT_MS = 10_000;
+
+export interface SnapshotRow {
+  readonly id: string;
+  readonly kind: SnapshotKind;
+  readonly vm: string | null;
+  readonly parent: string | null;
+  readonly createdAt: string;
+  readonly memoryBytes: number;
+  readonly diskBytes: number;
+  readonly storedBytes: number;
+  readonly logicalBytes: number;
+  readonly nonZeroPages: number;
+}
+
+export interface PackRow {
+  readonly number: number;
+  readonly generation: number;
+  readonly chunks: number;
+  readonly sizeBytes: number;
+}
+
+interface Migration {
+  readonly version: number;
+  readonly sql: string;
+}
+
+let loadedMigrations: Migration[] | undefined;
+
+function migrations(): Migration[] {
+  loadedMigrations ??= readdirSync(join(projectRoot, 'migrations'))
+    .filter((name) => /^\d{3}_.*\.sql$/.test(name))
+    .sort()
+    .map((name) => ({
+      version: Number(name.slice(0, 3)),
+      sql: readFileSync(join(projectRoot, 'migrations', name), 'utf8'),
+    }));
+  return loadedMigrations;
+}
+
+const canWrite = (path: string): boolean => {
+  try {
+    accessSync(path, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+export class Index {
+  readonly #statements = new Map<string, Database.Statement<unknown[]>>();
+
+  private constructor(
+    readonly dir: string,
+    readonly database: Database.Database,
+    /** Shared while store.db is open; null for a private copy. */
+    readonly lock: StoreLock | null,
+  ) {}
+
+  /** Makes the database of a new store, or finishes one that a crash left empty. */
+  static create(dir: string, file = DATABASE): Index {
+    const path = at(dir, file);
+    const lock = file === DATABASE ? StoreLock.acquireSync(dir, 'shared', INDEX_LOCK) : null;
+    try {
+      closeSync(openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE));
+      chmodSync(path, FILE_MODE); // SQLite gives -wal and -shm the mode of the database
+      const database = new Database(path, { timeout: BUSY_TIMEOUT_MS });
+      database.pragma('journal_mode = WAL');
+      return Index.#prepare(dir, database, lock, true);
+    } catch (error) {
+      lock?.release();
+      throw storeError(dir, error);
+    }
+  }
+
+  /** Errors: NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_SPACE, DAMAGED. */
+  static open(dir: string, write: boolean): Index {
+    const path = at(dir, DATABASE);
+    const writable = canWrite(dir) && canWrite(path);
+    if (write && !writable)
+      throw storeError(dir, Object.assign(new Error('no permission to write'), { code: 'EROFS' }));
+    if (!writable) return Index.#openCopy(dir, path);
+    const lock = StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
+    try {
+      const database = new Database(path, { timeout: BUSY_TIMEOUT_MS, fileMustExist: true });
+      return Index.#prepare(dir, database, lock, write);
+    } catch (error) {
+      lock.release();
+      const code = (error as { code?: string }).code ?? '';
+      // A full disk has no room for the files that SQLite wants beside a WAL database.
+      if (/^SQLITE_(FULL|CANTOPEN|IOERR)/.test(code)) {
+        if (!write) return Index.#openCopy(dir, path);
+        if (removeIfThere(at(dir, RESERVE))) return Index.open(dir, write);
+      }
+      throw Index.#openError(dir, error);
+    }
+  }
+
+  static #openCopy(dir: string, path: string): Index {
+    const scratch = mkdtempSync(join(tmpdir(), 'livesnap-index-'));
+    try {
+      const copy = join(scratch, DATABASE);
+      copyFileSync(path, copy);
+      chmodSync(copy, FILE_MODE);
+      if (existsSync(`${path}-wal`)) copyFileSync(`${path}-wal`, `${copy}-wal`);
+      const database = new Database(copy, { timeout: BUSY_TIMEOUT_MS });
+      database.pragma('locking_mode = EXCLUSIVE'); // no -shm, so the files can go as soon as they are open
+      database.pragma('journal_mode = MEMORY'); // folds the -wal in
+      return Index.#prepare(dir, database, null, false);
+    } catch (error) {
+      throw Index.#openError(dir, error);
+    } finally {
+      rmSync(scratch, { recursive: true, force: true });
+    }
+  }
+
+  static #openError(dir: string, error: unknown): unknown {
+    const code = (error as { code?: string }).code;
+    if (code === 'SQLITE_NOTADB' && !existsSync(at(dir, PACKS))) return notAStore(dir, error);
+    return storeError(dir, error);
+  }
+
+  static #prepare(dir: string, database: Database.Database, lock: StoreLock | null, write: boolean): Index {
+    try {
+      database.pragma('synchronous = FULL');
+      database.pragma('foreign_keys = ON');
+      const index = new Index(dir, database, lock);
+      index.#migrate(write);
+      if (!write) database.pragma('query_only = ON');
+      return index;
+    } catch (error) {
+      database.close();
+      throw error;
+    }
+  }
+
+  #migrate(write: boolean): void {
+    const version = (): number => this.database.pragma('user_version', { simple: true }) as number;
+    const known = migrations().at(-1)!.version;
+    const isOurs = this.database.pragma('application_id', { simple: true }) === APPLICATION_ID;
+    const isEmpty =
+      !isOurs && version() === 0 && this.database.prepare('SELECT 1 FROM sqlite_schema').get() === undefined;
+    if (!isOurs && !(isEmpty && write)) throw notAStore(this.dir);
+    if (version() > known)
+      throw new LivesnapError(
+        'NEWER_FORMAT',
+        `the store ${this.dir} has index format ${version()}; this livesnap knows formats up to ${known}`,
+        { hint: 'Use the livesnap that wrote it, or a newer one.' },
+      );
+    if (version() === known) return;
+    this.#immediately(() => {
+      for (const { version: to, sql } of migrations()) {
+        if (to <= version()) continue;
+        this.database.exec(sql);
+        this.database.pragma(`user_version = ${to}`);
+      }
+      this.database.pragma(`application_id = ${APPLICATION_ID}`);
+    });
+  }
+
+  close(): void {
+    this.database.close();
+    this.lock?.release();
+  }
+
+  #statement(sql: string): Database.Statement<unknown[]> {
+    let statement = this.#statements.get(sql);
+    if (!statement) {
+      statement = this.database.prepare<unknown[]>(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
+  }
+
+  #all<T>(sql: string, ...values: unknown[]): T[] {
+    return this.#guarded(() => this.#statement(sql).all(...values) as T[]);
+  }
+
+  #get<T>(sql: string, ...values: unknown[]): T | undefined {
+    return this.#guarded(() => this.#statement(sql).get(...values) as T | undefined);
+  }
+
+  #run(sql: string, ...values: unknown[]): number {
+    return this.#statement(sql).run(...values).changes;
+  }
+
+  #guarded<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw storeError(this.dir, error);
+    }
+  }
+
+  /** One immediate transaction; on a full disk once more without the reserve file. */
+  #immediately<T>(work: () => T): T {
+    const attempt = (): T => this.database.transaction(work).immediate();
+    return this.#guarded(() => {
+      try {
+        return attempt();
+      } catch (error) {
+        const code = (error as { code?: string }).code ?? '';
+        if (!/^SQLITE_(FULL|IOERR)/.test(code) || !this.#spendReserve) throw error;
+        if (!removeIfThere(at(this.dir, RESERVE))) throw error;
+        return attempt();
+      }
+    });
+  }
+
+  /** Whether the reserve file may be given up: to free space, never to use more. */
+  #spendReserve = false;
+
+  /** Runs work that frees space: its transactions may use the reserve. */
+  freeingSpace<T>(work: () => T): T {
+    this.#spendReserve = true;
+    try {
+      return work();
+    } finally {
+      this.#spendReserve = false;
+    }
+  }
+
+  // Snapshots and tags
+
+  summaries(): SnapshotSummary[] {
+    return this.#all<SnapshotSummary>(`${SUMMARY} ORDER BY createdAt, id`);
+  }
+
+  summary(id: string): SnapshotSummary | undefined {
+    return this.#get<SnapshotSummary>(`${SUMMARY} WHERE id = ?`, id);
+  }
+
+  row(id: string): SnapshotRow | undefined {
+    return this.#get<SnapshotRow>(
+      `SELECT id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages
+       FROM snapshots WHERE id = ?`,
+      id,
+    );
+  }
+
+  taggedAs(label: string): string | undefined {
+    return this.#get<{ snapshot: string }>('SELECT snapshot FROM tags WHERE label = ?', label)?.snapshot;
+  }
+
+  /** At most three ids that begin with a prefix of hexadecimal digits. */
+  idsBeginningWith(prefix: string): string[] {
+    return this.#all<{ id: string }>(
+      'SELECT id FROM snapshots WHERE id >= ? AND id < ? ORDER BY id LIMIT 3',
+      prefix,
+      `${prefix}g`,
+    ).map(({ id }) => id);
+  }
+
+  tags(): { label: string; snapshot: string }[] {
+    return this.#all('SELECT label, snapshot FROM tags ORDER BY label');
+  }
+
+  /** Moves a tag; returns the label that the snapshot had before. */
+  setTag(id: string, label: string): string | null {
+    return this.#immediately(() => this.#moveTag(id, label));
+  }
+
+  #moveTag(id: string, label: string): string | null {
+    const before = this.#get<{ label: string }>('SELECT label FROM tags WHERE snapshot = ?', id);
+    this.#run('DELETE FROM tags WHERE label = ? OR snapshot = ?', label, id);
+    this.#run('INSERT INTO tags (label, snapshot) VALUES (?, ?)', label, id);
+    return before && before.label !== label ? before.label : null;
+  }
+
+  /** Returns the labels that went with them. */
+  removeSnapshots(ids: readonly string[]): string[] {
+    return this.freeingSpace(() =>
+      this.#immediately(() => {
+        const labels: string[] = [];
+        for (const id of ids) {
+          const tag = this.#get<{ label: string }>('SELECT label FROM tags WHERE snapshot = ?', id);
+          if (tag) labels.push(tag.label);
+          this.#run('DELETE FROM snapshots WHERE id = ?', id);
+        }
+        return labels;
+      }),
+    );
+  }
+
+  totals(): { snapshots: number; logicalBytes: number; nonZeroPages: number } {
+    return this.#get(
+      'SELECT count(*) AS snapshots, total(logicalBytes) AS logicalBytes, total(nonZeroPages) AS nonZeroPages FROM snapshots',
+    )!;
+  }
+
+  // Saves
+
+  /** Numbers that no pack has had. */
+  reservePackNumbers(count: number): number[] {
+    const last = this.#immediately(() => {
+      this.#run("UPDATE counters SET value = value + ? WHERE name = 'nextPack'", count);
+      return this.#get<{ value: number }>("SELECT value FROM counters WHERE name = 'nextPack'")!.value;
+    });
+    return Array.from({ length: count }, (_, i) => last - count + i);
+  }
+
+  /** The one commit point of a save. */
+  commitSave(
+    snapshot: SnapshotRow,
+    tag: string | null,
+    packs: readonly PackRow[],
+    segment: Uint8Array,
+  ): void {
+    this.#immediately(() => {
+      for (const pack of packs) this.#insertPack(pack);
+      if (segment.length > 0) this.#insertSegment(segment);
+      this.#insertSnapshot(snapshot);
+      if (tag !== null) this.#moveTag(snapshot.id, tag);
+    });
+  }
+
+  #insertPack(pack: PackRow): void {
+    this.#run(
+      'INSERT INTO packs (number, generation, chunks, sizeBytes) VALUES (?, ?, ?, ?)',
+      pack.number,
+      pack.generation,
+      pack.chunks,
+      pack.sizeBytes,
+    );
+  }
+
+  #insertSegment(entries: Uint8Array): void {
+    this.#run(
+      'INSERT INTO segments (entries) VALUES (?)',
+      Buffer.from(entries.buffer, entries.byteOffset, entries.byteLength),
+    );
+  }
+
+  #insertSnapshot(row: SnapshotRow): void {
+    this.#run(
+      `INSERT INTO snapshots
+         (id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      row.id,
+      row.kind,
+      row.vm,
+      row.parent,
+      row.createdAt,
+      row.memoryBytes,
+      row.diskBytes,
+      row.storedBytes,
+      row.logicalBytes,
+      row.nonZeroPages,
+    );
+  }
+
+  // Packs and segments
+
+  packs(): PackRow[] {
+    return this.#all('SELECT number, generation, chunks, sizeBytes FROM packs ORDER BY number');
+  }
+
+  /** Oldest first. */
+  segmentSizes(): { id: number; sizeBytes: number }[] {
+    return this.#all('SELECT id, length(entries) AS sizeBytes FROM segments ORDER BY id');
+  }
+
+  segment(id: number): Uint8Array | undefined {
+    return this.#get<{ entries: Buffer }>('SELECT entries FROM segments WHERE id = ?', id)?.entries;
+  }
+
+  /** Replaces segments by their merger; false when another process was faster. */
+  replaceSegments(ids: readonly number[], merged: readonly Uint8Array[]): boolean {
+    return this.#immediately(() => {
+      const present = ids.filter((id) => this.#get('SELECT 1 FROM segments WHERE id = ?', id) !== undefined);
+      if (present.length !== ids.length) return false;
+      for (const id of ids) this.#run('DELETE FROM segments WHERE id = ?', id);
+      for (const entries of merged) if (entries.length > 0) this.#insertSegment(entries);
+      return true;
+    });
+  }
+
+  removePacks(numbers: readonly number[]): void {
+    this.freeingSpace(() =>
+      this.#immediately(() => {
+        for (const number of numbers) this.#run('DELETE FROM packs WHERE number = ?', number);
+      }),
+    );
+  }
+
+  /** Makes a rewritten generation the one that counts. */
+  replacePack(pack: PackRow): void {
+    this.freeingSpace(() =>
+      this.#immediately(() => {
+        this.#run('DELETE FROM packs WHERE number = ?', pack.number);
+        this.#insertPack(pack);
+      }),
+    );
+  }
+
+  /** Fills an empty index (repair). */
+  rebuild(content: {
+    snapshots: readonly SnapshotRow[];
+    tags: readonly { label: string; snapshot: string }[];
+    packs: readonly PackRow[];
+    segments: readonly Uint8Array[];
+    nextPack: number;
+  }): void {
+    this.#immediately(() => {
+      this.#run("UPDATE counters SET value = ? WHERE name = 'nextPack'", content.nextPack);
+      for (const pack of content.packs) this.#insertPack(pack);
+      for (const segment of content.segments) if (segment.length > 0) this.#insertSegment(segment);
+      for (const snapshot of content.snapshots) this.#insertSnapshot(snapshot);
+      for (const { label, snapshot } of content.tags) this.#moveTag(snapshot, label);
+    });
+  }
+
+  /** Moves the log into the database and empties it, if nobody is in the way. */
+  checkpoint(): void {
+    this.#guarded(() => {
+      this.database.pragma('busy_timeout = 0');
+      try {
+        this.database.pragma('wal_checkpoint(TRUNCATE)');
+      } catch {
+        // A reader or a full disk: the log stays, and is as good.
+      } finally {
+        this.database.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
+      }
+    });
+  }
+
+  /** Gives free pages back to the file system, when a tenth or more are free. */
+  vacuum(): void {
+    const pragma = (name: string): number => this.database.pragma(name, { simple: true }) as number;
+    this.#guarded(() => {
+      if (pragma('freelist_count') * 10 >= pragma('page_count')) this.database.exec('VACUUM');
+    });
+  }
+
+  /** What SQLite finds wrong with the file. */
+  integrityProblems(): string[] {
+    try {
+      const rows = this.database.pragma('integrity_check(20)') as { integrity_check: string }[];
+      return rows.map((row) => row.integrity_check).filter((text) => text !== 'ok');
+    } catch (error) {
+      return [(error as Error).message];
+    }
+  }
+}
+
+const SUMMARY = `
+  SELECT id, label AS tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes
+  FROM snapshots LEFT JOIN tags ON tags.snapshot = snapshots.id`;
+
+export const notAStore = (dir: string, cause?: unknown): LivesnapError =>
+  new LivesnapError('NOT_A_STORE', `${dir} is not a livesnap store`, {
+    hint: existsSync(at(dir, PACKS))
+      ? 'Its index is missing: run livesnap repair to rebuild it.'
+      : 'Name the directory of a store with --store.',
+    cause,
+  });

@@ -1,0 +1,163 @@
+/**
+ * The files of a store and how they are made: names, modes (files 0600, directories 0700), and the fsyncs that
+ * make a new name last. docs/format.md, "Files".
+ */
+import {
+  closeSync,
+  constants,
+  fsyncSync,
+  openSync,
+  renameSync,
+  statfsSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { LivesnapError, SystemError } from '../errors.js';
+
+export const FILE_MODE = 0o600;
+export const DIRECTORY_MODE = 0o700;
+
+export const DATABASE = 'store.db';
+export const LOCK = 'lock';
+export const INDEX_LOCK = 'index.lock';
+export const RESERVE = 'reserve';
+export const PACKS = 'packs';
+export const SNAPSHOTS = 'snapshots';
+export const TAGS = 'tags';
+
+const TEMPORARY = '.tmp';
+const PACK_NAME = /^([0-9a-f]{8})-([0-9]{1,9})\.pack$/;
+
+export const SNAPSHOT_ID = /^[0-9a-f]{32}$/;
+/** A tag is a file name, and never a path. */
+export const TAG_LABEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+/** `packs/0000002a-0.pack`, relative to the store. */
+export const packFile = (number: number, generation: number): string =>
+  `${PACKS}/${number.toString(16).padStart(8, '0')}-${generation}.pack`;
+
+export function parsePackName(name: string): { number: number; generation: number } | null {
+  const match = PACK_NAME.exec(name);
+  return match ? { number: Number.parseInt(match[1]!, 16), generation: Number(match[2]) } : null;
+}
+
+/** What a write that was cut short leaves behind; gc removes it. */
+export const isTemporary = (name: string): boolean => name.endsWith(TEMPORARY);
+
+/** Opens a file that must not exist yet, for reading and writing. */
+export const createPrivate = (path: string): number =>
+  openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, FILE_MODE);
+
+export function fsyncDirectory(path: string): void {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Replaces or makes a small file so that after a power cut either the old or the new content is there. */
+export function writeAtomically(path: string, content: string | Uint8Array): void {
+  const temporary = path + TEMPORARY;
+  removeIfThere(temporary);
+  const fd = createPrivate(temporary);
+  try {
+    writeFileSync(fd, content);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  renameSync(temporary, path);
+  fsyncDirectory(dirname(path));
+}
+
+/** True when it was there. */
+export function removeIfThere(path: string): boolean {
+  try {
+    unlinkSync(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+/** Refuses to begin writing where there is no room for it and for the index entry that makes it count. */
+export function requireFreeSpace(dir: string, neededBytes: number): void {
+  const { bavail, bsize } = statfsSync(dir);
+  if (bavail * bsize < neededBytes) throw noSpace(dir);
+}
+
+/** What gc and rm may spend to commit on a full disk. */
+const RESERVE_BYTES = 256 << 10;
+
+/** Makes the reserve file, or makes it whole again; on a full disk it stays missing until a gc finds room. */
+export function fillReserve(dir: string): void {
+  const path = join(dir, RESERVE);
+  if (statSync(path, { throwIfNoEntry: false })?.size === RESERVE_BYTES) return;
+  try {
+    removeIfThere(path);
+    const fd = createPrivate(path);
+    try {
+      writeFileSync(fd, Buffer.alloc(RESERVE_BYTES));
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    removeIfThere(path);
+    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+  }
+}
+
+const noSpace = (dir: string, cause?: unknown): LivesnapError =>
+  new LivesnapError('NO_SPACE', `the disk of the store ${dir} is full`, {
+    hint: 'Free some space: remove snapshots with livesnap rm and run livesnap gc.',
+    cause,
+  });
+
+/** The project's error for what a system call or SQLite said while working in the store; others pass unchanged. */
+export function storeError(dir: string, error: unknown): unknown {
+  const code = (error as { code?: unknown } | null)?.code;
+  if (error instanceof LivesnapError && !(error instanceof SystemError)) return error;
+  switch (code) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+    case 'SQLITE_FULL':
+    case 'NO_SPACE':
+      return noSpace(dir, error);
+    case 'EROFS':
+    case 'EACCES':
+    case 'EPERM':
+    case 'READ_ONLY':
+    case 'SQLITE_READONLY':
+      return new LivesnapError('READ_ONLY', `the store ${dir} cannot be written`, {
+        hint: 'Use a store on a file system mounted for writing, in a directory that is yours.',
+        cause: error,
+      });
+    case 'SQLITE_BUSY':
+    case 'SQLITE_BUSY_SNAPSHOT':
+      return new LivesnapError('STORE_BUSY', `the store ${dir} is being written by another process`, {
+        hint: 'Try again when it is done.',
+        cause: error,
+      });
+    case 'SQLITE_CORRUPT':
+    case 'SQLITE_NOTADB':
+      return new LivesnapError('DAMAGED', `the index of the store ${dir} is damaged`, {
+        hint: 'Run livesnap repair: it rebuilds the index from the files beside it.',
+        cause: error,
+      });
+  }
+  if (typeof code === 'string' && code.startsWith('SQLITE_'))
+    return new LivesnapError('SYSTEM', `the index of the store ${dir}: ${(error as Error).message}`, {
+      cause: error,
+    });
+  if (typeof code === 'string' && /^E[A-Z0-9]+$/.test(code))
+    return new LivesnapError('SYSTEM', `the store ${dir}: ${(error as Error).message}`, { cause: error });
+  return error;
+}
+
+/** The path of a file that is named relative to the store. */
+export const at = (dir: string, file: string): string => join(dir, file);

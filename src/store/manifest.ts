@@ -1,0 +1,92 @@
+/**
+ * Manifests: which chunk each page of a region is, in blocks of 512 pages (docs/format.md, "Manifests").
+ *
+ * A block is two chunks, stored in packs as pages are: one of places (pack and chunk number, 8 bytes a page) and one
+ * of fingerprints (8 bytes a page). Snapshots share blocks as they share pages. A page that is zero has place 0, 0 and
+ * fingerprint 0.
+ */
+import type { PageOps } from '../native/pages.js';
+import { DamageError } from './damage.js';
+import { BLOCK_PAGES, PAGE_BYTES } from './format.js';
+import { packFile } from './layout.js';
+import type { PackSet } from './pack-reader.js';
+import type { BlockEntry, Place } from './snapshot-file.js';
+
+/** A block in memory. Word pairs: pack and chunk, and fingerprint low and high. */
+export class ManifestBlock {
+  readonly places = new Uint32Array(BLOCK_PAGES * 2);
+  readonly fingerprints = new Uint32Array(BLOCK_PAGES * 2);
+
+  /** Takes over page `from` of another block (or batch) as page `to`. */
+  take(to: number, places: Uint32Array, fingerprints: Uint32Array, from: number): void {
+    this.places[2 * to] = places[2 * from]!;
+    this.places[2 * to + 1] = places[2 * from + 1]!;
+    this.fingerprints[2 * to] = fingerprints[2 * from]!;
+    this.fingerprints[2 * to + 1] = fingerprints[2 * from + 1]!;
+  }
+
+  /** Makes the pages from `page` on zero. */
+  cut(page: number): void {
+    this.places.fill(0, 2 * page);
+    this.fingerprints.fill(0, 2 * page);
+  }
+
+  isZero(page: number): boolean {
+    return this.places[2 * page] === 0;
+  }
+
+  hasSamePlace(page: number, other: ManifestBlock): boolean {
+    return (
+      this.places[2 * page] === other.places[2 * page] &&
+      this.places[2 * page + 1] === other.places[2 * page + 1]
+    );
+  }
+
+  get nonZeroPages(): number {
+    let count = 0;
+    for (let page = 0; page < BLOCK_PAGES; page++) if (!this.isZero(page)) count++;
+    return count;
+  }
+}
+
+const hashScratch = new Uint8Array(8);
+const hashView = new DataView(hashScratch.buffer);
+
+/** Reads a block and proves it: the fingerprints by their digest, the places by their number and order. */
+export function readBlock(ops: PageOps, packs: PackSet, entry: BlockEntry): ManifestBlock {
+  const block = new ManifestBlock();
+  copyChunk(packs, entry.fingerprints, block.fingerprints);
+  ops.hashPages(new Uint8Array(block.fingerprints.buffer), 1, hashScratch);
+  if (hashView.getBigUint64(0, true) !== entry.digest)
+    throw damagedBlock(packs, entry.fingerprints, 'a manifest block is not the one that was saved');
+  copyChunk(packs, entry.places, block.places);
+  const { places, fingerprints } = block;
+  let nonZeroPages = 0;
+  for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
+    const isZero = fingerprints[i] === 0 && fingerprints[i + 1] === 0;
+    if (isZero !== (places[i] === 0) || (isZero && places[i + 1] !== 0))
+      throw damagedBlock(packs, entry.places, 'the places of a manifest block do not fit its fingerprints');
+    if (!isZero) nonZeroPages++;
+  }
+  if (nonZeroPages !== entry.nonZeroPages)
+    throw damagedBlock(packs, entry.places, 'a manifest block has not the pages that its snapshot counts');
+  return block;
+}
+
+/** Reads only the places of a block, as gc needs them. */
+export function readPlaces(packs: PackSet, entry: BlockEntry, into: Uint32Array): void {
+  copyChunk(packs, entry.places, into);
+}
+
+function copyChunk(packs: PackSet, place: Place, into: Uint32Array): void {
+  const { bytes, offset } = packs.chunk(place.pack, place.chunk);
+  new Uint8Array(into.buffer, into.byteOffset).set(bytes.subarray(offset, offset + PAGE_BYTES));
+}
+
+function damagedBlock(packs: PackSet, place: Place, why: string): DamageError {
+  try {
+    return new DamageError(packs.pack(place.pack).file, packs.offsetOf(place.pack, place.chunk), why);
+  } catch {
+    return new DamageError(packFile(place.pack, 0), null, why);
+  }
+}

@@ -1,0 +1,277 @@
+/**
+ * Reads one sealed pack (docs/format.md, "Packs"). Synchronous; used in page Workers, and on the main thread for
+ * manifests.
+ *
+ * Invariants: nothing is believed before its checksum and its bounds were checked; everything wrong is a DamageError
+ * with file and offset. The file stays open until `close`, so a pack removed meanwhile can still be read.
+ */
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import type { PageOps } from '../native/pages.js';
+import { DamageError } from './damage.js';
+import {
+  decodeFooter,
+  decodeFrame,
+  decodeFrameEntry,
+  decodePackHeader,
+  FOOTER_BYTES,
+  FormatError,
+  FRAME_BYTES,
+  FRAME_CHUNKS,
+  FRAME_ENTRY_BYTES,
+  FRAME_HEADER_BYTES,
+  type FrameEntry,
+  FrameFlag,
+  frameIndexOf,
+  MAX_PACK_BYTES,
+  PACK_CHUNKS,
+  PACK_HEADER_BYTES,
+  PAGE_BYTES,
+  type PackFooter,
+  type PackName,
+  SHA256_BYTES,
+  sum,
+} from './format.js';
+import { at, packFile } from './layout.js';
+
+export class PackReader {
+  /** Relative to the store. */
+  readonly file: string;
+  readonly sizeBytes: number;
+  readonly footer: PackFooter;
+  readonly frames: readonly FrameEntry[];
+  /** Ascending; the position in it is the position in every list of the pack. */
+  readonly numbers: Uint32Array;
+  readonly #fd: number;
+  #open = true;
+
+  constructor(
+    readonly ops: PageOps,
+    dir: string,
+    readonly pack: PackName,
+  ) {
+    this.file = packFile(pack.number, pack.generation);
+    try {
+      this.#fd = openSync(at(dir, this.file), 'r');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      throw new DamageError(this.file, null, 'the pack is missing');
+    }
+    try {
+      this.sizeBytes = fstatSync(this.#fd).size;
+      if (this.sizeBytes < PACK_HEADER_BYTES + FOOTER_BYTES || this.sizeBytes > MAX_PACK_BYTES)
+        throw new DamageError(this.file, null, `a pack cannot have ${this.sizeBytes} bytes`);
+      const header = this.#read(0, PACK_HEADER_BYTES);
+      this.#checked(0, () => decodePackHeader(ops, header, pack, this.file));
+      const footerAt = this.sizeBytes - FOOTER_BYTES;
+      const footer = this.#read(footerAt, FOOTER_BYTES);
+      this.footer = this.#checked(footerAt, () => decodeFooter(ops, footer, pack, this.sizeBytes, this.file));
+      const { frames, chunks, trailerOffset, placesChecksum } = this.footer;
+      const places = this.#read(trailerOffset, frames * FRAME_ENTRY_BYTES + chunks * 4);
+      if (sum(ops, places) !== placesChecksum)
+        throw new DamageError(this.file, trailerOffset, 'the list of places does not match its checksum');
+      [this.frames, this.numbers] = this.#decodePlaces(places);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  #decodePlaces(places: Buffer): [FrameEntry[], Uint32Array] {
+    const { frames: frameCount, chunks, trailerOffset } = this.footer;
+    const view = new DataView(places.buffer, places.byteOffset, places.byteLength);
+    const frames: FrameEntry[] = [];
+    let offset = PACK_HEADER_BYTES;
+    let first = 0;
+    for (let i = 0; i < frameCount; i++) {
+      const entry = decodeFrameEntry(view, i * FRAME_ENTRY_BYTES);
+      const rawBytes = entry.chunks * PAGE_BYTES;
+      const compressed = (entry.flags & FrameFlag.compressed) !== 0;
+      if (
+        entry.offset !== offset ||
+        entry.first !== first ||
+        entry.chunks < 1 ||
+        entry.chunks > FRAME_CHUNKS ||
+        (compressed ? entry.storedBytes < 1 || entry.storedBytes > rawBytes : entry.storedBytes !== rawBytes)
+      )
+        throw new DamageError(this.file, trailerOffset + i * FRAME_ENTRY_BYTES, 'a frame is listed wrongly');
+      offset += FRAME_HEADER_BYTES + entry.storedBytes;
+      first += entry.chunks;
+      frames.push(entry);
+    }
+    if (offset !== trailerOffset || first !== chunks)
+      throw new DamageError(this.file, trailerOffset, 'the frames do not fill the pack');
+    const numbers = new Uint32Array(chunks);
+    for (let i = 0, previous = -1; i < chunks; i++) {
+      const number = view.getUint32(frameCount * FRAME_ENTRY_BYTES + i * 4, true);
+      if (number <= previous || number >= PACK_CHUNKS)
+        throw new DamageError(this.file, trailerOffset, 'the chunk numbers do not ascend');
+      numbers[i] = previous = number;
+    }
+    return [frames, numbers];
+  }
+
+  #checked<T>(offset: number, decode: () => T): T {
+    try {
+      return decode();
+    } catch (error) {
+      if (error instanceof FormatError) throw new DamageError(this.file, offset, error.message);
+      throw error;
+    }
+  }
+
+  #read(offset: number, length: number): Buffer {
+    const bytes = Buffer.allocUnsafe(length);
+    this.#readInto(bytes, offset, length);
+    return bytes;
+  }
+
+  #readInto(bytes: Uint8Array, offset: number, length: number): void {
+    for (let done = 0; done < length; ) {
+      let got: number;
+      try {
+        got = readSync(this.#fd, bytes, done, length - done, offset + done);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EIO')
+          throw new DamageError(this.file, offset, 'the disk cannot read it');
+        throw error;
+      }
+      if (got === 0) throw new DamageError(this.file, offset, 'the file ends too early');
+      done += got;
+    }
+  }
+
+  /** Position of a chunk by its number, or -1. */
+  positionOf(number: number): number {
+    const numbers = this.numbers;
+    if (numbers[number] === number) return number; // a pack that was never rewritten
+    let low = 0;
+    let high = Math.min(numbers.length, number + 1);
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (numbers[middle]! < number) low = middle + 1;
+      else high = middle;
+    }
+    return numbers[low] === number ? low : -1;
+  }
+
+  /** Reads frame `index` into `raw` (FRAME_BYTES), its checksum verified. */
+  readFrame(index: number, raw: Uint8Array): void {
+    const entry = this.frames[index]!;
+    this.#readInto(frameScratch, entry.offset, FRAME_HEADER_BYTES + entry.storedBytes);
+    decodeFrame(this.ops, frameScratch, entry, this.pack.number, index, raw, this.file);
+  }
+
+  /** Fingerprints (8 bytes each) and SHA-256s (32 bytes each) by position, checksum verified. */
+  readIdentities(): { fingerprints: Buffer; digests: Buffer } {
+    const { frames, chunks, trailerOffset, identitiesChecksum } = this.footer;
+    const offset = trailerOffset + frames * FRAME_ENTRY_BYTES + chunks * 4;
+    const bytes = this.#read(offset, chunks * (8 + SHA256_BYTES));
+    if (sum(this.ops, bytes) !== identitiesChecksum)
+      throw new DamageError(this.file, offset, 'the list of chunks does not match its checksum');
+    return { fingerprints: bytes.subarray(0, chunks * 8), digests: bytes.subarray(chunks * 8) };
+  }
+
+  close(): void {
+    if (this.#open) closeSync(this.#fd);
+    this.#open = false;
+  }
+}
+
+/** One frame as stored; a thread reads one at a time. */
+const frameScratch = Buffer.allocUnsafe(FRAME_HEADER_BYTES + FRAME_BYTES);
+
+/** The frames read last, unpacked. */
+export class FrameCache {
+  readonly #frames = new Map<number, Uint8Array>();
+
+  constructor(readonly capacity: number) {}
+
+  /** The frame under `key`, read by `fill` when it is not here; the bytes are valid until the next call. */
+  get(key: number, fill: (raw: Uint8Array) => void): Uint8Array {
+    let bytes = this.#frames.get(key);
+    if (bytes) {
+      if (key !== this.#newest) {
+        this.#frames.delete(key); // a Map keeps the order of insertion: the first is the one used longest ago
+        this.#frames.set(key, bytes);
+        this.#newest = key;
+      }
+      return bytes;
+    }
+    if (this.#frames.size < this.capacity) bytes = new Uint8Array(FRAME_BYTES);
+    else {
+      const [oldest, recycled] = this.#frames.entries().next().value!;
+      this.#frames.delete(oldest);
+      bytes = recycled;
+    }
+    this.#newest = Number.NaN;
+    fill(bytes);
+    this.#frames.set(key, bytes);
+    this.#newest = key;
+    return bytes;
+  }
+
+  #newest = Number.NaN;
+}
+
+/**
+ * The packs of a store by number, opened when first needed, and the frames read last.
+ * `generationOf` gives a pack's generation, or undefined for a pack that the index does not know.
+ */
+export class PackSet {
+  readonly #packs = new Map<number, PackReader | DamageError>();
+  readonly #cache: FrameCache;
+
+  constructor(
+    readonly ops: PageOps,
+    readonly dir: string,
+    readonly generationOf: (number: number) => number | undefined,
+    cachedFrames = 64,
+  ) {
+    this.#cache = new FrameCache(cachedFrames);
+  }
+
+  has(number: number): boolean {
+    return this.generationOf(number) !== undefined;
+  }
+
+  /** Errors: DAMAGED, the same one each time. */
+  pack(number: number): PackReader {
+    let reader = this.#packs.get(number);
+    if (!reader) {
+      const generation = this.generationOf(number);
+      try {
+        if (generation === undefined)
+          throw new DamageError(packFile(number, 0), null, 'the pack is missing from the index');
+        reader = new PackReader(this.ops, this.dir, { number, generation });
+      } catch (error) {
+        if (!(error instanceof DamageError)) throw error;
+        reader = error;
+      }
+      this.#packs.set(number, reader);
+    }
+    if (reader instanceof DamageError) throw reader;
+    return reader;
+  }
+
+  /** The page of chunk `number` of pack `pack`: `bytes` from `offset`, valid until the next call. */
+  chunk(pack: number, number: number): { bytes: Uint8Array; offset: number } {
+    const reader = this.pack(pack);
+    const position = reader.positionOf(number);
+    if (position < 0)
+      throw new DamageError(reader.file, reader.footer.trailerOffset, `there is no chunk ${number}`);
+    const index = frameIndexOf(reader.frames, position);
+    const bytes = this.#cache.get(pack * 65536 + index, (raw) => reader.readFrame(index, raw));
+    return { bytes, offset: (position - reader.frames[index]!.first) * PAGE_BYTES };
+  }
+
+  /** Where in its file the frame of a chunk begins. */
+  offsetOf(pack: number, number: number): number {
+    const reader = this.pack(pack);
+    return reader.frames[frameIndexOf(reader.frames, reader.positionOf(number))]!.offset;
+  }
+
+  close(): void {
+    for (const reader of this.#packs.values()) if (reader instanceof PackReader) reader.close();
+    this.#packs.clear();
+  }
+}

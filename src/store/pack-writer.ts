@@ -1,0 +1,254 @@
+/**
+ * Writes one pack: frames as they fill, then the trailer that seals it (docs/format.md, "Packs"). Runs in a page
+ * Worker, synchronously.
+ *
+ * Invariants: append-only; a pack counts only once `seal` has returned, its data fsynced; after any failure the pack
+ * is abandoned, never fsynced again. A chunk's number never changes, in this generation or a later one.
+ */
+import { hash } from 'node:crypto';
+import { closeSync, fsyncSync, readSync, writeSync } from 'node:fs';
+import type { PageOps } from '../native/pages.js';
+import { DamageError } from './damage.js';
+import {
+  CHUNK_ENTRY_BYTES,
+  decodeFrame,
+  encodeFooter,
+  encodeFrameEntry,
+  encodeFrameHeader,
+  encodePackHeader,
+  FRAME_BYTES,
+  FRAME_CHUNKS,
+  FRAME_ENTRY_BYTES,
+  FRAME_HEADER_BYTES,
+  type FrameEntry,
+  FrameFlag,
+  PACK_CHUNKS,
+  PACK_HEADER_BYTES,
+  PAGE_BYTES,
+  SHA256_BYTES,
+  sum,
+} from './format.js';
+import { at, createPrivate, packFile, removeIfThere } from './layout.js';
+
+/** Writes are gathered up to this, and each is one system call. */
+const GATHER_BYTES = 1 << 20;
+/** A frame is kept compressed only when that saves a sixteenth: reading raw bytes back is faster. */
+const compressedLimit = (rawBytes: number): number => rawBytes - (rawBytes >> 4);
+
+export interface SealedPack {
+  readonly number: number;
+  readonly generation: number;
+  readonly chunks: number;
+  readonly sizeBytes: number;
+}
+
+export class PackWriter {
+  /** Relative to the store. */
+  readonly file: string;
+  readonly #fd: number;
+  #open = true;
+  #sizeBytes = 0;
+
+  readonly #frames: FrameEntry[] = [];
+  #chunks = 0;
+  #nextNumber = 0;
+  readonly #numbers = new Uint32Array(PACK_CHUNKS);
+  readonly #fingerprints = new Uint8Array(PACK_CHUNKS * 8);
+  readonly #digests = new Uint8Array(PACK_CHUNKS * SHA256_BYTES);
+
+  /** Chunks that wait for their frame to fill, uncompressed. */
+  readonly #pending = new Uint8Array(FRAME_BYTES);
+  #pendingChunks = 0;
+  #pendingFlags = 0;
+
+  readonly #gathered = Buffer.allocUnsafe(GATHER_BYTES + FRAME_HEADER_BYTES + FRAME_BYTES);
+  #gatheredBytes = 0;
+
+  constructor(
+    readonly ops: PageOps,
+    readonly dir: string,
+    readonly number: number,
+    readonly generation: number,
+  ) {
+    this.file = packFile(number, generation);
+    this.#fd = createPrivate(at(dir, this.file));
+    this.#gathered.set(encodePackHeader(ops, this));
+    this.#gatheredBytes = PACK_HEADER_BYTES;
+  }
+
+  /** Chunks so far. */
+  get chunks(): number {
+    return this.#chunks;
+  }
+
+  get full(): boolean {
+    return this.#chunks === PACK_CHUNKS;
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes + this.#gatheredBytes;
+  }
+
+  /** Appends a chunk under the next free number, which is returned. */
+  append(source: Uint8Array, offset: number, fingerprint: Uint8Array, manifest: boolean): number {
+    const number = this.#nextNumber;
+    this.appendNumbered(source, offset, fingerprint, manifest, number);
+    return number;
+  }
+
+  /** Appends a chunk under a number it had in an earlier generation; numbers ascend. */
+  appendNumbered(
+    source: Uint8Array,
+    offset: number,
+    fingerprint: Uint8Array,
+    manifest: boolean,
+    number: number,
+  ): void {
+    const flags = manifest ? FrameFlag.manifest : 0;
+    if (this.#pendingChunks > 0 && flags !== this.#pendingFlags) this.#flushFrame();
+    this.#pendingFlags = flags;
+    const pendingAt = this.#pendingChunks * PAGE_BYTES;
+    const page = this.#pending.subarray(pendingAt, pendingAt + PAGE_BYTES);
+    page.set(source.subarray(offset, offset + PAGE_BYTES));
+    this.#numbers[this.#chunks] = number;
+    this.#fingerprints.set(fingerprint, this.#chunks * 8);
+    this.#digests.set(hash('sha256', page, 'buffer'), this.#chunks * SHA256_BYTES);
+    this.#nextNumber = number + 1;
+    this.#chunks++;
+    if (++this.#pendingChunks === FRAME_CHUNKS) this.#flushFrame();
+  }
+
+  /** The chunk at a position that waits for its frame to fill; null when it is in a frame already. */
+  pendingChunk(position: number): { bytes: Uint8Array; offset: number } | null {
+    const first = this.#chunks - this.#pendingChunks;
+    return position >= first && position < this.#chunks
+      ? { bytes: this.#pending, offset: (position - first) * PAGE_BYTES }
+      : null;
+  }
+
+  get frames(): readonly FrameEntry[] {
+    return this.#frames;
+  }
+
+  /** Reads a frame of this pack back, before or after it has reached the file. */
+  readFrame(index: number, raw: Uint8Array): void {
+    const entry = this.#frames[index]!;
+    const length = FRAME_HEADER_BYTES + entry.storedBytes;
+    let stored: Uint8Array;
+    if (entry.offset >= this.#sizeBytes) {
+      const at = entry.offset - this.#sizeBytes;
+      stored = this.#gathered.subarray(at, at + length);
+    } else {
+      stored = Buffer.allocUnsafe(length);
+      if (readSync(this.#fd, stored, 0, length, entry.offset) !== length)
+        throw new DamageError(this.file, entry.offset, 'a frame just written cannot be read back');
+    }
+    decodeFrame(this.ops, stored, entry, this.number, index, raw, this.file);
+  }
+
+  #flushFrame(): void {
+    const rawBytes = this.#pendingChunks * PAGE_BYTES;
+    const start = this.#gatheredBytes;
+    const payload = start + FRAME_HEADER_BYTES;
+    let storedBytes = this.ops.compress(
+      this.#pending,
+      rawBytes,
+      this.#gathered,
+      payload,
+      compressedLimit(rawBytes),
+    );
+    let flags = this.#pendingFlags;
+    if (storedBytes > 0) flags |= FrameFlag.compressed;
+    else {
+      this.#gathered.set(this.#pending.subarray(0, rawBytes), payload);
+      storedBytes = rawBytes;
+    }
+    const entry: FrameEntry = {
+      offset: this.#sizeBytes + start,
+      storedBytes,
+      first: this.#chunks - this.#pendingChunks,
+      chunks: this.#pendingChunks,
+      flags,
+    };
+    encodeFrameHeader(
+      this.ops,
+      this.#gathered.subarray(start, payload + storedBytes),
+      entry,
+      this.number,
+      this.#frames.length,
+    );
+    this.#frames.push(entry);
+    this.#pendingChunks = 0;
+    this.#gatheredBytes = payload + storedBytes;
+    if (this.#gatheredBytes >= GATHER_BYTES) this.#writeGathered();
+  }
+
+  #writeGathered(): void {
+    this.#write(this.#gathered.subarray(0, this.#gatheredBytes));
+    this.#gatheredBytes = 0;
+  }
+
+  #write(bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length; ) {
+      done += writeSync(this.#fd, bytes, done, bytes.length - done, this.#sizeBytes + done);
+    }
+    this.#sizeBytes += bytes.length;
+  }
+
+  /** Writes the trailer and fsyncs. The fingerprints and numbers stay readable through `entries`. */
+  seal(): SealedPack {
+    if (this.#pendingChunks > 0) this.#flushFrame();
+    this.#writeGathered();
+    const chunks = this.#chunks;
+    const places = Buffer.alloc(this.#frames.length * FRAME_ENTRY_BYTES + chunks * 4);
+    const view = new DataView(places.buffer, places.byteOffset, places.byteLength);
+    this.#frames.forEach((entry, i) => {
+      encodeFrameEntry(view, i * FRAME_ENTRY_BYTES, entry);
+    });
+    for (let i = 0; i < chunks; i++)
+      view.setUint32(this.#frames.length * FRAME_ENTRY_BYTES + i * 4, this.#numbers[i]!, true);
+    const identities = Buffer.allocUnsafe(chunks * (CHUNK_ENTRY_BYTES - 4));
+    identities.set(this.#fingerprints.subarray(0, chunks * 8));
+    identities.set(this.#digests.subarray(0, chunks * SHA256_BYTES), chunks * 8);
+    const footer = encodeFooter(this.ops, {
+      number: this.number,
+      generation: this.generation,
+      frames: this.#frames.length,
+      chunks,
+      trailerOffset: this.#sizeBytes,
+      placesChecksum: sum(this.ops, places),
+      identitiesChecksum: sum(this.ops, identities),
+    });
+    this.#write(places);
+    this.#write(identities);
+    this.#write(footer);
+    fsyncSync(this.#fd);
+    this.close();
+    return {
+      number: this.number,
+      generation: this.generation,
+      chunks,
+      sizeBytes: this.#sizeBytes,
+    };
+  }
+
+  /** By position, 8 bytes each. */
+  get fingerprints(): Uint8Array {
+    return this.#fingerprints.subarray(0, this.#chunks * 8);
+  }
+
+  get numbers(): Uint32Array {
+    return this.#numbers.subarray(0, this.#chunks);
+  }
+
+  close(): void {
+    if (this.#open) closeSync(this.#fd);
+    this.#open = false;
+  }
+
+  /** Gives the pack up: the file goes. */
+  abandon(): void {
+    this.close();
+    removeIfThere(at(this.dir, this.file));
+  }
+}

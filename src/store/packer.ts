@@ -1,0 +1,190 @@
+/**
+ * The page path of one save, in a page Worker: fingerprint, find, prove, or else append to a pack.
+ *
+ * Invariants: zero pages go no further than the scan; a page becomes a reference only after its bytes were found
+ * equal to a chunk that was read with its checksum (a chunk that cannot be read is no hit); of a failed save nothing
+ * stays.
+ */
+import type { PageOps } from '../native/pages.js';
+import { DamageError } from './damage.js';
+import {
+  FingerprintTable,
+  MAX_CANDIDATES,
+  SEGMENT_ENTRY_BYTES,
+  Segment,
+  sortEntries,
+} from './fingerprints.js';
+import { frameIndexOf, PAGE_BYTES } from './format.js';
+import { at, fsyncDirectory, PACKS, packFile, removeIfThere } from './layout.js';
+import { FrameCache, PackSet } from './pack-reader.js';
+import { PackWriter, type SealedPack } from './pack-writer.js';
+import type { PageBatch } from './page-batch.js';
+
+const SEGMENT_WORDS = SEGMENT_ENTRY_BYTES / 4;
+
+export interface PackerResult {
+  readonly packs: readonly SealedPack[];
+  /** Sorted entries of all chunks that this save wrote. */
+  readonly segment: Uint8Array;
+}
+
+export class Packer {
+  readonly #packs: PackSet;
+  readonly #generations: Map<number, number>;
+  readonly #sealed: SealedPack[] = [];
+  readonly #segments: readonly Segment[];
+  readonly #own = new FingerprintTable();
+  readonly #candidates = new Uint32Array(MAX_CANDIDATES * 2);
+  readonly #unusedNumbers: number[] = [];
+  /** Frames of the pack being written. */
+  #ownFrames = new FrameCache(64);
+  #writer: PackWriter | null = null;
+  #entries = new Uint32Array(4096 * SEGMENT_WORDS);
+  #entryWords = 0;
+
+  /** `generations`: the packs that may be referred to. */
+  constructor(
+    readonly ops: PageOps,
+    readonly dir: string,
+    generations: Map<number, number>,
+    segments: readonly Uint32Array[],
+  ) {
+    this.#generations = generations;
+    this.#packs = new PackSet(ops, dir, (number) => generations.get(number));
+    this.#segments = segments.map((words) => new Segment(words));
+  }
+
+  /** Gives numbers for packs to come; there is always one more than needed. */
+  giveNumbers(numbers: readonly number[]): void {
+    this.#unusedNumbers.push(...numbers);
+  }
+
+  /** How many more packs can be begun. */
+  get spareNumbers(): number {
+    return this.#unusedNumbers.length;
+  }
+
+  /** Fills in fingerprint and place of the first `count` pages. */
+  absorb(batch: PageBatch, count: number, manifest: boolean): void {
+    const { pages, fingerprints, fingerprintWords: words, places, priorFingerprints, priorPlaces } = batch;
+    this.ops.hashPages(pages, count, fingerprints);
+    for (let i = 0; i < count; i++) {
+      const low = words[2 * i]!;
+      const high = words[2 * i + 1]!;
+      let pack = 0;
+      let chunk = 0;
+      if (low !== 0 || high !== 0) {
+        const priorPack = priorPlaces[2 * i]!;
+        if (
+          priorPack !== 0 &&
+          priorFingerprints[2 * i] === low &&
+          priorFingerprints[2 * i + 1] === high &&
+          this.#holds(priorPack, priorPlaces[2 * i + 1]!, pages, i * PAGE_BYTES)
+        ) {
+          pack = priorPack;
+          chunk = priorPlaces[2 * i + 1]!;
+        } else {
+          const hit = this.#find(low, high, pages, i * PAGE_BYTES);
+          if (hit >= 0) {
+            pack = this.#candidates[2 * hit]!;
+            chunk = this.#candidates[2 * hit + 1]!;
+          } else {
+            const writer = this.#writerWithRoom();
+            pack = writer.number;
+            chunk = writer.append(pages, i * PAGE_BYTES, fingerprints.subarray(8 * i, 8 * i + 8), manifest);
+            this.#remember(low, high, pack, chunk, hit !== CROWDED);
+          }
+        }
+      }
+      places[2 * i] = pack;
+      places[2 * i + 1] = chunk;
+    }
+  }
+
+  /** Index of the candidate that holds the page; else {@link MISS}, or {@link CROWDED}. */
+  #find(low: number, high: number, pages: Uint8Array, offset: number): number {
+    const candidates = this.#candidates;
+    let found = this.#own.find(low, high, candidates, 0);
+    const crowded = found === MAX_CANDIDATES;
+    for (const segment of this.#segments) found = segment.find(low, high, candidates, found);
+    for (let c = 0; c < found; c++)
+      if (this.#holds(candidates[2 * c]!, candidates[2 * c + 1]!, pages, offset)) return c;
+    return crowded ? CROWDED : MISS;
+  }
+
+  /** Whether a chunk can be read and has these bytes. */
+  #holds(pack: number, chunk: number, pages: Uint8Array, offset: number): boolean {
+    try {
+      const known = this.#read(pack, chunk);
+      return known !== null && this.ops.equal(known.bytes, known.offset, pages, offset, PAGE_BYTES);
+    } catch (error) {
+      if (error instanceof DamageError) return false;
+      throw error;
+    }
+  }
+
+  #read(pack: number, chunk: number): { bytes: Uint8Array; offset: number } | null {
+    const writer = this.#writer;
+    if (writer?.number === pack) {
+      if (chunk >= writer.chunks) return null;
+      const pending = writer.pendingChunk(chunk);
+      if (pending) return pending;
+      const index = frameIndexOf(writer.frames, chunk);
+      const bytes = this.#ownFrames.get(index, (raw) => writer.readFrame(index, raw));
+      return { bytes, offset: (chunk - writer.frames[index]!.first) * PAGE_BYTES };
+    }
+    // A segment may still list chunks of a pack that gc has removed: its number is never used again.
+    return this.#packs.has(pack) ? this.#packs.chunk(pack, chunk) : null;
+  }
+
+  #writerWithRoom(): PackWriter {
+    if (this.#writer?.full) this.#seal();
+    if (!this.#writer) {
+      const number = this.#unusedNumbers.shift();
+      if (number === undefined) throw new Error('the save has no pack number left');
+      this.#writer = new PackWriter(this.ops, this.dir, number, 0);
+      this.#ownFrames = new FrameCache(64);
+    }
+    return this.#writer;
+  }
+
+  #remember(low: number, high: number, pack: number, chunk: number, findable: boolean): void {
+    if (findable) this.#own.add(low, high, pack, chunk);
+    if (this.#entryWords === this.#entries.length) {
+      const grown = new Uint32Array(this.#entries.length * 2);
+      grown.set(this.#entries);
+      this.#entries = grown;
+    }
+    this.#entries[this.#entryWords++] = low;
+    this.#entries[this.#entryWords++] = high;
+    this.#entries[this.#entryWords++] = pack;
+    this.#entries[this.#entryWords++] = chunk;
+  }
+
+  #seal(): void {
+    const writer = this.#writer!;
+    const sealed = writer.seal();
+    this.#writer = null;
+    this.#sealed.push(sealed);
+    this.#generations.set(sealed.number, sealed.generation);
+  }
+
+  /** Seals what was written; afterwards it survives a power cut. */
+  seal(): PackerResult {
+    if (this.#writer) this.#seal();
+    if (this.#sealed.length > 0) fsyncDirectory(at(this.dir, PACKS));
+    this.#packs.close();
+    return { packs: this.#sealed, segment: sortEntries(this.#entries.subarray(0, this.#entryWords)) };
+  }
+
+  abort(): void {
+    this.#packs.close();
+    this.#writer?.abandon();
+    this.#writer = null;
+    for (const pack of this.#sealed) removeIfThere(at(this.dir, packFile(pack.number, pack.generation)));
+  }
+}
+
+const MISS = -1;
+/** As MISS, and so many chunks of this save have the fingerprint that another would only slow the save down. */
+const CROWDED = -2;

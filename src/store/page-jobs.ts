@@ -1,0 +1,91 @@
+/** What the main thread asks of a page Worker, and what it answers. Plain data; batches by shared memory. */
+import type { PackName } from './format.js';
+import type { SealedPack } from './pack-writer.js';
+import type { PackerResult } from './packer.js';
+
+/** Packs that may be read, as pairs number, generation. */
+export type PackList = Uint32Array;
+
+export interface Jobs {
+  /** Begins a save under a number of the caller's. */
+  packBegin: {
+    ask: {
+      session: number;
+      dir: string;
+      fingerprintBits: number;
+      packs: PackList;
+      segments: readonly Uint32Array[];
+    };
+    answer: null;
+  };
+  /** Fingerprints, places and stores a batch; answers how many packs can still be begun. */
+  packBatch: {
+    ask: {
+      session: number;
+      batch: SharedArrayBuffer;
+      count: number;
+      manifest: boolean;
+      newNumbers: readonly number[];
+    };
+    answer: { spareNumbers: number };
+  };
+  packSeal: { ask: { session: number }; answer: PackerResult };
+  /** The save has been committed: its packs stay. */
+  packEnd: { ask: { session: number }; answer: null };
+  packAbort: { ask: { session: number }; answer: null };
+  /** Begins reading snapshots; ends with readEnd. */
+  readBegin: {
+    ask: { session: number; dir: string; fingerprintBits: number; packs: PackList };
+    answer: null;
+  };
+  /** Fills a batch's pages from its places and proves them by its fingerprints. */
+  readBatch: { ask: { session: number; batch: SharedArrayBuffer; count: number }; answer: null };
+  readEnd: { ask: { session: number }; answer: null };
+  /** Looks for damage in a pack. */
+  verifyPack: {
+    ask: { dir: string; pack: PackName; fingerprintBits: number; readData: boolean };
+    answer: PackVerdict;
+  };
+  /** Writes the next generation of a pack, with the chunks whose bit is set. */
+  rewritePack: {
+    ask: { dir: string; pack: PackName; live: Uint8Array };
+    answer: SealedPack;
+  };
+}
+
+export interface PackVerdict {
+  readonly problems: readonly PackProblem[];
+  /** False when the pack's own lists cannot be read: then it holds nothing that can be reached. */
+  readonly readable: boolean;
+}
+
+export interface PackProblem {
+  readonly file: string;
+  readonly offset: number | null;
+  readonly message: string;
+  /** The numbers of the chunks that are lost; null: all of the pack. */
+  readonly chunks: readonly number[] | null;
+}
+
+export type JobName = keyof Jobs;
+export type Ask<N extends JobName> = Jobs[N]['ask'];
+export type Answer<N extends JobName> = Jobs[N]['answer'];
+
+export interface Request {
+  readonly id: number;
+  readonly name: JobName;
+  readonly ask: unknown;
+}
+
+/** An error as it crosses threads. */
+export interface PlainError {
+  readonly message: string;
+  readonly code?: string | undefined;
+  readonly hint?: string | undefined;
+  readonly damage?: { file: string; offset: number | null; why: string } | undefined;
+  readonly stack?: string | undefined;
+}
+
+export type Response =
+  | { readonly id: number; readonly answer: unknown }
+  | { readonly id: number; readonly error: PlainError };

@@ -1,0 +1,108 @@
+/**
+ * The page Workers of this process: started when first asked, shared by all open stores, ended when the last store is
+ * closed. A Worker with nothing to do does not keep the process alive.
+ */
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { ERROR_CODES, type ErrorCode, LivesnapError } from '../errors.js';
+import { DamageError } from './damage.js';
+import type { Answer, Ask, JobName, PlainError, Response } from './page-jobs.js';
+
+const MAX_WORKERS = Math.min(2, availableParallelism());
+
+interface Waiting {
+  resolve(answer: never): void;
+  reject(error: unknown): void;
+}
+
+class PageWorker {
+  readonly #worker = new Worker(new URL('./page-worker.js', import.meta.url), { stdin: false });
+  readonly #waiting = new Map<number, Waiting>();
+  #lastId = 0;
+  #failure: Error | null = null;
+
+  constructor() {
+    this.#worker.unref();
+    this.#worker.on('message', (response: Response) => this.#settle(response));
+    this.#worker.on('error', (error: Error) => this.#fail(error));
+    this.#worker.on('exit', () => this.#fail(new Error('a page Worker has ended')));
+  }
+
+  get alive(): boolean {
+    return this.#failure === null;
+  }
+
+  do<N extends JobName>(name: N, ask: Ask<N>): Promise<Answer<N>> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure) {
+        reject(this.#failure);
+        return;
+      }
+      const id = ++this.#lastId;
+      if (this.#waiting.size === 0) this.#worker.ref();
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, name, ask });
+    });
+  }
+
+  #settle(response: Response): void {
+    const waiting = this.#waiting.get(response.id);
+    this.#waiting.delete(response.id);
+    if (this.#waiting.size === 0) this.#worker.unref();
+    if ('error' in response) waiting?.reject(revive(response.error));
+    else waiting?.resolve(response.answer as never);
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const waiting of this.#waiting.values()) waiting.reject(this.#failure);
+    this.#waiting.clear();
+  }
+
+  end(): void {
+    void this.#worker.terminate();
+  }
+}
+
+function revive(error: PlainError): Error {
+  if (error.damage) return new DamageError(error.damage.file, error.damage.offset, error.damage.why);
+  if (error.code !== undefined && error.code in ERROR_CODES)
+    return new LivesnapError(
+      error.code as ErrorCode,
+      error.message,
+      error.hint === undefined ? {} : { hint: error.hint },
+    );
+  return Object.assign(new Error(error.message), { code: error.code, stack: error.stack });
+}
+
+const workers: (PageWorker | undefined)[] = [];
+let users = 0;
+let lastSession = 0;
+
+/** The Worker with this index modulo how many there may be. A session stays with one Worker. */
+export function pageWorker(index: number): PageWorker {
+  const at = index % MAX_WORKERS;
+  let worker = workers[at];
+  if (!worker?.alive) {
+    worker = new PageWorker();
+    workers[at] = worker;
+  }
+  return worker;
+}
+
+export type { PageWorker };
+export const pageWorkerCount = MAX_WORKERS;
+
+/** A number that no other session of this process has. */
+export const newSession = (): number => ++lastSession;
+
+/** Called by a store that opens; {@link releasePageWorkers} by one that closes. */
+export function usePageWorkers(): void {
+  users++;
+}
+
+export function releasePageWorkers(): void {
+  if (--users > 0) return;
+  for (const worker of workers) worker?.end();
+  workers.length = 0;
+}

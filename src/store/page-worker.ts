@@ -1,0 +1,244 @@
+/**
+ * The entry of a page Worker: does the jobs of page-jobs.ts one after the other, each synchronously. Holds no lock
+ * and no database; what it keeps between jobs belongs to a session that its asker ends.
+ */
+import { createHash } from 'node:crypto';
+import { parentPort } from 'node:worker_threads';
+import { LivesnapError } from '../errors.js';
+import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
+import { DamageError } from './damage.js';
+import {
+  FRAME_BYTES,
+  type FrameEntry,
+  FrameFlag,
+  frameIndexOf,
+  PAGE_BYTES,
+  type PackName,
+  SHA256_BYTES,
+} from './format.js';
+import { PackReader, PackSet } from './pack-reader.js';
+import { PackWriter, type SealedPack } from './pack-writer.js';
+import { Packer } from './packer.js';
+import { PageBatch } from './page-batch.js';
+import type {
+  Answer,
+  Ask,
+  JobName,
+  PackList,
+  PackProblem,
+  PackVerdict,
+  PlainError,
+  Request,
+} from './page-jobs.js';
+
+const packers = new Map<number, Packer>();
+const readers = new Map<number, { ops: PageOps; packs: PackSet }>();
+/** A batch's views are made once; batches are reused. */
+const batches = new WeakMap<SharedArrayBuffer, PageBatch>();
+
+function batchOf(shared: SharedArrayBuffer): PageBatch {
+  let batch = batches.get(shared);
+  if (!batch) {
+    batch = new PageBatch(shared);
+    batches.set(shared, batch);
+  }
+  return batch;
+}
+
+function generationsOf(packs: PackList): Map<number, number> {
+  const generations = new Map<number, number>();
+  for (let i = 0; i < packs.length; i += 2) generations.set(packs[i]!, packs[i + 1]!);
+  return generations;
+}
+
+function sessionOf<T>(sessions: Map<number, T>, session: number): T {
+  const found = sessions.get(session);
+  if (!found) throw new Error(`there is no session ${session}`);
+  return found;
+}
+
+/** Fills the batch in the order of the packs, so that each frame is unpacked once. */
+function readBatch({ ops, packs }: { ops: PageOps; packs: PackSet }, batch: PageBatch, count: number): void {
+  const { pages, places, fingerprintWords } = batch;
+  const order = new Uint32Array(count);
+  let sorted = true;
+  for (let i = 0; i < count; i++) {
+    order[i] = i;
+    if (i > 0) {
+      const packStep = places[2 * i]! - places[2 * i - 2]!;
+      if (packStep < 0 || (packStep === 0 && places[2 * i + 1]! < places[2 * i - 1]!)) sorted = false;
+    }
+  }
+  if (!sorted)
+    order.sort((a, b) => places[2 * a]! - places[2 * b]! || places[2 * a + 1]! - places[2 * b + 1]!);
+  for (const i of order) {
+    const { bytes, offset } = packs.chunk(places[2 * i]!, places[2 * i + 1]!);
+    pages.set(bytes.subarray(offset, offset + PAGE_BYTES), i * PAGE_BYTES);
+  }
+  const hashes = new Uint32Array(count * 2);
+  ops.hashPages(pages, count, new Uint8Array(hashes.buffer));
+  for (let i = 0; i < count; i++) {
+    if (hashes[2 * i] === fingerprintWords[2 * i] && hashes[2 * i + 1] === fingerprintWords[2 * i + 1])
+      continue;
+    const pack = packs.pack(places[2 * i]!);
+    const frame = pack.frames[frameIndexOf(pack.frames, pack.positionOf(places[2 * i + 1]!))]!;
+    throw new DamageError(
+      pack.file,
+      frame.offset,
+      `chunk ${places[2 * i + 1]} is not the page that was saved`,
+    );
+  }
+}
+
+function verifyPack(dir: string, pack: PackName, ops: PageOps, readData: boolean): PackVerdict {
+  const problems: PackProblem[] = [];
+  let reader: PackReader;
+  try {
+    reader = new PackReader(ops, dir, pack);
+  } catch (error) {
+    if (!(error instanceof DamageError)) throw error;
+    return {
+      problems: [{ file: error.file, offset: error.offset, message: error.why, chunks: null }],
+      readable: false,
+    };
+  }
+  try {
+    const { digests, fingerprints } = reader.readIdentities();
+    if (readData) verifyData(reader, ops, digests, fingerprints, problems);
+  } catch (error) {
+    if (!(error instanceof DamageError)) throw error;
+    problems.push({ file: error.file, offset: error.offset, message: error.why, chunks: [] });
+  } finally {
+    reader.close();
+  }
+  return { problems, readable: true };
+}
+
+function verifyData(
+  reader: PackReader,
+  ops: PageOps,
+  digests: Buffer,
+  fingerprints: Buffer,
+  problems: PackProblem[],
+): void {
+  const raw = new Uint8Array(FRAME_BYTES);
+  const hashes = Buffer.alloc(16 * 8);
+  reader.frames.forEach((frame, index) => {
+    const lost = (positions: number[], message: string): void => {
+      problems.push({
+        file: reader.file,
+        offset: frame.offset,
+        message,
+        chunks: positions.map((position) => reader.numbers[position]!),
+      });
+    };
+    try {
+      reader.readFrame(index, raw);
+    } catch (error) {
+      if (!(error instanceof DamageError)) throw error;
+      lost(positionsOf(frame), error.why);
+      return;
+    }
+    ops.hashPages(raw, frame.chunks, hashes);
+    const wrong = positionsOf(frame).filter((position, i) => {
+      const page = raw.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+      const digest = createHash('sha256').update(page).digest();
+      return (
+        Buffer.compare(digest, digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES)) !==
+          0 || !ops.equal(hashes, i * 8, fingerprints, position * 8, 8)
+      );
+    });
+    if (wrong.length > 0) lost(wrong, 'chunks are not those that the pack lists');
+  });
+}
+
+const positionsOf = (frame: FrameEntry): number[] =>
+  Array.from({ length: frame.chunks }, (_, i) => frame.first + i);
+
+function rewritePack(dir: string, pack: PackName, live: Uint8Array): SealedPack {
+  const reader = new PackReader(pageOps, dir, pack);
+  let writer: PackWriter | null = null;
+  try {
+    const { fingerprints } = reader.readIdentities();
+    writer = new PackWriter(pageOps, dir, pack.number, pack.generation + 1);
+    const raw = new Uint8Array(FRAME_BYTES);
+    for (const [index, frame] of reader.frames.entries()) {
+      const kept = positionsOf(frame).filter((position) => isSet(live, reader.numbers[position]!));
+      if (kept.length === 0) continue;
+      reader.readFrame(index, raw);
+      for (const position of kept)
+        writer.appendNumbered(
+          raw,
+          (position - frame.first) * PAGE_BYTES,
+          fingerprints.subarray(position * 8, position * 8 + 8),
+          (frame.flags & FrameFlag.manifest) !== 0,
+          reader.numbers[position]!,
+        );
+    }
+    return writer.seal();
+  } catch (error) {
+    writer?.abandon();
+    throw error;
+  } finally {
+    reader.close();
+  }
+}
+
+const isSet = (bits: Uint8Array, i: number): boolean => ((bits[i >>> 3] ?? 0) & (1 << (i & 7))) !== 0;
+
+const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
+  packBegin({ session, dir, fingerprintBits, packs, segments }) {
+    const ops = withFingerprintBits(pageOps, fingerprintBits);
+    packers.set(session, new Packer(ops, dir, generationsOf(packs), segments));
+    return null;
+  },
+  packBatch({ session, batch, count, manifest, newNumbers }) {
+    const packer = sessionOf(packers, session);
+    packer.giveNumbers(newNumbers);
+    packer.absorb(batchOf(batch), count, manifest);
+    return { spareNumbers: packer.spareNumbers };
+  },
+  packSeal: ({ session }) => sessionOf(packers, session).seal(),
+  packEnd({ session }) {
+    packers.delete(session);
+    return null;
+  },
+  packAbort({ session }) {
+    packers.get(session)?.abort();
+    packers.delete(session);
+    return null;
+  },
+  readBegin({ session, dir, fingerprintBits, packs }) {
+    const ops = withFingerprintBits(pageOps, fingerprintBits);
+    const generations = generationsOf(packs);
+    readers.set(session, { ops, packs: new PackSet(ops, dir, (number) => generations.get(number)) });
+    return null;
+  },
+  readBatch({ session, batch, count }) {
+    readBatch(sessionOf(readers, session), batchOf(batch), count);
+    return null;
+  },
+  readEnd({ session }) {
+    readers.get(session)?.packs.close();
+    readers.delete(session);
+    return null;
+  },
+  verifyPack: ({ dir, pack, fingerprintBits, readData }) =>
+    verifyPack(dir, pack, withFingerprintBits(pageOps, fingerprintBits), readData),
+  rewritePack: ({ dir, pack, live }) => rewritePack(dir, pack, live),
+};
+
+function plain(error: unknown): PlainError {
+  const { message, stack, code } = error as Error & { code?: string };
+  if (error instanceof DamageError)
+    return { message, code, damage: { file: error.file, offset: error.offset, why: error.why } };
+  return { message, stack, code, hint: error instanceof LivesnapError ? error.hint : undefined };
+}
+
+parentPort!.on('message', ({ id, name, ask }: Request) => {
+  try {
+    parentPort!.postMessage({ id, answer: jobs[name](ask as never) });
+  } catch (error) {
+    parentPort!.postMessage({ id, error: plain(error) });
+  }
+});

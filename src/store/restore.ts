@@ -1,0 +1,196 @@
+/**
+ * A snapshot opened for reading, and how its pages fill a sink.
+ *
+ * Invariants: whatever reaches the sink has passed the checksum of its frame and the fingerprint that the snapshot
+ * lists for it, and that list is bound to the root digest; anything else is DAMAGED, with file, offset and snapshot
+ * named. The store's lock is shared until `close`.
+ */
+import { LivesnapError } from '../errors.js';
+import { BATCH_PAGES, PAGE_SIZE, type PageSink, type Region } from '../page-stream.js';
+import { packList, type StoreContext } from './context.js';
+import { DamageError } from './damage.js';
+import { BLOCK_PAGES } from './format.js';
+import type { PackRow } from './index-database.js';
+import { storeError } from './layout.js';
+import { readBlock } from './manifest.js';
+import type { PackSet } from './pack-reader.js';
+import { PageBatch } from './page-batch.js';
+import { newSession, pageWorker, pageWorkerCount } from './page-pool.js';
+import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
+import type { StoreLock } from './store-lock.js';
+import type { Progress, SnapshotMetadata, SnapshotSummary } from './types.js';
+
+const BATCHES_PER_WORKER = 2;
+
+/** A snapshot opened for reading; what it needs stays in the store until `close`. */
+export interface OpenSnapshot {
+  readonly summary: SnapshotSummary;
+  readonly metadata: SnapshotMetadata;
+  readonly regions: readonly Region[];
+  /** Writes every page that is not zero to the sink; all of it is verified. Errors: DAMAGED. */
+  fill(sink: PageSink, progress?: Progress): Promise<void>;
+  close(): void;
+}
+
+/** The pages of a batch on its way: `count` of `region`. */
+interface Run {
+  readonly batch: PageBatch;
+  readonly pages: Uint32Array;
+  region: number;
+  count: number;
+}
+
+export class StoredSnapshot implements OpenSnapshot {
+  readonly regions: readonly Region[];
+
+  private constructor(
+    readonly context: StoreContext,
+    readonly lock: StoreLock,
+    readonly summary: SnapshotSummary,
+    readonly file: SnapshotFile,
+    readonly packRows: readonly PackRow[],
+  ) {
+    this.regions = file.description.regions.map(({ name, sizeBytes }) => ({ name, sizeBytes }));
+  }
+
+  /** `resolve` is called with the lock held. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
+  static async open(context: StoreContext, resolve: () => string): Promise<StoredSnapshot> {
+    const lock = await context.lock('shared');
+    try {
+      const id = resolve();
+      const summary = context.index.summary(id)!;
+      return new StoredSnapshot(context, lock, summary, readNamed(context.dir, id), context.index.packs());
+    } catch (error) {
+      lock.release();
+      throw storeError(context.dir, error);
+    }
+  }
+
+  get metadata(): SnapshotMetadata {
+    const { kind, vm, memoryBytes, diskBytes, machine, host } = this.file.description;
+    return {
+      kind,
+      vm,
+      tag: this.summary.tag,
+      memoryBytes,
+      diskBytes,
+      machine,
+      host,
+      state: this.file.state,
+    };
+  }
+
+  async fill(sink: PageSink, progress?: Progress): Promise<void> {
+    const targets = this.#match(sink);
+    const packs = this.context.packSet(this.packRows);
+    const sessions = Array.from({ length: pageWorkerCount }, (_, i) => ({
+      worker: pageWorker(i),
+      session: newSession(),
+    }));
+    try {
+      await Promise.all(
+        sessions.map(({ worker, session }) =>
+          worker.do('readBegin', {
+            session,
+            dir: this.context.dir,
+            fingerprintBits: this.context.fingerprintBits,
+            packs: packList(this.packRows),
+          }),
+        ),
+      );
+      const totalBytes = this.file.blocks.reduce((n, { nonZeroPages }) => n + nonZeroPages * PAGE_SIZE, 0);
+      let doneBytes = 0;
+      const runs = this.#runs(packs, targets);
+      // Each lane takes the next run when it has delivered its last: no lane waits for another.
+      const lane = async ({ worker, session }: (typeof sessions)[number]): Promise<void> => {
+        const run: Run = { batch: new PageBatch(), pages: new Uint32Array(BATCH_PAGES), region: 0, count: 0 };
+        while (runs.next(run)) {
+          await worker.do('readBatch', { session, batch: run.batch.shared, count: run.count });
+          const bytes = run.batch.pages.subarray(0, run.count * PAGE_SIZE);
+          await sink.write({ region: run.region, pages: run.pages.subarray(0, run.count) }, bytes);
+          doneBytes += run.count * PAGE_SIZE;
+          progress?.(doneBytes, totalBytes);
+        }
+      };
+      const lanes = sessions.flatMap((at) => Array.from({ length: BATCHES_PER_WORKER }, () => lane(at)));
+      const settled = await Promise.allSettled(lanes);
+      for (const outcome of settled) if (outcome.status === 'rejected') throw outcome.reason;
+    } catch (error) {
+      throw error instanceof DamageError ? error.in(this.summary.id) : storeError(this.context.dir, error);
+    } finally {
+      packs.close();
+      for (const { worker, session } of sessions) void worker.do('readEnd', { session }).catch(() => {});
+    }
+  }
+
+  /** For each region of the snapshot the index of the sink's region of that name. */
+  #match(sink: PageSink): number[] {
+    return this.regions.map(({ name, sizeBytes }) => {
+      const index = sink.regions.findIndex((region) => region.name === name);
+      if (index < 0 || sink.regions[index]!.sizeBytes < sizeBytes)
+        throw new LivesnapError(
+          'BAD_STATE',
+          `snapshot ${this.summary.id} has ${sizeBytes} bytes of ${name}, and there is no room for them`,
+          { hint: 'Restore it into a machine of the same size.' },
+        );
+      return index;
+    });
+  }
+
+  /** Cuts the snapshot into runs of at most a batch, in the order of addresses. */
+  #runs(packs: PackSet, targets: readonly number[]): { next(run: Run): boolean } {
+    const { ops } = this.context;
+    const { blocks } = this.file;
+    let at = 0;
+    let page = 0;
+    let block = blocks.length > 0 ? readBlock(ops, packs, blocks[0]!) : null;
+    let failed = false;
+    return {
+      next(run) {
+        run.count = 0;
+        if (failed) return false;
+        while (block) {
+          const entry = blocks[at]!;
+          const { places, fingerprints } = block;
+          run.region = targets[entry.region]!;
+          for (; page < BLOCK_PAGES && run.count < BATCH_PAGES; page++) {
+            if (places[2 * page] === 0) continue;
+            const to = 2 * run.count;
+            run.batch.places[to] = places[2 * page]!;
+            run.batch.places[to + 1] = places[2 * page + 1]!;
+            run.batch.fingerprintWords[to] = fingerprints[2 * page]!;
+            run.batch.fingerprintWords[to + 1] = fingerprints[2 * page + 1]!;
+            run.pages[run.count++] = entry.block * BLOCK_PAGES + page;
+          }
+          if (page < BLOCK_PAGES) break;
+          page = 0;
+          at++;
+          try {
+            block = at < blocks.length ? readBlock(ops, packs, blocks[at]!) : null;
+          } catch (error) {
+            failed = true;
+            throw error;
+          }
+          if (block && blocks[at]!.region !== entry.region && run.count > 0) break;
+        }
+        return run.count > 0;
+      },
+    };
+  }
+
+  #closed = false;
+
+  close(): void {
+    if (!this.#closed) this.lock.release();
+    this.#closed = true;
+  }
+}
+
+/** Reads the snapshot's file; damage names the snapshot. */
+export function readNamed(dir: string, id: string): SnapshotFile {
+  try {
+    return readSnapshotFile(dir, id);
+  } catch (error) {
+    throw error instanceof DamageError ? error.in(id) : error;
+  }
+}

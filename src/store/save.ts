@@ -1,0 +1,489 @@
+/**
+ * A save: pages in, a snapshot out (docs/format.md, "Saving").
+ *
+ * Runs on the caller's thread, which owns the database; the page work is done by a page Worker, fed batches. Batches
+ * are answered in the order they were given, so of a page given twice the later one counts.
+ *
+ * Invariants: nothing is visible before `commit` resolves and everything is afterwards; a save that fails or is given
+ * up takes its files with it. The store's lock is shared from begin to end, so no chunk that is referred to goes away.
+ */
+import { randomBytes } from 'node:crypto';
+import { LivesnapError } from '../errors.js';
+import { BATCH_PAGES, PAGE_SIZE, type PageSource, type Region } from '../page-stream.js';
+import type { StoreContext } from './context.js';
+import { packList } from './context.js';
+import { mergeSegments, type Segment } from './fingerprints.js';
+import { BLOCK_PAGES } from './format.js';
+import {
+  at,
+  fsyncDirectory,
+  removeIfThere,
+  requireFreeSpace,
+  SNAPSHOTS,
+  storeError,
+  TAG_LABEL,
+  TAGS,
+  writeAtomically,
+} from './layout.js';
+import { ManifestBlock, readBlock } from './manifest.js';
+import type { PackSet } from './pack-reader.js';
+import { PageBatch } from './page-batch.js';
+import { newSession, type PageWorker, pageWorker } from './page-pool.js';
+import {
+  areRegions,
+  type BlockEntry,
+  type DescribedRegion,
+  MAX_DESCRIPTION_BYTES,
+  MAX_STATE_BYTES,
+  type Place,
+  pagesOf,
+  readSnapshotFile,
+  type SnapshotFile,
+  snapshotFile,
+  writeSnapshotFile,
+} from './snapshot-file.js';
+import type { StoreLock } from './store-lock.js';
+import type { Progress, SaveResult, SnapshotMetadata } from './types.js';
+
+/** Batches on their way at once: enough that neither thread waits for the other. */
+const BATCHES_IN_FLIGHT = 4;
+/** Room that must be left before each so many bytes of pages: they may all be new. */
+const SPACE_CHECK_PAGES = 16 * BATCH_PAGES;
+const MIN_FREE_BYTES = 1 << 20;
+/** A merger after a save is never larger than this: merging all is gc's. */
+const MAX_MERGED_BYTES = 16 << 20;
+
+/** A save under way. Exactly one of `commit` and `abort` ends it; after a failed `store` or `commit`, call `abort`. */
+export interface SaveSession {
+  /** The snapshot this save is relative to; null when it is full (none was asked for, or it is gone). */
+  readonly parent: string | null;
+  /** Stores what the source gives; may be called more than once with sources of the same regions. */
+  store(source: PageSource, progress?: Progress): Promise<void>;
+  /** The one commit point: when it resolves the snapshot exists and survives a power cut. */
+  commit(metadata: SnapshotMetadata): Promise<SaveResult>;
+  /** Gives the save up; nothing of it is visible. */
+  abort(): Promise<void>;
+}
+
+/** A region's pages as this save knows them: blocks that were touched; all others are the parent's. */
+class RegionManifest {
+  readonly touched = new Map<number, ManifestBlock>();
+  /** The parent's blocks of the region of this name, by block number. */
+  readonly inherited = new Map<number, BlockEntry>();
+  /** Page numbers given so far are below this. */
+  pageLimit = 0;
+}
+
+export class Save implements SaveSession {
+  readonly #worker: PageWorker = pageWorker(0);
+  readonly #session = newSession();
+  readonly #packs: PackSet;
+  readonly #regions: RegionManifest[] = [];
+  readonly #names: string[] = [];
+  readonly #free: PageBatch[] = [];
+  #source: readonly Region[] = [];
+  #spareNumbers = 0;
+  #pagesSinceSpaceCheck = 0;
+  #state: 'open' | 'failed' | 'ended' = 'open';
+  #writtenSnapshot: string | null = null;
+  #commitTried = false;
+  #failure: unknown = null;
+
+  private constructor(
+    readonly context: StoreContext,
+    readonly lock: StoreLock,
+    readonly parentFile: SnapshotFile | null,
+    packs: PackSet,
+  ) {
+    this.#packs = packs;
+    for (let i = 0; i < BATCHES_IN_FLIGHT; i++) this.#free.push(new PageBatch());
+  }
+
+  get parent(): string | null {
+    return this.parentFile?.description.id ?? null;
+  }
+
+  /** Errors: READ_ONLY, NO_SPACE, STORE_BUSY. A parent that is gone or damaged makes the save a full one. */
+  static async begin(context: StoreContext, parent: string | null): Promise<Save> {
+    context.requireWrite();
+    const lock = await context.lock('shared');
+    try {
+      requireFreeSpace(context.dir, MIN_FREE_BYTES);
+      const packs = context.index.packs();
+      const save = new Save(context, lock, readParent(context, parent), context.packSet(packs));
+      await save.#worker.do('packBegin', {
+        session: save.#session,
+        dir: context.dir,
+        fingerprintBits: context.fingerprintBits,
+        packs: packList(packs),
+        segments: context.segments().map(({ words }) => words),
+      });
+      return save;
+    } catch (error) {
+      lock.release();
+      throw storeError(context.dir, error);
+    }
+  }
+
+  async store(source: PageSource, progress?: Progress): Promise<void> {
+    await this.#step(async () => {
+      this.#adopt(source.regions);
+      const inFlight: Promise<void>[] = [];
+      let doneBytes = 0;
+      try {
+        for (;;) {
+          if (inFlight.length === BATCHES_IN_FLIGHT) await inFlight.shift();
+          const batch = this.#free.pop()!;
+          const run = await source.next(batch.pages);
+          if (run === null) {
+            this.#free.push(batch);
+            break;
+          }
+          const { region, pages } = run;
+          this.#fillPrior(batch, region, pages);
+          await this.#requireSpace(pages.length);
+          const handed = this.#hand(batch, pages.length, false).then(() => {
+            this.#takeOver(batch, region, pages);
+            this.#free.push(batch);
+            doneBytes += pages.length * PAGE_SIZE;
+            progress?.(doneBytes, null);
+          });
+          handed.catch(() => {}); // met when it is awaited, below
+          inFlight.push(handed);
+        }
+        for (const handed of inFlight) await handed;
+      } catch (error) {
+        await Promise.allSettled(inFlight);
+        throw error;
+      }
+    });
+  }
+
+  /** Learns the regions, or checks that they are still the same. */
+  #adopt(regions: readonly Region[]): void {
+    if (!areRegions(regions)) throw new RangeError('the regions have bad names or sizes');
+    const known = this.#names.length > 0;
+    if (
+      known &&
+      (regions.length !== this.#names.length || regions.some(({ name }, i) => name !== this.#names[i]))
+    )
+      throw new RangeError('the regions are not those that the save began with');
+    this.#source = regions;
+    if (known) return;
+    for (const { name } of regions) {
+      const manifest = new RegionManifest();
+      const before = this.parentFile?.description.regions.findIndex((region) => region.name === name) ?? -1;
+      for (const entry of this.parentFile?.blocks ?? [])
+        if (entry.region === before) manifest.inherited.set(entry.block, entry);
+      this.#names.push(name);
+      this.#regions.push(manifest);
+    }
+  }
+
+  /** The block, brought in from the parent when it is touched for the first time. */
+  #touch(manifest: RegionManifest, number: number): ManifestBlock {
+    let block = manifest.touched.get(number);
+    if (!block) {
+      block = this.#inheritedBlock(manifest, number);
+      manifest.touched.set(number, block);
+    }
+    return block;
+  }
+
+  #inheritedBlock(manifest: RegionManifest, number: number): ManifestBlock {
+    const entry = manifest.inherited.get(number);
+    return entry ? readBlock(this.context.ops, this.#packs, entry) : new ManifestBlock();
+  }
+
+  #fillPrior(batch: PageBatch, region: number, pages: Uint32Array): void {
+    const manifest = this.#regions[region];
+    if (!manifest || pages.length > BATCH_PAGES) throw new RangeError('the source gave a bad batch');
+    for (let i = 0; i < pages.length; i++) {
+      const page = pages[i]!;
+      const block = this.#touch(manifest, Math.floor(page / BLOCK_PAGES));
+      const from = page % BLOCK_PAGES;
+      batch.priorPlaces[2 * i] = block.places[2 * from]!;
+      batch.priorPlaces[2 * i + 1] = block.places[2 * from + 1]!;
+      batch.priorFingerprints[2 * i] = block.fingerprints[2 * from]!;
+      batch.priorFingerprints[2 * i + 1] = block.fingerprints[2 * from + 1]!;
+      if (page >= manifest.pageLimit) manifest.pageLimit = page + 1;
+    }
+  }
+
+  #takeOver(batch: PageBatch, region: number, pages: Uint32Array): void {
+    const manifest = this.#regions[region]!;
+    for (let i = 0; i < pages.length; i++) {
+      const page = pages[i]!;
+      const block = manifest.touched.get(Math.floor(page / BLOCK_PAGES))!;
+      block.take(page % BLOCK_PAGES, batch.places, batch.fingerprintWords, i);
+    }
+  }
+
+  /** Hands a batch to the Worker, with numbers for the packs it may have to begin. */
+  async #hand(batch: PageBatch, count: number, manifest: boolean): Promise<void> {
+    const newNumbers = this.#spareNumbers < 1 ? this.context.index.reservePackNumbers(1) : [];
+    this.#spareNumbers += newNumbers.length;
+    const ask = { session: this.#session, batch: batch.shared, count, manifest, newNumbers };
+    const { spareNumbers } = await this.#worker.do('packBatch', ask);
+    this.#spareNumbers = spareNumbers;
+  }
+
+  async #requireSpace(pages: number): Promise<void> {
+    this.#pagesSinceSpaceCheck -= pages;
+    if (this.#pagesSinceSpaceCheck > 0) return;
+    requireFreeSpace(this.context.dir, MIN_FREE_BYTES);
+    this.#pagesSinceSpaceCheck = SPACE_CHECK_PAGES;
+  }
+
+  async commit(metadata: SnapshotMetadata): Promise<SaveResult> {
+    const result = await this.#step(async () => {
+      if (metadata.tag !== null) requireTagLabel(metadata.tag);
+      if (metadata.state.length > MAX_STATE_BYTES) throw new RangeError('the state is larger than 64 MiB');
+      const regions = this.#source;
+      if (!areRegions(regions)) throw new RangeError('the regions have bad names or sizes');
+      const counts = { pages: 0, zeroPages: 0, unchangedPages: 0, references: 0 };
+      const ownChunks = new Map<number, Set<number>>();
+      const described: DescribedRegion[] = [];
+      const blocks: BlockEntry[] = [];
+      for (const [i, { name, sizeBytes }] of regions.entries()) {
+        const entries = await this.#finishRegion(i, sizeBytes, counts, ownChunks);
+        const nonZeroPages = entries.reduce((total, entry) => total + entry.nonZeroPages, 0);
+        counts.pages += pagesOf(sizeBytes);
+        counts.zeroPages += pagesOf(sizeBytes) - nonZeroPages;
+        described.push({ name, sizeBytes, nonZeroPages });
+        blocks.push(...entries);
+      }
+      const { packs, segment } = await this.#worker.do('packSeal', { session: this.#session });
+      const sealed = new Set(packs.map(({ number }) => number));
+      let newChunks = 0;
+      for (const [pack, chunks] of ownChunks) if (sealed.has(pack)) newChunks += chunks.size;
+
+      const id = randomBytes(16).toString('hex');
+      const packBytes = packs.reduce((total, pack) => total + pack.sizeBytes, 0);
+      const { kind, vm, memoryBytes, diskBytes, machine, host } = metadata;
+      const description = {
+        id,
+        kind,
+        vm,
+        parent: this.parent,
+        createdAt: new Date().toISOString(),
+        memoryBytes,
+        diskBytes,
+        packBytes,
+        regions: described,
+        machine,
+        host,
+      };
+      if (JSON.stringify(description).length * 3 > MAX_DESCRIPTION_BYTES)
+        throw new RangeError('the description of the machine is too long');
+      this.#writtenSnapshot = id;
+      const fileBytes = writeSnapshotFile(this.context.dir, description, blocks, metadata.state);
+      fsyncDirectory(at(this.context.dir, SNAPSHOTS));
+      const storedBytes = packBytes + fileBytes;
+      this.#commitTried = true;
+      this.context.index.commitSave(
+        {
+          id,
+          kind,
+          vm,
+          parent: this.parent,
+          createdAt: description.createdAt,
+          memoryBytes,
+          diskBytes,
+          storedBytes,
+          logicalBytes: regions.reduce((total, { sizeBytes }) => total + sizeBytes, 0),
+          nonZeroPages: described.reduce((total, { nonZeroPages }) => total + nonZeroPages, 0),
+        },
+        metadata.tag,
+        packs,
+        segment,
+      );
+      return {
+        id,
+        tag: metadata.tag,
+        parent: this.parent,
+        pages: counts.pages,
+        zeroPages: counts.zeroPages,
+        unchangedPages: counts.unchangedPages,
+        newChunks,
+        reusedChunks: counts.references - newChunks,
+        storedBytes,
+      };
+    });
+    // The snapshot exists. What follows may fail without taking it back.
+    this.#state = 'ended';
+    await this.#worker.do('packEnd', { session: this.#session }).catch(() => {});
+    this.#packs.close();
+    try {
+      if (result.tag !== null) writeTagFile(this.context.dir, result.tag, result.id);
+      mergeNewest(this.context);
+      this.context.index.checkpoint();
+    } catch {
+      // A tag's file and merged segments are made good by gc.
+    }
+    this.lock.release();
+    return result;
+  }
+
+  /** Stores the blocks of a region that are not the parent's, and counts its pages. */
+  async #finishRegion(
+    region: number,
+    sizeBytes: number,
+    counts: { unchangedPages: number; references: number },
+    ownChunks: Map<number, Set<number>>,
+  ): Promise<BlockEntry[]> {
+    const manifest = this.#regions[region]!;
+    const pageCount = pagesOf(sizeBytes);
+    if (manifest.pageLimit > pageCount) throw new RangeError('the source gave a page beyond its region');
+    const blockCount = Math.ceil(pageCount / BLOCK_PAGES);
+    if (pageCount % BLOCK_PAGES !== 0 && manifest.inherited.has(blockCount - 1))
+      this.#touch(manifest, blockCount - 1).cut(pageCount % BLOCK_PAGES);
+
+    const entries: BlockEntry[] = [];
+    const toStore: { number: number; block: ManifestBlock; nonZeroPages: number }[] = [];
+    for (const [number, entry] of manifest.inherited) {
+      if (number >= blockCount || manifest.touched.has(number)) continue;
+      counts.unchangedPages += entry.nonZeroPages;
+      entries.push({ ...entry, region });
+    }
+    for (const [number, block] of manifest.touched) {
+      const before = this.#inheritedBlock(manifest, number);
+      let nonZeroPages = 0;
+      let samePages = 0;
+      for (let page = 0; page < BLOCK_PAGES; page++) {
+        const same = block.hasSamePlace(page, before);
+        if (same) samePages++;
+        if (block.isZero(page)) continue;
+        nonZeroPages++;
+        if (same) {
+          counts.unchangedPages++;
+          continue;
+        }
+        counts.references++;
+        const pack = block.places[2 * page]!;
+        let chunks = ownChunks.get(pack);
+        if (!chunks) {
+          chunks = new Set();
+          ownChunks.set(pack, chunks);
+        }
+        chunks.add(block.places[2 * page + 1]!);
+      }
+      const entry = manifest.inherited.get(number);
+      if (samePages === BLOCK_PAGES && entry) entries.push({ ...entry, region });
+      else if (nonZeroPages > 0) toStore.push({ number, block, nonZeroPages });
+    }
+    const perBatch = BATCH_PAGES / 2;
+    for (let i = 0; i < toStore.length; i += perBatch)
+      entries.push(...(await this.#storeBlocks(region, toStore.slice(i, i + perBatch))));
+    return entries.sort((a, b) => a.block - b.block);
+  }
+
+  /** Blocks go the way of pages: fingerprint page, then places page. */
+  async #storeBlocks(
+    region: number,
+    blocks: readonly { number: number; block: ManifestBlock; nonZeroPages: number }[],
+  ): Promise<BlockEntry[]> {
+    const batch = this.#free.pop()!;
+    const words = new Uint32Array(batch.shared);
+    const wordsPerPage = PAGE_SIZE / 4;
+    blocks.forEach(({ block }, i) => {
+      words.set(block.fingerprints, 2 * i * wordsPerPage);
+      words.set(block.places, (2 * i + 1) * wordsPerPage);
+    });
+    batch.priorPlaces.fill(0);
+    await this.#requireSpace(blocks.length * 2);
+    await this.#hand(batch, blocks.length * 2, true);
+    const placeAt = (i: number): Place => ({ pack: batch.places[2 * i]!, chunk: batch.places[2 * i + 1]! });
+    const digests = new BigUint64Array(
+      batch.fingerprintWords.buffer,
+      batch.fingerprintWords.byteOffset,
+      BATCH_PAGES,
+    );
+    const entries = blocks.map(({ number, nonZeroPages }, i) => ({
+      region,
+      block: number,
+      nonZeroPages,
+      fingerprints: placeAt(2 * i),
+      places: placeAt(2 * i + 1),
+      digest: digests[2 * i]!,
+    }));
+    this.#free.push(batch);
+    return entries;
+  }
+
+  async #step<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#state !== 'open')
+      throw new LivesnapError('NOT_POSSIBLE_NOW', 'the save has ended or failed', {
+        hint: 'Begin a new save.',
+      });
+    try {
+      return await this.context.guarded(work);
+    } catch (error) {
+      this.#state = 'failed';
+      this.#failure = error;
+      throw error;
+    }
+  }
+
+  async abort(): Promise<void> {
+    if (this.#state === 'ended') return;
+    this.#state = 'ended';
+    // A commit that failed otherwise than for want of room may yet be in SQLite's log: then the files stay, for gc.
+    const mayBeCommitted =
+      this.#commitTried && !(this.#failure instanceof LivesnapError && this.#failure.code === 'NO_SPACE');
+    try {
+      if (this.#writtenSnapshot && !mayBeCommitted)
+        removeIfThere(at(this.context.dir, snapshotFile(this.#writtenSnapshot)));
+      await this.#worker.do(mayBeCommitted ? 'packEnd' : 'packAbort', { session: this.#session });
+    } catch {
+      // What is left is an orphan, and gc's.
+    } finally {
+      this.#packs.close();
+      this.lock.release();
+    }
+  }
+}
+
+function readParent(context: StoreContext, parent: string | null): SnapshotFile | null {
+  if (parent === null || !context.index.summary(parent)) return null;
+  try {
+    return readSnapshotFile(context.dir, parent);
+  } catch (error) {
+    if (error instanceof LivesnapError && error.code === 'DAMAGED') return null;
+    throw error;
+  }
+}
+
+/** Errors: USAGE. */
+export function requireTagLabel(label: string): void {
+  if (!TAG_LABEL.test(label))
+    throw new LivesnapError('USAGE', `${JSON.stringify(label)} cannot be a tag`, {
+      hint: 'Use 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit.',
+    });
+}
+
+export const writeTagFile = (dir: string, label: string, id: string): void =>
+  writeAtomically(at(dir, `${TAGS}/${label}`), `${id}\n`);
+
+/**
+ * Merges the newest segments while each is at least half as large as the one before it, so that a store has few and
+ * an entry is rewritten a logarithmic number of times.
+ */
+export function mergeNewest(context: StoreContext): void {
+  context.segments();
+  const sizes = context.index.segmentSizes().reverse();
+  const run: { id: number; segment: Segment }[] = [];
+  let totalBytes = 0;
+  for (const { id, sizeBytes } of sizes) {
+    const segment = context.segment(id);
+    if (!segment || (run.length > 0 && sizeBytes > 2 * totalBytes)) break;
+    if (totalBytes + sizeBytes > MAX_MERGED_BYTES) break;
+    run.push({ id, segment });
+    totalBytes += sizeBytes;
+  }
+  if (run.length < 2) return;
+  context.index.replaceSegments(
+    run.map(({ id }) => id),
+    [mergeSegments(run.map(({ segment }) => segment))],
+  );
+}

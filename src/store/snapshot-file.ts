@@ -1,0 +1,247 @@
+/**
+ * The file `snapshots/ID`: what a snapshot is, in one file with a root digest (docs/format.md, "Snapshots").
+ *
+ * Invariants: with its packs it is enough to restore the snapshot and to list it, without the index; written once,
+ * never changed; nothing in it is believed before the digest was checked and every number was found in bounds.
+ */
+import { createHash } from 'node:crypto';
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeFileSync } from 'node:fs';
+import type { Region } from '../page-stream.js';
+import { DamageError } from './damage.js';
+import { BLOCK_PAGES, FORMAT_VERSION, PAGE_BYTES, refuseNewer } from './format.js';
+import { at, createPrivate, SNAPSHOTS } from './layout.js';
+import type { SnapshotKind } from './types.js';
+
+const MAGIC = 'LIVESNSS';
+const HEADER_BYTES = 32;
+const DIGEST_BYTES = 32;
+const BLOCK_ENTRY_BYTES = 32;
+
+export const MAX_STATE_BYTES = 64 << 20;
+export const MAX_DESCRIPTION_BYTES = 1 << 20;
+export const MAX_REGIONS = 256;
+/** 32 TiB of pages that are not zero. */
+const MAX_BLOCKS = 1 << 24;
+/** Page numbers are 32 bits. */
+export const MAX_REGION_BYTES = 2 ** 32 * PAGE_BYTES;
+const REGION_NAME = /^[a-z0-9@._-]{1,64}$/;
+
+/** One manifest block of a region: 512 pages, at least one of them not zero. */
+export interface BlockEntry {
+  /** Index into the snapshot's regions. */
+  readonly region: number;
+  /** Its pages begin at page 512 × block of the region. */
+  readonly block: number;
+  readonly nonZeroPages: number;
+  /** The chunk that holds the places of the pages, and the one that holds their fingerprints. */
+  readonly places: Place;
+  readonly fingerprints: Place;
+  /** XXH64 of the latter. */
+  readonly digest: bigint;
+}
+
+export interface Place {
+  readonly pack: number;
+  readonly chunk: number;
+}
+
+export interface DescribedRegion extends Region {
+  readonly nonZeroPages: number;
+}
+
+/** The JSON part of the file. */
+export interface SnapshotDescription {
+  readonly id: string;
+  readonly kind: SnapshotKind;
+  readonly vm: string | null;
+  readonly parent: string | null;
+  readonly createdAt: string;
+  readonly memoryBytes: number;
+  readonly diskBytes: number;
+  /** What the save appended to packs. */
+  readonly packBytes: number;
+  readonly regions: readonly DescribedRegion[];
+  readonly machine: unknown;
+  readonly host: unknown;
+}
+
+export interface SnapshotFile {
+  readonly description: SnapshotDescription;
+  /** Ascending by region, then block. */
+  readonly blocks: readonly BlockEntry[];
+  readonly state: Uint8Array;
+  readonly sizeBytes: number;
+}
+
+export const snapshotFile = (id: string): string => `${SNAPSHOTS}/${id}`;
+
+export const pagesOf = (sizeBytes: number): number => Math.ceil(sizeBytes / PAGE_BYTES);
+
+/** Writes the file and fsyncs it; the directory is the caller's. Returns its size. */
+export function writeSnapshotFile(
+  dir: string,
+  description: SnapshotDescription,
+  blocks: readonly BlockEntry[],
+  state: Uint8Array,
+): number {
+  const json = Buffer.from(JSON.stringify(description));
+  const bytes = Buffer.alloc(
+    HEADER_BYTES + json.length + blocks.length * BLOCK_ENTRY_BYTES + state.length + DIGEST_BYTES,
+  );
+  bytes.write(MAGIC, 'latin1');
+  bytes.writeUInt32LE(FORMAT_VERSION, 8);
+  bytes.writeUInt32LE(json.length, 12);
+  bytes.writeUInt32LE(blocks.length, 16);
+  bytes.writeUInt32LE(state.length, 20);
+  bytes.set(json, HEADER_BYTES);
+  let offset = HEADER_BYTES + json.length;
+  for (const block of blocks) {
+    bytes.writeUInt32LE(block.places.pack, offset);
+    bytes.writeUInt32LE(block.places.chunk, offset + 4);
+    bytes.writeUInt32LE(block.fingerprints.pack, offset + 8);
+    bytes.writeUInt32LE(block.fingerprints.chunk, offset + 12);
+    bytes.writeBigUInt64LE(block.digest, offset + 16);
+    bytes.writeUInt32LE(block.block, offset + 24);
+    bytes.writeUInt16LE(block.nonZeroPages, offset + 28);
+    bytes.writeUInt16LE(block.region, offset + 30);
+    offset += BLOCK_ENTRY_BYTES;
+  }
+  bytes.set(state, offset);
+  offset += state.length;
+  bytes.set(createHash('sha256').update(bytes.subarray(0, offset)).digest(), offset);
+
+  const fd = createPrivate(at(dir, snapshotFile(description.id)));
+  try {
+    writeFileSync(fd, bytes);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  return bytes.length;
+}
+
+/** Errors: DAMAGED (with the file and what is wrong), NEWER_FORMAT. */
+export function readSnapshotFile(dir: string, id: string): SnapshotFile {
+  const file = snapshotFile(id);
+  const bytes = readWhole(dir, file);
+  const jsonBytes = bytes.readUInt32LE(12);
+  const blockCount = bytes.readUInt32LE(16);
+  const stateBytes = bytes.readUInt32LE(20);
+  const digestAt = bytes.length - DIGEST_BYTES;
+  const digest = createHash('sha256').update(bytes.subarray(0, digestAt)).digest();
+  if (Buffer.compare(digest, bytes.subarray(digestAt)) !== 0)
+    throw new DamageError(file, null, 'the snapshot does not match its root digest');
+
+  const description = parseDescription(file, bytes.subarray(HEADER_BYTES, HEADER_BYTES + jsonBytes), id);
+  const blocks: BlockEntry[] = [];
+  for (let i = 0, offset = HEADER_BYTES + jsonBytes; i < blockCount; i++, offset += BLOCK_ENTRY_BYTES) {
+    const entry: BlockEntry = {
+      places: { pack: bytes.readUInt32LE(offset), chunk: bytes.readUInt32LE(offset + 4) },
+      fingerprints: { pack: bytes.readUInt32LE(offset + 8), chunk: bytes.readUInt32LE(offset + 12) },
+      digest: bytes.readBigUInt64LE(offset + 16),
+      block: bytes.readUInt32LE(offset + 24),
+      nonZeroPages: bytes.readUInt16LE(offset + 28),
+      region: bytes.readUInt16LE(offset + 30),
+    };
+    const region = description.regions[entry.region];
+    const previous = blocks[i - 1];
+    if (
+      !region ||
+      entry.block * BLOCK_PAGES >= pagesOf(region.sizeBytes) ||
+      entry.nonZeroPages < 1 ||
+      entry.nonZeroPages > BLOCK_PAGES ||
+      entry.places.pack === 0 ||
+      entry.fingerprints.pack === 0 ||
+      (previous &&
+        (previous.region > entry.region ||
+          (previous.region === entry.region && previous.block >= entry.block)))
+    )
+      throw new DamageError(file, offset, 'a manifest block is listed wrongly');
+    blocks.push(entry);
+  }
+  const stateAt = digestAt - stateBytes;
+  return { description, blocks, state: bytes.subarray(stateAt, digestAt), sizeBytes: bytes.length };
+}
+
+/** Reads the file after its header has accounted for its size to the byte. */
+function readWhole(dir: string, file: string): Buffer {
+  let fd: number;
+  try {
+    fd = openSync(at(dir, file), 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new DamageError(file, null, 'the file is missing');
+  }
+  try {
+    const { size } = fstatSync(fd);
+    const header = Buffer.alloc(HEADER_BYTES);
+    if (readFully(fd, header, 0) < HEADER_BYTES || header.toString('latin1', 0, 8) !== MAGIC)
+      throw new DamageError(file, 0, 'this is not a snapshot');
+    refuseNewer(file, header.readUInt32LE(8));
+    const jsonBytes = header.readUInt32LE(12);
+    const blockCount = header.readUInt32LE(16);
+    const stateBytes = header.readUInt32LE(20);
+    if (
+      jsonBytes > MAX_DESCRIPTION_BYTES ||
+      blockCount > MAX_BLOCKS ||
+      stateBytes > MAX_STATE_BYTES ||
+      HEADER_BYTES + jsonBytes + blockCount * BLOCK_ENTRY_BYTES + stateBytes + DIGEST_BYTES !== size
+    )
+      throw new DamageError(file, 0, 'the header does not account for the size of the file');
+    const bytes = Buffer.allocUnsafe(size);
+    if (readFully(fd, bytes, 0) !== size) throw new DamageError(file, null, 'the file ends too early');
+    return bytes;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readFully(fd: number, into: Buffer, position: number): number {
+  let done = 0;
+  while (done < into.length) {
+    const got = readSync(fd, into, done, into.length - done, position + done);
+    if (got === 0) break;
+    done += got;
+  }
+  return done;
+}
+
+/** The digest has vouched for accidents; this checks what another program may have written. */
+function parseDescription(file: string, json: Buffer, id: string): SnapshotDescription {
+  const wrong = (why: string): DamageError => new DamageError(file, HEADER_BYTES, why);
+  let value: Partial<SnapshotDescription> | null;
+  try {
+    value = JSON.parse(json.toString('utf8'));
+  } catch {
+    throw wrong('the description is not JSON');
+  }
+  const isSize = (size: unknown): boolean => Number.isSafeInteger(size) && (size as number) >= 0;
+  const isTextOrNull = (text: unknown): boolean => text === null || typeof text === 'string';
+  if (value?.id !== id) throw wrong('the description is of another snapshot');
+  if (
+    (value.kind !== 'machine' && value.kind !== 'file') ||
+    !isTextOrNull(value.vm) ||
+    !isTextOrNull(value.parent) ||
+    typeof value.createdAt !== 'string' ||
+    Number.isNaN(Date.parse(value.createdAt)) ||
+    !isSize(value.memoryBytes) ||
+    !isSize(value.diskBytes) ||
+    !isSize(value.packBytes) ||
+    !areRegions(value.regions)
+  )
+    throw wrong('the description lacks something');
+  return value as SnapshotDescription;
+}
+
+/** Whether names and sizes are those that a snapshot may have. */
+export function areRegions(regions: unknown): regions is Region[] {
+  if (!Array.isArray(regions) || regions.length > MAX_REGIONS) return false;
+  const names = new Set<string>();
+  for (const region of regions as Partial<Region>[]) {
+    const { name, sizeBytes } = region ?? {};
+    if (typeof name !== 'string' || !REGION_NAME.test(name) || names.has(name)) return false;
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes! < 0 || sizeBytes! > MAX_REGION_BYTES) return false;
+    names.add(name);
+  }
+  return true;
+}

@@ -1,0 +1,87 @@
+/**
+ * The locks of a store, by flock(2), which the kernel releases with the process (docs/format.md, "Locks").
+ *
+ * `lock`: gc and repair hold it exclusively, whatever reads or writes packs shares it while it does. `index.lock`:
+ * whoever has store.db open shares it; repair, which replaces that file, holds it exclusively.
+ */
+import { closeSync, constants, openSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LivesnapError } from '../errors.js';
+import { tryLock } from '../native/locks.js';
+import { at, FILE_MODE, type INDEX_LOCK, LOCK } from './layout.js';
+
+type Mode = 'shared' | 'exclusive';
+type LockFile = typeof LOCK | typeof INDEX_LOCK;
+/** How long the lock is waited for: gc is done sooner, and so is a save's end. */
+const WAIT_MS = { shared: 60_000, exclusive: 5_000 } as const;
+const STEP_MS = 10;
+
+export class StoreLock {
+  /** -1: the store has no lock file and cannot be given one; then nobody else writes here either. */
+  readonly #fd: number;
+  #held = false;
+
+  private constructor(
+    readonly dir: string,
+    file: LockFile,
+  ) {
+    this.#fd = openLockFile(at(dir, file));
+  }
+
+  /** Errors: STORE_BUSY. */
+  static async acquire(dir: string, mode: Mode, file: LockFile = LOCK): Promise<StoreLock> {
+    const lock = new StoreLock(dir, file);
+    for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
+      if (waitedMs >= WAIT_MS[mode]) throw lock.#busy(mode);
+      await sleep(STEP_MS);
+    }
+    return lock;
+  }
+
+  /** As {@link acquire}, blocking the thread. */
+  static acquireSync(dir: string, mode: Mode, file: LockFile = LOCK): StoreLock {
+    const lock = new StoreLock(dir, file);
+    const cell = new Int32Array(new SharedArrayBuffer(4));
+    for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
+      if (waitedMs >= WAIT_MS[mode]) throw lock.#busy(mode);
+      Atomics.wait(cell, 0, 0, STEP_MS);
+    }
+    return lock;
+  }
+
+  #try(mode: Mode): boolean {
+    this.#held = this.#fd < 0 || tryLock(this.#fd, mode);
+    return this.#held;
+  }
+
+  #busy(mode: Mode): LivesnapError {
+    this.release();
+    return new LivesnapError(
+      'STORE_BUSY',
+      mode === 'exclusive'
+        ? `the store ${this.dir} is in use`
+        : `the store ${this.dir} is being cleaned or repaired by another process`,
+      { hint: 'Try again when it is done.' },
+    );
+  }
+
+  #closed = false;
+
+  release(): void {
+    if (!this.#closed && this.#fd >= 0) closeSync(this.#fd);
+    this.#closed = true;
+  }
+}
+
+function openLockFile(path: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_CREAT, FILE_MODE);
+  } catch {
+    // A read-only mount, or a full disk: the file may be there all the same.
+  }
+  try {
+    return openSync(path, constants.O_RDONLY);
+  } catch {
+    return -1;
+  }
+}

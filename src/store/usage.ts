@@ -1,0 +1,105 @@
+/**
+ * Which chunks snapshots need: the marking that gc, check, show and stats share.
+ *
+ * A pack's chunks are a bitmap of 4 KiB, whatever the store holds; a manifest block that many snapshots share is read
+ * once.
+ */
+import {
+  BLOCK_PAGES,
+  CHUNK_ENTRY_BYTES,
+  FRAME_ENTRY_BYTES,
+  FRAME_HEADER_BYTES,
+  PACK_CHUNKS,
+} from './format.js';
+import { readPlaces } from './manifest.js';
+import type { PackReader, PackSet } from './pack-reader.js';
+import type { Place, SnapshotFile } from './snapshot-file.js';
+
+export class ChunkSet {
+  readonly #packs = new Map<number, Uint8Array>();
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** False when it was there already, or cannot be in any pack. */
+  add(pack: number, chunk: number): boolean {
+    if (chunk >= PACK_CHUNKS) return false;
+    let bits = this.#packs.get(pack);
+    if (!bits) {
+      bits = new Uint8Array(PACK_CHUNKS / 8);
+      this.#packs.set(pack, bits);
+    }
+    const mask = 1 << (chunk & 7);
+    if ((bits[chunk >>> 3]! & mask) !== 0) return false;
+    bits[chunk >>> 3]! |= mask;
+    this.#size++;
+    return true;
+  }
+
+  has(pack: number, chunk: number): boolean {
+    return ((this.#packs.get(pack)?.[chunk >>> 3] ?? 0) & (1 << (chunk & 7))) !== 0;
+  }
+
+  /** One bit a chunk number; undefined: none of the pack. */
+  bits(pack: number): Uint8Array | undefined {
+    return this.#packs.get(pack);
+  }
+
+  /** How many of a pack's chunks are in the set. */
+  count(pack: number): number {
+    let count = 0;
+    for (const byte of this.#packs.get(pack) ?? [])
+      for (let rest = byte; rest !== 0; rest &= rest - 1) count++;
+    return count;
+  }
+
+  packs(): Iterable<number> {
+    return this.#packs.keys();
+  }
+}
+
+export class Usage {
+  /** Chunks that are pages, and chunks that are pages or manifest blocks. */
+  readonly pages = new ChunkSet();
+  readonly all = new ChunkSet();
+  readonly #seen = new ChunkSet();
+  readonly #places = new Uint32Array(BLOCK_PAGES * 2);
+
+  constructor(readonly packs: PackSet) {}
+
+  /** Adds what a snapshot needs. Errors: DAMAGED when a block cannot be read. */
+  addSnapshot(file: SnapshotFile): void {
+    for (const block of file.blocks) {
+      this.#add(block.fingerprints);
+      this.#add(block.places);
+      if (!this.#seen.add(block.places.pack, block.places.chunk)) continue;
+      readPlaces(this.packs, block, this.#places);
+      for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
+        const pack = this.#places[i]!;
+        if (pack === 0) continue;
+        this.pages.add(pack, this.#places[i + 1]!);
+        this.all.add(pack, this.#places[i + 1]!);
+      }
+    }
+  }
+
+  #add({ pack, chunk }: Place): void {
+    this.all.add(pack, chunk);
+  }
+}
+
+/** What the chunks of a pack that are chosen take of it: their share of frames and trailer, or the whole pack. */
+export function bytesOfChunks(reader: PackReader, chosen: (chunk: number) => boolean): number {
+  let bytes = 0;
+  let count = 0;
+  for (const frame of reader.frames) {
+    let inFrame = 0;
+    for (let i = 0; i < frame.chunks; i++) if (chosen(reader.numbers[frame.first + i]!)) inFrame++;
+    bytes += (inFrame / frame.chunks) * (FRAME_HEADER_BYTES + frame.storedBytes + FRAME_ENTRY_BYTES);
+    bytes += inFrame * CHUNK_ENTRY_BYTES;
+    count += inFrame;
+  }
+  return count === reader.numbers.length ? reader.sizeBytes : Math.round(bytes);
+}
