@@ -56,7 +56,10 @@ export interface Serial16550aArgs {
   readonly irq: IrqLine;
   /** Takes a burst of what the guest wrote. The bytes are valid until it returns. */
   readonly output: (bytes: Uint8Array) => void;
-  /** Called when all host input has gone to the guest, so that more can be offered. */
+  /**
+   * Called when something the guest did took the last of the host input that waited: more can be offered, also from
+   * within the call. Not called by `offerInput`, which says itself what it took.
+   */
   readonly onInputDrained: () => void;
 }
 
@@ -286,10 +289,15 @@ export class Serial16550a implements Device<Serial16550aState> {
   #readReceived(): number {
     if (this.#fifo.length === 0) return 0;
     const value = this.#fifo.shift();
-    const waiting = this.#input.length > 0;
-    this.#receive();
-    if (waiting && this.#input.length === 0) this.#args.onInputDrained();
+    this.#receiveMore();
     return value;
+  }
+
+  /** The guest made room, or let input in. */
+  #receiveMore(): void {
+    const waited = this.#input.length > 0;
+    this.#receive();
+    if (waited && this.#input.length === 0) this.#args.onInputDrained();
   }
 
   /** Moves host input into the receiver, as far as the guest and the room allow. */
@@ -316,7 +324,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     this.#fcr = value & Fcr.enable ? value & (Fcr.enable | Fcr.trigger) : 0;
     if (this.#fifosEnabled !== wasEnabled || (this.#fifosEnabled && value & Fcr.clearReceiver))
       this.#fifo.clear();
-    this.#receive();
+    this.#receiveMore();
   }
 
   #writeMcr(value: number): void {
@@ -327,7 +335,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     // RI tells only of its end.
     const ringEnded = before & ~after & Msr.ri;
     this.#modemDeltas |= (changed & Msr.deltas & ~Msr.trailingEdgeRi) | (ringEnded ? Msr.trailingEdgeRi : 0);
-    this.#receive();
+    this.#receiveMore();
   }
 
   /** The upper half of MSR: the far side's lines, or in loopback one's own. */

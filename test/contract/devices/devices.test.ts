@@ -1,0 +1,220 @@
+/**
+ * What every device must hold: whatever a guest does to it, it never throws and answers within the width of the
+ * access; saved in the middle of its work and restored, it goes on as if nothing had happened, lines included.
+ *
+ * The work is random and seeded: LIVESNAP_SEED=N repeats a run.
+ */
+import assert from 'node:assert/strict';
+import { AcpiPm } from '../../../src/vmm/devices/acpi-pm.js';
+import { Bus } from '../../../src/vmm/devices/bus.js';
+import { CmosRtc } from '../../../src/vmm/devices/cmos-rtc.js';
+import type { AccessSize, Device } from '../../../src/vmm/devices/device.js';
+import { I8042 } from '../../../src/vmm/devices/i8042.js';
+import { Platform } from '../../../src/vmm/devices/platform.js';
+import { Serial16550a } from '../../../src/vmm/devices/serial-16550a.js';
+import { random } from '../../unit/vmm/boot/kernel-fixtures.js';
+import { FakeMachine } from '../../unit/vmm/devices/fakes.js';
+
+interface Subject {
+  readonly name: string;
+  readonly make: (machine: FakeMachine) => Device;
+  readonly restore: (machine: FakeMachine, state: unknown) => Device;
+  /** What the host does to it now and then. */
+  readonly fromOutside?: (device: Device, below: (n: number) => number) => void;
+}
+
+const serialArgs = (machine: FakeMachine) => ({
+  irq: machine.irqLine(4),
+  output: (bytes: Uint8Array) => machine.onConsoleOutput(bytes),
+  onInputDrained: () => machine.onConsoleDrained(),
+});
+const keyboardArgs = (machine: FakeMachine) => ({
+  irq: machine.irqLine(1),
+  onReset: () => machine.onReset(),
+});
+const pmArgs = (machine: FakeMachine) => ({ onPowerOff: () => machine.onPowerOff() });
+
+const subjects: Subject[] = [
+  {
+    name: '16550A',
+    make: (machine) => new Serial16550a(serialArgs(machine)),
+    restore: (machine, state) => Serial16550a.restore(serialArgs(machine), state),
+    fromOutside: (device, below) => {
+      const bytes = Buffer.from(Array.from({ length: Math.floor(below(40)) }, () => Math.floor(below(256))));
+      (device as Serial16550a).offerInput(bytes);
+    },
+  },
+  {
+    name: 'i8042',
+    make: (machine) => new I8042(keyboardArgs(machine)),
+    restore: (machine, state) => I8042.restore(keyboardArgs(machine), state),
+  },
+  {
+    name: 'CMOS clock',
+    make: (machine) => new CmosRtc(machine),
+    restore: (machine, state) => CmosRtc.restore(machine, state),
+  },
+  {
+    name: 'ACPI power management',
+    make: (machine) => new AcpiPm(pmArgs(machine)),
+    restore: (machine, state) => AcpiPm.restore(pmArgs(machine), state),
+  },
+];
+
+const SIZES: readonly AccessSize[] = [1, 2, 4];
+const BASE = 0x1000;
+const seed = Number(process.env.LIVESNAP_SEED ?? Date.now() % 1_000_000);
+
+/** A device on a bus of its own, with the machine around it. */
+class Bench {
+  readonly bus = new Bus();
+  readonly device: Device;
+  readonly machine: FakeMachine;
+
+  constructor(make: (machine: FakeMachine) => Device, machine = new FakeMachine()) {
+    this.machine = machine;
+    this.device = make(machine);
+    this.bus.attach(BASE, this.device);
+  }
+
+  get levels(): [number, boolean][] {
+    return [...this.machine.irqs].map(([irq, line]) => [irq, line.level]);
+  }
+}
+
+/** One random access; what it read, or null for a write. */
+function step({ bus, device }: Bench, below: (n: number) => number): number | null {
+  const { offset, length } = device.ranges[Math.floor(below(device.ranges.length))]!;
+  const address = BASE + offset + Math.floor(below(length + 2)) - 1;
+  const size = SIZES[Math.floor(below(3))]!;
+  const items = new Uint8Array(64);
+  switch (Math.floor(below(6))) {
+    case 0:
+      for (let i = 0; i < items.length; i++) items[i] = below(256);
+      bus.writeItems(address, size, Math.floor(below(64 / size + 1)), items, 0);
+      return null;
+    case 1:
+      bus.readItems(address, size, Math.floor(below(64 / size + 1)), items, 0);
+      return items.reduce((sum, byte) => (sum * 31 + byte) % 2 ** 32, 0);
+    case 2:
+    case 3:
+      bus.write(address, size, Math.floor(below(2 ** 32)));
+      return null;
+    default: {
+      const value = bus.read(address, size);
+      assert(
+        Number.isInteger(value) && value >= 0 && value < 2 ** (8 * size),
+        `read ${value} of ${size} bytes`,
+      );
+      return value;
+    }
+  }
+}
+
+/** `count` accesses, all decided by `stepSeed`; what was read, in order. */
+function work(bench: Bench, subject: Subject, stepSeed: number, count: number): (number | null)[] {
+  const below = random(stepSeed);
+  return Array.from({ length: count }, () => {
+    if (below(8) < 1) subject.fromOutside?.(bench.device, below);
+    if (below(8) < 1) bench.machine.clock.ms += Math.floor(below(3000));
+    return step(bench, below);
+  });
+}
+
+for (const subject of subjects) {
+  describe(`${subject.name}, as a device (LIVESNAP_SEED=${seed})`, () => {
+    it('takes every value at every address in every size', () => {
+      for (const size of SIZES) {
+        const { bus, device } = new Bench(subject.make);
+        for (const { offset, length } of device.ranges) {
+          for (let address = BASE + offset - 3; address <= BASE + offset + length; address++) {
+            for (let value = 0; value < 256; value++) {
+              bus.write(address, size, (value * 0x01010101) >>> 0);
+              const got = bus.read(address, size);
+              assert(got >= 0 && got < 2 ** (8 * size));
+            }
+          }
+        }
+      }
+    });
+
+    it('never throws, whatever the guest does', () => {
+      const bench = new Bench(subject.make);
+      work(bench, subject, seed, 20_000);
+    });
+
+    it('goes on after save and restore as if nothing had happened', () => {
+      for (let round = 0; round < 200; round++) {
+        const original = new Bench(subject.make);
+        work(original, subject, seed + round, round);
+        const state = JSON.parse(JSON.stringify(original.device.save()));
+        const machine = new FakeMachine();
+        machine.clock.ms = original.machine.clock.ms;
+        const restored = new Bench((around) => subject.restore(around, state), machine);
+        assert.deepEqual(restored.device.save(), state, 'saved again, it is the same');
+        assert.deepEqual(restored.levels, original.levels, 'its lines are at the same levels');
+        original.machine.console = '';
+        original.machine.events.length = 0;
+        const after = seed + 1000 + round;
+        assert.deepEqual(work(restored, subject, after, 100), work(original, subject, after, 100));
+        assert.deepEqual(restored.levels, original.levels);
+        assert.deepEqual(restored.machine.events, original.machine.events);
+        assert.deepEqual(restored.device.save(), original.device.save());
+        assert.equal(restored.machine.console, original.machine.console);
+      }
+    });
+
+    it('changes nothing by being saved', () => {
+      const [saved, unsaved] = [new Bench(subject.make), new Bench(subject.make)];
+      const observed = Array.from({ length: 100 }, (_, round) => {
+        saved.device.save();
+        return work(saved, subject, seed + round, 20);
+      });
+      const expected = Array.from({ length: 100 }, (_, round) => work(unsaved, subject, seed + round, 20));
+      assert.deepEqual(observed, expected);
+    });
+  });
+}
+
+describe(`the platform (LIVESNAP_SEED=${seed})`, () => {
+  it('takes any access at any port', () => {
+    const { pio, mmio } = Platform.create(new FakeMachine());
+    const below = random(seed);
+    const data = new Uint8Array(64);
+    for (let port = 0; port < 0x1_0000; port++) {
+      for (const size of SIZES) {
+        pio.write(port, size, Math.floor(below(2 ** 32)));
+        const value = pio.read(port, size);
+        assert(value >= 0 && value < 2 ** (8 * size));
+        pio.writeItems(port, size, 16, data, 0);
+        pio.readItems(port, size, 16, data, 0);
+      }
+    }
+    for (let round = 0; round < 10_000; round++) {
+      const gpa = Math.floor(below(2 ** 46));
+      mmio.write(gpa, 4, 0);
+      assert.equal(mmio.read(gpa, 4), 0xffff_ffff);
+    }
+  });
+
+  it('goes on after save and restore in the middle of the devices’ work', () => {
+    const machine = new FakeMachine();
+    const platform = Platform.create(machine);
+    platform.pio.write(0x3fa, 1, 0xc1);
+    platform.pio.write(0x3fc, 1, 0x0b);
+    platform.pio.write(0x3f9, 1, 0x03);
+    platform.com1.offerInput(Buffer.from('half a line'));
+    platform.pio.write(0x64, 1, 0x60);
+    platform.pio.write(0x70, 1, 0x02);
+
+    const around = new FakeMachine();
+    const { pio } = Platform.restore(around, JSON.parse(JSON.stringify(platform.save())));
+    assert.equal(around.irqLine(4).level, true, 'the serial interrupt is raised again');
+    assert.equal(pio.read(0x3fa, 1), 0xcc);
+    assert.equal(String.fromCharCode(pio.read(0x3f8, 1), pio.read(0x3f8, 1)), 'ha');
+    pio.write(0x60, 1, 0x45);
+    pio.write(0x64, 1, 0x20);
+    assert.equal(pio.read(0x60, 1), 0x45, 'the command byte that was about to be written');
+    assert.equal(pio.read(0x71, 1), 0x34, 'the cell that was selected');
+  });
+});

@@ -1,0 +1,60 @@
+/** What devices need of the world, under a test's control. */
+import type { IrqLine, WallClock } from '../../../../src/vmm/devices/device.js';
+import type { PlatformParts } from '../../../../src/vmm/devices/platform.js';
+
+/** An interrupt line that remembers its level and counts its rising edges. */
+export class FakeIrq implements IrqLine {
+  level = false;
+  edges = 0;
+  sets = 0;
+
+  set(level: boolean): void {
+    this.sets++;
+    if (level && !this.level) this.edges++;
+    this.level = level;
+  }
+}
+
+export class FakeClock implements WallClock {
+  ms: number;
+
+  constructor(time: string) {
+    this.ms = Date.parse(time);
+  }
+
+  nowMs(): number {
+    return this.ms;
+  }
+}
+
+/** A machine around the platform that writes down what happens to it. */
+export class FakeMachine implements PlatformParts {
+  readonly irqs = new Map<number, FakeIrq>();
+  readonly clock = new FakeClock('2026-11-23T12:34:56.500Z');
+  readonly lowRamBytes = 256 << 20;
+  readonly highRamBytes = 0;
+  readonly events: string[] = [];
+  console = '';
+
+  irqLine(irq: number): FakeIrq {
+    const line = this.irqs.get(irq) ?? new FakeIrq();
+    this.irqs.set(irq, line);
+    return line;
+  }
+
+  onConsoleOutput(bytes: Uint8Array): void {
+    this.console += Buffer.from(bytes).toString('latin1');
+  }
+
+  onConsoleDrained(): void {
+    this.events.push('drained');
+  }
+
+  onReset(): void {
+    this.events.push('reset');
+  }
+
+  onPowerOff(): void {
+    this.events.push('powerOff');
+  }
+}
