@@ -3,7 +3,7 @@ import { LivesnapError } from '../errors.js';
 import type { EndReport } from '../server/api.js';
 import { errorFromReport, type LaunchRequest } from '../server/launch.js';
 import { runConsole } from './console-session.js';
-import type { Output } from './output.js';
+import { formatMs, type Output } from './output.js';
 
 export interface LaunchOptions {
   /** Null: a free name is drawn, beginning with `like` when that is given. */
@@ -55,7 +55,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
       () => name,
       () => name,
     );
-    output.remark(`It runs since ${readyMs} ms; join it with: livesnap console ${name}`);
+    output.remark(`running after ${formatMs(readyMs)}; join it with: livesnap console ${name}`);
     return 0;
   }
 

@@ -43,7 +43,6 @@ export const verb = defineVerb({
   operands: ['<machine>'],
   options: {
     tag: valued('--tag <label>', 'a name for the snapshot', parseText),
-    // biome-ignore lint/suspicious/noThenProperty: the option's name
     then: valued(
       '--then <word>',
       'resume, pause or stop the machine (default: as it was)',
@@ -59,7 +58,6 @@ export const verb = defineVerb({
     const request = {
       store: storeDir,
       tag: options.tag ?? null,
-      // biome-ignore lint/suspicious/noThenProperty: a word or null, never a function
       then: options.then ?? null,
     };
     const result = await output.withProgress(`saving ${name}`, (progress) => client.save(request, progress));

@@ -1,0 +1,97 @@
+// Cycles of what livesnap is for, through the built command line: a machine is started, given memory to keep, saved
+// and stopped; restored in a new process, compared, saved again; and that snapshot restored once more.
+//
+//   node scripts/cycles.mjs [--cycles 50] [--cpus 2] [--memory 256M] [--text 64] [--fill 32] [--kernel FILE]
+//
+// Ends with 0 when every cycle found what it had saved: the nonce that only RAM holds, ticks that go on where
+// they were, equal sums of memory, counters of every vCPU that go on.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { CommandLine, root } from './command-line.mjs';
+
+const { values } = parseArgs({
+  options: {
+    cycles: { type: 'string', default: '50' },
+    cpus: { type: 'string', default: '2' },
+    memory: { type: 'string', default: '256M' },
+    text: { type: 'string', default: '64' },
+    fill: { type: 'string', default: '32' },
+    kernel: { type: 'string', default: join(root, 'guest/build/probe.bzImage') },
+  },
+});
+const cycles = Number(values.cycles);
+const sumMib = Number(values.text) + Number(values.fill) + 32;
+
+const TICK = '^TICK \\d+ nonce=[0-9a-f]{16}$';
+const parseTick = (line) => {
+  const [, count, nonce] = /^TICK (\d+) nonce=([0-9a-f]{16})$/.exec(line);
+  return { count: Number(count), nonce };
+};
+const counters = async (cli, machine) =>
+  (await cli.ask(machine, 'cpus', '^CPUS [0-9,]+$')).slice('CPUS '.length).split(',').map(Number);
+
+/** What the machine is, seen from outside. */
+async function look(cli, machine) {
+  return {
+    sum: await cli.ask(machine, `sum ${sumMib}`, '^SUM [0-9a-f]{16}$'),
+    counters: await counters(cli, machine),
+    tick: parseTick(await cli.hear(machine, TICK)),
+  };
+}
+
+/** Restores a snapshot taken after `before` and compares. A machine that had booted anew would count from 1. */
+async function restoreAndCompare(cli, id, name, before) {
+  await cli.json('restore', id, '--detach', '--name', name);
+  const now = await look(cli, name);
+  assert.equal(now.tick.nonce, before.tick.nonce, 'the nonce is the same');
+  assert.equal(now.sum, before.sum, 'the sum of memory is the same');
+  assert.ok(now.tick.count > before.tick.count, 'ticks go on');
+  assert.equal(now.counters.length, Number(values.cpus));
+  const later = await counters(cli, name);
+  for (const [i, counter] of now.counters.entries()) {
+    assert.ok(counter > before.counters[i], `vCPU ${i} counts on from where it was`);
+    assert.ok(later[i] > counter, `vCPU ${i} counts`);
+  }
+}
+
+const cli = new CommandLine();
+process.on('SIGINT', () => cli.end().finally(() => process.exit(130)));
+try {
+  for (let cycle = 1; cycle <= cycles; cycle++) {
+    const begun = performance.now();
+    await cli.json(
+      ...['start', '--kernel', values.kernel, '--memory', values.memory, '--cpus', values.cpus],
+      ...['--detach', '--name', 'a'],
+    );
+    await cli.ask('a', `text 7 ${values.text}`, '^OK');
+    await cli.ask('a', `fill 9 ${values.fill}`, '^OK');
+    const first = await look(cli, 'a');
+    const saved = await cli.json('save', 'a');
+    await cli.json('stop', 'a');
+
+    await restoreAndCompare(cli, saved.id, 'b', first);
+    const second = await look(cli, 'b');
+    const again = await cli.json('save', 'b', '--then', 'stop');
+    assert.equal(again.parent, saved.id);
+    await restoreAndCompare(cli, again.id, 'c', second);
+    await cli.json('stop', 'c');
+    assert.deepEqual(await cli.json('ps'), [], 'nothing is left running');
+
+    const seconds = ((performance.now() - begun) / 1000).toFixed(1);
+    console.log(
+      `cycle ${cycle}/${cycles}: nonce ${first.tick.nonce}, ${first.sum}, saved ${saved.storedBytes} and ${again.storedBytes} bytes, ${seconds} s`,
+    );
+  }
+  const check = await cli.json('check', '--read-data');
+  assert.deepEqual(check, { ok: true, problems: [] });
+  const snapshots = await cli.json('ls');
+  assert.equal(snapshots.length, 2 * cycles);
+  await cli.json('rm', ...snapshots.map(({ id }) => id));
+  await cli.json('gc');
+  const { storedBytes, indexBytes } = await cli.json('stats');
+  assert.ok(storedBytes + indexBytes < 2 ** 20, `an emptied store has ${storedBytes + indexBytes} bytes`);
+  console.log(`${cycles} cycles well; the emptied store has ${storedBytes + indexBytes} bytes`);
+} finally {
+  await cli.end();
+}
