@@ -69,8 +69,12 @@ export class Bus {
     for (let i = 0; i < size; i++) this.#writeByte(address + i, (value >>> (8 * i)) & 0xff);
   }
 
-  /** `count` items of `size` bytes from one address, to `data[at]` and on (a string instruction, REP INS). */
-  readItems(address: number, size: AccessSize, count: number, data: Uint8Array, at: number): void {
+  /**
+   * `count` items of `size` bytes from one address, to `data[at]` and on: what an exit asks for, where a string
+   * instruction makes several items. An item that is no single access (8 bytes, or an odd number, as MMIO may be)
+   * is read in pieces, upwards.
+   */
+  readItems(address: number, size: number, count: number, data: Uint8Array, at: number): void {
     if (size === 1) {
       const index = this.#find(address);
       if (index !== NOT_FOUND) {
@@ -82,13 +86,17 @@ export class Bus {
       }
     }
     for (let i = 0, to = at; i < count; i++) {
-      const value = this.read(address, size);
-      for (let byte = 0; byte < size; byte++) data[to++] = (value >>> (8 * byte)) & 0xff;
+      for (let done = 0; done < size; ) {
+        const piece = pieceSize(size - done);
+        const value = this.read(address + done, piece);
+        for (let byte = 0; byte < piece; byte++) data[to++] = (value >>> (8 * byte)) & 0xff;
+        done += piece;
+      }
     }
   }
 
-  /** `count` items of `size` bytes from `data[at]` and on to one address (REP OUTS). */
-  writeItems(address: number, size: AccessSize, count: number, data: Uint8Array, at: number): void {
+  /** `count` items of `size` bytes from `data[at]` and on to one address; see {@link readItems}. */
+  writeItems(address: number, size: number, count: number, data: Uint8Array, at: number): void {
     if (size === 1) {
       const index = this.#find(address);
       if (index !== NOT_FOUND) {
@@ -100,9 +108,13 @@ export class Bus {
       }
     }
     for (let i = 0, from = at; i < count; i++) {
-      let value = 0;
-      for (let byte = 0; byte < size; byte++) value |= data[from++]! << (8 * byte);
-      this.write(address, size, value >>> 0);
+      for (let done = 0; done < size; ) {
+        const piece = pieceSize(size - done);
+        let value = 0;
+        for (let byte = 0; byte < piece; byte++) value |= data[from++]! << (8 * byte);
+        this.write(address + done, piece, value >>> 0);
+        done += piece;
+      }
     }
   }
 
@@ -141,3 +153,6 @@ export class Bus {
     return NOT_FOUND;
   }
 }
+
+/** The widest access that `bytes` have room for. */
+const pieceSize = (bytes: number): AccessSize => (bytes >= 4 ? 4 : bytes >= 2 ? 2 : 1);

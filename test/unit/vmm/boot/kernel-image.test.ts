@@ -3,7 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { readKernelImage } from '../../../../src/vmm/boot/kernel-image.js';
-import { bzImage, elfKernel, ImageDirectory, lz4Payload, MIB, random } from './kernel-fixtures.js';
+import { random } from '../seeded-random.js';
+import { bzImage, elfKernel, ImageDirectory, lz4Payload, MIB } from './kernel-fixtures.js';
 
 const RAM_END = 64 * MIB;
 

@@ -132,6 +132,19 @@ describe('bus', () => {
     assert.deepEqual([...data.subarray(0, 4)], [0xff, 0xff, 0xff, 3]);
   });
 
+  it('makes accesses that exist of items of other sizes', () => {
+    const bus = new Bus();
+    const probe = new Probe(whole(16), 4);
+    bus.attach(0x10, probe);
+    const data = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    bus.writeItems(0x10, 8, 1, data, 1);
+    bus.readItems(0x12, 7, 1, data, 0);
+    assert.deepEqual(probe.log, ['w4@0=5040302', 'w4@4=9080706', 'r4@2', 'r2@6', 'r1@8']);
+    assert.deepEqual([...data], [2, 2, 2, 2, 6, 6, 8, 8, 9]);
+    bus.readItems(0x8000, 8, 1, data, 1);
+    assert.deepEqual([...data.subarray(1)], new Array(8).fill(0xff));
+  });
+
   it('gives a string of bytes whole to a device that wants it so', () => {
     const bus = new Bus();
     const got: string[] = [];
