@@ -18,7 +18,6 @@
 
 // libuv's own: the fd that is readable when a loop has work (uv.h is not among Node-API's headers).
 extern "C" int uv_backend_fd(const struct uv_loop_s* loop);
-extern "C" int uv_backend_timeout(const struct uv_loop_s* loop);
 
 namespace livesnap {
 
@@ -96,7 +95,12 @@ static Napi::Value doIoctl(const Napi::CallbackInfo& info, size_t first, int fd,
     do rc = ioctl(fd, request, bytes.data);
     while (rc < 0 && errno == EINTR);
   }
-  if (rc < 0) throwErrno(info.Env(), what, errno);
+  if (rc < 0) {
+    int err = errno;
+    char call[64];
+    snprintf(call, sizeof call, "%s 0x%lx", what, static_cast<unsigned long>(request));
+    throwErrno(info.Env(), call, err);
+  }
   return Napi::Number::New(info.Env(), rc);
 }
 
@@ -415,18 +419,9 @@ static void answerExit(Machine& machine) {
   resumeFromExit(vcpu);
 }
 
-// Has the thread's own event loop something to do now? Due timers do not make its fd readable before it has polled.
-static bool loopReady(Napi::Env env, int timeoutMs, int* loopTimeoutMs) {
-  uv_loop_s* loop = nullptr;
-  napi_get_uv_event_loop(env, &loop);
-  int due = uv_backend_timeout(loop);
-  if (due == 0) return true;
-  *loopTimeoutMs = due < 0 ? timeoutMs : (timeoutMs < 0 || due < timeoutMs ? due : timeoutMs);
-  return false;
-}
-
 // wait(machine, timeoutMs) → WaitEvent. Answers the exit that the last call returned, then blocks until there is
-// something to do (timeoutMs < 0: for ever). Device thread.
+// something to do (timeoutMs < 0: for ever). Device thread, which has no timers or immediates of its own but the one it
+// awaits after kEventLoop: only what makes its loop's fd readable ends the wait.
 static Napi::Value machineWait(const Napi::CallbackInfo& info) {
   // Not machineArg: the machine may have been closed from the main thread, and then it is dead.
   auto machine = machines().find(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
@@ -455,13 +450,8 @@ static Napi::Value machineWait(const Napi::CallbackInfo& info) {
       }
       machine->waiterAsleep = mayBlock;
     }
-    int sleepMs = 0;
-    if (loopReady(info.Env(), timeoutMs, &sleepMs)) {
-      machine->loopPolledNs = nowNs();
-      return result(kEventLoop);
-    }
     epoll_event events[2];
-    int n = epoll_wait(machine->epollFd, events, 2, mayBlock ? sleepMs : 0);
+    int n = epoll_wait(machine->epollFd, events, 2, mayBlock ? timeoutMs : 0);
     if (n < 0 && errno != EINTR) throwErrno(info.Env(), "epoll_wait", errno);
     machine->loopPolledNs = nowNs();
     for (int i = 0; i < n; i++) {
@@ -470,7 +460,7 @@ static Napi::Value machineWait(const Napi::CallbackInfo& info) {
       if (read(machine->wakeFd, &count, sizeof count) < 0 && errno != EAGAIN)
         throwErrno(info.Env(), "read of an eventfd", errno);
     }
-    if (mayBlock && n == 0) return result(sleepMs == timeoutMs ? kEventTimeout : kEventLoop);
+    if (mayBlock && n == 0) return result(kEventTimeout);
   }
 }
 

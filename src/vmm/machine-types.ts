@@ -58,7 +58,7 @@ export interface MachineHandle {
   stop(): Promise<void>;
   /** `then` null: afterwards as it was before. */
   save(
-    store: Store,
+    store: Pick<Store, 'beginSave'>,
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
   ): Promise<MachineSaveResult>;
 }

@@ -238,7 +238,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   save(
-    store: Store,
+    store: Pick<Store, 'beginSave'>,
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
   ): Promise<MachineSaveResult> {
     return this.#exclusively(async () => {

@@ -2,6 +2,8 @@
  * Makes a KVM machine: the VM with its interrupt controllers and PIT, RAM in its slots, and vCPUs, either as a kernel
  * is to be entered or as they were saved. Device thread.
  */
+
+import { LivesnapError, SystemError } from '../../errors.js';
 import {
   addVcpu,
   createMachine,
@@ -82,14 +84,25 @@ export function enterKernel(machine: KvmMachine, host: HostKvm, cpus: number, bo
   setRegs(machine, bootCpu, { ...(zero as ReturnType<typeof getRegs>), rip, rsp, rsi, rflags });
 }
 
-/** Puts a saved state into a fresh VM with as many vCPUs and the RAM already filled. Devices come after. */
+/**
+ * Puts a saved state into a fresh VM with as many vCPUs and the RAM already filled. Devices come after.
+ * @throws LivesnapError BAD_STATE when KVM refuses it as no state a machine can be in; HOST_LACKS
+ */
 export function restoreKvm(
   machine: KvmMachine,
   host: HostKvm,
   state: { readonly vcpus: readonly VcpuState[]; readonly vm: VmState },
 ): void {
-  state.vcpus.forEach((vcpuState, vcpu) => {
-    restoreVcpu(machine, vcpu, vcpuState, host.tscControl);
-  });
-  restoreVm(machine, state.vm);
+  try {
+    state.vcpus.forEach((vcpuState, vcpu) => {
+      restoreVcpu(machine, vcpu, vcpuState, host.tscControl);
+    });
+    restoreVm(machine, state.vm);
+  } catch (error) {
+    if (!(error instanceof SystemError && error.errnoName === 'EINVAL')) throw error;
+    throw new LivesnapError('BAD_STATE', `KVM refuses the saved state (${error.message})`, {
+      hint: 'The snapshot is damaged, or this processor lacks something that the one it was saved on has.',
+      cause: error,
+    });
+  }
 }

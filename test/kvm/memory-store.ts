@@ -1,0 +1,90 @@
+/**
+ * A store that keeps snapshots as plain maps of pages: the other side of the seam, so that machines are tested
+ * without the real one. A save can be made to fail at a page.
+ */
+import { randomBytes } from 'node:crypto';
+import {
+  BATCH_PAGES,
+  PAGE_SIZE,
+  type PageSink,
+  type PageSource,
+  type Region,
+} from '../../src/page-stream.js';
+import type { OpenSnapshot, SaveSession } from '../../src/store/store.js';
+import type { SaveResult, SnapshotMetadata } from '../../src/store/types.js';
+
+interface Kept {
+  readonly regions: readonly Region[];
+  readonly pages: Map<number, Uint8Array>[];
+  readonly metadata: SnapshotMetadata;
+}
+
+export class MemoryStore {
+  readonly snapshots = new Map<string, Kept>();
+  /** How many pages the last save was given. */
+  pagesGiven = 0;
+  /** The next save fails when it has been given so many pages. */
+  failAfterPages = Number.POSITIVE_INFINITY;
+
+  async beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
+    const base = parent === null ? undefined : this.snapshots.get(parent);
+    let regions: readonly Region[] = [];
+    let pages: Map<number, Uint8Array>[] = [];
+    this.pagesGiven = 0;
+    return {
+      parent: base ? parent : null,
+      store: async (source: PageSource) => {
+        regions = source.regions;
+        pages = regions.map((_, region) => new Map(base?.pages[region]));
+        const into = new Uint8Array(BATCH_PAGES * PAGE_SIZE);
+        for (let run = await source.next(into); run !== null; run = await source.next(into)) {
+          const { region, pages: numbers } = run;
+          numbers.forEach((page, i) => {
+            pages[region]!.set(page, into.slice(i * PAGE_SIZE, (i + 1) * PAGE_SIZE));
+          });
+          this.pagesGiven += numbers.length;
+          if (this.pagesGiven >= this.failAfterPages) {
+            this.failAfterPages = Number.POSITIVE_INFINITY;
+            throw new Error('the disk is full');
+          }
+          // Let the guest run on, as it does beside a real store.
+          await new Promise(setImmediate);
+        }
+      },
+      commit: async (metadata: SnapshotMetadata): Promise<SaveResult> => {
+        const id = randomBytes(16).toString('hex');
+        this.snapshots.set(id, { regions, pages, metadata });
+        return {
+          id,
+          tag: metadata.tag,
+          parent: base ? parent : null,
+          pages: regions.reduce((sum, { sizeBytes }) => sum + sizeBytes / PAGE_SIZE, 0),
+          zeroPages: 0,
+          unchangedPages: 0,
+          newChunks: 0,
+          reusedChunks: 0,
+          storedBytes: 0,
+        };
+      },
+      abort: async () => {},
+    };
+  }
+
+  open(id: string): OpenSnapshot {
+    const { regions, pages, metadata } = this.snapshots.get(id)!;
+    const { kind, vm, tag, memoryBytes, diskBytes } = metadata;
+    return {
+      summary: { id, tag, kind, vm, parent: null, createdAt: '', memoryBytes, diskBytes, storedBytes: 0 },
+      metadata,
+      regions,
+      fill: async (sink: PageSink) => {
+        pages.forEach((map, region) => {
+          for (const [page, bytes] of map) {
+            if (bytes.some((byte) => byte !== 0)) sink.write({ region, pages: Uint32Array.of(page) }, bytes);
+          }
+        });
+      },
+      close: () => {},
+    };
+  }
+}

@@ -1,0 +1,256 @@
+/** A machine is saved while it runs and goes on elsewhere: nothing of it forgotten, nothing of it disturbed. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PAGE_SIZE } from '../../src/page-stream.js';
+import { Machine } from '../../src/vmm/machine.js';
+import { GuestConsole } from './guest-console.js';
+import { probe, requireKvm } from './kvm.js';
+import { MemoryStore } from './memory-store.js';
+
+const MIB = 1 << 20;
+const SAVE = { vm: 'test', tag: null, then: null } as const;
+
+describe('saving and restoring a machine', function () {
+  this.timeout(120_000);
+  const machines: Machine[] = [];
+
+  before(function () {
+    requireKvm(this);
+  });
+  afterEach(async () => {
+    for (const machine of machines.splice(0)) await machine.stop();
+  });
+
+  async function start(cpus: number, memoryMib: number): Promise<[Machine, GuestConsole]> {
+    const machine = await Machine.start({
+      kernel: probe('probe.bzImage'),
+      initrd: null,
+      cmdline: null,
+      memoryBytes: memoryMib * MIB,
+      cpus,
+    });
+    machines.push(machine);
+    const console = new GuestConsole(machine);
+    await console.line(/^PROBE READY .* cpus=/);
+    return [machine, console];
+  }
+
+  async function restore(
+    store: MemoryStore,
+    id: string,
+    from: GuestConsole,
+  ): Promise<[Machine, GuestConsole]> {
+    const machine = await Machine.restore(store.open(id));
+    machines.push(machine);
+    const console = new GuestConsole(machine, from);
+    return [machine, console];
+  }
+
+  for (const [cpus, memoryMib] of [
+    [1, 64],
+    [2, 256],
+    [4, 64],
+  ] as const) {
+    it(`${cpus} vCPUs and ${memoryMib} MiB, over three generations`, async () => {
+      const store = new MemoryStore();
+      let [machine, console] = await start(cpus, memoryMib);
+      await console.command('text 7 6', /^OK/);
+      await console.command('fill 9 4', /^OK/);
+      const sum = await console.command('sum 12', /^SUM/);
+      for (let generation = 0; generation < 3; generation++) {
+        await console.line(/TICK/);
+        const before = await console.counters();
+        assert.equal(before.length, cpus);
+        const saved = await machine.save(store, { ...SAVE, then: 'pause' });
+        assert.equal(saved.parent === null, generation === 0, 'later saves are incremental');
+        await machine.stop();
+        [machine, console] = await restore(store, saved.id, console);
+        assert.equal(machine.snapshot, saved.id);
+        await console.line(/TICK/);
+        await console.line(/TICK/);
+        const after = await console.counters();
+        after.forEach((count, cpu) => {
+          assert(count > before[cpu]!, `vCPU ${cpu} went on: ${before[cpu]} to ${count}`);
+        });
+        assert.equal(await console.command('sum 12', /^SUM/), sum);
+      }
+    });
+  }
+
+  it('5 GiB, with RAM on both sides of the hole below 4 GiB', async () => {
+    const store = new MemoryStore();
+    let [machine, console] = await start(1, 5120);
+    await console.command('text 1 8', /^OK/);
+    const sum = await console.command('sum 8', /^SUM/);
+    const { id } = await machine.save(store, { ...SAVE, then: 'pause' });
+    assert.deepEqual(
+      store.snapshots.get(id)!.regions.map(({ name }) => name),
+      ['ram@0x0', 'ram@0x100000000'],
+    );
+    assert(store.pagesGiven * PAGE_SIZE < 64 * MIB, 'holes are not read');
+    await machine.stop();
+    [machine, console] = await restore(store, id, console);
+    assert.equal(await console.command('sum 8', /^SUM/), sum);
+  });
+
+  it('shows one moment, though the guest writes all the while', async () => {
+    const store = new MemoryStore();
+    let [machine, console] = await start(2, 64);
+    await console.command('fill 3 16', /^OK/);
+    const sum = await console.command('sum 16', /^SUM/);
+    await console.command('dirty 20000', /^OK/);
+    const { id, pauseMs } = await machine.save(store, SAVE);
+    assert(pauseMs > 0);
+    assert.equal(machine.state, 'running');
+    // The machine that was saved goes on, undisturbed.
+    await console.line(/TICK/);
+    assert.equal(await console.command('sum 16', /^SUM/), sum);
+    await machine.stop();
+    [machine, console] = await restore(store, id, console.loseTrack());
+    await console.line(/TICK/);
+    assert.equal(await console.command('sum 16', /^SUM/), sum);
+  });
+
+  it('a save that fails loses no dirty page: the next one has it', async () => {
+    const store = new MemoryStore();
+    let [machine, console] = await start(1, 64);
+    await machine.save(store, SAVE);
+    await console.command('fill 5 8', /^OK/);
+    const sum = await console.command('sum 8', /^SUM/);
+    store.failAfterPages = 1;
+    await assert.rejects(machine.save(store, SAVE), /disk is full/);
+    assert.equal(machine.state, 'running');
+    await console.line(/TICK/);
+    const saved = await machine.save(store, { ...SAVE, then: 'stop' });
+    assert.notEqual(saved.parent, null);
+    assert(store.pagesGiven >= (8 * MIB) / PAGE_SIZE, `only ${store.pagesGiven} pages were given`);
+    assert.equal(machine.state, 'stopped');
+    [machine, console] = await restore(store, saved.id, console);
+    assert.equal(await console.command('sum 8', /^SUM/), sum);
+  });
+
+  it('saves in full when the parent is gone', async () => {
+    const store = new MemoryStore();
+    let [machine, console] = await start(1, 64);
+    await console.command('text 5 8', /^OK/);
+    const sum = await console.command('sum 8', /^SUM/);
+    await machine.save(store, SAVE);
+    store.snapshots.clear();
+    const { id, parent } = await machine.save(store, SAVE);
+    assert.equal(parent, null);
+    await machine.stop();
+    [machine, console] = await restore(store, id, console.loseTrack());
+    assert.equal(await console.command('sum 8', /^SUM/), sum);
+  });
+
+  it('a paused machine stands still, is saved as it is, and stays paused', async () => {
+    const store = new MemoryStore();
+    const [machine, console] = await start(2, 64);
+    await console.line(/TICK/);
+    await machine.pause();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const quiet = console.lastTick;
+    const { id, pauseMs } = await machine.save(store, SAVE);
+    assert.equal(pauseMs, 0);
+    assert.equal(machine.state, 'paused');
+    assert.equal(console.lastTick, quiet);
+    await machine.resume();
+    await console.line(/TICK/);
+    await machine.stop();
+    await assert.rejects(machine.pause(), { code: 'MACHINE_GONE' });
+    const [, restored] = await restore(store, id, console.loseTrack());
+    await restored.line(/TICK/);
+  });
+
+  it('refuses a snapshot whose state or memory is not that of its machine', async () => {
+    const store = new MemoryStore();
+    const [machine] = await start(1, 64);
+    const { id } = await machine.save(store, SAVE);
+    const open = store.open(id);
+    const changed = (metadata: object, regions = open.regions) => ({
+      ...open,
+      regions,
+      metadata: { ...open.metadata, ...metadata },
+    });
+    const saved = open.metadata.machine as { config: object };
+    for (const snapshot of [
+      changed({ state: Buffer.from('{}') }),
+      changed({ state: open.metadata.state.subarray(0, 5000) }),
+      changed({ machine: null }),
+      changed({ machine: { ...saved, config: { ...saved.config, cpus: 2 } } }),
+      changed({}, [{ name: 'ram@0x0', sizeBytes: 4096 }]),
+      changed({}, []),
+    ]) {
+      await assert.rejects(Machine.restore(snapshot), { code: 'BAD_STATE' });
+    }
+    await assert.rejects(Machine.restore(changed({ kind: 'file' })), { code: 'USAGE' });
+    // Well-formed, but no state a processor can be in: long mode without PAE.
+    const text = Buffer.from(open.metadata.state).toString();
+    const absurd = text.replace(/"cr4":\{"\$u64":"0x[0-9a-f]+"\}/, '"cr4":{"$u64":"0x0"}');
+    assert.notEqual(absurd, text);
+    await assert.rejects(Machine.restore(changed({ state: Buffer.from(absurd) })), { code: 'BAD_STATE' });
+  });
+
+  it('reads only what the guest has written since the last save', async () => {
+    const store = new MemoryStore();
+    const [machine, console] = await start(1, 64);
+    await console.command('fill 5 16', /^OK/);
+    await machine.save(store, SAVE);
+    await console.line(/TICK/);
+    await machine.save(store, SAVE);
+    assert(store.pagesGiven < 200, `${store.pagesGiven} pages of an idle machine`);
+    await console.command('fill 6 1', /^OK/);
+    await machine.save(store, SAVE);
+    assert(store.pagesGiven >= MIB / PAGE_SIZE && store.pagesGiven < 500, `${store.pagesGiven} pages`);
+  });
+
+  it('ends with the bytes and the address of an instruction that KVM cannot run, never in a hang', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'livesnap-test-'));
+    try {
+      // An ELF whose one instruction is ud2 with no handler: a triple fault everywhere; and one that is no instruction
+      // in kernel mode for an emulator (popcnt), which hardware runs, and then meets ud2.
+      const kernel = join(dir, 'kernel.elf');
+      const code = Buffer.from('f3480fb8c3' + '0f0b', 'hex');
+      const elf = Buffer.alloc(0x1000 + code.length);
+      elf.write('7f454c46020101', 0, 'hex');
+      elf.writeUInt16LE(2, 16);
+      elf.writeUInt16LE(62, 18);
+      elf.writeUInt32LE(1, 20);
+      elf.writeBigUInt64LE(0x100_0000n, 24);
+      elf.writeBigUInt64LE(64n, 32);
+      elf.writeUInt16LE(64, 52);
+      elf.writeUInt16LE(56, 54);
+      elf.writeUInt16LE(1, 56);
+      elf.writeUInt32LE(1, 64);
+      elf.writeUInt32LE(5, 68);
+      elf.writeBigUInt64LE(0x1000n, 72);
+      elf.writeBigUInt64LE(0x100_0000n, 80);
+      elf.writeBigUInt64LE(0x100_0000n, 88);
+      elf.writeBigUInt64LE(BigInt(code.length), 96);
+      elf.writeBigUInt64LE(BigInt(code.length), 104);
+      elf.writeBigUInt64LE(0x1000n, 112);
+      code.copy(elf, 0x1000);
+      writeFileSync(kernel, elf);
+      const machine = await Machine.start({
+        kernel,
+        initrd: null,
+        cmdline: null,
+        memoryBytes: 64 * MIB,
+        cpus: 1,
+      });
+      const end = await new Promise<Parameters<Parameters<typeof machine.on<'end'>>[1]>[0]>((resolve) => {
+        machine.on('end', resolve);
+      });
+      if (end.kind === 'failed') {
+        assert.equal(end.error.code, 'MACHINE_FAILED');
+        assert.match(end.error.message, /f3 48 0f b8 c3.* at 0x1000000/);
+      } else {
+        assert.equal(end.kind, 'reset');
+      }
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+});
