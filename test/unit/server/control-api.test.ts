@@ -168,10 +168,8 @@ describe('control API', () => {
     assert.equal(JSON.parse(plain.text).pages, 4);
     const client = await findMachine('vm', root);
     const seen: unknown[] = [];
-    const result = await client.save(
-      // biome-ignore lint/suspicious/noThenProperty: a word, never a function
-      { store: '/s', tag: 't', then: 'pause' },
-      (done, total) => seen.push([done, total]),
+    const result = await client.save({ store: '/s', tag: 't', then: 'pause' }, (done, total) =>
+      seen.push([done, total]),
     );
     assert.equal(result.tag, 't');
     assert.deepEqual(seen, [[1, 2]]);
@@ -184,7 +182,6 @@ describe('control API', () => {
   it('answers a save that ends the machine before it goes', async () => {
     await open(root);
     const client = await findMachine('vm', root);
-    // biome-ignore lint/suspicious/noThenProperty: a word, never a function
     const result = await client.save({ store: null, tag: null, then: 'stop' }, () => {});
     assert.equal(result.pages, 4);
     await host.ended;
@@ -200,9 +197,7 @@ describe('control API', () => {
       error: { code: 'NO_SPACE', message: 'the disk is full', hint: 'Free some.' },
     });
     const client = await findMachine('vm', root);
-    const save = (store: string | null) =>
-      // biome-ignore lint/suspicious/noThenProperty: a word, never a function
-      client.save({ store, tag: null, then: null }, () => {});
+    const save = (store: string | null) => client.save({ store, tag: null, then: null }, () => {});
     await assert.rejects(save(null), hasCode('NO_SPACE'));
     assert.equal(closedStores, 2);
     await assert.rejects(save('/newer'), hasCode('NEWER_FORMAT'));
@@ -215,7 +210,6 @@ describe('control API', () => {
     machine.saveGate = new Promise((resolve) => {
       openGate = resolve;
     });
-    // biome-ignore lint/suspicious/noThenProperty: a word, never a function
     const saving = client.save({ store: null, tag: null, then: null }, () => {});
     while (machine.done.length === 0) await new Promise((resolve) => setImmediate(resolve));
     const pausing = client.pause();
