@@ -1,0 +1,154 @@
+/**
+ * The store by itself: save, save again, incremental save, restore, open and list, beside what this machine does for
+ * memcpy, SHA-256 and write + fsync of the same bytes. `node dist/bench/store.js [MIB…] [--json]`
+ */
+import { createHash, randomFillSync } from 'node:crypto';
+import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSink, type PageSource } from '../src/page-stream.js';
+import { Store } from '../src/store/store.js';
+
+const MIB = 1 << 20;
+
+/** A quarter zero, a quarter noise, half text. */
+export function mixedMemory(sizeBytes: number): Buffer {
+  const bytes = Buffer.alloc(sizeBytes);
+  for (let at = sizeBytes / 4; at < sizeBytes / 2; at += MIB)
+    randomFillSync(bytes, at, Math.min(MIB, sizeBytes / 2 - at));
+  let n = 1;
+  for (let at = sizeBytes / 2; at < sizeBytes; at += 16) {
+    n = (Math.imul(n, 1103515245) + 12345) >>> 0;
+    bytes.write(`entry ${(n >>> 8) % 50000}`.padEnd(16), at, 'latin1');
+  }
+  return bytes;
+}
+
+class MemorySource implements PageSource {
+  readonly regions;
+  #next = 0;
+
+  constructor(
+    readonly memory: Buffer,
+    readonly pages: Uint32Array,
+  ) {
+    this.regions = [{ name: 'ram@0x0', sizeBytes: memory.length }];
+  }
+
+  async next(into: Uint8Array): Promise<PageRun | null> {
+    const pages = this.pages.subarray(this.#next, this.#next + BATCH_PAGES);
+    if (pages.length === 0) return null;
+    this.#next += pages.length;
+    for (let i = 0; i < pages.length; i++)
+      into.set(this.memory.subarray(pages[i]! * PAGE_SIZE, (pages[i]! + 1) * PAGE_SIZE), i * PAGE_SIZE);
+    return { region: 0, pages };
+  }
+}
+
+class MemorySink implements PageSink {
+  readonly regions;
+
+  constructor(readonly memory: Buffer) {
+    this.regions = [{ name: 'ram@0x0', sizeBytes: memory.length }];
+  }
+
+  write({ pages }: PageRun, bytes: Uint8Array): void {
+    for (let i = 0; i < pages.length; i++)
+      this.memory.set(bytes.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE), pages[i]! * PAGE_SIZE);
+  }
+}
+
+const everyPage = (memory: Buffer, step = 1): Uint32Array =>
+  Uint32Array.from({ length: Math.ceil(memory.length / PAGE_SIZE / step) }, (_, i) => i * step);
+
+async function timed<T>(work: () => T | Promise<T>): Promise<[T, number, number]> {
+  const start = process.hrtime.bigint();
+  const cpu = process.cpuUsage();
+  const result = await work();
+  const { user, system } = process.cpuUsage(cpu);
+  return [result, Number(process.hrtime.bigint() - start) / 1e6, (user + system) / 1e3];
+}
+
+async function saveOnce(
+  store: Store,
+  memory: Buffer,
+  pages: Uint32Array,
+  parent: string | null,
+): Promise<string> {
+  const session = await store.beginSave({ parent });
+  await session.store(new MemorySource(memory, pages));
+  const { id } = await session.commit({
+    kind: 'machine',
+    vm: 'bench',
+    tag: null,
+    memoryBytes: memory.length,
+    diskBytes: 0,
+    machine: null,
+    host: null,
+    state: new Uint8Array(0),
+  });
+  return id;
+}
+
+async function fill(store: Store, id: string, memory: Buffer): Promise<void> {
+  const snapshot = await store.openSnapshot(id);
+  await snapshot.fill(new MemorySink(memory));
+  snapshot.close();
+}
+
+function writeAndSync(dir: string, memory: Buffer): void {
+  const fd = openSync(join(dir, 'plain'), 'w');
+  for (let at = 0; at < memory.length; at += MIB)
+    writeSync(fd, memory, at, Math.min(MIB, memory.length - at));
+  fsyncSync(fd);
+  closeSync(fd);
+}
+
+async function run(sizeMib: number): Promise<Record<string, { ms: number; cpuMs: number }>> {
+  const dir = mkdtempSync(join(tmpdir(), 'livesnap-bench-'));
+  const rows: Record<string, { ms: number; cpuMs: number }> = {};
+  const row = async <T>(name: string, work: () => T | Promise<T>): Promise<T> => {
+    const [result, ms, cpuMs] = await timed(work);
+    rows[name] = { ms: Math.round(ms * 10) / 10, cpuMs: Math.round(cpuMs * 10) / 10 };
+    return result;
+  };
+  try {
+    const memory = mixedMemory(sizeMib * MIB);
+    const target = Buffer.alloc(memory.length);
+    let store = Store.open(join(dir, 'store'), { write: true, create: true });
+    await store.put(new URL(import.meta.url).pathname, { tag: null, name: null }); // starts a Worker
+    const first = await row('save', () => saveOnce(store, memory, everyPage(memory), null));
+    await row('save again, full', () => saveOnce(store, memory, everyPage(memory), null));
+    const dirty = everyPage(memory, 50);
+    for (const page of dirty) memory.writeUInt32LE(page + 1, page * PAGE_SIZE);
+    await row('save again, 2% dirty', () => saveOnce(store, memory, dirty, first));
+    await row('restore', () => fill(store, first, target));
+    target.fill(0);
+    await row('restore, Workers warm', () => fill(store, first, target));
+    store.close();
+    await row('open and list', () => {
+      store = Store.open(join(dir, 'store'), { write: false });
+      store.list();
+      store.close();
+    });
+    await row('memcpy', () => memory.copy(target));
+    await row('SHA-256', () => createHash('sha256').update(memory).digest());
+    await row('write and fsync', () => writeAndSync(dir, memory));
+    return rows;
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+const sizes = process.argv.slice(2).map(Number).filter(Boolean);
+for (const sizeMib of sizes.length > 0 ? sizes : [64, 256]) {
+  const rows = await run(sizeMib);
+  if (process.argv.includes('--json')) {
+    console.log(JSON.stringify({ sizeMib, rows }));
+    continue;
+  }
+  console.log(`${sizeMib} MiB of mixed pages (a quarter zero, a quarter noise, half text)`);
+  console.log(`${''.padEnd(24)}${'ms'.padStart(9)}${'CPU ms'.padStart(9)}`);
+  for (const [name, { ms, cpuMs }] of Object.entries(rows))
+    console.log(`${name.padEnd(24)}${ms.toFixed(1).padStart(9)}${cpuMs.toFixed(1).padStart(9)}`);
+}

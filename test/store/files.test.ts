@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { Readable } from 'node:stream';
+import { dropScratch, mountSmall, newStore, noise, save, textPages } from './scratch.js';
+
+describe('put and get', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  for (const size of [0, 1, 4095, 4096, 4097, 1 << 20, (1 << 20) + 1, 3 * (1 << 20) - 4095])
+    it(`keep a file of ${size} bytes`, async function () {
+      const { store, dir } = newStore(this);
+      const content = noise(size, Math.ceil(size / 4096)).subarray(0, size);
+      const input = join(dirname(dir), 'input.bin');
+      writeFileSync(input, content);
+      const result = await store.put(input, { tag: 'f', name: null });
+      assert.equal(result.pages, Math.ceil(size / 4096));
+      const [summary] = store.list();
+      assert.deepEqual([summary!.kind, summary!.vm, summary!.memoryBytes], ['file', 'input.bin', size]);
+      const output = join(dirname(dir), 'output.bin');
+      assert.deepEqual(await store.get('f', output), { bytes: size });
+      assert.deepEqual(readFileSync(output), content);
+    });
+
+  it('take a stream of unknown length, in pieces of any size', async function () {
+    const { store, dir } = newStore(this);
+    const content = Buffer.concat([noise(1, 700), textPages(2, 300), Buffer.from('and an end')]);
+    for (const piece of [1000, 4096, 65536, 3 << 20]) {
+      const pieces: Buffer[] = [];
+      for (let at = 0; at < content.length; at += piece) pieces.push(content.subarray(at, at + piece));
+      const result = await store.put(Readable.from(pieces), { tag: null, name: 'stdin' });
+      await store.get(result.id, join(dirname(dir), 'out'));
+      assert.deepEqual(readFileSync(join(dirname(dir), 'out')), content);
+    }
+    assert.equal(store.stats().chunks, 1001);
+    await assert.rejects(
+      store.put(
+        Readable.from(
+          (function* () {
+            yield noise(1, 300);
+            throw new Error('the pipe broke');
+          })(),
+        ),
+        { tag: null, name: null },
+      ),
+      /the pipe broke/,
+    );
+    assert.equal(store.list().length, 4);
+  });
+
+  it('replace a file whole or not at all, with holes where it is zero', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    const sparse = join(here, 'sparse');
+    writeFileSync(sparse, noise(1, 10));
+    truncateSync(sparse, 64 << 20);
+    await store.put(sparse, { tag: 's', name: null });
+    const output = join(here, 'output');
+    writeFileSync(output, 'what was there');
+    await store.get('s', output);
+    assert.deepEqual(readFileSync(output), readFileSync(sparse));
+    assert.ok(statSync(output).blocks * 512 < 1 << 20);
+    assert.equal(statSync(output).mode & 0o777, 0o600);
+
+    // Damage half-way: what was there stays, and no temporary file.
+    const pack = join(dir, 'packs', readdirSync(join(dir, 'packs'))[0]!);
+    const bytes = readFileSync(pack);
+    bytes[1000]! ^= 1;
+    writeFileSync(pack, bytes);
+    writeFileSync(output, 'what was there');
+    const before = readdirSync(here).sort();
+    await assert.rejects(store.get('s', output), { code: 'DAMAGED' });
+    assert.equal(readFileSync(output, 'utf8'), 'what was there');
+    assert.deepEqual(readdirSync(here).sort(), before);
+  });
+
+  it('say what they cannot do', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    await assert.rejects(store.put(join(here, 'none'), { tag: null, name: null }), { code: 'NO_SUCH_FILE' });
+    await assert.rejects(store.put(here, { tag: null, name: null }), { code: 'NO_SUCH_FILE' });
+    await assert.rejects(store.put(join(dir, 'lock'), { tag: 'a/b', name: null }), { code: 'USAGE' });
+    const { id } = await save(store, { 'ram@0x0': noise(1, 1) });
+    await assert.rejects(store.get(id, join(here, 'out')), { code: 'USAGE' });
+    await assert.rejects(store.get('nothing', join(here, 'out')), { code: 'NO_SUCH_SNAPSHOT' });
+    await store.put(join(dir, 'reserve'), { tag: 'r', name: null });
+    await assert.rejects(store.get('r', here), { code: 'USAGE' });
+    await assert.rejects(store.get('r', join(here, 'no', 'such', 'directory')), { code: 'NO_SUCH_FILE' });
+    assert.deepEqual(readdirSync(here), ['store']);
+  });
+
+  it('leave nothing when the target’s disk is full', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    writeFileSync(join(here, 'in'), noise(1, 700));
+    await store.put(join(here, 'in'), { tag: 'f', name: null });
+    const small = join(here, 'small');
+    mkdirSync(small);
+    mountSmall(this, small, 1 << 20);
+    await assert.rejects(store.get('f', join(small, 'out')), { code: 'NO_SPACE' });
+    assert.deepEqual(readdirSync(small), []);
+  });
+});

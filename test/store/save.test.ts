@@ -1,0 +1,228 @@
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { PAGE_SIZE, type PageSource } from '../../src/page-stream.js';
+import type { SaveResult } from '../../src/store/types.js';
+import {
+  dropScratch,
+  load,
+  MemorySource,
+  machineMetadata,
+  newStore,
+  noise,
+  save,
+  textPages,
+} from './scratch.js';
+
+const sumOf = ({ zeroPages, unchangedPages, newChunks, reusedChunks }: SaveResult): number =>
+  zeroPages + unchangedPages + newChunks + reusedChunks;
+
+describe('a save', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('gives back what it was given, state and metadata too', async function () {
+    const { store } = newStore(this);
+    const contents = {
+      'ram@0x0': Buffer.concat([textPages(1, 700), Buffer.alloc(600 * PAGE_SIZE), noise(2, 333)]),
+      'ram@0x100000000': Buffer.concat([Buffer.alloc(5 << 20), noise(3, 1)]),
+      empty: Buffer.alloc(0),
+      zero: Buffer.alloc(PAGE_SIZE),
+    };
+    const result = await save(store, contents, { tag: 'first' });
+    assert.deepEqual(await load(store, 'first'), contents);
+    assert.equal(result.pages, 700 + 600 + 333 + 1280 + 1 + 1);
+    assert.equal(result.zeroPages, 600 + 1280 + 1);
+    assert.equal(result.newChunks, 1034);
+    assert.equal(sumOf(result), result.pages);
+    const snapshot = await store.openSnapshot('first');
+    assert.deepEqual(Buffer.from(snapshot.metadata.state), Buffer.from('registers'));
+    assert.deepEqual(
+      { ...snapshot.metadata, state: null },
+      { ...machineMetadata({ tag: 'first' }), state: null },
+    );
+    assert.equal(snapshot.summary.id, result.id);
+    snapshot.close();
+  });
+
+  it('stores equal pages once: in one save, in a second, from another region', async function () {
+    const { store } = newStore(this);
+    const page = noise(9, 1);
+    const ram = Buffer.concat([...Array.from({ length: 100 }, () => page), textPages(1, 2000)]);
+    const first = await save(store, { 'ram@0x0': ram });
+    assert.equal(first.newChunks, 2001);
+    assert.equal(first.reusedChunks, 99);
+    ram.set(noise(11, 4), 40 * PAGE_SIZE);
+    const second = await save(store, { disk: ram });
+    assert.equal(second.newChunks, 4);
+    assert.equal(second.reusedChunks, 2096);
+    assert.equal(second.unchangedPages, 0);
+    assert.deepEqual(await load(store, second.id), { disk: ram });
+  });
+
+  it('stores under two hundredths when almost nothing has changed, with a parent or without', async function () {
+    const { store } = newStore(this);
+    const ram = Buffer.concat([noise(1, 3000), textPages(2, 3000), Buffer.alloc(8 << 20)]);
+    const first = await save(store, { 'ram@0x0': ram });
+    ram.set(noise(3, 5), 1234 * PAGE_SIZE);
+    const full = await save(store, { 'ram@0x0': ram });
+    assert.ok(full.storedBytes < first.storedBytes / 50, `${full.storedBytes} of ${first.storedBytes}`);
+    ram.set(noise(4, 1), 3333 * PAGE_SIZE);
+    const child = await save(
+      store,
+      { 'ram@0x0': ram },
+      { parent: full.id, only: { 'ram@0x0': [3333, 3334, 8047] } },
+    );
+    assert.ok(child.storedBytes < first.storedBytes / 50);
+    assert.deepEqual([child.newChunks, child.reusedChunks, child.unchangedPages], [1, 0, 5999]);
+    assert.equal(sumOf(child), child.pages);
+    assert.equal(child.parent, full.id);
+    assert.deepEqual(await load(store, child.id), { 'ram@0x0': ram });
+  });
+
+  it('takes pages that are not given from the parent, also through a chain whose links are removed', async function () {
+    const { store } = newStore(this);
+    const ram = noise(1, 1500);
+    let parent = (await save(store, { 'ram@0x0': ram })).id;
+    for (let i = 0; i < 5; i++) {
+      const page = (i * 333) % 1500;
+      ram.set(i === 3 ? Buffer.alloc(PAGE_SIZE) : noise(100 + i, 1), page * PAGE_SIZE);
+      const child = await save(store, { 'ram@0x0': ram }, { parent, only: { 'ram@0x0': [page] } });
+      store.remove([parent]);
+      await store.gc({ dryRun: false });
+      parent = child.id;
+      assert.deepEqual(await load(store, parent), { 'ram@0x0': ram });
+    }
+    assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
+  });
+
+  it('lets a page given again replace the earlier one', async function () {
+    const { store } = newStore(this);
+    const ram = noise(1, 600);
+    const parent = (await save(store, { 'ram@0x0': ram })).id;
+    const session = await store.beginSave({ parent });
+    for (let round = 0; round < 4; round++) {
+      ram.set(noise(50 + round, 1), 7 * PAGE_SIZE);
+      if (round === 2) ram.fill(0, 8 * PAGE_SIZE, 9 * PAGE_SIZE);
+      if (round === 3) ram.set(noise(1, 600).subarray(9 * PAGE_SIZE, 10 * PAGE_SIZE), 8 * PAGE_SIZE);
+      await session.store(new MemorySource({ 'ram@0x0': ram }, { 'ram@0x0': [7, 8] }));
+    }
+    const result = await session.commit(machineMetadata());
+    assert.deepEqual(await load(store, result.id), { 'ram@0x0': ram });
+    assert.deepEqual([result.newChunks, result.reusedChunks, result.unchangedPages], [1, 1, 598]);
+  });
+
+  it('is full when its parent is gone', async function () {
+    const { store } = newStore(this);
+    const session = await store.beginSave({ parent: '0'.repeat(32) });
+    assert.equal(session.parent, null);
+    await session.abort();
+    const { id } = await save(store, { 'ram@0x0': noise(1, 3) });
+    store.remove([id]);
+    const second = await store.beginSave({ parent: id });
+    assert.equal(second.parent, null);
+    await second.abort();
+  });
+
+  it('follows a region that grows, shrinks, comes or goes', async function () {
+    const { store } = newStore(this);
+    const big = noise(1, 1100);
+    const first = await save(store, { disk: big, other: noise(2, 3) });
+    const small = big.subarray(0, 700 * PAGE_SIZE);
+    const second = await save(store, { disk: small }, { parent: first.id, only: {} });
+    assert.deepEqual(await load(store, second.id), { disk: small });
+    // What was cut off is not there again when the region grows.
+    const grown = Buffer.concat([small, Buffer.alloc(400 * PAGE_SIZE)]);
+    const third = await save(
+      store,
+      { disk: grown, fresh: noise(3, 2) },
+      { parent: second.id, only: { fresh: [0, 1] } },
+    );
+    assert.deepEqual(await load(store, third.id), { disk: grown, fresh: noise(3, 2) });
+    assert.equal(third.unchangedPages, 700);
+  });
+
+  it('leaves nothing when it is given up, or when its source fails', async function () {
+    const { store, dir } = newStore(this);
+    const kept = await save(store, { 'ram@0x0': noise(1, 10) });
+    const files = (): string[] =>
+      ['packs', 'snapshots', 'tags'].flatMap((folder) => readdirSync(join(dir, folder)));
+    const before = files();
+
+    const given = await store.beginSave({ parent: kept.id });
+    await given.store(new MemorySource({ 'ram@0x0': noise(2, 2000) }));
+    assert.ok(files().length > before.length);
+    await given.abort();
+    await given.abort();
+    assert.deepEqual(files(), before);
+    await assert.rejects(given.commit(machineMetadata()), { code: 'NOT_POSSIBLE_NOW' });
+
+    const failing = await store.beginSave({ parent: null });
+    const inner = new MemorySource({ 'ram@0x0': noise(3, 2000) });
+    let calls = 0;
+    const source: PageSource = {
+      regions: inner.regions,
+      next: (into) => (++calls > 4 ? Promise.reject(new Error('the machine is gone')) : inner.next(into)),
+    };
+    await assert.rejects(failing.store(source), /the machine is gone/);
+    await assert.rejects(failing.commit(machineMetadata()), { code: 'NOT_POSSIBLE_NOW' });
+    await failing.abort();
+    assert.deepEqual(files(), before);
+    assert.equal(store.list().length, 1);
+    assert.equal((await store.gc({ dryRun: true })).freedBytes, 0);
+  });
+
+  it('is told when its source breaks the contract', async function () {
+    const { store } = newStore(this);
+    const attempt = async (regions: PageSource['regions'], pages: number[]): Promise<void> => {
+      const session = await store.beginSave({ parent: null });
+      let given = false;
+      try {
+        await session.store({
+          regions,
+          next: async () => {
+            if (given) return null;
+            given = true;
+            return { region: 0, pages: Uint32Array.from(pages) };
+          },
+        });
+        await session.commit(machineMetadata());
+      } finally {
+        await session.abort();
+      }
+    };
+    await assert.rejects(attempt([{ name: '../x', sizeBytes: 4096 }], [0]), RangeError);
+    await assert.rejects(attempt([{ name: 'a', sizeBytes: -1 }], [0]), RangeError);
+    await assert.rejects(
+      attempt(
+        [
+          { name: 'a', sizeBytes: 4096 },
+          { name: 'a', sizeBytes: 1 },
+        ],
+        [0],
+      ),
+      RangeError,
+    );
+    await assert.rejects(attempt([{ name: 'a', sizeBytes: 4096 }], [1]), RangeError);
+    await assert.rejects(attempt([], [0]), RangeError);
+    await assert.rejects(
+      attempt(
+        [{ name: 'a', sizeBytes: 4096 }],
+        Array.from({ length: 257 }, () => 0),
+      ),
+      RangeError,
+    );
+    assert.equal(store.list().length, 0);
+  });
+
+  it('goes beside others in the same store', async function () {
+    const { store } = newStore(this);
+    const contents = Array.from({ length: 4 }, (_, i) => ({
+      'ram@0x0': Buffer.concat([noise(i, 700), textPages(9, 300)]),
+    }));
+    const results = await Promise.all(contents.map((ram) => save(store, ram)));
+    for (const [i, { id }] of results.entries()) assert.deepEqual(await load(store, id), contents[i]);
+    assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
+  });
+});

@@ -1,0 +1,198 @@
+/** Directories and stores for tests, and pages in memory as source and sink. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  BATCH_PAGES,
+  PAGE_SIZE,
+  type PageRun,
+  type PageSink,
+  type PageSource,
+} from '../../src/page-stream.js';
+import { usePageWorkers } from '../../src/store/page-pool.js';
+import { Store } from '../../src/store/store.js';
+import type { SaveResult, SnapshotMetadata } from '../../src/store/types.js';
+
+usePageWorkers(); // so that they are not started anew for every test
+
+/** A directory that is gone after the test (or suite) that asked for it. */
+export function scratchDir(context: Mocha.Context): string {
+  const dir = mkdtempSync(join(tmpdir(), 'livesnap-test-'));
+  const cleanup = (): void => rmSync(dir, { recursive: true, force: true });
+  const holder = context as unknown as { scratch?: (() => void)[] };
+  holder.scratch ??= [];
+  holder.scratch.push(cleanup);
+  return dir;
+}
+
+/** To be called in afterEach. */
+export function dropScratch(context: Mocha.Context): void {
+  const holder = context as unknown as { scratch?: (() => void)[] };
+  for (const cleanup of holder.scratch?.splice(0).reverse() ?? []) cleanup();
+}
+
+export function onDrop(context: Mocha.Context, cleanup: () => void): void {
+  const holder = context as unknown as { scratch?: (() => void)[] };
+  holder.scratch ??= [];
+  holder.scratch.push(cleanup);
+}
+
+export function newStore(context: Mocha.Context, fingerprintBits = 64): { store: Store; dir: string } {
+  const dir = join(scratchDir(context), 'store');
+  const store = Store.open(dir, { write: true, create: true, fingerprintBits });
+  onDrop(context, () => store.close());
+  return { store, dir };
+}
+
+/** A small, fast, seeded generator (mulberry32); 32 bits a call. */
+export function seeded(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (t ^ (t >>> 14)) >>> 0;
+  };
+}
+
+/** Pages that LZ4 cannot shorten. */
+export function noise(seed: number, pages: number): Buffer {
+  const next = seeded(seed);
+  const words = new Uint32Array((pages * PAGE_SIZE) / 4);
+  for (let i = 0; i < words.length; i++) words[i] = next();
+  return Buffer.from(words.buffer);
+}
+
+export function textPages(seed: number, pages: number): Buffer {
+  const next = seeded(seed);
+  const bytes = Buffer.alloc(pages * PAGE_SIZE, ' ');
+  for (let i = 0; i < bytes.length; i += 16) bytes.write(`word${next() % 1000}`, i, 'latin1');
+  return bytes;
+}
+
+type Regions = Record<string, Buffer>;
+
+/** Gives whole regions, or some of their pages. */
+export class MemorySource implements PageSource {
+  readonly regions;
+  readonly #runs: { region: number; pages: number[] }[] = [];
+
+  constructor(
+    readonly contents: Regions,
+    only?: Record<string, number[]>,
+  ) {
+    const names = Object.keys(contents);
+    this.regions = names.map((name) => ({ name, sizeBytes: contents[name]!.length }));
+    names.forEach((name, region) => {
+      const count = Math.ceil(contents[name]!.length / PAGE_SIZE);
+      const pages = only ? (only[name] ?? []) : Array.from({ length: count }, (_, i) => i);
+      for (let i = 0; i < pages.length; i += BATCH_PAGES)
+        this.#runs.push({ region, pages: pages.slice(i, i + BATCH_PAGES) });
+    });
+  }
+
+  async next(into: Uint8Array): Promise<PageRun | null> {
+    const run = this.#runs.shift();
+    if (!run) return null;
+    const bytes = this.contents[this.regions[run.region]!.name]!;
+    run.pages.forEach((page, i) => {
+      into.fill(0, i * PAGE_SIZE, (i + 1) * PAGE_SIZE);
+      into.set(bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE), i * PAGE_SIZE);
+    });
+    return { region: run.region, pages: Uint32Array.from(run.pages) };
+  }
+}
+
+/** Keeps what it is given, and that no page came twice. */
+export class MemorySink implements PageSink {
+  readonly contents: Regions = {};
+  readonly #given = new Set<string>();
+
+  constructor(readonly regions: readonly { name: string; sizeBytes: number }[]) {
+    for (const { name, sizeBytes } of regions) this.contents[name] = Buffer.alloc(sizeBytes);
+  }
+
+  write({ region, pages }: PageRun, bytes: Uint8Array): void {
+    if (pages.length > BATCH_PAGES || bytes.length !== pages.length * PAGE_SIZE)
+      throw new Error('a bad batch');
+    const { name, sizeBytes } = this.regions[region]!;
+    pages.forEach((page, i) => {
+      const key = `${name} ${page}`;
+      if (this.#given.has(key)) throw new Error(`page ${key} came twice`);
+      this.#given.add(key);
+      const content = bytes.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE);
+      if (content.every((byte) => byte === 0)) throw new Error(`page ${key} is zero`);
+      this.contents[name]!.set(content.subarray(0, sizeBytes - page * PAGE_SIZE), page * PAGE_SIZE);
+    });
+  }
+}
+
+export const machineMetadata = (over: Partial<SnapshotMetadata> = {}): SnapshotMetadata => ({
+  kind: 'machine',
+  vm: 'a',
+  tag: null,
+  memoryBytes: 0,
+  diskBytes: 0,
+  machine: { cpus: 1 },
+  host: { name: 'test' },
+  state: Buffer.from('registers'),
+  ...over,
+});
+
+/** Saves regions as a machine; with `only`, those pages of them. */
+export async function save(
+  store: Store,
+  contents: Regions,
+  {
+    parent = null,
+    only,
+    tag = null,
+  }: { parent?: string | null; only?: Record<string, number[]>; tag?: string | null } = {},
+): Promise<SaveResult> {
+  const session = await store.beginSave({ parent });
+  try {
+    await session.store(new MemorySource(contents, only));
+    return await session.commit(machineMetadata({ tag }));
+  } catch (error) {
+    await session.abort();
+    throw error;
+  }
+}
+
+/** The regions of a snapshot as they would be restored. */
+export async function load(store: Store, ref: string): Promise<Regions> {
+  const snapshot = await store.openSnapshot(ref);
+  try {
+    const sink = new MemorySink(snapshot.regions);
+    await snapshot.fill(sink);
+    return sink.contents;
+  } finally {
+    snapshot.close();
+  }
+}
+
+export const diskUsage = (dir: string): number =>
+  Number(execFileSync('du', ['-b', '-s', dir], { encoding: 'utf8' }).split('\t')[0]);
+
+/** Mounts for the length of a test; skips it loudly where mounting is impossible. */
+function mount(context: Mocha.Context, at: string, ...steps: string[][]): void {
+  let mounted = 0;
+  try {
+    for (const args of steps) {
+      execFileSync('mount', [...args, at], { stdio: 'pipe' });
+      if (mounted++ === 0) onDrop(context, () => execFileSync('umount', ['-l', at]));
+    }
+  } catch (error) {
+    console.warn(`SKIPPED: cannot mount at ${at}: ${(error as Error).message.trim()}`);
+    context.skip();
+  }
+}
+
+export const mountReadOnly = (context: Mocha.Context, at: string): void =>
+  mount(context, at, ['--bind', at], ['-o', 'remount,bind,ro']);
+
+/** A file system of so many bytes at an empty directory. */
+export const mountSmall = (context: Mocha.Context, at: string, sizeBytes: number): void =>
+  mount(context, at, ['-t', 'tmpfs', '-o', `size=${sizeBytes}`, 'livesnap-test']);

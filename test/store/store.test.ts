@@ -1,0 +1,251 @@
+import assert from 'node:assert/strict';
+import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import Database from 'better-sqlite3';
+import { Store } from '../../src/store/store.js';
+import {
+  diskUsage,
+  dropScratch,
+  load,
+  mountReadOnly,
+  newStore,
+  noise,
+  save,
+  scratchDir,
+  textPages,
+} from './scratch.js';
+
+const modes = (dir: string): [string, string][] =>
+  readdirSync(dir, { recursive: true, withFileTypes: true }).map((entry) => {
+    const path = join(entry.parentPath, entry.name);
+    return [path, (statSync(path).mode & 0o777).toString(8)];
+  });
+
+describe('a store', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('is refused when it is missing, is something else, or is of a newer format', function () {
+    const dir = scratchDir(this);
+    assert.throws(() => Store.open(join(dir, 'none'), { write: false }), { code: 'NO_SUCH_FILE' });
+    assert.throws(() => Store.open(dir, { write: false }), { code: 'NOT_A_STORE' });
+
+    const file = join(dir, 'file');
+    writeFileSync(file, 'x');
+    assert.throws(() => Store.open(file, { write: true, create: true }), { code: 'NOT_A_STORE' });
+
+    const home = join(dir, 'home');
+    mkdirSync(home);
+    writeFileSync(join(home, 'letter'), 'x');
+    assert.throws(() => Store.open(home, { write: true, create: true }), { code: 'NOT_A_STORE' });
+    assert.deepEqual(readdirSync(home), ['letter']);
+
+    writeFileSync(join(home, 'store.db'), 'a text that is not a database at all');
+    assert.throws(() => Store.open(home, { write: false }), { code: 'NOT_A_STORE' });
+
+    const newer = join(dir, 'newer');
+    Store.open(newer, { write: true, create: true }).close();
+    const database = new Database(join(newer, 'store.db'));
+    database.pragma('user_version = 7');
+    database.close();
+    for (const write of [false, true])
+      assert.throws(() => Store.open(newer, { write }), { code: 'NEWER_FORMAT', message: /format 7/ });
+
+    const foreign = join(dir, 'foreign');
+    mkdirSync(foreign);
+    const other = new Database(join(foreign, 'store.db'));
+    other.exec('CREATE TABLE t (x)');
+    other.close();
+    assert.throws(() => Store.open(foreign, { write: true, create: true }), { code: 'NOT_A_STORE' });
+  });
+
+  it('keeps memory private: files 0600, directories 0700', async function () {
+    const before = process.umask(0);
+    try {
+      const { store, dir } = newStore(this);
+      await save(store, { 'ram@0x0': noise(1, 40) }, { tag: 'x' });
+      assert.equal(statSync(dir).mode & 0o777, 0o700);
+      for (const [path, mode] of modes(dir))
+        assert.equal(mode, statSync(path).isDirectory() ? '700' : '600', path);
+    } finally {
+      process.umask(before);
+    }
+  });
+
+  it('finds a snapshot by tag, id and unique prefix', async function () {
+    const { store } = newStore(this);
+    const ids: string[] = [];
+    for (let i = 0; i < 17; i++) ids.push((await save(store, { 'ram@0x0': noise(i, 1) })).id); // two share a digit
+    assert.deepEqual(
+      store
+        .list()
+        .map(({ id }) => id)
+        .sort(),
+      [...ids].sort(),
+    );
+    assert.equal(store.resolve(ids[3]!), ids[3]);
+    assert.equal(store.resolve(ids[3]!.slice(0, 20)), ids[3]);
+    assert.throws(() => store.resolve('zebra'), { code: 'NO_SUCH_SNAPSHOT' });
+    assert.throws(() => store.resolve(''), { code: 'NO_SUCH_SNAPSHOT' });
+    assert.throws(() => store.resolve(`${ids[3]}0`), { code: 'NO_SUCH_SNAPSHOT' });
+    const crowded = '0123456789abcdef'
+      .split('')
+      .find((digit) => ids.filter((id) => id.startsWith(digit)).length > 1)!;
+    assert.throws(() => store.resolve(crowded), { code: 'AMBIGUOUS' });
+
+    store.setTag(ids[0]!, 'base');
+    store.setTag(ids[1]!, crowded); // a tag goes before ids
+    assert.equal(store.resolve('base'), ids[0]);
+    assert.equal(store.resolve(crowded), ids[1]);
+    store.setTag(ids[2]!, 'base');
+    assert.equal(store.resolve('base'), ids[2]);
+    assert.equal(store.list().find(({ id }) => id === ids[0])!.tag, null);
+    store.setTag('base', 'renamed');
+    assert.throws(() => store.resolve('base'), { code: 'NO_SUCH_SNAPSHOT' });
+    assert.deepEqual(readdirSync(join(store.dir, 'tags')).sort(), [crowded, 'renamed'].sort());
+    for (const label of ['', '../x', '.hidden', 'a/b', 'x'.repeat(65)])
+      assert.throws(() => store.setTag(ids[0]!, label), { code: 'USAGE' }, label);
+  });
+
+  it('removes all that were named, or none', async function () {
+    const { store, dir } = newStore(this);
+    const a = await save(store, { 'ram@0x0': noise(1, 2) }, { tag: 'a' });
+    const b = await save(store, { 'ram@0x0': noise(2, 2) }, { tag: 'b' });
+    assert.throws(() => store.remove(['a', 'nothing']), { code: 'NO_SUCH_SNAPSHOT' });
+    assert.equal(store.list().length, 2);
+    assert.deepEqual(store.remove(['a', a.id]), [a.id]);
+    assert.deepEqual(
+      store.list().map(({ id }) => id),
+      [b.id],
+    );
+    assert.deepEqual(readdirSync(join(dir, 'snapshots')), [b.id]);
+    assert.deepEqual(readdirSync(join(dir, 'tags')), ['b']);
+  });
+
+  it('says what is on the disk', async function () {
+    const { store, dir } = newStore(this);
+    const ram = Buffer.concat([noise(1, 300), textPages(2, 300), Buffer.alloc(1 << 20)]);
+    const first = await save(store, { 'ram@0x0': ram });
+    ram.set(noise(5, 8), 100 * 4096);
+    const second = await save(store, { 'ram@0x0': ram });
+    const stats = store.stats();
+    store.close();
+    const onDisk = diskUsage(dir);
+    assert.ok(
+      Math.abs(stats.storedBytes + stats.indexBytes - onDisk) <= onDisk / 100,
+      `${JSON.stringify(stats)} ${onDisk}`,
+    );
+    assert.deepEqual(
+      [
+        stats.snapshots,
+        stats.logicalBytes,
+        stats.nonZeroBytes,
+        stats.chunks,
+        stats.uniqueBytes,
+        stats.deadBytes,
+      ],
+      [2, 2 * ram.length, 2 * 600 * 4096, 608, 608 * 4096, 0],
+    );
+
+    const reader = Store.open(dir, { write: false });
+    const packs = readdirSync(join(dir, 'packs')).map((name) => statSync(join(dir, 'packs', name)).size);
+    const files = [first, second].map(({ id }) => statSync(join(dir, 'snapshots', id)).size);
+    assert.equal(first.storedBytes, packs[0]! + files[0]!);
+    assert.equal(second.storedBytes, packs[1]! + files[1]!);
+    assert.deepEqual(
+      reader.list().map(({ storedBytes }) => storedBytes),
+      [first.storedBytes, second.storedBytes],
+    );
+
+    // uniqueBytes is what rm and gc then free
+    const { uniqueBytes, regions, machine } = reader.show(second.id);
+    reader.close();
+    assert.deepEqual(regions, [{ name: 'ram@0x0', sizeBytes: ram.length, nonZeroPages: 600 }]);
+    assert.deepEqual(machine, { cpus: 1 });
+    const writer = Store.open(dir, { write: true });
+    const before = packs.reduce((a, b) => a + b) + files.reduce((a, b) => a + b);
+    writer.remove([second.id]);
+    await writer.gc({ dryRun: false });
+    writer.close();
+    const after = ['packs', 'snapshots'].flatMap((folder) =>
+      readdirSync(join(dir, folder)).map((name) => statSync(join(dir, folder, name)).size),
+    );
+    assert.ok(Math.abs(before - after.reduce((a, b) => a + b) - uniqueBytes) < uniqueBytes / 50);
+  });
+
+  it('works for all that reads when it was moved, copied, or mounted read-only', async function () {
+    const { store, dir } = newStore(this);
+    const ram = { 'ram@0x0': noise(3, 50) };
+    const { id } = await save(store, ram, { tag: 'x' });
+    const put = await store.put(join(dir, 'lock'), { tag: 'file', name: null });
+
+    const readAll = async (at: string): Promise<void> => {
+      const reader = Store.open(at, { write: false });
+      try {
+        assert.deepEqual(
+          reader.list().map(({ id }) => id),
+          [id, put.id],
+        );
+        assert.equal(reader.resolve('x'), id);
+        assert.equal(reader.show('x').regions.length, 1);
+        assert.equal(reader.stats().snapshots, 2);
+        assert.deepEqual(await load(reader, 'x'), ram);
+        assert.deepEqual(await reader.check({ readData: true }), { ok: true, problems: [] });
+        await reader.get('file', join(dir, '..', 'got'));
+        assert.equal((await reader.gc({ dryRun: true })).removedChunks, 0);
+        await assert.rejects(reader.beginSave({ parent: null }), { code: 'READ_ONLY' });
+        assert.throws(() => reader.remove([id]), { code: 'READ_ONLY' });
+        assert.throws(() => reader.setTag(id, 'y'), { code: 'READ_ONLY' });
+        await assert.rejects(reader.gc({ dryRun: false }), { code: 'READ_ONLY' });
+      } finally {
+        reader.close();
+      }
+    };
+
+    // Copied while it is open: the last commits are in the log, not yet in the database.
+    store.setTag(id, 'old');
+    store.setTag(id, 'x');
+    assert.ok(statSync(join(dir, 'store.db-wal')).size > 0);
+    const copy = join(scratchDir(this), 'copy');
+    cpSync(dir, copy, { recursive: true });
+    await readAll(copy);
+
+    store.close();
+    const moved = join(scratchDir(this), 'moved');
+    renameSync(dir, moved);
+    mkdirSync(dir); // only so that ../got has a parent
+    await readAll(moved);
+
+    const unclean = join(scratchDir(this), 'unclean');
+    const again = Store.open(moved, { write: true });
+    again.setTag(id, 'old');
+    again.setTag(id, 'x');
+    cpSync(moved, unclean, { recursive: true });
+    again.close();
+    assert.ok(existsSync(join(unclean, 'store.db-wal')));
+    for (const target of [moved, unclean]) {
+      mountReadOnly(this, target);
+      assert.throws(() => writeFileSync(join(target, 'probe'), ''), { code: 'EROFS' });
+      assert.throws(() => Store.open(target, { write: true }), { code: 'READ_ONLY' });
+      await readAll(target);
+    }
+  });
+
+  it('opens for reading and lists without changing anything', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { 'ram@0x0': noise(3, 5) });
+    store.close();
+    const snapshotOf = (): unknown =>
+      modes(dir).map(([path]) => [
+        path,
+        statSync(path).size,
+        statSync(path).isDirectory() || statSync(path).mtimeMs,
+      ]);
+    const before = snapshotOf();
+    const reader = Store.open(dir, { write: false });
+    reader.list();
+    reader.close();
+    assert.deepEqual(snapshotOf(), before);
+  });
+});

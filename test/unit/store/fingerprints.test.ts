@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import {
+  FingerprintTable,
+  MAX_CANDIDATES,
+  mergeSegments,
+  Segment,
+  sortEntries,
+} from '../../../src/store/fingerprints.js';
+import { seeded } from '../../store/scratch.js';
+
+const found = (
+  place: { find(l: number, h: number, p: Uint32Array, n: number): number },
+  low: number,
+  high: number,
+) => {
+  const places = new Uint32Array(MAX_CANDIDATES * 2);
+  const count = place.find(low, high, places, 0);
+  return Array.from({ length: count }, (_, i) => `${places[2 * i]}/${places[2 * i + 1]}`).sort();
+};
+
+/** Entries whose fingerprints are spread, crowded or nearly equal, as `spread` says. */
+function entries(seed: number, count: number, spread: (random: number) => [number, number]): Uint32Array {
+  const next = seeded(seed);
+  const words = new Uint32Array(count * 4);
+  for (let i = 0; i < count; i++) words.set([...spread(next()), 1 + (next() % 3), i], i * 4);
+  return words;
+}
+
+const shapes: Record<string, (random: number) => [number, number]> = {
+  spread: (random) => [Math.imul(random, 2654435761) >>> 0, random],
+  'in 4 bits': (random) => [random & 15, 0],
+  'of one high half': (random) => [random, 7],
+  'at the ends': (random) => [random & 3, random & 1 ? 0xffffffff : 0],
+  'in steps': (random) => [random & 1, (random & 0xff) << 24],
+};
+
+describe('fingerprints', () => {
+  for (const [name, spread] of Object.entries(shapes)) {
+    it(`are found in a segment where they are ${name}`, () => {
+      for (const count of [0, 1, 2, 33, 1000, 5000]) {
+        const words = entries(count, count, spread);
+        const segment = Segment.fromBytes(sortEntries(words));
+        assert.equal(segment.count, count);
+        const expected = new Map<string, Set<string>>();
+        for (let i = 0; i < words.length; i += 4) {
+          const key = `${words[i]} ${words[i + 1]}`;
+          if (!expected.has(key)) expected.set(key, new Set());
+          expected.get(key)!.add(`${words[i + 2]}/${words[i + 3]}`);
+        }
+        for (const [key, places] of expected) {
+          const [low, high] = key.split(' ').map(Number) as [number, number];
+          const got = found(segment, low, high);
+          assert.equal(got.length, Math.min(places.size, MAX_CANDIDATES), key);
+          for (const place of got) assert.ok(places.has(place));
+        }
+        for (const [low, high] of [
+          [0, 3],
+          [5, 0xfffffffe],
+          [99, 7],
+        ] as const)
+          if (!expected.has(`${low} ${high}`)) assert.deepEqual(found(segment, low, high), []);
+      }
+    });
+
+    it(`stay sorted and complete through a merger where they are ${name}`, () => {
+      const all = entries(3, 900, spread);
+      const parts = [
+        all.slice(0, 4 * 100),
+        all.slice(4 * 100, 4 * 101),
+        all.slice(4 * 101),
+        new Uint32Array(0),
+      ];
+      const segments = parts.map((part) => Segment.fromBytes(sortEntries(part)));
+      assert.deepEqual(mergeSegments(segments), sortEntries(all));
+      const kept = new Segment(new Uint32Array(mergeSegments(segments, (pack) => pack !== 2).slice().buffer));
+      for (let i = 0; i < kept.count; i++) assert.notEqual(kept.words[4 * i + 2], 2);
+      assert.equal(kept.count, all.filter((_, i) => i % 4 === 2).filter((pack) => pack !== 2).length);
+    });
+  }
+
+  it('are found in a table while it grows', () => {
+    const table = new FingerprintTable();
+    const words = entries(1, 20000, shapes.spread!);
+    for (let i = 0; i < words.length; i += 4)
+      table.add(words[i]!, words[i + 1]!, words[i + 2]!, words[i + 3]!);
+    assert.equal(table.count, 20000);
+    for (let i = 0; i < words.length; i += 4)
+      assert.deepEqual(found(table, words[i]!, words[i + 1]!), [`${words[i + 2]}/${words[i + 3]}`]);
+    assert.deepEqual(found(table, 1, 1), []);
+    for (let i = 0; i < MAX_CANDIDATES + 3; i++) table.add(5, 5, 1, i);
+    assert.equal(found(table, 5, 5).length, MAX_CANDIDATES);
+  });
+});
