@@ -175,6 +175,16 @@ describe('booting Linux', () => {
       });
     });
 
+    it('stays clear of what an ELF kernel zeroes behind its bytes', () => {
+      const kernelPath = dir.file('bss', elfKernel({ segments: [{ memBytes: 40 * MIB }] }));
+      load({ kernelPath, initrdPath: dir.file('initrd', Buffer.alloc(8 * MIB)) });
+      const initrdPath = dir.file('initrd', Buffer.alloc(8 * MIB + 1));
+      assert.throws(() => readBoot(config({ kernelPath, initrdPath })), {
+        code: 'BAD_IMAGE',
+        hint: /more memory/,
+      });
+    });
+
     it('that is missing, empty or a directory is refused by name', () => {
       const attempt = (initrdPath: string) => () => readBoot(config({ initrdPath }));
       assert.throws(attempt('/nowhere/initrd'), {

@@ -10,6 +10,7 @@ export function readAcpi(bytes: Buffer, gpa: number): Map<string, Buffer> {
   assert.equal(sum(rsdp.subarray(0, 20)), 0);
   assert.equal(sum(rsdp), 0);
   assert.equal(rsdp[15], 2);
+  assert.equal(rsdp.readUInt32LE(20), 36);
   const tables = new Map<string, Buffer>();
   const tableAt = (address: bigint): Buffer => {
     const at = Number(address) - gpa;

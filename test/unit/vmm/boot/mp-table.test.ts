@@ -7,6 +7,7 @@ import { mpEntries, sum } from './firmware-reader.js';
 describe('MP table', () => {
   it('is found by its floating pointer', () => {
     const pointer = mpFloatingPointer(0xf0000);
+    assert.equal(pointer.length, 16);
     assert.equal(pointer.toString('latin1', 0, 4), '_MP_');
     assert.equal(pointer.readUInt32LE(4), 0xf0000);
     assert.deepEqual([pointer[8], pointer[9]], [1, 4], 'one paragraph, version 1.4');
