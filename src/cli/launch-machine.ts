@@ -2,6 +2,7 @@
 import { LivesnapError } from '../errors.js';
 import type { EndReport } from '../server/api.js';
 import { errorFromReport, type LaunchRequest } from '../server/launch.js';
+import type { Progress } from '../store/types.js';
 import { runConsole } from './console-session.js';
 import { formatMs, type Output } from './output.js';
 
@@ -40,10 +41,9 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
       ? await new RunDirectory(root, options.name).claim()
       : await claimFreeName(root, namesLike(options.like, drawName));
   const { name } = directory;
-  const verb = origin.kind === 'start' ? 'starting' : 'restoring';
-  const machine = await output.withProgress(`${verb} ${name}`, (progress) =>
-    launch(directory, { storeDir, port, origin }, progress),
-  );
+  const begin = (progress?: Progress) => launch(directory, { storeDir, port, origin }, progress);
+  const machine =
+    origin.kind === 'start' ? await begin() : await output.withProgress(`restoring ${name}`, begin);
   const readyMs = Math.round(performance.now() - begun);
   for (const notice of machine.notices) output.say(`note: ${notice}`);
 

@@ -106,7 +106,10 @@ export class Output {
     if (this.quiet || !process.stderr.isTTY) return work(() => {});
     const bar = new cliProgress.SingleBar(
       {
-        format: `${label} {bar} {done} of {whole}`,
+        format: (options, params, { done, whole }) =>
+          whole === null
+            ? `${label}: ${done}`
+            : `${label} ${cliProgress.Format.BarFormat(params.progress, options)} ${done} of ${whole}`,
         hideCursor: true,
         clearOnComplete: true,
         stopOnComplete: false,
@@ -116,13 +119,13 @@ export class Output {
       },
       cliProgress.Presets.shades_classic,
     );
-    bar.start(1, 0, { done: '0 B', whole: '…' });
+    bar.start(1, 0, { done: '…', whole: null });
     try {
       return await work((doneBytes, totalBytes) => {
         bar.setTotal(Math.max(totalBytes ?? doneBytes, 1));
         bar.update(totalBytes === null ? 0 : doneBytes, {
           done: formatBytes(doneBytes),
-          whole: totalBytes === null ? '…' : formatBytes(totalBytes),
+          whole: totalBytes === null ? null : formatBytes(totalBytes),
         });
       });
     } finally {

@@ -14,9 +14,6 @@ import type { ControlledMachine, ControlServer, MachineDescription, SaveRequest 
 import { ConsoleHub } from './console-hub.js';
 import type { ClaimedRunDirectory } from './run-directory.js';
 
-/** How long viewers that do not read may hold up the end of the process. */
-const CLOSE_GRACE_MS = 1000;
-
 export interface VmHostOptions {
   readonly directory: ClaimedRunDirectory;
   readonly server: ControlServer;
@@ -25,6 +22,8 @@ export interface VmHostOptions {
   readonly port: number | null;
   readonly openStore: (dir: string) => Store;
   readonly log: (sentence: string) => void;
+  /** How long viewers that do not read may hold up the end of the process (default: a second). */
+  readonly closeGraceMs?: number;
 }
 
 export class VmHost implements ControlledMachine {
@@ -138,7 +137,7 @@ export class VmHost implements ControlledMachine {
   }
 
   async #finish(end: MachineEnd): Promise<MachineEnd> {
-    const { directory, server, log } = this.#options;
+    const { directory, server, log, closeGraceMs = 1000 } = this.#options;
     this.#end = end;
     log(
       end.kind === 'failed' ? `the machine failed: ${end.error.message}` : `the machine ended: ${end.kind}`,
@@ -147,7 +146,7 @@ export class VmHost implements ControlledMachine {
     // A save that ends the machine is still being stored and answered.
     await this.#last;
     if (end.kind === 'failed') await this.#record(end.error.message);
-    await server.close(CLOSE_GRACE_MS);
+    await server.close(closeGraceMs);
     if (end.kind !== 'failed') await directory.remove();
     return end;
   }

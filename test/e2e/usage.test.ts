@@ -1,6 +1,10 @@
 /** What can be said without a machine or a store: help, wrong usage, doctor. */
 import assert from 'node:assert/strict';
-import { World } from './cli.js';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { probe } from '../kvm/kvm.js';
+import { MAIN, World } from './cli.js';
 
 describe('the command line', () => {
   let world: World;
@@ -101,6 +105,36 @@ describe('the command line', () => {
       assert.deepEqual(Object.keys(check), ['name', 'ok', 'message', 'remedy']);
       if (!check.ok) assert.equal(typeof check.remedy, 'string');
     }
+  });
+
+  it('says that there is no KVM, with exit status 5', async function () {
+    // A /dev of its own, in a mount namespace of its own, with all that Node needs but no kvm.
+    const dev = join(world.dir, 'dev');
+    mkdirSync(dev);
+    const script = 'cp -a /dev/null /dev/urandom "$1" && mount --bind "$1" /dev && shift && exec "$@"';
+    const hidden = (args: string[]) =>
+      spawnSync(
+        'unshare',
+        ['--mount', 'sh', '-c', script, 'sh', dev, process.execPath, MAIN, ...args, '--json'],
+        {
+          encoding: 'utf8',
+          env: world.env,
+        },
+      );
+    const doctor = hidden(['doctor']);
+    if (doctor.stdout === '' || doctor.stdout === null) {
+      process.stderr.write(
+        '    SKIPPED, not tested: /dev cannot be hidden here (root and unshare are needed)\n',
+      );
+      this.skip();
+    }
+    assert.equal(doctor.status, 5);
+    const kvm = JSON.parse(doctor.stdout).checks.find((check: { name: string }) => check.name === 'kvm');
+    assert.deepEqual([kvm.ok, kvm.message], [false, 'there is no /dev/kvm']);
+    const start = hidden(['start', '--kernel', probe('probe.bzImage'), '--detach']);
+    assert.equal(start.status, 5, start.stdout);
+    assert.equal(JSON.parse(start.stdout).error.code, 'NO_KVM');
+    assert.deepEqual(world.machines(), []);
   });
 
   it('lets doctor name what is wrong, with exit status 5', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { PassThrough, Writable } from 'node:stream';
 import { ConsoleHub, RING_BYTES } from '../../../src/server/console-hub.js';
 
-/** A viewer that reads only when told to. */
+/** A viewer that reads only when told to, and until then holds on to what it was given. */
 class Stalled extends Writable {
   readonly got: Buffer[] = [];
   #next: (() => void) | null = null;
@@ -11,7 +11,7 @@ class Stalled extends Writable {
     super({ highWaterMark: 1024 });
   }
   override _write(bytes: Buffer, _encoding: string, done: () => void): void {
-    this.got.push(Buffer.from(bytes));
+    this.got.push(bytes);
     if (this.open) done();
     else this.#next = done;
   }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { type IncomingMessage, type RequestOptions, request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -78,6 +78,7 @@ describe('control API', () => {
         return { dir, close: () => closedStores++ } as unknown as Store;
       },
       log: (sentence) => logged.push(sentence),
+      closeGraceMs: 100,
     });
     await host.open();
     return actual;
@@ -216,7 +217,8 @@ describe('control API', () => {
     await client.describe();
     assert.equal(machine.state, 'running', 'the pause waits for the save');
     const stopping = client.stop();
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.ok(existsSync(directory.path), 'the end waits for the save to be answered');
     openGate();
     await saving;
     await stopping;
@@ -355,10 +357,10 @@ describe('control API', () => {
 
   it('is reached however long the path of its socket is', async () => {
     const deep = join(base, 'x'.repeat(60), 'y'.repeat(60));
-    const { mkdirSync } = await import('node:fs');
     mkdirSync(deep, { recursive: true });
     await open(join(deep, 'r'));
     assert.ok(directory.socket.length > 107);
+    assert.ok(statSync(directory.socket).isSocket(), 'it is where it should be, whole');
     const client = await findMachine('vm', root);
     assert.equal((await client.describe()).name, 'vm');
     await client.stop();

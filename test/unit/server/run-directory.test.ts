@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { chmod, stat } from 'node:fs/promises';
+import { chmod, chown, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LivesnapError } from '../../../src/errors.js';
@@ -43,6 +43,11 @@ describe('run directories', () => {
     assert.equal((await stat(root)).mode & 0o777, 0o700);
     await chmod(root, 0o750);
     await assert.rejects(checkRunRoot(root), /open to others \(mode 750\)/);
+    if (process.getuid!() === 0) {
+      await chmod(root, 0o700);
+      await chown(root, 65_534, 65_534);
+      await assert.rejects(checkRunRoot(root), /belongs to user 65534/);
+    }
     rmSync(root, { recursive: true });
     symlinkSync(base, root);
     await assert.rejects(checkRunRoot(root), /symbolic link/);
