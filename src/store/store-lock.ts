@@ -13,7 +13,7 @@ import { at, FILE_MODE, type INDEX_LOCK, LOCK } from './layout.js';
 type Mode = 'shared' | 'exclusive';
 type LockFile = typeof LOCK | typeof INDEX_LOCK;
 /** How long the lock is waited for: gc is done sooner, and so is a save's end. */
-const WAIT_MS = { shared: 60_000, exclusive: 5_000 } as const;
+const WAIT_MS = { shared: 60_000, exclusive: 2_000 } as const;
 const STEP_MS = 10;
 
 export class StoreLock {

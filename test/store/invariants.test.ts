@@ -18,8 +18,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { LivesnapError } from '../../src/errors.js';
 import { tryLock } from '../../src/native/locks.js';
+import { pageOps } from '../../src/native/pages.js';
 import { PAGE_SIZE } from '../../src/page-stream.js';
 import { parsePackName } from '../../src/store/layout.js';
+import { PackReader } from '../../src/store/pack-reader.js';
+import { PackWriter } from '../../src/store/pack-writer.js';
 import { Store } from '../../src/store/store.js';
 import {
   diskUsage,
@@ -42,6 +45,12 @@ const filesOf = (dir: string): string[] =>
   ['packs', 'snapshots', 'tags'].flatMap((folder) =>
     readdirSync(join(dir, folder)).map((name) => `${folder}/${name}`),
   );
+
+function fingerprintOf(page: Uint8Array): Uint8Array {
+  const out = new Uint8Array(8);
+  pageOps.hashPages(page, 1, out);
+  return out;
+}
 
 /** Changes one bit of a file. */
 function flip(path: string, offset: number, bit = 0): void {
@@ -191,8 +200,10 @@ describe('what a store promises', () => {
     const b = await save(store, { 'ram@0x0': noise(2, 64) });
     const aFile = readFileSync(join(dir, 'snapshots', a.id));
     const [firstPack] = readdirSync(join(dir, 'packs')).sort();
-    // A gc that rewrote the pack and died before its commit.
-    writeFileSync(join(dir, 'packs', firstPack!.replace('-0.', '-1.')), 'half a pack');
+    // A gc that rewrote the pack, for a snapshot that is gone, and died before its commit.
+    const rewritten = new PackWriter(pageOps, dir, parsePackName(firstPack!)!.number, 1);
+    rewritten.append(ram, 0, fingerprintOf(ram.subarray(0, PAGE_SIZE)), false);
+    rewritten.seal();
     store.remove([a.id]);
     writeFileSync(join(dir, 'snapshots', a.id), aFile); // an rm that died before its unlink
     writeFileSync(join(dir, 'tags', 'stray'), `${'0'.repeat(32)}\n`);
@@ -217,6 +228,35 @@ describe('what a store promises', () => {
       assert.ok(readdirSync(join(dir, 'snapshots')).includes(`${b.id}.damaged`));
     } finally {
       repaired.close();
+    }
+  });
+
+  it('finds out a pack that is whole but holds other pages', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { 'ram@0x0': noise(1, 40) });
+    const [name] = readdirSync(join(dir, 'packs'));
+    const chunks = 42; // 40 pages and a manifest block
+    const original = readFileSync(join(dir, 'packs', name!));
+    for (const wrong of [0, chunks - 1]) {
+      // The same chunks, but for one: a page, and the last, half of a manifest block.
+      const reader = new PackReader(pageOps, dir, parsePackName(name!)!);
+      const raw = new Uint8Array(16 * PAGE_SIZE);
+      const pages = reader.frames.flatMap((frame, index) => {
+        reader.readFrame(index, raw);
+        return Array.from({ length: frame.chunks }, (_, i) => ({
+          bytes: Buffer.from(raw.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE)),
+          manifest: (frame.flags & 2) !== 0,
+        }));
+      });
+      reader.close();
+      rmSync(join(dir, 'packs', name!));
+      pages[wrong]!.bytes[8]! ^= 1;
+      const writer = new PackWriter(pageOps, dir, parsePackName(name!)!.number, 0);
+      for (const { bytes, manifest } of pages) writer.append(bytes, 0, fingerprintOf(bytes), manifest);
+      writer.seal();
+      await assert.rejects(load(store, id), { code: 'DAMAGED' }, `chunk ${wrong}`);
+      writeFileSync(join(dir, 'packs', name!), original);
+      await load(store, id);
     }
   });
 
