@@ -111,6 +111,10 @@ describe('bzImage', () => {
     assert.equal(read(bzImage(Buffer.alloc(0))).path, 'bzimage own entry');
   });
 
+  it('may run right above the first MiB', () => {
+    assert.equal(read(bzImage(xz, { prefAddress: BigInt(MIB) })).entry, MIB + 0x200);
+  });
+
   it('keeps its setup header, as long as the header says it is', () => {
     const image = bzImage(xz);
     assert.deepEqual(read(image).setupHeader, image.subarray(0x1f1, 0x26c));

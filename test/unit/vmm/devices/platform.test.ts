@@ -20,7 +20,8 @@ describe('platform', () => {
     pio.write(0x70, 1, 0x04);
     assert.equal(pio.read(0x71, 1), 0x12, 'the clock’s hour');
     assert.equal(pio.read(0x604, 2), 1, 'PM1a control');
-    for (const port of [0x61, 0x80, 0x2f8, 0xcf8]) assert.equal(pio.read(port, 1), 0xff);
+    for (const port of [0x5f, 0x61, 0x63, 0x65, 0x72, 0x80, 0x3f7, 0x400, 0x5ff, 0x606])
+      assert.equal(pio.read(port, 1), 0xff);
   });
 
   it('tells the machine what the guest wants', () => {

@@ -127,6 +127,13 @@ describe('16550A', () => {
       assert.equal(b.output, 'A23456');
     });
 
+    it('raises THRE when it is turned on, not when it stays on', () => {
+      const b = new Bench().out(MCR, MCR_OPEN).out(IER, 0x02);
+      assert.equal(b.iir, 0x02);
+      b.out(IER, 0x03);
+      assert.equal(b.iir, NONE);
+    });
+
     it('does not raise THRE unless it is enabled', () => {
       const b = new Bench().out(MCR, MCR_OPEN).out(IER, 0x01).out(THR, 65);
       assert.equal(b.irq.sets, 0);
@@ -271,6 +278,8 @@ describe('16550A', () => {
         assert.equal(b.out(MCR, LOOPBACK | mcr).in(MSR) & 0xf0, msr);
       }
       assert.equal(b.out(MCR, 0).in(MSR) & 0xf0, 0xb0);
+      b.out(MCR, LOOPBACK).in(MSR);
+      assert.equal(b.in(MSR), 0);
     });
 
     it('keeps the interrupt off the line, as the PC’s gate does', () => {
