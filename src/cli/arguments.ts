@@ -22,9 +22,10 @@ export function firstWord(args: readonly string[]): string | undefined {
   return args.find((argument, i) => !COMMON_FLAGS.includes(flagOf(argument)) && args[i - 1] !== '--store');
 }
 
-/** The arguments, with the verb put before them if they begin as the original's did. */
+/** The arguments as `VERB …`: the original's get a verb, and `help VERB` is `VERB --help`. */
 export function withVerb(args: readonly string[]): string[] {
   const first = firstWord(args);
+  if (first === 'help') return [...args.filter((argument) => argument !== 'help'), '--help'];
   if (first === undefined || !Object.hasOwn(ORIGINAL_FLAGS, flagOf(first))) return [...args];
   const restores = args.some((argument) => ORIGINAL_FLAGS[flagOf(argument)] === 'restore');
   return [restores ? 'restore' : 'start', ...args];

@@ -107,6 +107,7 @@ async function run(args: readonly string[]): Promise<number> {
     .usage('VERB [options]')
     .version(version, '--version', 'print the version')
     .helpOption('--help', 'say how it is used')
+    .helpCommand('help [verb]', 'say how a verb is used')
     .enablePositionalOptions()
     .exitOverride()
     .configureOutput({ writeErr: () => {} });
@@ -124,8 +125,12 @@ async function run(args: readonly string[]): Promise<number> {
     process.stderr.write(program.helpInformation());
     return ExitStatus.usage;
   }
+  if (word === undefined && !args.includes('--help') && !args.includes('--version'))
+    throw new LivesnapError('USAGE', 'no verb is given', { hint: 'See livesnap --help.' });
   try {
-    await program.parseAsync(args, { from: 'user' });
+    // What is no verb is complained of even where help is asked for.
+    const isUnknown = word !== undefined && wanted === undefined && !word.startsWith('-');
+    await program.parseAsync(isUnknown ? [word] : args, { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return 0;

@@ -68,7 +68,7 @@ export function parseSeconds(text: string): number {
 
 export function parsePattern(text: string): RegExp {
   try {
-    return new RegExp(text, 'u');
+    return new RegExp(text);
   } catch (error) {
     throw usage(`${JSON.stringify(text)} is not a regular expression: ${(error as Error).message}`);
   }

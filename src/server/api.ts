@@ -162,7 +162,6 @@ function parseSave(body: Record<string, unknown>, overTcp: boolean): SaveRequest
   if (store !== null && !isAbsolute(store)) throw new HttpError(400, 'store is not an absolute path');
   if (then !== null && !['resume', 'pause', 'stop'].includes(then))
     throw new HttpError(400, `then is ${JSON.stringify(then)}, not resume, pause or stop`);
-  // biome-ignore lint/suspicious/noThenProperty: a word or null, never a function
   return { store, tag, then: then as SaveThen | null };
 }
 

@@ -34,15 +34,18 @@ describe('the command line', () => {
     assert.match((await world.run(['--version'])).stdout, /^\d+\.\d+\.\d+\n$/);
   });
 
-  it('without a verb is wrong usage', async () => {
+  it('without anything shows its help, on stderr', async () => {
     const { status, stdout, stderr } = await world.run([]);
     assert.equal(status, 2);
     assert.equal(stdout, '');
     assert.match(stderr, /Usage: livesnap VERB/);
+    assert.match((await world.run(['--quiet'])).stderr, /^livesnap: no verb is given$/m);
+    assert.match((await world.run(['help', 'save'])).stdout, /^Usage: livesnap save/);
   });
 
   const WRONG: [string[], RegExp][] = [
     [['frobnicate'], /unknown command/],
+    [['help', 'frobnicate'], /unknown command/],
     [['ls', '--frob'], /unknown option/],
     [['ls', 'extra'], /too many arguments/],
     [['show'], /missing required argument/],

@@ -10,6 +10,11 @@ describe('arguments', () => {
     assert.equal(firstWord([]), undefined);
   });
 
+  it('reads help for a verb as the verb’s --help', () => {
+    assert.deepEqual(withVerb(['help', 'start']), ['start', '--help']);
+    assert.deepEqual(withVerb(['help']), ['--help']);
+  });
+
   it('gives the original’s arguments a verb, and no others', () => {
     assert.deepEqual(withVerb(['--memory', 'size_mib=64', '--kernel', 'path=k']), [
       'start',
