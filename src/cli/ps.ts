@@ -1,5 +1,5 @@
 import type { MachineState } from '../vmm/machine-types.js';
-import { formatBytes, formatTable, formatTime, shortId } from './output.js';
+import { formatBytes, formatTable, formatTime, printable, shortId } from './output.js';
 import { defineVerb } from './verb.js';
 
 /** How long a machine's process may take to answer before it is shown as `unresponsive`. */
@@ -72,7 +72,7 @@ export const verb = defineVerb({
           { title: 'SNAPSHOT', cell: (row) => (row.snapshot === null ? null : shortId(row.snapshot)) },
         ]);
         const reasons = rows.filter((row) => row.reason !== undefined);
-        return [table, ...reasons.map((row) => `${row.name} failed: ${row.reason}`)].join('\n');
+        return [table, ...reasons.map((row) => printable(`${row.name} failed: ${row.reason}`))].join('\n');
       },
       () => rows.map((row) => row.name).join('\n'),
     );
