@@ -6,20 +6,18 @@
  * LIVESNAP_LINUX_GUEST names the directory that scripts/linux-guest filled.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import type { ChildProcess } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { World } from '../e2e/cli.js';
 
-const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const guest =
   process.env.LIVESNAP_LINUX_GUEST ??
   join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'livesnap/linux-guest');
 
 describe('a real Linux guest', () => {
-  let dir: string;
-  let env: NodeJS.ProcessEnv;
+  let world: World;
 
   before(function () {
     if (!existsSync('/dev/kvm')) {
@@ -31,46 +29,19 @@ describe('a real Linux guest', () => {
         existsSync(join(guest, file)),
         `${guest}/${file} is missing: run scripts/linux-guest ${guest}`,
       );
-    dir = mkdtempSync(join(tmpdir(), 'livesnap-linux-'));
-    env = { ...process.env, XDG_RUNTIME_DIR: join(dir, 'run'), LIVESNAP_STORE: join(dir, 'store') };
   });
 
-  after(() => {
-    if (dir !== undefined) rmSync(dir, { recursive: true, force: true });
+  beforeEach(() => {
+    world = new World();
   });
 
   afterEach(async () => {
     for (const console of consoles.splice(0)) console.close();
-    const machines = JSON.parse((await run(['ps', '--json'])).out) as { name: string; state: string }[];
-    for (const { name, state } of machines) if (state !== 'gone') await livesnap('stop', name);
+    await world.end();
   });
 
-  /** Runs one verb to its end. */
-  function run(args: readonly string[]): Promise<{ status: number | null; out: string; err: string }> {
-    return new Promise((resolve, reject) => {
-      const child = spawn(process.execPath, [main, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
-      let out = '';
-      let err = '';
-      child.stdout.setEncoding('utf8').on('data', (text: string) => {
-        out += text;
-      });
-      child.stderr.setEncoding('utf8').on('data', (text: string) => {
-        err += text;
-      });
-      child.on('error', reject);
-      child.on('close', (status) => resolve({ status, out, err }));
-    });
-  }
-
-  /** As {@link run}, of a verb that must succeed. */
-  async function livesnap(...args: readonly string[]): Promise<{ out: string; err: string }> {
-    const { status, out, err } = await run(args);
-    assert.equal(status, 0, `livesnap ${args.join(' ')}: ${err}${out}`);
-    return { out, err };
-  }
-
-  const start = (name: string, kernel: string, ...more: readonly string[]): Promise<{ err: string }> =>
-    livesnap(
+  const start = (name: string, kernel: string, ...more: readonly string[]): Promise<unknown> =>
+    world.json(
       ...['start', '--kernel', join(guest, kernel), '--initrd', join(guest, 'initrd'), '--memory', '128M'],
       ...['--detach', '--name', name, ...more],
     );
@@ -83,11 +54,9 @@ describe('a real Linux guest', () => {
     #wake: () => void = () => {};
 
     constructor(name: string) {
-      this.#child = spawn(process.execPath, [main, 'console', name], {
-        env,
-        stdio: ['pipe', 'pipe', 'inherit'],
-      });
+      this.#child = world.spawn('console', name);
       this.#child.stdin!.on('error', () => {});
+      this.#child.stderr!.resume();
       this.#child.stdout!.setEncoding('latin1').on('data', (text: string) => {
         this.#text += text;
         this.#wake();
@@ -150,7 +119,7 @@ describe('a real Linux guest', () => {
   it('boots from a bzImage to a shell, and goes on from half a progress bar in a new process', async () => {
     await start('first', 'bzImage', '--cpus', '2');
     const before = open('first');
-    const { match } = await before.until(/LINUX READY (\S+)/);
+    const { match } = await before.until(/LINUX READY (\S+)\r?\n/);
     assert.match(match[1]!, /-livesnap$/);
     await before.until(PROMPT);
 
@@ -170,15 +139,13 @@ describe('a real Linux guest', () => {
       'while [ $done -lt 20 ]; do done=$((done + 1)); printf "\\r%d%% of the bar" $((done * 5)); sleep 0.2; done\n',
     );
     await before.until(/\r50% of the bar/);
-    const saved = JSON.parse(
-      (await livesnap('save', 'first', '--tag', 'half', '--then', 'stop', '--json')).out,
-    );
+    const saved = await world.json<{ id: string }>('save', 'first', '--tag', 'half', '--then', 'stop');
     await before.ended();
-    assert.deepEqual(JSON.parse((await livesnap('ps', '--json')).out), []);
+    assert.deepEqual(await world.json('ps'), []);
 
     // Twice from one snapshot: the second is not disturbed by what the first did.
     for (const name of ['second', 'third']) {
-      await livesnap('restore', saved.id, '--name', name, '--detach');
+      await world.json('restore', saved.id, '--name', name, '--detach');
       const after = open(name);
       const { text } = await after.until(/100% of the bar/);
       assert.doesNotMatch(text, /\r(5|10|15|20|25|30|35|40|45)% of the bar/, 'the bar began again');
@@ -191,7 +158,7 @@ describe('a real Linux guest', () => {
       await after.until(/sleep 1000\r?\n/);
       after.send('\x03');
       await after.until(PROMPT);
-      await livesnap('stop', name);
+      await world.json('stop', name);
     }
   });
 
@@ -203,6 +170,6 @@ describe('a real Linux guest', () => {
     await console.command('echo cpus $(nproc)', /cpus 1\r?\n/);
     console.send('exit\n');
     await console.ended();
-    assert.deepEqual(JSON.parse((await livesnap('ps', '--json')).out), []);
+    assert.deepEqual(await world.json('ps'), []);
   });
 });

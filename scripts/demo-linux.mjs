@@ -1,0 +1,157 @@
+#!/usr/bin/env node
+/**
+ * The original project's demonstration, on a real Linux: a shell loop draws a progress bar on ttyS0; the machine is
+ * saved half-way and stopped; restored in a new process, the bar goes on to 100%, and the shell still has its
+ * variables and its history.
+ *
+ * usage: demo-linux.mjs [DIR]    DIR holds vmlinux, bzImage and initrd; scripts/linux-guest makes what is missing.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { styleText } from 'node:util';
+import { CommandLine, root } from './command-line.mjs';
+
+const main = join(root, 'dist/src/cli/main.js');
+const guest =
+  process.argv[2] ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'livesnap/linux-guest');
+
+const style = (format, text) => (process.stdout.isTTY ? styleText(format, text) : text);
+const title = (text) => process.stdout.write(`\n${style('bold', text)}\n`);
+
+class Failure extends Error {}
+
+/** A store and run directory of the demonstration's own: it touches nothing of the user's. */
+const cli = new CommandLine();
+
+function show(args) {
+  process.stdout.write(`${style('cyan', `$ livesnap ${args.join(' ')}`)}\n`);
+}
+
+/** Runs a verb, shown as one would type it, with all that it says. */
+async function run(...args) {
+  show(args);
+  await cli.run(args, { inherit: true });
+}
+
+/** A console held open on pipes; what the guest prints is shown while `until` waits. */
+class Console {
+  #text = '';
+  #ended = false;
+  #wake = () => {};
+  #child;
+
+  constructor(name) {
+    this.#child = spawn(process.execPath, [main, 'console', name], {
+      env: cli.env,
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    this.#child.stdin.on('error', () => {});
+    this.#child.stdout.setEncoding('latin1').on('data', (text) => {
+      this.#text += text;
+      this.#wake();
+    });
+    this.#child.on('close', () => {
+      this.#ended = true;
+      this.#wake();
+    });
+  }
+
+  send(line) {
+    this.#child.stdin.write(`${line}\n`);
+  }
+
+  /** Shows output up to the first match of `expected` and returns the match. */
+  async until(expected) {
+    for (;;) {
+      const match = expected.exec(this.#text);
+      if (match !== null) {
+        const end = match.index + match[0].length;
+        // busybox asks the terminal where its cursor is; nobody here answers.
+        process.stdout.write(this.#text.slice(0, end).replaceAll('\x1b[6n', ''));
+        this.#text = this.#text.slice(end);
+        return match;
+      }
+      if (this.#ended)
+        throw new Failure(`the console ended before ${expected}; its last words were:\n${this.#text}`);
+      await new Promise((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  close() {
+    this.#child.kill();
+  }
+}
+
+const PROMPT = /\/root # /;
+
+async function demonstrate() {
+  title(`The guest: ${guest}`);
+  const build = spawnSync(join(root, 'scripts/linux-guest'), [guest], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  if (build.status !== 0) throw new Failure('the Linux guest could not be made');
+
+  title('Linux boots from its bzImage to a shell on ttyS0');
+  await run(
+    ...['start', '--kernel', join(guest, 'bzImage'), '--initrd', join(guest, 'initrd')],
+    ...['--memory', '128M', '--cpus', '2', '--name', 'before', '--detach'],
+  );
+  const before = new Console('before');
+  await before.until(/LINUX READY.*\n/);
+  await before.until(PROMPT);
+  before.send('read secret < /proc/sys/kernel/random/uuid; echo "the secret is $secret"');
+  const [, secret] = await before.until(/the secret is ([0-9a-f-]{36})/);
+  await before.until(PROMPT);
+
+  title('A shell loop draws a progress bar; half-way the machine is saved and stopped');
+  before.send(
+    'n=0; while [ $n -lt 40 ]; do n=$((n+1)); bar="$bar#"; printf "\\r[%-40s] %3d%%" $bar $((n*5/2)); sleep 0.2; done; echo',
+  );
+  await before.until(/\r\[#{20} .* 50%/);
+  process.stdout.write('\n');
+  const save = ['save', 'before', '--then', 'stop', '--tag', 'half-way'];
+  show(save);
+  const saved = await cli.json(...save);
+  before.close();
+  process.stdout.write(
+    `${saved.pages} pages, ${saved.zeroPages} of them zero, stored as ${(saved.storedBytes / 2 ** 20).toFixed(1)} MiB ` +
+      `in ${saved.saveMs.toFixed(0)} ms; the machine stood still for ${saved.pauseMs.toFixed(1)} ms.\n`,
+  );
+  await run('ps');
+
+  title('In a new process the bar goes on');
+  await run('restore', 'half-way', '--name', 'after', '--detach');
+  const after = new Console('after');
+  await after.until(/\r\[#{40}\] 100%/);
+  await after.until(PROMPT);
+
+  title('The shell has its variables and its history');
+  after.send('echo "the secret is $secret"; echo "$n steps"; history');
+  const [, remembered] = await after.until(/the secret is ([0-9a-f-]{36})/);
+  await after.until(/random\/uuid.*\n/);
+  await after.until(PROMPT);
+  after.close();
+  process.stdout.write('\n');
+  if (remembered !== secret)
+    throw new Failure(`the restored shell has the secret ${remembered}, not ${secret}`);
+  title('Done: one machine, two processes.');
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.on(signal, () => cli.end().finally(() => process.exit(130)));
+if (!existsSync(main)) {
+  process.stderr.write('demo-linux: livesnap is not built: run npm run build\n');
+  process.exit(1);
+}
+try {
+  await demonstrate();
+} catch (error) {
+  process.stderr.write(`demo-linux: ${error instanceof Failure ? error.message : error.stack}\n`);
+  process.exitCode = 1;
+} finally {
+  await cli.end();
+}
