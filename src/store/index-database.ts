@@ -148,6 +148,11 @@ export class Index {
   static #openError(dir: string, error: unknown): unknown {
     const code = (error as { code?: string }).code;
     if (code === 'SQLITE_NOTADB' && !existsSync(at(dir, PACKS))) return notAStore(dir, error);
+    if (code === 'EACCES')
+      return new LivesnapError('SYSTEM', `the store ${dir} may not be read by this user`, {
+        hint: 'Use a store of your own, or run as the user it belongs to.',
+        cause: error,
+      });
     return storeError(dir, error);
   }
 

@@ -55,6 +55,7 @@ export class StoredSnapshot implements OpenSnapshot {
 
   /** `resolve` is called with the lock held. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
   static async open(context: StoreContext, resolve: () => string): Promise<StoredSnapshot> {
+    for (let i = 0; i < pageWorkerCount; i++) pageWorker(i); // they start while the machine is made
     const lock = await context.lock('shared');
     try {
       const id = resolve();

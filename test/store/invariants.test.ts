@@ -235,26 +235,43 @@ describe('what a store promises', () => {
     const { store, dir } = newStore(this);
     const { id } = await save(store, { 'ram@0x0': noise(1, 40) });
     const [name] = readdirSync(join(dir, 'packs'));
-    const chunks = 42; // 40 pages and a manifest block
     const original = readFileSync(join(dir, 'packs', name!));
-    for (const wrong of [0, chunks - 1]) {
-      // The same chunks, but for one: a page, and the last, half of a manifest block.
+    const fingerprints = 40; // 40 pages, then the two halves of a manifest block
+    const places = 41;
+    const changes: Record<string, (pages: Buffer[]) => void> = {
+      'a page': (pages) => {
+        pages[0]![8]! ^= 1;
+      },
+      'a place': (pages) => {
+        pages[places]![12]! ^= 1;
+      },
+      'a page and its fingerprint': (pages) => {
+        pages[0]![8]! ^= 1;
+        pages[fingerprints]!.set(fingerprintOf(pages[0]!));
+      },
+      'a page that is zero': (pages) => {
+        pages[fingerprints]!.fill(0, 0, 8);
+        pages[places]!.fill(0, 0, 8);
+      },
+    };
+    for (const [what, change] of Object.entries(changes)) {
       const reader = new PackReader(pageOps, dir, parsePackName(name!)!);
       const raw = new Uint8Array(16 * PAGE_SIZE);
       const pages = reader.frames.flatMap((frame, index) => {
         reader.readFrame(index, raw);
-        return Array.from({ length: frame.chunks }, (_, i) => ({
-          bytes: Buffer.from(raw.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE)),
-          manifest: (frame.flags & 2) !== 0,
-        }));
+        return Array.from({ length: frame.chunks }, (_, i) =>
+          Buffer.from(raw.slice(i * PAGE_SIZE, (i + 1) * PAGE_SIZE)),
+        );
       });
       reader.close();
       rmSync(join(dir, 'packs', name!));
-      pages[wrong]!.bytes[8]! ^= 1;
+      change(pages);
       const writer = new PackWriter(pageOps, dir, parsePackName(name!)!.number, 0);
-      for (const { bytes, manifest } of pages) writer.append(bytes, 0, fingerprintOf(bytes), manifest);
+      pages.forEach((bytes, i) => {
+        writer.append(bytes, 0, fingerprintOf(bytes), i >= fingerprints);
+      });
       writer.seal();
-      await assert.rejects(load(store, id), { code: 'DAMAGED' }, `chunk ${wrong}`);
+      await assert.rejects(load(store, id), { code: 'DAMAGED' }, what);
       writeFileSync(join(dir, 'packs', name!), original);
       await load(store, id);
     }
