@@ -70,7 +70,7 @@ describe('the command line', () => {
   ];
   for (const [args, message] of WRONG) {
     it(`refuses ${args.join(' ')}`, async () => {
-      assert.match((await world.fails(2, 'USAGE', args)).message, message);
+      assert.match((await world.fails(2, 'USAGE', args, true)).message, message);
     });
   }
 
