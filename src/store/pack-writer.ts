@@ -54,7 +54,7 @@ export class PackWriter {
   #nextNumber = 0;
   readonly #numbers = new Uint32Array(PACK_CHUNKS);
   readonly #fingerprints = new Uint8Array(PACK_CHUNKS * 8);
-  readonly #digests = new Uint8Array(PACK_CHUNKS * SHA256_BYTES);
+  readonly #digests = Buffer.alloc(PACK_CHUNKS * SHA256_BYTES);
 
   /** Chunks that wait for their frame to fill, uncompressed. */
   readonly #pending = new Uint8Array(FRAME_BYTES);
@@ -112,7 +112,8 @@ export class PackWriter {
     page.set(source.subarray(offset, offset + PAGE_BYTES));
     this.#numbers[this.#chunks] = number;
     this.#fingerprints.set(fingerprint, this.#chunks * 8);
-    this.#digests.set(hash('sha256', page, 'buffer'), this.#chunks * SHA256_BYTES);
+    // As a string of bytes: a Buffer for each page would cost half as much again as the hash.
+    this.#digests.write(hash('sha256', page, 'binary'), this.#chunks * SHA256_BYTES, 'latin1');
     this.#nextNumber = number + 1;
     this.#chunks++;
     if (++this.#pendingChunks === FRAME_CHUNKS) this.#flushFrame();
