@@ -14,6 +14,9 @@ import { LineWatch } from './line-watch.js';
 /** How long output must stand still for a line without an end to be matched. */
 const PROMPT_STILL_MS = 1000;
 
+/** How long the process may take to end after its console has. */
+export const PROCESS_END_TIMEOUT_MS = 10_000;
+
 export interface SessionOptions {
   /** Ends the session at the first line written after joining that matches. */
   readonly until: RegExp | null;
@@ -30,6 +33,7 @@ export type SessionOutcome =
 
 /** Joins the machine's console until it ends, is left, or has shown what was waited for. */
 export async function runConsole(client: MachineClient, options: SessionOptions): Promise<SessionOutcome> {
+  const processEnd = await client.directory.watchEnd();
   const output = await client.openConsole(options.historyBytes);
   const input = client.openInput();
   const { stdin, stdout } = process;
@@ -68,7 +72,13 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
 
   showOutput(output, options.until).then(finish, () => finish({ kind: 'broken' }));
   try {
-    return await finished;
+    const outcome = await finished;
+    // The console ends a little before the process: whoever is told of the end finds the name free.
+    if (outcome.kind === 'ended') {
+      input.destroy();
+      await processEnd(PROCESS_END_TIMEOUT_MS);
+    }
+    return outcome;
   } finally {
     clearTimeout(timer);
     stdin.off('data', onInput).off('end', onInputEnd).off('error', onInputEnd).pause();

@@ -3,7 +3,7 @@ import { LivesnapError } from '../errors.js';
 import type { EndReport } from '../server/api.js';
 import { errorFromReport, type LaunchRequest } from '../server/launch.js';
 import type { Progress } from '../store/types.js';
-import { runConsole } from './console-session.js';
+import { PROCESS_END_TIMEOUT_MS, runConsole } from './console-session.js';
 import { formatMs, type Output } from './output.js';
 
 export interface LaunchOptions {
@@ -84,12 +84,15 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
 /** With --json stdout is not the console's: only its end is waited for. */
 async function waitForEnd(client: import('../server/client.js').MachineClient): Promise<EndReport | null> {
   const { MachineClient } = await import('../server/client.js');
+  const processEnd = await client.directory.watchEnd();
   const console = await client.openConsole(0);
-  return new Promise((resolve) => {
+  const end = await new Promise<EndReport | null>((resolve) => {
     console.resume();
     console.once('end', () => resolve(MachineClient.endOf(console)));
     console.once('error', () => resolve(null));
   });
+  await processEnd(PROCESS_END_TIMEOUT_MS);
+  return end;
 }
 
 function statusOf(end: EndReport | null, name: string): number {
