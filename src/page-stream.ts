@@ -41,6 +41,11 @@ export interface PageSource {
 export interface PageSink {
   readonly regions: readonly Region[];
   /**
+   * Where the regions are guest memory: its handles (src/native/memory.ts), one a region. A store may then write pages
+   * there itself, from any Worker, and need not call `write`.
+   */
+  readonly memories?: readonly number[];
+  /**
    * Takes pages that are not zero, each at most once, in no particular order; all others are zero and are
    * never written. `bytes` is valid only until the call returns (or its promise settles).
    */

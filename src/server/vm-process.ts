@@ -13,6 +13,8 @@ import { LOCK_FD } from './launch.js';
 import { ClaimedRunDirectory } from './run-directory.js';
 import { VmHost } from './vm-host.js';
 
+const PROGRESS_INTERVAL_MS = 100;
+
 const log = (sentence: string) => console.log(`${new Date().toISOString()} ${sentence}`);
 
 const report = (message: LaunchReport) =>
@@ -22,14 +24,21 @@ const report = (message: LaunchReport) =>
   });
 
 async function startMachine({ origin, storeDir }: LaunchRequest): Promise<MachineHandle> {
-  const { Machine } = await import('../vmm/machine.js');
-  if (origin.kind === 'start') return Machine.start(origin.config);
+  if (origin.kind === 'start') {
+    const { Machine } = await import('../vmm/machine.js');
+    return Machine.start(origin.config);
+  }
   const { Store } = await import('../store/store.js');
   const store = Store.open(storeDir, { write: false });
   try {
     const snapshot = await store.openSnapshot(origin.snapshot);
     try {
+      // The store's Workers start while this is loaded.
+      const { Machine } = await import('../vmm/machine.js');
+      let saidMs = performance.now();
       return await Machine.restore(snapshot, (doneBytes, totalBytes) => {
+        if (performance.now() - saidMs < PROGRESS_INTERVAL_MS) return;
+        saidMs = performance.now();
         void report({ progress: { doneBytes, totalBytes } });
       });
     } finally {

@@ -39,7 +39,16 @@ export interface Jobs {
     answer: null;
   };
   /** Fills a batch's pages from its places and proves them by its fingerprints. */
-  readBatch: { ask: { session: number; batch: SharedArrayBuffer; count: number }; answer: null };
+  /** Reads and verifies the places of a batch; `into`: writes the pages to a memory as well. */
+  readBatch: {
+    ask: {
+      session: number;
+      batch: SharedArrayBuffer;
+      count: number;
+      into: { memory: number; pages: Uint32Array } | null;
+    };
+    answer: null;
+  };
   readEnd: { ask: { session: number }; answer: null };
   /** Looks for damage in a pack. */
   verifyPack: {

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { parentPort } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
+import { writePages } from '../native/memory.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import {
@@ -214,8 +215,10 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
     readers.set(session, { ops, packs: new PackSet(ops, dir, (number) => generations.get(number)) });
     return null;
   },
-  readBatch({ session, batch, count }) {
-    readBatch(sessionOf(readers, session), batchOf(batch), count);
+  readBatch({ session, batch, count, into }) {
+    const read = batchOf(batch);
+    readBatch(sessionOf(readers, session), read, count);
+    if (into) writePages(into.memory, into.pages, read.pages);
     return null;
   },
   readEnd({ session }) {

@@ -106,9 +106,14 @@ export class StoredSnapshot implements OpenSnapshot {
       const lane = async ({ worker, session }: (typeof sessions)[number]): Promise<void> => {
         const run: Run = { batch: new PageBatch(), pages: new Uint32Array(BATCH_PAGES), region: 0, count: 0 };
         while (runs.next(run)) {
-          await worker.do('readBatch', { session, batch: run.batch.shared, count: run.count });
-          const bytes = run.batch.pages.subarray(0, run.count * PAGE_SIZE);
-          await sink.write({ region: run.region, pages: run.pages.subarray(0, run.count) }, bytes);
+          const memory = sink.memories?.[run.region];
+          const pages = run.pages.subarray(0, run.count);
+          const into = memory === undefined ? null : { memory, pages };
+          await worker.do('readBatch', { session, batch: run.batch.shared, count: run.count, into });
+          if (!into) {
+            const bytes = run.batch.pages.subarray(0, run.count * PAGE_SIZE);
+            await sink.write({ region: run.region, pages }, bytes);
+          }
           doneBytes += run.count * PAGE_SIZE;
           progress?.(doneBytes, totalBytes);
         }

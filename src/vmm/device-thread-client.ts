@@ -9,8 +9,8 @@ import { LivesnapError } from '../errors.js';
 import { type KvmMachine, killMachine } from '../native/kvm.js';
 import { MAX_WAITING_INPUT_BYTES } from './console-input.js';
 import type {
-  DeviceThreadData,
   FromDeviceThread,
+  MachineParts,
   PlainEnd,
   PlainError,
   ToDeviceThread,
@@ -36,17 +36,16 @@ export class DeviceThreadClient {
   #inputWaiting = 0;
   #end: PlainEnd | null = null;
   #machine: KvmMachine | null = null;
+  #began = false;
   #ready: { resolve: () => void; reject: (error: Error) => void } | null = null;
   readonly #onProcessExit = (): void => {
     if (this.#machine !== null) killMachine(this.#machine);
   };
 
-  private constructor(data: DeviceThreadData, listener: DeviceThreadListener) {
+  /** Starts the thread; it loads its code while the caller fills the machine's RAM. */
+  constructor(listener: DeviceThreadListener) {
     this.#listener = listener;
-    this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), {
-      workerData: data,
-      name: 'device thread',
-    });
+    this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), { name: 'device thread' });
     this.#worker.on('message', (message: FromDeviceThread) => this.#receive(message));
     this.#worker.on('error', (error) => {
       this.#end ??= {
@@ -58,13 +57,18 @@ export class DeviceThreadClient {
     process.on('exit', this.#onProcessExit);
   }
 
-  /** Resolves when the machine exists, its vCPUs parked. */
-  static async start(data: DeviceThreadData, listener: DeviceThreadListener): Promise<DeviceThreadClient> {
-    const client = new DeviceThreadClient(data, listener);
-    await new Promise<void>((resolve, reject) => {
-      client.#ready = { resolve, reject };
+  /** Makes the machine; resolves when it exists, its vCPUs parked. */
+  begin(parts: MachineParts): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      this.#ready = { resolve, reject };
+      if (this.#end !== null) this.#finish();
+      else this.#worker.postMessage({ op: 'begin', parts } satisfies ToDeviceThread);
     });
-    return client;
+  }
+
+  /** Ends a thread that was never given a machine. */
+  async cancel(): Promise<void> {
+    await this.#worker.terminate();
   }
 
   get machine(): KvmMachine {
@@ -123,6 +127,7 @@ export class DeviceThreadClient {
     switch (message.type) {
       case 'ready':
         this.#machine = message.machine;
+        this.#began = true;
         this.#ready?.resolve();
         this.#ready = null;
         break;
@@ -161,6 +166,6 @@ export class DeviceThreadClient {
     const ready = this.#ready;
     this.#ready = null;
     if (ready) ready.reject(error);
-    else this.#listener.onEnd(this.#end);
+    else if (this.#began) this.#listener.onEnd(this.#end);
   }
 }

@@ -6,8 +6,8 @@ import type { ErrorCode } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
 import type { MemorySlot } from './kvm/vm.js';
 
-/** The Worker's start: RAM is filled, by the loader or from a snapshot. */
-export interface DeviceThreadData {
+/** What the machine is made of: RAM is filled, by the loader or from a snapshot. */
+export interface MachineParts {
   readonly slots: readonly MemorySlot[];
   readonly cpus: number;
   /** How the machine begins: in a kernel's first instruction, or in a saved state (encoded). */
@@ -26,7 +26,11 @@ export type Request = { readonly id: number } & (
   | { readonly op: 'stop'; readonly end: 'stopped' }
 );
 
-export type ToDeviceThread = Request | { readonly op: 'input'; readonly bytes: Uint8Array };
+export type ToDeviceThread =
+  /** First, and once. */
+  | { readonly op: 'begin'; readonly parts: MachineParts }
+  | Request
+  | { readonly op: 'input'; readonly bytes: Uint8Array };
 
 export type PlainEnd =
   | { readonly kind: 'stopped' | 'reset' | 'halted' }

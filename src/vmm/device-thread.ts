@@ -5,8 +5,10 @@
  * messages, console output and the machine's end leave as messages. Invariants: nothing here blocks but `wait()`;
  * state is read only while the vCPUs are parked; however the Worker ends, the addon joins the vCPU threads first.
  */
+
+import { once } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
 import {
   attachDeviceThread,
@@ -26,8 +28,8 @@ import {
 import { ConsoleInput } from './console-input.js';
 import { ConsoleOutput } from './console-output.js';
 import type {
-  DeviceThreadData,
   FromDeviceThread,
+  MachineParts,
   PlainEnd,
   PlainError,
   Request,
@@ -71,7 +73,7 @@ class DeviceThread {
   readonly #pausing: number[] = [];
   #end: PlainEnd | null = null;
 
-  constructor(data: DeviceThreadData) {
+  constructor(data: MachineParts) {
     this.#host = describeHost();
     this.#cpus = data.cpus;
     const state = 'state' in data.begin ? decodeMachineState(data.begin.state) : null;
@@ -136,6 +138,7 @@ class DeviceThread {
   }
 
   #receive(message: ToDeviceThread): void {
+    if (message.op === 'begin') return;
     if (message.op === 'input') {
       this.#input.write(message.bytes);
       return;
@@ -233,8 +236,10 @@ class DeviceThread {
   }
 }
 
+const [first] = (await once(port, 'message')) as [ToDeviceThread];
 try {
-  await new DeviceThread(workerData as DeviceThreadData).run();
+  if (first.op !== 'begin') throw new TypeError(`the first message is ${first.op}`);
+  await new DeviceThread(first.parts).run();
 } catch (error) {
   post({ type: 'end', end: { kind: 'failed', error: plainError(error) } });
 }

@@ -17,7 +17,7 @@ import type { BootPath } from './boot/boot-state.js';
 import type { GuestMemory } from './boot/guest-memory.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
 import { DeviceThreadClient, errorFromPlain } from './device-thread-client.js';
-import type { DeviceThreadData, PlainEnd } from './device-thread-messages.js';
+import type { MachineParts, PlainEnd } from './device-thread-messages.js';
 import { DirtyPages } from './dirty-pages.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { pvmCmdline } from './kvm/pvm.js';
@@ -179,6 +179,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const slots = allocate(layout);
     const sink: PageSink = {
       regions: snapshot.regions,
+      memories: slots.map(({ memory }) => memory),
       write({ region, pages }: PageRun, bytes: Uint8Array) {
         writePages(slots[region]!.memory, pages, bytes);
       },
@@ -196,17 +197,17 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     bootPath: BootPath | null,
     notices: readonly string[],
     base: string | null,
-    fill: () => DeviceThreadData['begin'] | Promise<DeviceThreadData['begin']>,
+    fill: () => MachineParts['begin'] | Promise<MachineParts['begin']>,
   ): Promise<Machine> {
+    const relay = new EventRelay();
+    const thread = new DeviceThreadClient(relay);
     try {
-      const { cpus } = config;
-      const begin = await fill();
-      const relay = new EventRelay();
-      const thread = await DeviceThreadClient.start({ slots, cpus, begin }, relay);
+      await thread.begin({ slots, cpus: config.cpus, begin: await fill() });
       const machine = new Machine({ config, host, notices, bootPath, slots, thread, base, relay });
       await machine.resume();
       return machine;
     } catch (error) {
+      await thread.cancel();
       free(slots);
       throw error;
     }
