@@ -19,6 +19,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new EnvironmentData());
   exports.Set("setSystemError", Napi::Function::New(env, setSystemError));
   initLocks(env, exports);
+  initExits(env, exports);
   initMachine(env, exports);
   initMemory(env, exports);
   initPages(env, exports);

@@ -5,6 +5,7 @@
       "sources": [
         "addon.cc",
         "errors.cc",
+        "exits.cc",
         "locks.cc",
         "machine.cc",
         "memory.cc",

@@ -9,7 +9,6 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "errors.h"
@@ -26,8 +25,12 @@ static Registry<Machine>& machines() {
   return *registry;
 }
 
+std::shared_ptr<Machine> findMachine(const Napi::CallbackInfo& info) {
+  return machines().find(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
+}
+
 static std::shared_ptr<Machine> machineArg(const Napi::CallbackInfo& info) {
-  auto machine = machines().find(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
+  auto machine = findMachine(info);
   if (!machine) throwContract(info.Env(), "this machine is closed");
   return machine;
 }
@@ -305,7 +308,7 @@ static void machineResume(const Napi::CallbackInfo& info) {
 
 // machineKill(machine): wait() returns kEventDead from now on. Any thread.
 static void machineKill(const Napi::CallbackInfo& info) {
-  auto machine = machines().find(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
+  auto machine = findMachine(info);
   if (!machine) return;
   machine->dead = true;
   machine->wake();
@@ -318,150 +321,6 @@ static void machineClose(const Napi::CallbackInfo& info) {
   machine->dead = true;
   machine->wake();
   machine->stopThreads();
-}
-
-static uint64_t nowNs() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
-}
-
-static void setWord(Machine& machine, size_t word, uint64_t value) {
-  reinterpret_cast<uint32_t*>(machine.exitPage)[word] = static_cast<uint32_t>(value);
-}
-
-// Clips what a kvm_run says to what it can be, so that no field of it is trusted for a copy.
-static size_t pioBytes(const Vcpu& vcpu) {
-  const auto& io = vcpu.run->io;
-  if (io.data_offset > vcpu.runSize) return 0;
-  size_t bytes = static_cast<size_t>(io.size) * io.count;
-  size_t room = vcpu.runSize - io.data_offset;
-  return bytes <= room && bytes <= kExitDataSize ? bytes : 0;
-}
-
-static void describeExit(Machine& machine, Vcpu& vcpu) {
-  kvm_run& run = *vcpu.run;
-  uint8_t* data = machine.exitPage + kExitDataOffset;
-  setWord(machine, kWordVcpu, vcpu.index);
-  setWord(machine, kWordReason, run.exit_reason);
-  setWord(machine, kWordError, 0);
-  if (vcpu.runErrno != 0) {
-    setWord(machine, kWordReason, kReasonRunFailed);
-    setWord(machine, kWordDataLow, vcpu.runErrno);
-    return;
-  }
-  switch (run.exit_reason) {
-    case KVM_EXIT_IO: {
-      size_t bytes = pioBytes(vcpu);
-      setWord(machine, kWordIsWrite, run.io.direction == KVM_EXIT_IO_OUT);
-      setWord(machine, kWordSize, run.io.size);
-      setWord(machine, kWordCount, run.io.size == 0 ? 0 : bytes / run.io.size);
-      setWord(machine, kWordAddressLow, run.io.port);
-      setWord(machine, kWordAddressHigh, 0);
-      if (run.io.direction == KVM_EXIT_IO_OUT) memcpy(data, reinterpret_cast<uint8_t*>(&run) + run.io.data_offset, bytes);
-      break;
-    }
-    case KVM_EXIT_MMIO:
-      setWord(machine, kWordIsWrite, run.mmio.is_write);
-      setWord(machine, kWordSize, run.mmio.len <= 8 ? run.mmio.len : 8);
-      setWord(machine, kWordCount, 1);
-      setWord(machine, kWordAddressLow, run.mmio.phys_addr);
-      setWord(machine, kWordAddressHigh, run.mmio.phys_addr >> 32);
-      if (run.mmio.is_write) memcpy(data, run.mmio.data, 8);
-      break;
-    case KVM_EXIT_X86_RDMSR:
-    case KVM_EXIT_X86_WRMSR:
-      setWord(machine, kWordAddressLow, run.msr.index);
-      setWord(machine, kWordAddressHigh, 0);
-      setWord(machine, kWordDataLow, run.msr.data);
-      setWord(machine, kWordDataHigh, run.msr.data >> 32);
-      break;
-    case KVM_EXIT_SYSTEM_EVENT:
-      setWord(machine, kWordDataLow, run.system_event.type);
-      break;
-    case KVM_EXIT_INTERNAL_ERROR:
-      setWord(machine, kWordSuberror, run.internal.suberror);
-      setWord(machine, kWordInstructionSize, 0);
-      if (run.internal.suberror == KVM_INTERNAL_ERROR_EMULATION && run.emulation_failure.ndata >= 3) {
-        size_t size = run.emulation_failure.insn_size <= 15 ? run.emulation_failure.insn_size : 15;
-        if (size == 0) size = 15;  // KVM fills the bytes even where it does not know how many it needed
-        setWord(machine, kWordInstructionSize, size);
-        memcpy(data, run.emulation_failure.insn_bytes, size);
-      }
-      break;
-    case KVM_EXIT_FAIL_ENTRY:
-      setWord(machine, kWordDataLow, run.fail_entry.hardware_entry_failure_reason);
-      setWord(machine, kWordDataHigh, run.fail_entry.hardware_entry_failure_reason >> 32);
-      break;
-    default:
-      break;
-  }
-}
-
-static void answerExit(Machine& machine) {
-  if (machine.answering < 0) return;
-  Vcpu& vcpu = *machine.vcpus[machine.answering];
-  machine.answering = -1;
-  kvm_run& run = *vcpu.run;
-  const uint8_t* data = machine.exitPage + kExitDataOffset;
-  const auto* words = reinterpret_cast<const uint32_t*>(machine.exitPage);
-  if (vcpu.runErrno == 0) {
-    if (run.exit_reason == KVM_EXIT_IO && run.io.direction == KVM_EXIT_IO_IN)
-      memcpy(reinterpret_cast<uint8_t*>(&run) + run.io.data_offset, data, pioBytes(vcpu));
-    else if (run.exit_reason == KVM_EXIT_MMIO && !run.mmio.is_write)
-      memcpy(run.mmio.data, data, 8);
-    else if (run.exit_reason == KVM_EXIT_X86_RDMSR || run.exit_reason == KVM_EXIT_X86_WRMSR) {
-      run.msr.error = words[kWordError] != 0;
-      if (run.exit_reason == KVM_EXIT_X86_RDMSR)
-        run.msr.data = words[kWordDataLow] | (static_cast<uint64_t>(words[kWordDataHigh]) << 32);
-    }
-  }
-  resumeFromExit(vcpu);
-}
-
-// wait(machine, timeoutMs) → WaitEvent. Answers the exit that the last call returned, then blocks until there is
-// something to do (timeoutMs < 0: for ever). Device thread, which has no timers or immediates of its own but the one it
-// awaits after kEventLoop: only what makes its loop's fd readable ends the wait.
-static Napi::Value machineWait(const Napi::CallbackInfo& info) {
-  // Not machineArg: the machine may have been closed from the main thread, and then it is dead.
-  auto machine = machines().find(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
-  auto result = [&](WaitEvent event) { return Napi::Number::New(info.Env(), event); };
-  if (!machine) return result(kEventDead);
-  if (machine->exitPage == nullptr) throwContract(info.Env(), "this thread is not the device thread");
-  auto timeoutMs = static_cast<int>(integerArg(info, 1, -1, 3600000));
-  answerExit(*machine);
-  // The first turn only looks; later ones sleep. A guest that exits without pause must not starve this thread's own
-  // event loop, so once a millisecond that is looked at before the exits.
-  for (bool mayBlock = false;; mayBlock = true) {
-    if (machine->dead) return result(kEventDead);
-    if (mayBlock || nowNs() - machine->loopPolledNs < 1000000) {
-      std::lock_guard<std::mutex> lock(machine->mutex);
-      machine->waiterAsleep = false;
-      if (!machine->exits.empty()) {
-        uint32_t index = machine->exits.front();
-        machine->exits.pop_front();
-        machine->answering = static_cast<int>(index);
-        describeExit(*machine, *machine->vcpus[index]);
-        return result(kEventExit);
-      }
-      if (!machine->parkedReported && machine->parkedCount == machine->vcpus.size()) {
-        machine->parkedReported = true;
-        return result(kEventParked);
-      }
-      machine->waiterAsleep = mayBlock;
-    }
-    epoll_event events[2];
-    int n = epoll_wait(machine->epollFd, events, 2, mayBlock ? timeoutMs : 0);
-    if (n < 0 && errno != EINTR) throwErrno(info.Env(), "epoll_wait", errno);
-    machine->loopPolledNs = nowNs();
-    for (int i = 0; i < n; i++) {
-      if (events[i].data.fd != machine->wakeFd) return result(kEventLoop);
-      uint64_t count;
-      if (read(machine->wakeFd, &count, sizeof count) < 0 && errno != EAGAIN)
-        throwErrno(info.Env(), "read of an eventfd", errno);
-    }
-    if (mayBlock && n == 0) return result(kEventTimeout);
-  }
 }
 
 void initMachine(Napi::Env env, Napi::Object exports) {
@@ -481,7 +340,6 @@ void initMachine(Napi::Env env, Napi::Object exports) {
   exports.Set("machineResume", Napi::Function::New(env, machineResume));
   exports.Set("machineKill", Napi::Function::New(env, machineKill));
   exports.Set("machineClose", Napi::Function::New(env, machineClose));
-  exports.Set("machineWait", Napi::Function::New(env, machineWait));
 }
 
 }  // namespace livesnap

@@ -100,6 +100,10 @@ struct Machine {
   void stopThreads();  // ends and joins every vCPU thread; any thread but theirs; idempotent
 };
 
+// The machine of the call's first argument; null when it is closed. Any JS thread.
+std::shared_ptr<Machine> findMachine(const Napi::CallbackInfo& info);
+
 void initMachine(Napi::Env env, Napi::Object exports);
+void initExits(Napi::Env env, Napi::Object exports);
 
 }  // namespace livesnap

@@ -244,47 +244,61 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   ): Promise<MachineSaveResult> {
     return this.#exclusively(async () => {
       const startedMs = performance.now();
-      const wasRunning = this.#state === 'running';
-      const then = options.then ?? (wasRunning ? 'resume' : 'pause');
-      let pauseMs = 0;
-      let state: Uint8Array | null = null;
-      const session = await store.beginSave({ parent: this.#dirty.base });
-      let result: SaveResult;
-      try {
-        const source = new RamSource(this.#slots, this.#dirty, session.parent === null, {
-          pause: async () => {
-            pauseMs = performance.now();
-            await this.#pause();
-          },
-          captureAndContinue: async () => {
-            state = await this.#thread.saveState();
-            if (wasRunning && then === 'resume') await this.#resume();
-            pauseMs = wasRunning ? performance.now() - pauseMs : 0;
-          },
-        });
-        await session.store(source, options.progress);
-        result = await session.commit({
-          kind: 'machine',
-          vm: options.vm,
-          tag: options.tag,
-          memoryBytes: this.config.memoryBytes,
-          diskBytes: 0,
-          machine: { config: this.config, bootPath: this.#bootPath } satisfies SavedMachine,
-          host: { kvm: this.#host.kind, hostname: hostname(), kernel: release(), arch: arch() },
-          state: state!,
-        });
-      } catch (error) {
-        await session.abort();
-        if (this.state === 'stopped') throw gone(error);
-        // A save that failed leaves the machine as it was.
-        if (wasRunning) await this.#resume();
-        throw error;
-      }
-      this.#dirty.commit(result.id);
+      const then = options.then ?? (this.#state === 'running' ? 'resume' : 'pause');
+      const base = this.#dirty.base;
+      const saved = await this.#saveFrom(base, store, then, options).catch((error) => {
+        // What of the parent is damaged is saved anew, whole.
+        if (base === null || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
+        return this.#saveFrom(null, store, then, options);
+      });
+      this.#dirty.commit(saved.id);
       if (then === 'stop') await this.stop();
       else if (then === 'resume' && this.state === 'paused') await this.#resume();
-      return { ...result, pauseMs: round(pauseMs), saveMs: round(performance.now() - startedMs) };
+      return { ...saved, saveMs: round(performance.now() - startedMs) };
     });
+  }
+
+  async #saveFrom(
+    parent: string | null,
+    store: Pick<Store, 'beginSave'>,
+    then: SaveThen,
+    { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
+  ): Promise<SaveResult & { pauseMs: number }> {
+    const wasRunning = this.#state === 'running';
+    let pauseMs = 0;
+    let state: Uint8Array | null = null;
+    const session = await store.beginSave({ parent });
+    try {
+      const source = new RamSource(this.#slots, this.#dirty, session.parent === null, {
+        pause: async () => {
+          pauseMs = performance.now();
+          await this.#pause();
+        },
+        captureAndContinue: async () => {
+          state = await this.#thread.saveState();
+          if (wasRunning && then === 'resume') await this.#resume();
+          pauseMs = wasRunning ? performance.now() - pauseMs : 0;
+        },
+      });
+      await session.store(source, progress);
+      const result = await session.commit({
+        kind: 'machine',
+        vm,
+        tag,
+        memoryBytes: this.config.memoryBytes,
+        diskBytes: 0,
+        machine: { config: this.config, bootPath: this.#bootPath } satisfies SavedMachine,
+        host: { kvm: this.#host.kind, hostname: hostname(), kernel: release(), arch: arch() },
+        state: state!,
+      });
+      return { ...result, pauseMs: round(pauseMs) };
+    } catch (error) {
+      await session.abort();
+      if (this.state === 'stopped') throw gone(error);
+      // A save that failed leaves the machine as it was.
+      if (wasRunning) await this.#resume();
+      throw error;
+    }
   }
 
   async #pause(): Promise<void> {

@@ -25,6 +25,8 @@ export class MemoryStore {
   pagesGiven = 0;
   /** The next save fails when it has been given so many pages. */
   failAfterPages = Number.POSITIVE_INFINITY;
+  /** What it fails with. */
+  failure: Error = new Error('the disk is full');
 
   async beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
     const base = parent === null ? undefined : this.snapshots.get(parent);
@@ -45,7 +47,7 @@ export class MemoryStore {
           this.pagesGiven += numbers.length;
           if (this.pagesGiven >= this.failAfterPages) {
             this.failAfterPages = Number.POSITIVE_INFINITY;
-            throw new Error('the disk is full');
+            throw this.failure;
           }
           // Let the guest run on, as it does beside a real store.
           await new Promise(setImmediate);

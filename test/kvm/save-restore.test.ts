@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { LivesnapError } from '../../src/errors.js';
 import { PAGE_SIZE } from '../../src/page-stream.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { GuestConsole } from './guest-console.js';
@@ -138,6 +139,22 @@ describe('saving and restoring a machine', function () {
     const sum = await console.command('sum 8', /^SUM/);
     await machine.save(store, SAVE);
     store.snapshots.clear();
+    const { id, parent } = await machine.save(store, SAVE);
+    assert.equal(parent, null);
+    await machine.stop();
+    [machine, console] = await restore(store, id, console.loseTrack());
+    assert.equal(await console.command('sum 8', /^SUM/), sum);
+  });
+
+  it('saves in full when something of the parent is damaged', async () => {
+    const store = new MemoryStore();
+    let [machine, console] = await start(1, 64);
+    await console.command('text 5 8', /^OK/);
+    const sum = await console.command('sum 8', /^SUM/);
+    await machine.save(store, SAVE);
+    await console.command('text 6 1', /^OK/);
+    store.failAfterPages = 1;
+    store.failure = new LivesnapError('DAMAGED', 'a block of the parent cannot be read');
     const { id, parent } = await machine.save(store, SAVE);
     assert.equal(parent, null);
     await machine.stop();
