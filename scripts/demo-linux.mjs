@@ -101,7 +101,7 @@ async function demonstrate() {
     ...['--memory', '128M', '--cpus', '2', '--name', 'before', '--detach'],
   );
   const before = new Console('before');
-  await before.until(/LINUX READY.*\n/);
+  await before.until(/LINUX READY[^\n]*\n/);
   await before.until(PROMPT);
   before.send('read secret < /proc/sys/kernel/random/uuid; echo "the secret is $secret"');
   const [, secret] = await before.until(/the secret is ([0-9a-f-]{36})/);
@@ -111,7 +111,7 @@ async function demonstrate() {
   before.send(
     'n=0; while [ $n -lt 40 ]; do n=$((n+1)); bar="$bar#"; printf "\\r[%-40s] %3d%%" $bar $((n*5/2)); sleep 0.2; done; echo',
   );
-  await before.until(/\r\[#{20} .* 50%/);
+  await before.until(/\r\[#{20} *\]  50%/);
   process.stdout.write('\n');
   const save = ['save', 'before', '--then', 'stop', '--tag', 'half-way'];
   show(save);
@@ -132,7 +132,7 @@ async function demonstrate() {
   title('The shell has its variables and its history');
   after.send('echo "the secret is $secret"; echo "$n steps"; history');
   const [, remembered] = await after.until(/the secret is ([0-9a-f-]{36})/);
-  await after.until(/random\/uuid.*\n/);
+  await after.until(/random\/uuid[^\n]*\n/);
   await after.until(PROMPT);
   after.close();
   process.stdout.write('\n');
