@@ -111,7 +111,7 @@ async function demonstrate() {
   before.send(
     'n=0; while [ $n -lt 40 ]; do n=$((n+1)); bar="$bar#"; printf "\\r[%-40s] %3d%%" $bar $((n*5/2)); sleep 0.2; done; echo',
   );
-  await before.until(/\r\[#{20} *\]  50%/);
+  await before.until(/\r\[#{20} *\] +50%/);
   process.stdout.write('\n');
   const save = ['save', 'before', '--then', 'stop', '--tag', 'half-way'];
   show(save);
