@@ -12,6 +12,9 @@
 
 namespace livesnap {
 
+// How long posted writes may wait for more of their line.
+constexpr int kGatherMs = 1;
+
 static uint64_t nowNs() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -22,8 +25,7 @@ static void setWord(Machine& machine, size_t word, uint64_t value) {
   reinterpret_cast<uint32_t*>(machine.exitPage)[word] = static_cast<uint32_t>(value);
 }
 
-// Clips what a kvm_run says to what it can be, so that no field of it is trusted for a copy.
-static size_t pioBytes(const Vcpu& vcpu) {
+size_t pioBytes(const Vcpu& vcpu) {
   const auto& io = vcpu.run->io;
   if (io.data_offset > vcpu.runSize) return 0;
   size_t bytes = static_cast<size_t>(io.size) * io.count;
@@ -90,6 +92,18 @@ static void describeExit(Machine& machine, Vcpu& vcpu) {
   }
 }
 
+// Posted writes, all of one port, one byte each. With the machine's mutex held.
+static void describePosted(Machine& machine) {
+  setWord(machine, kWordIsWrite, 1);
+  setWord(machine, kWordSize, 1);
+  setWord(machine, kWordCount, machine.postedBytes);
+  setWord(machine, kWordAddressLow, static_cast<uint32_t>(machine.postedFrom));
+  setWord(machine, kWordAddressHigh, 0);
+  memcpy(machine.exitPage + kExitDataOffset, machine.posted, machine.postedBytes);
+  machine.postedBytes = 0;
+  machine.postedUrgent = false;
+}
+
 static void answerExit(Machine& machine) {
   if (machine.answering < 0) return;
   Vcpu& vcpu = *machine.vcpus[machine.answering];
@@ -124,11 +138,21 @@ static Napi::Value machineWait(const Napi::CallbackInfo& info) {
   answerExit(*machine);
   // The first turn only looks; later ones sleep. A guest that exits without pause must not starve this thread's own
   // event loop, so once a millisecond that is looked at before the exits.
+  bool gathered = false;  // posted writes have had their time for more to come
   for (bool mayBlock = false;; mayBlock = true) {
     if (machine->dead) return result(kEventDead);
+    bool gathering = false;
     if (mayBlock || nowNs() - machine->loopPolledNs < 1000000) {
       std::lock_guard<std::mutex> lock(machine->mutex);
       machine->waiterAsleep = false;
+      bool parked = !machine->parkedReported && machine->parkedCount == machine->vcpus.size();
+      if (machine->postedBytes > 0) {
+        if (gathered || parked || machine->postedUrgent || !machine->exits.empty()) {
+          describePosted(*machine);
+          return result(kEventPosted);
+        }
+        gathering = true;
+      }
       if (!machine->exits.empty()) {
         uint32_t index = machine->exits.front();
         machine->exits.pop_front();
@@ -136,14 +160,14 @@ static Napi::Value machineWait(const Napi::CallbackInfo& info) {
         describeExit(*machine, *machine->vcpus[index]);
         return result(kEventExit);
       }
-      if (!machine->parkedReported && machine->parkedCount == machine->vcpus.size()) {
+      if (parked) {
         machine->parkedReported = true;
         return result(kEventParked);
       }
       machine->waiterAsleep = mayBlock;
     }
     epoll_event events[2];
-    int n = epoll_wait(machine->epollFd, events, 2, mayBlock ? timeoutMs : 0);
+    int n = epoll_wait(machine->epollFd, events, 2, !mayBlock ? 0 : gathering ? kGatherMs : timeoutMs);
     if (n < 0 && errno != EINTR) throwErrno(info.Env(), "epoll_wait", errno);
     machine->loopPolledNs = nowNs();
     for (int i = 0; i < n; i++) {
@@ -152,7 +176,10 @@ static Napi::Value machineWait(const Napi::CallbackInfo& info) {
       if (read(machine->wakeFd, &count, sizeof count) < 0 && errno != EAGAIN)
         throwErrno(info.Env(), "read of an eventfd", errno);
     }
-    if (mayBlock && n == 0) return result(kEventTimeout);
+    if (mayBlock && n == 0) {
+      if (!gathering) return result(kEventTimeout);
+      gathered = true;
+    }
   }
 }
 

@@ -306,6 +306,12 @@ static void machineResume(const Napi::CallbackInfo& info) {
   machine->unpaused.notify_all();
 }
 
+// machineSetPostedPort(machine, port): bytes written to this port are posted (see machine.h); -1: to none. Device thread.
+static void machineSetPostedPort(const Napi::CallbackInfo& info) {
+  auto machine = machineArg(info);
+  machine->postedPort = static_cast<int>(integerArg(info, 1, -1, 0xffff));
+}
+
 // machineKill(machine): wait() returns kEventDead from now on. Any thread.
 static void machineKill(const Napi::CallbackInfo& info) {
   auto machine = findMachine(info);
@@ -338,6 +344,7 @@ void initMachine(Napi::Env env, Napi::Object exports) {
   exports.Set("machineStart", Napi::Function::New(env, machineStart));
   exports.Set("machineRequestPause", Napi::Function::New(env, machineRequestPause));
   exports.Set("machineResume", Napi::Function::New(env, machineResume));
+  exports.Set("machineSetPostedPort", Napi::Function::New(env, machineSetPostedPort));
   exports.Set("machineKill", Napi::Function::New(env, machineKill));
   exports.Set("machineClose", Napi::Function::New(env, machineClose));
 }

@@ -31,6 +31,7 @@ enum WaitEvent : uint32_t {
   kEventParked = 2,   // every vCPU is parked, once for each requestPause()
   kEventDead = 3,     // the machine was killed: leave the loop
   kEventTimeout = 4,  // nothing happened within timeoutMs
+  kEventPosted = 5,   // posted writes are in the exit page (address, count, data); there is nothing to answer
 };
 
 // The exit page: 32-bit words, then the data of a port or memory access. Mirrored in src/native/kvm.ts.
@@ -84,6 +85,13 @@ struct Machine {
   bool waiterAsleep = false;
   bool parkedReported = true;
   uint32_t parkedCount = 0;
+  // Posted writes: bytes that the guest wrote to a port where a write has no effect but to send, gathered without an
+  // exit to the device thread for each. They are delivered before any later exit, and before "parked".
+  uint8_t posted[1024];
+  size_t postedBytes = 0;
+  int postedFrom = -1;              // the port they were written to
+  bool postedUrgent = false;        // a line has ended, or the room is half used
+  std::atomic<int> postedPort{-1};  // -1: every write is an exit
   std::atomic<bool> pauseWanted{true};  // threads start parked
   std::atomic<bool> stopping{false};
   std::atomic<bool> dead{false};
@@ -102,6 +110,9 @@ struct Machine {
 
 // The machine of the call's first argument; null when it is closed. Any JS thread.
 std::shared_ptr<Machine> findMachine(const Napi::CallbackInfo& info);
+
+// Bytes of the data of a KVM_EXIT_IO, clipped to what it can be, so that no field of a kvm_run is trusted for a copy.
+size_t pioBytes(const Vcpu& vcpu);
 
 void initMachine(Napi::Env env, Napi::Object exports);
 void initExits(Napi::Env env, Napi::Object exports);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -65,6 +66,30 @@ static void handOver(Vcpu& vcpu) {
   while (vcpu.phase.load() == Vcpu::kInExit && !machine.stopping) futexWait(vcpu.phase, Vcpu::kInExit);
 }
 
+// Takes a write to the posted port without an exit to the device thread. False: it is an exit like any other (there is
+// no room, or it is not such a write); what was taken is delivered before it.
+static bool post(Vcpu& vcpu) {
+  Machine& machine = *vcpu.machine;
+  const kvm_run& run = *vcpu.run;
+  int port = machine.postedPort;
+  if (port < 0 || run.exit_reason != KVM_EXIT_IO || run.io.direction != KVM_EXIT_IO_OUT || run.io.size != 1 ||
+      run.io.port != port)
+    return false;
+  size_t bytes = pioBytes(vcpu);
+  const uint8_t* data = reinterpret_cast<const uint8_t*>(&run) + run.io.data_offset;
+  std::lock_guard<std::mutex> lock(machine.mutex);
+  if (bytes == 0 || bytes > sizeof machine.posted - machine.postedBytes) return false;
+  if (machine.postedBytes > 0 && machine.postedFrom != port) return false;
+  bool first = machine.postedBytes == 0;
+  memcpy(machine.posted + machine.postedBytes, data, bytes);
+  machine.postedBytes += bytes;
+  machine.postedFrom = port;
+  if (memchr(data, '\n', bytes) != nullptr || machine.postedBytes > sizeof machine.posted / 2)
+    machine.postedUrgent = true;
+  if (machine.waiterAsleep && (first || machine.postedUrgent)) machine.wake();
+  return true;
+}
+
 static void* vcpuMain(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
   Machine& machine = *vcpu.machine;
@@ -92,7 +117,7 @@ static void* vcpuMain(void* argument) {
     vcpu.runErrno = rc < 0 ? errno : 0;
     if (rc == 0 && vcpu.run->exit_reason == KVM_EXIT_INTR) continue;
     completionPending = rc == 0;
-    handOver(vcpu);
+    if (rc < 0 || !post(vcpu)) handOver(vcpu);
   }
   currentRun = nullptr;
   return nullptr;

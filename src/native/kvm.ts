@@ -20,6 +20,7 @@ interface KvmFunctions {
   machineStart(machine: number): void;
   machineRequestPause(machine: number): void;
   machineResume(machine: number): void;
+  machineSetPostedPort(machine: number, port: number): void;
   machineKill(machine: number): void;
   machineClose(machine: number): void;
   machineWait(machine: number, timeoutMs: number): number;
@@ -61,6 +62,12 @@ export const startVcpus = native.machineStart;
 /** Has every vCPU parked; {@link wait} says when. */
 export const requestPause = native.machineRequestPause;
 export const resumeVcpus = native.machineResume;
+/**
+ * Has bytes written to a port gathered, without an exit for each ({@link WaitEvent.posted}); null: no port. Only for a
+ * port and a time when a write does nothing but send. They come before any later exit.
+ */
+export const setPostedPort = (machine: KvmMachine, port: number | null): void =>
+  native.machineSetPostedPort(machine, port ?? -1);
 /** Makes {@link wait} return {@link WaitEvent.dead}. Any thread. */
 export const killMachine = native.machineKill;
 /** Ends the vCPU threads and forgets the handle. Any thread but a vCPU's. */
@@ -69,7 +76,7 @@ export const closeMachine = native.machineClose;
 export const wait = native.machineWait;
 
 /** What {@link wait} returns (addon/machine.h, WaitEvent). */
-export const WaitEvent = { loop: 0, exit: 1, parked: 2, dead: 3, timeout: 4 } as const;
+export const WaitEvent = { loop: 0, exit: 1, parked: 2, dead: 3, timeout: 4, posted: 5 } as const;
 
 /** 32-bit words of the exit page (addon/machine.h, ExitWord). */
 export const ExitWord = {

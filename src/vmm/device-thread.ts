@@ -21,6 +21,7 @@ import {
   REASON_RUN_FAILED,
   requestPause,
   resumeVcpus,
+  setPostedPort,
   startVcpus,
   WaitEvent,
   wait,
@@ -38,6 +39,7 @@ import type {
 import type { Bus } from './devices/bus.js';
 import type { AccessSize } from './devices/device.js';
 import { Platform, type PlatformParts } from './devices/platform.js';
+import { COM1_BASE } from './devices/ports.js';
 import { ExitReason, INTERNAL_ERROR_EMULATION, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeFailedInstruction } from './kvm/exit-text.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
@@ -71,6 +73,7 @@ class DeviceThread {
   readonly #words = new Uint32Array(this.#exitPage.buffer, 0, EXIT_DATA_OFFSET / 4);
   readonly #data = this.#exitPage.subarray(EXIT_DATA_OFFSET);
   readonly #pausing: number[] = [];
+  #posting = false;
   #end: PlainEnd | null = null;
 
   constructor(data: MachineParts) {
@@ -84,6 +87,7 @@ class DeviceThread {
       else if ('boot' in data.begin) enterKernel(this.#machine, this.#host, data.cpus, data.begin.boot);
       const parts = this.#platformParts(data.slots);
       this.#platform = state ? Platform.restore(parts, state.devices) : Platform.create(parts);
+      this.#updatePosting();
       startVcpus(this.#machine);
     } catch (error) {
       closeMachine(this.#machine);
@@ -127,6 +131,7 @@ class DeviceThread {
     while (this.#end === null) {
       const event = wait(this.#machine, this.#output.isEmpty ? -1 : 1);
       if (event === WaitEvent.exit) this.#answer();
+      else if (event === WaitEvent.posted) this.#accessPort();
       else if (event === WaitEvent.loop) await nextTurn();
       else if (event === WaitEvent.timeout) this.#output.flush();
       else if (event === WaitEvent.parked) this.#parked();
@@ -185,7 +190,7 @@ class DeviceThread {
     const words = this.#words;
     const reason = words[ExitWord.reason];
     if (reason === ExitReason.IO) {
-      this.#access(this.#platform.pio, words[ExitWord.sizeBytes] as AccessSize, words[ExitWord.count]!);
+      this.#accessPort();
     } else if (reason === ExitReason.MMIO) {
       this.#access(this.#platform.mmio, words[ExitWord.sizeBytes] as AccessSize, 1);
     } else if (reason === ExitReason.X86_WRMSR && words[ExitWord.addressLow] === Msr.IA32_TSC_DEADLINE) {
@@ -194,6 +199,20 @@ class DeviceThread {
     } else {
       this.#answerRare(reason!);
     }
+  }
+
+  #accessPort(): void {
+    const words = this.#words;
+    this.#access(this.#platform.pio, words[ExitWord.sizeBytes] as AccessSize, words[ExitWord.count]!);
+    this.#updatePosting();
+  }
+
+  /** Has console output gathered while the port does nothing but send it. */
+  #updatePosting(): void {
+    const { sendsOnly } = this.#platform.com1;
+    if (sendsOnly === this.#posting) return;
+    this.#posting = sendsOnly;
+    setPostedPort(this.#machine, sendsOnly ? COM1_BASE : null);
   }
 
   #access(bus: Bus, size: AccessSize, count: number): void {

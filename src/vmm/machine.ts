@@ -15,6 +15,7 @@ import type { Progress, SaveResult } from '../store/types.js';
 import { readBoot } from './boot/boot-linux.js';
 import type { BootPath } from './boot/boot-state.js';
 import type { GuestMemory } from './boot/guest-memory.js';
+import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
 import { DeviceThreadClient, errorFromPlain } from './device-thread-client.js';
 import type { MachineParts, PlainEnd } from './device-thread-messages.js';
@@ -70,9 +71,10 @@ function guestMemory(slots: readonly MemorySlot[]): GuestMemory {
 
 function checkFits(host: HostKvm, config: Pick<MachineConfig, 'cpus' | 'memoryBytes'>): void {
   const { cpus, memoryBytes } = config;
-  if (!Number.isInteger(cpus) || cpus < 1 || cpus > host.maxCpus) {
-    throw new LivesnapError('USAGE', `${cpus} vCPUs are not between 1 and ${host.maxCpus}`, {
-      hint: `This host's KVM runs up to ${host.maxCpus} vCPUs a machine.`,
+  const maxCpus = Math.min(host.maxCpus, MAX_CPUS);
+  if (!Number.isInteger(cpus) || cpus < 1 || cpus > maxCpus) {
+    throw new LivesnapError('USAGE', `a machine cannot have ${cpus} vCPUs`, {
+      hint: `Give between 1 and ${maxCpus}.`,
     });
   }
   if (memoryBytes > totalmem()) {

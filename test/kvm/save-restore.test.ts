@@ -132,6 +132,22 @@ describe('saving and restoring a machine', function () {
     assert.equal(await console.command('sum 8', /^SUM/), sum);
   });
 
+  it('loses and doubles no byte of a console that is busy when the machine is saved', async () => {
+    const store = new MemoryStore();
+    let [machine, console] = await start(2, 64);
+    const said = await console.command('bar 2', /^OK bar/);
+    assert(said);
+    for (let i = 0; i < 5; i++) {
+      machine.writeConsole(Buffer.from('cpus\n'.repeat(20)));
+      await console.line(/^CPUS/);
+      const { id } = await machine.save(store, { ...SAVE, then: 'pause' });
+      await machine.stop();
+      [machine, console] = await restore(store, id, console);
+      // Twenty answers in all, each a whole line.
+      for (let answer = 1; answer < 20; answer++) assert.match(await console.line(/CPUS/), /^CPUS \d+,\d+$/);
+    }
+  });
+
   it('saves in full when the parent is gone', async () => {
     const store = new MemoryStore();
     let [machine, console] = await start(1, 64);

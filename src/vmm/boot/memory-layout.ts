@@ -41,7 +41,6 @@ export const LowMemory = {
   stackTop: 0x9000,
   /** PML4, PDPT and four page directories, a page each. */
   pageTables: 0x9000,
-  setupData: 0x1_0000,
   cmdline: 0x2_0000,
   /** First byte after the room for the command line. */
   cmdlineEnd: 0x3_0000,
@@ -50,8 +49,13 @@ export const LowMemory = {
   /** The MP floating pointer, on a 16-byte boundary of the EBDA. */
   mpPointer: 0x9_fc10,
   ebdaEnd: 0xa_0000,
-  /** ACPI tables, then the MP configuration table, both in the BIOS's read-only area. */
+  /** ACPI tables, up to setupData, and the MP configuration table, in the BIOS's read-only area. */
   acpi: 0xe_0000,
+  /**
+   * struct setup_data, at most two pages. Here, where it is reserved already: in RAM each list entry would split the
+   * guest's map of it, which Linux then searches for every page.
+   */
+  setupData: 0xe_e000,
   mpTable: 0xf_0000,
   biosEnd: 0x10_0000,
 } as const;

@@ -240,6 +240,11 @@ export class Serial16550a implements Device<Serial16550aState> {
     this.#transmitted();
   }
 
+  /** Whether a write of THR now does nothing but send: no loopback, no divisor latch, no interrupt when it is empty. */
+  get sendsOnly(): boolean {
+    return !this.#divisorLatched && !this.#looped && (this.#ier & Ier.thrEmpty) === 0;
+  }
+
   get #divisorLatched(): boolean {
     return (this.#lcr & Lcr.divisorLatch) !== 0;
   }

@@ -373,4 +373,21 @@ describe('16550A', () => {
     assert.equal(restored.irq.level, true);
     assert.equal(restored.drain(), text);
   });
+
+  it('says when a write of THR does nothing but send', () => {
+    const bench = new Bench();
+    assert.equal(bench.port.sendsOnly, true);
+    for (const [register, value, back] of [
+      [LCR, 0x80, 0],
+      [MCR, LOOPBACK, 0],
+      [IER, 0x02, 0],
+    ] as const) {
+      bench.out(register, value);
+      assert.equal(bench.port.sendsOnly, false, `register ${register}`);
+      bench.out(register, back);
+      assert.equal(bench.port.sendsOnly, true, `register ${register} again`);
+    }
+    bench.out(IER, 0x0d);
+    assert.equal(bench.port.sendsOnly, true, 'other interrupts do not matter');
+  });
 });

@@ -1,0 +1,79 @@
+/**
+ * What a byte of console output costs, each an exit to the device thread or posted: why posted writes are in C++
+ * (ARCHITECTURE.md, "Processes and threads of a machine"). CPU time of the whole process, guest included.
+ *
+ *   npm run bench:console
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import {
+  attachDeviceThread,
+  closeMachine,
+  EXIT_DATA_OFFSET,
+  EXIT_PAGE_BYTES,
+  ExitWord,
+  requestPause,
+  resumeVcpus,
+  setPostedPort,
+  startVcpus,
+  WaitEvent,
+  wait,
+} from '../src/native/kvm.js';
+import { createMemory, writeMemory } from '../src/native/memory.js';
+import { describeHost } from '../src/vmm/kvm/host.js';
+import { getRegs, getSregs, setRegs, setSregs } from '../src/vmm/kvm/vcpu-state.js';
+import { createVm } from '../src/vmm/kvm/vm.js';
+
+const RAM_BYTES = 2 << 20;
+const CODE_GPA = 0x1000;
+const PORT = 0x3f8;
+const LINES = 400;
+const LINE_BYTES = 36;
+/** Real mode: 36 times `out %al, $0x3f8`, then `in` of LSR, for ever. */
+const CODE = Buffer.from('bb2400baf803b041ee4b75fcbafd03ecebee', 'hex');
+
+async function run(posted: boolean): Promise<{ cpuUs: number; wallUs: number }> {
+  const memory = createMemory(RAM_BYTES);
+  writeMemory(memory, CODE_GPA, CODE);
+  const machine = createVm(describeHost(), 1, [{ gpa: 0, sizeBytes: RAM_BYTES, memory }], false);
+  const page = new Uint8Array(EXIT_PAGE_BYTES);
+  const words = new Uint32Array(page.buffer, 0, EXIT_DATA_OFFSET / 4);
+  attachDeviceThread(machine, page);
+  const sregs = getSregs(machine, 0);
+  const cs = { ...sregs.segments.cs, base: 0n, selector: 0 };
+  setSregs(machine, 0, { ...sregs, segments: { ...sregs.segments, cs } });
+  setRegs(machine, 0, { ...getRegs(machine, 0), rip: BigInt(CODE_GPA), rflags: 2n });
+  if (posted) setPostedPort(machine, PORT);
+  startVcpus(machine);
+  resumeVcpus(machine);
+  let lines = 0;
+  let bytes = 0;
+  const cpu = process.cpuUsage();
+  const begun = performance.now();
+  while (lines < LINES) {
+    const event = wait(machine, -1);
+    if (event === WaitEvent.loop) await nextTurn();
+    else if (event === WaitEvent.posted) bytes += words[ExitWord.count]!;
+    else if (words[ExitWord.isWrite] === 1) bytes++;
+    else lines++;
+  }
+  const { user, system } = process.cpuUsage(cpu);
+  const wallUs = (performance.now() - begun) * 1000;
+  requestPause(machine);
+  closeMachine(machine);
+  if (bytes < LINES * LINE_BYTES) throw new Error(`${bytes} bytes came of ${LINES * LINE_BYTES}`);
+  return { cpuUs: (user + system) / bytes, wallUs: wallUs / bytes };
+}
+
+const rounds = 5;
+const median = (values: number[]): number => values.sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+for (const posted of [false, true]) {
+  const results = [];
+  for (let i = 0; i < rounds; i++) results.push(await run(posted));
+  const cpu = results.map(({ cpuUs }) => cpuUs);
+  const wall = results.map(({ wallUs }) => wallUs);
+  const spread = `${Math.min(...cpu).toFixed(0)}–${Math.max(...cpu).toFixed(0)}`;
+  process.stdout.write(
+    `${posted ? 'posted' : 'an exit a byte'}: ${median(cpu).toFixed(0)} µs of CPU a byte (${spread}), ${median(wall).toFixed(0)} µs of time\n`,
+  );
+}
+process.exit();
