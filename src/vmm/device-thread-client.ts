@@ -6,7 +6,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
-import { type KvmMachine, killMachine } from '../native/kvm.js';
+import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
 import { MAX_WAITING_INPUT_BYTES } from './console-input.js';
 import type {
   FromDeviceThread,
@@ -156,6 +156,8 @@ export class DeviceThreadClient {
   #finish(): void {
     process.off('exit', this.#onProcessExit);
     this.#end ??= { kind: 'stopped' };
+    // A thread that was ended from outside has not closed it.
+    if (this.#machine !== null) closeMachine(this.#machine);
     this.#machine = null;
     const error =
       this.#end.kind === 'failed'

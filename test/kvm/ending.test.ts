@@ -40,6 +40,8 @@ describe('the end of a process with a machine', function () {
     'exit during a pause',
     'stop',
     'stop while paused',
+    'device thread terminated',
+    'device thread throws',
     'guest reset',
     'guest halt',
   ]) {

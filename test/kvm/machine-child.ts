@@ -2,8 +2,17 @@
  * A process with a running machine that ends in the way its argument names. Prints READY when the guest has spoken.
  */
 import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 import { Machine } from '../../src/vmm/machine.js';
 import { probe } from './kvm.js';
+
+/** The machine's device thread: a Worker is known by the first message it is given. */
+let deviceThread: Worker | null = null;
+const { postMessage } = Worker.prototype;
+Worker.prototype.postMessage = function (this: Worker, ...args: Parameters<typeof postMessage>) {
+  deviceThread = this;
+  postMessage.apply(this, args);
+};
 
 const machine = await Machine.start({
   kernel: probe('probe.elf'),
@@ -41,6 +50,16 @@ const ways: Record<string, () => unknown> = {
     await machine.pause();
     await machine.stop();
     process.exitCode = 7;
+  },
+  'device thread terminated': async () => {
+    void deviceThread!.terminate();
+    await once(machine, 'end');
+    process.exitCode = 7;
+  },
+  'device thread throws': async () => {
+    deviceThread!.postMessage(null);
+    const [end] = await once(machine, 'end');
+    process.exitCode = end.kind === 'failed' ? 7 : 1;
   },
   'guest reset': async () => {
     machine.writeConsole(Buffer.from('reset\n'));
