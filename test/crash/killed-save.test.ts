@@ -1,0 +1,42 @@
+/** Children killed with SIGKILL at a random moment of a save: what was committed stays, what was not is reclaimed. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { dropScratch, load, newStore, noise, save, textPages } from '../store/scratch.js';
+
+const savingChild = fileURLToPath(new URL('../store/saving-child.js', import.meta.url));
+
+describe('a process that is killed', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('a save killed at any moment is there whole or not at all, and gc reclaims what it left', async function () {
+    const { store, dir } = newStore(this);
+    const kept = { 'ram@0x0': Buffer.concat([noise(1, 500), textPages(2, 500)]) };
+    await save(store, kept, { tag: 'kept' });
+    for (let round = 0; round < 12; round++) {
+      const child = spawn(process.execPath, [savingChild, dir, String(round)], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      await once(child.stdout!, 'data'); // it says when it begins to save
+      await new Promise((resolve) => setTimeout(resolve, randomInt(0, 120)));
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+      for (const { id, vm } of store.list())
+        if (vm !== 'a')
+          assert.deepEqual((await load(store, id))['ram@0x0'], noise(1000 + Number(vm), 3000), vm!);
+      assert.deepEqual(await load(store, 'kept'), kept);
+    }
+    await store.gc({ dryRun: false });
+    const { ok, problems } = await store.check({ readData: true });
+    assert.ok(ok, JSON.stringify(problems));
+    assert.equal(store.stats().deadBytes, 0);
+    const known = new Set(store.list().map(({ id }) => id));
+    assert.deepEqual(new Set(readdirSync(join(dir, 'snapshots'))), known);
+  });
+});
