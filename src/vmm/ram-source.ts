@@ -95,19 +95,20 @@ export class RamSource implements PageSource {
 
   async #reachMoment(): Promise<void> {
     // Memory for the copies is made and touched before the vCPUs stand still: page faults are not part of the pause.
-    let room = Buffer.alloc((this.#roundPages + FEW_PAGES) * PAGE_SIZE, 1);
+    // A buffer a batch: all together may be larger than one can be.
+    const batch = (): Buffer => Buffer.alloc(BATCH_PAGES * PAGE_SIZE, 1);
+    const batches = Math.ceil((this.#roundPages + FEW_PAGES) / BATCH_PAGES) + this.#slots.length;
+    const room = Array.from({ length: batches }, batch);
     await this.#hooks.pause();
     this.#dirty.harvest().forEach((bitmap, slot) => {
       this.#pending[slot]!.addAll(bitmap);
     });
-    const bytes = this.#count() * PAGE_SIZE;
-    if (bytes > room.length) room = Buffer.alloc(bytes);
     const aside = [];
-    let at = 0;
-    for (let run = this.#takeLive(room); run !== null; run = this.#takeLive(room.subarray(at))) {
-      const length = run.pages.length * PAGE_SIZE;
-      aside.push({ ...run, bytes: room.subarray(at, at + length) });
-      at += length;
+    for (;;) {
+      const bytes = room.pop() ?? batch();
+      const run = this.#takeLive(bytes);
+      if (!run) break;
+      aside.push({ ...run, bytes: bytes.subarray(0, run.pages.length * PAGE_SIZE) });
     }
     await this.#hooks.captureAndContinue();
     this.#aside = aside;
