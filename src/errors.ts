@@ -47,6 +47,13 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
+/** An error as plain data, between processes and Workers and under `error` with `--json`. */
+export interface PlainError {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint: string | null;
+}
+
 export class LivesnapError extends Error {
   override readonly name: string = 'LivesnapError';
   readonly code: ErrorCode;
@@ -63,8 +70,13 @@ export class LivesnapError extends Error {
   }
 
   /** The object printed under `error` with `--json` and sent by the control API. */
-  toJSON(): { code: ErrorCode; message: string; hint: string | null } {
+  toJSON(): PlainError {
     return { code: this.code, message: this.message, hint: this.hint ?? null };
+  }
+
+  /** The error that {@link toJSON} was of, in another process or thread. */
+  static fromJSON({ code, message, hint }: PlainError): LivesnapError {
+    return new LivesnapError(code, message, hint === null ? {} : { hint });
   }
 }
 

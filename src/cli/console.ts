@@ -19,7 +19,6 @@ export const verb = defineVerb({
   async run({ operands, options, output }) {
     const [name] = operands as [string];
     const { findMachine, goneError } = await import('../server/client.js');
-    const { errorFromReport } = await import('../server/launch.js');
     const client = await findMachine(name);
     const until = options.until ?? null;
     const outcome = await runConsole(client, {
@@ -44,7 +43,7 @@ export const verb = defineVerb({
       case 'broken':
         throw await goneError(client.directory);
       case 'ended':
-        if (outcome.end.error !== null) throw errorFromReport(outcome.end.error);
+        if (outcome.end.error !== null) throw LivesnapError.fromJSON(outcome.end.error);
         if (until !== null)
           throw new LivesnapError('MACHINE_GONE', `the machine ${name} ended before a line matched ${until}`);
         return 0;

@@ -1,7 +1,7 @@
 /** What start and restore share: a process for the machine, and its console unless it is detached. */
 import { LivesnapError } from '../errors.js';
 import type { EndReport } from '../server/api.js';
-import { errorFromReport, type LaunchRequest } from '../server/launch.js';
+import type { LaunchRequest } from '../server/launch.js';
 import type { Progress } from '../store/types.js';
 import { PROCESS_END_TIMEOUT_MS, runConsole } from './console-session.js';
 import { formatMs, type Output } from './output.js';
@@ -97,6 +97,6 @@ async function waitForEnd(client: import('../server/client.js').MachineClient): 
 
 function statusOf(end: EndReport | null, name: string): number {
   if (end === null) throw new LivesnapError('MACHINE_GONE', `the process of the machine ${name} is gone`);
-  if (end.error !== null) throw errorFromReport(end.error);
+  if (end.error !== null) throw LivesnapError.fromJSON(end.error);
   return 0;
 }

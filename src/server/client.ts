@@ -2,11 +2,10 @@
  * The client's side of a machine's control API (api.ts), over the Unix socket in its run directory.
  */
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
-import { LivesnapError } from '../errors.js';
+import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../store/types.js';
 import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
 import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './api.js';
-import { errorFromReport } from './launch.js';
 import { RunDirectory, runRoot } from './run-directory.js';
 import { socketAddress } from './socket-path.js';
 
@@ -89,7 +88,7 @@ export class MachineClient {
         for (const line of lines) {
           const message = JSON.parse(line);
           if ('progress' in message) progress(message.progress.doneBytes, message.progress.totalBytes);
-          else if ('error' in message) throw errorFromReport(message.error);
+          else if ('error' in message) throw LivesnapError.fromJSON(message.error);
           else return message.result;
         }
       }
@@ -168,7 +167,7 @@ export class MachineClient {
     }
     if (answer.statusCode === 200) return answer;
     const text = await readAll(answer);
-    let body: { error: Parameters<typeof errorFromReport>[0] };
+    let body: { error: PlainError };
     try {
       body = JSON.parse(text);
     } catch {
@@ -177,7 +176,7 @@ export class MachineClient {
         `the machine ${this.directory.name} answered with HTTP ${answer.statusCode}`,
       );
     }
-    throw errorFromReport(body.error);
+    throw LivesnapError.fromJSON(body.error);
   }
 
   /** What it means that the machine's process does not answer. */

@@ -8,7 +8,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type ErrorCode, LivesnapError } from '../errors.js';
+import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../store/types.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
 import type { MachineDescription } from './api.js';
@@ -28,23 +28,10 @@ export interface LaunchRequest {
 export type LaunchReport =
   | { readonly progress: { readonly doneBytes: number; readonly totalBytes: number | null } }
   | { readonly ready: MachineDescription }
-  | { readonly error: { readonly code: ErrorCode; readonly message: string; readonly hint: string | null } };
+  | { readonly error: PlainError };
 
 /** The descriptor through which the process holds its run directory's lock. */
 export const LOCK_FD = 4;
-
-/** An error that another process reported, as one of ours. */
-export function errorFromReport({
-  code,
-  message,
-  hint,
-}: {
-  code: ErrorCode;
-  message: string;
-  hint: string | null;
-}): LivesnapError {
-  return new LivesnapError(code, message, hint === null ? {} : { hint });
-}
 
 /** The last thing a log says, for a process that ended without a word. */
 function lastWords(log: string): string | null {
@@ -82,7 +69,7 @@ export async function launch(
       child.on('message', (report: LaunchReport) => {
         if ('progress' in report) progress(report.progress.doneBytes, report.progress.totalBytes);
         else if ('ready' in report) resolve(report.ready);
-        else failure = errorFromReport(report.error);
+        else failure = LivesnapError.fromJSON(report.error);
       });
       // An error is final when the process is gone, and with it all that it held.
       child.on('exit', (status, signal) => {

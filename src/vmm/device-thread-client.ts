@@ -8,13 +8,7 @@ import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
 import { MAX_WAITING_INPUT_BYTES } from './console-input.js';
-import type {
-  FromDeviceThread,
-  MachineParts,
-  PlainEnd,
-  PlainError,
-  ToDeviceThread,
-} from './device-thread-messages.js';
+import type { FromDeviceThread, MachineParts, PlainEnd, ToDeviceThread } from './device-thread-messages.js';
 
 export interface DeviceThreadListener {
   onConsole(bytes: Uint8Array): void;
@@ -22,9 +16,6 @@ export interface DeviceThreadListener {
   /** Once, when the machine is no more and its thread has ended. */
   onEnd(end: PlainEnd): void;
 }
-
-export const errorFromPlain = ({ code, message, hint }: PlainError): LivesnapError =>
-  new LivesnapError(code, message, hint === null ? {} : { hint });
 
 type Settle = { resolve: (state: Uint8Array | undefined) => void; reject: (error: Error) => void };
 
@@ -143,7 +134,7 @@ export class DeviceThreadClient {
       case 'reply': {
         const settle = this.#waiting.get(message.id);
         this.#waiting.delete(message.id);
-        if (message.error) settle?.reject(errorFromPlain(message.error));
+        if (message.error) settle?.reject(LivesnapError.fromJSON(message.error));
         else settle?.resolve(message.state);
         break;
       }
@@ -161,7 +152,7 @@ export class DeviceThreadClient {
     this.#machine = null;
     const error =
       this.#end.kind === 'failed'
-        ? errorFromPlain(this.#end.error)
+        ? LivesnapError.fromJSON(this.#end.error)
         : new LivesnapError('MACHINE_GONE', 'the machine has ended');
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();

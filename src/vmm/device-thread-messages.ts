@@ -2,7 +2,7 @@
  * What the main thread and a machine's device thread say to each other. Everything is structured-cloneable; RAM and
  * the machine cross as integer handles.
  */
-import type { ErrorCode } from '../errors.js';
+import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
 import type { MemorySlot } from './kvm/vm.js';
 
@@ -12,12 +12,6 @@ export interface MachineParts {
   readonly cpus: number;
   /** How the machine begins: in a kernel's first instruction, or in a saved state (encoded). */
   readonly begin: { readonly boot: BootState } | { readonly state: Uint8Array };
-}
-
-export interface PlainError {
-  readonly code: ErrorCode;
-  readonly message: string;
-  readonly hint: string | null;
 }
 
 /** Requests are answered in order by a `reply` with their `id`. */

@@ -9,7 +9,7 @@
 import { once } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
-import { LivesnapError } from '../errors.js';
+import { LivesnapError, type PlainError } from '../errors.js';
 import {
   attachDeviceThread,
   closeMachine,
@@ -32,7 +32,6 @@ import type {
   FromDeviceThread,
   MachineParts,
   PlainEnd,
-  PlainError,
   Request,
   ToDeviceThread,
 } from './device-thread-messages.js';

@@ -17,7 +17,7 @@ import type { BootPath } from './boot/boot-state.js';
 import type { GuestMemory } from './boot/guest-memory.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
-import { DeviceThreadClient, errorFromPlain } from './device-thread-client.js';
+import { DeviceThreadClient } from './device-thread-client.js';
 import type { MachineParts, PlainEnd } from './device-thread-messages.js';
 import { DirtyPages } from './dirty-pages.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
@@ -126,7 +126,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
           free(this.#slots);
           this.emit(
             'end',
-            end.kind === 'failed' ? { kind: 'failed', error: errorFromPlain(end.error) } : end,
+            end.kind === 'failed' ? { kind: 'failed', error: LivesnapError.fromJSON(end.error) } : end,
           );
           resolve();
         },

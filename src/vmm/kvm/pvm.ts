@@ -8,7 +8,7 @@
  */
 import { type KvmMachine, vcpuIoctl } from '../../native/kvm.js';
 import { Ioctl, Msr } from './abi.js';
-import { getEvents, getRegs, setEvents, setMsrs, setRegs } from './vcpu-state.js';
+import { getEvents, getMsrs, getRegs, setEvents, setMsrs, setRegs } from './vcpu-state.js';
 
 const MIN_DEADLINE_MS = 40;
 
@@ -67,17 +67,8 @@ export function setDeadline(machine: KvmMachine, vcpu: number, deadline: bigint)
     return;
   }
   const tscKhz = vcpuIoctl(machine, vcpu, Ioctl.GET_TSC_KHZ, 0);
-  const earliest = readTsc(machine, vcpu) + BigInt(tscKhz * MIN_DEADLINE_MS);
+  const earliest = getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]!.value + BigInt(tscKhz * MIN_DEADLINE_MS);
   setMsrs(machine, vcpu, [
     { index: Msr.IA32_TSC_DEADLINE, value: deadline > earliest ? deadline : earliest },
   ]);
-}
-
-function readTsc(machine: KvmMachine, vcpu: number): bigint {
-  const bytes = new Uint8Array(24);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, 1, true);
-  view.setUint32(8, Msr.IA32_TSC, true);
-  vcpuIoctl(machine, vcpu, Ioctl.GET_MSRS, bytes);
-  return view.getBigUint64(16, true);
 }

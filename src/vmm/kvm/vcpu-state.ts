@@ -124,7 +124,7 @@ function encodeMsrs(msrs: readonly MsrValue[]): Uint8Array {
 }
 
 /** Reads MSRs, in order; those that KVM lists but this processor does not have are left out. */
-function getMsrs(machine: KvmMachine, vcpu: number, indices: readonly number[]): MsrValue[] {
+export function getMsrs(machine: KvmMachine, vcpu: number, indices: readonly number[]): MsrValue[] {
   const found: MsrValue[] = [];
   let rest = [...indices];
   while (rest.length > 0) {
