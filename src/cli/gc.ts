@@ -1,16 +1,22 @@
 import { formatBytes } from './output.js';
 import { withStore } from './store-access.js';
-import { defineVerb, flag } from './verb.js';
+import { parseSize } from './values.js';
+import { defineVerb, flag, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'gc',
   summary: 'free what no snapshot holds',
   operands: [],
-  options: { dryRun: flag('--dry-run', 'only say what would be freed') },
+  options: {
+    dryRun: flag('--dry-run', 'only say what would be freed'),
+    maxRepack: valued('--max-repack <size>', 'rewrite at most so much of packs with dead weight', parseSize),
+  },
   async run({ options, output, storeDir }) {
-    const { dryRun } = options;
+    const { dryRun, maxRepack } = options;
     const { removedChunks, freedBytes } = await output.withProgress('collecting', (progress) =>
-      withStore(storeDir, { write: true }, (store) => store.gc({ dryRun }, progress)),
+      withStore(storeDir, { write: true }, (store) =>
+        store.gc({ dryRun, ...(maxRepack === undefined ? {} : { maxRepackBytes: maxRepack }) }, progress),
+      ),
     );
     output.result({ removedChunks, freedBytes }, () => {
       const what = `${removedChunks.toLocaleString('en')} chunks, ${formatBytes(freedBytes)}`;

@@ -135,7 +135,7 @@ async function verify(
 }
 
 function checkSnapshots(context: StoreContext, lost: LostChunks, find: Find): void {
-  const packs = context.packSet(context.index.packs());
+  const packs = context.packSet();
   const goodBlocks = new ChunkSet();
   try {
     for (const { id } of context.index.summaries()) checkSnapshot(context, packs, goodBlocks, id, lost, find);

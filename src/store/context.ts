@@ -68,9 +68,9 @@ export class StoreContext {
     return this.#segments.get(id);
   }
 
-  packSet(packs: readonly PackRow[], cachedFrames?: number): PackSet {
-    const generations = new Map(packs.map(({ number, generation }) => [number, generation]));
-    return new PackSet(this.ops, this.dir, (number) => generations.get(number), cachedFrames);
+  /** The packs of the index, as it is when each is first asked for. */
+  packSet(cachedFrames?: number): PackSet {
+    return new PackSet(this.ops, this.dir, (number) => this.index.generationOf(number), cachedFrames);
   }
 
   /** Runs a part of an operation; what the system says becomes the project's own error. */

@@ -29,8 +29,9 @@ import {
 import type { StoreContext } from './context.js';
 import { createPrivate, removeIfThere } from './layout.js';
 import type { StoredSnapshot } from './restore.js';
-import { requireTagLabel, Save } from './save.js';
+import { Save } from './save.js';
 import { MAX_REGION_BYTES } from './snapshot-file.js';
+import { requireTagLabel } from './tags.js';
 import type { Progress, SaveResult } from './types.js';
 
 /** The name of a file's only region. */

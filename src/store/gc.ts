@@ -1,14 +1,15 @@
 /**
  * gc: takes away what no snapshot needs (docs/format.md, "gc").
  *
- * Invariants: runs with the store's lock held exclusively; the index commits before a file goes; if it cannot tell
- * what a snapshot needs it takes nothing; only names that a store makes are touched. On a full disk it goes from what
- * needs no room (whole dead packs) to what needs some (rewriting).
+ * Runs beside saves and readers of other processes; another gc is kept out. Invariants: a file goes only under a lock
+ * of its own held alone and got without waiting, and only if, looked at again under that lock, still nothing needs
+ * it; the index commits before a file goes; if it cannot tell what a snapshot needs it takes nothing; only names that
+ * a store makes are touched. On a full disk it goes from what needs no room (whole dead packs) to what needs some.
  */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, readdirSync, statSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
-import { DamageError } from './damage.js';
+import { lockState, openExclusive, unlinkUnlessLocked } from './file-locks.js';
 import { mergeSegments, type Segment } from './fingerprints.js';
 import type { PackRow } from './index-database.js';
 import {
@@ -23,182 +24,245 @@ import {
   SNAPSHOT_ID,
   SNAPSHOTS,
   storeError,
-  TAG_LABEL,
-  TAGS,
 } from './layout.js';
+import { Marks } from './marks.js';
 import { pageWorker } from './page-pool.js';
-import { readNamed } from './restore.js';
-import { writeTagFile } from './save.js';
+import { StoreLock } from './store-lock.js';
+import { syncAllTagFiles } from './tags.js';
 import type { Progress } from './types.js';
-import { bytesOfChunks, Usage } from './usage.js';
+import type { ChunkSet } from './usage.js';
 
 /** A pack is rewritten when more than a twentieth of its chunks are dead. */
 const isWorthRewriting = (deadChunks: number, chunks: number): boolean => deadChunks * 20 > chunks;
 const MAX_SEGMENT_BYTES = 64 << 20;
+/** So many dead packs are locked, and go, at once. */
+const PACKS_AT_ONCE = 128;
+
+export interface GcOptions {
+  /** Change nothing; say what would be removed and freed. */
+  readonly dryRun: boolean;
+  /** Packs are rewritten, those with most dead weight first, until so many bytes of them have been read. */
+  readonly maxRepackBytes?: number;
+}
 
 export interface GcResult {
   readonly removedChunks: number;
+  /** By how much files other than the SQLite database have become fewer and shorter. */
   readonly freedBytes: number;
 }
 
-interface Plan {
-  readonly orphans: readonly string[];
-  readonly deadPacks: readonly PackRow[];
-  readonly rewrites: readonly { pack: PackRow; deadChunks: number; live: Uint8Array }[];
+/** What of a pack is dead; none alive: the pack goes whole. */
+interface Candidate {
+  readonly pack: PackRow;
+  readonly deadChunks: number;
 }
 
-/** Errors: STORE_BUSY, READ_ONLY, DAMAGED (then nothing was removed). */
+/** Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (then nothing was removed). */
 export async function collectGarbage(
   context: StoreContext,
-  { dryRun }: { dryRun: boolean },
+  { dryRun, maxRepackBytes = Number.POSITIVE_INFINITY }: GcOptions,
   progress?: Progress,
 ): Promise<GcResult> {
   if (!dryRun) context.requireWrite();
-  const lock = await context.lock('exclusive');
+  const locks = [await context.lock('shared')];
+  const marks = new Marks(context);
   try {
-    const usage = markAll(context);
-    const plan = makePlan(context, usage);
-    if (dryRun) return foretell(context, plan, usage);
-    const before = directoryBytes(context.dir);
-    let removedChunks = removeWhole(context, plan);
-    removedChunks += await rewrite(context, plan, progress);
-    tidyIndex(context, usage, removedChunks);
-    return { removedChunks, freedBytes: Math.max(0, before - directoryBytes(context.dir)) };
+    if (!dryRun) locks.push(await StoreLock.acquire(context.dir, 'exclusive', PACKS));
+    marks.refresh();
+    const gc = new Collection(context, marks, dryRun);
+    gc.removeOrphans();
+    gc.removeDeadPacks();
+    await gc.rewritePacks(maxRepackBytes, progress);
+    if (!dryRun) gc.tidy();
+    return { removedChunks: gc.removedChunks, freedBytes: Math.max(0, gc.freedBytes) };
   } catch (error) {
     throw storeError(context.dir, error);
   } finally {
-    lock.release();
+    marks.close();
+    for (const lock of locks) lock.release();
   }
 }
 
-/** What all snapshots of the index need. */
-export function markAll(context: StoreContext, except?: string): Usage {
-  const packs = context.packSet(context.index.packs());
-  try {
-    const usage = new Usage(packs);
-    for (const { id } of context.index.summaries()) {
-      if (id === except) continue;
-      try {
-        usage.addSnapshot(readNamed(context.dir, id));
-      } catch (error) {
-        throw error instanceof DamageError ? error.in(id) : error;
-      }
+class Collection {
+  removedChunks = 0;
+  freedBytes = 0;
+  /** Packs that are gone or were rewritten: entries of segments for what they no longer have can go. */
+  readonly #changed = new Set<number>();
+
+  constructor(
+    readonly context: StoreContext,
+    readonly marks: Marks,
+    readonly dryRun: boolean,
+  ) {}
+
+  get #live(): ChunkSet {
+    return this.marks.usage.all;
+  }
+
+  removeOrphans(): void {
+    const { context, dryRun } = this;
+    for (const { file, isKnown } of orphans(context)) {
+      const path = at(context.dir, file);
+      if (!dryRun) this.freedBytes += unlinkUnlessLocked(path, isKnown) ?? 0;
+      else if (lockState(path) === 'free') this.freedBytes += sizeOf(path);
     }
-    return usage;
-  } finally {
-    packs.close();
+    if (!dryRun) for (const folder of [PACKS, SNAPSHOTS]) fsyncDirectory(at(context.dir, folder));
   }
-}
 
-function makePlan(context: StoreContext, usage: Usage): Plan {
-  const deadPacks: PackRow[] = [];
-  const rewrites: { pack: PackRow; deadChunks: number; live: Uint8Array }[] = [];
-  for (const pack of context.index.packs()) {
-    const live = usage.all.bits(pack.number);
-    if (!live) {
-      deadPacks.push(pack);
-      continue;
+  #candidates(): Candidate[] {
+    const packs = this.context.index.packs();
+    return packs.map((pack) => ({ pack, deadChunks: pack.chunks - this.#live.count(pack.number) }));
+  }
+
+  removeDeadPacks(): void {
+    const dead = this.#candidates()
+      .filter(({ pack, deadChunks }) => deadChunks === pack.chunks)
+      .map(({ pack }) => pack);
+    for (let i = 0; i < dead.length; i += PACKS_AT_ONCE) this.#removeDead(dead.slice(i, i + PACKS_AT_ONCE));
+    if (dead.length > 0 && !this.dryRun) fsyncDirectory(at(this.context.dir, PACKS));
+  }
+
+  #removeDead(packs: readonly PackRow[]): void {
+    const { context, dryRun } = this;
+    const count = (pack: PackRow): void => {
+      this.removedChunks += pack.chunks;
+      this.freedBytes += pack.sizeBytes;
+      this.#changed.add(pack.number);
+    };
+    if (dryRun) {
+      for (const pack of packs) if (lockState(pathOf(context, pack)) === 'free') count(pack);
+      return;
     }
-    const deadChunks = pack.chunks - usage.all.count(pack.number);
-    if (isWorthRewriting(deadChunks, pack.chunks)) rewrites.push({ pack, deadChunks, live });
-  }
-  return { orphans: findOrphans(context), deadPacks, rewrites };
-}
-
-/** Files with a store's names that the index does not know: of saves that never committed, of an rm cut short. */
-export function findOrphans(context: StoreContext): string[] {
-  const { index, dir } = context;
-  const packs = new Set(index.packs().map(({ number, generation }) => packFile(number, generation)));
-  const snapshots = new Set(index.summaries().map(({ id }) => id));
-  const tags = new Set(index.tags().map(({ label }) => label));
-  const list = (folder: string, isOrphan: (name: string) => boolean): string[] =>
-    readdirSync(at(dir, folder))
-      .filter((name) => isTemporary(name) || isOrphan(name))
-      .map((name) => `${folder}/${name}`);
-  return [
-    ...list(PACKS, (name) => parsePackName(name) !== null && !packs.has(`${PACKS}/${name}`)),
-    ...list(SNAPSHOTS, (name) => SNAPSHOT_ID.test(name) && !snapshots.has(name)),
-    ...list(TAGS, (name) => TAG_LABEL.test(name) && !tags.has(name)),
-  ];
-}
-
-function foretell(context: StoreContext, { orphans, deadPacks, rewrites }: Plan, usage: Usage): GcResult {
-  let freedBytes = orphans.reduce((total, file) => total + sizeOf(at(context.dir, file)), 0);
-  let removedChunks = 0;
-  for (const pack of deadPacks) {
-    freedBytes += pack.sizeBytes;
-    removedChunks += pack.chunks;
-  }
-  const packs = context.packSet(rewrites.map(({ pack }) => pack));
-  try {
-    for (const { pack, deadChunks } of rewrites) {
-      freedBytes += bytesOfChunks(packs.pack(pack.number), (chunk) => !usage.all.has(pack.number, chunk));
-      removedChunks += deadChunks;
-    }
-  } finally {
-    packs.close();
-  }
-  return { removedChunks, freedBytes };
-}
-
-function removeWhole(context: StoreContext, { orphans, deadPacks }: Plan): number {
-  for (const file of orphans) removeIfThere(at(context.dir, file));
-  context.index.removePacks(deadPacks.map(({ number }) => number));
-  for (const { number, generation } of deadPacks)
-    removeIfThere(at(context.dir, packFile(number, generation)));
-  for (const folder of [PACKS, SNAPSHOTS, TAGS]) fsyncDirectory(at(context.dir, folder));
-  return deadPacks.reduce((total, { chunks }) => total + chunks, 0);
-}
-
-async function rewrite(context: StoreContext, { rewrites }: Plan, progress?: Progress): Promise<number> {
-  const totalBytes = rewrites.reduce((total, { pack }) => total + pack.sizeBytes, 0);
-  let doneBytes = 0;
-  let removedChunks = 0;
-  for (const { pack, deadChunks, live } of rewrites) {
-    const { number, generation } = pack;
+    const held: { pack: PackRow; fd: number | null }[] = [];
     try {
-      const sealed = await pageWorker(0).do('rewritePack', {
-        dir: context.dir,
-        pack: { number, generation },
-        live,
-      });
-      fsyncDirectory(at(context.dir, PACKS));
-      context.index.replacePack(sealed);
-      removeIfThere(at(context.dir, packFile(number, generation)));
-      fsyncDirectory(at(context.dir, PACKS));
-      removedChunks += deadChunks;
-    } catch (error) {
-      const known = storeError(context.dir, error);
-      // No room to rewrite in, or a pack that cannot be read: it stays as it is.
-      if (!(known instanceof LivesnapError && (known.code === 'NO_SPACE' || known.code === 'DAMAGED')))
-        throw known;
+      for (const pack of packs) {
+        const fd = openExclusive(pathOf(context, pack));
+        if (fd !== null || lockState(pathOf(context, pack)) === 'gone') held.push({ pack, fd });
+      }
+      this.marks.refresh();
+      const dead = held.map(({ pack }) => pack).filter(({ number }) => this.#live.count(number) === 0);
+      context.index.removePacks(dead.map(({ number }) => number));
+      for (const pack of dead) {
+        removeIfThere(pathOf(context, pack));
+        count(pack);
+      }
+    } finally {
+      for (const { fd } of held) if (fd !== null) closeSync(fd);
     }
-    doneBytes += pack.sizeBytes;
-    progress?.(doneBytes, totalBytes);
   }
-  return removedChunks;
+
+  async rewritePacks(maxRepackBytes: number, progress?: Progress): Promise<void> {
+    const worthIt = this.#candidates()
+      .filter(({ pack, deadChunks }) => deadChunks < pack.chunks && isWorthRewriting(deadChunks, pack.chunks))
+      .sort((a, b) => b.deadChunks / b.pack.chunks - a.deadChunks / a.pack.chunks);
+    const chosen: Candidate[] = [];
+    let totalBytes = 0;
+    for (const candidate of worthIt) {
+      if (totalBytes + candidate.pack.sizeBytes > maxRepackBytes) continue;
+      totalBytes += candidate.pack.sizeBytes;
+      chosen.push(candidate);
+    }
+    let doneBytes = 0;
+    for (const { pack } of chosen) {
+      try {
+        await this.#rewrite(pack);
+      } catch (error) {
+        const known = storeError(this.context.dir, error);
+        // No room to rewrite in, or a pack that cannot be read: it stays as it is.
+        if (!(known instanceof LivesnapError && (known.code === 'NO_SPACE' || known.code === 'DAMAGED')))
+          throw known;
+      }
+      doneBytes += pack.sizeBytes;
+      progress?.(doneBytes, totalBytes);
+    }
+  }
+
+  async #rewrite(pack: PackRow): Promise<void> {
+    const { context, dryRun } = this;
+    const { number, generation } = pack;
+    const fd = openExclusive(pathOf(context, pack));
+    if (fd === null) return;
+    try {
+      this.marks.refresh();
+      const live = this.#live.bits(number);
+      const deadChunks = pack.chunks - this.#live.count(number);
+      if (!live || deadChunks === 0) return;
+      const ask = { dir: context.dir, pack: { number, generation }, live, dryRun };
+      const sealed = await pageWorker(0).do('rewritePack', ask);
+      if (!dryRun) {
+        fsyncDirectory(at(context.dir, PACKS));
+        context.index.replacePack(sealed);
+        unlinkSync(pathOf(context, pack));
+        fsyncDirectory(at(context.dir, PACKS));
+      }
+      this.#changed.add(number);
+      this.removedChunks += deadChunks;
+      this.freedBytes += pack.sizeBytes - sealed.sizeBytes;
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** Drops entries of what is gone, merges segments, and makes good what a crash left undone. */
+  tidy(): void {
+    const { context } = this;
+    const { index, dir } = context;
+    const isThere = (pack: number, chunk: number): boolean =>
+      !this.#changed.has(pack) || this.#live.has(pack, chunk);
+    try {
+      index.freeingSpace(() => {
+        for (const { ids, segments } of segmentGroups(context))
+          if (this.#changed.size > 0 || ids.length > 1)
+            index.replaceSegments(ids, [mergeSegments(segments, isThere)]);
+      });
+      syncAllTagFiles(context);
+      index.checkpoint();
+      index.vacuum();
+      index.checkpoint();
+    } catch (error) {
+      const known = storeError(dir, error);
+      // Room for tidying can be had at the next gc; what counted is done.
+      if (!(known instanceof LivesnapError && known.code === 'NO_SPACE')) throw known;
+    }
+    fillReserve(dir);
+  }
 }
 
-/** Drops dead entries, merges segments, gives free pages back, and makes good what a crash left undone. */
-function tidyIndex(context: StoreContext, usage: Usage, removedChunks: number): void {
-  const { index, dir } = context;
-  try {
-    index.freeingSpace(() => {
-      for (const { ids, segments } of segmentGroups(context))
-        if (removedChunks > 0 || ids.length > 1)
-          index.replaceSegments(ids, [mergeSegments(segments, (pack, chunk) => usage.all.has(pack, chunk))]);
-    });
-    for (const { label, snapshot } of index.tags())
-      if (readTag(dir, label) !== snapshot) writeTagFile(dir, label, snapshot);
-    index.checkpoint();
-    index.vacuum();
-    index.checkpoint();
-  } catch (error) {
-    const known = storeError(dir, error);
-    // Room for tidying can be had at the next gc; what counted is done.
-    if (!(known instanceof LivesnapError && known.code === 'NO_SPACE')) throw known;
+const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string =>
+  at(dir, packFile(number, generation));
+
+interface Orphan {
+  /** Relative to the store. */
+  readonly file: string;
+  /** Whether the index has come to know it. */
+  isKnown(): boolean;
+}
+
+/**
+ * Files with a store's names that the index does not know: of saves that never committed or have not yet, of an rm
+ * that was cut short or had to leave a snapshot to its readers.
+ */
+function orphans({ index, dir }: StoreContext): Orphan[] {
+  const found: Orphan[] = [];
+  for (const name of readdirSync(at(dir, PACKS))) {
+    const pack = parsePackName(name);
+    const isKnown = (): boolean => pack !== null && index.generationOf(pack.number) === pack.generation;
+    if ((pack || isTemporary(name)) && !isKnown()) found.push({ file: `${PACKS}/${name}`, isKnown });
   }
-  fillReserve(dir);
+  for (const name of readdirSync(at(dir, SNAPSHOTS))) {
+    const isKnown = (): boolean => index.has(name);
+    if ((SNAPSHOT_ID.test(name) || isTemporary(name)) && !isKnown())
+      found.push({ file: `${SNAPSHOTS}/${name}`, isKnown });
+  }
+  return found;
+}
+
+/** What orphans that no session holds take. */
+export function orphanBytes(context: StoreContext): number {
+  return orphans(context)
+    .map(({ file }) => at(context.dir, file))
+    .filter((path) => lockState(path) === 'free')
+    .reduce((total, path) => total + sizeOf(path), 0);
 }
 
 /** Segments in runs that may be merged into one. */
@@ -218,14 +282,6 @@ function segmentGroups(context: StoreContext): { ids: number[]; segments: Segmen
     group.bytes += sizeBytes;
   }
   return groups;
-}
-
-function readTag(dir: string, label: string): string | null {
-  try {
-    return readFileSync(at(dir, `${TAGS}/${label}`), 'utf8').trim();
-  } catch {
-    return null;
-  }
 }
 
 const sizeOf = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;

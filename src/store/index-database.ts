@@ -266,6 +266,14 @@ export class Index {
     return this.#get<SnapshotSummary>(`${SUMMARY} WHERE id = ?`, id);
   }
 
+  has(id: string): boolean {
+    return this.#get('SELECT 1 FROM snapshots WHERE id = ?', id) !== undefined;
+  }
+
+  ids(): string[] {
+    return this.#all<{ id: string }>('SELECT id FROM snapshots').map(({ id }) => id);
+  }
+
   row(id: string): SnapshotRow | undefined {
     return this.#get<SnapshotRow>(
       `SELECT id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages
@@ -391,6 +399,12 @@ export class Index {
     return this.#all('SELECT number, generation, chunks, sizeBytes FROM packs ORDER BY number');
   }
 
+  /** Undefined: there is no such pack. */
+  generationOf(pack: number): number | undefined {
+    return this.#get<{ generation: number }>('SELECT generation FROM packs WHERE number = ?', pack)
+      ?.generation;
+  }
+
   /** Oldest first. */
   segmentSizes(): { id: number; sizeBytes: number }[] {
     return this.#all('SELECT id, length(entries) AS sizeBytes FROM segments ORDER BY id');
@@ -412,6 +426,7 @@ export class Index {
   }
 
   removePacks(numbers: readonly number[]): void {
+    if (numbers.length === 0) return;
     this.freeingSpace(() =>
       this.#immediately(() => {
         for (const number of numbers) this.#run('DELETE FROM packs WHERE number = ?', number);

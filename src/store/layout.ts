@@ -7,6 +7,7 @@ import {
   constants,
   fsyncSync,
   openSync,
+  readdirSync,
   renameSync,
   statfsSync,
   statSync,
@@ -31,8 +32,8 @@ const TEMPORARY = '.tmp';
 const PACK_NAME = /^([0-9a-f]{8})-([0-9]{1,9})\.pack$/;
 
 export const SNAPSHOT_ID = /^[0-9a-f]{32}$/;
-/** A tag is a file name, and never a path. */
-export const TAG_LABEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+/** A tag is a file name, never a path, and not one that a write cut short could have left. */
+export const TAG_LABEL = /^(?!.*\.tmp$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 /** `packs/0000002a-0.pack`, relative to the store. */
 export const packFile = (number: number, generation: number): string =>
@@ -41,6 +42,19 @@ export const packFile = (number: number, generation: number): string =>
 export function parsePackName(name: string): { number: number; generation: number } | null {
   const match = PACK_NAME.exec(name);
   return match ? { number: Number.parseInt(match[1]!, 16), generation: Number(match[2]) } : null;
+}
+
+/**
+ * Of the generations of a pack that are on disk the lowest counts: a later one is there before it is committed, and
+ * the one before goes after that. Null: the pack is gone.
+ */
+export function lowestGeneration(dir: string, number: number): number | null {
+  let lowest: number | null = null;
+  for (const name of readdirSync(join(dir, PACKS))) {
+    const pack = parsePackName(name);
+    if (pack?.number === number && (lowest === null || pack.generation < lowest)) lowest = pack.generation;
+  }
+  return lowest;
 }
 
 /** What a write that was cut short leaves behind; gc removes it. */

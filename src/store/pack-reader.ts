@@ -31,7 +31,14 @@ import {
   SHA256_BYTES,
   sum,
 } from './format.js';
-import { at, packFile } from './layout.js';
+import { at, lowestGeneration, packFile } from './layout.js';
+
+/** The file is not there. */
+export class MissingPackError extends DamageError {
+  constructor(file: string) {
+    super(file, null, 'the pack is missing');
+  }
+}
 
 export class PackReader {
   /** Relative to the store. */
@@ -54,7 +61,7 @@ export class PackReader {
       this.#fd = openSync(at(dir, this.file), 'r');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      throw new DamageError(this.file, null, 'the pack is missing');
+      throw new MissingPackError(this.file);
     }
     try {
       this.sizeBytes = fstatSync(this.#fd).size;
@@ -238,11 +245,8 @@ export class PackSet {
   pack(number: number): PackReader {
     let reader = this.#packs.get(number);
     if (!reader) {
-      const generation = this.generationOf(number);
       try {
-        if (generation === undefined)
-          throw new DamageError(packFile(number, 0), null, 'the pack is missing from the index');
-        reader = new PackReader(this.ops, this.dir, { number, generation });
+        reader = this.#openPack(number);
       } catch (error) {
         if (!(error instanceof DamageError)) throw error;
         reader = error;
@@ -251,6 +255,23 @@ export class PackSet {
     }
     if (reader instanceof DamageError) throw reader;
     return reader;
+  }
+
+  /** A pack that gc rewrites meanwhile is found under its next generation, with every chunk that is needed. */
+  #openPack(number: number): PackReader {
+    let generation = this.generationOf(number);
+    if (generation === undefined)
+      throw new DamageError(packFile(number, 0), null, 'the pack is missing from the index');
+    for (;;) {
+      try {
+        return new PackReader(this.ops, this.dir, { number, generation });
+      } catch (error) {
+        if (!(error instanceof MissingPackError)) throw error;
+        const lowest = lowestGeneration(this.dir, number);
+        if (lowest === null || lowest <= generation) throw error;
+        generation = lowest;
+      }
+    }
   }
 
   /** The page of chunk `number` of pack `pack`: `bytes` from `offset`, valid until the next call. */

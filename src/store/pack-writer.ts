@@ -3,12 +3,14 @@
  * Worker, synchronously.
  *
  * Invariants: append-only; a pack counts only once `seal` has returned, its data fsynced; after any failure the pack
- * is abandoned, never fsynced again. A chunk's number never changes, in this generation or a later one.
+ * is abandoned, never fsynced again. A chunk's number never changes, in this generation or a later one. The file is
+ * locked from the moment it is made until `close`, so that gc does not take it for one that a crash left.
  */
 import { hash } from 'node:crypto';
 import { closeSync, fsyncSync, readSync, writeSync } from 'node:fs';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
+import { createLocked } from './file-locks.js';
 import {
   CHUNK_ENTRY_BYTES,
   decodeFrame,
@@ -28,7 +30,7 @@ import {
   SHA256_BYTES,
   sum,
 } from './format.js';
-import { at, createPrivate, packFile, removeIfThere } from './layout.js';
+import { at, packFile, removeIfThere } from './layout.js';
 
 /** Writes are gathered up to this, and each is one system call. */
 const GATHER_BYTES = 1 << 20;
@@ -46,7 +48,7 @@ export class PackWriter {
   /** Relative to the store. */
   readonly file: string;
   readonly #fd: number;
-  #open = true;
+  #open: boolean;
   #sizeBytes = 0;
 
   readonly #frames: FrameEntry[] = [];
@@ -64,14 +66,17 @@ export class PackWriter {
   readonly #gathered = Buffer.allocUnsafe(GATHER_BYTES + FRAME_HEADER_BYTES + FRAME_BYTES);
   #gatheredBytes = 0;
 
+  /** `dryRun`: nothing is written; only `sizeBytes` is found out. */
   constructor(
     readonly ops: PageOps,
     readonly dir: string,
     readonly number: number,
     readonly generation: number,
+    readonly dryRun = false,
   ) {
     this.file = packFile(number, generation);
-    this.#fd = createPrivate(at(dir, this.file));
+    this.#open = !dryRun;
+    this.#fd = dryRun ? -1 : createLocked(at(dir, this.file));
     this.#gathered.set(encodePackHeader(ops, this));
     this.#gatheredBytes = PACK_HEADER_BYTES;
   }
@@ -96,13 +101,17 @@ export class PackWriter {
     return number;
   }
 
-  /** Appends a chunk under a number it had in an earlier generation; numbers ascend. */
+  /**
+   * Appends a chunk under a number it had in an earlier generation; numbers ascend. `digest`: its SHA-256, when an
+   * earlier generation lists it.
+   */
   appendNumbered(
     source: Uint8Array,
     offset: number,
     fingerprint: Uint8Array,
     manifest: boolean,
     number: number,
+    digest?: Uint8Array,
   ): void {
     const flags = manifest ? FrameFlag.manifest : 0;
     if (this.#pendingChunks > 0 && flags !== this.#pendingFlags) this.#flushFrame();
@@ -113,7 +122,8 @@ export class PackWriter {
     this.#numbers[this.#chunks] = number;
     this.#fingerprints.set(fingerprint, this.#chunks * 8);
     // As a string of bytes: a Buffer for each page would cost half as much again as the hash.
-    this.#digests.write(hash('sha256', page, 'binary'), this.#chunks * SHA256_BYTES, 'latin1');
+    if (digest) this.#digests.set(digest, this.#chunks * SHA256_BYTES);
+    else this.#digests.write(hash('sha256', page, 'binary'), this.#chunks * SHA256_BYTES, 'latin1');
     this.#nextNumber = number + 1;
     this.#chunks++;
     if (++this.#pendingChunks === FRAME_CHUNKS) this.#flushFrame();
@@ -190,13 +200,13 @@ export class PackWriter {
   }
 
   #write(bytes: Uint8Array): void {
-    for (let done = 0; done < bytes.length; ) {
+    for (let done = 0; done < bytes.length && !this.dryRun; ) {
       done += writeSync(this.#fd, bytes, done, bytes.length - done, this.#sizeBytes + done);
     }
     this.#sizeBytes += bytes.length;
   }
 
-  /** Writes the trailer and fsyncs. The fingerprints and numbers stay readable through `entries`. */
+  /** Writes the trailer and fsyncs. The file stays open, and so locked, until `close`. */
   seal(): SealedPack {
     if (this.#pendingChunks > 0) this.#flushFrame();
     this.#writeGathered();
@@ -223,8 +233,7 @@ export class PackWriter {
     this.#write(places);
     this.#write(identities);
     this.#write(footer);
-    fsyncSync(this.#fd);
-    this.close();
+    if (!this.dryRun) fsyncSync(this.#fd);
     return {
       number: this.number,
       generation: this.generation,
@@ -242,6 +251,12 @@ export class PackWriter {
     return this.#numbers.subarray(0, this.#chunks);
   }
 
+  /** Gives the descriptor of a sealed pack, and with it the lock of its file, to the caller. */
+  takeDescriptor(): number {
+    this.#open = false;
+    return this.#fd;
+  }
+
   close(): void {
     if (this.#open) closeSync(this.#fd);
     this.#open = false;
@@ -249,7 +264,7 @@ export class PackWriter {
 
   /** Gives the pack up: the file goes. */
   abandon(): void {
+    if (!this.dryRun) removeIfThere(at(this.dir, this.file));
     this.close();
-    removeIfThere(at(this.dir, this.file));
   }
 }

@@ -2,9 +2,11 @@
  * The page path of one save, in a page Worker: fingerprint, find, prove, or else append to a pack.
  *
  * Invariants: zero pages go no further than the scan; a page becomes a reference only after its bytes were found
- * equal to a chunk that was read with its checksum (a chunk that cannot be read is no hit); of a failed save nothing
- * stays.
+ * equal to a chunk that was read with its checksum (a chunk that cannot be read is no hit), in a pack that gc cannot
+ * take away: one of the parent, which is pinned, one that is held, or one of this save, whose lock is its own until
+ * `end`. Of a failed save nothing stays.
  */
+import { closeSync } from 'node:fs';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import {
@@ -16,6 +18,7 @@ import {
 } from './fingerprints.js';
 import { frameIndexOf, PAGE_BYTES } from './format.js';
 import { at, fsyncDirectory, PACKS, packFile, removeIfThere } from './layout.js';
+import { PackHolds } from './pack-holds.js';
 import { FrameCache, PackSet } from './pack-reader.js';
 import { PackWriter, type SealedPack } from './pack-writer.js';
 import type { PageBatch } from './page-batch.js';
@@ -31,7 +34,10 @@ export interface PackerResult {
 export class Packer {
   readonly #packs: PackSet;
   readonly #generations: Map<number, number>;
+  readonly #holds: PackHolds;
   readonly #sealed: SealedPack[] = [];
+  /** Descriptors of the packs sealed: their locks. */
+  readonly #locks: number[] = [];
   readonly #segments: readonly Segment[];
   readonly #own = new FingerprintTable();
   readonly #candidates = new Uint32Array(MAX_CANDIDATES * 2);
@@ -51,6 +57,7 @@ export class Packer {
   ) {
     this.#generations = generations;
     this.#packs = new PackSet(ops, dir, (number) => generations.get(number));
+    this.#holds = new PackHolds(dir, generations);
     this.#segments = segments.map((words) => new Segment(words));
   }
 
@@ -79,7 +86,7 @@ export class Packer {
           priorPack !== 0 &&
           priorFingerprints[2 * i] === low &&
           priorFingerprints[2 * i + 1] === high &&
-          this.#holds(priorPack, priorPlaces[2 * i + 1]!, pages, i * PAGE_BYTES)
+          this.#has(priorPack, priorPlaces[2 * i + 1]!, pages, i * PAGE_BYTES)
         ) {
           pack = priorPack;
           chunk = priorPlaces[2 * i + 1]!;
@@ -107,13 +114,24 @@ export class Packer {
     let found = this.#own.find(low, high, candidates, 0);
     const crowded = found === MAX_CANDIDATES;
     for (const segment of this.#segments) found = segment.find(low, high, candidates, found);
-    for (let c = 0; c < found; c++)
-      if (this.#holds(candidates[2 * c]!, candidates[2 * c + 1]!, pages, offset)) return c;
+    for (let c = 0; c < found; c++) {
+      const pack = candidates[2 * c]!;
+      if (!this.#mayUse(pack)) continue;
+      if (this.#has(pack, candidates[2 * c + 1]!, pages, offset)) return c;
+    }
     return crowded ? CROWDED : MISS;
   }
 
+  #mayUse(pack: number): boolean {
+    return (
+      this.#writer?.number === pack ||
+      this.#sealed.some(({ number }) => number === pack) ||
+      this.#holds.hold(pack)
+    );
+  }
+
   /** Whether a chunk can be read and has these bytes. */
-  #holds(pack: number, chunk: number, pages: Uint8Array, offset: number): boolean {
+  #has(pack: number, chunk: number, pages: Uint8Array, offset: number): boolean {
     try {
       const known = this.#read(pack, chunk);
       return known !== null && this.ops.equal(known.bytes, known.offset, pages, offset, PAGE_BYTES);
@@ -165,6 +183,7 @@ export class Packer {
     const writer = this.#writer!;
     const sealed = writer.seal();
     this.#writer = null;
+    this.#locks.push(writer.takeDescriptor());
     this.#sealed.push(sealed);
     this.#generations.set(sealed.number, sealed.generation);
   }
@@ -177,11 +196,19 @@ export class Packer {
     return { packs: this.#sealed, segment: sortEntries(this.#entries.subarray(0, this.#entryWords)) };
   }
 
-  abort(): void {
+  /** Lets go of all packs: the save has been committed. */
+  end(): void {
     this.#packs.close();
+    this.#writer?.close();
+    this.#holds.release();
+    for (const fd of this.#locks.splice(0)) closeSync(fd);
+  }
+
+  abort(): void {
     this.#writer?.abandon();
     this.#writer = null;
     for (const pack of this.#sealed) removeIfThere(at(this.dir, packFile(pack.number, pack.generation)));
+    this.end();
   }
 }
 

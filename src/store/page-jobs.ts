@@ -55,9 +55,9 @@ export interface Jobs {
     ask: { dir: string; pack: PackName; fingerprintBits: number; readData: boolean };
     answer: PackVerdict;
   };
-  /** Writes the next generation of a pack, with the chunks whose bit is set. */
+  /** Writes the next generation of a pack, with the chunks whose bit is set; `dryRun`: only finds out its size. */
   rewritePack: {
-    ask: { dir: string; pack: PackName; live: Uint8Array };
+    ask: { dir: string; pack: PackName; live: Uint8Array; dryRun: boolean };
     answer: SealedPack;
   };
 }

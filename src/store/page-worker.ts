@@ -156,12 +156,12 @@ function verifyData(
 const positionsOf = (frame: FrameEntry): number[] =>
   Array.from({ length: frame.chunks }, (_, i) => frame.first + i);
 
-function rewritePack(dir: string, pack: PackName, live: Uint8Array): SealedPack {
+function rewritePack(dir: string, pack: PackName, live: Uint8Array, dryRun: boolean): SealedPack {
   const reader = new PackReader(pageOps, dir, pack);
   let writer: PackWriter | null = null;
   try {
-    const { fingerprints } = reader.readIdentities();
-    writer = new PackWriter(pageOps, dir, pack.number, pack.generation + 1);
+    const { fingerprints, digests } = reader.readIdentities();
+    writer = new PackWriter(pageOps, dir, pack.number, pack.generation + 1, dryRun);
     const raw = new Uint8Array(FRAME_BYTES);
     for (const [index, frame] of reader.frames.entries()) {
       const kept = positionsOf(frame).filter((position) => isSet(live, reader.numbers[position]!));
@@ -174,9 +174,12 @@ function rewritePack(dir: string, pack: PackName, live: Uint8Array): SealedPack 
           fingerprints.subarray(position * 8, position * 8 + 8),
           (frame.flags & FrameFlag.manifest) !== 0,
           reader.numbers[position]!,
+          digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES),
         );
     }
-    return writer.seal();
+    const sealed = writer.seal();
+    writer.close();
+    return sealed;
   } catch (error) {
     writer?.abandon();
     throw error;
@@ -201,6 +204,7 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   },
   packSeal: ({ session }) => sessionOf(packers, session).seal(),
   packEnd({ session }) {
+    packers.get(session)?.end();
     packers.delete(session);
     return null;
   },
@@ -228,7 +232,7 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   },
   verifyPack: ({ dir, pack, fingerprintBits, readData }) =>
     verifyPack(dir, pack, withFingerprintBits(pageOps, fingerprintBits), readData),
-  rewritePack: ({ dir, pack, live }) => rewritePack(dir, pack, live),
+  rewritePack: ({ dir, pack, live, dryRun }) => rewritePack(dir, pack, live, dryRun),
 };
 
 function plain(error: unknown): PlainError {

@@ -3,7 +3,7 @@
  *
  * Invariants: whatever reaches the sink has passed the checksum of its frame and the fingerprint that the snapshot
  * lists for it, and that list is bound to the root digest; anything else is DAMAGED, with file, offset and snapshot
- * named. The store's lock is shared until `close`.
+ * named. The snapshot is pinned until `close`: what it needs stays, though it be removed meanwhile.
  */
 import { LivesnapError } from '../errors.js';
 import { BATCH_PAGES, PAGE_SIZE, type PageSink, type Region } from '../page-stream.js';
@@ -16,6 +16,7 @@ import { readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import { PageBatch } from './page-batch.js';
 import { newSession, pageWorker, pageWorkerCount } from './page-pool.js';
+import { Pin } from './pins.js';
 import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
 import type { StoreLock } from './store-lock.js';
 import type { Progress, SnapshotMetadata, SnapshotSummary } from './types.js';
@@ -46,22 +47,28 @@ export class StoredSnapshot implements OpenSnapshot {
   private constructor(
     readonly context: StoreContext,
     readonly lock: StoreLock,
-    readonly summary: SnapshotSummary,
+    readonly pin: Pin,
     readonly file: SnapshotFile,
     readonly packRows: readonly PackRow[],
   ) {
     this.regions = file.description.regions.map(({ name, sizeBytes }) => ({ name, sizeBytes }));
   }
 
+  get summary(): SnapshotSummary {
+    return this.pin.summary;
+  }
+
   /** `resolve` is called with the lock held. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
   static async open(context: StoreContext, resolve: () => string): Promise<StoredSnapshot> {
     for (let i = 0; i < pageWorkerCount; i++) pageWorker(i); // they start while the machine is made
     const lock = await context.lock('shared');
+    let pin: Pin | null = null;
     try {
-      const id = resolve();
-      const summary = context.index.summary(id)!;
-      return new StoredSnapshot(context, lock, summary, readNamed(context.dir, id), context.index.packs());
+      pin = Pin.take(context, resolve);
+      const file = readNamed(context.dir, pin.summary.id);
+      return new StoredSnapshot(context, lock, pin, file, context.index.packs());
     } catch (error) {
+      pin?.release();
       lock.release();
       throw storeError(context.dir, error);
     }
@@ -83,7 +90,7 @@ export class StoredSnapshot implements OpenSnapshot {
 
   async fill(sink: PageSink, progress?: Progress): Promise<void> {
     const targets = this.#match(sink);
-    const packs = this.context.packSet(this.packRows);
+    const packs = this.context.packSet();
     const sessions = Array.from({ length: pageWorkerCount }, (_, i) => ({
       worker: pageWorker(i),
       session: newSession(),
@@ -187,6 +194,7 @@ export class StoredSnapshot implements OpenSnapshot {
   #closed = false;
 
   close(): void {
+    this.pin.release();
     if (!this.#closed) this.lock.release();
     this.#closed = true;
   }

@@ -5,30 +5,23 @@
  * are answered in the order they were given, so of a page given twice the later one counts.
  *
  * Invariants: nothing is visible before `commit` resolves and everything is afterwards; a save that fails or is given
- * up takes its files with it. The store's lock is shared from begin to end, so no chunk that is referred to goes away.
+ * up takes its files with it. No chunk that it refers to goes away meanwhile: its parent is pinned, other packs are held
+ * (pack-holds.ts).
  */
 import { randomBytes } from 'node:crypto';
+import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { BATCH_PAGES, PAGE_SIZE, type PageSource, type Region } from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import { packList } from './context.js';
 import { mergeSegments, type Segment } from './fingerprints.js';
 import { BLOCK_PAGES } from './format.js';
-import {
-  at,
-  fsyncDirectory,
-  removeIfThere,
-  requireFreeSpace,
-  SNAPSHOTS,
-  storeError,
-  TAG_LABEL,
-  TAGS,
-  writeAtomically,
-} from './layout.js';
+import { at, fsyncDirectory, removeIfThere, requireFreeSpace, SNAPSHOTS, storeError } from './layout.js';
 import { ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import { PageBatch } from './page-batch.js';
 import { newSession, type PageWorker, pageWorker } from './page-pool.js';
+import { Pin } from './pins.js';
 import {
   areRegions,
   type BlockEntry,
@@ -43,6 +36,7 @@ import {
   writeSnapshotFile,
 } from './snapshot-file.js';
 import type { StoreLock } from './store-lock.js';
+import { requireTagLabel, syncTagFiles } from './tags.js';
 import type { Progress, SaveResult, SnapshotMetadata } from './types.js';
 
 /** Batches on their way at once: enough that neither thread waits for the other. */
@@ -85,17 +79,18 @@ export class Save implements SaveSession {
   #spareNumbers = 0;
   #pagesSinceSpaceCheck = 0;
   #state: 'open' | 'failed' | 'ended' = 'open';
-  #writtenSnapshot: string | null = null;
+  /** The snapshot's file; its lock is this save's until it ends. */
+  #written: { id: string; fd: number } | null = null;
   #commitTried = false;
   #failure: unknown = null;
 
   private constructor(
     readonly context: StoreContext,
     readonly lock: StoreLock,
+    readonly parentPin: Pin | null,
     readonly parentFile: SnapshotFile | null,
-    packs: PackSet,
   ) {
-    this.#packs = packs;
+    this.#packs = context.packSet();
     for (let i = 0; i < BATCHES_IN_FLIGHT; i++) this.#free.push(new PageBatch());
   }
 
@@ -107,19 +102,21 @@ export class Save implements SaveSession {
   static async begin(context: StoreContext, parent: string | null): Promise<Save> {
     context.requireWrite();
     const lock = await context.lock('shared');
+    let pin: Pin | null = null;
     try {
       requireFreeSpace(context.dir, MIN_FREE_BYTES);
-      const packs = context.index.packs();
-      const save = new Save(context, lock, readParent(context, parent), context.packSet(packs));
+      pin = pinParent(context, parent);
+      const save = new Save(context, lock, pin, pin && readParent(context, pin.summary.id));
       await save.#worker.do('packBegin', {
         session: save.#session,
         dir: context.dir,
         fingerprintBits: context.fingerprintBits,
-        packs: packList(packs),
+        packs: packList(context.index.packs()),
         segments: context.segments().map(({ words }) => words),
       });
       return save;
     } catch (error) {
+      pin?.release();
       lock.release();
       throw storeError(context.dir, error);
     }
@@ -276,8 +273,13 @@ export class Save implements SaveSession {
       };
       if (JSON.stringify(description).length * 3 > MAX_DESCRIPTION_BYTES)
         throw new RangeError('the description of the machine is too long');
-      this.#writtenSnapshot = id;
-      const fileBytes = writeSnapshotFile(this.context.dir, description, blocks, metadata.state);
+      const { sizeBytes: fileBytes, fd } = writeSnapshotFile(
+        this.context.dir,
+        description,
+        blocks,
+        metadata.state,
+      );
+      this.#written = { id, fd };
       fsyncDirectory(at(this.context.dir, SNAPSHOTS));
       const storedBytes = packBytes + fileBytes;
       this.#commitTried = true;
@@ -313,9 +315,9 @@ export class Save implements SaveSession {
     // The snapshot exists. What follows may fail without taking it back.
     this.#state = 'ended';
     await this.#worker.do('packEnd', { session: this.#session }).catch(() => {});
-    this.#packs.close();
+    this.#letGo();
     try {
-      if (result.tag !== null) writeTagFile(this.context.dir, result.tag, result.id);
+      if (result.tag !== null) syncTagFiles(this.context, [result.tag]);
       mergeNewest(this.context);
       this.context.index.checkpoint();
     } catch {
@@ -432,20 +434,40 @@ export class Save implements SaveSession {
     const mayBeCommitted =
       this.#commitTried && !(this.#failure instanceof LivesnapError && this.#failure.code === 'NO_SPACE');
     try {
-      if (this.#writtenSnapshot && !mayBeCommitted)
-        removeIfThere(at(this.context.dir, snapshotFile(this.#writtenSnapshot)));
+      if (this.#written && !mayBeCommitted)
+        removeIfThere(at(this.context.dir, snapshotFile(this.#written.id)));
       await this.#worker.do(mayBeCommitted ? 'packEnd' : 'packAbort', { session: this.#session });
     } catch {
       // What is left is an orphan, and gc's.
     } finally {
-      this.#packs.close();
+      this.#letGo();
       this.lock.release();
     }
   }
+
+  /** From now on gc may take what nothing but this save held. */
+  #letGo(): void {
+    this.#packs.close();
+    if (this.#written) closeSync(this.#written.fd);
+    this.#written = null;
+    this.parentPin?.release();
+  }
 }
 
-function readParent(context: StoreContext, parent: string | null): SnapshotFile | null {
-  if (parent === null || !context.index.summary(parent)) return null;
+function pinParent(context: StoreContext, parent: string | null): Pin | null {
+  if (parent === null) return null;
+  try {
+    return Pin.take(context, () => {
+      if (!context.index.has(parent)) throw new LivesnapError('NO_SUCH_SNAPSHOT', 'the parent is gone');
+      return parent;
+    });
+  } catch (error) {
+    if (error instanceof LivesnapError && error.code === 'NO_SUCH_SNAPSHOT') return null;
+    throw error;
+  }
+}
+
+function readParent(context: StoreContext, parent: string): SnapshotFile | null {
   try {
     return readSnapshotFile(context.dir, parent);
   } catch (error) {
@@ -453,17 +475,6 @@ function readParent(context: StoreContext, parent: string | null): SnapshotFile 
     throw error;
   }
 }
-
-/** Errors: USAGE. */
-export function requireTagLabel(label: string): void {
-  if (!TAG_LABEL.test(label))
-    throw new LivesnapError('USAGE', `${JSON.stringify(label)} cannot be a tag`, {
-      hint: 'Use 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit.',
-    });
-}
-
-export const writeTagFile = (dir: string, label: string, id: string): void =>
-  writeAtomically(at(dir, `${TAGS}/${label}`), `${id}\n`);
 
 /**
  * Merges the newest segments while each is at least half as large as the one before it, so that a store has few and

@@ -8,8 +8,9 @@ import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeFileSync } from 'node:fs';
 import type { Region } from '../page-stream.js';
 import { DamageError } from './damage.js';
+import { createLocked } from './file-locks.js';
 import { BLOCK_PAGES, FORMAT_VERSION, PAGE_BYTES, refuseNewer } from './format.js';
-import { at, createPrivate, SNAPSHOTS } from './layout.js';
+import { at, removeIfThere, SNAPSHOTS } from './layout.js';
 import type { SnapshotKind } from './types.js';
 
 const MAGIC = 'LIVESNSS';
@@ -77,13 +78,16 @@ export const snapshotFile = (id: string): string => `${SNAPSHOTS}/${id}`;
 
 export const pagesOf = (sizeBytes: number): number => Math.ceil(sizeBytes / PAGE_BYTES);
 
-/** Writes the file and fsyncs it; the directory is the caller's. Returns its size. */
+/**
+ * Writes the file and fsyncs it; the directory is the caller's. Returns its size and its descriptor, which holds the
+ * file's lock until the caller closes it. When it fails there is no file.
+ */
 export function writeSnapshotFile(
   dir: string,
   description: SnapshotDescription,
   blocks: readonly BlockEntry[],
   state: Uint8Array,
-): number {
+): { sizeBytes: number; fd: number } {
   const json = Buffer.from(JSON.stringify(description));
   const bytes = Buffer.alloc(
     HEADER_BYTES + json.length + blocks.length * BLOCK_ENTRY_BYTES + state.length + DIGEST_BYTES,
@@ -110,14 +114,17 @@ export function writeSnapshotFile(
   offset += state.length;
   bytes.set(createHash('sha256').update(bytes.subarray(0, offset)).digest(), offset);
 
-  const fd = createPrivate(at(dir, snapshotFile(description.id)));
+  const path = at(dir, snapshotFile(description.id));
+  const fd = createLocked(path);
   try {
     writeFileSync(fd, bytes);
     fsyncSync(fd);
-  } finally {
+  } catch (error) {
+    removeIfThere(path);
     closeSync(fd);
+    throw error;
   }
-  return bytes.length;
+  return { sizeBytes: bytes.length, fd };
 }
 
 /** Errors: DAMAGED (with the file and what is wrong), NEWER_FORMAT. */

@@ -1,19 +1,22 @@
 /**
  * The locks of a store, by flock(2), which the kernel releases with the process (docs/format.md, "Locks").
  *
- * `lock`: gc and repair hold it exclusively, whatever reads or writes packs shares it while it does. `index.lock`:
- * whoever has store.db open shares it; repair, which replaces that file, holds it exclusively.
+ * `lock`: repair holds it exclusively, whatever reads or writes the store shares it while it does. `index.lock`:
+ * whoever has store.db open shares it; repair, which replaces that file, holds it exclusively. `packs/`: held
+ * exclusively by gc, against another gc. `tags/`: held exclusively while tags' files are brought in line with the
+ * index. Single files have locks of their own: file-locks.ts.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
-import { at, FILE_MODE, type INDEX_LOCK, LOCK } from './layout.js';
+import { at, FILE_MODE, type INDEX_LOCK, LOCK, type PACKS, type TAGS } from './layout.js';
 
 type Mode = 'shared' | 'exclusive';
-type LockFile = typeof LOCK | typeof INDEX_LOCK;
-/** How long the lock is waited for: gc is done sooner, and so is a save's end. */
-const WAIT_MS = { shared: 60_000, exclusive: 2_000 } as const;
+type LockFile = typeof LOCK | typeof INDEX_LOCK | typeof PACKS | typeof TAGS;
+/** How long a lock is waited for. Repair does not wait for a machine that may run for days. */
+const waitMs = (mode: Mode, file: LockFile): number =>
+  mode === 'exclusive' && (file === 'lock' || file === 'index.lock') ? 2_000 : 60_000;
 const STEP_MS = 10;
 
 export class StoreLock {
@@ -23,7 +26,7 @@ export class StoreLock {
 
   private constructor(
     readonly dir: string,
-    file: LockFile,
+    readonly file: LockFile,
   ) {
     this.#fd = openLockFile(at(dir, file));
   }
@@ -32,7 +35,7 @@ export class StoreLock {
   static async acquire(dir: string, mode: Mode, file: LockFile = LOCK): Promise<StoreLock> {
     const lock = new StoreLock(dir, file);
     for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
-      if (waitedMs >= WAIT_MS[mode]) throw lock.#busy(mode);
+      if (waitedMs >= waitMs(mode, file)) throw lock.#busy(mode);
       await sleep(STEP_MS);
     }
     return lock;
@@ -43,7 +46,7 @@ export class StoreLock {
     const lock = new StoreLock(dir, file);
     const cell = new Int32Array(new SharedArrayBuffer(4));
     for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
-      if (waitedMs >= WAIT_MS[mode]) throw lock.#busy(mode);
+      if (waitedMs >= waitMs(mode, file)) throw lock.#busy(mode);
       Atomics.wait(cell, 0, 0, STEP_MS);
     }
     return lock;
@@ -58,9 +61,11 @@ export class StoreLock {
     this.release();
     return new LivesnapError(
       'STORE_BUSY',
-      mode === 'exclusive'
-        ? `the store ${this.dir} is in use`
-        : `the store ${this.dir} is being cleaned or repaired by another process`,
+      mode === 'shared'
+        ? `the store ${this.dir} is being repaired by another process`
+        : this.file === 'packs'
+          ? `another gc is at work in the store ${this.dir}`
+          : `the store ${this.dir} is in use`,
       { hint: 'Try again when it is done.' },
     );
   }

@@ -11,9 +11,10 @@ import { pageOps, withFingerprintBits } from '../native/pages.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
+import { unlinkUnlessLocked } from './file-locks.js';
 import { getFile, putFile } from './files.js';
 import { PAGE_BYTES } from './format.js';
-import { collectGarbage, directoryBytes, findOrphans, type GcResult, markAll } from './gc.js';
+import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc.js';
 import { Index, notAStore } from './index-database.js';
 import {
   at,
@@ -25,16 +26,17 @@ import {
   LOCK,
   PACKS,
   RESERVE,
-  removeIfThere,
   SNAPSHOTS,
   storeError,
   TAGS,
 } from './layout.js';
+import { markAll } from './marks.js';
 import { releasePageWorkers, usePageWorkers } from './page-pool.js';
 import { type RepairResult, repairStore } from './repair.js';
 import { type OpenSnapshot, readNamed, StoredSnapshot } from './restore.js';
-import { requireTagLabel, Save, type SaveSession, writeTagFile } from './save.js';
+import { Save, type SaveSession } from './save.js';
 import { snapshotFile } from './snapshot-file.js';
+import { requireTagLabel, syncTagFiles } from './tags.js';
 import type { Problem, Progress, SaveResult, SnapshotDetails, SnapshotSummary, StoreStats } from './types.js';
 import { bytesOfChunks, Usage } from './usage.js';
 
@@ -121,7 +123,7 @@ export class Store {
       const summary = context.index.summary(this.resolve(ref))!;
       const file = readNamed(context.dir, summary.id);
       const { regions, machine, host } = file.description;
-      const packs = context.packSet(context.index.packs());
+      const packs = context.packSet();
       let uniqueBytes = file.sizeBytes;
       try {
         const own = new Usage(packs);
@@ -150,15 +152,16 @@ export class Store {
       const usage = markAll(context);
       const { snapshots, logicalBytes, nonZeroPages } = index.totals();
       const packRows = index.packs();
-      const packs = context.packSet(packRows);
-      let deadBytes = 0;
+      const packs = context.packSet();
+      let deadBytes = orphanBytes(context);
       try {
-        for (const { number } of packRows)
+        for (const { number } of packRows) {
+          if (!packs.has(number)) continue; // gc has just removed it
           deadBytes += bytesOfChunks(packs.pack(number), (chunk) => !usage.all.has(number, chunk));
+        }
       } finally {
         packs.close();
       }
-      for (const file of findOrphans(context)) deadBytes += statSync(at(dir, file)).size;
       const isData = (name: string): boolean => name === PACKS || name === SNAPSHOTS || name === TAGS;
       // -shm lives only as long as somebody has the index open.
       const indexBytes = directoryBytes(dir, (name) => !isData(name) && !name.endsWith('-shm'));
@@ -186,8 +189,7 @@ export class Store {
     context.withLock(() => {
       const id = this.resolve(ref);
       const before = context.index.setTag(id, label);
-      writeTagFile(context.dir, label, id);
-      if (before !== null) removeIfThere(at(context.dir, `${TAGS}/${before}`));
+      syncTagFiles(context, before === null ? [label] : [label, before]);
     });
   }
 
@@ -198,16 +200,16 @@ export class Store {
     return context.withLock(() => {
       const ids = [...new Set(refs.map((ref) => this.resolve(ref)))];
       const labels = context.index.removeSnapshots(ids);
-      for (const id of ids) removeIfThere(at(context.dir, snapshotFile(id)));
-      for (const label of labels) removeIfThere(at(context.dir, `${TAGS}/${label}`));
+      // One that somebody reads is left to gc.
+      for (const id of ids) unlinkUnlessLocked(at(context.dir, snapshotFile(id)));
+      syncTagFiles(context, labels);
       fsyncDirectory(at(context.dir, SNAPSHOTS));
-      fsyncDirectory(at(context.dir, TAGS));
       return ids;
     });
   }
 
   /** Frees what no snapshot needs. Errors: STORE_BUSY, READ_ONLY, DAMAGED. */
-  gc(options: { dryRun: boolean }, progress?: Progress): Promise<GcResult> {
+  gc(options: GcOptions, progress?: Progress): Promise<GcResult> {
     return collectGarbage(this.#context, options, progress);
   }
 

@@ -3,7 +3,6 @@ import { spawn, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import {
-  closeSync,
   copyFileSync,
   mkdirSync,
   openSync,
@@ -17,7 +16,6 @@ import {
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { LivesnapError } from '../../src/errors.js';
-import { tryLock } from '../../src/native/locks.js';
 import { pageOps } from '../../src/native/pages.js';
 import { PAGE_SIZE } from '../../src/page-stream.js';
 import { parsePackName } from '../../src/store/layout.js';
@@ -339,27 +337,6 @@ describe('what a store promises', () => {
       }
     }
     assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
-  });
-
-  it('6: gc takes the store for itself, and everything else waits for it', async function () {
-    const { store, dir } = newStore(this);
-    const { id } = await save(store, { 'ram@0x0': noise(1, 5) });
-    const open = await store.openSnapshot(id);
-    await assert.rejects(store.gc({ dryRun: false }), { code: 'STORE_BUSY' });
-    open.close();
-    await store.gc({ dryRun: false });
-
-    const fd = openSync(join(dir, 'lock'), 'r');
-    assert.equal(tryLock(fd, 'exclusive'), true);
-    let begun = false;
-    const beginning = store.beginSave({ parent: null }).then((session) => {
-      begun = true;
-      return session;
-    });
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    assert.equal(begun, false);
-    closeSync(fd);
-    await (await beginning).abort();
   });
 
   it('7: a full disk is told, leaves nothing half-made and everything else readable, and gc works on it', async function () {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { closeSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   areRegions,
@@ -50,7 +50,8 @@ describe('a snapshot’s file', () => {
   it('gives back what was written', () => {
     const blocks = [block(), block({ block: 3, nonZeroPages: 1 }), block({ region: 1, nonZeroPages: 1 })];
     const state = Buffer.from([1, 2, 3]);
-    const sizeBytes = writeSnapshotFile(dir, description, blocks, state);
+    const { sizeBytes, fd } = writeSnapshotFile(dir, description, blocks, state);
+    closeSync(fd);
     assert.deepEqual(readSnapshotFile(dir, id), { description, blocks, state, sizeBytes });
   });
 
@@ -72,7 +73,7 @@ describe('a snapshot’s file', () => {
   for (const [what, [over, blocks]] of Object.entries(wrong))
     it(`is refused with ${what}, though its digest is right`, async () => {
       const named = { ...description, ...over };
-      writeSnapshotFile(dir, named, blocks, Buffer.alloc(0));
+      closeSync(writeSnapshotFile(dir, named, blocks, Buffer.alloc(0)).fd);
       if (named.id !== id) {
         const { renameSync } = await import('node:fs');
         renameSync(join(dir, 'snapshots', named.id), join(dir, 'snapshots', id));

@@ -1,0 +1,104 @@
+/**
+ * Locks on the files of a store, by flock(2), by which sessions and gc keep out of each other's way (docs/format.md,
+ * "Locks"): who needs a file shares its lock, who made it and has not committed it holds it alone, and a file is
+ * unlinked only under a lock held alone and got without waiting. The kernel releases them with the process.
+ *
+ * Invariant: a lock counts only when the file still has its name afterwards. Nobody gives one of these names to
+ * another file while it is linked, so a link count above zero means that the name still leads to it.
+ */
+import { closeSync, constants, fstatSync, openSync, unlinkSync } from 'node:fs';
+import { LivesnapError } from '../errors.js';
+import { tryLock } from '../native/locks.js';
+import { createPrivate } from './layout.js';
+
+/** How often and how long a file that gc is looking at is tried again. */
+const TRIES = 1000;
+const STEP_MS = 10;
+
+const cell = new Int32Array(new SharedArrayBuffer(4));
+
+/** Blocks the thread. */
+export const waitAStep = (): void => void Atomics.wait(cell, 0, 0, STEP_MS);
+
+const isLinked = (fd: number): boolean => fstatSync(fd).nlink > 0;
+
+function openIfThere(path: string): number | null {
+  try {
+    // A name of ours that is a FIFO or a link elsewhere is not a file of ours.
+    return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+/**
+ * Makes a file that must not exist yet and locks it alone, so that gc does not take it for one that a crash left.
+ * The lock lasts until the descriptor is closed. Errors: STORE_BUSY.
+ */
+export function createLocked(path: string): number {
+  let fd = createPrivate(path);
+  for (let tries = 0; tries < TRIES; tries++) {
+    if (!tryLock(fd, 'exclusive')) {
+      waitAStep(); // a gc looks at the file
+    } else if (isLinked(fd)) {
+      return fd;
+    } else {
+      closeSync(fd); // it was faster than the lock, and took the file away
+      fd = createPrivate(path);
+    }
+  }
+  closeSync(fd);
+  throw new LivesnapError('STORE_BUSY', `${path} cannot be locked`, { hint: 'Try again later.' });
+}
+
+/**
+ * Opens a file with its lock shared, so that it keeps its name until the descriptor is closed; null when it is not
+ * there, or is just being removed or made.
+ */
+export const openShared = (path: string): number | null => openWithLock(path, 'shared');
+
+/** Opens a file with its lock held alone; null when it is not there or somebody else needs it. */
+export const openExclusive = (path: string): number | null => openWithLock(path, 'exclusive');
+
+function openWithLock(path: string, mode: 'shared' | 'exclusive'): number | null {
+  const fd = openIfThere(path);
+  if (fd === null) return null;
+  try {
+    if (tryLock(fd, mode) && isLinked(fd)) return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  closeSync(fd);
+  return null;
+}
+
+/** Whether sessions share the lock of a file (`shared`), its maker holds it (`exclusive`), or nobody (`free`). */
+export function lockState(path: string): 'free' | 'shared' | 'exclusive' | 'gone' {
+  const fd = openIfThere(path);
+  if (fd === null) return 'gone';
+  try {
+    const state = tryLock(fd, 'exclusive') ? 'free' : tryLock(fd, 'shared') ? 'shared' : 'exclusive';
+    return isLinked(fd) ? state : 'gone';
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Unlinks a file unless somebody needs it. `isWanted` is asked once more under the lock. Returns the bytes that it
+ * had, or null when it stays (or was not there).
+ */
+export function unlinkUnlessLocked(path: string, isWanted: () => boolean = () => false): number | null {
+  const fd = openExclusive(path);
+  if (fd === null) return null;
+  try {
+    if (isWanted()) return null;
+    const { size } = fstatSync(fd);
+    unlinkSync(path);
+    return size;
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * The packs that a save refers to, kept from gc while it lasts: a shared lock on each file, taken before the first
+ * chunk in it is used and held until the save has been committed or given up (docs/format.md, "Locks").
+ */
+import { closeSync } from 'node:fs';
+import { openShared } from './file-locks.js';
+import { at, lowestGeneration, packFile } from './layout.js';
+
+export class PackHolds {
+  readonly #held = new Map<number, number>();
+  /** Packs that gc was just at; this save does without them. */
+  readonly #refused = new Set<number>();
+
+  /** `generations`: those that the index lists; set right where gc has written a newer one. */
+  constructor(
+    readonly dir: string,
+    readonly generations: Map<number, number>,
+  ) {}
+
+  /** False when the pack is gone, or gc is at it: then nothing in it may be used. */
+  hold(number: number): boolean {
+    if (this.#held.has(number)) return true;
+    if (this.#refused.has(number)) return false;
+    for (let generation = this.generations.get(number); generation !== undefined; ) {
+      const fd = openShared(at(this.dir, packFile(number, generation)));
+      if (fd !== null) {
+        this.#held.set(number, fd);
+        this.generations.set(number, generation);
+        return true;
+      }
+      const lowest = lowestGeneration(this.dir, number);
+      if (lowest === null || lowest <= generation) break;
+      generation = lowest;
+    }
+    this.#refused.add(number);
+    return false;
+  }
+
+  release(): void {
+    for (const fd of this.#held.values()) closeSync(fd);
+    this.#held.clear();
+  }
+}

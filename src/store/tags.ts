@@ -1,0 +1,63 @@
+/**
+ * Tags: the index says which snapshot a label names, and a file `tags/LABEL` says it again for repair.
+ *
+ * Invariant: files are written and removed under an exclusive lock on the directory `tags/`, and only to what the
+ * index says while it is held; so whoever is last, the files end as the index is.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { LivesnapError } from '../errors.js';
+import type { StoreContext } from './context.js';
+import {
+  at,
+  fsyncDirectory,
+  isTemporary,
+  removeIfThere,
+  TAG_LABEL,
+  TAGS,
+  writeAtomically,
+} from './layout.js';
+import { StoreLock } from './store-lock.js';
+
+/** Errors: USAGE. */
+export function requireTagLabel(label: string): void {
+  if (!TAG_LABEL.test(label))
+    throw new LivesnapError('USAGE', `${JSON.stringify(label)} cannot be a tag`, {
+      hint: 'Use 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit, and not .tmp at the end.',
+    });
+}
+
+/** Brings the files of these labels in line with the index. Errors: STORE_BUSY, NO_SPACE. */
+export function syncTagFiles(context: StoreContext, labels: readonly string[]): void {
+  if (labels.length === 0) return;
+  const { dir, index } = context;
+  const lock = StoreLock.acquireSync(dir, 'exclusive', TAGS);
+  try {
+    let removed = false;
+    for (const label of labels) {
+      const path = at(dir, `${TAGS}/${label}`);
+      const id = index.taggedAs(label);
+      if (id === undefined) removed = removeIfThere(path) || removed;
+      else if (readTagFile(dir, label) !== id) writeAtomically(path, `${id}\n`);
+    }
+    if (removed) fsyncDirectory(at(dir, TAGS));
+  } finally {
+    lock.release();
+  }
+}
+
+/** Brings all files of tags/ in line with the index, and removes what writes that were cut short left. */
+export function syncAllTagFiles(context: StoreContext): void {
+  const names = readdirSync(at(context.dir, TAGS)).filter(
+    (name) => TAG_LABEL.test(name) || isTemporary(name),
+  );
+  syncTagFiles(context, [...new Set([...names, ...context.index.tags().map(({ label }) => label)])]);
+}
+
+/** The id in a tag's file; null when it cannot be read. */
+export function readTagFile(dir: string, label: string): string | null {
+  try {
+    return readFileSync(at(dir, `${TAGS}/${label}`), 'utf8').trim();
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,250 @@
+/** Invariant 6: gc is immediate, and takes nothing that a session of this or another process may need. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, existsSync, openSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { tryLock } from '../../src/native/locks.js';
+import { createLocked, lockState, openExclusive, unlinkUnlessLocked } from '../../src/store/file-locks.js';
+import { PackHolds } from '../../src/store/pack-holds.js';
+import type { Store } from '../../src/store/store.js';
+import {
+  dropScratch,
+  load,
+  MemorySink,
+  MemorySource,
+  machineMetadata,
+  newStore,
+  noise,
+  save,
+  scratchDir,
+  textPages,
+} from './scratch.js';
+
+const sessionChild = fileURLToPath(new URL('./session-child.js', import.meta.url));
+const gc = (store: Store) => store.gc({ dryRun: false });
+const packsOf = (dir: string): string[] => readdirSync(join(dir, 'packs'));
+const snapshotsOf = (dir: string): string[] => readdirSync(join(dir, 'snapshots'));
+
+async function requireSound(store: Store): Promise<void> {
+  const { ok, problems } = await store.check({ readData: true });
+  assert.ok(ok, JSON.stringify(problems));
+}
+
+describe('gc beside sessions', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('leaves a dead pack that a save has begun to refer to', async function () {
+    const { store } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 200) };
+    const { id } = await save(store, contents);
+    store.remove([id]);
+    const session = await store.beginSave({ parent: null });
+    await session.store(new MemorySource(contents));
+    await gc(store);
+    const saved = await session.commit(machineMetadata());
+    assert.equal(saved.newChunks, 0);
+    await gc(store);
+    assert.deepEqual(await load(store, saved.id), contents);
+    await requireSound(store);
+  });
+
+  it('leaves a pack with dead weight as it is while a save refers to its dead chunks', async function () {
+    const { store } = newStore(this);
+    const both = { 'ram@0x0': Buffer.concat([noise(1, 100), noise(2, 100)]) };
+    const { id } = await save(store, both);
+    const half = { 'ram@0x0': noise(1, 100) };
+    await save(store, half);
+    store.remove([id]);
+    const session = await store.beginSave({ parent: null });
+    await session.store(new MemorySource(both));
+    assert.equal((await gc(store)).removedChunks, 0);
+    const saved = await session.commit(machineMetadata());
+    assert.deepEqual(await load(store, saved.id), both);
+    store.remove([saved.id]);
+    assert.ok((await gc(store)).removedChunks >= 100);
+    await requireSound(store);
+  });
+
+  it('leaves the files of a save that has not committed', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 700) };
+    const session = await store.beginSave({ parent: null });
+    await session.store(new MemorySource(contents));
+    assert.equal(packsOf(dir).length, 1);
+    assert.deepEqual(await gc(store), { removedChunks: 0, freedBytes: 0 });
+    assert.equal(store.stats().deadBytes, 0);
+    const { id } = await session.commit(machineMetadata());
+    assert.deepEqual(await load(store, id), contents);
+  });
+
+  it('keeps what a save takes over from a parent that is removed meanwhile', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': Buffer.concat([noise(1, 600), noise(2, 600)]) };
+    const parent = await save(store, contents);
+    const session = await store.beginSave({ parent: parent.id });
+    store.remove([parent.id]);
+    assert.deepEqual(store.list(), []);
+    await gc(store);
+    contents['ram@0x0'] = Buffer.concat([noise(1, 600), noise(2, 599), noise(3, 1)]);
+    await session.store(new MemorySource(contents, { 'ram@0x0': [1199] }));
+    await gc(store);
+    const saved = await session.commit(machineMetadata());
+    assert.equal(saved.parent, parent.id);
+    await gc(store);
+    assert.deepEqual(await load(store, saved.id), contents);
+    assert.deepEqual(snapshotsOf(dir), [saved.id]);
+    await requireSound(store);
+  });
+
+  it('keeps what a reader needs of a snapshot that is removed meanwhile, and frees it afterwards', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 700) };
+    const { id } = await save(store, contents);
+    const open = await store.openSnapshot(id);
+    store.remove([id]);
+    await gc(store);
+    await assert.rejects(store.openSnapshot(id), { code: 'NO_SUCH_SNAPSHOT' });
+    const sink = new MemorySink(open.regions);
+    await open.fill(sink);
+    assert.deepEqual(sink.contents, contents);
+    open.close();
+    await gc(store);
+    assert.deepEqual([packsOf(dir), snapshotsOf(dir)], [[], []]);
+  });
+
+  it('may rewrite a pack under a reader, who goes on with what was written', async function () {
+    const { store, dir } = newStore(this);
+    const whole = await save(store, { 'ram@0x0': Buffer.concat([noise(1, 600), noise(2, 300)]) });
+    const half = { 'ram@0x0': noise(1, 600) };
+    const { id } = await save(store, half);
+    store.remove([whole.id]);
+    const open = await store.openSnapshot(id);
+    const before = packsOf(dir);
+    await gc(store);
+    assert.notDeepEqual(packsOf(dir), before);
+    const sink = new MemorySink(open.regions);
+    await open.fill(sink);
+    assert.deepEqual(sink.contents, half);
+    const session = await store.beginSave({ parent: id });
+    await session.store(new MemorySource(half));
+    assert.equal((await session.commit(machineMetadata())).newChunks, 0);
+    open.close();
+  });
+
+  for (const verb of ['pin', 'save'])
+    it(`is not hindered by a process that was killed in a ${verb}`, async function () {
+      const { store, dir } = newStore(this);
+      const { id } = await save(store, { 'ram@0x0': noise(1, 300) });
+      const child = spawn(process.execPath, [sessionChild, dir, verb, id], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      await once(child.stdout!, 'data');
+      store.remove([id]);
+      await gc(store);
+      assert.ok(packsOf(dir).length > 0, 'the session of the other process was not respected');
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+      await gc(store);
+      assert.deepEqual([packsOf(dir), snapshotsOf(dir)], [[], []]);
+    });
+
+  it('keeps other gcs out, and is kept out by repair', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { 'ram@0x0': noise(1, 5) });
+    for (const name of ['packs', 'lock']) {
+      const fd = openSync(join(dir, name), 'r');
+      assert.equal(tryLock(fd, 'exclusive'), true);
+      let done = false;
+      const going = gc(store).then(() => {
+        done = true;
+      });
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      assert.equal(done, false, name);
+      closeSync(fd);
+      await going;
+    }
+  });
+
+  it('says beforehand to the byte what it will free, and rewrites no more than it may', async function () {
+    const { store, dir } = newStore(this);
+    const kept: Record<string, Buffer> = {};
+    const removed: string[] = [];
+    for (let i = 0; i < 4; i++) {
+      const shared = textPages(i, 300 + 100 * i);
+      const all = { 'ram@0x0': Buffer.concat([shared, textPages(50 + i, 300)]) };
+      removed.push((await save(store, all)).id);
+      kept[(await save(store, { 'ram@0x0': shared })).id] = shared;
+    }
+    store.remove(removed);
+    writeFileSync(join(dir, 'packs', '00000fff-0.pack'), 'an orphan');
+    const would = await store.gc({ dryRun: true });
+    const wouldLittle = await store.gc({ dryRun: true, maxRepackBytes: 100 << 10 });
+    assert.ok(wouldLittle.freedBytes < would.freedBytes);
+    assert.deepEqual(await store.gc({ dryRun: false, maxRepackBytes: 100 << 10 }), wouldLittle);
+    const rest = await store.gc({ dryRun: true });
+    assert.deepEqual(await store.gc({ dryRun: false }), rest);
+    assert.equal(wouldLittle.removedChunks + rest.removedChunks, would.removedChunks);
+    for (const [id, bytes] of Object.entries(kept))
+      assert.deepEqual((await load(store, id))['ram@0x0'], bytes);
+    assert.deepEqual(await store.gc({ dryRun: true }), { removedChunks: 0, freedBytes: 0 });
+  });
+
+  it('brings the store near to what a fresh one with the rest takes, when half is removed', async function () {
+    const { store } = newStore(this);
+    const { store: fresh } = newStore(this);
+    const contents = (i: number) => ({
+      'ram@0x0': Buffer.concat([textPages(1, 400), textPages(10 + (i >> 1), 200), textPages(100 + i, 300)]),
+    });
+    const ids: string[] = [];
+    for (let i = 0; i < 16; i++) ids.push((await save(store, contents(i))).id);
+    store.remove(ids.filter((_, i) => i % 2 === 0));
+    await gc(store);
+    for (let i = 1; i < 16; i += 2) await save(fresh, contents(i));
+    const bytes = ({ storedBytes, indexBytes }: ReturnType<Store['stats']>) => storedBytes + indexBytes;
+    assert.ok(bytes(store.stats()) < 1.1 * bytes(fresh.stats()));
+    await requireSound(store);
+  });
+});
+
+describe('locks on files', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('are of their maker until he closes the file, and nobody unlinks it meanwhile', function () {
+    const path = join(scratchDir(this), 'file');
+    const fd = createLocked(path);
+    assert.equal(lockState(path), 'exclusive');
+    assert.equal(unlinkUnlessLocked(path), null);
+    assert.equal(openExclusive(path), null);
+    closeSync(fd);
+    assert.equal(lockState(path), 'free');
+    assert.equal(
+      unlinkUnlessLocked(path, () => true),
+      null,
+    );
+    assert.equal(unlinkUnlessLocked(path), 0);
+    assert.equal(lockState(path), 'gone');
+  });
+
+  it('do not count on a file that has lost its name', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { 'ram@0x0': noise(1, 50) });
+    const name = packsOf(dir)[0]!;
+    const number = Number.parseInt(name, 16);
+    const gone = join(dir, 'packs', name);
+    const holds = new PackHolds(dir, new Map([[number, 0]]));
+    const fd = openExclusive(gone)!;
+    assert.equal(holds.hold(number), false, 'gc is at it');
+    closeSync(fd);
+    const later = new PackHolds(dir, new Map([[number, 0]]));
+    unlinkSync(gone);
+    assert.equal(later.hold(number), false, 'it is gone');
+    rmSync(dir, { recursive: true });
+    assert.equal(existsSync(gone), false);
+  });
+});
