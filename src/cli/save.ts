@@ -1,6 +1,5 @@
 import type { SaveResult } from '../store/types.js';
 import { formatBytes, formatMs, type Output, shortId } from './output.js';
-import { makeParent } from './store-access.js';
 import { parseText, parseWord } from './values.js';
 import { defineVerb, valued } from './verb.js';
 
@@ -53,7 +52,6 @@ export const verb = defineVerb({
     const [name] = operands as [string];
     const { findMachine } = await import('../server/client.js');
     const client = await findMachine(name);
-    makeParent(storeDir);
     const ended = options.then === 'stop' ? await client.directory.watchEnd() : null;
     const request = {
       store: storeDir,

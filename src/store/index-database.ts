@@ -171,22 +171,25 @@ export class Index {
   }
 
   #migrate(write: boolean): void {
-    const version = (): number => this.database.pragma('user_version', { simple: true }) as number;
     const known = migrations().at(-1)!.version;
-    const isOurs = this.database.pragma('application_id', { simple: true }) === APPLICATION_ID;
-    const isEmpty =
-      !isOurs && version() === 0 && this.database.prepare('SELECT 1 FROM sqlite_schema').get() === undefined;
-    if (!isOurs && !(isEmpty && write)) throw notAStore(this.dir);
-    if (version() > known)
+    const pragma = (name: string): number => this.database.pragma(name, { simple: true }) as number;
+    // Read at one moment: another process may be making the store.
+    const { version, isOurs, isEmpty } = this.database.transaction(() => ({
+      version: pragma('user_version'),
+      isOurs: pragma('application_id') === APPLICATION_ID,
+      isEmpty: this.database.prepare('SELECT 1 FROM sqlite_schema').get() === undefined,
+    }))();
+    if (!isOurs && !(isEmpty && version === 0 && write)) throw notAStore(this.dir);
+    if (version > known)
       throw new LivesnapError(
         'NEWER_FORMAT',
-        `the store ${this.dir} has index format ${version()}; this livesnap knows formats up to ${known}`,
+        `the store ${this.dir} has index format ${version}; this livesnap knows formats up to ${known}`,
         { hint: 'Use the livesnap that wrote it, or a newer one.' },
       );
-    if (version() === known) return;
+    if (version === known) return;
     this.#immediately(() => {
       for (const { version: to, sql } of migrations()) {
-        if (to <= version()) continue;
+        if (to <= pragma('user_version')) continue; // another process was faster
         this.database.exec(sql);
         this.database.pragma(`user_version = ${to}`);
       }

@@ -6,6 +6,7 @@ import {
   closeSync,
   constants,
   fsyncSync,
+  mkdirSync,
   openSync,
   readdirSync,
   renameSync,
@@ -14,7 +15,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { LivesnapError, SystemError } from '../errors.js';
 
 export const FILE_MODE = 0o600;
@@ -73,6 +74,16 @@ export function fsyncDirectory(path: string): void {
   }
 }
 
+/** Makes a private directory, and those above it that are missing, so that they outlast a power cut. */
+export function makeDirectory(path: string): void {
+  const parent = dirname(resolve(path));
+  const first = mkdirSync(parent, { recursive: true });
+  for (let made = parent; first !== undefined && made.length >= first.length; made = dirname(made))
+    fsyncDirectory(dirname(made));
+  mkdirSync(path, { recursive: true, mode: DIRECTORY_MODE });
+  fsyncDirectory(parent);
+}
+
 /** Replaces or makes a small file so that after a power cut either the old or the new content is there. */
 export function writeAtomically(path: string, content: string | Uint8Array): void {
   const temporary = path + TEMPORARY;
@@ -121,8 +132,10 @@ export function fillReserve(dir: string): void {
       closeSync(fd);
     }
   } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return; // another process is just making it
     removeIfThere(path);
-    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+    if (code !== 'ENOSPC') throw error;
   }
 }
 

@@ -24,6 +24,7 @@ import {
   fsyncDirectory,
   INDEX_LOCK,
   LOCK,
+  makeDirectory,
   PACKS,
   RESERVE,
   SNAPSHOTS,
@@ -264,13 +265,17 @@ const HARMLESS = new Set([PACKS, SNAPSHOTS, TAGS, DATABASE, LOCK, INDEX_LOCK, RE
 const HARMLESS_DATABASE = /^store\.db-(wal|shm|journal)$/;
 
 function createStore(dir: string): Index {
-  mkdirSync(dir, { recursive: true, mode: DIRECTORY_MODE });
+  makeDirectory(dir);
   const isNew =
     readdirSync(dir).every((name) => HARMLESS.has(name) || HARMLESS_DATABASE.test(name)) &&
     [PACKS, SNAPSHOTS, TAGS].every(
       (name) => !existsSync(at(dir, name)) || readdirSync(at(dir, name)).length === 0,
     );
-  if (!isNew) throw notAStore(dir);
+  if (!isNew) {
+    // Another process may have made the store just now, and begun to write.
+    if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) return Index.open(dir, true);
+    throw notAStore(dir);
+  }
   chmodSync(dir, DIRECTORY_MODE);
   for (const name of [PACKS, SNAPSHOTS, TAGS])
     mkdirSync(at(dir, name), { recursive: true, mode: DIRECTORY_MODE });

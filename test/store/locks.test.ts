@@ -6,7 +6,11 @@ import { closeSync, existsSync, openSync, readdirSync, rmSync, unlinkSync, write
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tryLock } from '../../src/native/locks.js';
+import { pageOps } from '../../src/native/pages.js';
+import { StoreContext } from '../../src/store/context.js';
 import { createLocked, lockState, openExclusive, unlinkUnlessLocked } from '../../src/store/file-locks.js';
+import { Index, type PackRow } from '../../src/store/index-database.js';
+import { Marks } from '../../src/store/marks.js';
 import { PackHolds } from '../../src/store/pack-holds.js';
 import type { Store } from '../../src/store/store.js';
 import {
@@ -166,6 +170,26 @@ describe('gc beside sessions', () => {
       assert.equal(done, false, name);
       closeSync(fd);
       await going;
+    }
+  });
+
+  it('looks again, under the lock of a pack, at what has been saved since', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 100) };
+    const { id } = await save(store, contents);
+    store.remove([id]);
+    const context = new StoreContext(dir, true, Index.open(dir, true), pageOps, 64);
+    const marks = new Marks(context);
+    try {
+      marks.refresh();
+      const [{ number }] = context.index.packs() as [PackRow];
+      assert.equal(marks.usage.all.count(number), 0);
+      await save(store, contents);
+      marks.refresh();
+      assert.ok(marks.usage.all.count(number) >= 100);
+    } finally {
+      marks.close();
+      context.close();
     }
   });
 

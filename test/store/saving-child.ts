@@ -1,13 +1,20 @@
 /**
  * A process of its own that works on a store: `DIR N` saves pages of seed 1000 + N until it is killed; `DIR put FILE`,
- * `DIR get ID FILE` and `DIR check` do that once; `DIR forget FILE` puts it and does not close the store.
+ * `DIR get ID FILE` and `DIR check` do that once; `DIR forget FILE` puts it and does not close the store; `DIR race FILE GO` puts
+ * it as soon as the file GO is there, and makes the store.
  */
+import { existsSync } from 'node:fs';
 import { Store } from '../../src/store/store.js';
 import { MemorySource, machineMetadata, noise } from './scratch.js';
 
 const [dir, verb, ...args] = process.argv.slice(2) as [string, string, ...string[]];
+if (verb === 'race') {
+  console.log('ready');
+  while (!existsSync(args[1]!)); // begins within microseconds of the others
+}
 const store = Store.open(dir, { write: true, create: true });
 switch (verb) {
+  case 'race':
   case 'put':
     console.log(JSON.stringify(await store.put(args[0]!, { tag: null, name: null })));
     break;

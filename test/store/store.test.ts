@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import Database from 'better-sqlite3';
 import { Store } from '../../src/store/store.js';
 import {
@@ -20,6 +23,8 @@ const modes = (dir: string): [string, string][] =>
     const path = join(entry.parentPath, entry.name);
     return [path, (statSync(path).mode & 0o777).toString(8)];
   });
+
+const savingChild = fileURLToPath(new URL('./saving-child.js', import.meta.url));
 
 describe('a store', () => {
   afterEach(function () {
@@ -231,6 +236,28 @@ describe('a store', () => {
       assert.throws(() => writeFileSync(join(target, 'probe'), ''), { code: 'EROFS' });
       assert.throws(() => Store.open(target, { write: true }), { code: 'READ_ONLY' });
       await readAll(target);
+    }
+  });
+
+  it('is made once, when several processes make it at the same moment', async function () {
+    const scratch = scratchDir(this);
+    const file = join(scratch, 'file');
+    writeFileSync(file, noise(1, 3));
+    for (let round = 0; round < 4; round++) {
+      const dir = join(scratch, `some/folders/${round}`);
+      const go = join(scratch, `go${round}`);
+      const children = Array.from({ length: 3 }, () =>
+        spawn(process.execPath, [savingChild, dir, 'race', file, go], {
+          stdio: ['ignore', 'pipe', 'inherit'],
+        }),
+      );
+      await Promise.all(children.map((child) => once(child.stdout!, 'data')));
+      writeFileSync(go, '');
+      const statuses = await Promise.all(children.map(async (child) => (await once(child, 'exit'))[0]));
+      assert.deepEqual(statuses, [0, 0, 0]);
+      const store = Store.open(dir, { write: false });
+      assert.equal(store.list().length, 3);
+      store.close();
     }
   });
 
