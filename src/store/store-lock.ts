@@ -10,7 +10,7 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
-import { at, FILE_MODE, type INDEX_LOCK, LOCK, type PACKS, type TAGS } from './layout.js';
+import { at, FILE_MODE, type INDEX_LOCK, LOCK, type PACKS, storeError, type TAGS } from './layout.js';
 
 type Mode = 'shared' | 'exclusive';
 type LockFile = typeof LOCK | typeof INDEX_LOCK | typeof PACKS | typeof TAGS;
@@ -28,7 +28,7 @@ export class StoreLock {
     readonly dir: string,
     readonly file: LockFile,
   ) {
-    this.#fd = openLockFile(at(dir, file));
+    this.#fd = openLockFile(dir, file);
   }
 
   /** Errors: STORE_BUSY. */
@@ -78,15 +78,22 @@ export class StoreLock {
   }
 }
 
-function openLockFile(path: string): number {
+/** Errors that tell of a medium that cannot be written: a file that is missing there cannot be made by anybody. */
+const UNWRITABLE = new Set(['EROFS', 'EACCES', 'EPERM']);
+
+/** -1: see {@link StoreLock}. Errors: NO_SPACE, SYSTEM. */
+function openLockFile(dir: string, file: LockFile): number {
+  const path = at(dir, file);
+  let first: NodeJS.ErrnoException;
   try {
     return openSync(path, constants.O_RDONLY | constants.O_CREAT, FILE_MODE);
-  } catch {
-    // A read-only mount, or a full disk: the file may be there all the same.
+  } catch (error) {
+    first = error as NodeJS.ErrnoException; // the file, or directory, may be there all the same
   }
   try {
     return openSync(path, constants.O_RDONLY);
-  } catch {
-    return -1;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT' && UNWRITABLE.has(first.code ?? '')) return -1;
+    throw storeError(dir, first);
   }
 }
