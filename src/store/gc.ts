@@ -12,6 +12,7 @@ import type { StoreContext } from './context.js';
 import { lockState, openExclusive, unlinkUnlessLocked } from './file-locks.js';
 import { mergeSegments, type Segment } from './fingerprints.js';
 import type { PackRow } from './index-database.js';
+import { removeReplaced } from './index-replacement.js';
 import {
   at,
   fillReserve,
@@ -106,7 +107,9 @@ class Collection {
       if (!dryRun) this.freedBytes += unlinkUnlessLocked(path, isKnown) ?? 0;
       else if (lockState(path) === 'free') this.freedBytes += sizeOf(path);
     }
-    if (!dryRun) for (const folder of [PACKS, SNAPSHOTS]) fsyncDirectory(at(context.dir, folder));
+    if (dryRun) return;
+    for (const folder of [PACKS, SNAPSHOTS]) fsyncDirectory(at(context.dir, folder));
+    removeReplaced(context.dir);
   }
 
   #candidates(): Candidate[] {

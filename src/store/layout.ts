@@ -79,9 +79,18 @@ export function makeDirectory(path: string): void {
   const parent = dirname(resolve(path));
   const first = mkdirSync(parent, { recursive: true });
   for (let made = parent; first !== undefined && made.length >= first.length; made = dirname(made))
-    fsyncDirectory(dirname(made));
+    fsyncForeign(dirname(made));
   mkdirSync(path, { recursive: true, mode: DIRECTORY_MODE });
-  fsyncDirectory(parent);
+  fsyncForeign(parent);
+}
+
+/** One may make names in a directory that one may not read; then one cannot sync it either. */
+function fsyncForeign(directory: string): void {
+  try {
+    fsyncDirectory(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES') throw error;
+  }
 }
 
 /** Replaces or makes a small file so that after a power cut either the old or the new content is there. */

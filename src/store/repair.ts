@@ -5,22 +5,20 @@
  * Invariants: the new index is complete and fsynced under another name before it takes the old one's place; no file
  * but the index is changed, and what cannot be read is kept and named.
  */
-import { closeSync, fsyncSync, openSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { pageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import { mergeSegments, SEGMENT_ENTRY_BYTES, Segment, sortEntries } from './fingerprints.js';
 import { Index, notAStore, type PackRow, type SnapshotRow } from './index-database.js';
+import { finishReplacement, NEW_DATABASE, removeReplaced, replaceIndex } from './index-replacement.js';
 import {
   at,
-  DATABASE,
   fillReserve,
-  fsyncDirectory,
   INDEX_LOCK,
   PACKS,
   packFile,
   parsePackName,
-  removeIfThere,
   SNAPSHOT_ID,
   SNAPSHOTS,
   storeError,
@@ -33,8 +31,6 @@ import { StoreLock } from './store-lock.js';
 import type { Progress } from './types.js';
 import { Usage } from './usage.js';
 
-const NEW_DATABASE = 'store.db.new';
-const OLD_DATABASE = 'store.db.old';
 const MAX_SEGMENT_BYTES = 64 << 20;
 
 export interface RepairResult {
@@ -66,10 +62,11 @@ export async function repairStore(dir: string, progress?: Progress): Promise<Rep
   const locks: StoreLock[] = [];
   try {
     const actions: string[] = [];
+    finishReplacement(dir);
     const before = knownSnapshots(dir, actions);
     locks.push(await StoreLock.acquire(dir, 'exclusive'));
     locks.push(await StoreLock.acquire(dir, 'exclusive', INDEX_LOCK));
-    for (const file of [NEW_DATABASE, OLD_DATABASE]) removeDatabase(dir, file);
+    removeReplaced(dir);
     await rebuild(dir, before, actions, progress);
     return { actions };
   } catch (error) {
@@ -113,32 +110,11 @@ async function rebuild(
   } finally {
     index.close();
   }
-  fsyncFile(at(dir, NEW_DATABASE));
-  // The old log must be gone before another database has its name, or SQLite would replay it into that one.
-  if (statSync(at(dir, DATABASE), { throwIfNoEntry: false }))
-    renameSync(at(dir, DATABASE), at(dir, OLD_DATABASE));
-  for (const suffix of ['-wal', '-shm']) removeIfThere(at(dir, DATABASE + suffix));
-  fsyncDirectory(dir);
-  renameSync(at(dir, NEW_DATABASE), at(dir, DATABASE));
-  fsyncDirectory(dir);
-  removeDatabase(dir, OLD_DATABASE);
+  replaceIndex(dir);
   fillReserve(dir);
   actions.push(
     `The index was rebuilt: ${files.length} snapshots, ${tags.length} tags, ${packs.length} packs.`,
   );
-}
-
-function removeDatabase(dir: string, file: string): void {
-  for (const suffix of ['', '-wal', '-shm', '-journal']) removeIfThere(at(dir, file + suffix));
-}
-
-function fsyncFile(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 /**

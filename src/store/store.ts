@@ -16,6 +16,7 @@ import { getFile, putFile } from './files.js';
 import { PAGE_BYTES } from './format.js';
 import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc.js';
 import { Index, notAStore } from './index-database.js';
+import { finishReplacement } from './index-replacement.js';
 import {
   at,
   DATABASE,
@@ -252,6 +253,7 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
   try {
     const found = statSync(dir, { throwIfNoEntry: false });
     if (found && !found.isDirectory()) throw notAStore(dir);
+    finishReplacement(dir);
     if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) return Index.open(dir, write);
     if (!create) throw found ? notAStore(dir) : noSuchStore(dir);
     return createStore(dir);

@@ -1,0 +1,195 @@
+/**
+ * Power cuts and faults, as `npm run crash` makes them in number (docs/testing.md): some rounds of a fixed seed and of a
+ * new one, and every decisive moment of a short run. And that the equipment sees: that its model of the disk loses what
+ * was not synced, and that a store which does not sync would be found out.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { randomInt } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { dropScratch, scratchDir } from '../store/scratch.js';
+import { compareStates, Disk, readState } from './disk.js';
+import { Chooser, makeSteps, type Step, type World } from './plan.js';
+import { everyDecisiveMoment, RoundFailure, Rounds } from './rounds.js';
+import { Kind, readTrace, watchedEnvironment } from './trace.js';
+
+const FIXED_SEED = 20;
+const newSeed = randomInt(2 ** 32);
+
+/** Runs a script under the recorder; gives the model of the disk before it, and the records. */
+function record(
+  dir: string,
+  script: string,
+): { live: string; before: Disk; marks: string; trace: ReturnType<typeof readTrace> } {
+  const live = join(dir, 'disk');
+  mkdirSync(live, { recursive: true });
+  const before = new Disk(live);
+  const [trace, marks] = [join(dir, 'trace'), join(dir, 'marks')];
+  writeFileSync(marks, '');
+  writeFileSync(trace, '');
+  execFileSync(process.execPath, ['-e', script, live, marks], {
+    env: watchedEnvironment(live, { trace, marks }),
+  });
+  return { live, before, marks, trace: readTrace(trace) };
+}
+
+describe('the recorder and its model of the disk', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('account for every byte and name that a program leaves', function () {
+    const { live, before, trace } = record(
+      scratchDir(this),
+      `const fs = require('fs'); const [dir] = process.argv.slice(1);
+       process.chdir(dir);
+       fs.mkdirSync('a/b', { recursive: true });
+       const fd = fs.openSync('a/../a/x', 'w+');
+       fs.writeSync(fd, 'one'); fs.writeSync(fd, 'two'); fs.writeSync(fd, Buffer.from('III'), 0, 3, 10);
+       fs.writevSync(fd, [Buffer.from('p'), Buffer.from('q')], 20);
+       fs.ftruncateSync(fd, 21); fs.fsyncSync(fd); fs.closeSync(fd);
+       fs.appendFileSync('a/x', 'end'); fs.renameSync('a/x', 'a/b/y'); fs.linkSync('a/b/y', 'z');
+       fs.writeFileSync('a/gone', 'x'); fs.unlinkSync('a/gone'); fs.writeFileSync('z', 'cut');
+       fs.mkdirSync('c'); fs.rmdirSync('c');`,
+    );
+    for (const one of trace) before.apply(one);
+    assert.deepEqual(compareStates(before.current(), readState(live)), []);
+    assert.equal(before.current().get('a/b/y')!.toString(), 'cut');
+    assert.ok(trace.length > 15, String(trace.length));
+  });
+
+  it('lose what was not synced, tear what was being written, and keep what was', function () {
+    const { before, trace } = record(
+      scratchDir(this),
+      `const fs = require('fs'); const [dir, marks] = process.argv.slice(1); const at = (name) => dir + '/' + name;
+       const sync = (path) => { const fd = fs.openSync(path, 'r'); fs.fsyncSync(fd); fs.closeSync(fd); };
+       fs.writeFileSync(at('named'), 'old '.repeat(300)); sync(at('named')); sync(dir);
+       fs.writeFileSync(at('nameless'), 'data'); sync(at('nameless'));
+       fs.writeFileSync(at('named'), 'new '.repeat(300), { flag: 'r+' });
+       fs.renameSync(at('named'), at('moved'));
+       fs.appendFileSync(marks, 'here');`,
+    );
+    let seen = new Set<string>();
+    const choose = new Chooser(1);
+    for (const one of trace)
+      if (one.kind === Kind.mark) {
+        assert.equal(one.first.toString(), 'here');
+        const nothing = before.afterPowerCut({ data: 'none', names: 'none' }, choose.next);
+        assert.deepEqual([...nothing.keys()], ['named']);
+        assert.equal(nothing.get('named')!.toString(), 'old '.repeat(300));
+        const all = before.afterPowerCut({ data: 'all', names: 'all' }, choose.next);
+        assert.deepEqual([...all.keys()].sort(), ['moved', 'nameless']);
+        seen = new Set(
+          Array.from({ length: 400 }, () =>
+            before.afterPowerCut({ data: 'some', names: 'some' }, choose.next),
+          ).map((state) =>
+            [...state]
+              .map(
+                ([name, bytes]) =>
+                  `${name}:${bytes!.toString('latin1').replace(/(old )+|(new )+/g, (run) => run[0]!)}`,
+              )
+              .sort()
+              .join(' '),
+          ),
+        );
+      } else before.apply(one);
+    // The file under one name or the other, never both or none; beside it the other one, whole, or not.
+    for (const state of [
+      'named:o',
+      'moved:n',
+      'moved:no',
+      'moved:on',
+      'moved:non nameless:data',
+      'named:n nameless:data',
+    ])
+      assert.ok(seen.has(state), `${state} is not among ${[...seen].join(', ')}`);
+    for (const state of seen) assert.match(state, /^(moved|named):[on]+( nameless:data)?$/);
+  });
+
+  it('let the n-th call fail or be the last', function () {
+    const dir = scratchDir(this);
+    const marks = join(dir, 'marks');
+    const script = `const fs = require('fs'); const [dir] = process.argv.slice(1);
+      const fd = fs.openSync(dir + '/x', 'w');
+      for (let i = 0; i < 4; i++) try { fs.writeSync(fd, 'x'); } catch (error) { console.log(i, error.code); }`;
+    const run = (name: string, fault: Parameters<typeof watchedEnvironment>[1]['fault']) => {
+      const disk = join(dir, name);
+      mkdirSync(disk);
+      const env = watchedEnvironment(disk, { marks, ...(fault && { fault }) });
+      const { stdout, signal } = spawnSync(process.execPath, ['-e', script, disk], { env, encoding: 'utf8' });
+      return { stdout, signal, left: readFileSync(join(disk, 'x'), 'utf8') };
+    };
+    assert.deepEqual(run('a', { classes: 'ws', nth: 2, action: 'ENOSPC', always: false }), {
+      stdout: '1 ENOSPC\n',
+      signal: null,
+      left: 'xxx',
+    });
+    assert.deepEqual(run('b', { classes: 'w', nth: 3, action: 'EIO', always: true }), {
+      stdout: '2 EIO\n3 EIO\n',
+      signal: null,
+      left: 'xx',
+    });
+    assert.deepEqual(run('c', { classes: 'w', nth: 3, action: 'after', always: false }), {
+      stdout: '',
+      signal: 'SIGKILL',
+      left: 'xxx',
+    });
+    assert.deepEqual(run('d', { classes: 'w', nth: 3, action: 'before', always: false }), {
+      stdout: '',
+      signal: 'SIGKILL',
+      left: 'xx',
+    });
+  });
+});
+
+/** Two saves, and the first one removed. */
+function savesAndRemoval(choose: Chooser, world: World): Step[] {
+  const saves = makeSteps(choose, world, 'a', 2, ['save']);
+  const labels = saves.slice(0, 1).map((step) => (step.do === 'save' ? step.content.label : ''));
+  return [...saves, { do: 'remove', store: 'a', labels }];
+}
+
+describe('power cuts and faults', () => {
+  let rounds: Rounds;
+
+  afterEach(() => rounds.drop());
+
+  it('a store that is made, saved to, cleaned and repaired, cut at every decisive moment', async function () {
+    this.timeout(300_000);
+    rounds = new Rounds(FIXED_SEED);
+    const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, (choose, world) => [
+      ...savesAndRemoval(choose, world),
+      { do: 'gc', store: 'a' },
+      { do: 'repair', store: 'a' },
+    ]);
+    assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
+  });
+
+  // Each of these syncs is needed: without it a state follows in which something is lost or left behind.
+  const needed: [string, (path: string) => boolean][] = [
+    ['a pack', (path) => path.endsWith('.pack')],
+    ['the directory of the packs', (path) => path === 'a/packs'],
+    ["a snapshot's file", (path) => /snapshots\/[0-9a-f]+$/.test(path)],
+    ['the directory of the snapshots', (path) => path === 'a/snapshots'],
+    ["the index's log", (path) => path.endsWith('-wal')],
+    ['the store, a new directory', (path) => path === 'a' || path === ''],
+  ];
+  for (const [what, forget] of needed)
+    it(`finds a store that forgets to sync ${what}`, async function () {
+      this.timeout(300_000);
+      rounds = new Rounds(FIXED_SEED);
+      await assert.rejects(
+        everyDecisiveMoment(rounds.dir, FIXED_SEED, savesAndRemoval, { forget }),
+        RoundFailure,
+      );
+    });
+
+  for (const seed of [FIXED_SEED, newSeed])
+    it(`rounds of seed ${seed} (npm run crash -- --seed ${seed})`, async function () {
+      this.timeout(300_000);
+      rounds = new Rounds(seed);
+      for (let round = 0; round < 8; round++)
+        await rounds.run(round, round % 2 === 0 ? 'power cut' : 'fault');
+    });
+});

@@ -1,0 +1,149 @@
+/** Carries out the steps of a plan on the stores of a disk and says what came of each. */
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { LivesnapError } from '../../src/errors.js';
+import { Store } from '../../src/store/store.js';
+import { load, MemorySource, machineMetadata } from '../store/scratch.js';
+import { Contents, type Mark, type Step } from './plan.js';
+
+/** Where steps are carried out, and to whom it is told. */
+export interface Workplace {
+  readonly disk: string;
+  readonly fingerprintBits: number;
+  readonly contents: Contents;
+  say(mark: Mark): void;
+}
+
+/** The stores that one line of steps works with; each opened when it is first needed. */
+class Stores {
+  readonly #open = new Map<string, Store>();
+
+  constructor(readonly at: Workplace) {}
+
+  get(name: string): Store {
+    let store = this.#open.get(name);
+    if (!store) {
+      const options = { write: true, create: true, fingerprintBits: this.at.fingerprintBits };
+      store = Store.open(join(this.at.disk, name), options);
+      this.#open.set(name, store);
+    }
+    return store;
+  }
+
+  close(name: string): void {
+    this.#open.get(name)?.close();
+    this.#open.delete(name);
+  }
+
+  closeAll(): void {
+    for (const name of [...this.#open.keys()]) this.close(name);
+  }
+}
+
+const idOf = (store: Store, label: string): string =>
+  store.list().find(({ vm }) => vm === label)?.id ?? 'a'.repeat(32);
+
+async function saveMachine(
+  contents: Contents,
+  store: Store,
+  label: string,
+  tag: string | null,
+): Promise<void> {
+  const { parent, dirty } = contents.get(label);
+  const session = await store.beginSave({ parent: parent === null ? null : idOf(store, parent) });
+  try {
+    const ram = { 'ram@0x0': contents.bytes(label) };
+    // Without its parent a save is full, and is told so.
+    const only = session.parent === null ? undefined : { 'ram@0x0': [...dirty] };
+    await session.store(new MemorySource(ram, only));
+    await session.commit(
+      machineMetadata({
+        vm: label,
+        tag,
+        memoryBytes: ram['ram@0x0'].length,
+        state: Contents.state(label),
+      }),
+    );
+  } catch (error) {
+    await session.abort();
+    throw error;
+  }
+}
+
+async function carryOut(step: Step, stores: Stores): Promise<void> {
+  const { contents, disk } = stores.at;
+  const say = (message: string): void => stores.at.say({ at: 'bug', step, message });
+  switch (step.do) {
+    case 'save':
+      contents.add(step.content);
+      return saveMachine(contents, stores.get(step.store), step.content.label, step.tag);
+    case 'put': {
+      const { content, tag, store } = step;
+      contents.add(content);
+      const bytes = contents.bytes(content.label);
+      const pieces = [bytes.subarray(0, 5000), bytes.subarray(5000)];
+      await stores.get(store).put(Readable.from(pieces), { tag, name: content.label });
+      return;
+    }
+    case 'remove': {
+      const store = stores.get(step.store);
+      store.remove(step.labels.map((label) => idOf(store, label)));
+      return;
+    }
+    case 'tag': {
+      const store = stores.get(step.store);
+      store.setTag(idOf(store, step.label), step.tag);
+      return;
+    }
+    case 'load': {
+      const store = stores.get(step.store);
+      const [found] = Object.values(await load(store, idOf(store, step.label)));
+      if (!found?.equals(contents.bytes(step.label))) say(`${step.label} was loaded with wrong bytes`);
+      return;
+    }
+    case 'gc':
+      await stores.get(step.store).gc({ dryRun: false });
+      return;
+    case 'check': {
+      const { ok, problems } = await stores.get(step.store).check({ readData: true });
+      if (!ok) say(`check found ${JSON.stringify(problems)}`);
+      return;
+    }
+    case 'repair':
+      stores.close(step.store);
+      await Store.repair(join(disk, step.store));
+      return;
+    case 'reopen':
+      stores.close(step.store);
+      stores.get(step.store);
+      return;
+    case 'together': {
+      const lines = step.steps.map(async (one) => {
+        const own = new Stores(stores.at);
+        await attempt(one, own);
+        own.closeAll();
+      });
+      await Promise.all(lines);
+    }
+  }
+}
+
+async function attempt(step: Step, stores: Stores): Promise<void> {
+  const { at } = stores;
+  at.say({ at: 'begin', step });
+  try {
+    await carryOut(step, stores);
+    at.say({ at: 'done', step });
+  } catch (error) {
+    const message = (error as Error).message;
+    if (error instanceof LivesnapError) at.say({ at: 'failed', step, code: error.code, message });
+    else at.say({ at: 'bug', step, message: `${(error as Error).stack}` });
+  }
+}
+
+/** One step after the other; a step that fails is told and does not keep the next from being tried. */
+export async function carryOutAll(at: Workplace, steps: readonly Step[]): Promise<void> {
+  const stores = new Stores(at);
+  for (const step of steps) await attempt(step, stores);
+  stores.closeAll();
+}

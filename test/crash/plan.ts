@@ -1,0 +1,413 @@
+/**
+ * What a child is told to do to stores, and what is then in them: seeded plans, the contents they give, and the model
+ * of which snapshots must, may and must not be there.
+ *
+ * A snapshot is known by its label, which is kept as the name of its machine or file: so one that was committed by a
+ * process that died before it could say the id is known as well.
+ */
+import { PAGE_SIZE } from '../../src/page-stream.js';
+import { noise, seeded, textPages } from '../store/scratch.js';
+
+/** What a snapshot holds; all of it follows from the seed and the parent. */
+export interface Content {
+  readonly label: string;
+  readonly kind: 'machine' | 'file';
+  readonly seed: number;
+  /** Bytes of a file; pages of a machine. */
+  readonly size: number;
+  /** Incremental: all but these pages are the parent's. */
+  readonly parent: string | null;
+  readonly dirty: readonly number[];
+}
+
+export type Step =
+  | {
+      readonly do: 'save' | 'put';
+      readonly store: string;
+      readonly content: Content;
+      readonly tag: string | null;
+    }
+  | { readonly do: 'remove'; readonly store: string; readonly labels: readonly string[] }
+  | { readonly do: 'tag'; readonly store: string; readonly label: string; readonly tag: string }
+  | { readonly do: 'load'; readonly store: string; readonly label: string }
+  | { readonly do: 'gc' | 'check' | 'repair' | 'reopen'; readonly store: string }
+  /** Each step with a store of its own opened, all at once. */
+  | { readonly do: 'together'; readonly steps: readonly Step[] };
+
+export interface Plan {
+  readonly fingerprintBits: number;
+  /** Contents of what was there before, by label. */
+  readonly known: readonly Content[];
+  readonly steps: readonly Step[];
+}
+
+/** What a child says: written to its file of marks, one JSON object a line. */
+export type Mark =
+  | { readonly at: 'begin'; readonly step: Step }
+  | { readonly at: 'done'; readonly step: Step }
+  /** The step was refused with one of livesnap's errors. */
+  | { readonly at: 'failed'; readonly step: Step; readonly code: string; readonly message: string }
+  /** Anything else was thrown, or a load gave wrong bytes. */
+  | { readonly at: 'bug'; readonly step: Step | null; readonly message: string };
+
+const POOL_PAGES = 48;
+const pool = [noise(0x9001, POOL_PAGES / 2), textPages(0x9002, POOL_PAGES / 2)];
+
+/** One page: zero, one that other snapshots have too, text, or noise. */
+function page(seed: number, number: number): Buffer {
+  const next = seeded(Math.imul(seed, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b));
+  switch (next() % 5) {
+    case 0:
+      return Buffer.alloc(PAGE_SIZE);
+    case 1:
+    case 2: {
+      const which = next() % POOL_PAGES;
+      const half = pool[which & 1]!;
+      return half.subarray((which >> 1) * PAGE_SIZE, ((which >> 1) + 1) * PAGE_SIZE);
+    }
+    case 3:
+      return textPages(next(), 1);
+    default:
+      return noise(next(), 1);
+  }
+}
+
+/** The bytes of contents by label; each is made once. */
+export class Contents {
+  readonly #known = new Map<string, Content>();
+  readonly #bytes = new Map<string, Buffer>();
+
+  constructor(known: Iterable<Content> = []) {
+    for (const content of known) this.add(content);
+  }
+
+  add(content: Content): void {
+    this.#known.set(content.label, content);
+  }
+
+  get(label: string): Content {
+    const content = this.#known.get(label);
+    if (!content) throw new Error(`no content has the label ${label}`);
+    return content;
+  }
+
+  all(): Content[] {
+    return [...this.#known.values()];
+  }
+
+  bytes(label: string): Buffer {
+    let bytes = this.#bytes.get(label);
+    if (!bytes) {
+      bytes = this.#make(this.get(label));
+      this.#bytes.set(label, bytes);
+    }
+    return bytes;
+  }
+
+  #make({ kind, seed, size, parent, dirty }: Content): Buffer {
+    const sizeBytes = kind === 'file' ? size : size * PAGE_SIZE;
+    const bytes = Buffer.alloc(Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE);
+    const count = bytes.length / PAGE_SIZE;
+    if (parent === null)
+      for (let i = 0; i < count; i++) {
+        // A large machine is mostly empty, so that its manifest has several blocks and the test is quick.
+        if (count > 400 && i % 97 > 8) continue;
+        bytes.set(page(seed, i), i * PAGE_SIZE);
+      }
+    else {
+      bytes.set(this.bytes(parent).subarray(0, bytes.length));
+      for (const i of dirty) bytes.set(page(seed, i), i * PAGE_SIZE);
+    }
+    return bytes.subarray(0, sizeBytes);
+  }
+
+  /** What a machine's state is. */
+  static state(label: string): Buffer {
+    return Buffer.from(`state of ${label} `.repeat(20));
+  }
+}
+
+type Presence = 'must' | 'may' | 'gone';
+
+/** What is known of one store. */
+export class StoreModel {
+  readonly snapshots = new Map<string, Presence>();
+  /** The tags that each snapshot may have. */
+  readonly tags = new Map<string, Set<string | null>>();
+  /** Steps ran at once: a removed snapshot's file may be kept by a session that needs it. */
+  keepsRemoved = false;
+  /** A fault was met: what follows a commit (a tag's file) may be undone until gc. */
+  disturbed = false;
+  /** Snapshots that were there when their removal began. */
+  readonly #removing = new Set<string>();
+  /** Snapshots that are not there, but whose files may be, so that a repair may bring them back. */
+  readonly #leftovers = new Set<string>();
+
+  copy(): StoreModel {
+    const copy = new StoreModel();
+    for (const [label, presence] of this.snapshots) copy.snapshots.set(label, presence);
+    for (const [label, tags] of this.tags) copy.tags.set(label, new Set(tags));
+    copy.keepsRemoved = this.keepsRemoved;
+    copy.disturbed = this.disturbed;
+    return copy;
+  }
+
+  get must(): string[] {
+    return [...this.snapshots].filter(([, presence]) => presence === 'must').map(([label]) => label);
+  }
+
+  tagsOf(label: string): Set<string | null> {
+    let tags = this.tags.get(label);
+    if (!tags) {
+      tags = new Set([null]);
+      this.tags.set(label, tags);
+    }
+    return tags;
+  }
+
+  #otherHolders(tag: string, label: string): Set<string | null>[] {
+    return [...this.tags].filter(([of, tags]) => of !== label && tags.has(tag)).map(([, tags]) => tags);
+  }
+
+  #tagBegins(label: string, tag: string): void {
+    this.tagsOf(label).add(tag);
+    for (const tags of this.#otherHolders(tag, label)) tags.add(null);
+  }
+
+  #tagDone(label: string, tag: string): void {
+    for (const tags of this.#otherHolders(tag, label)) {
+      tags.delete(tag);
+      tags.add(null);
+    }
+    this.tags.set(label, new Set([tag]));
+  }
+
+  begin(step: Step): void {
+    if (step.do === 'save' || step.do === 'put') {
+      this.snapshots.set(step.content.label, 'may');
+      if (step.tag !== null) this.#tagBegins(step.content.label, step.tag);
+    } else if (step.do === 'remove') {
+      for (const label of step.labels)
+        if (this.snapshots.get(label) === 'must') {
+          this.#removing.add(label);
+          this.snapshots.set(label, 'may');
+        }
+    } else if (step.do === 'tag') this.#tagBegins(step.label, step.tag);
+    else if (step.do === 'repair') for (const label of this.#leftovers) this.snapshots.set(label, 'may');
+  }
+
+  done(step: Step): void {
+    if (step.do === 'save' || step.do === 'put') {
+      this.snapshots.set(step.content.label, 'must');
+      if (step.tag !== null) this.#tagDone(step.content.label, step.tag);
+    } else if (step.do === 'remove') {
+      for (const label of step.labels) {
+        this.snapshots.set(label, 'gone');
+        this.tags.delete(label);
+      }
+    } else if (step.do === 'tag') this.#tagDone(step.label, step.tag);
+  }
+
+  /** A step that was refused; only what is refused before anything was done leaves the model sure of the outcome. */
+  failed(step: Step, code: string): void {
+    if (step.do === 'remove' && (code === 'NO_SUCH_SNAPSHOT' || code === 'STORE_BUSY')) {
+      for (const label of step.labels) if (this.#removing.has(label)) this.snapshots.set(label, 'must');
+    } else if (step.do === 'tag' && (code === 'NO_SUCH_SNAPSHOT' || code === 'STORE_BUSY')) return;
+    this.disturbed = true;
+  }
+
+  /** What a look at the store has shown: no snapshot is in doubt any more. Before a gc, files of others may be there. */
+  settle(listed: ReadonlyMap<string, string | null>, cleaned: boolean): void {
+    if (cleaned) this.#leftovers.clear();
+    for (const [label, presence] of this.snapshots) {
+      const isThere = listed.has(label);
+      if (!isThere && presence === 'may' && !cleaned) this.#leftovers.add(label);
+      this.snapshots.set(label, isThere ? 'must' : 'gone');
+      if (isThere) this.tags.set(label, new Set([listed.get(label) ?? null]));
+      else this.tags.delete(label);
+    }
+  }
+}
+
+export const storeOf = (step: Step): string =>
+  step.do === 'together' ? storeOf(step.steps[0]!) : step.store;
+
+/** What is known of all stores of a disk. */
+export class World {
+  readonly stores = new Map<string, StoreModel>();
+  #labels = 0;
+
+  constructor(readonly contents: Contents = new Contents()) {
+    this.#labels = contents.all().length;
+  }
+
+  /** A label that nothing of this world has yet. */
+  newLabel(): string {
+    return `s${++this.#labels}`;
+  }
+
+  copy(): World {
+    const copy = new World(new Contents(this.contents.all()));
+    copy.#labels = this.#labels;
+    for (const [name, store] of this.stores) copy.stores.set(name, store.copy());
+    return copy;
+  }
+
+  store(name: string): StoreModel {
+    let store = this.stores.get(name);
+    if (!store) {
+      store = new StoreModel();
+      this.stores.set(name, store);
+    }
+    return store;
+  }
+
+  take(mark: Mark): void {
+    if (mark.step === null || mark.step.do === 'together') return;
+    const store = this.store(mark.step.store);
+    if (mark.at === 'begin') {
+      if (mark.step.do === 'save' || mark.step.do === 'put') this.contents.add(mark.step.content);
+      store.begin(mark.step);
+    } else if (mark.at === 'done') store.done(mark.step);
+    else if (mark.at === 'failed') store.failed(mark.step, mark.code);
+  }
+}
+
+export const parseMarks = (text: string): Mark[] =>
+  text
+    .split('\n')
+    .filter((line) => line.endsWith('}'))
+    .map((line) => JSON.parse(line) as Mark);
+
+// Making plans
+
+/** Seeded choices. */
+export class Chooser {
+  readonly next: () => number;
+
+  constructor(readonly seed: number) {
+    this.next = seeded(seed);
+  }
+
+  /** 0 … limit − 1. */
+  below(limit: number): number {
+    return this.next() % limit;
+  }
+
+  chance(part: number): boolean {
+    return this.next() / 2 ** 32 < part;
+  }
+
+  pick<T>(from: readonly T[]): T {
+    return from[this.below(from.length)]!;
+  }
+
+  some<T>(from: readonly T[], count: number): T[] {
+    const left = [...from];
+    const picked: T[] = [];
+    while (picked.length < count && left.length > 0) picked.push(left.splice(this.below(left.length), 1)[0]!);
+    return picked;
+  }
+}
+
+const TAGS = ['alpha', 'beta', 'gamma'];
+
+/** A snapshot to be saved: full, or some pages of a parent of the same kind. */
+export function makeContent(
+  choose: Chooser,
+  label: string,
+  kind: Content['kind'],
+  parents: Content[],
+): Content {
+  const seed = choose.next();
+  const parent = kind === 'machine' && parents.length > 0 && choose.chance(0.6) ? choose.pick(parents) : null;
+  if (parent) {
+    const size = choose.chance(0.15) ? Math.max(1, parent.size - choose.below(40)) : parent.size;
+    const count = Math.min(size, 1 + choose.below(40));
+    const dirty = choose.some(
+      Array.from({ length: size }, (_, i) => i),
+      count,
+    );
+    return { label, kind, seed, size, parent: parent.label, dirty: dirty.sort((a, b) => a - b) };
+  }
+  if (kind === 'file')
+    return { label, kind, seed, size: choose.below(60 * PAGE_SIZE), parent: null, dirty: [] };
+  const size = choose.chance(0.2) ? 500 + choose.below(700) : 20 + choose.below(160);
+  return { label, kind, seed, size, parent: null, dirty: [] };
+}
+
+/** What there is to choose from while a plan is made: the state if every step succeeds. */
+class Outlook {
+  readonly present: Content[];
+
+  constructor(
+    readonly store: string,
+    readonly world: World,
+  ) {
+    this.present = world.store(store).must.map((label) => world.contents.get(label));
+  }
+}
+
+function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Step['do'][]): Step {
+  const { store, present } = outlook;
+  const verb = choose.pick(verbs);
+  const machines = present.filter(({ kind }) => kind === 'machine');
+  switch (verb) {
+    case 'remove':
+      if (present.length < 2) break;
+      {
+        const gone = choose.some(present, choose.chance(0.7) ? 1 : 2);
+        for (const content of gone) present.splice(present.indexOf(content), 1);
+        return { do: 'remove', store, labels: gone.map(({ label }) => label) };
+      }
+    case 'tag':
+      if (present.length === 0) break;
+      return { do: 'tag', store, label: choose.pick(present).label, tag: choose.pick(TAGS) };
+    case 'load':
+      if (present.length === 0) break;
+      return { do: 'load', store, label: choose.pick(present).label };
+    case 'repair':
+      if (present.length === 0) break;
+      return { do: verb, store };
+    case 'gc':
+    case 'check':
+    case 'reopen':
+      return { do: verb, store };
+  }
+  const kind = verb === 'put' ? 'file' : 'machine';
+  const content = makeContent(choose, outlook.world.newLabel(), kind, machines);
+  present.push(content);
+  return {
+    do: kind === 'file' ? 'put' : 'save',
+    store,
+    content,
+    tag: choose.chance(0.4) ? choose.pick(TAGS) : null,
+  };
+}
+
+const WRITING: readonly Step['do'][] = [
+  'save',
+  'save',
+  'save',
+  'put',
+  'remove',
+  'remove',
+  'tag',
+  'gc',
+  'gc',
+  'repair',
+  'check',
+  'reopen',
+];
+
+/** A plan of a few steps on one store. */
+export function makeSteps(
+  choose: Chooser,
+  world: World,
+  store: string,
+  count: number,
+  verbs = WRITING,
+): Step[] {
+  const outlook = new Outlook(store, world);
+  return Array.from({ length: count }, () => makeStep(choose, outlook, verbs));
+}

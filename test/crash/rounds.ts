@@ -1,0 +1,427 @@
+/**
+ * One round of the crash tests: a plan, carried out by a child on a copy of a prepared store, and what is found after.
+ *
+ * A *power cut* round records the child and builds, for some moments of the trace, states that the disk may be in when
+ * the power fails there. A *fault* round lets a call of the child fail, or kills it there, several times over. All
+ * choices follow from the seed. What a round has made is removed when it went well and left when it did not.
+ */
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { compareStates, Disk, type DiskState, readState, type Survival, writeState } from './disk.js';
+import { carryOutAll } from './execute.js';
+import { Chooser, type Mark, makeSteps, type Plan, parseMarks, type Step, World } from './plan.js';
+import {
+  describeRecord,
+  type Fault,
+  Kind,
+  readTrace,
+  type TraceRecord,
+  watchedEnvironment,
+} from './trace.js';
+import { type Verification, Violation, verifyStore } from './verify.js';
+
+const CHILD = fileURLToPath(new URL('./child.js', import.meta.url));
+const CHILD_TIMEOUT_MS = 120_000;
+const STORE = 'a';
+const BASES = 6;
+
+export interface RoundResult {
+  readonly kind: 'power cut' | 'fault';
+  /** Power cuts that were looked at, and states of the disk that followed from them. */
+  readonly cuts: number;
+  readonly states: number;
+  /** Children that met a fault, by what they met. */
+  readonly faults: readonly string[];
+  readonly steps: number;
+}
+
+/** A round that found something; `dir` has what it was found in. */
+export class RoundFailure extends Error {
+  override readonly name = 'RoundFailure';
+
+  constructor(
+    readonly dir: string,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+export interface Base {
+  readonly disk: string;
+  readonly world: World;
+  readonly fingerprintBits: number;
+}
+
+/** Memory if there is some to be had: what is fsynced there is not waited for. */
+const fastDirectory = (): string => (existsSync('/dev/shm') ? '/dev/shm' : tmpdir());
+
+/** Mixes two seeds into one. */
+export const mix = (seed: number, n: number): number =>
+  (Math.imul(seed ^ (n + 0x9e3779b9), 0x85ebca6b) ^ (n << 7) ^ (seed >>> 9)) >>> 0;
+
+/** The rounds of one seed: they share prepared stores and a directory. */
+export class Rounds {
+  readonly dir: string;
+  readonly #bases = new Map<number, Base>();
+
+  constructor(
+    readonly seed: number,
+    parent: string = fastDirectory(),
+  ) {
+    this.dir = mkdtempSync(join(parent, 'livesnap-crash-'));
+  }
+
+  /** Removes everything. */
+  drop(): void {
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  /** A store with some history, or (the first) none at all. */
+  async #base(which: number): Promise<Base> {
+    let base = this.#bases.get(which);
+    if (base) return base;
+    const disk = join(this.dir, `base-${which}`);
+    mkdirSync(disk);
+    const world = new World();
+    const fingerprintBits = which % 2 === 0 ? 64 : 4;
+    if (which > 0) {
+      const choose = new Chooser(mix(this.seed, 1000 + which));
+      const steps = makeSteps(choose, world, STORE, 4 + choose.below(5), [
+        'save',
+        'save',
+        'save',
+        'put',
+        'remove',
+        'tag',
+      ]);
+      await carryOutAll(
+        {
+          disk,
+          fingerprintBits,
+          contents: world.contents,
+          say: (mark) => {
+            if (mark.at === 'failed' || mark.at === 'bug') throw new Error(mark.message);
+            world.take(mark);
+          },
+        },
+        steps,
+      );
+    }
+    base = { disk, world, fingerprintBits };
+    this.#bases.set(which, base);
+    return base;
+  }
+
+  async run(round: number, kind?: RoundResult['kind']): Promise<RoundResult> {
+    const choose = new Chooser(mix(this.seed, round));
+    const dir = join(this.dir, `round-${round}`);
+    const which = kind ?? (choose.chance(0.5) ? 'power cut' : 'fault');
+    const base = await this.#base(choose.below(BASES));
+    mkdirSync(dir);
+    try {
+      const result = await (which === 'power cut'
+        ? this.powerCut(dir, base, choose)
+        : this.#faults(dir, base, choose));
+      rmSync(dir, { recursive: true });
+      return result;
+    } catch (error) {
+      throw new RoundFailure(dir, `${(error as Error).message}`);
+    }
+  }
+
+  async powerCut(dir: string, base: Base, choose: Chooser): Promise<RoundResult> {
+    const { fingerprintBits } = base;
+    const world = base.world.copy();
+    const steps = makeSteps(choose, world, STORE, 1 + choose.below(4));
+    const { disk, trace } = await recordSteps(dir, base, steps);
+    const moments = sampleCuts(trace, choose, 7);
+    let states = 0;
+    let at = 0;
+    const seen = new Set<string>();
+    for (const cut of moments) {
+      for (; at < cut; at++) take(disk, trace[at]!, world);
+      for (let i = 0; i < 2; i++) {
+        const survival = pickSurvival(choose);
+        const state = disk.afterPowerCut(survival, choose.next);
+        const verification = { fingerprintBits, repair: choose.chance(0.25), clean: choose.chance(0.6) };
+        const key = digestOf(state) + verification.repair;
+        if (seen.has(key)) continue;
+        seen.add(key);
+        await verifyState(dir, state, world, verification, trace, cut, survival);
+        states++;
+      }
+    }
+    return { kind: 'power cut', cuts: moments.length, states, faults: [], steps: steps.length };
+  }
+
+  async #faults(dir: string, base: Base, choose: Chooser): Promise<RoundResult> {
+    const { fingerprintBits } = base;
+    const disk = join(dir, 'disk');
+    cpSync(base.disk, disk, { recursive: true });
+    const world = base.world.copy();
+    const faults: string[] = [];
+    let stepCount = 0;
+    const children = 1 + choose.below(3);
+    for (let i = 0; i < children; i++) {
+      const fault = pickFault(choose);
+      const steps = makeSteps(choose, world, STORE, 1 + choose.below(3));
+      stepCount += steps.length;
+      const marks = join(dir, `marks-${i}`);
+      const what = `${fault.classes}:${fault.nth}:${fault.action}:${fault.always ? 'always' : 'once'}`;
+      writeFileSync(join(dir, `fault-${i}`), what);
+      const plan = { fingerprintBits, known: world.contents.all(), steps };
+      const ended = await runChild(disk, join(dir, `plan-${i}`), plan, marks, { fault });
+      const met = takeMarks(marks, world, fault);
+      const isKill = fault.action === 'before' || fault.action === 'after';
+      if (isKill ? ended !== 0 && ended !== 'SIGKILL' : ended !== 0)
+        throw new Violation(`the child ended with ${ended} under ${what}`);
+      if (isKill ? ended === 'SIGKILL' : met) faults.push(fault.action);
+      const model = world.store(STORE);
+      model.disturbed = true;
+      try {
+        if (choose.chance(0.3)) {
+          const copy = join(dir, `repaired-${i}`);
+          cpSync(disk, copy, { recursive: true });
+          await verifyStore(copy, STORE, world, { fingerprintBits, repair: true, clean: choose.chance(0.5) });
+        }
+        const clean = i === children - 1 || choose.chance(0.4);
+        const found = await verifyStore(disk, STORE, world, { fingerprintBits, repair: false, clean });
+        model.settle(found ?? new Map(), clean);
+      } catch (error) {
+        throw new Violation(`after ${what}: ${(error as Error).message}`);
+      }
+    }
+    return { kind: 'fault', cuts: 0, states: 0, faults, steps: stepCount };
+  }
+}
+
+/**
+ * Carries out steps on a disk without a store and looks at states from every decisive moment. With `forget` the syncs
+ * of those paths are left out of the trace, as if the store had not made them. Throws a {@link RoundFailure}.
+ */
+export async function everyDecisiveMoment(
+  dir: string,
+  seed: number,
+  plan: (choose: Chooser, world: World) => Step[],
+  { forget = () => false }: { forget?: (path: string) => boolean } = {},
+): Promise<{ cuts: number; states: number }> {
+  const choose = new Chooser(seed);
+  const world = new World();
+  const empty = join(dir, 'empty');
+  mkdirSync(empty, { recursive: true });
+  const base = { disk: empty, world, fingerprintBits: 64 };
+  const { disk, trace: whole } = await recordSteps(dir, base, plan(choose, world));
+  const paths = new Map<number, string>();
+  const trace = whole.filter(({ kind, inode, first }) => {
+    if (kind === Kind.create || kind === Kind.makeDirectory) paths.set(inode, first.toString());
+    return kind !== Kind.sync || !forget(paths.get(inode) ?? '');
+  });
+  const moments = decisiveCuts(trace);
+  const seen = new Set<string>();
+  let at = 0;
+  for (const [i, cut] of moments.entries()) {
+    for (; at < cut; at++) take(disk, trace[at]!, world);
+    const rotating = SURVIVALS[1 + (i % (SURVIVALS.length - 1))]!;
+    for (const survival of [SURVIVALS[0]!, rotating, { data: 'some', names: 'some' } as const]) {
+      const state = disk.afterPowerCut(survival, choose.next);
+      const key = digestOf(state) + world.store(STORE).must.join();
+      if (seen.has(key)) continue;
+      seen.add(key);
+      const verification = { fingerprintBits: 64, repair: seen.size % 4 === 0, clean: seen.size % 2 === 0 };
+      try {
+        await verifyState(dir, state, world, verification, trace, cut, survival);
+      } catch (error) {
+        throw new RoundFailure(dir, (error as Error).message);
+      }
+    }
+  }
+  return { cuts: moments.length, states: seen.size };
+}
+
+const take = (disk: Disk, record: TraceRecord, world: World): void => {
+  if (record.kind === Kind.mark) for (const mark of parseMarks(record.first.toString())) world.take(mark);
+  else disk.apply(record);
+};
+
+/** The model of the disk before the first record, and the records; they account for every byte the child left. */
+export async function recordSteps(
+  dir: string,
+  base: Base,
+  steps: readonly Step[],
+): Promise<{ disk: Disk; trace: TraceRecord[] }> {
+  const live = join(dir, 'disk');
+  cpSync(base.disk, live, { recursive: true });
+  const disk = new Disk(live);
+  const end = new Disk(live);
+  const { fingerprintBits, world } = base;
+  const marks = join(dir, 'marks');
+  const traceFile = join(dir, 'trace');
+  const plan = { fingerprintBits, known: world.contents.all(), steps };
+  const ended = await runChild(live, join(dir, 'plan'), plan, marks, { trace: traceFile });
+  if (ended !== 0) throw new Violation(`the child ended with ${ended}`);
+  for (const mark of parseMarks(readFileSync(marks, 'utf8')))
+    if (mark.at === 'bug' || mark.at === 'failed')
+      throw new Violation(`undisturbed, ${mark.step?.do} said: ${mark.message}`);
+  const trace = readTrace(traceFile);
+  for (const record of trace) if (record.kind !== Kind.mark) end.apply(record);
+  const escaped = compareStates(end.current(), readState(live));
+  if (escaped.length > 0) throw new Violation(`the recorder missed something: ${escaped.join('; ')}`);
+  return { disk, trace };
+}
+
+async function runChild(
+  disk: string,
+  planFile: string,
+  plan: Plan,
+  marks: string,
+  watch: { trace?: string; fault?: Fault },
+): Promise<number | string> {
+  writeFileSync(planFile, JSON.stringify(plan));
+  writeFileSync(marks, '');
+  const child = spawn(process.execPath, ['--enable-source-maps', CHILD, disk, marks, planFile], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: watchedEnvironment(disk, { marks, ...watch }),
+    timeout: CHILD_TIMEOUT_MS,
+    killSignal: 'SIGABRT',
+  });
+  let said = '';
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    said += text;
+  });
+  const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+  return code === 0 ? 0 : code === null ? signal! : `status ${code}: ${said}`;
+}
+
+/** Codes that a step may fail with: what the fault was, and what follows from an earlier step that failed. */
+const EXPECTED_CODES: Record<Fault['action'], readonly string[]> = {
+  ENOSPC: ['NO_SPACE', 'NO_SUCH_SNAPSHOT'],
+  EIO: ['SYSTEM', 'NO_SUCH_SNAPSHOT', 'NO_SPACE'],
+  EMFILE: ['SYSTEM', 'NO_SUCH_SNAPSHOT', 'NO_SPACE'],
+  before: ['NO_SUCH_SNAPSHOT'],
+  after: ['NO_SUCH_SNAPSHOT'],
+};
+
+function isExpected({ step, code, message }: Extract<Mark, { at: 'failed' }>, { action }: Fault): boolean {
+  if (EXPECTED_CODES[action].includes(code)) return true;
+  // SQLite does not say why it cannot make a file, and tries to open for reading what it could not open for writing.
+  if (message.endsWith('unable to open database file') || code === 'READ_ONLY') return true;
+  return step.do === 'repair' && (code === 'NO_SUCH_FILE' || code === 'NOT_A_STORE'); // its making had failed
+}
+
+/** True when a step failed. */
+function takeMarks(file: string, world: World, fault: Fault): boolean {
+  let met = false;
+  for (const mark of parseMarks(readFileSync(file, 'utf8'))) {
+    world.take(mark);
+    if (mark.at === 'bug') throw new Violation(`${JSON.stringify(mark.step)} said: ${mark.message}`);
+    if (mark.at !== 'failed') continue;
+    met = true;
+    if (!isExpected(mark, fault))
+      throw new Violation(`${mark.step.do} failed with ${mark.code} (${mark.message}) under ${fault.action}`);
+  }
+  return met;
+}
+
+function pickFault(choose: Chooser): Fault {
+  const nth = choose.chance(0.3) ? 1 + choose.below(100) : 1 + Math.floor(2 ** (choose.below(600) / 100));
+  const action = choose.pick(['ENOSPC', 'EIO', 'EIO', 'EMFILE', 'before', 'after', 'after'] as const);
+  switch (action) {
+    case 'ENOSPC':
+      return { classes: 'wc', nth, action, always: choose.chance(0.6) };
+    case 'EIO': {
+      const classes = choose.pick(['wsruco', 'wsruc', 'ws', 's', 'r', 'u', 'c', 'w']);
+      return {
+        classes,
+        nth: classes.length > 1 ? nth : 1 + choose.below(8),
+        action,
+        always: choose.chance(0.4),
+      };
+    }
+    case 'EMFILE':
+      return { classes: 'co', nth: 1 + choose.below(40), action, always: choose.chance(0.3) };
+    default:
+      return { classes: choose.pick(['wsruc', 'wsruc', 'sruc', 's', 'ru']), nth, action, always: false };
+  }
+}
+
+/** Moments of a trace: mostly beside what decides something (syncs, names, marks), else anywhere. Ascending. */
+export function sampleCuts(trace: readonly TraceRecord[], choose: Chooser, count: number): number[] {
+  const decisive = decisiveCuts(trace);
+  const cuts = new Set<number>();
+  for (let i = 0; i < count; i++)
+    cuts.add(
+      decisive.length > 0 && choose.chance(0.7) ? choose.pick(decisive) : choose.below(trace.length + 1),
+    );
+  return [...cuts].sort((a, b) => a - b);
+}
+
+/** Before and after everything but plain writes. */
+export function decisiveCuts(trace: readonly TraceRecord[]): number[] {
+  const cuts = new Set([0, trace.length]);
+  trace.forEach(({ kind }, i) => {
+    if (kind === Kind.write || kind === Kind.truncate || kind === Kind.allocate) return;
+    cuts.add(i);
+    cuts.add(i + 1);
+  });
+  return [...cuts].sort((a, b) => a - b);
+}
+
+/** One of each that is extreme, and what lies between. */
+export const SURVIVALS: readonly Survival[] = [
+  { data: 'none', names: 'none' },
+  { data: 'all', names: 'all' },
+  { data: 'none', names: 'all' },
+  { data: 'sizes', names: 'all' },
+  { data: 'all', names: 'none' },
+  { data: 'some', names: 'some' },
+  { data: 'prefix', names: 'prefix' },
+  { data: 'some', names: 'all' },
+  { data: 'all', names: 'some' },
+];
+
+const pickSurvival = (choose: Chooser): Survival =>
+  choose.chance(0.5) ? { data: 'some', names: 'some' } : choose.pick(SURVIVALS);
+
+export function digestOf(state: DiskState): string {
+  const hash = createHash('sha256');
+  for (const [path, bytes] of [...state].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    hash.update(`${path}\0${bytes?.length ?? 'directory'}\0`);
+    if (bytes) hash.update(bytes);
+  }
+  return hash.digest('hex');
+}
+
+/** Opens a state as a store; what it says when that is not right names the moment. */
+export async function verifyState(
+  dir: string,
+  state: DiskState,
+  world: World,
+  verification: Verification,
+  trace: readonly TraceRecord[],
+  cut: number,
+  survival: Survival,
+): Promise<void> {
+  const at = join(dir, 'state');
+  rmSync(at, { recursive: true, force: true });
+  mkdirSync(at);
+  writeState(at, state);
+  try {
+    await verifyStore(at, STORE, world, verification);
+  } catch (error) {
+    // The state has been changed by looking at it: lay it anew.
+    const kept = join(dir, 'state-as-found');
+    mkdirSync(kept);
+    writeState(kept, state);
+    const near = trace.slice(Math.max(0, cut - 4), cut + 2).map(describeRecord);
+    throw new Violation(
+      `the power cut before record ${cut} of ${trace.length} (data ${survival.data}, names ${survival.names}` +
+        `${verification.repair ? ', repaired' : ''}): ${(error as Error).stack}\n  ${near.join('\n  ')}`,
+    );
+  }
+}
