@@ -13,7 +13,7 @@ import { createPrivate } from './layout.js';
 
 /** How often and how long a file that gc is looking at is tried again. */
 const TRIES = 1000;
-const STEP_MS = 10;
+export const STEP_MS = 10;
 
 const cell = new Int32Array(new SharedArrayBuffer(4));
 

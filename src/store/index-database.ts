@@ -23,6 +23,7 @@ import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { LivesnapError } from '../errors.js';
 import { projectRoot } from '../native/addon.js';
+import { STEP_MS, waitAStep } from './file-locks.js';
 import { at, DATABASE, FILE_MODE, INDEX_LOCK, PACKS, RESERVE, removeIfThere, storeError } from './layout.js';
 import { StoreLock } from './store-lock.js';
 import type { SnapshotKind, SnapshotSummary } from './types.js';
@@ -78,6 +79,19 @@ const canWrite = (path: string): boolean => {
   }
 };
 
+/** SQLite does not wait where two connections ask for a log at the same moment; the other one is soon done. */
+function useLog(database: Database.Database): void {
+  for (let waitedMs = 0; ; waitedMs += STEP_MS) {
+    try {
+      database.pragma('journal_mode = WAL');
+      return;
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'SQLITE_BUSY' || waitedMs >= BUSY_TIMEOUT_MS) throw error;
+      waitAStep();
+    }
+  }
+}
+
 export class Index {
   readonly #statements = new Map<string, Database.Statement<unknown[]>>();
 
@@ -96,7 +110,7 @@ export class Index {
       closeSync(openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE));
       chmodSync(path, FILE_MODE); // SQLite gives -wal and -shm the mode of the database
       const database = new Database(path, { timeout: BUSY_TIMEOUT_MS });
-      database.pragma('journal_mode = WAL');
+      useLog(database);
       return Index.#prepare(dir, database, lock, true);
     } catch (error) {
       lock?.release();
