@@ -24,3 +24,10 @@ export class DamageError extends LivesnapError {
     return new DamageError(this.file, this.offset, this.why, snapshot);
   }
 }
+
+/** A chunk that repair has found lost: its identity is kept, so that a later save of the same page can heal it. */
+export class LostChunkError extends DamageError {
+  constructor(file: string, offset: number) {
+    super(file, offset, 'chunks were lost here');
+  }
+}

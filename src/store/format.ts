@@ -5,7 +5,7 @@
 
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
-import { DamageError } from './damage.js';
+import { DamageError, LostChunkError } from './damage.js';
 
 export const PAGE_BYTES = 4096;
 /** Pages that a manifest block covers: 2 MiB of a region. */
@@ -21,6 +21,7 @@ export const MAX_PACK_BYTES = 0xffffffff;
 export const FORMAT_VERSION = 1;
 
 export const PACK_HEADER_BYTES = 32;
+/** Before the chunk numbers. */
 export const FRAME_HEADER_BYTES = 16;
 export const FRAME_ENTRY_BYTES = 16;
 export const FOOTER_BYTES = 64;
@@ -31,8 +32,11 @@ export const CHUNK_ENTRY_BYTES = 4 + 8 + SHA256_BYTES;
 const PACK_MAGIC = 'LIVESNPK';
 const FOOTER_MAGIC = 'LIVESNPT';
 
-/** Bits of a frame's flags. */
-export const FrameFlag = { compressed: 1, manifest: 2 } as const;
+/**
+ * Bits of a frame's flags. `lost`: the chunks are known by their identities alone, there is no payload; repair writes
+ * such frames.
+ */
+export const FrameFlag = { compressed: 1, manifest: 2, lost: 4 } as const;
 
 /** Why bytes could not be believed; the caller knows file and offset. */
 export class FormatError extends Error {}
@@ -89,31 +93,86 @@ export interface FrameEntry {
   flags: number;
 }
 
-export function encodeFrameEntry(view: DataView, at: number, entry: FrameEntry): void {
-  view.setUint32(at, entry.offset, true);
-  view.setUint32(at + 4, entry.storedBytes, true);
-  view.setUint32(at + 8, entry.first, true);
-  view.setUint16(at + 12, entry.chunks, true);
-  view.setUint16(at + 14, entry.flags, true);
+/** Bytes before the payload: 16, and the number of each chunk (u16), so that a frame says itself what it holds. */
+const frameHeadBytes = (chunks: number): number => FRAME_HEADER_BYTES + 2 * chunks;
+
+/** Bytes of a frame as stored. */
+export const frameBytes = ({ chunks, storedBytes }: { chunks: number; storedBytes: number }): number =>
+  frameHeadBytes(chunks) + storedBytes;
+
+/** The most bytes a frame takes. */
+export const MAX_FRAME_BYTES = frameHeadBytes(FRAME_CHUNKS) + FRAME_BYTES;
+
+/** Where the payload of a frame begins, from its header. */
+export const payloadOffset = frameHeadBytes;
+
+/** The frame table of a pack, in the words that are on disk: offset, stored bytes, first position, chunks and flags. */
+export class FrameTable {
+  #words: Uint32Array;
+  #count: number;
+
+  /** `bytes`: a table as stored. */
+  constructor(bytes: Uint8Array = new Uint8Array(0)) {
+    this.#words = new Uint32Array(bytes.length / 4);
+    new Uint8Array(this.#words.buffer).set(bytes);
+    this.#count = bytes.length / FRAME_ENTRY_BYTES;
+  }
+
+  get length(): number {
+    return this.#count;
+  }
+
+  at(index: number): FrameEntry {
+    const [offset, storedBytes, first, rest] = this.#words.subarray(4 * index, 4 * index + 4) as unknown as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    return { offset, storedBytes, first, chunks: rest & 0xffff, flags: rest >>> 16 };
+  }
+
+  *[Symbol.iterator](): Iterator<FrameEntry> {
+    for (let i = 0; i < this.#count; i++) yield this.at(i);
+  }
+
+  push({ offset, storedBytes, first, chunks, flags }: FrameEntry): void {
+    if (4 * this.#count === this.#words.length) {
+      const grown = new Uint32Array(Math.max(256, 2 * this.#words.length));
+      grown.set(this.#words);
+      this.#words = grown;
+    }
+    this.#words.set([offset, storedBytes, first, (chunks | (flags << 16)) >>> 0], 4 * this.#count++);
+  }
+
+  /** Index of the frame that holds the chunk at a position. */
+  indexOf(position: number): number {
+    let low = Math.min(Math.floor(position / FRAME_CHUNKS), this.#count - 1); // no frame holds more
+    let high = this.#count - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (this.#words[4 * middle + 2]! <= position) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  /** As stored. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.#words.buffer, 0, this.#count * FRAME_ENTRY_BYTES);
+  }
 }
 
-export const decodeFrameEntry = (view: DataView, at: number): FrameEntry => ({
-  offset: view.getUint32(at, true),
-  storedBytes: view.getUint32(at + 4, true),
-  first: view.getUint32(at + 8, true),
-  chunks: view.getUint16(at + 12, true),
-  flags: view.getUint16(at + 14, true),
-});
-
 /**
- * Writes the 16 bytes before a payload that already stands in `frame` after them: checksum, length, count, flags.
- * The checksum covers everything after itself, and its seed is the frame's place (pack number, frame index), so that
- * a frame found elsewhere does not pass.
+ * Writes what comes before a payload that already stands in `frame` after it: checksum, length, count, flags, chunk
+ * numbers. The checksum covers everything after itself, and its seed is the frame's place (pack number, frame index),
+ * so that a frame found elsewhere does not pass.
  */
-export function encodeFrameHeader(
+export function encodeFrameHead(
   ops: PageOps,
   frame: Uint8Array,
   entry: FrameEntry,
+  numbers: Uint32Array,
   pack: number,
   index: number,
 ): void {
@@ -121,56 +180,57 @@ export function encodeFrameHeader(
   view.setUint32(8, entry.storedBytes, true);
   view.setUint16(12, entry.chunks, true);
   view.setUint16(14, entry.flags, true);
-  ops.checksum(frame, 8, 8 + entry.storedBytes, pack, index, frame);
+  for (let i = 0; i < entry.chunks; i++) view.setUint16(FRAME_HEADER_BYTES + 2 * i, numbers[i]!, true);
+  ops.checksum(frame, 8, frameBytes(entry) - 8, pack, index, frame);
 }
 
-/** Checks a frame as read (header and payload) against its checksum and its row of the frame table. */
-function checkFrame(ops: PageOps, frame: Uint8Array, entry: FrameEntry, pack: number, index: number): void {
+/** Checks a frame as read against its checksum, its row of the frame table and the numbers that the pack lists. */
+function checkFrame(
+  ops: PageOps,
+  frame: Uint8Array,
+  entry: FrameEntry,
+  numbers: Uint32Array,
+  pack: number,
+  index: number,
+): void {
   const view = viewOf(frame);
-  ops.checksum(frame, 8, 8 + entry.storedBytes, pack, index, scratch);
+  ops.checksum(frame, 8, frameBytes(entry) - 8, pack, index, scratch);
   if (!ops.equal(frame, 0, scratch, 0, 8)) throw new FormatError('the frame does not match its checksum');
-  if (
-    view.getUint32(8, true) !== entry.storedBytes ||
-    view.getUint16(12, true) !== entry.chunks ||
-    view.getUint16(14, true) !== entry.flags
-  )
-    throw new FormatError('the frame is not the one that the pack lists here');
+  let same =
+    view.getUint32(8, true) === entry.storedBytes &&
+    view.getUint16(12, true) === entry.chunks &&
+    view.getUint16(14, true) === entry.flags;
+  for (let i = 0; same && i < entry.chunks; i++)
+    same = view.getUint16(FRAME_HEADER_BYTES + 2 * i, true) === numbers[i];
+  if (!same) throw new FormatError('the frame is not the one that the pack lists here');
 }
 
-/** Checks a frame as read and unpacks it into `raw` (at least as long as its chunks). */
+/**
+ * Checks a frame as read and unpacks it into `raw` (at least as long as its chunks). `numbers`: of its chunks.
+ * Errors: DAMAGED; {@link LostChunkError}.
+ */
 export function decodeFrame(
   ops: PageOps,
   stored: Uint8Array,
   entry: FrameEntry,
+  numbers: Uint32Array,
   pack: number,
   index: number,
   raw: Uint8Array,
   file: string,
 ): void {
   try {
-    checkFrame(ops, stored, entry, pack, index);
+    checkFrame(ops, stored, entry, numbers, pack, index);
+    if ((entry.flags & FrameFlag.lost) !== 0) throw new LostChunkError(file, entry.offset);
+    const payload = payloadOffset(entry.chunks);
     if ((entry.flags & FrameFlag.compressed) === 0)
-      raw.set(stored.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + entry.storedBytes));
-    else if (
-      !ops.decompress(stored, FRAME_HEADER_BYTES, entry.storedBytes, raw, 0, entry.chunks * PAGE_BYTES)
-    )
+      raw.set(stored.subarray(payload, payload + entry.storedBytes));
+    else if (!ops.decompress(stored, payload, entry.storedBytes, raw, 0, entry.chunks * PAGE_BYTES))
       throw new FormatError('the frame is not a valid LZ4 block');
   } catch (error) {
     if (error instanceof FormatError) throw new DamageError(file, entry.offset, error.message);
     throw error;
   }
-}
-
-/** Index of the frame that holds the chunk at a position. */
-export function frameIndexOf(frames: readonly FrameEntry[], position: number): number {
-  let low = Math.min(Math.floor(position / FRAME_CHUNKS), frames.length - 1); // no frame holds more
-  let high = frames.length - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >>> 1;
-    if (frames[middle]!.first <= position) low = middle;
-    else high = middle - 1;
-  }
-  return low;
 }
 
 /** XXH64 of all of `bytes`. */

@@ -28,6 +28,7 @@ export const RESERVE = 'reserve';
 export const PACKS = 'packs';
 export const SNAPSHOTS = 'snapshots';
 export const TAGS = 'tags';
+export const QUARANTINE = 'quarantine';
 
 const TEMPORARY = '.tmp';
 const PACK_NAME = /^([0-9a-f]{8})-([0-9]{1,9})\.pack$/;

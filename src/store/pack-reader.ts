@@ -11,17 +11,17 @@ import { DamageError } from './damage.js';
 import {
   decodeFooter,
   decodeFrame,
-  decodeFrameEntry,
   decodePackHeader,
   FOOTER_BYTES,
   FormatError,
   FRAME_BYTES,
   FRAME_CHUNKS,
   FRAME_ENTRY_BYTES,
-  FRAME_HEADER_BYTES,
   type FrameEntry,
   FrameFlag,
-  frameIndexOf,
+  FrameTable,
+  frameBytes,
+  MAX_FRAME_BYTES,
   MAX_PACK_BYTES,
   PACK_CHUNKS,
   PACK_HEADER_BYTES,
@@ -45,7 +45,7 @@ export class PackReader {
   readonly file: string;
   readonly sizeBytes: number;
   readonly footer: PackFooter;
-  readonly frames: readonly FrameEntry[];
+  readonly frames: FrameTable;
   /** Ascending; the position in it is the position in every list of the pack. */
   readonly numbers: Uint32Array;
   readonly #fd: number;
@@ -83,27 +83,19 @@ export class PackReader {
     }
   }
 
-  #decodePlaces(places: Buffer): [FrameEntry[], Uint32Array] {
+  #decodePlaces(places: Buffer): [FrameTable, Uint32Array] {
     const { frames: frameCount, chunks, trailerOffset } = this.footer;
     const view = new DataView(places.buffer, places.byteOffset, places.byteLength);
-    const frames: FrameEntry[] = [];
+    const frames = new FrameTable(places.subarray(0, frameCount * FRAME_ENTRY_BYTES));
     let offset = PACK_HEADER_BYTES;
     let first = 0;
-    for (let i = 0; i < frameCount; i++) {
-      const entry = decodeFrameEntry(view, i * FRAME_ENTRY_BYTES);
-      const rawBytes = entry.chunks * PAGE_BYTES;
-      const compressed = (entry.flags & FrameFlag.compressed) !== 0;
-      if (
-        entry.offset !== offset ||
-        entry.first !== first ||
-        entry.chunks < 1 ||
-        entry.chunks > FRAME_CHUNKS ||
-        (compressed ? entry.storedBytes < 1 || entry.storedBytes > rawBytes : entry.storedBytes !== rawBytes)
-      )
+    let i = 0;
+    for (const entry of frames) {
+      if (entry.offset !== offset || entry.first !== first || !isFrameSize(entry))
         throw new DamageError(this.file, trailerOffset + i * FRAME_ENTRY_BYTES, 'a frame is listed wrongly');
-      offset += FRAME_HEADER_BYTES + entry.storedBytes;
+      offset += frameBytes(entry);
       first += entry.chunks;
-      frames.push(entry);
+      i++;
     }
     if (offset !== trailerOffset || first !== chunks)
       throw new DamageError(this.file, trailerOffset, 'the frames do not fill the pack');
@@ -163,9 +155,10 @@ export class PackReader {
 
   /** Reads frame `index` into `raw` (FRAME_BYTES), its checksum verified. */
   readFrame(index: number, raw: Uint8Array): void {
-    const entry = this.frames[index]!;
-    this.#readInto(frameScratch, entry.offset, FRAME_HEADER_BYTES + entry.storedBytes);
-    decodeFrame(this.ops, frameScratch, entry, this.pack.number, index, raw, this.file);
+    const entry = this.frames.at(index);
+    this.#readInto(frameScratch, entry.offset, frameBytes(entry));
+    const numbers = this.numbers.subarray(entry.first, entry.first + entry.chunks);
+    decodeFrame(this.ops, frameScratch, entry, numbers, this.pack.number, index, raw, this.file);
   }
 
   /** Fingerprints (8 bytes each) and SHA-256s (32 bytes each) by position, checksum verified. */
@@ -184,8 +177,18 @@ export class PackReader {
   }
 }
 
+/** Whether counts, flags and length of a frame fit each other. */
+export function isFrameSize({ chunks, flags, storedBytes }: FrameEntry): boolean {
+  if (chunks < 1 || chunks > FRAME_CHUNKS) return false;
+  const rawBytes = chunks * PAGE_BYTES;
+  if ((flags & FrameFlag.lost) !== 0) return storedBytes === 0 && (flags & FrameFlag.compressed) === 0;
+  return (flags & FrameFlag.compressed) !== 0
+    ? storedBytes >= 1 && storedBytes <= rawBytes
+    : storedBytes === rawBytes;
+}
+
 /** One frame as stored; a thread reads one at a time. */
-const frameScratch = Buffer.allocUnsafe(FRAME_HEADER_BYTES + FRAME_BYTES);
+const frameScratch = Buffer.allocUnsafe(MAX_FRAME_BYTES);
 
 /** The frames read last, unpacked. */
 export class FrameCache {
@@ -280,15 +283,15 @@ export class PackSet {
     const position = reader.positionOf(number);
     if (position < 0)
       throw new DamageError(reader.file, reader.footer.trailerOffset, `there is no chunk ${number}`);
-    const index = frameIndexOf(reader.frames, position);
+    const index = reader.frames.indexOf(position);
     const bytes = this.#cache.get(pack * 65536 + index, (raw) => reader.readFrame(index, raw));
-    return { bytes, offset: (position - reader.frames[index]!.first) * PAGE_BYTES };
+    return { bytes, offset: (position - reader.frames.at(index).first) * PAGE_BYTES };
   }
 
   /** Where in its file the frame of a chunk begins. */
   offsetOf(pack: number, number: number): number {
     const reader = this.pack(pack);
-    return reader.frames[frameIndexOf(reader.frames, reader.positionOf(number))]!.offset;
+    return reader.frames.at(reader.frames.indexOf(reader.positionOf(number))).offset;
   }
 
   close(): void {

@@ -15,18 +15,19 @@ import {
   CHUNK_ENTRY_BYTES,
   decodeFrame,
   encodeFooter,
-  encodeFrameEntry,
-  encodeFrameHeader,
+  encodeFrameHead,
   encodePackHeader,
   FRAME_BYTES,
   FRAME_CHUNKS,
-  FRAME_ENTRY_BYTES,
-  FRAME_HEADER_BYTES,
   type FrameEntry,
   FrameFlag,
+  FrameTable,
+  frameBytes,
+  MAX_FRAME_BYTES,
   PACK_CHUNKS,
   PACK_HEADER_BYTES,
   PAGE_BYTES,
+  payloadOffset,
   SHA256_BYTES,
   sum,
 } from './format.js';
@@ -51,7 +52,7 @@ export class PackWriter {
   #open: boolean;
   #sizeBytes = 0;
 
-  readonly #frames: FrameEntry[] = [];
+  readonly #frames = new FrameTable();
   #chunks = 0;
   #nextNumber = 0;
   readonly #numbers = new Uint32Array(PACK_CHUNKS);
@@ -63,7 +64,7 @@ export class PackWriter {
   #pendingChunks = 0;
   #pendingFlags = 0;
 
-  readonly #gathered = Buffer.allocUnsafe(GATHER_BYTES + FRAME_HEADER_BYTES + FRAME_BYTES);
+  readonly #gathered = Buffer.allocUnsafe(GATHER_BYTES + MAX_FRAME_BYTES);
   #gatheredBytes = 0;
 
   /** `dryRun`: nothing is written; only `sizeBytes` is found out. */
@@ -113,17 +114,31 @@ export class PackWriter {
     number: number,
     digest?: Uint8Array,
   ): void {
-    const flags = manifest ? FrameFlag.manifest : 0;
-    if (this.#pendingChunks > 0 && flags !== this.#pendingFlags) this.#flushFrame();
-    this.#pendingFlags = flags;
+    this.#beginChunk(manifest ? FrameFlag.manifest : 0, number, fingerprint);
     const pendingAt = this.#pendingChunks * PAGE_BYTES;
     const page = this.#pending.subarray(pendingAt, pendingAt + PAGE_BYTES);
     page.set(source.subarray(offset, offset + PAGE_BYTES));
-    this.#numbers[this.#chunks] = number;
-    this.#fingerprints.set(fingerprint, this.#chunks * 8);
     // As a string of bytes: a Buffer for each page would cost half as much again as the hash.
     if (digest) this.#digests.set(digest, this.#chunks * SHA256_BYTES);
     else this.#digests.write(hash('sha256', page, 'binary'), this.#chunks * SHA256_BYTES, 'latin1');
+    this.#endChunk(number);
+  }
+
+  /** Appends a chunk of which only the identity is left. */
+  appendLost(number: number, fingerprint: Uint8Array, digest: Uint8Array, manifest: boolean): void {
+    this.#beginChunk(FrameFlag.lost | (manifest ? FrameFlag.manifest : 0), number, fingerprint);
+    this.#digests.set(digest, this.#chunks * SHA256_BYTES);
+    this.#endChunk(number);
+  }
+
+  #beginChunk(flags: number, number: number, fingerprint: Uint8Array): void {
+    if (this.#pendingChunks > 0 && flags !== this.#pendingFlags) this.#flushFrame();
+    this.#pendingFlags = flags;
+    this.#numbers[this.#chunks] = number;
+    this.#fingerprints.set(fingerprint, this.#chunks * 8);
+  }
+
+  #endChunk(number: number): void {
     this.#nextNumber = number + 1;
     this.#chunks++;
     if (++this.#pendingChunks === FRAME_CHUNKS) this.#flushFrame();
@@ -137,14 +152,14 @@ export class PackWriter {
       : null;
   }
 
-  get frames(): readonly FrameEntry[] {
+  get frames(): FrameTable {
     return this.#frames;
   }
 
   /** Reads a frame of this pack back, before or after it has reached the file. */
   readFrame(index: number, raw: Uint8Array): void {
-    const entry = this.#frames[index]!;
-    const length = FRAME_HEADER_BYTES + entry.storedBytes;
+    const entry = this.#frames.at(index);
+    const length = frameBytes(entry);
     let stored: Uint8Array;
     if (entry.offset >= this.#sizeBytes) {
       const at = entry.offset - this.#sizeBytes;
@@ -154,37 +169,27 @@ export class PackWriter {
       if (readSync(this.#fd, stored, 0, length, entry.offset) !== length)
         throw new DamageError(this.file, entry.offset, 'a frame just written cannot be read back');
     }
-    decodeFrame(this.ops, stored, entry, this.number, index, raw, this.file);
+    const numbers = this.#numbers.subarray(entry.first, entry.first + entry.chunks);
+    decodeFrame(this.ops, stored, entry, numbers, this.number, index, raw, this.file);
   }
 
   #flushFrame(): void {
-    const rawBytes = this.#pendingChunks * PAGE_BYTES;
     const start = this.#gatheredBytes;
-    const payload = start + FRAME_HEADER_BYTES;
-    let storedBytes = this.ops.compress(
-      this.#pending,
-      rawBytes,
-      this.#gathered,
-      payload,
-      compressedLimit(rawBytes),
-    );
-    let flags = this.#pendingFlags;
-    if (storedBytes > 0) flags |= FrameFlag.compressed;
-    else {
-      this.#gathered.set(this.#pending.subarray(0, rawBytes), payload);
-      storedBytes = rawBytes;
-    }
+    const payload = start + payloadOffset(this.#pendingChunks);
+    const [flags, storedBytes] = this.#compressPending(payload);
+    const first = this.#chunks - this.#pendingChunks;
     const entry: FrameEntry = {
       offset: this.#sizeBytes + start,
       storedBytes,
-      first: this.#chunks - this.#pendingChunks,
+      first,
       chunks: this.#pendingChunks,
       flags,
     };
-    encodeFrameHeader(
+    encodeFrameHead(
       this.ops,
       this.#gathered.subarray(start, payload + storedBytes),
       entry,
+      this.#numbers.subarray(first, this.#chunks),
       this.number,
       this.#frames.length,
     );
@@ -192,6 +197,18 @@ export class PackWriter {
     this.#pendingChunks = 0;
     this.#gatheredBytes = payload + storedBytes;
     if (this.#gatheredBytes >= GATHER_BYTES) this.#writeGathered();
+  }
+
+  /** Puts the payload of the pending frame where it belongs; gives its flags and length. */
+  #compressPending(payload: number): [flags: number, storedBytes: number] {
+    const flags = this.#pendingFlags;
+    if ((flags & FrameFlag.lost) !== 0) return [flags, 0];
+    const rawBytes = this.#pendingChunks * PAGE_BYTES;
+    const limit = compressedLimit(rawBytes);
+    const storedBytes = this.ops.compress(this.#pending, rawBytes, this.#gathered, payload, limit);
+    if (storedBytes > 0) return [flags | FrameFlag.compressed, storedBytes];
+    this.#gathered.set(this.#pending.subarray(0, rawBytes), payload);
+    return [flags, rawBytes];
   }
 
   #writeGathered(): void {
@@ -211,13 +228,10 @@ export class PackWriter {
     if (this.#pendingChunks > 0) this.#flushFrame();
     this.#writeGathered();
     const chunks = this.#chunks;
-    const places = Buffer.alloc(this.#frames.length * FRAME_ENTRY_BYTES + chunks * 4);
-    const view = new DataView(places.buffer, places.byteOffset, places.byteLength);
-    this.#frames.forEach((entry, i) => {
-      encodeFrameEntry(view, i * FRAME_ENTRY_BYTES, entry);
-    });
-    for (let i = 0; i < chunks; i++)
-      view.setUint32(this.#frames.length * FRAME_ENTRY_BYTES + i * 4, this.#numbers[i]!, true);
+    const table = this.#frames.bytes;
+    const places = Buffer.alloc(table.length + chunks * 4);
+    places.set(table);
+    for (let i = 0; i < chunks; i++) places.writeUInt32LE(this.#numbers[i]!, table.length + i * 4);
     const identities = Buffer.allocUnsafe(chunks * (CHUNK_ENTRY_BYTES - 4));
     identities.set(this.#fingerprints.subarray(0, chunks * 8));
     identities.set(this.#digests.subarray(0, chunks * SHA256_BYTES), chunks * 8);
@@ -240,15 +254,6 @@ export class PackWriter {
       chunks,
       sizeBytes: this.#sizeBytes,
     };
-  }
-
-  /** By position, 8 bytes each. */
-  get fingerprints(): Uint8Array {
-    return this.#fingerprints.subarray(0, this.#chunks * 8);
-  }
-
-  get numbers(): Uint32Array {
-    return this.#numbers.subarray(0, this.#chunks);
   }
 
   /** Gives the descriptor of a sealed pack, and with it the lock of its file, to the caller. */

@@ -16,7 +16,7 @@ import {
   Segment,
   sortEntries,
 } from './fingerprints.js';
-import { frameIndexOf, PAGE_BYTES } from './format.js';
+import { PAGE_BYTES } from './format.js';
 import { at, fsyncDirectory, PACKS, packFile, removeIfThere } from './layout.js';
 import { PackHolds } from './pack-holds.js';
 import { FrameCache, PackSet } from './pack-reader.js';
@@ -147,9 +147,9 @@ export class Packer {
       if (chunk >= writer.chunks) return null;
       const pending = writer.pendingChunk(chunk);
       if (pending) return pending;
-      const index = frameIndexOf(writer.frames, chunk);
+      const index = writer.frames.indexOf(chunk);
       const bytes = this.#ownFrames.get(index, (raw) => writer.readFrame(index, raw));
-      return { bytes, offset: (chunk - writer.frames[index]!.first) * PAGE_BYTES };
+      return { bytes, offset: (chunk - writer.frames.at(index).first) * PAGE_BYTES };
     }
     // A segment may still list chunks of a pack that gc has removed: its number is never used again.
     return this.#packs.has(pack) ? this.#packs.chunk(pack, chunk) : null;

@@ -7,12 +7,11 @@ import { parentPort } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
 import { writePages } from '../native/memory.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
-import { DamageError } from './damage.js';
+import { DamageError, LostChunkError } from './damage.js';
 import {
   FRAME_BYTES,
   type FrameEntry,
   FrameFlag,
-  frameIndexOf,
   PAGE_BYTES,
   type PackName,
   SHA256_BYTES,
@@ -82,7 +81,7 @@ function readBatch({ ops, packs }: { ops: PageOps; packs: PackSet }, batch: Page
     if (hashes[2 * i] === fingerprintWords[2 * i] && hashes[2 * i + 1] === fingerprintWords[2 * i + 1])
       continue;
     const pack = packs.pack(places[2 * i]!);
-    const frame = pack.frames[frameIndexOf(pack.frames, pack.positionOf(places[2 * i + 1]!))]!;
+    const frame = pack.frames.at(pack.frames.indexOf(pack.positionOf(places[2 * i + 1]!)));
     throw new DamageError(
       pack.file,
       frame.offset,
@@ -106,6 +105,7 @@ function verifyPack(dir: string, pack: PackName, ops: PageOps, readData: boolean
   try {
     const { digests, fingerprints } = reader.readIdentities();
     if (readData) verifyData(reader, ops, digests, fingerprints, problems);
+    else problems.push(...lostFrames(reader));
   } catch (error) {
     if (!(error instanceof DamageError)) throw error;
     problems.push({ file: error.file, offset: error.offset, message: error.why, chunks: [] });
@@ -113,6 +113,18 @@ function verifyPack(dir: string, pack: PackName, ops: PageOps, readData: boolean
     reader.close();
   }
   return { problems, readable: true };
+}
+
+/** What an earlier repair found lost. */
+function lostFrames(reader: PackReader): PackProblem[] {
+  return [...reader.frames]
+    .filter(({ flags }) => (flags & FrameFlag.lost) !== 0)
+    .map(({ offset, first, chunks }) => ({
+      file: reader.file,
+      offset,
+      message: new LostChunkError(reader.file, offset).why,
+      chunks: [...reader.numbers.subarray(first, first + chunks)],
+    }));
 }
 
 function verifyData(
@@ -124,7 +136,7 @@ function verifyData(
 ): void {
   const raw = new Uint8Array(FRAME_BYTES);
   const hashes = Buffer.alloc(16 * 8);
-  reader.frames.forEach((frame, index) => {
+  [...reader.frames].forEach((frame, index) => {
     const lost = (positions: number[], message: string): void => {
       problems.push({
         file: reader.file,
@@ -163,19 +175,24 @@ function rewritePack(dir: string, pack: PackName, live: Uint8Array, dryRun: bool
     const { fingerprints, digests } = reader.readIdentities();
     writer = new PackWriter(pageOps, dir, pack.number, pack.generation + 1, dryRun);
     const raw = new Uint8Array(FRAME_BYTES);
-    for (const [index, frame] of reader.frames.entries()) {
+    let index = -1;
+    for (const frame of reader.frames) {
+      index++;
       const kept = positionsOf(frame).filter((position) => isSet(live, reader.numbers[position]!));
       if (kept.length === 0) continue;
-      reader.readFrame(index, raw);
-      for (const position of kept)
-        writer.appendNumbered(
-          raw,
-          (position - frame.first) * PAGE_BYTES,
-          fingerprints.subarray(position * 8, position * 8 + 8),
-          (frame.flags & FrameFlag.manifest) !== 0,
-          reader.numbers[position]!,
-          digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES),
-        );
+      const isLost = (frame.flags & FrameFlag.lost) !== 0;
+      const isManifest = (frame.flags & FrameFlag.manifest) !== 0;
+      if (!isLost) reader.readFrame(index, raw);
+      for (const position of kept) {
+        const number = reader.numbers[position]!;
+        const fingerprint = fingerprints.subarray(position * 8, position * 8 + 8);
+        const digest = digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES);
+        if (isLost) writer.appendLost(number, fingerprint, digest, isManifest);
+        else {
+          const offset = (position - frame.first) * PAGE_BYTES;
+          writer.appendNumbered(raw, offset, fingerprint, isManifest, number, digest);
+        }
+      }
     }
     const sealed = writer.seal();
     writer.close();

@@ -4,13 +4,8 @@
  * A pack's chunks are a bitmap of 4 KiB, whatever the store holds; a manifest block that many snapshots share is read
  * once.
  */
-import {
-  BLOCK_PAGES,
-  CHUNK_ENTRY_BYTES,
-  FRAME_ENTRY_BYTES,
-  FRAME_HEADER_BYTES,
-  PACK_CHUNKS,
-} from './format.js';
+import { LostChunkError } from './damage.js';
+import { BLOCK_PAGES, CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes, PACK_CHUNKS } from './format.js';
 import { readPlaces } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
 import type { Place, SnapshotFile } from './snapshot-file.js';
@@ -69,13 +64,19 @@ export class Usage {
 
   constructor(readonly packs: PackSet) {}
 
-  /** Adds what a snapshot needs. Errors: DAMAGED when a block cannot be read. */
+  /** Adds what a snapshot needs. Errors: DAMAGED when a block cannot be read that repair has not found lost. */
   addSnapshot(file: SnapshotFile): void {
     for (const block of file.blocks) {
       this.#add(block.fingerprints);
       this.#add(block.places);
       if (!this.#seen.add(block.places.pack, block.places.chunk)) continue;
-      readPlaces(this.packs, block, this.#places);
+      try {
+        readPlaces(this.packs, block, this.#places);
+      } catch (error) {
+        // Nobody can reach what a lost block referred to; repair has named the snapshots.
+        if (error instanceof LostChunkError) continue;
+        throw error;
+      }
       for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
         const pack = this.#places[i]!;
         if (pack === 0) continue;
@@ -97,7 +98,7 @@ export function bytesOfChunks(reader: PackReader, chosen: (chunk: number) => boo
   for (const frame of reader.frames) {
     let inFrame = 0;
     for (let i = 0; i < frame.chunks; i++) if (chosen(reader.numbers[frame.first + i]!)) inFrame++;
-    bytes += (inFrame / frame.chunks) * (FRAME_HEADER_BYTES + frame.storedBytes + FRAME_ENTRY_BYTES);
+    bytes += (inFrame / frame.chunks) * (frameBytes(frame) + FRAME_ENTRY_BYTES);
     bytes += inFrame * CHUNK_ENTRY_BYTES;
     count += inFrame;
   }

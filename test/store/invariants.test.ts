@@ -230,7 +230,7 @@ describe('what a store promises', () => {
     for (const [what, change] of Object.entries(changes)) {
       const reader = new PackReader(pageOps, dir, parsePackName(name!)!);
       const raw = new Uint8Array(16 * PAGE_SIZE);
-      const pages = reader.frames.flatMap((frame, index) => {
+      const pages = [...reader.frames].flatMap((frame, index) => {
         reader.readFrame(index, raw);
         return Array.from({ length: frame.chunks }, (_, i) =>
           Buffer.from(raw.slice(i * PAGE_SIZE, (i + 1) * PAGE_SIZE)),
@@ -273,7 +273,7 @@ describe('what a store promises', () => {
     const other = await save(store, { 'ram@0x0': noise(2, 100) });
     const [pack] = readdirSync(join(dir, 'packs')).sort();
     const path = join(dir, 'packs', pack!);
-    const frame = 32 + 3 * (16 + 65536); // header, three raw frames
+    const frame = 32 + 3 * (16 + 32 + 65536); // header, three raw frames
     flip(path, frame + 500, 3);
     await assert.rejects(load(store, mine.id), (error: LivesnapError) => {
       assert.equal(error.code, 'DAMAGED');
