@@ -4,6 +4,7 @@
 #include "errors.h"
 #include "locks.h"
 #include "machine.h"
+#include "mapped_file.h"
 #include "memory.h"
 #include "pages.h"
 
@@ -21,6 +22,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   initLocks(env, exports);
   initExits(env, exports);
   initMachine(env, exports);
+  initMappedFile(env, exports);
   initMemory(env, exports);
   initPages(env, exports);
   return exports;

@@ -8,6 +8,7 @@
         "exits.cc",
         "locks.cc",
         "machine.cc",
+        "mapped_file.cc",
         "memory.cc",
         "pages.cc",
         "third_party/lz4/lz4.c",

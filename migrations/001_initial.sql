@@ -1,12 +1,12 @@
 -- The index of a store (docs/format.md, "Index"). All of it can be rebuilt from packs/, snapshots/ and tags/.
 
--- A number given to a pack is never given again, so that a reference to a pack that is gone finds nothing else.
+-- A number given to a pack or segment is never given again, so that a reference to a pack that is gone finds nothing else.
 CREATE TABLE counters (
   name TEXT PRIMARY KEY,
   value INTEGER NOT NULL CHECK (value BETWEEN 0 AND 4294967295)
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO counters (name, value) VALUES ('nextPack', 1);
+INSERT INTO counters (name, value) VALUES ('nextNumber', 1);
 
 CREATE TABLE packs (
   number INTEGER PRIMARY KEY CHECK (number BETWEEN 1 AND 4294967295),
@@ -15,10 +15,10 @@ CREATE TABLE packs (
   sizeBytes INTEGER NOT NULL CHECK (sizeBytes > 0)
 ) STRICT;
 
--- Sorted fingerprint entries, 16 bytes each: fingerprint, pack, chunk. Never a row a chunk.
+-- The files segments/NUMBER.seg, which have an entry a chunk; never a row a chunk here.
 CREATE TABLE segments (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  entries BLOB NOT NULL CHECK (length(entries) % 16 = 0)
+  number INTEGER PRIMARY KEY CHECK (number BETWEEN 1 AND 4294967295),
+  entries INTEGER NOT NULL CHECK (entries > 0)
 ) STRICT;
 
 CREATE TABLE snapshots (

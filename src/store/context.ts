@@ -1,7 +1,6 @@
-/** What the parts of an open store share: its directory, its index, its lock, the segments already loaded. */
+/** What the parts of an open store share: its directory, its index, its lock. */
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
-import { Segment } from './fingerprints.js';
 import type { Index, PackRow } from './index-database.js';
 import { storeError } from './layout.js';
 import { PackSet } from './pack-reader.js';
@@ -10,8 +9,6 @@ import { StoreLock } from './store-lock.js';
 
 export class StoreContext {
   #index: Index | null;
-  /** Segments by id, in memory that page Workers share. */
-  readonly #segments = new Map<number, Segment>();
 
   constructor(
     readonly dir: string,
@@ -51,23 +48,6 @@ export class StoreContext {
     }
   }
 
-  /** Every segment of the index; only those that are new since the last call are read. */
-  segments(): Segment[] {
-    const present = this.index.segmentSizes();
-    const ids = new Set(present.map(({ id }) => id));
-    for (const id of this.#segments.keys()) if (!ids.has(id)) this.#segments.delete(id);
-    for (const { id } of present) {
-      if (this.#segments.has(id)) continue;
-      const entries = this.index.segment(id);
-      if (entries) this.#segments.set(id, Segment.fromBytes(entries));
-    }
-    return [...this.#segments.values()];
-  }
-
-  segment(id: number): Segment | undefined {
-    return this.#segments.get(id);
-  }
-
   /** The packs of the index, as it is when each is first asked for. */
   packSet(cachedFrames?: number): PackSet {
     return new PackSet(this.ops, this.dir, (number) => this.index.generationOf(number), cachedFrames);
@@ -85,7 +65,6 @@ export class StoreContext {
   close(): void {
     this.#index?.close();
     this.#index = null;
-    this.#segments.clear();
   }
 }
 

@@ -1,8 +1,8 @@
 /**
- * From a fingerprint to the places of chunks that have it (docs/format.md, "Index").
+ * From a fingerprint to the places of chunks that have it (docs/format.md, "Segments").
  *
  * A segment is a sorted list of entries, 16 bytes each: fingerprint (8), pack (4), chunk (4). A save makes one; they
- * are merged afterwards. Several entries may have one fingerprint: the bytes decide, so an entry is a hint and may
+ * are merged afterwards (their files: segment-file.ts). Several entries may have one fingerprint: the bytes decide, so an entry is a hint and may
  * even be stale.
  */
 
@@ -21,10 +21,10 @@ export class Segment {
     this.count = Math.floor(words.length / WORDS);
   }
 
-  static fromBytes(bytes: Uint8Array): Segment {
-    const copy = new Uint32Array(new SharedArrayBuffer(bytes.length - (bytes.length % SEGMENT_ENTRY_BYTES)));
-    new Uint8Array(copy.buffer).set(bytes.subarray(0, copy.byteLength));
-    return new Segment(copy);
+  /** Index of the first entry that does not follow the one before it; -1: there is none. */
+  firstDisorder(): number {
+    for (let i = 1; i < this.count; i++) if (compareEntries(this.words, i - 1, this.words, i) > 0) return i;
+    return -1;
   }
 
   /** Index of the first entry whose fingerprint is not below the one given. */
@@ -92,57 +92,58 @@ function compareEntries(a: Uint32Array, i: number, b: Uint32Array, j: number): n
   return a[x + 1]! - b[y + 1]! || a[x]! - b[y]! || a[x + 2]! - b[y + 2]! || a[x + 3]! - b[y + 3]!;
 }
 
-/** Merges sorted segments into one, keeping the entries for which `keep(pack, chunk)` holds. */
-export function mergeSegments(
+/** Entries of a merger that are handed on at once. */
+const PART_ENTRIES = 65536;
+
+/**
+ * Merges sorted segments, keeping the entries for which `keep(pack, chunk)` holds. Gives the bytes of the result in
+ * parts; each is valid until the next.
+ */
+export function* mergeSegments(
   segments: readonly Segment[],
   keep: (pack: number, chunk: number) => boolean = () => true,
-): Uint8Array {
-  if (segments.length === 0) return new Uint8Array(0);
-  let merged = segments.map((segment) => filtered(segment.words, segment.count, keep));
-  while (merged.length > 1) {
-    const next: Uint32Array[] = [];
-    for (let i = 0; i < merged.length; i += 2) {
-      const right = merged[i + 1];
-      next.push(right ? mergeTwo(merged[i]!, right) : merged[i]!);
+): Generator<Uint8Array> {
+  const part = new Uint32Array(PART_ENTRIES * WORDS);
+  let filled = 0;
+  // A heap of segments by their next entry, smallest first.
+  const next = segments.map(() => 0);
+  const heap = segments.map((_, i) => i).filter((i) => segments[i]!.count > 0);
+  const isBefore = (a: number, b: number): boolean =>
+    compareEntries(segments[a]!.words, next[a]!, segments[b]!.words, next[b]!) < 0;
+  const sink = (from: number): void => {
+    for (let i = from; ; ) {
+      let least = i;
+      for (const child of [2 * i + 1, 2 * i + 2])
+        if (child < heap.length && isBefore(heap[child]!, heap[least]!)) least = child;
+      if (least === i) return;
+      [heap[i], heap[least]] = [heap[least]!, heap[i]!];
+      i = least;
     }
-    merged = next;
+  };
+  for (let i = heap.length >> 1; i >= 0; i--) if (i < heap.length) sink(i);
+  while (heap.length > 0) {
+    const top = heap[0]!;
+    const { words, count } = segments[top]!;
+    const at = next[top]!++ * WORDS;
+    if (keep(words[at + 2]!, words[at + 3]!)) {
+      part[filled] = words[at]!;
+      part[filled + 1] = words[at + 1]!;
+      part[filled + 2] = words[at + 2]!;
+      part[filled + 3] = words[at + 3]!;
+      filled += WORDS;
+      if (filled === part.length) {
+        yield new Uint8Array(part.buffer);
+        filled = 0;
+      }
+    }
+    if (next[top] === count) {
+      const last = heap.pop()!;
+      if (heap.length === 0) break;
+      if (last !== top) heap[0] = last;
+    }
+    sink(0);
   }
-  const words = merged[0]!;
-  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
-}
-
-function filtered(
-  words: Uint32Array,
-  count: number,
-  keep: (pack: number, chunk: number) => boolean,
-): Uint32Array {
-  const out = new Uint32Array(count * WORDS);
-  let kept = 0;
-  for (let i = 0; i < count * WORDS; i += WORDS) {
-    if (!keep(words[i + 2]!, words[i + 3]!)) continue;
-    out[kept] = words[i]!;
-    out[kept + 1] = words[i + 1]!;
-    out[kept + 2] = words[i + 2]!;
-    out[kept + 3] = words[i + 3]!;
-    kept += WORDS;
-  }
-  return out.subarray(0, kept);
-}
-
-function mergeTwo(a: Uint32Array, b: Uint32Array): Uint32Array {
-  const out = new Uint32Array(a.length + b.length);
-  const aCount = a.length / WORDS;
-  const bCount = b.length / WORDS;
-  for (let i = 0, j = 0, to = 0; to < out.length; to += WORDS) {
-    const takeA = j >= bCount || (i < aCount && compareEntries(a, i, b, j) <= 0);
-    const from = takeA ? a : b;
-    const at = (takeA ? i++ : j++) * WORDS;
-    out[to] = from[at]!;
-    out[to + 1] = from[at + 1]!;
-    out[to + 2] = from[at + 2]!;
-    out[to + 3] = from[at + 3]!;
-  }
-  return out;
+  if (filled > 0) yield new Uint8Array(part.buffer, 0, filled * 4);
 }
 
 /**

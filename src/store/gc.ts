@@ -10,7 +10,6 @@ import { closeSync, readdirSync, statSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { lockState, openExclusive, unlinkUnlessLocked } from './file-locks.js';
-import { mergeSegments, type Segment } from './fingerprints.js';
 import type { PackRow } from './index-database.js';
 import { removeReplaced } from './index-replacement.js';
 import {
@@ -22,12 +21,15 @@ import {
   packFile,
   parsePackName,
   removeIfThere,
+  SEGMENTS,
   SNAPSHOT_ID,
   SNAPSHOTS,
   storeError,
 } from './layout.js';
 import { Marks } from './marks.js';
 import { pageWorker } from './page-pool.js';
+import { parseSegmentName } from './segment-file.js';
+import { foretellTidying, tidySegments } from './segment-merge.js';
 import { StoreLock } from './store-lock.js';
 import { syncAllTagFiles } from './tags.js';
 import type { Progress } from './types.js';
@@ -35,7 +37,6 @@ import type { ChunkSet } from './usage.js';
 
 /** A pack is rewritten when more than a twentieth of its chunks are dead. */
 const isWorthRewriting = (deadChunks: number, chunks: number): boolean => deadChunks * 20 > chunks;
-const MAX_SEGMENT_BYTES = 64 << 20;
 /** So many dead packs are locked, and go, at once. */
 const PACKS_AT_ONCE = 128;
 
@@ -74,7 +75,8 @@ export async function collectGarbage(
     gc.removeOrphans();
     gc.removeDeadPacks();
     await gc.rewritePacks(maxRepackBytes, progress);
-    if (!dryRun) gc.tidy();
+    if (dryRun) gc.freedBytes += foretellTidying(context, gc.removedChunks);
+    else await gc.tidy();
     return { removedChunks: gc.removedChunks, freedBytes: Math.max(0, gc.freedBytes) };
   } catch (error) {
     throw storeError(context.dir, error);
@@ -108,7 +110,7 @@ class Collection {
       else if (lockState(path) === 'free') this.freedBytes += sizeOf(path);
     }
     if (dryRun) return;
-    for (const folder of [PACKS, SNAPSHOTS]) fsyncDirectory(at(context.dir, folder));
+    for (const folder of [PACKS, SNAPSHOTS, SEGMENTS]) fsyncDirectory(at(context.dir, folder));
     removeReplaced(context.dir);
   }
 
@@ -207,17 +209,12 @@ class Collection {
   }
 
   /** Drops entries of what is gone, merges segments, and makes good what a crash left undone. */
-  tidy(): void {
+  async tidy(): Promise<void> {
     const { context } = this;
     const { index, dir } = context;
-    const isThere = (pack: number, chunk: number): boolean =>
-      !this.#changed.has(pack) || this.#live.has(pack, chunk);
+    const gone = [...this.#changed].map((pack) => ({ pack, live: this.#live.bits(pack) ?? null }));
     try {
-      index.freeingSpace(() => {
-        for (const { ids, segments } of segmentGroups(context))
-          if (this.#changed.size > 0 || ids.length > 1)
-            index.replaceSegments(ids, [mergeSegments(segments, isThere)]);
-      });
+      this.freedBytes += await tidySegments(context, gone);
       syncAllTagFiles(context);
       index.checkpoint();
       index.vacuum();
@@ -257,6 +254,11 @@ function orphans({ index, dir }: StoreContext): Orphan[] {
     if ((SNAPSHOT_ID.test(name) || isTemporary(name)) && !isKnown())
       found.push({ file: `${SNAPSHOTS}/${name}`, isKnown });
   }
+  for (const name of readdirSync(at(dir, SEGMENTS))) {
+    const number = parseSegmentName(name);
+    const isKnown = (): boolean => number !== null && index.hasSegment(number);
+    if (number !== null && !isKnown()) found.push({ file: `${SEGMENTS}/${name}`, isKnown });
+  }
   return found;
 }
 
@@ -266,25 +268,6 @@ export function orphanBytes(context: StoreContext): number {
     .map(({ file }) => at(context.dir, file))
     .filter((path) => lockState(path) === 'free')
     .reduce((total, path) => total + sizeOf(path), 0);
-}
-
-/** Segments in runs that may be merged into one. */
-function segmentGroups(context: StoreContext): { ids: number[]; segments: Segment[] }[] {
-  context.segments();
-  const groups: { ids: number[]; segments: Segment[]; bytes: number }[] = [];
-  for (const { id, sizeBytes } of context.index.segmentSizes()) {
-    const segment = context.segment(id);
-    if (!segment) continue;
-    let group = groups.at(-1);
-    if (!group || group.bytes + sizeBytes > MAX_SEGMENT_BYTES) {
-      group = { ids: [], segments: [], bytes: 0 };
-      groups.push(group);
-    }
-    group.ids.push(id);
-    group.segments.push(segment);
-    group.bytes += sizeBytes;
-  }
-  return groups;
 }
 
 const sizeOf = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;

@@ -25,6 +25,7 @@ import { LivesnapError } from '../errors.js';
 import { projectRoot } from '../native/addon.js';
 import { STEP_MS, waitAStep } from './file-locks.js';
 import { at, DATABASE, FILE_MODE, INDEX_LOCK, PACKS, RESERVE, removeIfThere, storeError } from './layout.js';
+import type { SegmentRow } from './segment-file.js';
 import { StoreLock } from './store-lock.js';
 import type { SnapshotKind, SnapshotSummary } from './types.js';
 
@@ -351,11 +352,11 @@ export class Index {
 
   // Saves
 
-  /** Numbers that no pack has had. */
-  reservePackNumbers(count: number): number[] {
+  /** Numbers that no pack and no segment has had. */
+  reserveNumbers(count: number): number[] {
     const last = this.#immediately(() => {
-      this.#run("UPDATE counters SET value = value + ? WHERE name = 'nextPack'", count);
-      return this.#get<{ value: number }>("SELECT value FROM counters WHERE name = 'nextPack'")!.value;
+      this.#run("UPDATE counters SET value = value + ? WHERE name = 'nextNumber'", count);
+      return this.#get<{ value: number }>("SELECT value FROM counters WHERE name = 'nextNumber'")!.value;
     });
     return Array.from({ length: count }, (_, i) => last - count + i);
   }
@@ -365,11 +366,11 @@ export class Index {
     snapshot: SnapshotRow,
     tag: string | null,
     packs: readonly PackRow[],
-    segment: Uint8Array,
+    segment: SegmentRow | null,
   ): void {
     this.#immediately(() => {
       for (const pack of packs) this.#insertPack(pack);
-      if (segment.length > 0) this.#insertSegment(segment);
+      if (segment) this.#insertSegment(segment);
       this.#insertSnapshot(snapshot);
       if (tag !== null) this.#moveTag(snapshot.id, tag);
     });
@@ -385,11 +386,8 @@ export class Index {
     );
   }
 
-  #insertSegment(entries: Uint8Array): void {
-    this.#run(
-      'INSERT INTO segments (entries) VALUES (?)',
-      Buffer.from(entries.buffer, entries.byteOffset, entries.byteLength),
-    );
+  #insertSegment({ number, entries }: SegmentRow): void {
+    this.#run('INSERT INTO segments (number, entries) VALUES (?, ?)', number, entries);
   }
 
   #insertSnapshot(row: SnapshotRow): void {
@@ -423,21 +421,20 @@ export class Index {
   }
 
   /** Oldest first. */
-  segmentSizes(): { id: number; sizeBytes: number }[] {
-    return this.#all('SELECT id, length(entries) AS sizeBytes FROM segments ORDER BY id');
+  segments(): SegmentRow[] {
+    return this.#all('SELECT number, entries FROM segments ORDER BY number');
   }
 
-  segment(id: number): Uint8Array | undefined {
-    return this.#get<{ entries: Buffer }>('SELECT entries FROM segments WHERE id = ?', id)?.entries;
+  hasSegment(number: number): boolean {
+    return this.#get('SELECT 1 FROM segments WHERE number = ?', number) !== undefined;
   }
 
-  /** Replaces segments by their merger; false when another process was faster. */
-  replaceSegments(ids: readonly number[], merged: readonly Uint8Array[]): boolean {
+  /** Replaces segments by others with the same entries; false when another process was faster. */
+  replaceSegments(numbers: readonly number[], merged: readonly SegmentRow[]): boolean {
     return this.#immediately(() => {
-      const present = ids.filter((id) => this.#get('SELECT 1 FROM segments WHERE id = ?', id) !== undefined);
-      if (present.length !== ids.length) return false;
-      for (const id of ids) this.#run('DELETE FROM segments WHERE id = ?', id);
-      for (const entries of merged) if (entries.length > 0) this.#insertSegment(entries);
+      if (!numbers.every((number) => this.hasSegment(number))) return false;
+      for (const number of numbers) this.#run('DELETE FROM segments WHERE number = ?', number);
+      for (const segment of merged) this.#insertSegment(segment);
       return true;
     });
   }
@@ -466,13 +463,11 @@ export class Index {
     snapshots: readonly SnapshotRow[];
     tags: readonly { label: string; snapshot: string }[];
     packs: readonly PackRow[];
-    segments: readonly Uint8Array[];
-    nextPack: number;
+    nextNumber: number;
   }): void {
     this.#immediately(() => {
-      this.#run("UPDATE counters SET value = ? WHERE name = 'nextPack'", content.nextPack);
+      this.#run("UPDATE counters SET value = ? WHERE name = 'nextNumber'", content.nextNumber);
       for (const pack of content.packs) this.#insertPack(pack);
-      for (const segment of content.segments) if (segment.length > 0) this.#insertSegment(segment);
       for (const snapshot of content.snapshots) this.#insertSnapshot(snapshot);
       for (const { label, snapshot } of content.tags) this.#moveTag(snapshot, label);
     });

@@ -28,6 +28,7 @@ export const RESERVE = 'reserve';
 export const PACKS = 'packs';
 export const SNAPSHOTS = 'snapshots';
 export const TAGS = 'tags';
+export const SEGMENTS = 'segments';
 export const QUARANTINE = 'quarantine';
 
 const TEMPORARY = '.tmp';

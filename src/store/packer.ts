@@ -13,22 +13,23 @@ import {
   FingerprintTable,
   MAX_CANDIDATES,
   SEGMENT_ENTRY_BYTES,
-  Segment,
+  type Segment,
   sortEntries,
 } from './fingerprints.js';
 import { PAGE_BYTES } from './format.js';
-import { at, fsyncDirectory, PACKS, packFile, removeIfThere } from './layout.js';
+import { at, fsyncDirectory, PACKS, packFile, removeIfThere, SEGMENTS } from './layout.js';
 import { PackHolds } from './pack-holds.js';
 import { FrameCache, PackSet } from './pack-reader.js';
 import { PackWriter, type SealedPack } from './pack-writer.js';
 import type { PageBatch } from './page-batch.js';
+import { type SegmentRow, segmentFile, writeSegment } from './segment-file.js';
 
 const SEGMENT_WORDS = SEGMENT_ENTRY_BYTES / 4;
 
 export interface PackerResult {
   readonly packs: readonly SealedPack[];
-  /** Sorted entries of all chunks that this save wrote. */
-  readonly segment: Uint8Array;
+  /** Has an entry for every chunk that this save wrote; null: it wrote none. */
+  readonly segment: SegmentRow | null;
 }
 
 export class Packer {
@@ -36,7 +37,8 @@ export class Packer {
   readonly #generations: Map<number, number>;
   readonly #holds: PackHolds;
   readonly #sealed: SealedPack[] = [];
-  /** Descriptors of the packs sealed: their locks. */
+  #segment: SegmentRow | null = null;
+  /** Descriptors of the packs sealed and of the segment: their locks. */
   readonly #locks: number[] = [];
   readonly #segments: readonly Segment[];
   readonly #own = new FingerprintTable();
@@ -53,12 +55,12 @@ export class Packer {
     readonly ops: PageOps,
     readonly dir: string,
     generations: Map<number, number>,
-    segments: readonly Uint32Array[],
+    segments: readonly Segment[],
   ) {
     this.#generations = generations;
     this.#packs = new PackSet(ops, dir, (number) => generations.get(number));
     this.#holds = new PackHolds(dir, generations);
-    this.#segments = segments.map((words) => new Segment(words));
+    this.#segments = segments;
   }
 
   /** Gives numbers for packs to come; there is always one more than needed. */
@@ -188,12 +190,24 @@ export class Packer {
     this.#generations.set(sealed.number, sealed.generation);
   }
 
+  /** The segment has the number of the first pack. */
+  #writeSegment(): SegmentRow | null {
+    const [first] = this.#sealed;
+    if (!first) return null;
+    const entries = sortEntries(this.#entries.subarray(0, this.#entryWords));
+    const { row, fd } = writeSegment(this.ops, this.dir, first.number, [entries])!;
+    this.#locks.push(fd);
+    this.#segment = row;
+    fsyncDirectory(at(this.dir, SEGMENTS));
+    return row;
+  }
+
   /** Seals what was written; afterwards it survives a power cut. */
   seal(): PackerResult {
     if (this.#writer) this.#seal();
     if (this.#sealed.length > 0) fsyncDirectory(at(this.dir, PACKS));
     this.#packs.close();
-    return { packs: this.#sealed, segment: sortEntries(this.#entries.subarray(0, this.#entryWords)) };
+    return { packs: this.#sealed, segment: this.#writeSegment() };
   }
 
   /** Lets go of all packs: the save has been committed. */
@@ -208,6 +222,7 @@ export class Packer {
     this.#writer?.abandon();
     this.#writer = null;
     for (const pack of this.#sealed) removeIfThere(at(this.dir, packFile(pack.number, pack.generation)));
+    if (this.#segment) removeIfThere(at(this.dir, segmentFile(this.#segment.number)));
     this.end();
   }
 }

@@ -2,6 +2,7 @@
 import type { PackName } from './format.js';
 import type { SealedPack } from './pack-writer.js';
 import type { PackerResult } from './packer.js';
+import type { SegmentRow } from './segment-file.js';
 
 /** Packs that may be read, as pairs number, generation. */
 export type PackList = Uint32Array;
@@ -14,7 +15,7 @@ export interface Jobs {
       dir: string;
       fingerprintBits: number;
       packs: PackList;
-      segments: readonly Uint32Array[];
+      segments: readonly SegmentRow[];
     };
     answer: null;
   };
@@ -50,6 +51,17 @@ export interface Jobs {
     answer: null;
   };
   readEnd: { ask: { session: number }; answer: null };
+  /** Writes a segment with the entries of others, without those that `gone` names; null: none are left. */
+  mergeSegments: {
+    ask: { dir: string; from: readonly SegmentRow[]; into: number; gone: readonly GoneChunks[] };
+    answer: SegmentRow | null;
+  };
+  /** Writes a segment of what the packs list. Packs that cannot be read are left out. */
+  buildSegment: { ask: { dir: string; packs: PackList; into: number }; answer: SegmentRow | null };
+  /** The index lists the segment written under this number, or it was unlinked: its lock goes. */
+  segmentEnd: { ask: { into: number }; answer: null };
+  /** Looks for damage in a segment. */
+  verifySegment: { ask: { dir: string; row: SegmentRow }; answer: PackProblem | null };
   /** Looks for damage in a pack. */
   verifyPack: {
     ask: { dir: string; pack: PackName; fingerprintBits: number; readData: boolean };
@@ -60,6 +72,12 @@ export interface Jobs {
     ask: { dir: string; pack: PackName; live: Uint8Array; dryRun: boolean };
     answer: SealedPack;
   };
+}
+
+/** A pack that is gone, or of which only the chunks with a bit in `live` are left. */
+export interface GoneChunks {
+  readonly pack: number;
+  readonly live: Uint8Array | null;
 }
 
 export interface PackVerdict {

@@ -3,11 +3,14 @@
  * and no database; what it keeps between jobs belongs to a session that its asker ends.
  */
 import { createHash } from 'node:crypto';
+import { closeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
+import { unmapFile } from '../native/mapped-file.js';
 import { writePages } from '../native/memory.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError, LostChunkError } from './damage.js';
+import { mergeSegments, SEGMENT_ENTRY_BYTES, Segment, sortEntries } from './fingerprints.js';
 import {
   FRAME_BYTES,
   type FrameEntry,
@@ -30,6 +33,14 @@ import type {
   PlainError,
   Request,
 } from './page-jobs.js';
+import {
+  mapSegment,
+  type SegmentRow,
+  segmentFile,
+  verifySegment,
+  type WrittenSegment,
+  writeSegment,
+} from './segment-file.js';
 
 const packers = new Map<number, Packer>();
 const readers = new Map<number, { ops: PageOps; packs: PackSet }>();
@@ -49,6 +60,57 @@ function generationsOf(packs: PackList): Map<number, number> {
   const generations = new Map<number, number>();
   for (let i = 0; i < packs.length; i += 2) generations.set(packs[i]!, packs[i + 1]!);
   return generations;
+}
+
+/** The segments of the store that was worked on last, mapped; one that cannot be had is done without. */
+let mapped: { dir: string; segments: Map<number, Segment> } = { dir: '', segments: new Map() };
+
+function segmentsOf(dir: string, rows: readonly SegmentRow[]): Segment[] {
+  const before = mapped.dir === dir ? mapped.segments : new Map<number, Segment>();
+  const segments = new Map<number, Segment>();
+  for (const row of rows) {
+    const segment = before.get(row.number) ?? mapSegment(dir, row);
+    if (segment) segments.set(row.number, segment);
+  }
+  mapped = { dir, segments };
+  return [...segments.values()];
+}
+
+/** Locks of segments that were written and that the index does not list yet. */
+const segmentLocks = new Map<number, number>();
+
+function lockedSegment(written: WrittenSegment | null): SegmentRow | null {
+  if (written) segmentLocks.set(written.row.number, written.fd);
+  return written?.row ?? null;
+}
+
+/** The entries of a pack, sorted. */
+function entriesOf(reader: PackReader): Segment {
+  const { fingerprints } = reader.readIdentities();
+  const words = new Uint32Array((reader.numbers.length * SEGMENT_ENTRY_BYTES) / 4);
+  reader.numbers.forEach((number, i) => {
+    words[4 * i] = fingerprints.readUInt32LE(8 * i);
+    words[4 * i + 1] = fingerprints.readUInt32LE(8 * i + 4);
+    words[4 * i + 2] = reader.pack.number;
+    words[4 * i + 3] = number;
+  });
+  return new Segment(new Uint32Array(sortEntries(words).buffer));
+}
+
+function segmentOfPacks(dir: string, packs: PackList): Segment[] {
+  const segments: Segment[] = [];
+  const set = new PackSet(pageOps, dir, (number) => generations.get(number));
+  const generations = generationsOf(packs);
+  for (const number of generations.keys()) {
+    try {
+      segments.push(entriesOf(set.pack(number)));
+    } catch (error) {
+      if (!(error instanceof DamageError)) throw error;
+    } finally {
+      set.close();
+    }
+  }
+  return segments;
 }
 
 function sessionOf<T>(sessions: Map<number, T>, session: number): T {
@@ -205,12 +267,13 @@ function rewritePack(dir: string, pack: PackName, live: Uint8Array, dryRun: bool
   }
 }
 
+const NONE = new Uint8Array(0);
 const isSet = (bits: Uint8Array, i: number): boolean => ((bits[i >>> 3] ?? 0) & (1 << (i & 7))) !== 0;
 
 const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   packBegin({ session, dir, fingerprintBits, packs, segments }) {
     const ops = withFingerprintBits(pageOps, fingerprintBits);
-    packers.set(session, new Packer(ops, dir, generationsOf(packs), segments));
+    packers.set(session, new Packer(ops, dir, generationsOf(packs), segmentsOf(dir, segments)));
     return null;
   },
   packBatch({ session, batch, count, manifest, newNumbers }) {
@@ -246,6 +309,36 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
     readers.get(session)?.packs.close();
     readers.delete(session);
     return null;
+  },
+  mergeSegments({ dir, from, into, gone }) {
+    const changed = new Map(gone.map(({ pack, live }) => [pack, live ?? NONE]));
+    const isThere = (pack: number, chunk: number): boolean => {
+      const live = changed.get(pack);
+      return live === undefined || isSet(live, chunk);
+    };
+    const segments: Segment[] = [];
+    try {
+      for (const row of from) {
+        const segment = mapSegment(dir, row);
+        if (!segment) throw new DamageError(segmentFile(row.number), null, 'the segment cannot be read');
+        segments.push(segment);
+      }
+      return lockedSegment(writeSegment(pageOps, dir, into, mergeSegments(segments, isThere)));
+    } finally {
+      for (const { words } of segments) unmapFile(words);
+    }
+  },
+  buildSegment: ({ dir, packs, into }) =>
+    lockedSegment(writeSegment(pageOps, dir, into, mergeSegments(segmentOfPacks(dir, packs)))),
+  segmentEnd({ into }) {
+    const fd = segmentLocks.get(into);
+    if (fd !== undefined) closeSync(fd);
+    segmentLocks.delete(into);
+    return null;
+  },
+  verifySegment({ dir, row }) {
+    const damage = verifySegment(pageOps, dir, row);
+    return damage && { file: damage.file, offset: damage.offset, message: damage.why, chunks: [] };
   },
   verifyPack: ({ dir, pack, fingerprintBits, readData }) =>
     verifyPack(dir, pack, withFingerprintBits(pageOps, fingerprintBits), readData),

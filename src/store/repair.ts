@@ -5,20 +5,22 @@
  * Invariants: the new index is complete and fsynced under another name before it takes the old one's place; no file
  * but the index is changed, and what cannot be read is kept and named.
  */
-import { readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { pageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import { mergeSegments, SEGMENT_ENTRY_BYTES, Segment, sortEntries } from './fingerprints.js';
 import { Index, notAStore, type PackRow, type SnapshotRow } from './index-database.js';
 import { finishReplacement, NEW_DATABASE, removeReplaced, replaceIndex } from './index-replacement.js';
 import {
   at,
+  DIRECTORY_MODE,
   fillReserve,
   INDEX_LOCK,
   PACKS,
   packFile,
   parsePackName,
+  removeIfThere,
+  SEGMENTS,
   SNAPSHOT_ID,
   SNAPSHOTS,
   storeError,
@@ -26,12 +28,12 @@ import {
   TAGS,
 } from './layout.js';
 import { PackReader, PackSet } from './pack-reader.js';
+import { parseSegmentName, segmentFile } from './segment-file.js';
+import { rebuildSegments } from './segment-merge.js';
 import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
 import { StoreLock } from './store-lock.js';
 import type { Progress } from './types.js';
 import { Usage } from './usage.js';
-
-const MAX_SEGMENT_BYTES = 64 << 20;
 
 export interface RepairResult {
   /** What was done and found, a sentence each. */
@@ -99,18 +101,24 @@ async function rebuild(
   actions: string[],
   progress?: Progress,
 ): Promise<void> {
-  const { packs, segments, nextPack: afterPacks } = readPacks(dir, actions, progress);
-  const { files, nextPack } = readSnapshots(dir, before, packs, afterPacks, actions);
+  const { packs, nextNumber: afterPacks } = readPacks(dir, actions, progress);
+  const { files, nextNumber } = readSnapshots(dir, before, packs, afterPacks, actions);
   const tags = readTags(dir, new Set(files.map(({ description }) => description.id)), actions);
 
   const index = Index.create(dir, NEW_DATABASE);
+  let segments: Set<string>;
   try {
-    index.rebuild({ snapshots: files.map(snapshotRow), tags, packs, segments, nextPack });
+    index.rebuild({ snapshots: files.map(snapshotRow), tags, packs, nextNumber });
+    await rebuildSegments({ dir, index }, []);
+    segments = new Set(index.segments().map(({ number }) => segmentFile(number)));
     index.database.pragma('wal_checkpoint(TRUNCATE)');
   } finally {
     index.close();
   }
   replaceIndex(dir);
+  for (const name of readdirSync(at(dir, SEGMENTS)))
+    if (parseSegmentName(name) !== null && !segments.has(`${SEGMENTS}/${name}`))
+      removeIfThere(at(dir, `${SEGMENTS}/${name}`));
   fillReserve(dir);
   actions.push(
     `The index was rebuilt: ${files.length} snapshots, ${tags.length} tags, ${packs.length} packs.`,
@@ -125,30 +133,19 @@ function readPacks(
   dir: string,
   actions: string[],
   progress?: Progress,
-): { packs: PackRow[]; segments: Uint8Array[]; nextPack: number } {
+): { packs: PackRow[]; nextNumber: number } {
   const names = readdirSync(at(dir, PACKS))
     .map(parsePackName)
     .filter((name) => name !== null)
     .sort((a, b) => a.number - b.number || a.generation - b.generation);
   const packs: PackRow[] = [];
-  const merged: Uint8Array[] = [];
-  let pending: Segment[] = [];
-  let pendingBytes = 0;
-  const flush = (): void => {
-    if (pending.length > 0) merged.push(mergeSegments(pending));
-    pending = [];
-    pendingBytes = 0;
-  };
   for (const [i, name] of names.entries()) {
     progress?.(i, names.length);
     if (packs.at(-1)?.number === name.number) continue;
     try {
       const reader = new PackReader(pageOps, dir, name);
       try {
-        const entries = entriesOf(reader);
-        if (pendingBytes + entries.length > MAX_SEGMENT_BYTES) flush();
-        pending.push(Segment.fromBytes(entries));
-        pendingBytes += entries.length;
+        reader.readIdentities();
         packs.push({ ...name, chunks: reader.numbers.length, sizeBytes: reader.sizeBytes });
       } finally {
         reader.close();
@@ -158,20 +155,16 @@ function readPacks(
       actions.push(`${error.file} was left out: ${error.why}.`);
     }
   }
-  flush();
-  return { packs, segments: merged, nextPack: (names.at(-1)?.number ?? 0) + 1 };
+  return { packs, nextNumber: Math.max(names.at(-1)?.number ?? 0, lastSegment(dir)) + 1 };
 }
 
-function entriesOf(reader: PackReader): Uint8Array {
-  const { fingerprints } = reader.readIdentities();
-  const words = new Uint32Array((reader.numbers.length * SEGMENT_ENTRY_BYTES) / 4);
-  reader.numbers.forEach((number, i) => {
-    words[4 * i] = fingerprints.readUInt32LE(8 * i);
-    words[4 * i + 1] = fingerprints.readUInt32LE(8 * i + 4);
-    words[4 * i + 2] = reader.pack.number;
-    words[4 * i + 3] = number;
-  });
-  return sortEntries(words);
+/** The highest number of a segment's file; those there are orphans from now on. */
+function lastSegment(dir: string): number {
+  mkdirSync(at(dir, SEGMENTS), { recursive: true, mode: DIRECTORY_MODE });
+  return readdirSync(at(dir, SEGMENTS)).reduce(
+    (last, name) => Math.max(last, parseSegmentName(name) ?? 0),
+    0,
+  );
 }
 
 /**
@@ -184,7 +177,7 @@ function readSnapshots(
   packs: PackRow[],
   afterPacks: number,
   actions: string[],
-): { files: SnapshotFile[]; nextPack: number } {
+): { files: SnapshotFile[]; nextNumber: number } {
   const generations = new Map(packs.map(({ number, generation }) => [number, generation]));
   const set = new PackSet(pageOps, dir, (number) => generations.get(number));
   const usage = new Usage(set);
@@ -214,9 +207,9 @@ function readSnapshots(
   } finally {
     set.close();
   }
-  let nextPack = afterPacks;
+  let nextNumber = afterPacks;
   for (const number of usage.all.packs()) {
-    nextPack = Math.max(nextPack, number + 1);
+    nextNumber = Math.max(nextNumber, number + 1);
     if (generations.has(number)) continue;
     const found = readdirSync(at(dir, PACKS))
       .map(parsePackName)
@@ -225,7 +218,7 @@ function readSnapshots(
     const { size } = statSync(at(dir, packFile(number, found.generation)));
     packs.push({ ...found, chunks: usage.all.count(number), sizeBytes: Math.max(1, size) });
   }
-  return { files, nextPack };
+  return { files, nextNumber };
 }
 
 function readTags(

@@ -14,7 +14,6 @@ import { LivesnapError } from '../errors.js';
 import { BATCH_PAGES, PAGE_SIZE, type PageSource, type Region } from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import { packList } from './context.js';
-import { mergeSegments, type Segment } from './fingerprints.js';
 import { BLOCK_PAGES } from './format.js';
 import { at, fsyncDirectory, removeIfThere, requireFreeSpace, SNAPSHOTS, storeError } from './layout.js';
 import { ManifestBlock, readBlock } from './manifest.js';
@@ -22,6 +21,7 @@ import type { PackSet } from './pack-reader.js';
 import { PageBatch } from './page-batch.js';
 import { newSession, type PageWorker, pageWorker } from './page-pool.js';
 import { Pin } from './pins.js';
+import { mergeNewest } from './segment-merge.js';
 import {
   areRegions,
   type BlockEntry,
@@ -44,8 +44,6 @@ const BATCHES_IN_FLIGHT = 4;
 /** Room that must be left before each so many bytes of pages: they may all be new. */
 const SPACE_CHECK_PAGES = 16 * BATCH_PAGES;
 const MIN_FREE_BYTES = 1 << 20;
-/** A merger after a save is never larger than this: merging all is gc's. */
-const MAX_MERGED_BYTES = 16 << 20;
 
 /** A save under way. Exactly one of `commit` and `abort` ends it; after a failed `store` or `commit`, call `abort`. */
 export interface SaveSession {
@@ -112,7 +110,7 @@ export class Save implements SaveSession {
         dir: context.dir,
         fingerprintBits: context.fingerprintBits,
         packs: packList(context.index.packs()),
-        segments: context.segments().map(({ words }) => words),
+        segments: context.index.segments(),
       });
       return save;
     } catch (error) {
@@ -218,7 +216,7 @@ export class Save implements SaveSession {
 
   /** Hands a batch to the Worker, with numbers for the packs it may have to begin. */
   async #hand(batch: PageBatch, count: number, manifest: boolean): Promise<void> {
-    const newNumbers = this.#spareNumbers < 1 ? this.context.index.reservePackNumbers(1) : [];
+    const newNumbers = this.#spareNumbers < 1 ? this.context.index.reserveNumbers(1) : [];
     this.#spareNumbers += newNumbers.length;
     const ask = { session: this.#session, batch: batch.shared, count, manifest, newNumbers };
     const { spareNumbers } = await this.#worker.do('packBatch', ask);
@@ -318,7 +316,7 @@ export class Save implements SaveSession {
     this.#letGo();
     try {
       if (result.tag !== null) syncTagFiles(this.context, [result.tag]);
-      mergeNewest(this.context);
+      await mergeNewest(this.context);
       this.context.index.checkpoint();
     } catch {
       // A tag's file and merged segments are made good by gc.
@@ -474,27 +472,4 @@ function readParent(context: StoreContext, parent: string): SnapshotFile | null 
     if (error instanceof LivesnapError && error.code === 'DAMAGED') return null;
     throw error;
   }
-}
-
-/**
- * Merges the newest segments while each is at least half as large as the one before it, so that a store has few and
- * an entry is rewritten a logarithmic number of times.
- */
-export function mergeNewest(context: StoreContext): void {
-  context.segments();
-  const sizes = context.index.segmentSizes().reverse();
-  const run: { id: number; segment: Segment }[] = [];
-  let totalBytes = 0;
-  for (const { id, sizeBytes } of sizes) {
-    const segment = context.segment(id);
-    if (!segment || (run.length > 0 && sizeBytes > 2 * totalBytes)) break;
-    if (totalBytes + sizeBytes > MAX_MERGED_BYTES) break;
-    run.push({ id, segment });
-    totalBytes += sizeBytes;
-  }
-  if (run.length < 2) return;
-  context.index.replaceSegments(
-    run.map(({ id }) => id),
-    [mergeSegments(run.map(({ segment }) => segment))],
-  );
 }

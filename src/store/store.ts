@@ -28,6 +28,7 @@ import {
   makeDirectory,
   PACKS,
   RESERVE,
+  SEGMENTS,
   SNAPSHOTS,
   storeError,
   TAGS,
@@ -263,7 +264,17 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
 }
 
 /** What a creation that was cut short may have left, and what a fresh file system has. */
-const HARMLESS = new Set([PACKS, SNAPSHOTS, TAGS, DATABASE, LOCK, INDEX_LOCK, RESERVE, 'lost+found']);
+const HARMLESS = new Set([
+  PACKS,
+  SNAPSHOTS,
+  TAGS,
+  SEGMENTS,
+  DATABASE,
+  LOCK,
+  INDEX_LOCK,
+  RESERVE,
+  'lost+found',
+]);
 const HARMLESS_DATABASE = /^store\.db-(wal|shm|journal)$/;
 
 function createStore(dir: string): Index {
@@ -279,7 +290,7 @@ function createStore(dir: string): Index {
     throw notAStore(dir);
   }
   chmodSync(dir, DIRECTORY_MODE);
-  for (const name of [PACKS, SNAPSHOTS, TAGS])
+  for (const name of [PACKS, SNAPSHOTS, TAGS, SEGMENTS])
     mkdirSync(at(dir, name), { recursive: true, mode: DIRECTORY_MODE });
   const index = Index.create(dir);
   try {

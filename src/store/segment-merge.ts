@@ -1,0 +1,149 @@
+/**
+ * Merging and rebuilding segments: the index lists a few files instead of many. A page Worker reads and writes; this
+ * side commits. Never part of a save's commit, and safe beside other processes that do the same.
+ *
+ * Invariant: a segment is listed before those it replaces are unlinked, so at each moment every chunk can be found.
+ */
+
+import { unmapFile } from '../native/mapped-file.js';
+import { packList } from './context.js';
+import { DamageError } from './damage.js';
+import { unlinkUnlessLocked } from './file-locks.js';
+import type { Index } from './index-database.js';
+import { at, fsyncDirectory, removeIfThere, SEGMENTS } from './layout.js';
+import type { GoneChunks } from './page-jobs.js';
+import { pageWorker } from './page-pool.js';
+import {
+  MAX_SEGMENT_ENTRIES,
+  mapSegment,
+  type SegmentRow,
+  segmentBytes,
+  segmentFile,
+} from './segment-file.js';
+
+/** A store as far as segments are concerned. */
+interface Target {
+  readonly dir: string;
+  readonly index: Index;
+}
+
+/** A merger after a save is never larger than 64 MiB: merging all is gc's. */
+const MAX_MERGED_ENTRIES = 4 << 20;
+
+/**
+ * Merges the newest segments while each is at least half as large as the one before it, so that a store has few and
+ * an entry is rewritten a logarithmic number of times.
+ */
+export async function mergeNewest(target: Target): Promise<void> {
+  const run: SegmentRow[] = [];
+  let total = 0;
+  for (const row of target.index.segments().reverse()) {
+    if (run.length > 0 && row.entries > 2 * total) break;
+    if (total + row.entries > MAX_MERGED_ENTRIES) break;
+    run.push(row);
+    total += row.entries;
+  }
+  if (run.length > 1) await merge(target, [run], []);
+}
+
+/** Runs of segments that gc makes one of each. */
+function runsOf(rows: readonly SegmentRow[]): SegmentRow[][] {
+  const runs: SegmentRow[][] = [];
+  let total = 0;
+  for (const row of rows) {
+    if (runs.length === 0 || total + row.entries > MAX_SEGMENT_ENTRIES) {
+      runs.push([]);
+      total = 0;
+    }
+    runs.at(-1)!.push(row);
+    total += row.entries;
+  }
+  return runs;
+}
+
+function canRead(dir: string, row: SegmentRow): boolean {
+  const segment = mapSegment(dir, row);
+  if (segment) unmapFile(segment.words);
+  return segment !== null;
+}
+
+/**
+ * Merges all segments, drops entries of chunks that are gone, and makes those anew that cannot be read. Returns by
+ * how much the files have shrunk.
+ */
+export async function tidySegments(target: Target, gone: readonly GoneChunks[]): Promise<number> {
+  const rows = target.index.segments();
+  const before = totalBytes(rows);
+  if (rows.some((row) => !canRead(target.dir, row))) await rebuildSegments(target, rows);
+  else if (gone.length > 0 || rows.length > runsOf(rows).length) await merge(target, runsOf(rows), gone);
+  return before - totalBytes(target.index.segments());
+}
+
+/** What {@link tidySegments} will return when so many entries are dropped. */
+export function foretellTidying(target: Target, dropped: number): number {
+  const rows = target.index.segments();
+  const runs = runsOf(rows);
+  if (dropped === 0 && rows.length === runs.length) return 0;
+  const left = rows.reduce((total, { entries }) => total + entries, 0) - dropped;
+  const files = Math.min(runs.length, left);
+  return totalBytes(rows) - (files * segmentBytes(0) + segmentBytes(left) - segmentBytes(0));
+}
+
+const totalBytes = (rows: readonly SegmentRow[]): number =>
+  rows.reduce((total, { entries }) => total + segmentBytes(entries), 0);
+
+async function merge(
+  target: Target,
+  runs: readonly (readonly SegmentRow[])[],
+  gone: readonly GoneChunks[],
+): Promise<void> {
+  for (const from of runs) {
+    const [into] = target.index.reserveNumbers(1) as [number];
+    const ask = { dir: target.dir, from, into, gone };
+    try {
+      await replace(target, from, into, () => pageWorker(0).do('mergeSegments', ask));
+    } catch (error) {
+      // Another process has just merged one of them, or it is damaged: the next gc makes it good.
+      if (!(error instanceof DamageError)) throw error;
+    }
+  }
+}
+
+/** Makes segments of all that the packs list, in place of those given. */
+export async function rebuildSegments(target: Target, rows: readonly SegmentRow[]): Promise<void> {
+  const packs = target.index.packs();
+  let replaced = rows;
+  for (let from = 0; from < packs.length; ) {
+    let to = from;
+    for (
+      let chunks = 0;
+      to < packs.length && (to === from || chunks + packs[to]!.chunks <= MAX_MERGED_ENTRIES);
+      to++
+    )
+      chunks += packs[to]!.chunks;
+    const [into] = target.index.reserveNumbers(1) as [number];
+    const ask = { dir: target.dir, packs: packList(packs.slice(from, to)), into };
+    // The first takes the place of all: from then on something may be missing, which costs room only.
+    await replace(target, replaced, into, () => pageWorker(0).do('buildSegment', ask));
+    replaced = [];
+    from = to;
+  }
+}
+
+async function replace(
+  target: Target,
+  from: readonly SegmentRow[],
+  into: number,
+  write: () => Promise<SegmentRow | null>,
+): Promise<void> {
+  const { dir, index } = target;
+  const written = await write();
+  try {
+    fsyncDirectory(at(dir, SEGMENTS));
+    const numbers = from.map(({ number }) => number);
+    if (!index.replaceSegments(numbers, written ? [written] : [])) removeIfThere(at(dir, segmentFile(into)));
+    else for (const number of numbers) unlinkUnlessLocked(at(dir, segmentFile(number)));
+  } finally {
+    await pageWorker(0).do('segmentEnd', { into });
+  }
+}

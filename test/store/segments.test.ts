@@ -1,0 +1,136 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, readdirSync, readFileSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { pageOps } from '../../src/native/pages.js';
+import { Segment, sortEntries } from '../../src/store/fingerprints.js';
+import { mapSegment, segmentFile, verifySegment, writeSegment } from '../../src/store/segment-file.js';
+import type { Store } from '../../src/store/store.js';
+import { dropScratch, load, newStore, noise, save, scratchDir, seeded } from './scratch.js';
+
+const busErrorChild = fileURLToPath(new URL('./bus-error-child.js', import.meta.url));
+const savingChild = fileURLToPath(new URL('./saving-child.js', import.meta.url));
+
+const segmentsOf = (dir: string): string[] => readdirSync(join(dir, 'segments')).sort();
+
+/** How many chunks a save of pages that are all there already stores anew. */
+async function newChunks(store: Store, bytes: Buffer): Promise<number> {
+  const session = await store.beginSave({ parent: null });
+  await session.abort();
+  const { id, newChunks: count } = await save(store, { other: bytes });
+  store.remove([id]);
+  return count;
+}
+
+function flip(path: string, offset: number, bit: number): void {
+  const bytes = readFileSync(path);
+  bytes[offset]! ^= 1 << bit;
+  writeFileSync(path, bytes);
+}
+
+describe('segments', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('find every chunk after many saves, mergers and a gc, with few files', async function () {
+    const { store, dir } = newStore(this);
+    const all: Buffer[] = [];
+    for (let i = 0; i < 20; i++) {
+      all.push(noise(i, 30 + 5 * (i % 4)));
+      await save(store, { 'ram@0x0': all.at(-1)! });
+    }
+    assert.ok(segmentsOf(dir).length <= 5, segmentsOf(dir).join(' '));
+    // Every page is found; of the manifest's two chunks only the places can be new.
+    assert.ok((await newChunks(store, Buffer.concat(all))) <= 4);
+    await store.gc({ dryRun: false });
+    assert.equal(segmentsOf(dir).length, 1);
+    assert.ok((await newChunks(store, Buffer.concat(all))) <= 4);
+  });
+
+  for (const [what, harm] of Object.entries({
+    missing: unlinkSync,
+    torn: (path: string) => truncateSync(path, 500),
+    'of another kind': (path: string) => writeFileSync(path, Buffer.alloc(2000)),
+    longer: (path: string) => writeFileSync(path, Buffer.alloc(16), { flag: 'a' }),
+  }))
+    it(`do no harm when one is ${what}: saves go on, check says so, gc makes it anew`, async function () {
+      const { store, dir } = newStore(this);
+      const contents = { 'ram@0x0': noise(1, 300) };
+      const { id } = await save(store, contents);
+      harm(join(dir, 'segments', segmentsOf(dir)[0]!));
+      const { problems } = await store.check({ readData: false });
+      assert.deepEqual(
+        problems.map(({ file }) => file),
+        [`segments/${segmentsOf(dir)[0] ?? '00000001.seg'}`],
+      );
+      const again = await save(store, { 'ram@0x0': noise(1, 200) });
+      assert.ok(again.newChunks >= 200);
+      await store.gc({ dryRun: false });
+      assert.equal(segmentsOf(dir).length, 1);
+      assert.equal((await store.check({ readData: true })).ok, true);
+      assert.ok((await newChunks(store, noise(1, 300))) <= 2);
+      assert.deepEqual(await load(store, id), contents);
+    });
+
+  it('show every flipped bit to check', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { 'ram@0x0': noise(1, 20) });
+    const [name] = segmentsOf(dir) as [string];
+    const path = join(dir, 'segments', name);
+    const { length } = readFileSync(path);
+    const row = { number: Number.parseInt(name, 16), entries: (length - 40) / 16 };
+    assert.equal(verifySegment(pageOps, dir, row), null);
+    for (let bit = 0; bit < length * 8; bit++) {
+      flip(path, bit >> 3, bit & 7);
+      assert.notEqual(verifySegment(pageOps, dir, row), null, `bit ${bit}`);
+      flip(path, bit >> 3, bit & 7);
+    }
+    assert.equal(verifySegment(pageOps, dir, row), null);
+  });
+
+  it('claim no more than there is', function () {
+    const { dir } = newStore(this);
+    const next = seeded(1);
+    const words = Uint32Array.from({ length: 400 }, () => next());
+    const { row, fd } = writeSegment(pageOps, dir, 7, [sortEntries(words)])!;
+    closeSync(fd);
+    assert.deepEqual(row, { number: 7, entries: 100 });
+    assert.deepEqual(mapSegment(dir, row), new Segment(new Uint32Array(sortEntries(words).buffer)));
+    for (const entries of [0, 99, 101, 2 ** 26 + 1, 2 ** 32 - 1, Number.MAX_SAFE_INTEGER])
+      assert.equal(mapSegment(dir, { number: 7, entries }), null);
+    assert.equal(mapSegment(dir, { number: 8, entries: 100 }), null);
+    assert.equal(writeSegment(pageOps, dir, 9, []), null);
+    assert.deepEqual(segmentsOf(dir), ['00000007.seg']);
+  });
+
+  it('that are cut short while they are mapped read as zeros and end nobody', function () {
+    const { dir } = newStore(this);
+    const child = spawnSync(process.execPath, [busErrorChild, dir, segmentFile(7)], { encoding: 'utf8' });
+    assert.equal(child.signal, null);
+    assert.equal(child.stdout, '0 0\n', child.stderr);
+  });
+
+  it('are merged by several processes at once without losing any', async function () {
+    const { store, dir } = newStore(this);
+    const files = Array.from({ length: 3 }, (_, i) => {
+      const path = join(scratchDir(this), `file${i}`);
+      writeFileSync(path, noise(i, 100));
+      return path;
+    });
+    for (let round = 0; round < 3; round++) {
+      const children = files.map((file) =>
+        spawn(process.execPath, [savingChild, dir, 'put', file], { stdio: ['ignore', 'ignore', 'inherit'] }),
+      );
+      const ends = await Promise.all(children.map(async (child) => (await once(child, 'exit'))[0]));
+      assert.deepEqual(ends, [0, 0, 0]);
+    }
+    assert.equal((await store.check({ readData: true })).ok, true);
+    for (let i = 0; i < 3; i++) assert.ok((await newChunks(store, noise(i, 100))) <= 2);
+    await store.gc({ dryRun: false });
+    assert.deepEqual(await store.gc({ dryRun: true }), { removedChunks: 0, freedBytes: 0 });
+    assert.equal(segmentsOf(dir).length, 1);
+  });
+});
