@@ -22,8 +22,8 @@ class PageWorker {
   #failure: Error | null = null;
 
   constructor() {
-    this.#worker.unref();
     this.#worker.on('message', (response: Response) => this.#settle(response));
+    this.#worker.unref(); // after listening, which would hold the process again
     this.#worker.on('error', (error: Error) => this.#fail(error));
     this.#worker.on('exit', () => this.#fail(new Error('a page Worker has ended')));
   }

@@ -11,6 +11,12 @@ const { fingerprintBits, known, steps } = JSON.parse(readFileSync(planFile, 'utf
 const marksFd = openSync(marks, 'a');
 const contents = new Contents(known);
 await carryOutAll(
-  { disk, fingerprintBits, contents, say: (mark) => writeSync(marksFd, `${JSON.stringify(mark)}\n`) },
+  {
+    disk,
+    fingerprintBits,
+    contents,
+    say: (mark) =>
+      writeSync(marksFd, `${JSON.stringify({ ns: Number(process.hrtime.bigint()), ...mark })}\n`),
+  },
   steps,
 );

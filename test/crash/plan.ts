@@ -41,8 +41,10 @@ export interface Plan {
   readonly steps: readonly Step[];
 }
 
-/** What a child says: written to its file of marks, one JSON object a line. */
-export type Mark =
+/** What a child says: written to its file of marks, one JSON object a line; `ns` is the host's monotonic clock. */
+export type Mark = { readonly ns?: number } & MarkBody;
+
+type MarkBody =
   | { readonly at: 'begin'; readonly step: Step }
   | { readonly at: 'done'; readonly step: Step }
   /** The step was refused with one of livesnap's errors. */
@@ -263,7 +265,11 @@ export class World {
   }
 
   take(mark: Mark): void {
-    if (mark.step === null || mark.step.do === 'together') return;
+    if (mark.step === null) return;
+    if (mark.step.do === 'together') {
+      this.store(storeOf(mark.step)).keepsRemoved = true;
+      return;
+    }
     const store = this.store(mark.step.store);
     if (mark.at === 'begin') {
       if (mark.step.do === 'save' || mark.step.do === 'put') this.contents.add(mark.step.content);
@@ -410,4 +416,28 @@ export function makeSteps(
 ): Step[] {
   const outlook = new Outlook(store, world);
   return Array.from({ length: count }, () => makeStep(choose, outlook, verbs));
+}
+
+const BESIDE: readonly Step['do'][] = ['save', 'save', 'put', 'remove', 'load'];
+
+/** As {@link makeSteps}, a gc and some others of the steps at once. */
+export function makeStepsAtOnce(choose: Chooser, world: World, store: string): Step[] {
+  const outlook = new Outlook(store, world);
+  const before = [makeStep(choose, outlook, ['save', 'remove'])];
+  const beside = Array.from({ length: 1 + choose.below(3) }, () => makeStep(choose, outlook, BESIDE));
+  // Whose tag is last is not known, and no step may build on one that is only under way.
+  const independent = beside.map((step) =>
+    'tag' in step && step.do !== 'tag' ? { ...step, tag: null } : step,
+  );
+  const made = new Set(independent.flatMap((step) => ('content' in step ? [step.content.label] : [])));
+  const steps = independent.filter(
+    (step) =>
+      (step.do !== 'load' || !made.has(step.label)) &&
+      (step.do !== 'remove' || !step.labels.some((label) => made.has(label))),
+  );
+  return [
+    ...before,
+    { do: 'together', steps: [{ do: 'gc', store }, ...steps] },
+    makeStep(choose, outlook, WRITING),
+  ];
 }

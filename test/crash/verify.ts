@@ -129,7 +129,7 @@ async function expectWhole(
 }
 
 /** By the names on disk alone, whatever the store itself counts as an orphan. */
-function expectNoOrphans(dir: string, list: readonly SnapshotSummary[]): void {
+export function expectNoOrphans(dir: string, list: readonly SnapshotSummary[]): void {
   // What a repair has put aside is the user's.
   const names = (folder: string): string[] =>
     readdirSync(join(dir, folder))

@@ -468,7 +468,7 @@ describe('what a store promises', () => {
 
   it('lets its process end by itself, whether or not it was closed', async function () {
     const dir = join(scratchDir(this), 'store');
-    for (const verb of ['put', 'forget']) {
+    for (const verb of ['put', 'forget', 'miss']) {
       const child = spawn(process.execPath, [childFile, dir, verb, childFile], { stdio: 'ignore' });
       const [status] = await once(child, 'exit');
       assert.equal(status, 0);

@@ -1,7 +1,8 @@
 /**
  * A process of its own that works on a store: `DIR N` saves pages of seed 1000 + N until it is killed; `DIR put FILE`,
- * `DIR get ID FILE` and `DIR check` do that once; `DIR forget FILE` puts it and does not close the store; `DIR race FILE GO` puts
- * it as soon as the file GO is there, and makes the store.
+ * `DIR get ID FILE` and `DIR check` do that once; `DIR forget FILE` puts it and does not close the store, `DIR miss`
+ * asks for a snapshot that is not there and does not either; `DIR race FILE GO` puts FILE as soon as the file GO is there, and makes
+ * the store.
  */
 import { existsSync } from 'node:fs';
 import { Store } from '../../src/store/store.js';
@@ -21,6 +22,9 @@ switch (verb) {
   case 'forget':
     await store.put(args[0]!, { tag: null, name: null });
     break;
+  case 'miss':
+    await store.openSnapshot('none').catch(() => {});
+    break;
   case 'get':
     console.log(JSON.stringify(await store.get(args[0]!, args[1]!)));
     break;
@@ -37,4 +41,4 @@ switch (verb) {
     }
   }
 }
-if (verb !== 'forget') store.close();
+if (verb !== 'forget' && verb !== 'miss') store.close();
