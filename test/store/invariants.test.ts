@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import {
   copyFileSync,
@@ -23,7 +22,6 @@ import { PackReader } from '../../src/store/pack-reader.js';
 import { PackWriter } from '../../src/store/pack-writer.js';
 import { Store } from '../../src/store/store.js';
 import {
-  diskUsage,
   dropScratch,
   load,
   MemorySource,
@@ -476,58 +474,5 @@ describe('what a store promises', () => {
     const store = Store.open(dir, { write: false });
     assert.equal(store.list().length, 2);
     store.close();
-  });
-
-  it('keeps a model’s snapshots through any sequence of saves, removals, gc and repairs', async function () {
-    const seed = Number(process.env.SEED ?? randomInt(1 << 30));
-    const next = seeded(seed);
-    const bits = next() % 2 ? 4 : 64;
-    const { store: first, dir } = newStore(this, bits);
-    let store = first;
-    const model = new Map<string, Buffer>();
-    try {
-      for (let step = 0; step < 60; step++) {
-        const ids = [...model.keys()];
-        const some = ids[next() % Math.max(1, ids.length)];
-        switch (next() % 8) {
-          case 0:
-            if (some) {
-              store.remove([some]);
-              model.delete(some);
-            }
-            break;
-          case 1:
-            await store.gc({ dryRun: false });
-            break;
-          case 2:
-            store.close();
-            if (next() % 2 && bits === 64) await Store.repair(dir);
-            store = Store.open(dir, { write: true, fingerprintBits: bits });
-            break;
-          default: {
-            const parent = some && next() % 3 ? some : null;
-            const ram = Buffer.from(parent ? model.get(parent)! : textPages(next() % 5, 700));
-            const pages: number[] = [];
-            for (let i = next() % 40; i > 0; i--) {
-              const page = next() % 700;
-              ram.set(next() % 4 ? noise(next() % 50, 1) : Buffer.alloc(PAGE_SIZE), page * PAGE_SIZE);
-              if (!pages.includes(page)) pages.push(page);
-            }
-            const only = parent ? { only: { 'ram@0x0': pages.sort((a, b) => a - b) } } : {};
-            model.set((await save(store, { 'ram@0x0': ram }, { parent, ...only })).id, ram);
-          }
-        }
-        assert.deepEqual(new Set(store.list().map(({ id }) => id)), new Set(model.keys()));
-      }
-      for (const [id, ram] of model) assert.deepEqual((await load(store, id))['ram@0x0'], ram);
-      assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
-      store.remove([...model.keys()]);
-      await store.gc({ dryRun: false });
-      assert.ok(diskUsage(dir) < 1 << 20);
-    } catch (error) {
-      throw Object.assign(error as Error, { message: `SEED=${seed}: ${(error as Error).message}` });
-    } finally {
-      store.close();
-    }
   });
 });
