@@ -12,7 +12,9 @@ CREATE TABLE packs (
   number INTEGER PRIMARY KEY CHECK (number BETWEEN 1 AND 4294967295),
   generation INTEGER NOT NULL CHECK (generation >= 0),
   chunks INTEGER NOT NULL CHECK (chunks > 0),
-  sizeBytes INTEGER NOT NULL CHECK (sizeBytes > 0)
+  sizeBytes INTEGER NOT NULL CHECK (sizeBytes > 0),
+  -- Which run of check --read-data read it last; 0: none has.
+  readRun INTEGER NOT NULL DEFAULT 0 CHECK (readRun >= 0)
 ) STRICT;
 
 -- The files segments/NUMBER.seg, which have an entry a chunk; never a row a chunk here.
@@ -37,5 +39,7 @@ CREATE TABLE snapshots (
 
 CREATE TABLE tags (
   label TEXT PRIMARY KEY,
-  snapshot TEXT NOT NULL UNIQUE REFERENCES snapshots (id) ON DELETE CASCADE
+  snapshot TEXT NOT NULL UNIQUE REFERENCES snapshots (id) ON DELETE CASCADE,
+  -- The first 16 digits of SHA-256 of "label snapshot": a tag's file may lag behind, and cannot vouch for this row.
+  digest TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

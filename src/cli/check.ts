@@ -1,19 +1,33 @@
-import { ExitStatus } from '../errors.js';
+import { ExitStatus, LivesnapError } from '../errors.js';
 import { printable, shortId } from './output.js';
 import { withStore } from './store-access.js';
-import { defineVerb, flag } from './verb.js';
+import { parsePart } from './values.js';
+import { defineVerb, optional } from './verb.js';
 
 export const verb = defineVerb({
   name: 'check',
   summary: 'look for damage in the store',
   operands: [],
-  options: { readData: flag('--read-data', 'read every byte and compare its checksum, too') },
+  options: {
+    readData: optional(
+      '--read-data [n/m]',
+      'read every byte and compare its checksum, too; or n of m parts of them, those not read for longest',
+      parsePart,
+    ),
+  },
   notes: 'Exit status 4 says that the store is damaged.',
   async run({ options, output, storeDir }) {
-    const { readData } = options;
-    const { ok, problems } = await output.withProgress('checking', (progress) =>
-      withStore(storeDir, { write: false }, (store) => store.check({ readData }, progress)),
-    );
+    const { readData = false } = options;
+    const check = (write: boolean) =>
+      output.withProgress('checking', (progress) =>
+        withStore(storeDir, { write }, (store) => store.check({ readData }, progress)),
+      );
+    // What was read is remembered where the store can be written.
+    const { ok, problems } = await check(readData !== false).catch((error) => {
+      if (!(error instanceof LivesnapError && error.code === 'READ_ONLY')) throw error;
+      if (readData !== true) output.say('The store cannot be written: the next run will read the same part.');
+      return check(false);
+    });
     output.result({ ok, problems }, () =>
       ok
         ? 'no damage found'

@@ -74,6 +74,17 @@ export function parsePattern(text: string): RegExp {
   }
 }
 
+/** `3/10`: three tenths. Errors: USAGE. */
+export function parsePart(text: string): { part: number; of: number } {
+  const match = /^([1-9]\d{0,5})\/([1-9]\d{0,5})$/.exec(text);
+  const [part, of] = [Number(match?.[1]), Number(match?.[2])];
+  if (!match || part > of)
+    throw new LivesnapError('USAGE', `${JSON.stringify(text)} is not a part`, {
+      hint: 'Give it as n/m, n at most m: 1/10 is a tenth.',
+    });
+  return { part, of };
+}
+
 /** One of a few words. */
 export const parseWord =
   <W extends string>(...words: W[]) =>

@@ -22,6 +22,13 @@ export const valued = <T>(
   parse: (text: string) => T,
 ): OptionSpec<T | undefined> => ({ flags, help, parse });
 
+/** An option whose value may be left out: then it is true. */
+export const optional = <T>(
+  flags: string,
+  help: string,
+  parse: (text: string) => T,
+): OptionSpec<T | true | undefined> => ({ flags, help, parse });
+
 /** An option without a value. */
 export const flag = (flags: string, help: string): OptionSpec<boolean> => ({ flags, help });
 

@@ -1,23 +1,26 @@
 /**
  * check: looks for damage and says which snapshots it touches (docs/format.md, "check").
  *
- * Without `readData` it reads the index, every snapshot's file, every manifest and every pack's lists; with it also
- * every byte of every pack, against checksum, SHA-256 and fingerprint. It changes nothing.
+ * Without `readData` it reads the index, every snapshot's file, every manifest, every segment and every pack's lists;
+ * with it also the bytes of packs, all or those that were not read for longest, against checksum, SHA-256 and
+ * fingerprint. It changes nothing but its note of what was read.
+ *
+ * Runs beside saves, rm and gc: before something is called damaged it is looked at whether the index still wants it.
  */
-import { statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
 import { BLOCK_PAGES } from './format.js';
 import type { PackRow } from './index-database.js';
-import { at, DATABASE, packFile, storeError } from './layout.js';
+import { at, DATABASE, isTemporary, packFile, SNAPSHOT_ID, storeError, TAG_LABEL, TAGS } from './layout.js';
 import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
 import type { PackProblem } from './page-jobs.js';
 import { pageWorker, pageWorkerCount } from './page-pool.js';
 import { snapshotRow } from './repair.js';
 import { readSnapshotFile, snapshotFile } from './snapshot-file.js';
-import type { Problem, Progress } from './types.js';
+import type { CheckOptions, Problem, Progress } from './types.js';
 import { ChunkSet } from './usage.js';
 
 /** A problem while it is not yet known which snapshots it touches. */
@@ -30,36 +33,24 @@ interface Finding {
 
 export async function checkStore(
   context: StoreContext,
-  { readData }: { readData: boolean },
+  { readData }: CheckOptions,
   progress?: Progress,
 ): Promise<{ ok: boolean; problems: Problem[] }> {
   const lock = await context.lock('shared');
   try {
-    const findings: Finding[] = [];
-    const find = (file: string, offset: number | null, message: string): Finding => {
-      const finding = { file, offset, message, snapshots: new Set<string>() };
-      findings.push(finding);
-      return finding;
-    };
-    for (const message of context.index.integrityProblems()) find(DATABASE, null, message);
-    const lost = await checkPacks(context, readData, find, progress);
-    checkSnapshots(context, lost, find);
-    await checkSegments(context, find);
-    const problems = findings.map(({ file, offset, message, snapshots }) => ({
-      file,
-      offset,
-      snapshots: [...snapshots].sort(),
-      message,
-    }));
-    return { ok: problems.length === 0, problems };
+    const check = new Check(context);
+    check.index();
+    await check.packs(readData, progress);
+    check.snapshots();
+    check.numbers();
+    await check.segments();
+    return { ok: check.problems.length === 0, problems: check.problems };
   } catch (error) {
     throw storeError(context.dir, error);
   } finally {
     lock.release();
   }
 }
-
-type Find = (file: string, offset: number | null, message: string) => Finding;
 
 /** The findings that a chunk of a pack is lost by. */
 class LostChunks {
@@ -77,143 +68,219 @@ class LostChunks {
       if (!chunks || chunks.has(chunk)) finding.snapshots.add(snapshot);
   }
 
+  has(pack: number): boolean {
+    return this.#byPack.has(pack);
+  }
+
   get any(): boolean {
     return this.#byPack.size > 0;
   }
 }
 
-async function checkPacks(
-  context: StoreContext,
-  readData: boolean,
-  find: Find,
-  progress?: Progress,
-): Promise<LostChunks> {
-  const lost = new LostChunks();
-  const rows = context.index.packs();
-  const totalBytes = rows.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
-  const waiting = [...rows];
-  let doneBytes = 0;
-  const lane = async (worker: number): Promise<void> => {
-    for (let row = waiting.shift(); row; row = waiting.shift()) {
-      for (const problem of await verify(context, worker, row, readData))
-        lost.add(row.number, problem.chunks, find(problem.file, problem.offset, problem.message));
-      doneBytes += row.sizeBytes;
-      progress?.(doneBytes, totalBytes);
+/** The packs that a run reads: all, none, or those not read for longest until their bytes are the part asked for. */
+function packsToRead(context: StoreContext, readData: CheckOptions['readData']): PackRow[] {
+  const rows = context.index.packsToRead();
+  if (readData === false) return [];
+  if (readData === true) return rows;
+  const wanted = (rows.reduce((total, { sizeBytes }) => total + sizeBytes, 0) * readData.part) / readData.of;
+  let taken = 0;
+  return rows.filter(({ sizeBytes }) => {
+    if (taken >= wanted) return false;
+    taken += sizeBytes;
+    return true;
+  });
+}
+
+class Check {
+  readonly #findings: Finding[] = [];
+  readonly #lost = new LostChunks();
+  /** The highest number that is in use or referred to. */
+  #highest = 0;
+
+  constructor(readonly context: StoreContext) {}
+
+  get problems(): Problem[] {
+    return this.#findings.map(({ file, offset, message, snapshots }) => ({
+      file,
+      offset,
+      snapshots: [...snapshots].sort(),
+      message,
+    }));
+  }
+
+  #find(file: string, offset: number | null, message: string, ...snapshots: string[]): Finding {
+    const known = this.#findings.find(
+      (finding) => finding.file === file && finding.offset === offset && finding.message === message,
+    );
+    const finding = known ?? { file, offset, message, snapshots: new Set<string>() };
+    if (!known) this.#findings.push(finding);
+    for (const snapshot of snapshots) finding.snapshots.add(snapshot);
+    return finding;
+  }
+
+  index(): void {
+    const { index, dir } = this.context;
+    for (const message of index.integrityProblems()) this.#find(DATABASE, null, message);
+    for (const { label, snapshot } of index.damagedTags())
+      this.#find(DATABASE, null, `the tag ${label} is not the one that was written`, snapshot);
+    for (const name of readdirSync(at(dir, TAGS))) {
+      if (!TAG_LABEL.test(name) || isTemporary(name)) continue;
+      const file = `${TAGS}/${name}`;
+      const text = statSync(at(dir, file)).size === 33 ? readFileSync(at(dir, file), 'latin1') : '';
+      if (!SNAPSHOT_ID.test(text.slice(0, 32)) || text[32] !== '\n')
+        this.#find(file, 0, 'this is not the id of a snapshot');
     }
-  };
-  await Promise.all(Array.from({ length: pageWorkerCount }, (_, i) => lane(i)));
-  return lost;
-}
-
-async function verify(
-  context: StoreContext,
-  worker: number,
-  row: PackRow,
-  readData: boolean,
-): Promise<readonly PackProblem[]> {
-  const { number, generation } = row;
-  const file = packFile(number, generation);
-  const found = statSync(at(context.dir, file), { throwIfNoEntry: false });
-  if (found && found.size !== row.sizeBytes)
-    return [
-      { file, offset: null, message: `the pack has ${found.size} bytes, not ${row.sizeBytes}`, chunks: null },
-    ];
-  try {
-    const { problems } = await pageWorker(worker).do('verifyPack', {
-      dir: context.dir,
-      pack: { number, generation },
-      fingerprintBits: context.fingerprintBits,
-      readData,
-    });
-    return problems;
-  } catch (error) {
-    if (error instanceof LivesnapError && error.code === 'NEWER_FORMAT')
-      return [{ file, offset: null, message: error.message, chunks: null }];
-    throw error;
   }
-}
 
-function checkSnapshots(context: StoreContext, lost: LostChunks, find: Find): void {
-  const packs = context.packSet();
-  const goodBlocks = new ChunkSet();
-  try {
-    for (const { id } of context.index.summaries()) checkSnapshot(context, packs, goodBlocks, id, lost, find);
-  } finally {
-    packs.close();
+  async packs(readData: CheckOptions['readData'], progress?: Progress): Promise<void> {
+    const { index, write } = this.context;
+    const toRead = packsToRead(this.context, readData);
+    const isRead = new Set(toRead.map(({ number }) => number));
+    const waiting = index.packs();
+    const weight = (row: PackRow): number => (isRead.has(row.number) ? row.sizeBytes : row.chunks * 44);
+    const totalBytes = waiting.reduce((total, row) => total + weight(row), 0);
+    let doneBytes = 0;
+    const lane = async (worker: number): Promise<void> => {
+      for (let row = waiting.shift(); row; row = waiting.shift()) {
+        this.#highest = Math.max(this.#highest, row.number);
+        await this.#pack(worker, row, isRead.has(row.number));
+        doneBytes += weight(row);
+        progress?.(doneBytes, totalBytes);
+      }
+    };
+    await Promise.all(Array.from({ length: pageWorkerCount }, (_, i) => lane(i)));
+    if (write && toRead.length > 0) index.noteRead(toRead);
   }
-}
 
-function checkSnapshot(
-  context: StoreContext,
-  packs: PackSet,
-  goodBlocks: ChunkSet,
-  id: string,
-  lost: LostChunks,
-  find: Find,
-): void {
-  const blame = (error: unknown): void => {
-    if (!(error instanceof LivesnapError)) throw error;
-    const damage = error instanceof DamageError ? error : null;
-    find(
-      damage?.file ?? snapshotFile(id),
-      damage?.offset ?? null,
-      damage?.why ?? error.message,
-    ).snapshots.add(id);
-  };
-  let file: ReturnType<typeof readSnapshotFile>;
-  try {
-    file = readSnapshotFile(context.dir, id);
-  } catch (error) {
-    blame(error);
-    return;
+  async #pack(worker: number, row: PackRow, readData: boolean): Promise<void> {
+    const { index } = this.context;
+    const { number } = row;
+    const problems = await this.#verify(worker, row, readData);
+    if (problems.length === 0) return;
+    const generation = index.generationOf(number);
+    if (generation === undefined) return; // gc has taken it meanwhile
+    if (generation !== row.generation) {
+      await this.#pack(worker, index.packs().find((pack) => pack.number === number) ?? row, readData);
+      return;
+    }
+    for (const { chunks, file, offset, message } of problems)
+      this.#lost.add(number, chunks, this.#find(file, offset, message));
   }
-  const row = snapshotRow(file);
-  const listed = context.index.row(id);
-  if (JSON.stringify(row) !== JSON.stringify(listed))
-    find(DATABASE, null, `the index says something else of snapshot ${id} than its file`).snapshots.add(id);
-  for (const entry of file.blocks) {
-    const { pack, chunk } = entry.places;
-    lost.blame(pack, chunk, id);
-    lost.blame(entry.fingerprints.pack, entry.fingerprints.chunk, id);
-    // A block that was found good for another snapshot is good; where chunks are lost it must be looked at again.
-    if (goodBlocks.has(pack, chunk) && !lost.any) continue;
+
+  async #verify(worker: number, row: PackRow, readData: boolean): Promise<readonly PackProblem[]> {
+    const { context } = this;
+    const { number, generation } = row;
+    const file = packFile(number, generation);
     try {
-      const block = readBlock(context.ops, packs, entry);
-      requireChunks(packs, block);
-      for (let page = 0; page < BLOCK_PAGES; page++)
-        if (!block.isZero(page)) lost.blame(block.places[2 * page]!, block.places[2 * page + 1]!, id);
-      goodBlocks.add(pack, chunk);
+      const { problems, listed } = await pageWorker(worker).do('verifyPack', {
+        dir: context.dir,
+        pack: { number, generation },
+        fingerprintBits: context.fingerprintBits,
+        readData,
+      });
+      if (!listed || (listed.chunks === row.chunks && listed.sizeBytes === row.sizeBytes)) return problems;
+      const message = `the index says something else of ${file} than the pack itself`;
+      return [...problems, { file: DATABASE, offset: null, message, chunks: [] }];
+    } catch (error) {
+      if (error instanceof LivesnapError && error.code === 'NEWER_FORMAT')
+        return [{ file, offset: 8, message: error.message, chunks: null }];
+      throw error;
+    }
+  }
+
+  snapshots(): void {
+    const { index } = this.context;
+    const packs = this.context.packSet();
+    const goodBlocks = new ChunkSet();
+    try {
+      for (const id of index.ids()) this.#snapshot(packs, goodBlocks, id);
+    } finally {
+      packs.close();
+    }
+  }
+
+  #snapshot(packs: PackSet, goodBlocks: ChunkSet, id: string): void {
+    const { context } = this;
+    const blame = (error: unknown): void => {
+      if (!(error instanceof LivesnapError)) throw error;
+      if (!context.index.has(id)) return; // removed meanwhile
+      const damage = error instanceof DamageError ? error : null;
+      this.#find(damage?.file ?? snapshotFile(id), damage?.offset ?? null, damage?.why ?? error.message, id);
+    };
+    let file: ReturnType<typeof readSnapshotFile>;
+    try {
+      file = readSnapshotFile(context.dir, id);
     } catch (error) {
       blame(error);
+      return;
+    }
+    const listed = context.index.row(id);
+    if (listed && JSON.stringify(snapshotRow(file)) !== JSON.stringify(listed))
+      this.#find(DATABASE, null, `the index says something else of snapshot ${id} than its file`, id);
+    for (const entry of file.blocks) {
+      const { places, fingerprints } = entry;
+      this.#highest = Math.max(this.#highest, places.pack, fingerprints.pack);
+      this.#lost.blame(places.pack, places.chunk, id);
+      this.#lost.blame(fingerprints.pack, fingerprints.chunk, id);
+      // A block that was found good for another snapshot is good; where chunks are lost it must be looked at again.
+      if (goodBlocks.has(places.pack, places.chunk) && !this.#lost.any) continue;
+      try {
+        const block = readBlock(context.ops, packs, entry);
+        this.#requireChunks(packs, block);
+        for (let page = 0; this.#lost.any && page < BLOCK_PAGES; page++)
+          if (!block.isZero(page)) this.#lost.blame(block.places[2 * page]!, block.places[2 * page + 1]!, id);
+        goodBlocks.add(places.pack, places.chunk);
+      } catch (error) {
+        // What a pack's own finding says is not said again for each block.
+        const isSaid =
+          error instanceof DamageError &&
+          this.#findings.some(({ file, offset }) => file === error.file && offset === error.offset);
+        if (!isSaid) blame(error);
+      }
     }
   }
-}
 
-/** Every place of a block is in a pack that can be read. A pack that cannot has its own finding. */
-function requireChunks(packs: PackSet, block: ManifestBlock): void {
-  for (let page = 0; page < BLOCK_PAGES; page++) {
-    if (block.isZero(page)) continue;
-    const number = block.places[2 * page]!;
-    if (!packs.has(number)) throw new DamageError(packFile(number, 0), null, 'the pack is missing');
-    let pack: PackReader;
-    try {
-      pack = packs.pack(number);
-    } catch {
-      continue;
+  /** Every place of a block is in a pack that can be read. A pack that cannot has its own finding. */
+  #requireChunks(packs: PackSet, block: ManifestBlock): void {
+    for (let page = 0; page < BLOCK_PAGES; page++) {
+      if (block.isZero(page)) continue;
+      const number = block.places[2 * page]!;
+      if (number > this.#highest) this.#highest = number;
+      if (!packs.has(number)) throw new DamageError(packFile(number, 0), null, 'the pack is missing');
+      let pack: PackReader;
+      try {
+        pack = packs.pack(number);
+      } catch (error) {
+        if (this.#lost.has(number)) continue;
+        throw error;
+      }
+      if (pack.positionOf(block.places[2 * page + 1]!) < 0)
+        throw new DamageError(
+          pack.file,
+          pack.footer.trailerOffset,
+          `there is no chunk ${block.places[2 * page + 1]}`,
+        );
     }
-    if (pack.positionOf(block.places[2 * page + 1]!) < 0)
-      throw new DamageError(
-        pack.file,
-        pack.footer.trailerOffset,
-        `there is no chunk ${block.places[2 * page + 1]}`,
-      );
   }
-}
 
-/** Every byte of every segment: a wrong entry hides a chunk from saves. */
-async function checkSegments(context: StoreContext, find: Find): Promise<void> {
-  for (const row of context.index.segments()) {
-    const problem = await pageWorker(0).do('verifySegment', { dir: context.dir, row });
-    if (problem && context.index.hasSegment(row.number)) find(problem.file, problem.offset, problem.message);
+  /** A number given twice would make a reference to a pack that is gone find another one. */
+  numbers(): void {
+    const { index } = this.context;
+    for (const { number } of index.segments()) this.#highest = Math.max(this.#highest, number);
+    if (index.nextNumber() <= this.#highest)
+      this.#find(DATABASE, null, `the next pack would get a number that is in use`);
+  }
+
+  /** Every byte of every segment: a wrong entry hides a chunk from saves. */
+  async segments(): Promise<void> {
+    const { index, dir } = this.context;
+    for (const row of index.segments()) {
+      const problem = await pageWorker(0).do('verifySegment', { dir, row });
+      if (problem && index.hasSegment(row.number)) this.#find(problem.file, problem.offset, problem.message);
+    }
+    // There may be entries of chunks that a gc, cut short, took away; read at one moment, as a save may commit.
+    const { listed, chunks } = index.coverage();
+    if (listed < chunks)
+      this.#find(DATABASE, null, `the segments list ${listed} chunks, the packs have ${chunks}`);
   }
 }

@@ -5,6 +5,7 @@
  * everything in it can be rebuilt from the files beside it. Where the directory cannot be written, a private copy is
  * read: a WAL database does not open there.
  */
+import { hash } from 'node:crypto';
 import {
   accessSync,
   chmodSync,
@@ -69,6 +70,23 @@ function migrations(): Migration[] {
       sql: readFileSync(join(projectRoot, 'migrations', name), 'utf8'),
     }));
   return loadedMigrations;
+}
+
+const schemaOf = (database: Database.Database): string =>
+  JSON.stringify(
+    database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name').raw().all(),
+  );
+
+let knownSchema: string | undefined;
+
+function expectedSchema(): string {
+  if (knownSchema === undefined) {
+    const fresh = new Database(':memory:');
+    for (const { sql } of migrations()) fresh.exec(sql);
+    knownSchema = schemaOf(fresh);
+    fresh.close();
+  }
+  return knownSchema;
 }
 
 const canWrite = (path: string): boolean => {
@@ -173,6 +191,9 @@ export class Index {
 
   static #prepare(dir: string, database: Database.Database, lock: StoreLock | null, write: boolean): Index {
     try {
+      // The file may come from anywhere: nothing in its schema is trusted, or run.
+      database.pragma('trusted_schema = OFF');
+      database.pragma('cell_size_check = ON');
       database.pragma('synchronous = FULL');
       database.pragma('foreign_keys = ON');
       const index = new Index(dir, database, lock);
@@ -201,7 +222,10 @@ export class Index {
         `the store ${this.dir} has index format ${version}; this livesnap knows formats up to ${known}`,
         { hint: 'Use the livesnap that wrote it, or a newer one.' },
       );
-    if (version === known) return;
+    if (version === known) {
+      this.#requireSchema();
+      return;
+    }
     this.#immediately(() => {
       for (const { version: to, sql } of migrations()) {
         if (to <= pragma('user_version')) continue; // another process was faster
@@ -210,6 +234,18 @@ export class Index {
       }
       this.database.pragma(`application_id = ${APPLICATION_ID}`);
     });
+  }
+
+  /** A view, trigger or column that livesnap did not make would be run by its statements. Errors: DAMAGED. */
+  #requireSchema(): void {
+    if (schemaOf(this.database) !== expectedSchema())
+      throw new LivesnapError(
+        'DAMAGED',
+        `the index of the store ${this.dir} has tables that livesnap did not make`,
+        {
+          hint: 'Run livesnap repair: it rebuilds the index from the files beside it.',
+        },
+      );
   }
 
   close(): void {
@@ -317,6 +353,13 @@ export class Index {
     return this.#all('SELECT label, snapshot FROM tags ORDER BY label');
   }
 
+  /** Tags whose row is not what was written. */
+  damagedTags(): { label: string; snapshot: string }[] {
+    return this.#all<{ label: string; snapshot: string; digest: string }>('SELECT * FROM tags').filter(
+      ({ label, snapshot, digest }) => digest !== tagDigest(label, snapshot),
+    );
+  }
+
   /** Moves a tag; returns the label that the snapshot had before. */
   setTag(id: string, label: string): string | null {
     return this.#immediately(() => this.#moveTag(id, label));
@@ -325,7 +368,7 @@ export class Index {
   #moveTag(id: string, label: string): string | null {
     const before = this.#get<{ label: string }>('SELECT label FROM tags WHERE snapshot = ?', id);
     this.#run('DELETE FROM tags WHERE label = ? OR snapshot = ?', label, id);
-    this.#run('INSERT INTO tags (label, snapshot) VALUES (?, ?)', label, id);
+    this.#run('INSERT INTO tags (label, snapshot, digest) VALUES (?, ?, ?)', label, id, tagDigest(label, id));
     return before && before.label !== label ? before.label : null;
   }
 
@@ -414,6 +457,30 @@ export class Index {
     return this.#all('SELECT number, generation, chunks, sizeBytes FROM packs ORDER BY number');
   }
 
+  /** The next number of a pack or segment. */
+  nextNumber(): number {
+    return this.#get<{ value: number }>("SELECT value FROM counters WHERE name = 'nextNumber'")?.value ?? 0;
+  }
+
+  /** Packs in the order in which they are to be read by check: those that were not read for longest first. */
+  packsToRead(): PackRow[] {
+    return this.#all('SELECT number, generation, chunks, sizeBytes FROM packs ORDER BY readRun, number');
+  }
+
+  /** Notes that a run of check has read these packs. */
+  noteRead(packs: readonly PackRow[]): void {
+    this.#immediately(() => {
+      const run = this.#get<{ run: number }>('SELECT 1 + coalesce(max(readRun), 0) AS run FROM packs')!.run;
+      for (const { number, generation } of packs)
+        this.#run(
+          'UPDATE packs SET readRun = ? WHERE number = ? AND generation = ?',
+          run,
+          number,
+          generation,
+        );
+    });
+  }
+
   /** Undefined: there is no such pack. */
   generationOf(pack: number): number | undefined {
     return this.#get<{ generation: number }>('SELECT generation FROM packs WHERE number = ?', pack)
@@ -423,6 +490,13 @@ export class Index {
   /** Oldest first. */
   segments(): SegmentRow[] {
     return this.#all('SELECT number, entries FROM segments ORDER BY number');
+  }
+
+  /** How many entries the segments have, and how many chunks the packs. */
+  coverage(): { listed: number; chunks: number } {
+    return this.#get<{ listed: number; chunks: number }>(
+      'SELECT (SELECT total(entries) FROM segments) AS listed, (SELECT total(chunks) FROM packs) AS chunks',
+    )!;
   }
 
   hasSegment(number: number): boolean {
@@ -505,6 +579,9 @@ export class Index {
     }
   }
 }
+
+const tagDigest = (label: string, snapshot: string): string =>
+  hash('sha256', `${label} ${snapshot}`).slice(0, 16);
 
 const SUMMARY = `
   SELECT id, label AS tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes

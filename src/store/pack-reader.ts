@@ -190,6 +190,9 @@ export function isFrameSize({ chunks, flags, storedBytes }: FrameEntry): boolean
 /** One frame as stored; a thread reads one at a time. */
 const frameScratch = Buffer.allocUnsafe(MAX_FRAME_BYTES);
 
+/** So many packs a {@link PackSet} keeps open. */
+const MAX_OPEN_PACKS = 512;
+
 /** The frames read last, unpacked. */
 export class FrameCache {
   readonly #frames = new Map<number, Uint8Array>();
@@ -241,7 +244,7 @@ export class PackSet {
   }
 
   has(number: number): boolean {
-    return this.generationOf(number) !== undefined;
+    return this.#packs.get(number) instanceof PackReader || this.generationOf(number) !== undefined;
   }
 
   /** Errors: DAMAGED, the same one each time. */
@@ -254,10 +257,19 @@ export class PackSet {
         if (!(error instanceof DamageError)) throw error;
         reader = error;
       }
+      this.#closeOldest();
       this.#packs.set(number, reader);
     }
     if (reader instanceof DamageError) throw reader;
     return reader;
+  }
+
+  /** Descriptors are few, and a pack's lists are up to 160 KiB. */
+  #closeOldest(): void {
+    if (this.#packs.size < MAX_OPEN_PACKS) return;
+    const [number, oldest] = this.#packs.entries().next().value!;
+    if (oldest instanceof PackReader) oldest.close();
+    this.#packs.delete(number);
   }
 
   /** A pack that gc rewrites meanwhile is found under its next generation, with every chunk that is needed. */

@@ -81,9 +81,9 @@ export interface GoneChunks {
 }
 
 export interface PackVerdict {
+  /** What the footer says of the pack; null when it cannot be read. */
+  readonly listed: { readonly chunks: number; readonly sizeBytes: number } | null;
   readonly problems: readonly PackProblem[];
-  /** False when the pack's own lists cannot be read: then it holds nothing that can be reached. */
-  readonly readable: boolean;
 }
 
 export interface PackProblem {

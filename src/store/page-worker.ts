@@ -161,7 +161,7 @@ function verifyPack(dir: string, pack: PackName, ops: PageOps, readData: boolean
     if (!(error instanceof DamageError)) throw error;
     return {
       problems: [{ file: error.file, offset: error.offset, message: error.why, chunks: null }],
-      readable: false,
+      listed: null,
     };
   }
   try {
@@ -174,7 +174,7 @@ function verifyPack(dir: string, pack: PackName, ops: PageOps, readData: boolean
   } finally {
     reader.close();
   }
-  return { problems, readable: true };
+  return { problems, listed: { chunks: reader.numbers.length, sizeBytes: reader.sizeBytes } };
 }
 
 /** What an earlier repair found lost. */

@@ -74,8 +74,12 @@ function canRead(dir: string, row: SegmentRow): boolean {
 export async function tidySegments(target: Target, gone: readonly GoneChunks[]): Promise<number> {
   const rows = target.index.segments();
   const before = totalBytes(rows);
-  if (rows.some((row) => !canRead(target.dir, row))) await rebuildSegments(target, rows);
-  else if (gone.length > 0 || rows.length > runsOf(rows).length) await merge(target, runsOf(rows), gone);
+  if (rows.every((row) => canRead(target.dir, row))) {
+    if (gone.length > 0 || rows.length > runsOf(rows).length) await merge(target, runsOf(rows), gone);
+    // Not so when a segment was lost, or when an earlier gc was cut short after it had taken packs away.
+    const { listed, chunks } = target.index.coverage();
+    if (listed !== chunks) await rebuildSegments(target, target.index.segments());
+  } else await rebuildSegments(target, rows);
   return before - totalBytes(target.index.segments());
 }
 
@@ -83,8 +87,9 @@ export async function tidySegments(target: Target, gone: readonly GoneChunks[]):
 export function foretellTidying(target: Target, dropped: number): number {
   const rows = target.index.segments();
   const runs = runsOf(rows);
-  if (dropped === 0 && rows.length === runs.length) return 0;
-  const left = rows.reduce((total, { entries }) => total + entries, 0) - dropped;
+  const { listed, chunks } = target.index.coverage();
+  if (dropped === 0 && rows.length === runs.length && listed === chunks) return 0;
+  const left = chunks - dropped;
   const files = Math.min(runs.length, left);
   return totalBytes(rows) - (files * segmentBytes(0) + segmentBytes(left) - segmentBytes(0));
 }

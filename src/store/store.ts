@@ -40,7 +40,15 @@ import { type OpenSnapshot, readNamed, StoredSnapshot } from './restore.js';
 import { Save, type SaveSession } from './save.js';
 import { snapshotFile } from './snapshot-file.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
-import type { Problem, Progress, SaveResult, SnapshotDetails, SnapshotSummary, StoreStats } from './types.js';
+import type {
+  CheckOptions,
+  Problem,
+  Progress,
+  SaveResult,
+  SnapshotDetails,
+  SnapshotSummary,
+  StoreStats,
+} from './types.js';
 import { bytesOfChunks, Usage } from './usage.js';
 
 export type { OpenSnapshot, SaveSession };
@@ -216,7 +224,7 @@ export class Store {
     return collectGarbage(this.#context, options, progress);
   }
 
-  check(options: { readData: boolean }, progress?: Progress): Promise<{ ok: boolean; problems: Problem[] }> {
+  check(options: CheckOptions, progress?: Progress): Promise<{ ok: boolean; problems: Problem[] }> {
     return checkStore(this.#context, options, progress);
   }
 

@@ -81,6 +81,11 @@ export interface SaveResult {
   readonly storedBytes: number;
 }
 
+export interface CheckOptions {
+  /** False: structure only. True: every byte. A part: of so many parts of the packs' bytes, those not read for longest. */
+  readonly readData: boolean | { readonly part: number; readonly of: number };
+}
+
 export interface Problem {
   readonly file: string;
   readonly offset: number | null;
