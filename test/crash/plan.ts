@@ -248,6 +248,17 @@ export class World {
     return `s${++this.#labels}`;
   }
 
+  /** A world of some of a store's snapshots, whose new labels begin with a prefix. */
+  part(store: string, prefix: string, isIn: (index: number) => boolean): World {
+    const part = new World(new Contents(this.contents.all()));
+    const model = part.store(store);
+    this.store(store).must.forEach((label, i) => {
+      if (isIn(i)) model.snapshots.set(label, 'must');
+    });
+    part.newLabel = () => `${prefix}${++part.#labels}`;
+    return part;
+  }
+
   copy(): World {
     const copy = new World(new Contents(this.contents.all()));
     copy.#labels = this.#labels;
@@ -416,6 +427,27 @@ export function makeSteps(
 ): Step[] {
   const outlook = new Outlook(store, world);
   return Array.from({ length: count }, () => makeStep(choose, outlook, verbs));
+}
+
+const ONE_OF_SEVERAL: readonly Step['do'][] = [
+  'save',
+  'save',
+  'put',
+  'remove',
+  'remove',
+  'gc',
+  'load',
+  'reopen',
+];
+
+/** Plans for processes that work on one store at once; no two of them save, remove or tag the same snapshot. */
+export function makePlansAtOnce(choose: Chooser, world: World, store: string, processes: number): Step[][] {
+  return Array.from({ length: processes }, (_, process) => {
+    const part = world.part(store, `p${process}-`, (index) => index % processes === process);
+    return makeSteps(choose, part, store, 1 + choose.below(4), ONE_OF_SEVERAL).map((step) =>
+      'tag' in step && step.tag !== null ? { ...step, tag: `${step.tag}${process}` } : step,
+    );
+  });
 }
 
 const BESIDE: readonly Step['do'][] = ['save', 'save', 'put', 'remove', 'load'];

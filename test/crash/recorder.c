@@ -14,7 +14,8 @@
  *                    TIMES    once, or always: that call and all later ones of these classes
  *
  * Invariants: every system call is made raw, so nothing recurses; call and record are made under one lock, so the
- * order of records is an order in which the calls can have happened, whatever threads made them. A file is known by
+ * order of records is an order in which the calls can have happened, whatever threads made them; processes that have
+ * one trace share the lock by flock(2) on it. A file is known by
  * its inode number, a name by its path: no table of descriptors can fall out of step. SQLite's shared memory (-shm) is
  * left out: it is made anew by whoever opens the database first after a crash.
  */
@@ -29,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -109,8 +111,17 @@ __attribute__((constructor)) static void begin(void) {
   watching = 1;
 }
 
-static void lock(void) { pthread_mutex_lock(&order); }
-static void unlock(void) { pthread_mutex_unlock(&order); }
+static void lock(void) {
+  pthread_mutex_lock(&order);
+  if (trace >= 0) while (syscall(SYS_flock, trace, LOCK_EX) < 0 && errno == EINTR) {}
+}
+
+static void unlock(void) {
+  int error = errno;
+  if (trace >= 0) syscall(SYS_flock, trace, LOCK_UN);
+  pthread_mutex_unlock(&order);
+  errno = error;
+}
 
 static void die(void) {
   syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);

@@ -17,6 +17,7 @@ import { carryOutAll } from './execute.js';
 import {
   Chooser,
   type Mark,
+  makePlansAtOnce,
   makeSteps,
   makeStepsAtOnce,
   type Plan,
@@ -147,10 +148,9 @@ export class Rounds {
   async powerCut(dir: string, base: Base, choose: Chooser): Promise<RoundResult> {
     const { fingerprintBits } = base;
     const world = base.world.copy();
-    const steps = choose.chance(0.3)
-      ? makeStepsAtOnce(choose, world, STORE)
-      : makeSteps(choose, world, STORE, 1 + choose.below(4));
-    const { disk, trace } = await recordSteps(dir, base, steps);
+    const plans = makePlans(choose, world);
+    if (plans.length > 1) world.store(STORE).keepsRemoved = true;
+    const { disk, trace } = await recordSteps(dir, base, plans);
     const moments = sampleCuts(trace, choose, 7);
     let states = 0;
     let at = 0;
@@ -168,7 +168,7 @@ export class Rounds {
         states++;
       }
     }
-    return { kind: 'power cut', cuts: moments.length, states, faults: [], steps: steps.length };
+    return { kind: 'power cut', cuts: moments.length, states, faults: [], steps: plans.flat().length };
   }
 
   async #faults(dir: string, base: Base, choose: Chooser): Promise<RoundResult> {
@@ -229,7 +229,7 @@ export async function everyDecisiveMoment(
   const empty = join(dir, 'empty');
   mkdirSync(empty, { recursive: true });
   const base = { disk: empty, world, fingerprintBits: 64 };
-  const { disk, trace: whole } = await recordSteps(dir, base, plan(choose, world));
+  const { disk, trace: whole } = await recordSteps(dir, base, [plan(choose, world)]);
   const paths = new Map<number, string>();
   const trace = whole.filter(({ kind, inode, first }) => {
     if (kind === Kind.create || kind === Kind.makeDirectory) paths.set(inode, first.toString());
@@ -262,26 +262,41 @@ const take = (disk: Disk, record: TraceRecord, world: World): void => {
   else disk.apply(record);
 };
 
-/** The model of the disk before the first record, and the records; they account for every byte the child left. */
+/** For one process, steps one after the other or some at once; or for several processes at once. */
+function makePlans(choose: Chooser, world: World): Step[][] {
+  const kind = choose.below(4);
+  if (kind === 0) return makePlansAtOnce(choose, world, STORE, 2 + choose.below(2));
+  return [
+    kind === 1 ? makeStepsAtOnce(choose, world, STORE) : makeSteps(choose, world, STORE, 1 + choose.below(4)),
+  ];
+}
+
+/**
+ * Carries out plans, each in a child of its own and all at once. Returns the model of the disk before the first record,
+ * and the records; they account for every byte that the children left.
+ */
 export async function recordSteps(
   dir: string,
   base: Base,
-  steps: readonly Step[],
+  plans: readonly (readonly Step[])[],
 ): Promise<{ disk: Disk; trace: TraceRecord[] }> {
   const live = join(dir, 'disk');
   cpSync(base.disk, live, { recursive: true });
   const disk = new Disk(live);
   const end = new Disk(live);
   const { fingerprintBits, world } = base;
-  const marks = join(dir, 'marks');
   const traceFile = join(dir, 'trace');
-  const plan = { fingerprintBits, known: world.contents.all(), steps };
-  const ended = await runChild(live, join(dir, 'plan'), plan, marks, { trace: traceFile });
-  if (ended !== 0) throw new Violation(`the child ended with ${ended}`);
-  // A snapshot that is removed by one may not be there for the other.
-  for (const mark of parseMarks(readFileSync(marks, 'utf8')))
-    if (mark.at === 'bug' || (mark.at === 'failed' && mark.code !== 'NO_SUCH_SNAPSHOT'))
-      throw new Violation(`undisturbed, ${mark.step?.do} said: ${mark.message}`);
+  const children = plans.map(async (steps, i) => {
+    const marks = join(dir, `marks-${i}`);
+    const plan = { fingerprintBits, known: world.contents.all(), steps };
+    const ended = await runChild(live, join(dir, `plan-${i}`), plan, marks, { trace: traceFile });
+    if (ended !== 0) throw new Violation(`the child ended with ${ended}`);
+    // A snapshot that is removed by one may not be there for the other.
+    for (const mark of parseMarks(readFileSync(marks, 'utf8')))
+      if (mark.at === 'bug' || (mark.at === 'failed' && mark.code !== 'NO_SUCH_SNAPSHOT'))
+        throw new Violation(`undisturbed, ${mark.step?.do} said: ${mark.message}`);
+  });
+  for (const child of await Promise.allSettled(children)) if (child.status === 'rejected') throw child.reason;
   const trace = readTrace(traceFile);
   for (const record of trace) if (record.kind !== Kind.mark) end.apply(record);
   const escaped = compareStates(end.current(), readState(live));
