@@ -30,7 +30,7 @@ function planOf(choose: Chooser, own: readonly Content[], others: readonly Conte
   const waiting = [...own];
   const label = (): string => choose.pick([...own.slice(0, own.length - waiting.length), ...others]).label;
   return Array.from({ length: STEPS }, (): Step => {
-    switch (choose.below(8)) {
+    switch (choose.below(9)) {
       case 0:
       case 1:
         return { do: 'load', store, label: label() };
@@ -39,6 +39,8 @@ function planOf(choose: Chooser, own: readonly Content[], others: readonly Conte
       case 3:
         return { do: 'gc', store };
       case 4:
+        return { do: 'check', store };
+      case 5:
         return { do: 'tag', store, label: label(), tag: choose.pick(TAGS) };
       default: {
         const content = waiting.shift();

@@ -10,7 +10,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { dropScratch, scratchDir } from '../store/scratch.js';
 import { compareStates, Disk, readState } from './disk.js';
-import { Chooser, makeSteps, type Step, type World } from './plan.js';
+import { Chooser, type Step } from './plan.js';
 import { everyDecisiveMoment, RoundFailure, Rounds } from './rounds.js';
 import { Kind, readTrace, watchedEnvironment } from './trace.js';
 
@@ -143,11 +143,20 @@ describe('the recorder and its model of the disk', () => {
   });
 });
 
-/** Two saves, and the first one removed. */
-function savesAndRemoval(choose: Chooser, world: World): Step[] {
-  const saves = makeSteps(choose, world, 'a', 2, ['save']);
-  const labels = saves.slice(0, 1).map((step) => (step.do === 'save' ? step.content.label : ''));
-  return [...saves, { do: 'remove', store: 'a', labels }];
+/** A store is made and saved to, the first snapshot removed, its pack rewritten and the index made anew. */
+function shortLife(): Step[] {
+  const store = 'a';
+  const first = { label: 'first', kind: 'machine', seed: 5, size: 80, parent: null, dirty: [] } as const;
+  const dirty = Array.from({ length: 20 }, (_, i) => 3 * i);
+  const second = { label: 'second', kind: 'machine', seed: 6, size: 80, parent: 'first', dirty } as const;
+  return [
+    { do: 'save', store, content: first, tag: 'alpha' },
+    { do: 'save', store, content: second, tag: null },
+    { do: 'tag', store, label: 'second', tag: 'beta' },
+    { do: 'remove', store, labels: ['first'] },
+    { do: 'gc', store },
+    { do: 'repair', store },
+  ];
 }
 
 describe('power cuts and faults', () => {
@@ -158,11 +167,7 @@ describe('power cuts and faults', () => {
   it('a store that is made, saved to, cleaned and repaired, cut at every decisive moment', async function () {
     this.timeout(300_000);
     rounds = new Rounds(FIXED_SEED);
-    const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, (choose, world) => [
-      ...savesAndRemoval(choose, world),
-      { do: 'gc', store: 'a' },
-      { do: 'repair', store: 'a' },
-    ]);
+    const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, shortLife());
     assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
   });
 
@@ -173,6 +178,12 @@ describe('power cuts and faults', () => {
     ["a snapshot's file", (path) => /snapshots\/[0-9a-f]+$/.test(path)],
     ['the directory of the snapshots', (path) => path === 'a/snapshots'],
     ["the index's log", (path) => path.endsWith('-wal')],
+    ['a segment', (path) => path.endsWith('.seg')],
+    ['the directory of the segments', (path) => path === 'a/segments'],
+    ["a tag's file", (path) => path.startsWith('a/tags/')],
+    ['the directory of the tags', (path) => path === 'a/tags'],
+    ['a pack that gc rewrote', (path) => path.endsWith('-1.pack')],
+    ['an index that repair made', (path) => path === 'a/store.db.new'],
     ['the store, a new directory', (path) => path === 'a' || path === ''],
   ];
   for (const [what, forget] of needed)
@@ -180,7 +191,7 @@ describe('power cuts and faults', () => {
       this.timeout(300_000);
       rounds = new Rounds(FIXED_SEED);
       await assert.rejects(
-        everyDecisiveMoment(rounds.dir, FIXED_SEED, savesAndRemoval, { forget }),
+        everyDecisiveMoment(rounds.dir, FIXED_SEED, shortLife(), { forget }),
         RoundFailure,
       );
     });

@@ -437,6 +437,7 @@ const ONE_OF_SEVERAL: readonly Step['do'][] = [
   'remove',
   'gc',
   'load',
+  'check',
   'reopen',
 ];
 
@@ -450,7 +451,7 @@ export function makePlansAtOnce(choose: Chooser, world: World, store: string, pr
   });
 }
 
-const BESIDE: readonly Step['do'][] = ['save', 'save', 'put', 'remove', 'load'];
+const BESIDE: readonly Step['do'][] = ['save', 'save', 'put', 'remove', 'load', 'check'];
 
 /** As {@link makeSteps}, a gc and some others of the steps at once. */
 export function makeStepsAtOnce(choose: Chooser, world: World, store: string): Step[] {

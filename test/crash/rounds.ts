@@ -221,7 +221,7 @@ export class Rounds {
 export async function everyDecisiveMoment(
   dir: string,
   seed: number,
-  plan: (choose: Chooser, world: World) => Step[],
+  steps: readonly Step[],
   { forget = () => false }: { forget?: (path: string) => boolean } = {},
 ): Promise<{ cuts: number; states: number }> {
   const choose = new Chooser(seed);
@@ -229,7 +229,7 @@ export async function everyDecisiveMoment(
   const empty = join(dir, 'empty');
   mkdirSync(empty, { recursive: true });
   const base = { disk: empty, world, fingerprintBits: 64 };
-  const { disk, trace: whole } = await recordSteps(dir, base, [plan(choose, world)]);
+  const { disk, trace: whole } = await recordSteps(dir, base, [steps]);
   const paths = new Map<number, string>();
   const trace = whole.filter(({ kind, inode, first }) => {
     if (kind === Kind.create || kind === Kind.makeDirectory) paths.set(inode, first.toString());
