@@ -12,7 +12,7 @@ export class DamageError extends LivesnapError {
   constructor(file: string, offset: number | null, why: string, snapshot?: string) {
     const where = offset === null ? file : `${file} at offset ${offset}`;
     super('DAMAGED', `${snapshot ? `snapshot ${snapshot} is damaged: ` : ''}${where}: ${why}`, {
-      hint: 'Run livesnap check --read-data to see everything that is damaged.',
+      hint: 'Run livesnap check --read-data to see everything that is damaged, livesnap repair to heal what can be.',
     });
     this.file = file;
     this.offset = offset;

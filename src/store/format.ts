@@ -41,6 +41,10 @@ export const FrameFlag = { compressed: 1, manifest: 2, lost: 4 } as const;
 /** Why bytes could not be believed; the caller knows file and offset. */
 export class FormatError extends Error {}
 
+/**
+ * To be called when the checksum holds, which is in the same place in all versions: a flipped bit is no new format.
+ * Errors: NEWER_FORMAT.
+ */
 export function refuseNewer(what: string, version: number): void {
   if (version > FORMAT_VERSION)
     throw new LivesnapError(
@@ -75,8 +79,8 @@ export function encodePackHeader(ops: PageOps, pack: PackName): Uint8Array {
 export function decodePackHeader(ops: PageOps, bytes: Uint8Array, pack: PackName, what: string): void {
   const view = viewOf(bytes);
   if (!hasMagic(bytes, PACK_MAGIC)) throw new FormatError('this is not a pack');
-  refuseNewer(what, view.getUint32(8, true));
   requireChecksum(ops, bytes, 0, 24, 24, 'the header');
+  refuseNewer(what, view.getUint32(8, true));
   if (view.getUint32(12, true) !== pack.number || view.getUint32(16, true) !== pack.generation)
     throw new FormatError('the header is of another pack');
 }
@@ -184,8 +188,11 @@ export function encodeFrameHead(
   ops.checksum(frame, 8, frameBytes(entry) - 8, pack, index, frame);
 }
 
-/** Checks a frame as read against its checksum, its row of the frame table and the numbers that the pack lists. */
-function checkFrame(
+/**
+ * Checks a frame as read against its checksum, its row of the frame table and the numbers that the pack lists.
+ * Errors: {@link FormatError}.
+ */
+export function checkFrame(
   ops: PageOps,
   frame: Uint8Array,
   entry: FrameEntry,
@@ -294,8 +301,8 @@ export function decodeFooter(
 ): PackFooter {
   const view = viewOf(bytes);
   if (!hasMagic(bytes, FOOTER_MAGIC)) throw new FormatError('the pack is not sealed: its footer is missing');
-  refuseNewer(what, view.getUint32(8, true));
   requireChecksum(ops, bytes, 0, 56, 56, 'the footer');
+  refuseNewer(what, view.getUint32(8, true));
   const footer: PackFooter = {
     number: view.getUint32(12, true),
     generation: view.getUint32(16, true),

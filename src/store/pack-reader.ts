@@ -9,6 +9,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import {
+  checkFrame,
   decodeFooter,
   decodeFrame,
   decodePackHeader,
@@ -17,6 +18,7 @@ import {
   FRAME_BYTES,
   FRAME_CHUNKS,
   FRAME_ENTRY_BYTES,
+  FRAME_HEADER_BYTES,
   type FrameEntry,
   FrameFlag,
   FrameTable,
@@ -40,6 +42,13 @@ export class MissingPackError extends DamageError {
   }
 }
 
+interface PackLists {
+  readonly footer: PackFooter;
+  readonly frames: FrameTable;
+  readonly numbers: Uint32Array;
+  readonly isSealed: boolean;
+}
+
 export class PackReader {
   /** Relative to the store. */
   readonly file: string;
@@ -48,13 +57,20 @@ export class PackReader {
   readonly frames: FrameTable;
   /** Ascending; the position in it is the position in every list of the pack. */
   readonly numbers: Uint32Array;
+  /** False: the lists could not be read, and were made from the frames (see `salvage`). */
+  readonly isSealed: boolean;
   readonly #fd: number;
   #open = true;
 
+  /**
+   * `salvage`: what is wrong with header and trailer is put up with, and the pack is read from its frames, up to the
+   * first that is damaged. Errors: DAMAGED, NEWER_FORMAT.
+   */
   constructor(
     readonly ops: PageOps,
     dir: string,
     readonly pack: PackName,
+    { salvage = false } = {},
   ) {
     this.file = packFile(pack.number, pack.generation);
     try {
@@ -68,23 +84,92 @@ export class PackReader {
       if (this.sizeBytes < PACK_HEADER_BYTES + FOOTER_BYTES || this.sizeBytes > MAX_PACK_BYTES)
         throw new DamageError(this.file, null, `a pack cannot have ${this.sizeBytes} bytes`);
       const header = this.#read(0, PACK_HEADER_BYTES);
-      this.#checked(0, () => decodePackHeader(ops, header, pack, this.file));
-      const footerAt = this.sizeBytes - FOOTER_BYTES;
-      const footer = this.#read(footerAt, FOOTER_BYTES);
-      this.footer = this.#checked(footerAt, () => decodeFooter(ops, footer, pack, this.sizeBytes, this.file));
-      const { frames, chunks, trailerOffset, placesChecksum } = this.footer;
-      const places = this.#read(trailerOffset, frames * FRAME_ENTRY_BYTES + chunks * 4);
-      if (sum(ops, places) !== placesChecksum)
-        throw new DamageError(this.file, trailerOffset, 'the list of places does not match its checksum');
-      [this.frames, this.numbers] = this.#decodePlaces(places);
+      if (!salvage) this.#checked(0, () => decodePackHeader(ops, header, pack, this.file));
+      const lists = salvage ? (this.#tryLists() ?? this.#scan()) : this.#readLists();
+      ({ footer: this.footer, frames: this.frames, numbers: this.numbers } = lists);
+      this.isSealed = lists.isSealed;
     } catch (error) {
       this.close();
       throw error;
     }
   }
 
-  #decodePlaces(places: Buffer): [FrameTable, Uint32Array] {
-    const { frames: frameCount, chunks, trailerOffset } = this.footer;
+  #readLists(): PackLists {
+    const { ops, pack } = this;
+    const footerAt = this.sizeBytes - FOOTER_BYTES;
+    const footer = this.#read(footerAt, FOOTER_BYTES);
+    const decoded = this.#checked(footerAt, () => decodeFooter(ops, footer, pack, this.sizeBytes, this.file));
+    const { frames, chunks, trailerOffset, placesChecksum } = decoded;
+    const places = this.#read(trailerOffset, frames * FRAME_ENTRY_BYTES + chunks * 4);
+    if (sum(ops, places) !== placesChecksum)
+      throw new DamageError(this.file, trailerOffset, 'the list of places does not match its checksum');
+    return { footer: decoded, isSealed: true, ...this.#decodePlaces(decoded, places) };
+  }
+
+  #tryLists(): PackLists | null {
+    try {
+      return this.#readLists();
+    } catch (error) {
+      if (error instanceof DamageError) return null;
+      throw error;
+    }
+  }
+
+  /** Reads frame after frame, each of which says what it holds. */
+  #scan(): PackLists {
+    const frames = new FrameTable();
+    const numbers: number[] = [];
+    let offset = PACK_HEADER_BYTES;
+    for (;;) {
+      const entry = this.#scanFrame(offset, frames.length, numbers);
+      if (!entry) break;
+      frames.push(entry);
+      offset += frameBytes(entry);
+    }
+    const footer: PackFooter = {
+      ...this.pack,
+      frames: frames.length,
+      chunks: numbers.length,
+      trailerOffset: offset,
+      placesChecksum: 0n,
+      identitiesChecksum: 0n,
+    };
+    return { footer, isSealed: false, frames, numbers: Uint32Array.from(numbers) };
+  }
+
+  /** The frame at an offset, whose chunks' numbers are added to those before; null when there is none that is whole. */
+  #scanFrame(offset: number, index: number, numbers: number[]): FrameEntry | null {
+    if (offset + FRAME_HEADER_BYTES > this.sizeBytes) return null;
+    const header = this.#read(offset, FRAME_HEADER_BYTES);
+    const entry: FrameEntry = {
+      offset,
+      storedBytes: header.readUInt32LE(8),
+      first: numbers.length,
+      chunks: header.readUInt16LE(12),
+      flags: header.readUInt16LE(14),
+    };
+    if (!isFrameSize(entry) || offset + frameBytes(entry) > this.sizeBytes) return null;
+    const stored = this.#read(offset, frameBytes(entry));
+    const own = Uint32Array.from({ length: entry.chunks }, (_, i) =>
+      stored.readUInt16LE(FRAME_HEADER_BYTES + 2 * i),
+    );
+    try {
+      checkFrame(this.ops, stored, entry, own, this.pack.number, index);
+    } catch (error) {
+      if (error instanceof FormatError) return null;
+      throw error;
+    }
+    let previous = numbers.at(-1) ?? -1;
+    for (const number of own) {
+      if (number <= previous || number >= PACK_CHUNKS) return null;
+      previous = number;
+    }
+    numbers.push(...own);
+    return entry;
+  }
+
+  #decodePlaces(footer: PackFooter, places: Buffer): { frames: FrameTable; numbers: Uint32Array } {
+    const { frames: frameCount, chunks, trailerOffset } = footer;
     const view = new DataView(places.buffer, places.byteOffset, places.byteLength);
     const frames = new FrameTable(places.subarray(0, frameCount * FRAME_ENTRY_BYTES));
     let offset = PACK_HEADER_BYTES;
@@ -106,7 +191,7 @@ export class PackReader {
         throw new DamageError(this.file, trailerOffset, 'the chunk numbers do not ascend');
       numbers[i] = previous = number;
     }
-    return [frames, numbers];
+    return { frames, numbers };
   }
 
   #checked<T>(offset: number, decode: () => T): T {
@@ -163,6 +248,8 @@ export class PackReader {
 
   /** Fingerprints (8 bytes each) and SHA-256s (32 bytes each) by position, checksum verified. */
   readIdentities(): { fingerprints: Buffer; digests: Buffer } {
+    if (!this.isSealed)
+      throw new DamageError(this.file, this.footer.trailerOffset, 'the list of chunks cannot be read');
     const { frames, chunks, trailerOffset, identitiesChecksum } = this.footer;
     const offset = trailerOffset + frames * FRAME_ENTRY_BYTES + chunks * 4;
     const bytes = this.#read(offset, chunks * (8 + SHA256_BYTES));
@@ -252,7 +339,7 @@ export class PackSet {
     let reader = this.#packs.get(number);
     if (!reader) {
       try {
-        reader = this.#openPack(number);
+        reader = this.openPack(number);
       } catch (error) {
         if (!(error instanceof DamageError)) throw error;
         reader = error;
@@ -273,7 +360,7 @@ export class PackSet {
   }
 
   /** A pack that gc rewrites meanwhile is found under its next generation, with every chunk that is needed. */
-  #openPack(number: number): PackReader {
+  protected openPack(number: number): PackReader {
     let generation = this.generationOf(number);
     if (generation === undefined)
       throw new DamageError(packFile(number, 0), null, 'the pack is missing from the index');

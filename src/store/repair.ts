@@ -1,24 +1,29 @@
 /**
- * repair: makes the index anew from packs/, snapshots/ and tags/, which are then the truth (docs/format.md,
- * "Rebuilding the index").
+ * repair: makes the index anew from packs/, snapshots/ and tags/, which are then the truth, sets damage aside and heals
+ * what can be healed (docs/format.md, "Repair").
  *
- * Invariants: the new index is complete and fsynced under another name before it takes the old one's place; no file
- * but the index is changed, and what cannot be read is kept and named.
+ * Invariants: the new index is complete and fsynced under another name before it takes the old one's place; of a
+ * damaged pack the next generation is complete before the damaged one is moved to quarantine/; nothing that is not
+ * understood is removed. Cut short anywhere and begun again, it comes to the same end.
  */
 import { mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { pageOps } from '../native/pages.js';
+import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError } from './damage.js';
+import { FrameFlag, PAGE_BYTES, type PackName } from './format.js';
 import { Index, notAStore, type PackRow, type SnapshotRow } from './index-database.js';
 import { finishReplacement, NEW_DATABASE, removeReplaced, replaceIndex } from './index-replacement.js';
 import {
   at,
   DIRECTORY_MODE,
   fillReserve,
+  fsyncDirectory,
   INDEX_LOCK,
   PACKS,
   packFile,
   parsePackName,
+  QUARANTINE,
   removeIfThere,
   SEGMENTS,
   SNAPSHOT_ID,
@@ -27,18 +32,16 @@ import {
   TAG_LABEL,
   TAGS,
 } from './layout.js';
+import { lossesOf } from './losses.js';
 import { PackReader, PackSet } from './pack-reader.js';
+import { pageWorker, pageWorkerCount, releasePageWorkers, usePageWorkers } from './page-pool.js';
+import { isDigest, Salvage } from './salvage.js';
 import { parseSegmentName, segmentFile } from './segment-file.js';
 import { rebuildSegments } from './segment-merge.js';
 import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
 import { StoreLock } from './store-lock.js';
-import type { Progress } from './types.js';
-import { Usage } from './usage.js';
-
-export interface RepairResult {
-  /** What was done and found, a sentence each. */
-  readonly actions: string[];
-}
+import type { LostRange, Progress, RepairResult } from './types.js';
+import { type ChunkSet, Usage } from './usage.js';
 
 /** The index's row of a snapshot, all of it from its file. */
 export function snapshotRow({ description, sizeBytes }: SnapshotFile): SnapshotRow {
@@ -58,24 +61,366 @@ export function snapshotRow({ description, sizeBytes }: SnapshotFile): SnapshotR
 }
 
 /** Errors: NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_SPACE. */
-export async function repairStore(dir: string, progress?: Progress): Promise<RepairResult> {
+export async function repairStore(
+  dir: string,
+  { fingerprintBits = 64 }: { fingerprintBits?: number },
+  progress?: Progress,
+): Promise<RepairResult> {
   for (const folder of [PACKS, SNAPSHOTS, TAGS])
     if (!statSync(at(dir, folder), { throwIfNoEntry: false })?.isDirectory()) throw notAStore(dir);
   const locks: StoreLock[] = [];
+  usePageWorkers();
+  const repair = new Repair(dir, withFingerprintBits(pageOps, fingerprintBits), fingerprintBits);
   try {
-    const actions: string[] = [];
     finishReplacement(dir);
-    const before = knownSnapshots(dir, actions);
+    const before = knownSnapshots(dir, repair.actions);
     locks.push(await StoreLock.acquire(dir, 'exclusive'));
     locks.push(await StoreLock.acquire(dir, 'exclusive', INDEX_LOCK));
     removeReplaced(dir);
-    await rebuild(dir, before, actions, progress);
-    return { actions };
+    return await repair.run(before, progress);
   } catch (error) {
     throw storeError(dir, error);
   } finally {
+    repair.close();
     for (const lock of locks) lock.release();
+    releasePageWorkers();
   }
+}
+
+/** The packs of a store under repair: those that are whole, and damaged ones as far as they can be read. */
+class PacksUnderRepair extends PackSet {
+  constructor(
+    ops: PageOps,
+    dir: string,
+    readonly whole: ReadonlyMap<number, PackRow>,
+    readonly damaged: ReadonlyMap<number, Salvage>,
+  ) {
+    super(ops, dir, (number) => whole.get(number)?.generation);
+  }
+
+  override chunk(pack: number, number: number): { bytes: Uint8Array; offset: number } {
+    const salvage = this.damaged.get(pack);
+    if (!salvage) return super.chunk(pack, number);
+    const found = salvage.read(number);
+    if (!found) throw new DamageError(packFile(pack, 0), null, `chunk ${number} cannot be read`);
+    return found;
+  }
+}
+
+class Repair {
+  readonly actions: string[] = [];
+  readonly #packs = new Map<number, PackRow>();
+  readonly #damaged = new Map<number, Salvage>();
+  /** What is to be set aside once there is better. */
+  readonly #outdated: string[] = [];
+  #highest = 0;
+  #healedChunks = 0;
+
+  constructor(
+    readonly dir: string,
+    readonly ops: PageOps,
+    readonly fingerprintBits: number,
+  ) {}
+
+  async run(before: ReadonlySet<string> | null, progress?: Progress): Promise<RepairResult> {
+    const { dir, actions } = this;
+    await this.#readPacks(progress);
+    const files = this.#readSnapshots(before);
+    const needed = this.#markNeeded(files);
+    this.#salvage(needed);
+    this.#listMissing(this.#markNeeded(files));
+    this.#setAside();
+    const tags = readTags(dir, new Set(files.map(({ description }) => description.id)), actions);
+    const lost = this.#losses(files, tags);
+    await this.#rebuildIndex(files, tags);
+    return { actions, healedChunks: this.#healedChunks, lost };
+  }
+
+  /** Reads every byte of every pack; those with damage are kept open for salvage. */
+  async #readPacks(progress?: Progress): Promise<void> {
+    const names = readdirSync(at(this.dir, PACKS))
+      .map(parsePackName)
+      .filter((name) => name !== null)
+      .sort((a, b) => a.number - b.number || a.generation - b.generation);
+    const byNumber = new Map<number, PackName[]>();
+    for (const name of names) byNumber.set(name.number, [...(byNumber.get(name.number) ?? []), name]);
+    const sizeOf = (name: PackName): number => statSync(this.#path(name)).size;
+    const totalBytes = [...byNumber.values()].reduce((total, [lowest]) => total + sizeOf(lowest!), 0);
+    let doneBytes = 0;
+    const waiting = [...byNumber.values()];
+    const lane = async (worker: number): Promise<void> => {
+      for (let names = waiting.shift(); names; names = waiting.shift()) {
+        await this.#readPack(worker, names);
+        doneBytes += sizeOf(names[0]!);
+        progress?.(doneBytes, totalBytes);
+      }
+    };
+    await Promise.all(Array.from({ length: pageWorkerCount }, (_, i) => lane(i)));
+  }
+
+  #path({ number, generation }: PackName): string {
+    return at(this.dir, packFile(number, generation));
+  }
+
+  /** The lowest generation counts; the others are of gcs that did not come to their end, or of an earlier repair. */
+  async #readPack(worker: number, names: readonly PackName[]): Promise<void> {
+    const [lowest] = names as [PackName];
+    this.#highest = Math.max(this.#highest, lowest.number);
+    const { problems, listed } = await pageWorker(worker).do('verifyPack', {
+      dir: this.dir,
+      pack: lowest,
+      fingerprintBits: this.fingerprintBits,
+      readData: true,
+    });
+    if (listed && problems.length === 0) this.#packs.set(lowest.number, { ...lowest, ...listed });
+    else this.#damaged.set(lowest.number, new Salvage(this.ops, this.dir, lowest.number, names));
+  }
+
+  /** The snapshots whose files are whole; the others are set aside. */
+  #readSnapshots(before: ReadonlySet<string> | null): SnapshotFile[] {
+    const { dir, actions } = this;
+    const files: SnapshotFile[] = [];
+    for (const id of readdirSync(at(dir, SNAPSHOTS)).sort()) {
+      if (!SNAPSHOT_ID.test(id)) continue;
+      try {
+        files.push({ ...readSnapshotFile(dir, id), state: new Uint8Array(0) });
+        if (before && !before.has(id))
+          actions.push(
+            `Snapshot ${id} was not in the index: an rm or a save that was cut short may have left it.`,
+          );
+      } catch (error) {
+        if (!(error instanceof DamageError)) throw error;
+        actions.push(`${error.file} was moved to ${QUARANTINE}/: ${error.why}.`);
+        quarantine(dir, error.file);
+      }
+    }
+    return files;
+  }
+
+  #markNeeded(files: readonly SnapshotFile[]): ChunkSet {
+    const set = new PacksUnderRepair(this.ops, this.dir, this.#packs, this.#damaged);
+    const usage = new Usage(set);
+    try {
+      for (const file of files) usage.addSnapshot(file, { readable: true });
+    } finally {
+      set.close();
+    }
+    for (const number of usage.all.packs()) this.#highest = Math.max(this.#highest, number);
+    return usage.all;
+  }
+
+  /** Writes the next generation of each damaged pack. */
+  #salvage(needed: ChunkSet): void {
+    const heal = this.#healer();
+    for (const [number, salvage] of this.#damaged) {
+      // One that was never sealed and is not needed is of a save that did not commit, for all that is known: gc's.
+      if (!salvage.wasSealed && needed.count(number) === 0) continue;
+      const [lowest, ...others] = salvage.names as [PackName, ...PackName[]];
+      if (others.length === 0 && this.#isMarkedOnly(lowest, salvage, heal)) {
+        this.#packs.set(number, { ...lowest, ...this.#listed(lowest) });
+        continue;
+      }
+      const generation = Math.max(...salvage.names.map((name) => name.generation)) + 1;
+      const { pack, healedChunks, lostChunks } = salvage.write(generation, bitsOf(needed, number), heal);
+      this.#healedChunks += healedChunks;
+      this.#packs.set(number, pack);
+      this.#outdated.push(...salvage.names.map((name) => packFile(name.number, name.generation)));
+      this.actions.push(
+        `${packFile(number, lowest.generation)} was damaged and moved to ${QUARANTINE}/: of its ${pack.chunks} ` +
+          `chunks ${lostChunks} are lost, ${healedChunks} were healed.`,
+      );
+    }
+    this.close();
+    fsyncDirectory(at(this.dir, PACKS));
+  }
+
+  #listed(name: PackName): { chunks: number; sizeBytes: number } {
+    const reader = new PackReader(this.ops, this.dir, name);
+    reader.close();
+    return { chunks: reader.numbers.length, sizeBytes: reader.sizeBytes };
+  }
+
+  /** Whether all that is wrong with a pack are the marks of an earlier repair, and nothing of it can be healed now. */
+  #isMarkedOnly(name: PackName, salvage: Salvage, heal: (digest: Uint8Array) => Uint8Array | null): boolean {
+    let reader: PackReader;
+    try {
+      reader = new PackReader(this.ops, this.dir, name);
+    } catch (error) {
+      if (error instanceof DamageError) return false;
+      throw error;
+    }
+    try {
+      reader.readIdentities();
+      const lost = salvage.lost;
+      const marked = [...reader.frames].filter(({ flags }) => (flags & FrameFlag.lost) !== 0);
+      const markedChunks = marked.reduce((total, { chunks }) => total + chunks, 0);
+      return markedChunks === lost.length && lost.every((number) => heal(salvage.digestOf(number)!) === null);
+    } catch (error) {
+      if (error instanceof DamageError) return false;
+      throw error;
+    } finally {
+      reader.close();
+    }
+  }
+
+  /** Finds chunks by SHA-256 among all that can be read. The packs are searched once, for all that is lost. */
+  #healer(): (digest: Uint8Array) => Uint8Array | null {
+    const wanted = new Set<bigint>();
+    for (const salvage of this.#damaged.values())
+      for (const number of salvage.lost) {
+        const fingerprint = salvage.fingerprintOf(number);
+        if (fingerprint) wanted.add(Buffer.from(fingerprint).readBigUInt64LE());
+      }
+    if (wanted.size === 0) return () => null;
+    const donors = new Map<string, { pack: number; chunk: number }>();
+    for (const row of this.#packs.values()) {
+      const reader = new PackReader(this.ops, this.dir, row);
+      try {
+        const { fingerprints, digests } = reader.readIdentities();
+        reader.numbers.forEach((chunk, i) => {
+          if (!wanted.has(fingerprints.readBigUInt64LE(8 * i))) return;
+          donors.set(digests.toString('latin1', 32 * i, 32 * i + 32), { pack: row.number, chunk });
+        });
+      } finally {
+        reader.close();
+      }
+    }
+    for (const [pack, salvage] of this.#damaged)
+      for (const { number, identity } of salvage.donors())
+        donors.set(Buffer.from(identity.digest).toString('latin1'), { pack, chunk: number });
+    const set = new PacksUnderRepair(this.ops, this.dir, new Map(this.#packs), this.#damaged);
+    return (digest) => {
+      const donor = donors.get(Buffer.from(digest).toString('latin1'));
+      if (!donor) return null;
+      try {
+        const { bytes, offset } = set.chunk(donor.pack, donor.chunk);
+        const page = bytes.slice(offset, offset + PAGE_BYTES);
+        return isDigest(page, digest) ? page : null;
+      } catch (error) {
+        if (error instanceof DamageError) return null;
+        throw error;
+      }
+    };
+  }
+
+  /** Chunks that snapshots refer to and that no pack lists are listed as lost, so that gc knows where it stands. */
+  #listMissing(needed: ChunkSet): void {
+    for (const number of needed.packs()) {
+      const row = this.#packs.get(number);
+      const reader = row && new PackReader(this.ops, this.dir, row);
+      const isMissing = (chunk: number): boolean => !reader || reader.positionOf(chunk) < 0;
+      const missing = bitsOf(needed, number).filter(isMissing);
+      reader?.close();
+      if (missing.length === 0) continue;
+      const names = row ? [row] : [];
+      const salvage = new Salvage(this.ops, this.dir, number, names);
+      const { pack } = salvage.write(
+        row ? row.generation + 1 : this.#freshGeneration(number),
+        missing,
+        () => null,
+      );
+      salvage.close();
+      if (row) this.#outdated.push(packFile(number, row.generation));
+      else
+        this.actions.push(
+          `${packFile(number, 0)} is missing: the ${missing.length} chunks that are needed of it are lost.`,
+        );
+      this.#packs.set(number, pack);
+    }
+    fsyncDirectory(at(this.dir, PACKS));
+  }
+
+  /** A pack that comes back from a backup has a lower one, and counts again. */
+  #freshGeneration(number: number): number {
+    const generations = [PACKS, QUARANTINE].flatMap((folder) =>
+      readdirIfThere(at(this.dir, folder))
+        .map(quarantinedPack)
+        .filter((name) => name?.number === number)
+        .map((name) => name!.generation),
+    );
+    return Math.max(0, ...generations) + 1;
+  }
+
+  #setAside(): void {
+    for (const file of this.#outdated) quarantine(this.dir, file);
+    if (this.#outdated.length > 0) fsyncDirectory(at(this.dir, PACKS));
+  }
+
+  #losses(files: readonly SnapshotFile[], tags: readonly { label: string; snapshot: string }[]): LostRange[] {
+    const set = new PacksUnderRepair(this.ops, this.dir, this.#packs, this.#damaged);
+    const tagOf = new Map(tags.map(({ label, snapshot }) => [snapshot, label]));
+    try {
+      return files.flatMap((file) => lossesOf(this.ops, set, file, tagOf.get(file.description.id) ?? null));
+    } finally {
+      set.close();
+    }
+  }
+
+  async #rebuildIndex(
+    files: readonly SnapshotFile[],
+    tags: readonly { label: string; snapshot: string }[],
+  ): Promise<void> {
+    const { dir } = this;
+    const setAside = readdirIfThere(at(dir, QUARANTINE)).map((name) => quarantinedPack(name)?.number ?? 0);
+    const nextNumber = Math.max(this.#highest, lastSegment(dir), ...setAside) + 1;
+    const packs = [...this.#packs.values()].sort((a, b) => a.number - b.number);
+    const index = Index.create(dir, NEW_DATABASE);
+    let segments: Set<string>;
+    try {
+      index.rebuild({ snapshots: files.map(snapshotRow), tags, packs, nextNumber });
+      await rebuildSegments({ dir, index }, []);
+      segments = new Set(index.segments().map(({ number }) => segmentFile(number)));
+      index.database.pragma('wal_checkpoint(TRUNCATE)');
+    } finally {
+      index.close();
+    }
+    replaceIndex(dir);
+    for (const name of readdirSync(at(dir, SEGMENTS)))
+      if (parseSegmentName(name) !== null && !segments.has(`${SEGMENTS}/${name}`))
+        removeIfThere(at(dir, `${SEGMENTS}/${name}`));
+    fillReserve(dir);
+    this.actions.push(
+      `The index was rebuilt: ${files.length} snapshots, ${tags.length} tags, ${packs.length} packs.`,
+    );
+  }
+
+  close(): void {
+    for (const salvage of this.#damaged.values()) salvage.close();
+    this.#damaged.clear();
+  }
+}
+
+/** A pack's name, with the suffix that it may have got in quarantine/. */
+const quarantinedPack = (name: string): PackName | null => parsePackName(name.replace(/\.\d+$/, ''));
+
+/** The chunk numbers of a pack that are in the set. */
+function bitsOf(set: ChunkSet, pack: number): number[] {
+  const bits = set.bits(pack);
+  const numbers: number[] = [];
+  for (let i = 0; bits && i < bits.length * 8; i++)
+    if ((bits[i >>> 3]! & (1 << (i & 7))) !== 0) numbers.push(i);
+  return numbers;
+}
+
+function readdirIfThere(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+/** Moves a file of the store to quarantine/, under a name that is free there. */
+function quarantine(dir: string, file: string): void {
+  const folder = at(dir, QUARANTINE);
+  mkdirSync(folder, { recursive: true, mode: DIRECTORY_MODE });
+  const taken = new Set(readdirSync(folder));
+  let name = basename(file);
+  for (let i = 1; taken.has(name); i++) name = `${basename(file)}.${i}`;
+  renameSync(at(dir, file), at(folder, name));
+  fsyncDirectory(folder);
+  fsyncDirectory(dir);
 }
 
 /** The ids in the index that is there; null when it cannot be read. */
@@ -95,69 +440,6 @@ function knownSnapshots(dir: string, actions: string[]): Set<string> | null {
   }
 }
 
-async function rebuild(
-  dir: string,
-  before: ReadonlySet<string> | null,
-  actions: string[],
-  progress?: Progress,
-): Promise<void> {
-  const { packs, nextNumber: afterPacks } = readPacks(dir, actions, progress);
-  const { files, nextNumber } = readSnapshots(dir, before, packs, afterPacks, actions);
-  const tags = readTags(dir, new Set(files.map(({ description }) => description.id)), actions);
-
-  const index = Index.create(dir, NEW_DATABASE);
-  let segments: Set<string>;
-  try {
-    index.rebuild({ snapshots: files.map(snapshotRow), tags, packs, nextNumber });
-    await rebuildSegments({ dir, index }, []);
-    segments = new Set(index.segments().map(({ number }) => segmentFile(number)));
-    index.database.pragma('wal_checkpoint(TRUNCATE)');
-  } finally {
-    index.close();
-  }
-  replaceIndex(dir);
-  for (const name of readdirSync(at(dir, SEGMENTS)))
-    if (parseSegmentName(name) !== null && !segments.has(`${SEGMENTS}/${name}`))
-      removeIfThere(at(dir, `${SEGMENTS}/${name}`));
-  fillReserve(dir);
-  actions.push(
-    `The index was rebuilt: ${files.length} snapshots, ${tags.length} tags, ${packs.length} packs.`,
-  );
-}
-
-/**
- * The packs that are sealed and whole. Of two generations the older one counts: it has every chunk of the newer one,
- * and the newer may be from a gc that did not come to its commit.
- */
-function readPacks(
-  dir: string,
-  actions: string[],
-  progress?: Progress,
-): { packs: PackRow[]; nextNumber: number } {
-  const names = readdirSync(at(dir, PACKS))
-    .map(parsePackName)
-    .filter((name) => name !== null)
-    .sort((a, b) => a.number - b.number || a.generation - b.generation);
-  const packs: PackRow[] = [];
-  for (const [i, name] of names.entries()) {
-    progress?.(i, names.length);
-    if (packs.at(-1)?.number === name.number) continue;
-    try {
-      const reader = new PackReader(pageOps, dir, name);
-      try {
-        reader.readIdentities();
-        packs.push({ ...name, chunks: reader.numbers.length, sizeBytes: reader.sizeBytes });
-      } finally {
-        reader.close();
-      }
-    } catch (error) {
-      if (!(error instanceof DamageError)) throw error;
-      actions.push(`${error.file} was left out: ${error.why}.`);
-    }
-  }
-  return { packs, nextNumber: Math.max(names.at(-1)?.number ?? 0, lastSegment(dir)) + 1 };
-}
-
 /** The highest number of a segment's file; those there are orphans from now on. */
 function lastSegment(dir: string): number {
   mkdirSync(at(dir, SEGMENTS), { recursive: true, mode: DIRECTORY_MODE });
@@ -165,60 +447,6 @@ function lastSegment(dir: string): number {
     (last, name) => Math.max(last, parseSegmentName(name) ?? 0),
     0,
   );
-}
-
-/**
- * The snapshots whose files are whole. Packs that they need and that cannot be read get a row all the same, so that
- * gc leaves them; no number that is referred to is given again.
- */
-function readSnapshots(
-  dir: string,
-  before: ReadonlySet<string> | null,
-  packs: PackRow[],
-  afterPacks: number,
-  actions: string[],
-): { files: SnapshotFile[]; nextNumber: number } {
-  const generations = new Map(packs.map(({ number, generation }) => [number, generation]));
-  const set = new PackSet(pageOps, dir, (number) => generations.get(number));
-  const usage = new Usage(set);
-  const files: SnapshotFile[] = [];
-  try {
-    for (const id of readdirSync(at(dir, SNAPSHOTS)).sort()) {
-      if (!SNAPSHOT_ID.test(id)) continue;
-      try {
-        const file = readSnapshotFile(dir, id);
-        files.push({ ...file, state: new Uint8Array(0) });
-        if (before && !before.has(id))
-          actions.push(
-            `Snapshot ${id} was not in the index: an rm or a save that was cut short may have left it.`,
-          );
-        usage.addSnapshot(file);
-      } catch (error) {
-        if (!(error instanceof DamageError)) throw error;
-        if (error.file.startsWith(PACKS))
-          actions.push(`Snapshot ${id} is damaged: ${error.file}: ${error.why}.`);
-        else {
-          // gc would take a file that is not in the index; under this name it leaves it alone.
-          renameSync(at(dir, `${SNAPSHOTS}/${id}`), at(dir, `${SNAPSHOTS}/${id}.damaged`));
-          actions.push(`${error.file} was renamed to ${id}.damaged: ${error.why}.`);
-        }
-      }
-    }
-  } finally {
-    set.close();
-  }
-  let nextNumber = afterPacks;
-  for (const number of usage.all.packs()) {
-    nextNumber = Math.max(nextNumber, number + 1);
-    if (generations.has(number)) continue;
-    const found = readdirSync(at(dir, PACKS))
-      .map(parsePackName)
-      .find((name) => name?.number === number);
-    if (!found) continue;
-    const { size } = statSync(at(dir, packFile(number, found.generation)));
-    packs.push({ ...found, chunks: usage.all.count(number), sizeBytes: Math.max(1, size) });
-  }
-  return { files, nextNumber };
 }
 
 function readTags(

@@ -23,6 +23,8 @@ export const MAX_DESCRIPTION_BYTES = 1 << 20;
 export const MAX_REGIONS = 256;
 /** 32 TiB of pages that are not zero. */
 const MAX_BLOCKS = 1 << 24;
+const MAX_FILE_BYTES =
+  HEADER_BYTES + MAX_DESCRIPTION_BYTES + MAX_BLOCKS * BLOCK_ENTRY_BYTES + MAX_STATE_BYTES + DIGEST_BYTES;
 /** Page numbers are 32 bits. */
 export const MAX_REGION_BYTES = 2 ** 32 * PAGE_BYTES;
 const REGION_NAME = /^[a-z0-9@._-]{1,64}$/;
@@ -134,10 +136,7 @@ export function readSnapshotFile(dir: string, id: string): SnapshotFile {
   const jsonBytes = bytes.readUInt32LE(12);
   const blockCount = bytes.readUInt32LE(16);
   const stateBytes = bytes.readUInt32LE(20);
-  const digestAt = bytes.length - DIGEST_BYTES;
-  const digest = createHash('sha256').update(bytes.subarray(0, digestAt)).digest();
-  if (Buffer.compare(digest, bytes.subarray(digestAt)) !== 0)
-    throw new DamageError(file, null, 'the snapshot does not match its root digest');
+  if (!isDigestRight(bytes)) throw new DamageError(file, null, 'the snapshot does not match its root digest');
 
   const description = parseDescription(file, bytes.subarray(HEADER_BYTES, HEADER_BYTES + jsonBytes), id);
   const blocks: BlockEntry[] = [];
@@ -166,6 +165,7 @@ export function readSnapshotFile(dir: string, id: string): SnapshotFile {
       throw new DamageError(file, offset, 'a manifest block is listed wrongly');
     blocks.push(entry);
   }
+  const digestAt = bytes.length - DIGEST_BYTES;
   const stateAt = digestAt - stateBytes;
   return { description, blocks, state: bytes.subarray(stateAt, digestAt), sizeBytes: bytes.length };
 }
@@ -184,7 +184,9 @@ function readWhole(dir: string, file: string): Buffer {
     const header = Buffer.alloc(HEADER_BYTES);
     if (readFully(fd, header, 0) < HEADER_BYTES || header.toString('latin1', 0, 8) !== MAGIC)
       throw new DamageError(file, 0, 'this is not a snapshot');
-    refuseNewer(file, header.readUInt32LE(8));
+    if (header.readUInt32LE(8) > FORMAT_VERSION && size >= HEADER_BYTES + DIGEST_BYTES) {
+      if (isDigestRight(readAll(fd, file, size))) refuseNewer(file, header.readUInt32LE(8));
+    }
     const jsonBytes = header.readUInt32LE(12);
     const blockCount = header.readUInt32LE(16);
     const stateBytes = header.readUInt32LE(20);
@@ -195,12 +197,24 @@ function readWhole(dir: string, file: string): Buffer {
       HEADER_BYTES + jsonBytes + blockCount * BLOCK_ENTRY_BYTES + stateBytes + DIGEST_BYTES !== size
     )
       throw new DamageError(file, 0, 'the header does not account for the size of the file');
-    const bytes = Buffer.allocUnsafe(size);
-    if (readFully(fd, bytes, 0) !== size) throw new DamageError(file, null, 'the file ends too early');
-    return bytes;
+    return readAll(fd, file, size);
   } finally {
     closeSync(fd);
   }
+}
+
+function readAll(fd: number, file: string, size: number): Buffer {
+  if (size > MAX_FILE_BYTES) throw new DamageError(file, null, `a snapshot cannot have ${size} bytes`);
+  const bytes = Buffer.allocUnsafe(size);
+  if (readFully(fd, bytes, 0) !== size) throw new DamageError(file, null, 'the file ends too early');
+  return bytes;
+}
+
+/** The last 32 bytes are the SHA-256 of all before them, in every version. */
+function isDigestRight(bytes: Buffer): boolean {
+  const digestAt = bytes.length - DIGEST_BYTES;
+  const digest = createHash('sha256').update(bytes.subarray(0, digestAt)).digest();
+  return Buffer.compare(digest, bytes.subarray(digestAt)) === 0;
 }
 
 function readFully(fd: number, into: Buffer, position: number): number {

@@ -27,6 +27,7 @@ import {
   LOCK,
   makeDirectory,
   PACKS,
+  QUARANTINE,
   RESERVE,
   SEGMENTS,
   SNAPSHOTS,
@@ -35,7 +36,7 @@ import {
 } from './layout.js';
 import { markAll } from './marks.js';
 import { releasePageWorkers, usePageWorkers } from './page-pool.js';
-import { type RepairResult, repairStore } from './repair.js';
+import { repairStore } from './repair.js';
 import { type OpenSnapshot, readNamed, StoredSnapshot } from './restore.js';
 import { Save, type SaveSession } from './save.js';
 import { snapshotFile } from './snapshot-file.js';
@@ -44,6 +45,7 @@ import type {
   CheckOptions,
   Problem,
   Progress,
+  RepairResult,
   SaveResult,
   SnapshotDetails,
   SnapshotSummary,
@@ -82,9 +84,13 @@ export class Store {
    * Rebuilds the index of the store in `dir` from its files; `actions` say what was done and found.
    * Errors: NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_SPACE.
    */
-  static async repair(dir: string, progress?: Progress): Promise<RepairResult> {
+  static async repair(
+    dir: string,
+    progress?: Progress,
+    options: Pick<OpenOptions, 'fingerprintBits'> = {},
+  ): Promise<RepairResult> {
     if (!existsSync(dir)) throw noSuchStore(dir);
-    return repairStore(dir, progress);
+    return repairStore(dir, options, progress);
   }
 
   get dir(): string {
@@ -173,10 +179,13 @@ export class Store {
       } finally {
         packs.close();
       }
-      const isData = (name: string): boolean => name === PACKS || name === SNAPSHOTS || name === TAGS;
+      const data = [PACKS, SNAPSHOTS, TAGS, QUARANTINE];
+      const isData = (name: string): boolean => data.includes(name);
       // -shm lives only as long as somebody has the index open.
       const indexBytes = directoryBytes(dir, (name) => !isData(name) && !name.endsWith('-shm'));
-      const storedBytes = [PACKS, SNAPSHOTS, TAGS].reduce((n, name) => n + directoryBytes(at(dir, name)), 0);
+      const storedBytes = data
+        .filter((name) => existsSync(at(dir, name)))
+        .reduce((n, name) => n + directoryBytes(at(dir, name)), 0);
       return {
         snapshots,
         logicalBytes,

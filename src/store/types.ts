@@ -86,6 +86,24 @@ export interface CheckOptions {
   readonly readData: boolean | { readonly part: number; readonly of: number };
 }
 
+/** Bytes of a region that cannot be had any more; `toBytes` is the first byte after them. */
+export interface LostRange {
+  readonly snapshot: string;
+  readonly tag: string | null;
+  readonly region: string;
+  readonly fromBytes: number;
+  readonly toBytes: number;
+}
+
+export interface RepairResult {
+  /** What was done and found, a sentence each. */
+  readonly actions: string[];
+  /** Chunks that got their bytes back from another one with the same SHA-256. */
+  readonly healedChunks: number;
+  /** What of the snapshots is lost. */
+  readonly lost: LostRange[];
+}
+
 export interface Problem {
   readonly file: string;
   readonly offset: number | null;

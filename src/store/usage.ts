@@ -4,7 +4,7 @@
  * A pack's chunks are a bitmap of 4 KiB, whatever the store holds; a manifest block that many snapshots share is read
  * once.
  */
-import { LostChunkError } from './damage.js';
+import { DamageError, LostChunkError } from './damage.js';
 import { BLOCK_PAGES, CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes, PACK_CHUNKS } from './format.js';
 import { readPlaces } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
@@ -64,8 +64,11 @@ export class Usage {
 
   constructor(readonly packs: PackSet) {}
 
-  /** Adds what a snapshot needs. Errors: DAMAGED when a block cannot be read that repair has not found lost. */
-  addSnapshot(file: SnapshotFile): void {
+  /**
+   * Adds what a snapshot needs. Errors: DAMAGED when a block cannot be read that repair has not found lost; with
+   * `readable` only what can be told is added.
+   */
+  addSnapshot(file: SnapshotFile, { readable = false } = {}): void {
     for (const block of file.blocks) {
       this.#add(block.fingerprints);
       this.#add(block.places);
@@ -74,7 +77,7 @@ export class Usage {
         readPlaces(this.packs, block, this.#places);
       } catch (error) {
         // Nobody can reach what a lost block referred to; repair has named the snapshots.
-        if (error instanceof LostChunkError) continue;
+        if (error instanceof LostChunkError || (readable && error instanceof DamageError)) continue;
         throw error;
       }
       for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import {
   copyFileSync,
@@ -185,7 +186,7 @@ describe('what a store promises', () => {
       actions.some((action) => action.includes(a.id) && /rm or a save/.test(action)),
       actions.join('\n'),
     );
-    assert.ok(actions.some((action) => action.includes(`${b.id}.damaged`)));
+    assert.ok(actions.some((action) => action.includes(b.id) && action.includes('quarantine/')));
     assert.ok(actions.some((action) => /stray/.test(action)));
     const repaired = Store.open(dir, { write: true });
     try {
@@ -196,7 +197,7 @@ describe('what a store promises', () => {
       assert.deepEqual(await load(repaired, a.id), { 'ram@0x0': ram });
       await repaired.gc({ dryRun: false });
       assert.deepEqual(await load(repaired, a.id), { 'ram@0x0': ram });
-      assert.ok(readdirSync(join(dir, 'snapshots')).includes(`${b.id}.damaged`));
+      assert.deepEqual(readdirSync(join(dir, 'quarantine')), [b.id]);
     } finally {
       repaired.close();
     }
@@ -411,6 +412,12 @@ describe('what a store promises', () => {
     }
     const newer = Buffer.from(good);
     newer.writeUInt32LE(2, 8);
+    writeFileSync(path, newer);
+    await assert.rejects(store.openSnapshot(id), { code: 'DAMAGED' }, 'a flipped bit is no new format');
+    createHash('sha256')
+      .update(newer.subarray(0, -32))
+      .digest()
+      .copy(newer, newer.length - 32);
     writeFileSync(path, newer);
     await assert.rejects(store.openSnapshot(id), { code: 'NEWER_FORMAT', message: /version 2/ });
     writeFileSync(path, good.subarray(0, 20));

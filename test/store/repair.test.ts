@@ -1,0 +1,280 @@
+/** Repair: what is damaged is set aside, what can be had again is, and what is lost is said by snapshot and address. */
+import assert from 'node:assert/strict';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import type { LivesnapError } from '../../src/errors.js';
+import { pageOps } from '../../src/native/pages.js';
+import { parsePackName } from '../../src/store/layout.js';
+import { PackReader } from '../../src/store/pack-reader.js';
+import { Store } from '../../src/store/store.js';
+import type { LostRange, RepairResult } from '../../src/store/types.js';
+import { dropScratch, load, newStore, noise, save, scratchDir, seeded, textPages } from './scratch.js';
+
+const PAGE = 4096;
+
+function flip(path: string, offset: number, bit = 0): void {
+  const bytes = readFileSync(path);
+  bytes[offset]! ^= 1 << bit;
+  writeFileSync(path, bytes);
+}
+
+const packsOf = (dir: string): string[] => readdirSync(join(dir, 'packs')).sort();
+
+/** Where the frame of a page of the first pack is, and what pages of the first save are in it. */
+function frameOf(
+  dir: string,
+  name: string,
+  index: number,
+): { offset: number; first: number; chunks: number } {
+  const reader = new PackReader(pageOps, dir, parsePackName(name)!);
+  reader.close();
+  return reader.frames.at(index);
+}
+
+async function using<T>(dir: string, work: (store: Store) => Promise<T>): Promise<T> {
+  const store = Store.open(dir, { write: true });
+  try {
+    return await work(store);
+  } finally {
+    store.close();
+  }
+}
+
+const ranges = (lost: readonly LostRange[]) =>
+  lost.map(({ region, fromBytes, toBytes }) => [region, fromBytes / PAGE, toBytes / PAGE]);
+
+describe('repair', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('says what is lost by snapshot and address, keeps the rest, and heals from a later save', async function () {
+    const { store, dir } = newStore(this);
+    const ram = noise(1, 100);
+    const { id } = await save(store, { 'ram@0x0': ram }, { tag: 'mine' });
+    const other = { 'ram@0x0': noise(2, 50) };
+    await save(store, other, { tag: 'other' });
+    store.close();
+    const [pack] = packsOf(dir) as [string];
+    const frame = frameOf(dir, pack, 2);
+    flip(join(dir, 'packs', pack), frame.offset + 1000);
+
+    const result = await Store.repair(dir);
+    assert.deepEqual(result.lost, [
+      { snapshot: id, tag: 'mine', region: 'ram@0x0', fromBytes: 32 * PAGE, toBytes: 48 * PAGE },
+    ]);
+    assert.equal(result.healedChunks, 0);
+    assert.deepEqual(readdirSync(join(dir, 'quarantine')), [pack]);
+    await using(dir, async (again) => {
+      assert.deepEqual(await load(again, 'other'), other);
+      await assert.rejects(load(again, 'mine'), (error: LivesnapError) => {
+        assert.equal(error.code, 'DAMAGED');
+        assert.match(error.message, new RegExp(`${id}.*lost`));
+        return true;
+      });
+      const { problems } = await again.check({ readData: false });
+      assert.deepEqual(
+        problems.map(({ snapshots, message }) => [snapshots, message]),
+        [[[id], 'chunks were lost here']],
+      );
+      // gc keeps the marks, and what is said of them.
+      await again.gc({ dryRun: false });
+      assert.equal((await again.check({ readData: true })).problems.length, 1);
+    });
+    const packs = packsOf(dir);
+    assert.deepEqual((await Store.repair(dir)).lost, result.lost);
+    assert.deepEqual(packsOf(dir), packs, 'a repair that can do no better changes nothing');
+
+    // The same pages come again, at other addresses.
+    await using(dir, async (again) => {
+      const saved = await save(again, { elsewhere: ram.subarray(30 * PAGE, 60 * PAGE) });
+      assert.equal(saved.newChunks, 16, 'a chunk that is lost is no hit');
+      assert.equal((await again.check({ readData: true })).ok, false);
+    });
+    const healed = await Store.repair(dir);
+    assert.deepEqual([healed.lost, healed.healedChunks], [[], 16]);
+    await using(dir, async (again) => {
+      assert.deepEqual(await load(again, 'mine'), { 'ram@0x0': ram });
+      assert.deepEqual(await again.check({ readData: true }), { ok: true, problems: [] });
+      await again.gc({ dryRun: false });
+      assert.deepEqual(await load(again, 'mine'), { 'ram@0x0': ram });
+    });
+  });
+
+  it('loses nothing to a flipped bit in a header or trailer, in any generation', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': Buffer.concat([textPages(1, 60), noise(3, 20)]) };
+    const whole = await save(store, { 'ram@0x0': Buffer.concat([textPages(2, 80), contents['ram@0x0']]) });
+    await save(store, contents, { tag: 'kept' });
+    store.remove([whole.id]);
+    await store.gc({ dryRun: false });
+    store.close();
+    const original = join(scratchDir(this), 'original');
+    cpSync(dir, original, { recursive: true });
+    const next = seeded(7);
+    let count = 0;
+    for (const pack of packsOf(dir)) {
+      const { size } = statSync(join(dir, 'packs', pack));
+      const reader = new PackReader(pageOps, dir, parsePackName(pack)!);
+      reader.close();
+      const trailer = reader.footer.trailerOffset;
+      const offsets = [...Array(32).keys(), ...Array.from({ length: 64 }, (_, i) => size - 1 - i)].filter(
+        (_, i) => i % 5 === 0,
+      );
+      for (let offset = trailer; offset < size - 64; offset += 97) offsets.push(offset);
+      for (const offset of offsets) {
+        count++;
+        rmSync(dir, { recursive: true });
+        cpSync(original, dir, { recursive: true });
+        flip(join(dir, 'packs', pack), offset, next() & 7);
+        const { lost } = await Store.repair(dir);
+        assert.deepEqual(lost, [], `${pack} at ${offset} of ${size}`);
+        await using(dir, async (again) => {
+          assert.deepEqual(await load(again, 'kept'), contents);
+          assert.deepEqual(await again.check({ readData: true }), { ok: true, problems: [] });
+        });
+      }
+    }
+    console.log(`        ${count} flips in headers and trailers, nothing lost`);
+  });
+
+  it('leaves every snapshot that is not named as it was, wherever a bit flips', async function () {
+    this.timeout(240_000);
+    const { store, dir } = newStore(this);
+    const truth = new Map<string, Record<string, Buffer>>();
+    const ram = Buffer.concat([textPages(1, 40), Buffer.alloc(500 * PAGE), noise(3, 20)]);
+    const a = await save(store, { 'ram@0x0': ram });
+    truth.set(a.id, { 'ram@0x0': Buffer.from(ram) });
+    noise(4, 3).copy(ram, 5 * PAGE);
+    const b = await save(store, { 'ram@0x0': ram }, { parent: a.id });
+    truth.set(b.id, { 'ram@0x0': Buffer.from(ram) });
+    const c = await save(store, { other: textPages(9, 30) });
+    truth.set(c.id, { other: textPages(9, 30) });
+    store.close();
+    const original = join(scratchDir(this), 'original');
+    cpSync(dir, original, { recursive: true });
+    const next = seeded(11);
+    const outcomes = { lost: 0, whole: 0 };
+    for (let round = 0; round < 60; round++) {
+      rmSync(dir, { recursive: true });
+      cpSync(original, dir, { recursive: true });
+      const folder = (['packs', 'packs', 'snapshots', 'segments'] as const)[round % 4]!;
+      const names = readdirSync(join(dir, folder)).sort();
+      const file = join(dir, folder, names[next() % names.length]!);
+      flip(file, next() % statSync(file).size, next() & 7);
+      const where = `round ${round}: ${file}`;
+      const result: RepairResult = await Store.repair(dir);
+      const named = new Set(result.lost.map(({ snapshot }) => snapshot));
+      await using(dir, async (again) => {
+        const there = new Set(again.list().map(({ id }) => id));
+        const gone = [...truth.keys()].filter((id) => !there.has(id));
+        assert.equal(gone.length, folder === 'snapshots' ? 1 : 0, where);
+        for (const id of there)
+          if (named.has(id)) await assert.rejects(load(again, id), { code: 'DAMAGED' }, where);
+          else assert.deepEqual(await load(again, id), truth.get(id), where);
+        const { problems } = await again.check({ readData: true });
+        const blamed = new Set(problems.flatMap(({ snapshots }) => snapshots));
+        assert.deepEqual([...blamed].sort(), [...named].sort(), where);
+        await again.gc({ dryRun: false });
+        for (const id of there)
+          if (!named.has(id)) assert.deepEqual(await load(again, id), truth.get(id), where);
+        // A save of the same pages, and another repair: all is well again.
+        for (const id of named) await save(again, truth.get(id)!);
+      });
+      outcomes[named.size > 0 ? 'lost' : 'whole']++;
+      if (named.size === 0) continue;
+      const healed = await Store.repair(dir);
+      assert.deepEqual(ranges(healed.lost), [], where);
+      await using(dir, async (again) => {
+        for (const id of named) assert.deepEqual(await load(again, id), truth.get(id), where);
+        assert.deepEqual(await again.check({ readData: true }), { ok: true, problems: [] }, where);
+      });
+    }
+    console.log(`        60 flips: ${outcomes.lost} times something was lost and healed, else nothing`);
+    assert.ok(outcomes.lost > 5 && outcomes.whole > 5);
+  });
+
+  it('knows what a pack held that is gone, and takes it back from a backup', async function () {
+    const { store, dir } = newStore(this);
+    const ram = noise(1, 600);
+    await save(store, { 'ram@0x0': ram }, { tag: 'mine' });
+    await save(store, { 'ram@0x0': noise(2, 10) }, { tag: 'other' });
+    store.close();
+    const [pack] = packsOf(dir) as [string];
+    const backup = join(scratchDir(this), pack);
+    copyFileSync(join(dir, 'packs', pack), backup);
+    rmSync(join(dir, 'packs', pack));
+    const { lost, actions } = await Store.repair(dir);
+    assert.deepEqual(ranges(lost), [['ram@0x0', 0, 600]]);
+    assert.ok(actions.some((action) => action.includes('is missing')));
+    await using(dir, async (again) => {
+      await assert.rejects(load(again, 'mine'), { code: 'DAMAGED' });
+      await again.gc({ dryRun: false });
+      assert.deepEqual(await load(again, 'other'), { 'ram@0x0': noise(2, 10) });
+    });
+    copyFileSync(backup, join(dir, 'packs', pack));
+    assert.deepEqual((await Store.repair(dir)).lost, []);
+    await using(dir, async (again) => {
+      assert.deepEqual(await load(again, 'mine'), { 'ram@0x0': ram });
+      assert.deepEqual(await again.check({ readData: true }), { ok: true, problems: [] });
+    });
+  });
+
+  it('keeps what a pack that was cut off still has, if a snapshot needs it', async function () {
+    const { store, dir } = newStore(this);
+    const ram = noise(1, 100);
+    await save(store, { 'ram@0x0': ram });
+    const again = await save(store, { part: ram.subarray(0, 64 * PAGE) }, { tag: 'part' });
+    assert.ok(again.newChunks <= 2);
+    store.close();
+    const [pack] = packsOf(dir) as [string];
+    const path = join(dir, 'packs', pack);
+    truncateSync(path, frameOf(dir, pack, 5).offset + 77);
+    writeFileSync(join(dir, 'packs', '000000ff-0.pack'), readFileSync(path).subarray(0, 20_000));
+    const { lost } = await Store.repair(dir);
+    assert.deepEqual(ranges(lost), [['ram@0x0', 0, 100]], 'its manifest was at the end');
+    assert.ok(existsSync(join(dir, 'packs', '000000ff-0.pack')), 'nobody needs it: it stays, for gc');
+    await using(dir, async (repaired) => {
+      assert.deepEqual(await load(repaired, 'part'), { part: ram.subarray(0, 64 * PAGE) });
+      await repaired.gc({ dryRun: false });
+      assert.deepEqual(await load(repaired, 'part'), { part: ram.subarray(0, 64 * PAGE) });
+    });
+  });
+
+  it('comes to the same end when it was cut short before', async function () {
+    const { store, dir } = newStore(this);
+    const ram = noise(1, 100);
+    await save(store, { 'ram@0x0': ram }, { tag: 'mine' });
+    store.close();
+    const [pack] = packsOf(dir) as [string];
+    flip(join(dir, 'packs', pack), frameOf(dir, pack, 0).offset + 500);
+    const before = join(scratchDir(this), 'before');
+    cpSync(dir, before, { recursive: true });
+    const { lost } = await Store.repair(dir);
+    // As if it had stopped after the new generation, before anything was moved.
+    const [rewritten] = packsOf(dir) as [string];
+    mkdirSync(join(dir, '..', 'half'));
+    cpSync(before, join(dir, '..', 'half'), { recursive: true });
+    copyFileSync(join(dir, 'packs', rewritten), join(dir, '..', 'half', 'packs', rewritten));
+    // And before the index was put in place.
+    const moved = join(dir, '..', 'moved');
+    cpSync(dir, moved, { recursive: true });
+    copyFileSync(join(before, 'store.db'), join(moved, 'store.db'));
+    for (const half of [join(dir, '..', 'half'), moved]) {
+      await using(half, (cut) => assert.rejects(load(cut, 'mine'), { code: 'DAMAGED' }));
+      assert.deepEqual((await Store.repair(half)).lost, lost);
+      assert.equal(packsOf(half).length, 1);
+    }
+  });
+});
