@@ -125,7 +125,7 @@ describe(`processes at work on one store at once (seed ${seed})`, () => {
         for (let i = 0; i < KILLS; i++) {
           const nth = 1 + choose.below(150);
           const action = choose.pick(['before', 'after'] as const);
-          if ((await start(PROCESSES + i, { classes: 'wsruc', nth, action, always: false })) === 'SIGKILL')
+          if ((await start(PROCESSES + i, { classes: 'wsdruc', nth, action, always: false })) === 'SIGKILL')
             kills++;
         }
         return kills;

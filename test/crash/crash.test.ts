@@ -120,7 +120,7 @@ describe('the recorder and its model of the disk', () => {
       const { stdout, signal } = spawnSync(process.execPath, ['-e', script, disk], { env, encoding: 'utf8' });
       return { stdout, signal, left: readFileSync(join(disk, 'x'), 'utf8') };
     };
-    assert.deepEqual(run('a', { classes: 'ws', nth: 2, action: 'ENOSPC', always: false }), {
+    assert.deepEqual(run('a', { classes: 'wsd', nth: 2, action: 'ENOSPC', always: false }), {
       stdout: '1 ENOSPC\n',
       signal: null,
       left: 'xxx',

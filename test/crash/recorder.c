@@ -6,9 +6,9 @@
  *   LIVESNAP_DISK    the directory, an absolute path without links
  *   LIVESNAP_TRACE   where to append records; unset: nothing is recorded
  *   LIVESNAP_MARKS   a file outside the disk; what is written to it is recorded as a mark of the program's
- *   LIVESNAP_FAULT   CLASSES:N:ACTION:TIMES, for example ws:17:EIO:once
- *                    CLASSES  of w (write, truncate), s (fsync), r (rename, link), u (unlink, rmdir),
- *                             c (a file or directory is made), o (a file that is there is opened)
+ *   LIVESNAP_FAULT   CLASSES:N:ACTION:TIMES, for example wsd:17:EIO:once
+ *                    CLASSES  of w (write, truncate), s (fsync of a file), d (fsync of a directory), r (rename, link),
+ *                             u (unlink, rmdir), c (a file or directory is made), o (a file that is there is opened)
  *                    N        the N-th call of these classes, from 1
  *                    ACTION   ENOSPC, EIO, EMFILE, before (SIGKILL instead of the call), after (SIGKILL once it is done)
  *                    TIMES    once, or always: that call and all later ones of these classes
@@ -99,7 +99,7 @@ __attribute__((constructor)) static void begin(void) {
   const char *fault = getenv("LIVESNAP_FAULT");
   char action[16] = "", times[16] = "";
   if (fault) {
-    if (sscanf(fault, "%15[wsruco]:%ld:%15[A-Za-z]:%15[a-z]", fault_classes, &fault_at, action, times) != 4) abort();
+    if (sscanf(fault, "%15[wsdruco]:%ld:%15[A-Za-z]:%15[a-z]", fault_classes, &fault_at, action, times) != 4) abort();
     fault_always = !strcmp(times, "always");
     if (!strcmp(action, "ENOSPC")) fault_errno = ENOSPC;
     else if (!strcmp(action, "EIO")) fault_errno = EIO;
@@ -416,11 +416,13 @@ API int posix_fallocate64(int fd, off64_t offset, off64_t length) {
 static int sync_any(long number, int fd) {
   if (!watched(fd)) return syscall(number, fd);
   lock();
-  int code = fault('s');
+  struct stat found;
+  char class = syscall(SYS_fstat, fd, &found) == 0 && S_ISDIR(found.st_mode) ? 'd' : 's';
+  int code = fault(class);
   int got = code ? -1 : (int)syscall(number, fd);
   int error = code ? code : errno;
-  record(got == 0 ? SYNC : SYNC_FAILED, inode_of(fd), 0, 0, NULL, 0, NULL, 0);
-  if (got == 0) done('s');
+  record(got == 0 ? SYNC : SYNC_FAILED, found.st_ino, 0, 0, NULL, 0, NULL, 0);
+  if (got == 0) done(class);
   unlock();
   if (got < 0) errno = error;
   return got;

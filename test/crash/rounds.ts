@@ -150,7 +150,10 @@ export class Rounds {
     const world = base.world.copy();
     const plans = makePlans(choose, world);
     if (plans.length > 1) world.store(STORE).keepsRemoved = true;
-    const { disk, trace } = await recordSteps(dir, base, plans);
+    // A sync that fails, and then the power: what was written before it is lost, whatever is synced later.
+    const fault = choose.chance(0.2) ? failingSync(choose) : undefined;
+    if (fault) world.store(STORE).disturbed = true;
+    const { disk, trace } = await recordSteps(dir, base, plans, fault);
     const moments = sampleCuts(trace, choose, 7);
     let states = 0;
     let at = 0;
@@ -279,6 +282,7 @@ export async function recordSteps(
   dir: string,
   base: Base,
   plans: readonly (readonly Step[])[],
+  fault?: Fault,
 ): Promise<{ disk: Disk; trace: TraceRecord[] }> {
   const live = join(dir, 'disk');
   cpSync(base.disk, live, { recursive: true });
@@ -289,11 +293,12 @@ export async function recordSteps(
   const children = plans.map(async (steps, i) => {
     const marks = join(dir, `marks-${i}`);
     const plan = { fingerprintBits, known: world.contents.all(), steps };
-    const ended = await runChild(live, join(dir, `plan-${i}`), plan, marks, { trace: traceFile });
+    const watch = { trace: traceFile, ...(fault && { fault }) };
+    const ended = await runChild(live, join(dir, `plan-${i}`), plan, marks, watch);
     if (ended !== 0) throw new Violation(`the child ended with ${ended}`);
     // A snapshot that is removed by one may not be there for the other.
     for (const mark of parseMarks(readFileSync(marks, 'utf8')))
-      if (mark.at === 'bug' || (mark.at === 'failed' && mark.code !== 'NO_SUCH_SNAPSHOT'))
+      if (mark.at === 'bug' || (mark.at === 'failed' && mark.code !== 'NO_SUCH_SNAPSHOT' && !fault))
         throw new Violation(`undisturbed, ${mark.step?.do} said: ${mark.message}`);
   });
   for (const child of await Promise.allSettled(children)) if (child.status === 'rejected') throw child.reason;
@@ -364,7 +369,7 @@ function pickFault(choose: Chooser): Fault {
     case 'ENOSPC':
       return { classes: 'wc', nth, action, always: choose.chance(0.6) };
     case 'EIO': {
-      const classes = choose.pick(['wsruco', 'wsruc', 'ws', 's', 'r', 'u', 'c', 'w']);
+      const classes = choose.pick(['wsdruco', 'wsdruc', 'ws', 's', 'd', 'r', 'u', 'c', 'w']);
       return {
         classes,
         nth: classes.length > 1 ? nth : 1 + choose.below(8),
@@ -375,9 +380,17 @@ function pickFault(choose: Chooser): Fault {
     case 'EMFILE':
       return { classes: 'co', nth: 1 + choose.below(40), action, always: choose.chance(0.3) };
     default:
-      return { classes: choose.pick(['wsruc', 'wsruc', 'sruc', 's', 'ru']), nth, action, always: false };
+      return { classes: choose.pick(['wsdruc', 'wsdruc', 'sdruc', 'sd', 'ru']), nth, action, always: false };
   }
 }
+
+/** SQLite does not look whether the fsync of a directory failed, so here it is one of a file. */
+const failingSync = (choose: Chooser): Fault => ({
+  classes: 's',
+  nth: 1 + choose.below(8),
+  action: 'EIO',
+  always: choose.chance(0.2),
+});
 
 /** Moments of a trace: mostly beside what decides something (syncs, names, marks), else anywhere. Ascending. */
 export function sampleCuts(trace: readonly TraceRecord[], choose: Chooser, count: number): number[] {

@@ -101,7 +101,7 @@ export function recorderLibrary(): string {
 }
 
 export interface Fault {
-  /** See recorder.c: of `wsruco`. */
+  /** See recorder.c: of `wsdruco`. */
   readonly classes: string;
   readonly nth: number;
   readonly action: 'ENOSPC' | 'EIO' | 'EMFILE' | 'before' | 'after';
