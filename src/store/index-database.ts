@@ -404,14 +404,23 @@ export class Index {
     return Array.from({ length: count }, (_, i) => last - count + i);
   }
 
-  /** The one commit point of a save. */
+  /**
+   * The one commit point of a save. `held` are the packs of others that it may refer to: a gc that was cut short between
+   * its commit and its unlink has left their files, but not their rows, or those of a generation that has less.
+   */
   commitSave(
     snapshot: SnapshotRow,
     tag: string | null,
     packs: readonly PackRow[],
+    held: readonly PackRow[],
     segment: SegmentRow | null,
   ): void {
     this.#immediately(() => {
+      for (const pack of held) {
+        if (this.generationOf(pack.number) === pack.generation) continue;
+        this.#run('DELETE FROM packs WHERE number = ?', pack.number);
+        this.#insertPack(pack);
+      }
       for (const pack of packs) this.#insertPack(pack);
       if (segment) this.#insertSegment(segment);
       this.#insertSnapshot(snapshot);

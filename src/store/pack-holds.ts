@@ -36,6 +36,10 @@ export class PackHolds {
     return false;
   }
 
+  get numbers(): IterableIterator<number> {
+    return this.#held.keys();
+  }
+
   release(): void {
     for (const fd of this.#held.values()) closeSync(fd);
     this.#held.clear();

@@ -28,6 +28,8 @@ const SEGMENT_WORDS = SEGMENT_ENTRY_BYTES / 4;
 
 export interface PackerResult {
   readonly packs: readonly SealedPack[];
+  /** Packs of earlier saves that this one may refer to, as they are on disk. */
+  readonly held: readonly SealedPack[];
   /** Has an entry for every chunk that this save wrote; null: it wrote none. */
   readonly segment: SegmentRow | null;
 }
@@ -206,8 +208,21 @@ export class Packer {
   seal(): PackerResult {
     if (this.#writer) this.#seal();
     if (this.#sealed.length > 0) fsyncDirectory(at(this.dir, PACKS));
+    const held = this.#heldPacks();
     this.#packs.close();
-    return { packs: this.#sealed, segment: this.#writeSegment() };
+    return { packs: this.#sealed, held, segment: this.#writeSegment() };
+  }
+
+  #heldPacks(): SealedPack[] {
+    return [...this.#holds.numbers].flatMap((number) => {
+      try {
+        const { pack, numbers, sizeBytes } = this.#packs.pack(number);
+        return [{ number, generation: pack.generation, chunks: numbers.length, sizeBytes }];
+      } catch (error) {
+        if (error instanceof DamageError) return []; // and so nothing in it was used
+        throw error;
+      }
+    });
   }
 
   /** Lets go of all packs: the save has been committed. */

@@ -248,7 +248,7 @@ export class Save implements SaveSession {
         described.push({ name, sizeBytes, nonZeroPages });
         blocks.push(...entries);
       }
-      const { packs, segment } = await this.#worker.do('packSeal', { session: this.#session });
+      const { packs, held, segment } = await this.#worker.do('packSeal', { session: this.#session });
       const sealed = new Set(packs.map(({ number }) => number));
       let newChunks = 0;
       for (const [pack, chunks] of ownChunks) if (sealed.has(pack)) newChunks += chunks.size;
@@ -296,6 +296,7 @@ export class Save implements SaveSession {
         },
         metadata.tag,
         packs,
+        held,
         segment,
       );
       return {

@@ -2,11 +2,21 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, openSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  cpSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tryLock } from '../../src/native/locks.js';
 import { pageOps } from '../../src/native/pages.js';
+import { PAGE_SIZE } from '../../src/page-stream.js';
 import { StoreContext } from '../../src/store/context.js';
 import { createLocked, lockState, openExclusive, unlinkUnlessLocked } from '../../src/store/file-locks.js';
 import { Index, type PackRow } from '../../src/store/index-database.js';
@@ -83,6 +93,47 @@ describe('gc beside sessions', () => {
     assert.equal(store.stats().deadBytes, 0);
     const { id } = await session.commit(machineMetadata());
     assert.deepEqual(await load(store, id), contents);
+  });
+
+  /** As if gc were killed after its last commit: the files that it would have unlinked next are there again. */
+  async function collectAndLeave(store: Store): Promise<void> {
+    const packs = join(store.dir, 'packs');
+    const copy = `${store.dir}-packs`;
+    cpSync(packs, copy, { recursive: true });
+    await gc(store);
+    cpSync(copy, packs, { recursive: true, force: false });
+  }
+
+  it('leaves a save what it refers to, when gc was killed before it could unlink the file', async function () {
+    const { store } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 200) };
+    store.remove([(await save(store, contents)).id]);
+    const session = await store.beginSave({ parent: null });
+    await collectAndLeave(store);
+    await session.store(new MemorySource(contents));
+    const { id, newChunks } = await session.commit(machineMetadata());
+    assert.equal(newChunks, 0);
+    await gc(store);
+    assert.deepEqual(await load(store, id), contents);
+    await requireSound(store);
+  });
+
+  it('leaves a save the older generation that it refers to, when gc was killed before it could unlink it', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 200) };
+    const { id: removed } = await save(store, contents);
+    await save(store, { 'ram@0x0': contents['ram@0x0'].subarray(0, 100 * PAGE_SIZE) });
+    store.remove([removed]);
+    const session = await store.beginSave({ parent: null });
+    await collectAndLeave(store);
+    assert.ok(packsOf(dir).includes('00000001-1.pack'));
+    await session.store(new MemorySource(contents));
+    const { id, newChunks } = await session.commit(machineMetadata());
+    assert.equal(newChunks, 0);
+    await gc(store);
+    assert.ok(!packsOf(dir).includes('00000001-1.pack'));
+    assert.deepEqual(await load(store, id), contents);
+    await requireSound(store);
   });
 
   it('keeps what a save takes over from a parent that is removed meanwhile', async function () {
