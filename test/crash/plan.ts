@@ -144,6 +144,10 @@ export class StoreModel {
   readonly #removing = new Set<string>();
   /** Snapshots that are not there, but whose files may be, so that a repair may bring them back. */
   readonly #leftovers = new Set<string>();
+  /** A step failed, and files of tags/ may not be as the index says until gc has been there. */
+  #tagFilesUnsure = false;
+  /** A repair has believed such files. */
+  tagsUnknown = false;
 
   copy(): StoreModel {
     const copy = new StoreModel();
@@ -151,6 +155,7 @@ export class StoreModel {
     for (const [label, tags] of this.tags) copy.tags.set(label, new Set(tags));
     copy.keepsRemoved = this.keepsRemoved;
     copy.disturbed = this.disturbed;
+    copy.tagsUnknown = this.tagsUnknown;
     return copy;
   }
 
@@ -195,7 +200,10 @@ export class StoreModel {
           this.snapshots.set(label, 'may');
         }
     } else if (step.do === 'tag') this.#tagBegins(step.label, step.tag);
-    else if (step.do === 'repair') for (const label of this.#leftovers) this.snapshots.set(label, 'may');
+    else if (step.do === 'repair') {
+      for (const label of this.#leftovers) this.snapshots.set(label, 'may');
+      this.tagsUnknown ||= this.#tagFilesUnsure;
+    }
   }
 
   done(step: Step): void {
@@ -216,11 +224,16 @@ export class StoreModel {
       for (const label of step.labels) if (this.#removing.has(label)) this.snapshots.set(label, 'must');
     } else if (step.do === 'tag' && (code === 'NO_SUCH_SNAPSHOT' || code === 'STORE_BUSY')) return;
     this.disturbed = true;
+    this.#tagFilesUnsure = true;
   }
 
   /** What a look at the store has shown: no snapshot is in doubt any more. Before a gc, files of others may be there. */
   settle(listed: ReadonlyMap<string, string | null>, cleaned: boolean): void {
-    if (cleaned) this.#leftovers.clear();
+    if (cleaned) {
+      this.#leftovers.clear();
+      this.#tagFilesUnsure = false;
+    }
+    this.tagsUnknown = false;
     for (const [label, presence] of this.snapshots) {
       const isThere = listed.has(label);
       if (!isThere && presence === 'may' && !cleaned) this.#leftovers.add(label);

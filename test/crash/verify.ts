@@ -24,6 +24,8 @@ export interface Verification {
   readonly clean: boolean;
 }
 
+const BEFORE_GC = 'at first';
+
 /** What a store's directory may hold when gc is done. */
 const FOLDERS = new Set(['packs', 'snapshots', 'tags', 'segments', 'quarantine']);
 const FILES = new Set(['store.db', 'store.db-wal', 'store.db-shm', 'lock', 'index.lock', 'reserve']);
@@ -61,10 +63,13 @@ export async function verifyStore(
       const list = store.list();
       expectSnapshots(list, world, name, repair, when);
       for (const snapshot of list) await expectWhole(store, snapshot, world.contents, when);
-      const { ok, problems } = await store.check({ readData: true });
-      expect(ok, () => `check finds ${when}: ${JSON.stringify(problems)}`);
+      const { problems } = await store.check({ readData: true });
+      // repair may take in what an unfinished save left of a pack; nothing needs it, and gc takes it away.
+      const isLeft = repair && when === BEFORE_GC;
+      const counting = problems.filter(({ snapshots }) => !isLeft || snapshots.length > 0);
+      expect(counting.length === 0, () => `check finds ${when}: ${JSON.stringify(counting)}`);
     };
-    await lookAtAll('at first');
+    await lookAtAll(BEFORE_GC);
     const before = store.list();
     const found = new Map(before.map(({ vm, tag }) => [vm!, tag]));
     if (!clean) return found;
@@ -110,7 +115,7 @@ function expectSnapshots(
     );
     const allowed = model.tagsOf(label);
     expect(
-      presence !== 'must' || allowed.has(tag) || (repaired && model.disturbed),
+      presence !== 'must' || model.tagsUnknown || allowed.has(tag) || (repaired && model.disturbed),
       () => `${label} has the tag ${tag}, not one of ${[...allowed].join(', ')} (${when})`,
     );
   }
