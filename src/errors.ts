@@ -33,6 +33,7 @@ export const ERROR_CODES = {
   STORE_BUSY: ExitStatus.failed,
   NOT_A_STORE: ExitStatus.failed,
   DAMAGED: ExitStatus.damaged,
+  REMOTE_FAILED: ExitStatus.failed,
   // the host
   NO_KVM: ExitStatus.unsupportedHost,
   HOST_LACKS: ExitStatus.unsupportedHost,

@@ -29,6 +29,10 @@ const VERBS: Record<string, () => Promise<{ verb: Verb }>> = {
   gc: () => import('./gc.js'),
   check: () => import('./check.js'),
   repair: () => import('./repair.js'),
+  copy: () => import('./copy.js'),
+  export: () => import('./export.js'),
+  import: () => import('./import.js'),
+  'serve-store': () => import('./serve-store.js'),
   put: () => import('./put.js'),
   get: () => import('./get.js'),
   doctor: () => import('./doctor.js'),
@@ -66,7 +70,7 @@ const naming =
   };
 
 function addVerb(program: Command, verb: Verb, ran: (status: number | undefined) => void): void {
-  const command = program.command(verb.name).description(verb.summary);
+  const command = program.command(verb.name, { hidden: verb.hidden ?? false }).description(verb.summary);
   for (const operand of verb.operands) command.argument(operand);
   const options = Object.entries(verb.options).map(([key, spec]) => {
     const option = new Option(spec.flags, spec.help).hideHelp(spec.hidden ?? false);

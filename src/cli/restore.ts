@@ -1,3 +1,5 @@
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { launchMachine } from './launch-machine.js';
 import { withStore } from './store-access.js';
@@ -19,7 +21,7 @@ export const verb = defineVerb({
     ),
   },
   notes: [
-    'SNAPSHOT is a tag, else an id, else the beginning of just one id.',
+    'SNAPSHOT is a tag, else an id, else the beginning of just one id, else a directory that livesnap export made.',
     'The spelling of the original is taken, too: --cpu_path SNAPSHOT --memory_path SNAPSHOT.',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
@@ -33,7 +35,8 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', `${[...given].join(' and ')} are different snapshots`, {
         hint: 'A snapshot holds vCPUs and memory: name the same one for both.',
       });
-    const saved = await withStore(storeDir, { write: false }, (store) => store.show(reference));
+    const { dir, ref } = await locate(storeDir, reference);
+    const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
     if (saved.kind !== 'machine')
       throw new LivesnapError('USAGE', `${reference} is a file, not a machine`, {
         hint: `Write it out with: livesnap get ${reference} FILE.`,
@@ -43,9 +46,29 @@ export const verb = defineVerb({
       like: saved.vm,
       detach: options.detach,
       port: options.port ?? null,
-      storeDir,
+      storeDir: dir,
       origin: { kind: 'restore', snapshot: saved.id },
       output,
     });
   },
 });
+
+/** Where a snapshot is: in the store, or all by itself in a directory that was exported. */
+async function locate(storeDir: string, reference: string): Promise<{ dir: string; ref: string }> {
+  try {
+    await withStore(storeDir, { write: false }, (store) => store.resolve(reference));
+    return { dir: storeDir, ref: reference };
+  } catch (error) {
+    const isMissing =
+      error instanceof LivesnapError && (error.code === 'NO_SUCH_SNAPSHOT' || error.code === 'NO_SUCH_FILE');
+    if (!isMissing || !statSync(reference, { throwIfNoEntry: false })?.isDirectory()) throw error;
+  }
+  const dir = resolve(reference);
+  const { exportedSnapshots } = await import('../store/copy/export.js');
+  const ids = exportedSnapshots(dir);
+  if (ids.length !== 1)
+    throw new LivesnapError('USAGE', `${dir} holds ${ids.length} snapshots, not one`, {
+      hint: 'Name one of them: livesnap restore SNAPSHOT --store DIR.',
+    });
+  return { dir, ref: ids[0]! };
+}

@@ -49,6 +49,8 @@ export interface Call<O> {
 export interface Verb<O extends Record<string, OptionSpec<unknown>> = Record<string, OptionSpec<unknown>>> {
   readonly name: string;
   readonly summary: string;
+  /** For other programs, not for people: left out of the help. */
+  readonly hidden?: boolean;
   /** As the parser writes them: `<machine>`, `<snapshot...>`. */
   readonly operands: readonly string[];
   readonly options: O;

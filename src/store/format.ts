@@ -3,6 +3,7 @@
  * little-endian. Nothing here does I/O; everything read is checked before it is believed.
  */
 
+import { createHash } from 'node:crypto';
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
 import { DamageError, LostChunkError } from './damage.js';
@@ -239,6 +240,10 @@ export function decodeFrame(
     throw error;
   }
 }
+
+/** Whether a page has this SHA-256. */
+export const isDigest = (page: Uint8Array, digest: Uint8Array): boolean =>
+  Buffer.compare(createHash('sha256').update(page).digest(), digest) === 0;
 
 /** XXH64 of all of `bytes`. */
 export function sum(ops: PageOps, bytes: Uint8Array): bigint {

@@ -428,6 +428,14 @@ export class Index {
     });
   }
 
+  /** Packs of a copy under way: what has arrived can be found when it goes on, and is gc's when it does not. */
+  commitPacks(packs: readonly PackRow[], segment: SegmentRow | null): void {
+    this.#immediately(() => {
+      for (const pack of packs) this.#insertPack(pack);
+      if (segment) this.#insertSegment(segment);
+    });
+  }
+
   #insertPack(pack: PackRow): void {
     this.#run(
       'INSERT INTO packs (number, generation, chunks, sizeBytes) VALUES (?, ?, ?, ?)',

@@ -7,6 +7,7 @@
  * `end`. Of a failed save nothing stays.
  */
 import { closeSync } from 'node:fs';
+import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import {
@@ -16,7 +17,7 @@ import {
   type Segment,
   sortEntries,
 } from './fingerprints.js';
-import { PAGE_BYTES } from './format.js';
+import { isDigest, PAGE_BYTES, SHA256_BYTES } from './format.js';
 import { at, fsyncDirectory, PACKS, packFile, removeIfThere, SEGMENTS } from './layout.js';
 import { PackHolds } from './pack-holds.js';
 import { FrameCache, PackSet } from './pack-reader.js';
@@ -39,7 +40,10 @@ export class Packer {
   readonly #generations: Map<number, number>;
   readonly #holds: PackHolds;
   readonly #sealed: SealedPack[] = [];
-  #segment: SegmentRow | null = null;
+  /** Segments written and not committed. */
+  readonly #unlisted: SegmentRow[] = [];
+  /** How many of the sealed packs have been committed on their own. */
+  #kept = 0;
   /** Descriptors of the packs sealed and of the segment: their locks. */
   readonly #locks: number[] = [];
   readonly #segments: readonly Segment[];
@@ -114,6 +118,10 @@ export class Packer {
 
   /** Index of the candidate that holds the page; else {@link MISS}, or {@link CROWDED}. */
   #find(low: number, high: number, pages: Uint8Array, offset: number): number {
+    return this.#search(low, high, (pack, chunk) => this.#has(pack, chunk, pages, offset));
+  }
+
+  #search(low: number, high: number, isIt: (pack: number, chunk: number) => boolean): number {
     const candidates = this.#candidates;
     let found = this.#own.find(low, high, candidates, 0);
     const crowded = found === MAX_CANDIDATES;
@@ -121,7 +129,7 @@ export class Packer {
     for (let c = 0; c < found; c++) {
       const pack = candidates[2 * c]!;
       if (!this.#mayUse(pack)) continue;
-      if (this.#has(pack, candidates[2 * c + 1]!, pages, offset)) return c;
+      if (isIt(pack, candidates[2 * c + 1]!)) return c;
     }
     return crowded ? CROWDED : MISS;
   }
@@ -139,6 +147,19 @@ export class Packer {
     try {
       const known = this.#read(pack, chunk);
       return known !== null && this.ops.equal(known.bytes, known.offset, pages, offset, PAGE_BYTES);
+    } catch (error) {
+      if (error instanceof DamageError) return false;
+      throw error;
+    }
+  }
+
+  /** Whether a chunk can be read and has this SHA-256. */
+  #hasDigest(pack: number, chunk: number, digest: Uint8Array): boolean {
+    try {
+      const known = this.#read(pack, chunk);
+      return (
+        known !== null && isDigest(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), digest)
+      );
     } catch (error) {
       if (error instanceof DamageError) return false;
       throw error;
@@ -193,24 +214,23 @@ export class Packer {
   }
 
   /** The segment has the number of the first pack. */
-  #writeSegment(): SegmentRow | null {
-    const [first] = this.#sealed;
-    if (!first) return null;
+  #writeSegment(number: number | undefined): SegmentRow | null {
+    if (number === undefined) return null;
     const entries = sortEntries(this.#entries.subarray(0, this.#entryWords));
-    const { row, fd } = writeSegment(this.ops, this.dir, first.number, [entries])!;
+    this.#entryWords = 0;
+    const { row, fd } = writeSegment(this.ops, this.dir, number, [entries])!;
     this.#locks.push(fd);
-    this.#segment = row;
+    this.#unlisted.push(row);
     fsyncDirectory(at(this.dir, SEGMENTS));
     return row;
   }
 
   /** Seals what was written; afterwards it survives a power cut. */
   seal(): PackerResult {
-    if (this.#writer) this.#seal();
-    if (this.#sealed.length > 0) fsyncDirectory(at(this.dir, PACKS));
+    const sealed = this.checkpoint();
     const held = this.#heldPacks();
     this.#packs.close();
-    return { packs: this.#sealed, held, segment: this.#writeSegment() };
+    return { ...sealed, held };
   }
 
   #heldPacks(): SealedPack[] {
@@ -225,6 +245,52 @@ export class Packer {
     });
   }
 
+  /** Seals what was written since the last checkpoint; the save goes on. */
+  checkpoint(): PackerResult {
+    if (this.#writer) this.#seal();
+    const packs = this.#sealed.slice(this.#kept);
+    if (packs.length > 0) fsyncDirectory(at(this.dir, PACKS));
+    return { packs, held: [], segment: this.#writeSegment(packs[0]?.number) };
+  }
+
+  /** What was sealed so far has been committed: it stays, whatever becomes of the save. */
+  keep(): void {
+    this.#kept = this.#sealed.length;
+    this.#unlisted.length = 0;
+  }
+
+  /**
+   * Finds chunks by identity, 8 and 32 bytes each: places of chunks that were read and have this SHA-256, in packs
+   * that are held; 0, 0 for those that are not here.
+   */
+  locate(fingerprints: Uint8Array, digests: Uint8Array): Uint32Array {
+    const words = new Uint32Array(fingerprints.slice().buffer);
+    const places = new Uint32Array(words.length);
+    for (let i = 0; i < words.length; i += 2) {
+      const digest = digests.subarray(16 * i, 16 * i + SHA256_BYTES);
+      const hit = this.#search(words[i]!, words[i + 1]!, (pack, chunk) =>
+        this.#hasDigest(pack, chunk, digest),
+      );
+      if (hit < 0) continue;
+      places[i] = this.#candidates[2 * hit]!;
+      places[i + 1] = this.#candidates[2 * hit + 1]!;
+    }
+    return places;
+  }
+
+  /** Absorbs pages that came from elsewhere. Errors: REMOTE_FAILED when one is not what was promised. */
+  arrive(batch: PageBatch, count: number, digests: Uint8Array): void {
+    for (let i = 0; i < count; i++) {
+      const page = batch.pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+      if (!isDigest(page, digests.subarray(i * SHA256_BYTES, (i + 1) * SHA256_BYTES)))
+        throw new LivesnapError('REMOTE_FAILED', 'a page that arrived is not the one that was announced', {
+          hint: 'Try again; if it comes back, run livesnap check --read-data on the other side.',
+        });
+    }
+    batch.priorPlaces.fill(0);
+    this.absorb(batch, count, false);
+  }
+
   /** Lets go of all packs: the save has been committed. */
   end(): void {
     this.#packs.close();
@@ -236,8 +302,9 @@ export class Packer {
   abort(): void {
     this.#writer?.abandon();
     this.#writer = null;
-    for (const pack of this.#sealed) removeIfThere(at(this.dir, packFile(pack.number, pack.generation)));
-    if (this.#segment) removeIfThere(at(this.dir, segmentFile(this.#segment.number)));
+    for (const { number, generation } of this.#sealed.slice(this.#kept))
+      removeIfThere(at(this.dir, packFile(number, generation)));
+    for (const { number } of this.#unlisted) removeIfThere(at(this.dir, segmentFile(number)));
     this.end();
   }
 }

@@ -30,6 +30,26 @@ export interface Jobs {
     };
     answer: { spareNumbers: number };
   };
+  /** Finds chunks by fingerprint and SHA-256 and proves them by their bytes; 0, 0 where there is none. */
+  packLocate: {
+    ask: { session: number; fingerprints: Uint8Array; digests: Uint8Array };
+    answer: { places: Uint32Array };
+  };
+  /** As packBatch, of pages that come from elsewhere: each must have the SHA-256 that was promised. */
+  packArrival: {
+    ask: {
+      session: number;
+      batch: SharedArrayBuffer;
+      count: number;
+      digests: Uint8Array;
+      newNumbers: readonly number[];
+    };
+    answer: { spareNumbers: number };
+  };
+  /** Seals what has been written so far, so that it can be committed on its own. */
+  packCheckpoint: { ask: { session: number }; answer: PackerResult };
+  /** What was sealed by the last checkpoint has been committed: giving the session up leaves it. */
+  packKeep: { ask: { session: number }; answer: null };
   packSeal: { ask: { session: number }; answer: PackerResult };
   /** The save has been committed: its packs stay. */
   packEnd: { ask: { session: number }; answer: null };

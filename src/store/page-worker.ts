@@ -282,6 +282,20 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
     packer.absorb(batchOf(batch), count, manifest);
     return { spareNumbers: packer.spareNumbers };
   },
+  packLocate: ({ session, fingerprints, digests }) => ({
+    places: sessionOf(packers, session).locate(fingerprints, digests),
+  }),
+  packArrival({ session, batch, count, digests, newNumbers }) {
+    const packer = sessionOf(packers, session);
+    packer.giveNumbers(newNumbers);
+    packer.arrive(batchOf(batch), count, digests);
+    return { spareNumbers: packer.spareNumbers };
+  },
+  packCheckpoint: ({ session }) => sessionOf(packers, session).checkpoint(),
+  packKeep({ session }) {
+    sessionOf(packers, session).keep();
+    return null;
+  },
   packSeal: ({ session }) => sessionOf(packers, session).seal(),
   packEnd({ session }) {
     packers.get(session)?.end();

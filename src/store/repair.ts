@@ -11,7 +11,7 @@ import { basename } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import { FrameFlag, PAGE_BYTES, type PackName } from './format.js';
+import { FrameFlag, isDigest, PAGE_BYTES, type PackName } from './format.js';
 import { Index, notAStore, type PackRow, type SnapshotRow } from './index-database.js';
 import { finishReplacement, NEW_DATABASE, removeReplaced, replaceIndex } from './index-replacement.js';
 import {
@@ -35,7 +35,7 @@ import {
 import { lossesOf } from './losses.js';
 import { PackReader, PackSet } from './pack-reader.js';
 import { pageWorker, pageWorkerCount, releasePageWorkers, usePageWorkers } from './page-pool.js';
-import { isDigest, Salvage } from './salvage.js';
+import { Salvage } from './salvage.js';
 import { parseSegmentName, segmentFile } from './segment-file.js';
 import { rebuildSegments } from './segment-merge.js';
 import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';

@@ -5,10 +5,9 @@
  * another pack with the same SHA-256; what cannot be had stays listed as lost, with its identity where that is known.
  * The files it reads are not changed.
  */
-import { createHash } from 'node:crypto';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import { FRAME_BYTES, FrameFlag, PAGE_BYTES, type PackName, SHA256_BYTES } from './format.js';
+import { FRAME_BYTES, FrameFlag, isDigest, PAGE_BYTES, type PackName, SHA256_BYTES } from './format.js';
 import { FrameCache, PackReader } from './pack-reader.js';
 import { PackWriter, type SealedPack } from './pack-writer.js';
 
@@ -197,6 +196,3 @@ function identitiesOf(source: PackReader): { fingerprints: Buffer; digests: Buff
 }
 
 const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0);
-
-export const isDigest = (page: Uint8Array, digest: Uint8Array): boolean =>
-  Buffer.compare(createHash('sha256').update(page).digest(), digest) === 0;

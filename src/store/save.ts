@@ -31,6 +31,7 @@ import {
   type Place,
   pagesOf,
   readSnapshotFile,
+  type SnapshotDescription,
   type SnapshotFile,
   snapshotFile,
   writeSnapshotFile,
@@ -57,6 +58,9 @@ export interface SaveSession {
   abort(): Promise<void>;
 }
 
+/** What a copy of a snapshot has of its original. */
+export type SnapshotOrigin = Pick<SnapshotDescription, 'id' | 'parent' | 'createdAt'>;
+
 /** A region's pages as this save knows them: blocks that were touched; all others are the parent's. */
 class RegionManifest {
   readonly touched = new Map<number, ManifestBlock>();
@@ -76,6 +80,8 @@ export class Save implements SaveSession {
   #source: readonly Region[] = [];
   #spareNumbers = 0;
   #pagesSinceSpaceCheck = 0;
+  /** Bytes of packs that checkpoints have committed. */
+  #keptBytes = 0;
   #state: 'open' | 'failed' | 'ended' = 'open';
   /** The snapshot's file; its lock is this save's until it ends. */
   #written: { id: string; fd: number } | null = null;
@@ -216,11 +222,17 @@ export class Save implements SaveSession {
 
   /** Hands a batch to the Worker, with numbers for the packs it may have to begin. */
   async #hand(batch: PageBatch, count: number, manifest: boolean): Promise<void> {
-    const newNumbers = this.#spareNumbers < 1 ? this.context.index.reserveNumbers(1) : [];
-    this.#spareNumbers += newNumbers.length;
+    const newNumbers = this.#newNumbers();
     const ask = { session: this.#session, batch: batch.shared, count, manifest, newNumbers };
     const { spareNumbers } = await this.#worker.do('packBatch', ask);
     this.#spareNumbers = spareNumbers;
+  }
+
+  /** There is always a number for one more pack. */
+  #newNumbers(): number[] {
+    const numbers = this.#spareNumbers < 1 ? this.context.index.reserveNumbers(1) : [];
+    this.#spareNumbers += numbers.length;
+    return numbers;
   }
 
   async #requireSpace(pages: number): Promise<void> {
@@ -230,7 +242,66 @@ export class Save implements SaveSession {
     this.#pagesSinceSpaceCheck = SPACE_CHECK_PAGES;
   }
 
-  async commit(metadata: SnapshotMetadata): Promise<SaveResult> {
+  /**
+   * Finds chunks by fingerprint (8 bytes each) and SHA-256 (32): pairs of pack and chunk, 0, 0 for what is not here.
+   * What is found stays until the save has ended.
+   */
+  async locate(fingerprints: Uint8Array, digests: Uint8Array): Promise<Uint32Array> {
+    const ask = { session: this.#session, fingerprints, digests };
+    return this.#step(async () => (await this.#worker.do('packLocate', ask)).places);
+  }
+
+  /**
+   * Stores pages that came from elsewhere, `digests.length / 32` of them; each must have its SHA-256. Gives
+   * fingerprints and places, as pairs of words. Errors: REMOTE_FAILED.
+   */
+  async arrive(
+    pages: Uint8Array,
+    digests: Uint8Array,
+  ): Promise<{ places: Uint32Array; fingerprints: Uint32Array }> {
+    return this.#step(async () => {
+      const count = digests.length / 32;
+      const batch = this.#free.pop()!;
+      batch.pages.set(pages.subarray(0, count * PAGE_SIZE));
+      await this.#requireSpace(count);
+      const newNumbers = this.#newNumbers();
+      const ask = { session: this.#session, batch: batch.shared, count, digests, newNumbers };
+      this.#spareNumbers = (await this.#worker.do('packArrival', ask)).spareNumbers;
+      this.#free.push(batch);
+      return {
+        places: batch.places.slice(0, 2 * count),
+        fingerprints: batch.fingerprintWords.slice(0, 2 * count),
+      };
+    });
+  }
+
+  /** Commits what has been stored so far without a snapshot, so that a copy that is cut can go on from here. */
+  async checkpoint(): Promise<void> {
+    await this.#step(async () => {
+      const { packs, segment } = await this.#worker.do('packCheckpoint', { session: this.#session });
+      if (packs.length === 0) return;
+      this.context.index.commitPacks(packs, segment);
+      for (const { sizeBytes } of packs) this.#keptBytes += sizeBytes;
+      await this.#worker.do('packKeep', { session: this.#session });
+    });
+  }
+
+  /** Learns the regions of a snapshot whose pages are placed one by one. */
+  setRegions(regions: readonly Region[]): void {
+    this.#adopt(regions);
+  }
+
+  /** Says where pages of a region are: `places` and `fingerprints` are pairs of words. */
+  place(region: number, pages: Uint32Array, places: Uint32Array, fingerprints: Uint32Array): void {
+    const manifest = this.#regions[region]!;
+    pages.forEach((page, i) => {
+      this.#touch(manifest, Math.floor(page / BLOCK_PAGES)).take(page % BLOCK_PAGES, places, fingerprints, i);
+      if (page >= manifest.pageLimit) manifest.pageLimit = page + 1;
+    });
+  }
+
+  /** `origin`: what a copy keeps of the snapshot it is of. */
+  async commit(metadata: SnapshotMetadata, origin?: SnapshotOrigin): Promise<SaveResult> {
     const result = await this.#step(async () => {
       if (metadata.tag !== null) requireTagLabel(metadata.tag);
       if (metadata.state.length > MAX_STATE_BYTES) throw new RangeError('the state is larger than 64 MiB');
@@ -253,15 +324,19 @@ export class Save implements SaveSession {
       let newChunks = 0;
       for (const [pack, chunks] of ownChunks) if (sealed.has(pack)) newChunks += chunks.size;
 
-      const id = randomBytes(16).toString('hex');
-      const packBytes = packs.reduce((total, pack) => total + pack.sizeBytes, 0);
+      const { id, parent, createdAt } = origin ?? {
+        id: randomBytes(16).toString('hex'),
+        parent: this.parent,
+        createdAt: new Date().toISOString(),
+      };
+      const packBytes = packs.reduce((total, pack) => total + pack.sizeBytes, this.#keptBytes);
       const { kind, vm, memoryBytes, diskBytes, machine, host } = metadata;
       const description = {
         id,
         kind,
         vm,
-        parent: this.parent,
-        createdAt: new Date().toISOString(),
+        parent,
+        createdAt,
         memoryBytes,
         diskBytes,
         packBytes,
@@ -286,8 +361,8 @@ export class Save implements SaveSession {
           id,
           kind,
           vm,
-          parent: this.parent,
-          createdAt: description.createdAt,
+          parent,
+          createdAt,
           memoryBytes,
           diskBytes,
           storedBytes,
@@ -302,7 +377,7 @@ export class Save implements SaveSession {
       return {
         id,
         tag: metadata.tag,
-        parent: this.parent,
+        parent,
         pages: counts.pages,
         zeroPages: counts.zeroPages,
         unchangedPages: counts.unchangedPages,

@@ -23,7 +23,7 @@ export const MAX_DESCRIPTION_BYTES = 1 << 20;
 export const MAX_REGIONS = 256;
 /** 32 TiB of pages that are not zero. */
 const MAX_BLOCKS = 1 << 24;
-const MAX_FILE_BYTES =
+export const MAX_FILE_BYTES =
   HEADER_BYTES + MAX_DESCRIPTION_BYTES + MAX_BLOCKS * BLOCK_ENTRY_BYTES + MAX_STATE_BYTES + DIGEST_BYTES;
 /** Page numbers are 32 bits. */
 export const MAX_REGION_BYTES = 2 ** 32 * PAGE_BYTES;
@@ -228,7 +228,7 @@ function readFully(fd: number, into: Buffer, position: number): number {
 }
 
 /** The digest has vouched for accidents; this checks what another program may have written. */
-function parseDescription(file: string, json: Buffer, id: string): SnapshotDescription {
+export function parseDescription(file: string, json: Buffer, id: string): SnapshotDescription {
   const wrong = (why: string): DamageError => new DamageError(file, HEADER_BYTES, why);
   let value: Partial<SnapshotDescription> | null;
   try {

@@ -10,6 +10,11 @@ import { LivesnapError } from '../errors.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
+import type { Channel } from './copy/channel.js';
+import type { CopyResult, OnPlan } from './copy/copy-result.js';
+import { receiveSnapshot } from './copy/destination-end.js';
+import { LocalReader } from './copy/local-reader.js';
+import { sendSnapshot } from './copy/source-end.js';
 import { DamageError } from './damage.js';
 import { unlinkUnlessLocked } from './file-locks.js';
 import { getFile, putFile } from './files.js';
@@ -133,6 +138,11 @@ export class Store {
     );
   }
 
+  /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS. */
+  find(ref: string): SnapshotSummary {
+    return this.#context.index.summary(this.resolve(ref))!;
+  }
+
   /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED. */
   show(ref: string): SnapshotDetails {
     const context = this.#context;
@@ -245,6 +255,28 @@ export class Store {
   /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
   openSnapshot(ref: string): Promise<OpenSnapshot> {
     return StoredSnapshot.open(this.#context, () => this.resolve(ref));
+  }
+
+  /** Sends a snapshot to the store at the other end. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, REMOTE_FAILED. */
+  async sendCopy(
+    channel: Channel,
+    ref: string,
+    options: { compress: boolean; onPlan: OnPlan },
+  ): Promise<CopyResult> {
+    const context = this.#context;
+    const reader = new LocalReader(await StoredSnapshot.open(context, () => this.resolve(ref)));
+    try {
+      return await context.guarded(() => sendSnapshot(channel, reader, options));
+    } finally {
+      reader.close();
+    }
+  }
+
+  /** Takes a snapshot from the store at the other end. Errors: READ_ONLY, NO_SPACE, STORE_BUSY, REMOTE_FAILED. */
+  async receiveCopy(channel: Channel, options: { onPlan: OnPlan; progress: Progress }): Promise<CopyResult> {
+    const context = this.#context;
+    context.requireWrite();
+    return context.guarded(() => receiveSnapshot(channel, context, options));
   }
 
   /** Stores a file (its path) or a stream of unknown length as a snapshot of kind `file`. */

@@ -1,0 +1,19 @@
+import { announce, printCopies } from './copy-output.js';
+import { defineVerb } from './verb.js';
+
+export const verb = defineVerb({
+  name: 'import',
+  summary: 'take the snapshots of an exported directory into the store',
+  operands: ['<dir>'],
+  options: {},
+  notes: 'The directory may come from anywhere: everything in it is checked before it is believed.',
+  async run({ operands, output, storeDir }) {
+    const [from] = operands as [string];
+    const { importSnapshots } = await import('../store/copy/export.js');
+    const results = await output.withProgress('importing', (progress) =>
+      importSnapshots({ storeDir, from, onPlan: (plan) => announce(output, plan), progress }),
+    );
+    printCopies(output, results);
+    return 0;
+  },
+});

@@ -1,0 +1,32 @@
+import type { Store } from '../store/store.js';
+import { defineVerb } from './verb.js';
+
+export const verb = defineVerb({
+  name: 'serve-store',
+  hidden: true,
+  summary: 'the other side of a copy over ssh: speaks on stdin and stdout',
+  operands: [],
+  options: {},
+  async run({ storeDir }) {
+    const { Store: Stores } = await import('../store/store.js');
+    const { StreamChannel } = await import('../store/copy/channel.js');
+    const { serveCopies } = await import('../store/copy/sessions.js');
+    let store: Store | undefined;
+    try {
+      const channel = new StreamChannel(process.stdin, process.stdout);
+      await serveCopies(
+        channel,
+        (write) => {
+          store ??= Stores.open(storeDir, { write, create: write });
+          return store;
+        },
+        { compress: true },
+      );
+    } catch {
+      return 1; // the other side has been told, and says it to the person
+    } finally {
+      store?.close();
+    }
+    return 0;
+  },
+});

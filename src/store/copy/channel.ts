@@ -1,0 +1,215 @@
+/**
+ * How the two ends of a copy talk: messages of a type and some bytes (docs/copy.md), over a pair of streams or within
+ * the process.
+ *
+ * Invariant: what the other side says of lengths and types is checked before anything is allocated or believed.
+ */
+import type { Readable, Writable } from 'node:stream';
+import { ERROR_CODES, type ErrorCode, LivesnapError, type PlainError } from '../../errors.js';
+
+/** The types of messages; docs/copy.md says what each carries. */
+export const MessageType = {
+  hello: 1,
+  request: 2,
+  offer: 3,
+  have: 4,
+  chunks: 5,
+  layout: 6,
+  offered: 7,
+  need: 8,
+  pages: 9,
+  sent: 10,
+  done: 11,
+  error: 12,
+} as const;
+export type MessageType = (typeof MessageType)[keyof typeof MessageType];
+
+/** No message is longer: a machine's state may have 64 MiB. */
+const MAX_MESSAGE_BYTES = 66 << 20;
+const HEADER_BYTES = 8;
+
+export interface Message {
+  readonly type: MessageType;
+  readonly bytes: Buffer;
+}
+
+export interface Channel {
+  /** Resolves when there is room for more. Errors: REMOTE_FAILED. */
+  send(type: MessageType, ...parts: Uint8Array[]): Promise<void>;
+  /** The next message, of one of these types. Errors: REMOTE_FAILED, or what the other side failed with. */
+  receive(...types: MessageType[]): Promise<Message>;
+  close(): void;
+}
+
+export const remoteFailed = (why: string, cause?: unknown): LivesnapError =>
+  new LivesnapError('REMOTE_FAILED', `the other side of the copy ${why}`, {
+    hint: 'What has arrived is kept: begin the copy again.',
+    cause,
+  });
+
+/** An error as the other side tells it, which may be anything. */
+function plainError(bytes: Buffer): PlainError {
+  let told: { code?: unknown; message?: unknown; hint?: unknown } | null = null;
+  try {
+    told = JSON.parse(bytes.toString('utf8'));
+  } catch {
+    // an error all the same
+  }
+  const { code, message, hint } = told ?? {};
+  return {
+    code:
+      typeof code === 'string' && Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : 'REMOTE_FAILED',
+    message: typeof message === 'string' ? message : 'it failed',
+    hint: typeof hint === 'string' ? hint : null,
+  };
+}
+
+/** What was received, if it is of a type that is expected now; an error of the other side is thrown here. */
+function expected(message: Message, types: readonly MessageType[]): Message {
+  if (message.type === MessageType.error) {
+    const { code, message: sentence, hint } = plainError(message.bytes);
+    throw new LivesnapError(code, `on the other side: ${sentence}`, hint === null ? {} : { hint });
+  }
+  if (!types.includes(message.type)) throw remoteFailed(`sent a message of type ${message.type} out of turn`);
+  return message;
+}
+
+/** Messages on streams: u32 length, u8 type, three bytes of 0, the bytes. */
+export class StreamChannel implements Channel {
+  readonly #input: AsyncIterator<Buffer>;
+  #rest: Buffer = Buffer.alloc(0);
+  #writeError: Error | null = null;
+
+  constructor(
+    readonly input: Readable,
+    readonly output: Writable,
+  ) {
+    this.#input = input[Symbol.asyncIterator]();
+    output.on('error', (error) => {
+      this.#writeError = error;
+    });
+  }
+
+  async send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
+    if (this.#writeError || this.output.destroyed || this.output.writableEnded)
+      throw remoteFailed('has gone', this.#writeError ?? undefined);
+    const header = Buffer.alloc(HEADER_BYTES);
+    header.writeUInt32LE(parts.reduce((total, part) => total + part.length, 0));
+    header[4] = type;
+    this.output.cork();
+    // Written later, perhaps: the caller may use its memory again meanwhile.
+    const goesOn = this.output.write(Buffer.concat([header, ...parts]));
+    this.output.uncork();
+    if (!goesOn)
+      await new Promise<void>((resolve) => {
+        const go = (): void => {
+          this.output.off('drain', go).off('close', go).off('error', go);
+          resolve();
+        };
+        this.output.on('drain', go).on('close', go).on('error', go);
+      });
+    if (this.#writeError) throw remoteFailed('has gone', this.#writeError);
+  }
+
+  async #read(length: number): Promise<Buffer> {
+    const parts = [this.#rest];
+    let have = this.#rest.length;
+    while (have < length) {
+      let next: IteratorResult<Buffer>;
+      try {
+        next = await this.#input.next();
+      } catch (error) {
+        throw remoteFailed('has broken off', error);
+      }
+      if (next.done) throw remoteFailed('has broken off');
+      parts.push(next.value);
+      have += next.value.length;
+    }
+    const all = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+    this.#rest = all.subarray(length);
+    return all.subarray(0, length);
+  }
+
+  async receive(...types: MessageType[]): Promise<Message> {
+    const header = await this.#read(HEADER_BYTES);
+    const length = header.readUInt32LE(0);
+    const type = header[4] as MessageType;
+    if (type < 1 || type > MessageType.error || header.readUIntLE(5, 3) !== 0 || length > MAX_MESSAGE_BYTES)
+      throw remoteFailed('does not speak as a livesnap does');
+    return expected({ type, bytes: await this.#read(length) }, types);
+  }
+
+  close(): void {
+    this.output.end();
+    this.input.destroy();
+  }
+}
+
+/** Messages that wait to be received. */
+class Queue {
+  readonly #messages: Message[] = [];
+  readonly #waiting: (() => void)[] = [];
+  #closed = false;
+
+  get isLong(): boolean {
+    return this.#messages.length >= 8;
+  }
+
+  #wake(): void {
+    for (const go of this.#waiting.splice(0)) go();
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  async put(message: Message): Promise<void> {
+    this.#messages.push(message);
+    this.#wake();
+    while (this.isLong && !this.#closed) await this.#change();
+  }
+
+  async take(): Promise<Message> {
+    for (;;) {
+      const message = this.#messages.shift();
+      if (message) {
+        this.#wake();
+        return message;
+      }
+      if (this.#closed) throw remoteFailed('has broken off');
+      await this.#change();
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#wake();
+  }
+}
+
+class LocalChannel implements Channel {
+  constructor(
+    readonly incoming: Queue,
+    readonly outgoing: Queue,
+  ) {}
+
+  send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
+    return this.outgoing.put({ type, bytes: Buffer.concat(parts) });
+  }
+
+  async receive(...types: MessageType[]): Promise<Message> {
+    return expected(await this.incoming.take(), types);
+  }
+
+  close(): void {
+    this.incoming.close();
+    this.outgoing.close();
+  }
+}
+
+/** Two ends within this process. */
+export function localChannels(): [Channel, Channel] {
+  const there = new Queue();
+  const back = new Queue();
+  return [new LocalChannel(there, back), new LocalChannel(back, there)];
+}

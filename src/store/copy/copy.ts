@@ -1,0 +1,115 @@
+/**
+ * Copies between the store of this machine and a remote: another directory, `ssh://host/dir`, or (from only)
+ * `http(s)://host/path` (docs/copy.md).
+ */
+import { resolve } from 'node:path';
+import { LivesnapError } from '../../errors.js';
+import { Store } from '../store.js';
+import type { Progress } from '../types.js';
+import { localChannels } from './channel.js';
+import type { CopyResult, OnPlan } from './copy-result.js';
+import { HttpStore } from './http-store.js';
+import { askForCopies, serveCopies } from './sessions.js';
+import { parseSshAddress, withSshChannel } from './ssh.js';
+
+export interface CopyRequest {
+  /** The store of this machine. */
+  readonly storeDir: string;
+  readonly direction: 'to' | 'from';
+  /** The other one: a directory or an address. */
+  readonly remote: string;
+  /** Snapshots by the names they have at the source. */
+  readonly refs: readonly string[];
+  /** Only for tests; see `Store.open`. */
+  readonly fingerprintBits?: number;
+  readonly onPlan: OnPlan;
+  readonly progress: Progress;
+}
+
+/** Errors: USAGE, REMOTE_FAILED, and those of both stores. */
+export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]> {
+  const { storeDir, direction, remote, refs } = request;
+  const isAddress = /^[a-z][a-z0-9+.-]*:\/\//i.exec(remote)?.[0].toLowerCase();
+  switch (isAddress) {
+    case 'ssh://': {
+      const address = parseSshAddress(remote);
+      return withLocalEnd(request, (end) =>
+        withSshChannel(address, (channel) =>
+          askForCopies(channel, end, direction, refs, { ...request, compress: true }),
+        ),
+      );
+    }
+    case 'http://':
+    case 'https://':
+      return copyFromHttp(request);
+    case undefined:
+      return copyBetweenDirectories(request, resolve(storeDir), resolve(remote));
+    default:
+      throw new LivesnapError('USAGE', `livesnap does not know ${isAddress} addresses`, {
+        hint: 'Give a directory, ssh://host/dir, or (to copy from) http://host/path.',
+      });
+  }
+}
+
+function openLocal({ storeDir, direction, fingerprintBits = 64 }: CopyRequest): Store {
+  return direction === 'to'
+    ? Store.open(storeDir, { write: false, fingerprintBits })
+    : Store.open(storeDir, { write: true, create: true, fingerprintBits });
+}
+
+async function withLocalEnd<T>(request: CopyRequest, work: (store: Store) => Promise<T>): Promise<T> {
+  const store = openLocal(request);
+  try {
+    return await work(store);
+  } finally {
+    store.close();
+  }
+}
+
+async function copyBetweenDirectories(
+  request: CopyRequest,
+  here: string,
+  there: string,
+): Promise<CopyResult[]> {
+  const { direction, refs, fingerprintBits = 64 } = request;
+  if (here === there)
+    throw new LivesnapError('USAGE', `${here} is the store itself`, { hint: 'Name another directory.' });
+  return withLocalEnd(request, async (store) => {
+    const write = direction === 'to';
+    const other = Store.open(there, { write, create: write, fingerprintBits });
+    try {
+      const [asking, serving] = localChannels();
+      const options = { ...request, compress: false };
+      const served = serveCopies(serving, () => other, options);
+      served.catch(() => {}); // the asking side is told, and throws
+      const results = await askForCopies(asking, store, direction, refs, options);
+      await served;
+      return results;
+    } finally {
+      other.close();
+    }
+  });
+}
+
+async function copyFromHttp(request: CopyRequest): Promise<CopyResult[]> {
+  const { direction, remote, refs } = request;
+  if (direction === 'to')
+    throw new LivesnapError('USAGE', 'nothing can be copied to a web server', {
+      hint: 'Copy to a directory or to ssh://host/dir; http addresses can be copied from.',
+    });
+  return withLocalEnd(request, async (store) => {
+    const source = new HttpStore(remote);
+    try {
+      const [asking, serving] = localChannels();
+      const options = { ...request, compress: false };
+      const served = serveCopies(serving, () => source, options);
+      served.catch(() => {});
+      const results = await askForCopies(asking, store, 'from', refs, options);
+      await served;
+      // What travelled are frames of packs, not pages.
+      return results.map((result, i) => ({ ...result, sentBytes: source.sentBytes[i] ?? result.sentBytes }));
+    } finally {
+      source.close();
+    }
+  });
+}

@@ -1,0 +1,71 @@
+/** A snapshot of a store of this machine, pinned, as the source end reads it. */
+import { PAGE_BYTES, SHA256_BYTES } from '../format.js';
+import { type ManifestBlock, readBlock } from '../manifest.js';
+import type { PackReader, PackSet } from '../pack-reader.js';
+import type { StoredSnapshot } from '../restore.js';
+import type { BlockEntry, SnapshotDescription } from '../snapshot-file.js';
+import type { PackIdentities, SnapshotReader } from './snapshot-reader.js';
+
+export function identitiesOf(reader: PackReader): PackIdentities {
+  const { fingerprints, digests } = reader.readIdentities();
+  return {
+    of(chunk) {
+      const position = reader.positionOf(chunk);
+      if (position < 0) return null;
+      return {
+        fingerprint: fingerprints.subarray(8 * position, 8 * position + 8),
+        digest: digests.subarray(SHA256_BYTES * position, SHA256_BYTES * (position + 1)),
+      };
+    },
+  };
+}
+
+export class LocalReader implements SnapshotReader {
+  readonly #packs: PackSet;
+  #identities: { pack: number; of: PackIdentities } | null = null;
+
+  /** The snapshot is closed with the reader. */
+  constructor(readonly snapshot: StoredSnapshot) {
+    this.#packs = snapshot.context.packSet();
+  }
+
+  get description(): SnapshotDescription {
+    return this.snapshot.file.description;
+  }
+
+  get tag(): string | null {
+    return this.snapshot.summary.tag;
+  }
+
+  get blocks(): readonly BlockEntry[] {
+    return this.snapshot.file.blocks;
+  }
+
+  get state(): Uint8Array {
+    return this.snapshot.file.state;
+  }
+
+  async block(entry: BlockEntry): Promise<ManifestBlock> {
+    return readBlock(this.snapshot.context.ops, this.#packs, entry);
+  }
+
+  /** Chunks are asked for in the order of packs, so one pack's lists are enough. */
+  async identities(pack: number): Promise<PackIdentities> {
+    if (this.#identities?.pack !== pack) {
+      this.#identities = { pack, of: identitiesOf(this.#packs.pack(pack)) };
+    }
+    return this.#identities.of;
+  }
+
+  async expect(): Promise<void> {}
+
+  async page(pack: number, chunk: number): Promise<Uint8Array> {
+    const { bytes, offset } = this.#packs.chunk(pack, chunk);
+    return bytes.subarray(offset, offset + PAGE_BYTES);
+  }
+
+  close(): void {
+    this.#packs.close();
+    this.snapshot.close();
+  }
+}

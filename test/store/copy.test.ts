@@ -1,0 +1,535 @@
+/** Copies: only what the other side lacks travels, a cut copy goes on, and nobody believes the other side. */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join, normalize } from 'node:path';
+import { Duplex, PassThrough } from 'node:stream';
+import type { LivesnapError } from '../../src/errors.js';
+import { type Channel, localChannels, MessageType, StreamChannel } from '../../src/store/copy/channel.js';
+import { copySnapshots } from '../../src/store/copy/copy.js';
+import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
+import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
+import { parseSshAddress, sshArguments } from '../../src/store/copy/ssh.js';
+import { Store } from '../../src/store/store.js';
+import {
+  dropScratch,
+  load,
+  newStore,
+  noise,
+  onDrop,
+  save,
+  scratchDir,
+  seeded,
+  textPages,
+} from './scratch.js';
+
+const quiet = { onPlan: () => {}, progress: () => {} };
+
+async function copy(
+  storeDir: string,
+  direction: 'to' | 'from',
+  remote: string,
+  refs: string[],
+  fingerprintBits = 64,
+): Promise<{ results: CopyResult[]; plans: CopyPlan[] }> {
+  const plans: CopyPlan[] = [];
+  const onPlan = (plan: CopyPlan): void => void plans.push(plan);
+  const results = await copySnapshots({
+    ...{ storeDir, direction, remote, refs, fingerprintBits },
+    ...{ onPlan, progress: () => {} },
+  });
+  return { results, plans };
+}
+
+async function requireEqual(a: Store, b: Store, ref: string): Promise<void> {
+  assert.deepEqual(await load(a, ref), await load(b, ref));
+  const [one, other] = [a.find(ref), b.find(ref)];
+  for (const key of ['id', 'kind', 'vm', 'parent', 'createdAt', 'memoryBytes'] as const)
+    assert.equal(one[key], other[key], key);
+  const states = await Promise.all(
+    [a, b].map(async (store) => {
+      const snapshot = await store.openSnapshot(ref);
+      snapshot.close();
+      return Buffer.from(snapshot.metadata.state);
+    }),
+  );
+  assert.deepEqual(states[0], states[1]);
+}
+
+async function requireSound(store: Store): Promise<void> {
+  assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
+}
+
+const RAM = Buffer.concat([noise(1, 300), Buffer.alloc(700 * 4096), textPages(2, 600)]);
+
+describe('a copy', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  for (const bits of [64, 4])
+    it(`to and from a directory sends what is lacking, once (fingerprints of ${bits} bits)`, async function () {
+      const { store: here, dir } = newStore(this, bits);
+      const { store: there, dir: other } = newStore(this, bits);
+      const a = await save(here, { 'ram@0x0': RAM, disk: textPages(7, 30) }, { tag: 'a' });
+      const changed = Buffer.from(RAM);
+      noise(3, 10).copy(changed, 4096 * 5);
+      const pages = Array.from({ length: 10 }, (_, i) => 5 + i);
+      const only = { 'ram@0x0': pages, disk: [] };
+      const b = await save(
+        here,
+        { 'ram@0x0': changed, disk: textPages(7, 30) },
+        { parent: a.id, only, tag: 'b' },
+      );
+      // Some of it is there already, in another order, in another snapshot.
+      await save(there, { x: Buffer.concat([noise(9, 3), RAM.subarray(0, 100 * 4096)]) });
+
+      const { results, plans } = await copy(dir, 'to', other, ['a'], bits);
+      // Of many chunks with one fingerprint only some are tried.
+      const presentChunks = bits === 64 ? 100 : plans[0]!.presentChunks;
+      const sendChunks = 930 - presentChunks;
+      assert.ok(presentChunks > 0);
+      assert.deepEqual(plans, [{ id: a.id, alreadyThere: false, sendChunks, presentChunks }]);
+      assert.deepEqual(
+        results.map(({ sentBytes, ...rest }) => rest),
+        [{ id: a.id, sentChunks: sendChunks, presentChunks, tagTaken: false }],
+      );
+      await requireEqual(here, there, 'a');
+      const second = await copy(dir, 'to', other, ['a', 'b'], bits);
+      assert.deepEqual(
+        second.plans.map(({ alreadyThere }) => alreadyThere),
+        [true, false],
+      );
+      if (bits === 64) assert.equal(second.plans[1]!.sendChunks, 10);
+      await requireEqual(here, there, b.id);
+      await requireSound(there);
+      assert.equal(there.stats().deadBytes, 0);
+
+      // Back again, into a store that is made for it.
+      const third = join(scratchDir(this), 'made');
+      await copy(third, 'from', other, ['a', b.id.slice(0, 12)], bits);
+      const made = Store.open(third, { write: true, fingerprintBits: bits });
+      onDrop(this, () => made.close());
+      await requireEqual(here, made, 'a');
+      await requireEqual(here, made, 'b');
+      await requireSound(made);
+      await assert.rejects(copy(third, 'from', other, ['none'], bits), {
+        code: 'NO_SUCH_SNAPSHOT',
+        message: /on the other side/,
+      });
+    });
+
+  it('leaves a tag that names another snapshot there with that', async function () {
+    const { store: here, dir } = newStore(this);
+    const { store: there, dir: other } = newStore(this);
+    const mine = await save(here, { x: noise(1, 3) }, { tag: 'same' });
+    const theirs = await save(there, { x: noise(2, 3) }, { tag: 'same' });
+    const { results } = await copy(dir, 'to', other, ['same']);
+    assert.equal(results[0]!.tagTaken, true);
+    assert.equal(there.resolve('same'), theirs.id);
+    assert.equal(there.find(mine.id).tag, null);
+  });
+
+  it('refuses to spread damage, and takes nothing on trust that is damaged at the destination', async function () {
+    const { store: here, dir } = newStore(this);
+    const { store: there, dir: other } = newStore(this);
+    await save(here, { x: noise(1, 100) }, { tag: 'a' });
+    await save(there, { y: noise(1, 100) }, { tag: 'b' });
+    for (const [damaged, healthy] of [
+      [dir, other],
+      [other, dir],
+    ] as const) {
+      const path = join(damaged, 'packs', readdirSync(join(damaged, 'packs'))[0]!);
+      const bytes = readFileSync(path);
+      bytes[5000]! ^= 1;
+      writeFileSync(path, bytes);
+      const wanted = damaged === dir ? 'b' : 'a';
+      // Into the damaged one: what cannot be read there is sent.
+      await copy(healthy, 'to', damaged, [wanted]);
+      const into = Store.open(damaged, { write: false });
+      assert.deepEqual(Object.values(await load(into, wanted))[0], noise(1, 100));
+      into.close();
+      const out = damaged === dir ? 'a' : 'b';
+      const { store: empty, dir: elsewhere } = newStore(this);
+      await assert.rejects(copy(damaged, 'to', elsewhere, [out]), { code: 'DAMAGED' });
+      assert.deepEqual(empty.list(), []);
+      bytes[5000]! ^= 1;
+      writeFileSync(path, bytes);
+    }
+  });
+
+  it('that is cut at any byte goes on where it stopped', async function () {
+    this.timeout(120_000);
+    const { store: here } = newStore(this);
+    // Two checkpoints long.
+    const contents = { 'ram@0x0': noise(5, 20_000) };
+    const { id } = await save(here, contents, { tag: 'big' });
+    const { store: there } = newStore(this);
+    const next = seeded(3);
+    let lacking = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < 6; round++) {
+      const cutAfter = 30_000_000 + (next() % 25_000_000);
+      let sends = 0;
+      const [asking, serving] = cuttableChannels(cutAfter);
+      const served = serveCopies(serving, () => there, { compress: false });
+      served.catch(() => {});
+      const done = await askForCopies(asking, here, 'to', ['big'], {
+        ...quiet,
+        compress: true,
+        onPlan: ({ sendChunks }) => {
+          sends = sendChunks;
+        },
+      }).then(
+        () => true,
+        (error: LivesnapError) => {
+          assert.equal(error.code, 'REMOTE_FAILED', error.stack);
+          return false;
+        },
+      );
+      await served.catch(() => {});
+      assert.ok(sends < lacking || (done && sends <= lacking), `${sends} of ${lacking}`);
+      lacking = sends;
+      if (done) break;
+      assert.deepEqual(there.list(), []);
+    }
+    await requireEqual(here, there, id);
+    await requireSound(there);
+  });
+
+  it('of a snapshot that is removed meanwhile comes to its end, and gc takes what a cut one left', async function () {
+    const { store: here } = newStore(this);
+    const { store: there, dir: other } = newStore(this);
+    const { id } = await save(here, { x: noise(1, 9000) });
+    const [asking, serving] = cuttableChannels(36_000_000);
+    const served = serveCopies(serving, () => there, { compress: false }).catch(() => {});
+    await assert.rejects(askForCopies(asking, here, 'to', [id], { ...quiet, compress: false }));
+    await served;
+    assert.ok(there.stats().deadBytes > 30_000_000);
+    await there.gc({ dryRun: false });
+    assert.deepEqual(readdirSync(join(other, 'packs')), []);
+
+    const [a, b] = localChannels();
+    const end = serveCopies(b, () => there, { compress: false });
+    await askForCopies(a, here, 'to', [id], {
+      ...quiet,
+      compress: false,
+      onPlan: () => {
+        here.remove([id]);
+        void here.gc({ dryRun: false });
+        void there.gc({ dryRun: false });
+      },
+    });
+    await end;
+    assert.deepEqual(await load(there, id), { x: noise(1, 9000) });
+    await requireSound(there);
+  });
+});
+
+/** Two ends on streams; after so many bytes from the asking one both are gone. */
+function cuttableChannels(cutAfter: number): [Channel, Channel] {
+  const there = new PassThrough();
+  const back = new PassThrough();
+  let passed = 0;
+  const cut = new Duplex({
+    read() {},
+    write(chunk: Buffer, _, done) {
+      const part = chunk.subarray(0, Math.max(0, cutAfter - passed));
+      passed += chunk.length;
+      there.write(part);
+      if (passed >= cutAfter) {
+        there.end();
+        back.end();
+        back.destroy();
+      }
+      done(passed >= cutAfter ? new Error('cut') : null);
+    },
+  });
+  cut.on('error', () => {});
+  return [new StreamChannel(back, cut), new StreamChannel(there, back)];
+}
+
+describe('the destination of a copy', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  const ID = 'ab'.repeat(16);
+  const description = {
+    id: ID,
+    kind: 'file',
+    vm: 'x',
+    parent: null,
+    createdAt: '2026-01-01T00:00:00.000Z',
+    memoryBytes: 8192,
+    diskBytes: 0,
+    packBytes: 0,
+    regions: [{ name: 'file', sizeBytes: 8192, nonZeroPages: 2 }],
+    machine: null,
+    host: null,
+  };
+  const offerOf = (value: unknown): Buffer => {
+    const json = Buffer.from(JSON.stringify(value));
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(json.length);
+    return Buffer.concat([length, json]);
+  };
+  const good = offerOf({ description, tag: null });
+  const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);
+  const { offer, have, chunks, layout, offered, need, pages, sent, error } = MessageType;
+  const identities = Buffer.alloc(80, 7);
+
+  type Step = [MessageType, Buffer] | 'wait have' | 'wait need';
+  const upTo: Step[] = [[offer, good], 'wait have', [chunks, identities]];
+  const until: Step[] = [...upTo, [layout, words(0, 0, 0, 1, 1)], [offered, Buffer.alloc(0)], 'wait need'];
+  const lies: Record<string, Step[]> = {
+    'an offer of no length': [[offer, Buffer.alloc(0)]],
+    'an offer longer than itself': [[offer, words(4_000_000_000)]],
+    'an offer that is not JSON': [[offer, Buffer.concat([words(3), Buffer.from('{{{')])]],
+    'no description': [[offer, offerOf({})]],
+    'an id that is a path': [
+      [offer, offerOf({ description: { ...description, id: '../../etc/passwd' }, tag: null })],
+    ],
+    'a tag that is a path': [[offer, offerOf({ description, tag: '../x' })]],
+    'regions of one name': [
+      [
+        offer,
+        offerOf({
+          description: { ...description, regions: [1, 2].map(() => description.regions[0]) },
+          tag: null,
+        }),
+      ],
+    ],
+    'a region of 2^60 bytes': [
+      [
+        offer,
+        offerOf({
+          description: { ...description, regions: [{ name: 'a', sizeBytes: 2 ** 60, nonZeroPages: 1 }] },
+          tag: null,
+        }),
+      ],
+    ],
+    'half an identity': [[offer, good], 'wait have', [chunks, Buffer.alloc(39)]],
+    'too many identities at once': [[offer, good], 'wait have', [chunks, Buffer.alloc(40 * 5000, 1)]],
+    'a region that there is not': [...upTo, [layout, words(1, 0, 0)]],
+    'a page beyond the region': [...upTo, [layout, words(0, 2, 0)]],
+    'a page twice': [...upTo, [layout, words(0, 1, 0, 1, 1)]],
+    'a chunk that was not offered': [...upTo, [layout, words(0, 0, 2)]],
+    'a layout that is cut': [...upTo, [layout, words(0, 0)]],
+    'pages out of turn': [...upTo, [pages, Buffer.alloc(100)]],
+    'a page that was not asked for': [
+      ...until,
+      [pages, Buffer.concat([Buffer.from([0, 1, 0, 0]), words(1), Buffer.alloc(4096)])],
+    ],
+    'a count of 200 pages': [...until, [pages, Buffer.concat([Buffer.from([0, 200, 0, 0]), words(0)])]],
+    'no pages at all': [...until, [pages, Buffer.alloc(0)]],
+    'another page than it announced': [
+      ...until,
+      [pages, Buffer.concat([Buffer.from([0, 1, 0, 0]), words(0), noise(1, 1)])],
+    ],
+    'a page of another length': [
+      ...until,
+      [pages, Buffer.concat([Buffer.from([0, 1, 0, 0]), words(0), Buffer.alloc(5000)])],
+    ],
+    'a bomb': [
+      ...until,
+      [pages, Buffer.concat([Buffer.from([1, 1, 0, 0]), words(0), Buffer.alloc(4000, 255)])],
+    ],
+    'unknown flags': [
+      ...until,
+      [pages, Buffer.concat([Buffer.from([9, 1, 0, 0]), words(0), Buffer.alloc(4096)])],
+    ],
+    'an end before all has come': [...until, [sent, Buffer.alloc(0)]],
+    'an error that makes no sense': [[error, Buffer.from('!')]],
+    'an error with a code of its own': [[error, Buffer.from('{"code":"__proto__","message":5}')]],
+  };
+
+  for (const [what, steps] of Object.entries(lies))
+    it(`refuses ${what}`, async function () {
+      const { store } = newStore(this);
+      const [mine, theirs] = localChannels();
+      const received = store.receiveCopy(mine, quiet);
+      received.catch(() => {});
+      for (const step of steps) {
+        if (step === 'wait have') await theirs.receive(have);
+        else if (step === 'wait need') await theirs.receive(need);
+        else await theirs.send(...step);
+      }
+      await assert.rejects(received, { code: 'REMOTE_FAILED' });
+      assert.deepEqual(store.list(), []);
+      await store.gc({ dryRun: false });
+      assert.equal(store.stats().storedBytes, newStore(this).store.stats().storedBytes);
+    });
+
+  it('refuses frames of streams that are no messages, whatever the bytes', async function () {
+    const { store } = newStore(this);
+    for (let seed = 1; seed <= 40; seed++) {
+      const input = new PassThrough();
+      const channel = new StreamChannel(input, new PassThrough().resume());
+      const bytes = noise(seed, 1);
+      if (seed % 2 === 0) {
+        bytes.writeUInt32LE(seed * 10, 0);
+        bytes[4] = MessageType.hello;
+        bytes.fill(0, 5, 8);
+      }
+      input.end(bytes);
+      await assert.rejects(
+        serveCopies(channel, () => store, { compress: true }),
+        { code: 'REMOTE_FAILED' },
+      );
+    }
+    assert.deepEqual(store.list(), []);
+  });
+});
+
+/** A server of a directory's files; `spoil` may answer otherwise. */
+async function serve(
+  test: Mocha.Context,
+  dir: string,
+  {
+    ranges = true,
+    spoil = () => false,
+  }: { ranges?: boolean; spoil?: (path: string, response: ServerResponse, bytes: Buffer) => boolean } = {},
+): Promise<{ address: string; requests: string[] }> {
+  const requests: string[] = [];
+  const server: Server = createServer((request, response) => {
+    const path = normalize(decodeURIComponent(new URL(request.url!, 'http://x').pathname)).slice(1);
+    requests.push(`${path} ${request.headers.range ?? ''}`);
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(join(dir, path));
+    } catch {
+      response.writeHead(404).end();
+      return;
+    }
+    if (spoil(path, response, bytes)) return;
+    const match = ranges && /^bytes=(\d*)-(\d*)$/.exec(request.headers.range ?? '');
+    if (!match) {
+      response.end(bytes);
+      return;
+    }
+    const from = match[1] === '' ? Math.max(0, bytes.length - Number(match[2])) : Number(match[1]);
+    const to = match[1] === '' || match[2] === '' ? bytes.length - 1 : Number(match[2]);
+    response.writeHead(206, { 'content-range': `bytes ${from}-${to}/${bytes.length}` });
+    response.end(bytes.subarray(from, to + 1));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onDrop(test, () => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { address: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, requests };
+}
+
+describe('a copy over http', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  for (const ranges of [true, false])
+    it(`reads the files of a store from a server ${ranges ? 'with' : 'without'} ranges`, async function () {
+      const { store: there, dir: other } = newStore(this);
+      const whole = await save(there, { x: Buffer.concat([RAM, noise(8, 400)]) });
+      const a = await save(there, { 'ram@0x0': RAM }, { tag: 'a' });
+      there.remove([whole.id]);
+      await there.gc({ dryRun: false }); // there is a second generation
+      const b = await save(there, { 'ram@0x0': Buffer.concat([RAM, noise(4, 20)]) }, { parent: a.id });
+      const { address, requests } = await serve(this, other, { ranges });
+      const { store: here, dir } = newStore(this);
+      await copy(dir, 'from', address, ['a']);
+      await requireEqual(here, there, 'a');
+      requests.length = 0;
+      const { results } = await copy(dir, 'from', address.slice(0, -1), [b.id]);
+      await requireEqual(here, there, b.id);
+      await requireSound(here);
+      assert.equal(results[0]!.sentChunks, 20);
+      if (ranges) {
+        assert.ok(results[0]!.sentBytes < 600_000, `${results[0]!.sentBytes} bytes`);
+        assert.ok(requests.length < 40, requests.join('\n'));
+      }
+      assert.ok(requests.every((request) => !request.startsWith('store.db')));
+      for (const ref of ['none', b.id.slice(0, 8), 'f'.repeat(32)])
+        await assert.rejects(copy(dir, 'from', address, [ref]), { code: 'NO_SUCH_SNAPSHOT' });
+      await assert.rejects(copy(dir, 'to', address, ['a']), { code: 'USAGE' });
+    });
+
+  it('believes nothing that the server says', async function () {
+    const { store: there, dir: other } = newStore(this);
+    const { id } = await save(there, { 'ram@0x0': noise(1, 200) }, { tag: 'a' });
+    const isPack = (path: string): boolean => path.startsWith('packs/');
+    const flip = (bytes: Buffer, at: number): Buffer => {
+      const wrong = Buffer.from(bytes);
+      wrong[at % bytes.length]! ^= 4;
+      return wrong;
+    };
+    const lies: Record<string, (path: string, response: ServerResponse, bytes: Buffer) => boolean> = {
+      'a tag that is a path': (path, response) => path === 'tags/a' && !!response.end('../../etc/passwd\n'),
+      'an endless tag': (path, response) => path === 'tags/a' && !!response.end('a'.repeat(1 << 20)),
+      'another snapshot': (path, response, bytes) =>
+        path.startsWith('snapshots/') && !!response.end(flip(bytes, 60)),
+      'a pack of 2^50 bytes': (path, response) =>
+        isPack(path) &&
+        !!response.writeHead(206, { 'content-range': `bytes 0-63/${2 ** 50}` }).end(Buffer.alloc(64)),
+      'a footer of nothing': (path, response) =>
+        isPack(path) &&
+        !!response.writeHead(206, { 'content-range': 'bytes 0-63/100000' }).end(Buffer.alloc(64)),
+      'a pack with a wrong bit': (path, response, bytes) => isPack(path) && !!response.end(flip(bytes, 5000)),
+      'an endless pack': (path, response, bytes) =>
+        isPack(path) && !!response.end(Buffer.concat([bytes, bytes])),
+      'an error': (path, response) => isPack(path) && !!response.writeHead(500).end(),
+      'a cut': (path, response, bytes) => {
+        if (!isPack(path)) return false;
+        response.writeHead(200, { 'content-length': bytes.length });
+        response.write(bytes.subarray(0, 1000));
+        setTimeout(() => response.destroy(), 20);
+        return true;
+      },
+    };
+    for (const [what, spoil] of Object.entries(lies)) {
+      const { address } = await serve(this, other, { spoil });
+      const { store: here, dir } = newStore(this);
+      await assert.rejects(
+        copy(dir, 'from', address, [/tag/.test(what) ? 'a' : id]),
+        (error: LivesnapError) => {
+          assert.ok(
+            ['DAMAGED', 'REMOTE_FAILED', 'NO_SUCH_SNAPSHOT'].includes(error.code),
+            `${what}: ${error.stack}`,
+          );
+          return true;
+        },
+      );
+      assert.deepEqual(here.list(), [], what);
+    }
+    await assert.rejects(copy(newStore(this).dir, 'from', 'http://127.0.0.1:9/', [id]), {
+      code: 'REMOTE_FAILED',
+    });
+  });
+});
+
+describe('an address of ssh', () => {
+  it('is user, host, port and directory, and nothing that ssh or the shell there would take for more', () => {
+    assert.deepEqual(parseSshAddress('ssh://me@host.example:2222/srv/store'), {
+      host: 'me@host.example',
+      port: '2222',
+      dir: '/srv/store',
+    });
+    assert.deepEqual(sshArguments(parseSshAddress("ssh://host/a'b $(c)")), [
+      '--',
+      'host',
+      "livesnap serve-store --store '/a'\\''b $(c)'",
+    ]);
+    assert.deepEqual(
+      sshArguments(parseSshAddress('ssh://h/~/my store')).at(-1),
+      'livesnap serve-store --store "$HOME"/\'my store\'',
+    );
+    for (const bad of [
+      'ssh://',
+      'ssh:///dir',
+      'ssh://-oProxyCommand=x/dir',
+      'ssh://host',
+      'ssh://me:secret@host/dir',
+      'ssh://-x@host/dir',
+    ])
+      assert.throws(() => parseSshAddress(bad), { code: 'USAGE' }, bad);
+  });
+});
