@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { LivesnapError } from '../errors.js';
 import { formatBytes } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
@@ -8,11 +9,19 @@ export const verb = defineVerb({
   summary: 'write out a file that was put into the store',
   operands: ['<snapshot>', '<file>'],
   options: {},
+  notes: 'FILE - is the standard output.',
   async run({ operands, output, storeDir }) {
     const [reference, path] = operands as [string, string];
+    const isStdout = path === '-';
+    if (isStdout && output.json)
+      throw new LivesnapError('USAGE', 'the file and JSON cannot both go to the standard output', {
+        hint: 'Leave out --json, or name a file.',
+      });
+    const to = isStdout ? process.stdout : resolve(path);
     const { bytes } = await output.withProgress('reading', (progress) =>
-      withStore(storeDir, { write: false }, (store) => store.get(reference, resolve(path), progress)),
+      withStore(storeDir, { write: false }, (store) => store.get(reference, to, progress)),
     );
+    if (isStdout) return 0;
     output.result({ bytes }, () => `${formatBytes(bytes)} written to ${path}`);
     return 0;
   },

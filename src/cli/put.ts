@@ -9,13 +9,19 @@ export const verb = defineVerb({
   name: 'put',
   summary: 'keep a file as a snapshot and print its id',
   operands: ['<file>'],
-  options: { tag: valued('--tag <label>', 'a name for the snapshot', parseText) },
+  options: {
+    tag: valued('--tag <label>', 'a name for the snapshot', parseText),
+    name: valued('--name <name>', "what show calls the file (default: the file's own name)", parseText),
+  },
+  notes: 'FILE - is the standard input.',
   async run({ operands, options, output, storeDir }) {
-    const path = readableFile(operands[0]!, 'file');
+    const isStdin = operands[0] === '-';
+    const path = isStdin ? '-' : readableFile(operands[0]!, 'file');
+    const name = options.name ?? (isStdin ? null : basename(path));
     const begun = performance.now();
     const result = await output.withProgress('storing', (progress) =>
       withStore(storeDir, { write: true, create: true }, (store) =>
-        store.put(path, { tag: options.tag ?? null, name: basename(path) }, progress),
+        store.put(isStdin ? process.stdin : path, { tag: options.tag ?? null, name }, progress),
       ),
     );
     printSave(output, { ...result, pauseMs: 0, saveMs: Math.round(performance.now() - begun) });

@@ -16,7 +16,8 @@ import {
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { LivesnapError } from '../errors.js';
 import {
   BATCH_PAGES,
@@ -27,7 +28,11 @@ import {
   type Region,
 } from '../page-stream.js';
 import type { StoreContext } from './context.js';
+import { DamageError } from './damage.js';
+import { BLOCK_PAGES } from './format.js';
 import { createPrivate, removeIfThere } from './layout.js';
+import { readBlock } from './manifest.js';
+import type { PackSet } from './pack-reader.js';
 import type { StoredSnapshot } from './restore.js';
 import { Save } from './save.js';
 import { MAX_REGION_BYTES } from './snapshot-file.js';
@@ -166,18 +171,77 @@ function openForReading(path: string): number {
   });
 }
 
+function fileBytes({ summary, regions }: StoredSnapshot): number {
+  const sizeBytes = regions.find(({ name }) => name === FILE_REGION)?.sizeBytes;
+  if (summary.kind !== 'file' || sizeBytes === undefined)
+    throw new LivesnapError('USAGE', `snapshot ${summary.id} is of a machine, not of a file`, {
+      hint: 'Use livesnap restore for machines.',
+    });
+  return sizeBytes;
+}
+
+/**
+ * Writes the file to a stream, front to back, each block of 512 pages when all of it has been verified. What was
+ * written before damage is met is right, and too little. Errors: USAGE, DAMAGED, SYSTEM (the stream was closed).
+ */
+export async function streamFile(
+  snapshot: StoredSnapshot,
+  output: Writable,
+  progress?: Progress,
+): Promise<{ bytes: number }> {
+  const sizeBytes = fileBytes(snapshot);
+  const packs = snapshot.context.packSet();
+  try {
+    await pipeline(blocksOf(snapshot, packs, sizeBytes, progress), output, { end: false });
+    return { bytes: sizeBytes };
+  } catch (error) {
+    if (error instanceof DamageError) throw error.in(snapshot.summary.id);
+    if (error instanceof LivesnapError) throw error;
+    throw new LivesnapError('SYSTEM', `the output was closed: ${(error as Error).message}`, { cause: error });
+  } finally {
+    packs.close();
+  }
+}
+
+async function* blocksOf(
+  { context, file }: StoredSnapshot,
+  packs: PackSet,
+  sizeBytes: number,
+  progress?: Progress,
+): AsyncGenerator<Buffer> {
+  const { ops } = context;
+  const blockBytes = BLOCK_PAGES * PAGE_SIZE;
+  const entries = new Map(file.blocks.map((entry) => [entry.block, entry]));
+  const hashes = new Uint32Array(BLOCK_PAGES * 2);
+  for (let at = 0, number = 0; at < sizeBytes; at += blockBytes, number++) {
+    const entry = entries.get(number);
+    const bytes = Buffer.alloc(blockBytes);
+    if (entry) {
+      const block = readBlock(ops, packs, entry);
+      for (let page = 0; page < BLOCK_PAGES; page++) {
+        if (block.isZero(page)) continue;
+        const chunk = packs.chunk(block.places[2 * page]!, block.places[2 * page + 1]!);
+        bytes.set(chunk.bytes.subarray(chunk.offset, chunk.offset + PAGE_SIZE), page * PAGE_SIZE);
+      }
+      ops.hashPages(bytes, BLOCK_PAGES, new Uint8Array(hashes.buffer));
+      const wrong = hashes.findIndex((word, i) => word !== block.fingerprints[i]);
+      if (wrong >= 0) {
+        const pack = block.places[wrong & ~1]!;
+        throw new DamageError(packs.pack(pack).file, null, 'a chunk is not the page that was saved');
+      }
+    }
+    yield bytes.subarray(0, Math.min(blockBytes, sizeBytes - at));
+    progress?.(Math.min(sizeBytes, at + blockBytes), sizeBytes);
+  }
+}
+
 /** Errors: USAGE, NO_SPACE, READ_ONLY, NO_SUCH_FILE, DAMAGED. Afterwards the snapshot is still open. */
 export async function getFile(
   snapshot: StoredSnapshot,
   path: string,
   progress?: Progress,
 ): Promise<{ bytes: number }> {
-  const { summary } = snapshot;
-  const sizeBytes = snapshot.regions.find(({ name }) => name === FILE_REGION)?.sizeBytes;
-  if (summary.kind !== 'file' || sizeBytes === undefined)
-    throw new LivesnapError('USAGE', `snapshot ${summary.id} is of a machine, not of a file`, {
-      hint: 'Use livesnap restore for machines.',
-    });
+  const sizeBytes = fileBytes(snapshot);
   const temporary = join(dirname(path), `.livesnap-${randomBytes(8).toString('hex')}.tmp`);
   const fd = createTarget(path, temporary);
   try {

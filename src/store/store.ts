@@ -5,7 +5,7 @@
  * store as it was when it fails.
  */
 import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
 import { checkStore } from './check.js';
@@ -17,7 +17,7 @@ import { LocalReader } from './copy/local-reader.js';
 import { sendSnapshot } from './copy/source-end.js';
 import { DamageError } from './damage.js';
 import { unlinkUnlessLocked } from './file-locks.js';
-import { getFile, putFile } from './files.js';
+import { getFile, putFile, streamFile } from './files.js';
 import { PAGE_BYTES } from './format.js';
 import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc.js';
 import { Index, notAStore } from './index-database.js';
@@ -288,11 +288,16 @@ export class Store {
     return putFile(this.#context, input, options, progress);
   }
 
-  /** Writes the file that a snapshot of kind `file` holds to `path`, under that name only when it is whole. */
-  async get(ref: string, path: string, progress?: Progress): Promise<{ bytes: number }> {
+  /**
+   * Writes the file that a snapshot of kind `file` holds to a path, under that name only when it is whole, or to a
+   * stream.
+   */
+  async get(ref: string, to: string | Writable, progress?: Progress): Promise<{ bytes: number }> {
     const snapshot = await StoredSnapshot.open(this.#context, () => this.resolve(ref));
     try {
-      return await getFile(snapshot, path, progress);
+      return typeof to === 'string'
+        ? await getFile(snapshot, to, progress)
+        : await streamFile(snapshot, to, progress);
     } finally {
       snapshot.close();
     }

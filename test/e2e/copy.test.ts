@@ -117,6 +117,23 @@ describe('copies', function () {
     );
   });
 
+  it('through pipes: put from stdin, get to stdout', async () => {
+    const bytes = Buffer.concat([noise(1, 700), Buffer.from('a short end')]);
+    const path = file('x', bytes);
+    const shell = (script: string): Buffer =>
+      execFileSync('bash', ['-o', 'pipefail', '-c', script, process.execPath, MAIN, path], {
+        env: world.env,
+        maxBuffer: 1 << 26,
+        stdio: ['ignore', 'pipe', 'ignore'],
+      });
+    shell('cat "$2" | "$0" "$1" put - --tag piped --name from-a-pipe');
+    assert.equal((await world.json<{ vm: string }[]>('ls'))[0]!.vm, 'from-a-pipe');
+    assert.deepEqual(shell('"$0" "$1" get piped -'), bytes);
+    assert.deepEqual(shell('"$0" "$1" get piped - | head -c 5000 || true'), bytes.subarray(0, 5000));
+    const both = await world.run(['get', 'piped', '-', '--json']);
+    assert.equal(both.status, 2);
+  });
+
   it('from a hostile directory harm nothing, and are refused by name', async () => {
     await put('a', noise(1, 40));
     const good = join(world.dir, 'good');

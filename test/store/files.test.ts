@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { Readable } from 'node:stream';
-import { dropScratch, mountSmall, newStore, noise, save, textPages } from './scratch.js';
+import { PassThrough, Readable } from 'node:stream';
+import { dropScratch, mountSmall, newStore, noise, save, seeded, textPages } from './scratch.js';
 
 describe('put and get', () => {
   afterEach(function () {
@@ -23,6 +23,46 @@ describe('put and get', () => {
       assert.deepEqual(await store.get('f', output), { bytes: size });
       assert.deepEqual(readFileSync(output), content);
     });
+
+  it('write to a stream, front to back, holes as zeros, and stop before anything that is damaged', async function () {
+    const { store, dir } = newStore(this);
+    const content = Buffer.concat([
+      noise(1, 700),
+      Buffer.alloc(3000 * 4096),
+      noise(2, 30),
+      Buffer.from('an end'),
+    ]);
+    await store.put(Readable.from([content]), { tag: 'f', name: 'f' });
+    const taken = async (): Promise<Buffer> => {
+      const stream = new PassThrough();
+      const parts: Buffer[] = [];
+      stream.on('data', (part) => parts.push(part));
+      try {
+        await store.get('f', stream);
+      } finally {
+        stream.end();
+      }
+      return Buffer.concat(parts);
+    };
+    assert.deepEqual(await taken(), content);
+    const pack = join(dir, 'packs', readdirSync(join(dir, 'packs'))[0]!);
+    const bytes = readFileSync(pack);
+    bytes[3_000_000 - 300_000]! ^= 1; // in the second block
+    writeFileSync(pack, bytes);
+    await assert.rejects(taken(), { code: 'DAMAGED' });
+  });
+
+  it('share chunks with the RAM of a machine that has the file cached', async function () {
+    const { store } = newStore(this);
+    const image = Buffer.concat([noise(1, 300), textPages(2, 300), Buffer.alloc(100 * 4096)]);
+    // The guest's page cache has the file's pages in any order, at any page of RAM, among others.
+    const next = seeded(5);
+    const order = Array.from({ length: 600 }, (_, i) => i).sort(() => (next() & 1) - 0.5);
+    const cached = order.map((page) => image.subarray(page * 4096, (page + 1) * 4096));
+    await save(store, { 'ram@0x0': Buffer.concat([noise(9, 77), ...cached, Buffer.alloc(4096 * 50)]) });
+    const { newChunks, reusedChunks } = await store.put(Readable.from([image]), { tag: null, name: 'disk' });
+    assert.deepEqual([newChunks, reusedChunks], [0, 600]);
+  });
 
   it('take a stream of unknown length, in pieces of any size', async function () {
     const { store, dir } = newStore(this);

@@ -1,0 +1,182 @@
+/**
+ * A store of 10 million chunks (40 GB of pages), made by ordinary saves: what a save takes there beside one in an empty
+ * store, and time and peak memory of the other verbs. Each measurement is a process of its own.
+ *
+ *     node dist/bench/store-scale.js [--chunks N] [--rounds N] [--dir DIR]
+ *
+ * Pages differ in a few bytes, so that the store takes about 1 GB of disk; that makes no difference to what is
+ * measured: lookups, lists, manifests and segments are as many as in any store of so many chunks.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../src/page-stream.js';
+import { Store } from '../src/store/store.js';
+import type { SnapshotMetadata } from '../src/store/types.js';
+
+const GIB_PAGES = 262_144;
+const SAVE_PAGES = 65_536;
+
+/** So many pages, none of which is in any source of another seed. */
+class DistinctPages implements PageSource {
+  readonly regions: readonly Region[];
+  #next = 0;
+
+  constructor(
+    readonly seed: number,
+    readonly pages: number,
+  ) {
+    this.regions = [{ name: 'ram@0x0', sizeBytes: pages * PAGE_SIZE }];
+  }
+
+  async next(into: Uint8Array): Promise<PageRun | null> {
+    const count = Math.min(BATCH_PAGES, this.pages - this.#next);
+    if (count === 0) return null;
+    const first = this.#next;
+    const words = new Uint32Array(into.buffer, into.byteOffset, (count * PAGE_SIZE) / 4);
+    words.fill(0);
+    for (let i = 0; i < count; i++) {
+      words[i * 1024] = this.seed + 1;
+      words[i * 1024 + 511] = first + i;
+    }
+    this.#next += count;
+    return { region: 0, pages: Uint32Array.from({ length: count }, (_, i) => first + i) };
+  }
+}
+
+const metadata = (pages: number): SnapshotMetadata => ({
+  ...{ kind: 'machine', vm: 'scale', tag: null, memoryBytes: pages * PAGE_SIZE, diskBytes: 0 },
+  ...{ machine: null, host: null, state: new Uint8Array(65536) },
+});
+
+async function save(store: Store, seed: number, pages: number): Promise<string> {
+  const session = await store.beginSave({ parent: null });
+  await session.store(new DistinctPages(seed, pages));
+  return (await session.commit(metadata(pages))).id;
+}
+
+/** What a child measures: the time of the verb alone, without the start of Node. */
+const JOBS: Record<string, (store: Store, argument: string) => unknown> = {
+  fill: async (store, pages) => {
+    for (let left = Number(pages), seed = 1; left > 0; left -= GIB_PAGES, seed++)
+      await save(store, seed, Math.min(left, GIB_PAGES));
+  },
+  save: (store, seed) => save(store, Number(seed), SAVE_PAGES),
+  ls: (store) => store.list().length,
+  show: (store) => store.show(store.list()[0]!.id),
+  stats: (store) => store.stats(),
+  check: async (store) => {
+    const { ok, problems } = await store.check({ readData: false });
+    if (!ok) throw new Error(JSON.stringify(problems[0]));
+  },
+  restore: async (store) => {
+    const snapshot = await store.openSnapshot(store.list()[0]!.id);
+    await snapshot.fill({ regions: snapshot.regions, write: () => {} });
+    snapshot.close();
+  },
+  'rm of a tenth': (store) =>
+    store.remove(
+      store
+        .list()
+        .filter((_, i) => i % 10 === 0)
+        .map(({ id }) => id),
+    ),
+  'gc --dry-run': (store) => store.gc({ dryRun: true }),
+  gc: (store) => store.gc({ dryRun: false }),
+};
+
+interface Measured {
+  ms: number;
+  peakMiB: number;
+  result: unknown;
+}
+
+async function child(job: string, dir: string, argument: string): Promise<void> {
+  const begun = performance.now();
+  const store = Store.open(dir, { write: true, create: true });
+  const result = await JOBS[job]!(store, argument);
+  const ms = performance.now() - begun;
+  store.close();
+  process.stdout.write(
+    JSON.stringify({ ms, peakMiB: process.resourceUsage().maxRSS / 1024, result } satisfies Measured),
+  );
+}
+
+const self = fileURLToPath(import.meta.url);
+
+function measure(job: string, dir: string, argument = ''): Measured {
+  const ran = spawnSync(process.execPath, [self, '--job', job, '--dir', dir, argument], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  if (ran.status !== 0) throw new Error(`${job} failed`);
+  return JSON.parse(ran.stdout);
+}
+
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
+const seconds = (ms: number): string => `${(ms / 1000).toFixed(2)} s`;
+
+function main(chunks: number, rounds: number, base: string): void {
+  const big = join(base, 'big');
+  const row = (name: string, { ms, peakMiB }: Measured): void =>
+    console.log(`${name.padEnd(22)} ${seconds(ms).padStart(9)}   peak ${peakMiB.toFixed(0)} MiB`);
+  row(`fill, ${chunks} chunks`, measure('fill', big, String(chunks)));
+  const stats = measure('stats', big).result as { chunks: number; storedBytes: number; indexBytes: number };
+  console.log(
+    `${stats.chunks} pages in ${((stats.storedBytes + stats.indexBytes) / 2 ** 20).toFixed(0)} MiB; ` +
+      `${(stats.indexBytes / stats.chunks).toFixed(1)} index bytes a chunk`,
+  );
+  const here: number[] = [];
+  const empty: number[] = [];
+  let peak = 0;
+  for (let round = 0; round < rounds; round++) {
+    const fresh = join(base, `empty${round}`);
+    const there = measure('save', fresh, String(100_000 + round));
+    const inBig = measure('save', big, String(100_000 + round));
+    rmSync(fresh, { recursive: true });
+    empty.push(there.ms);
+    here.push(inBig.ms);
+    peak = Math.max(peak, inBig.peakMiB);
+  }
+  const ratios = here.map((ms, i) => ms / empty[i]!);
+  console.log(
+    `save of 256 MiB        ${seconds(median(here)).padStart(9)}   peak ${peak.toFixed(0)} MiB; in an empty store ${seconds(median(empty))}: ` +
+      `${median(ratios).toFixed(2)} times as long (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`,
+  );
+  for (const job of [
+    'ls',
+    'show',
+    'stats',
+    'check',
+    'restore',
+    'rm of a tenth',
+    'gc --dry-run',
+    'gc',
+    'check',
+  ])
+    row(job, measure(job, big));
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    chunks: { type: 'string', default: '10000000' },
+    rounds: { type: 'string', default: '5' },
+    dir: { type: 'string' },
+    job: { type: 'string' },
+  },
+});
+if (values.job) await child(values.job, values.dir!, positionals[0] ?? '');
+else {
+  const base = values.dir ?? mkdtempSync(join(tmpdir(), 'livesnap-scale-'));
+  mkdirSync(base, { recursive: true });
+  try {
+    main(Number(values.chunks), Number(values.rounds), base);
+  } finally {
+    if (!values.dir) rmSync(base, { recursive: true, force: true });
+  }
+}
