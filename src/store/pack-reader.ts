@@ -49,6 +49,8 @@ interface PackLists {
   readonly isSealed: boolean;
 }
 
+let lastSerial = 0;
+
 export class PackReader {
   /** Relative to the store. */
   readonly file: string;
@@ -59,6 +61,8 @@ export class PackReader {
   readonly numbers: Uint32Array;
   /** False: the lists could not be read, and were made from the frames (see `salvage`). */
   readonly isSealed: boolean;
+  /** A number that no other reader of this thread has. */
+  readonly serial = ++lastSerial;
   readonly #fd: number;
   #open = true;
 
@@ -351,6 +355,14 @@ export class PackSet {
     return reader;
   }
 
+  /** From now on the pack is read from this generation, if need be opened anew. */
+  useGeneration(number: number, generation: number): void {
+    const reader = this.#packs.get(number);
+    if (!reader || (reader instanceof PackReader && reader.pack.generation === generation)) return;
+    if (reader instanceof PackReader) reader.close();
+    this.#packs.delete(number);
+  }
+
   /** Descriptors are few, and a pack's lists are up to 160 KiB. */
   #closeOldest(): void {
     if (this.#packs.size < MAX_OPEN_PACKS) return;
@@ -383,7 +395,8 @@ export class PackSet {
     if (position < 0)
       throw new DamageError(reader.file, reader.footer.trailerOffset, `there is no chunk ${number}`);
     const index = reader.frames.indexOf(position);
-    const bytes = this.#cache.get(pack * 65536 + index, (raw) => reader.readFrame(index, raw));
+    // By the opened file, not by the pack: the next generation has other frames.
+    const bytes = this.#cache.get(reader.serial * 65536 + index, (raw) => reader.readFrame(index, raw));
     return { bytes, offset: (position - reader.frames.at(index).first) * PAGE_BYTES };
   }
 

@@ -138,8 +138,15 @@ export class Packer {
     return (
       this.#writer?.number === pack ||
       this.#sealed.some(({ number }) => number === pack) ||
-      this.#holds.hold(pack)
+      this.#mayUseOfOthers(pack)
     );
+  }
+
+  /** What was read of the pack before it was held may have been of a generation that gc has replaced since. */
+  #mayUseOfOthers(pack: number): boolean {
+    if (!this.#holds.hold(pack)) return false;
+    this.#packs.useGeneration(pack, this.#generations.get(pack)!);
+    return true;
   }
 
   /** Whether a chunk can be read and has these bytes. */

@@ -9,7 +9,7 @@ import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, writeSy
 import { mapFile, unmapFile } from '../native/mapped-file.js';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import { createLocked } from './file-locks.js';
+import { createLocked, unlinkUnlessLocked } from './file-locks.js';
 import { SEGMENT_ENTRY_BYTES, Segment } from './fingerprints.js';
 import { FORMAT_VERSION } from './format.js';
 import { at, removeIfThere, SEGMENTS } from './layout.js';
@@ -64,7 +64,7 @@ export function writeSegment(
   parts: Iterable<Uint8Array>,
 ): WrittenSegment | null {
   const path = at(dir, segmentFile(number));
-  const fd = createLocked(path);
+  const fd = createOverLeft(path);
   try {
     let position = HEADER_BYTES;
     const write = (bytes: Uint8Array): void => {
@@ -90,6 +90,19 @@ export function writeSegment(
   }
 }
 
+/**
+ * The number is the caller's alone in this index, so a file that has it already is of a repair that was cut short before its
+ * index took the place of this one.
+ */
+function createOverLeft(path: string): number {
+  try {
+    return createLocked(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || unlinkUnlessLocked(path) === null) throw error;
+    return createLocked(path);
+  }
+}
+
 /** XXH64 of everything before the checksum. */
 function checksumOf(ops: PageOps, fd: number, length: number): Uint8Array {
   const checksum = new Uint8Array(CHECKSUM_BYTES);
@@ -101,35 +114,44 @@ function checksumOf(ops: PageOps, fd: number, length: number): Uint8Array {
 
 /** Maps a segment; null when it is not there or is not what the index lists. */
 export function mapSegment(dir: string, row: SegmentRow): Segment | null {
-  let fd: number;
   try {
-    fd = openSync(at(dir, segmentFile(row.number)), constants.O_RDONLY | constants.O_NOFOLLOW);
+    const fd = openSync(at(dir, segmentFile(row.number)), constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      return mapOpenSegment(fd, row);
+    } finally {
+      closeSync(fd);
+    }
   } catch {
     return null; // merged by another process, or lost: hints all the same
   }
-  try {
-    const { entries } = row;
-    if (entries < 1 || entries > MAX_SEGMENT_ENTRIES || fstatSync(fd).size !== segmentBytes(entries))
-      return null;
-    const found = Buffer.alloc(HEADER_BYTES);
-    if (readSync(fd, found, 0, HEADER_BYTES, 0) !== HEADER_BYTES || !found.equals(header(row))) return null;
-    const bytes = mapFile(fd, HEADER_BYTES + entries * SEGMENT_ENTRY_BYTES);
-    return new Segment(new Uint32Array(bytes.buffer, HEADER_BYTES, (entries * SEGMENT_ENTRY_BYTES) / 4));
-  } catch {
-    return null;
-  } finally {
-    closeSync(fd);
-  }
 }
 
-/** Reads all of a segment and finds what is wrong with it. */
+function mapOpenSegment(fd: number, row: SegmentRow): Segment | null {
+  const { entries } = row;
+  if (entries < 1 || entries > MAX_SEGMENT_ENTRIES || fstatSync(fd).size !== segmentBytes(entries))
+    return null;
+  const found = Buffer.alloc(HEADER_BYTES);
+  if (readSync(fd, found, 0, HEADER_BYTES, 0) !== HEADER_BYTES || !found.equals(header(row))) return null;
+  const bytes = mapFile(fd, HEADER_BYTES + entries * SEGMENT_ENTRY_BYTES);
+  return new Segment(new Uint32Array(bytes.buffer, HEADER_BYTES, (entries * SEGMENT_ENTRY_BYTES) / 4));
+}
+
+/** Reads all of a segment and finds what is wrong with it. Errors: those of the system. */
 export function verifySegment(ops: PageOps, dir: string, row: SegmentRow): DamageError | null {
   const file = segmentFile(row.number);
-  const segment = mapSegment(dir, row);
-  if (!segment)
-    return new DamageError(file, null, 'the segment is missing, or not the one that the index lists');
-  const fd = openSync(at(dir, file), 'r');
+  const missing = new DamageError(file, null, 'the segment is missing, or not the one that the index lists');
+  let fd: number;
   try {
+    fd = openSync(at(dir, file), constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ELOOP') return missing;
+    throw error;
+  }
+  let segment: Segment | null;
+  try {
+    segment = mapOpenSegment(fd, row);
+    if (!segment) return missing;
     const end = segmentBytes(row.entries) - CHECKSUM_BYTES;
     const listed = new Uint8Array(CHECKSUM_BYTES);
     readSync(fd, listed, 0, CHECKSUM_BYTES, end);

@@ -136,6 +136,34 @@ describe('gc beside sessions', () => {
     await requireSound(store);
   });
 
+  it('rewrites a pack that a save has read but does not hold, and the save finds in it only what is left', async function () {
+    const { store } = newStore(this);
+    const whole = noise(1, 200);
+    const { id: removed } = await save(store, { 'ram@0x0': whole });
+    const half = Buffer.from(whole.subarray(0, 100 * PAGE_SIZE));
+    const { id: parent } = await save(store, { 'ram@0x0': half });
+    store.remove([removed]);
+    const session = await store.beginSave({ parent });
+    await session.store(new MemorySource({ 'ram@0x0': half }, { 'ram@0x0': [0] })); // reads the parent's page
+    await gc(store); // takes the second half of the pack away
+    whole.copy(half, PAGE_SIZE, 150 * PAGE_SIZE, 160 * PAGE_SIZE);
+    const pages = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+    await session.store(new MemorySource({ 'ram@0x0': half }, { 'ram@0x0': pages }));
+    const { id } = await session.commit(machineMetadata());
+    await gc(store);
+    assert.deepEqual((await load(store, id))['ram@0x0'], half);
+    await requireSound(store);
+  });
+
+  it('saves although a repair that was cut short has left a segment of the next number', async function () {
+    const { store, dir } = newStore(this);
+    writeFileSync(join(dir, 'segments/00000001.seg'), 'left');
+    const contents = { 'ram@0x0': noise(1, 20) };
+    const { id } = await save(store, contents);
+    assert.deepEqual(await load(store, id), contents);
+    await requireSound(store);
+  });
+
   it('keeps what a save takes over from a parent that is removed meanwhile', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': Buffer.concat([noise(1, 600), noise(2, 600)]) };
