@@ -332,7 +332,7 @@ describe('copies', function () {
       // ssh's own words stand before ours.
       const unreachable = await world.run(['copy', 'a', '--to', 'ssh://127.0.0.1:9/x']);
       assert.equal(unreachable.status, 1);
-      assert.match(unreachable.stderr, /Connection refused[^]*livesnap: ssh could not reach 127.0.0.1/);
+      assert.match(unreachable.stderr, /Connection refused[\s\S]*livesnap: ssh could not reach 127.0.0.1/);
       world.env.LIVESNAP_REMOTE_COMMAND = 'no-such-livesnap';
       const missing = await world.run(['copy', 'a', '--to', address, '--json']);
       assert.match(JSON.parse(missing.stdout).error.message, /there is no livesnap on 127.0.0.1/);
