@@ -77,6 +77,17 @@ class LostChunks {
   }
 }
 
+/** What a tag's file says, if it has the length of an id and a newline; null: it is not there. */
+function readTagFile(dir: string, label: string): string | null {
+  const path = at(dir, `${TAGS}/${label}`);
+  try {
+    return statSync(path).size === 33 ? readFileSync(path, 'latin1') : '';
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
 /** The packs that a run reads: all, none, or those not read for longest until their bytes are the part asked for. */
 function packsToRead(context: StoreContext, readData: CheckOptions['readData']): PackRow[] {
   const rows = context.index.packsToRead();
@@ -126,7 +137,8 @@ class Check {
     for (const name of readdirSync(at(dir, TAGS))) {
       if (!TAG_LABEL.test(name) || isTemporary(name)) continue;
       const file = `${TAGS}/${name}`;
-      const text = statSync(at(dir, file)).size === 33 ? readFileSync(at(dir, file), 'latin1') : '';
+      const text = readTagFile(dir, name);
+      if (text === null) continue; // removed meanwhile
       if (!SNAPSHOT_ID.test(text.slice(0, 32)) || text[32] !== '\n')
         this.#find(file, 0, 'this is not the id of a snapshot');
     }

@@ -317,7 +317,7 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
   }
 }
 
-/** What a creation that was cut short may have left, and what a fresh file system has. */
+/** What a creation or repair that was cut short may have left, and what a fresh file system has. */
 const HARMLESS = new Set([
   PACKS,
   SNAPSHOTS,
@@ -329,7 +329,7 @@ const HARMLESS = new Set([
   RESERVE,
   'lost+found',
 ]);
-const HARMLESS_DATABASE = /^store\.db-(wal|shm|journal)$/;
+const HARMLESS_DATABASE = /^store\.db(\.(new|next|old))?(-(wal|shm|journal))?$/;
 
 function createStore(dir: string): Index {
   makeDirectory(dir);
