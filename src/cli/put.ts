@@ -19,12 +19,13 @@ export const verb = defineVerb({
     const path = isStdin ? '-' : readableFile(operands[0]!, 'file');
     const name = options.name ?? (isStdin ? null : basename(path));
     const begun = performance.now();
-    const result = await output.withProgress('storing', (progress) =>
-      withStore(storeDir, { write: true, create: true }, (store) =>
+    await withStore(storeDir, { write: true, create: true }, async (store) => {
+      const result = await output.withProgress('storing', (progress) =>
         store.put(isStdin ? process.stdin : path, { tag: options.tag ?? null, name }, progress),
-      ),
-    );
-    printSave(output, { ...result, pauseMs: 0, saveMs: Math.round(performance.now() - begun) });
+      );
+      printSave(output, { ...result, pauseMs: 0, saveMs: Math.round(performance.now() - begun) });
+      await store.tidy();
+    });
     return 0;
   },
 });

@@ -14,14 +14,17 @@ export const verb = defineVerb({
     let store: Store | undefined;
     try {
       const channel = new StreamChannel(process.stdin, process.stdout);
+      let writes = false;
       await serveCopies(
         channel,
         (write) => {
+          writes ||= write;
           store ??= Stores.open(storeDir, { write, create: write });
           return store;
         },
         { compress: true },
       );
+      if (writes) await store?.tidy();
     } catch {
       return 1; // the other side has been told, and says it to the person
     } finally {

@@ -36,6 +36,8 @@ export class VmHost implements ControlledMachine {
   #end: MachineEnd | null = null;
   /** The last of the operations that wait for each other. */
   #last: Promise<unknown> = Promise.resolve();
+  /** What stores are tidied after saves: nobody waits for it but the end of the process. */
+  #tidying: Promise<unknown> = Promise.resolve();
 
   constructor(machine: MachineHandle, options: VmHostOptions) {
     this.#machine = machine;
@@ -92,14 +94,23 @@ export class VmHost implements ControlledMachine {
         const result = await this.#machine.save(store, { vm: directory.name, tag, then, progress });
         log(`saved as ${result.id}`);
         if (this.#end === null) await this.#record(null);
+        this.#tidyAndClose(store);
         return result;
       } catch (error) {
+        store.close();
         log(`a save failed: ${(error as Error).message}`);
         throw error;
-      } finally {
-        store.close();
       }
     });
+  }
+
+  #tidyAndClose(store: Store): void {
+    const { log } = this.#options;
+    this.#tidying = this.#tidying
+      .then(() => store.tidy())
+      .then((error) => error && log(`the store was not tidied: ${error.message}`))
+      .catch((error: Error) => log(`tidying the store failed: ${error.stack}`))
+      .finally(() => store.close());
   }
 
   writeConsole(bytes: Uint8Array): void {
@@ -145,6 +156,7 @@ export class VmHost implements ControlledMachine {
     this.console.end();
     // A save that ends the machine is still being stored and answered.
     await this.#last;
+    await this.#tidying;
     if (end.kind === 'failed') await this.#record(end.error.message);
     await server.close(closeGraceMs);
     if (end.kind !== 'failed') await directory.remove();

@@ -8,7 +8,7 @@ import type { SegmentRow } from './segment-file.js';
 export type PackList = Uint32Array;
 
 export interface Jobs {
-  /** Begins a save under a number of the caller's. */
+  /** Begins a save under a number of the caller's, or begins it again; answers the segments that cannot be mapped. */
   packBegin: {
     ask: {
       session: number;
@@ -17,7 +17,7 @@ export interface Jobs {
       packs: PackList;
       segments: readonly SegmentRow[];
     };
-    answer: null;
+    answer: { missing: readonly number[] };
   };
   /** Fingerprints, places and stores a batch; answers how many packs can still be begun. */
   packBatch: {

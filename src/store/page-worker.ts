@@ -65,7 +65,7 @@ function generationsOf(packs: PackList): Map<number, number> {
 /** The segments of the store that was worked on last, mapped; one that cannot be had is done without. */
 let mapped: { dir: string; segments: Map<number, Segment> } = { dir: '', segments: new Map() };
 
-function segmentsOf(dir: string, rows: readonly SegmentRow[]): Segment[] {
+function segmentsOf(dir: string, rows: readonly SegmentRow[]): ReadonlyMap<number, Segment> {
   const before = mapped.dir === dir ? mapped.segments : new Map<number, Segment>();
   const segments = new Map<number, Segment>();
   for (const row of rows) {
@@ -73,7 +73,7 @@ function segmentsOf(dir: string, rows: readonly SegmentRow[]): Segment[] {
     if (segment) segments.set(row.number, segment);
   }
   mapped = { dir, segments };
-  return [...segments.values()];
+  return segments;
 }
 
 /** Locks of segments that were written and that the index does not list yet. */
@@ -273,8 +273,9 @@ const isSet = (bits: Uint8Array, i: number): boolean => ((bits[i >>> 3] ?? 0) & 
 const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   packBegin({ session, dir, fingerprintBits, packs, segments }) {
     const ops = withFingerprintBits(pageOps, fingerprintBits);
-    packers.set(session, new Packer(ops, dir, generationsOf(packs), segmentsOf(dir, segments)));
-    return null;
+    const found = segmentsOf(dir, segments);
+    packers.set(session, new Packer(ops, dir, generationsOf(packs), [...found.values()]));
+    return { missing: segments.flatMap(({ number }) => (found.has(number) ? [] : [number])) };
   },
   packBatch({ session, batch, count, manifest, newNumbers }) {
     const packer = sessionOf(packers, session);

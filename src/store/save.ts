@@ -21,7 +21,6 @@ import type { PackSet } from './pack-reader.js';
 import { PageBatch } from './page-batch.js';
 import { newSession, type PageWorker, pageWorker } from './page-pool.js';
 import { Pin } from './pins.js';
-import { mergeNewest } from './segment-merge.js';
 import {
   areRegions,
   type BlockEntry,
@@ -111,18 +110,31 @@ export class Save implements SaveSession {
       requireFreeSpace(context.dir, MIN_FREE_BYTES);
       pin = pinParent(context, parent);
       const save = new Save(context, lock, pin, pin && readParent(context, pin.summary.id));
-      await save.#worker.do('packBegin', {
-        session: save.#session,
-        dir: context.dir,
-        fingerprintBits: context.fingerprintBits,
-        packs: packList(context.index.packs()),
-        segments: context.index.segments(),
-      });
+      await save.#beginPacking();
       return save;
     } catch (error) {
       pin?.release();
       lock.release();
       throw storeError(context.dir, error);
+    }
+  }
+
+  /** Segments that were merged by somebody between being listed and being mapped are asked for once more. */
+  async #beginPacking(): Promise<void> {
+    const { dir, fingerprintBits, index } = this.context;
+    let segments = index.segments();
+    for (;;) {
+      const { missing } = await this.#worker.do('packBegin', {
+        session: this.#session,
+        dir,
+        fingerprintBits,
+        packs: packList(index.packs()),
+        segments,
+      });
+      segments = index.segments();
+      const listed = new Set(segments.map(({ number }) => number));
+      // One that is listed still, and cannot be read, is done without.
+      if (missing.every((number) => listed.has(number))) return;
     }
   }
 
@@ -392,10 +404,8 @@ export class Save implements SaveSession {
     this.#letGo();
     try {
       if (result.tag !== null) syncTagFiles(this.context, [result.tag]);
-      await mergeNewest(this.context);
-      this.context.index.checkpoint();
     } catch {
-      // A tag's file and merged segments are made good by gc.
+      // The index has the tag; its file is made good by gc.
     }
     this.lock.release();
     return result;

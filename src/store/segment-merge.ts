@@ -30,6 +30,9 @@ interface Target {
 /** A merger after a save is never larger than 64 MiB: merging all is gc's. */
 const MAX_MERGED_ENTRIES = 4 << 20;
 
+/** The Worker that merges: not the one that saves, where there are two. */
+const MERGING = 1;
+
 /**
  * Merges the newest segments while each is at least half as large as the one before it, so that a store has few and
  * an entry is rewritten a logarithmic number of times.
@@ -106,7 +109,7 @@ async function merge(
     const [into] = target.index.reserveNumbers(1) as [number];
     const ask = { dir: target.dir, from, into, gone };
     try {
-      await replace(target, from, into, () => pageWorker(0).do('mergeSegments', ask));
+      await replace(target, from, into, () => pageWorker(MERGING).do('mergeSegments', ask));
     } catch (error) {
       // Another process has just merged one of them, or it is damaged: the next gc makes it good.
       if (!(error instanceof DamageError)) throw error;
@@ -129,7 +132,7 @@ export async function rebuildSegments(target: Target, rows: readonly SegmentRow[
     const [into] = target.index.reserveNumbers(1) as [number];
     const ask = { dir: target.dir, packs: packList(packs.slice(from, to)), into };
     // The first takes the place of all: from then on something may be missing, which costs room only.
-    await replace(target, replaced, into, () => pageWorker(0).do('buildSegment', ask));
+    await replace(target, replaced, into, () => pageWorker(MERGING).do('buildSegment', ask));
     replaced = [];
     from = to;
   }
@@ -149,6 +152,6 @@ async function replace(
     if (!index.replaceSegments(numbers, written ? [written] : [])) removeIfThere(at(dir, segmentFile(into)));
     else for (const number of numbers) unlinkUnlessLocked(at(dir, segmentFile(number)));
   } finally {
-    await pageWorker(0).do('segmentEnd', { into });
+    await pageWorker(MERGING).do('segmentEnd', { into });
   }
 }

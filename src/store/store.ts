@@ -44,6 +44,7 @@ import { releasePageWorkers, usePageWorkers } from './page-pool.js';
 import { repairStore } from './repair.js';
 import { type OpenSnapshot, readNamed, StoredSnapshot } from './restore.js';
 import { Save, type SaveSession } from './save.js';
+import { mergeNewest } from './segment-merge.js';
 import { snapshotFile } from './snapshot-file.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
 import type {
@@ -250,6 +251,29 @@ export class Store {
   /** Begins a save relative to a snapshot's id; full when `parent` is null or gone (see the session's `parent`). */
   beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
     return Save.begin(this.#context, parent);
+  }
+
+  /**
+   * What is best done after saves, once they have been answered: few large segments in place of many small ones, and an
+   * empty log. Nothing depends on it, and gc does it too; so what keeps it from being done is returned, not thrown.
+   */
+  async tidy(): Promise<LivesnapError | null> {
+    const context = this.#context;
+    try {
+      await context.guarded(async () => {
+        const lock = await context.lock('shared');
+        try {
+          await mergeNewest(context);
+          context.index.checkpoint();
+        } finally {
+          lock.release();
+        }
+      });
+      return null;
+    } catch (error) {
+      if (error instanceof LivesnapError) return error;
+      throw error;
+    }
   }
 
   /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */

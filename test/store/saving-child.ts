@@ -18,6 +18,7 @@ switch (verb) {
   case 'race':
   case 'put':
     console.log(JSON.stringify(await store.put(args[0]!, { tag: null, name: null })));
+    await store.tidy();
     break;
   case 'forget':
     await store.put(args[0]!, { tag: null, name: null });
@@ -38,6 +39,7 @@ switch (verb) {
       const session = await store.beginSave({ parent: null });
       await session.store(new MemorySource(contents));
       await session.commit(machineMetadata({ vm: verb, tag: `t${verb}` }));
+      await store.tidy();
     }
   }
 }

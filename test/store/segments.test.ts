@@ -5,10 +5,21 @@ import { closeSync, readdirSync, readFileSync, truncateSync, unlinkSync, writeFi
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { pageOps } from '../../src/native/pages.js';
+import { PAGE_SIZE } from '../../src/page-stream.js';
 import { Segment, sortEntries } from '../../src/store/fingerprints.js';
 import { mapSegment, segmentFile, verifySegment, writeSegment } from '../../src/store/segment-file.js';
 import type { Store } from '../../src/store/store.js';
-import { dropScratch, load, newStore, noise, save, scratchDir, seeded } from './scratch.js';
+import {
+  dropScratch,
+  load,
+  MemorySource,
+  machineMetadata,
+  newStore,
+  noise,
+  save,
+  scratchDir,
+  seeded,
+} from './scratch.js';
 
 const busErrorChild = fileURLToPath(new URL('./bus-error-child.js', import.meta.url));
 const savingChild = fileURLToPath(new URL('./saving-child.js', import.meta.url));
@@ -22,6 +33,13 @@ async function newChunks(store: Store, bytes: Buffer): Promise<number> {
   const { id, newChunks: count } = await save(store, { other: bytes });
   store.remove([id]);
   return count;
+}
+
+/** Pages that differ in a number, and are soon made and compressed. */
+function numbered(seed: number, count: number): Buffer {
+  const bytes = Buffer.alloc(count * PAGE_SIZE);
+  for (let i = 0; i < count; i++) bytes.writeUInt32LE(seed * 65536 + i, i * PAGE_SIZE);
+  return bytes;
 }
 
 function flip(path: string, offset: number, bit: number): void {
@@ -41,6 +59,7 @@ describe('segments', () => {
     for (let i = 0; i < 20; i++) {
       all.push(noise(i, 30 + 5 * (i % 4)));
       await save(store, { 'ram@0x0': all.at(-1)! });
+      assert.equal(await store.tidy(), null);
     }
     assert.ok(segmentsOf(dir).length <= 5, segmentsOf(dir).join(' '));
     // Every page is found; of the manifest's two chunks only the places can be new.
@@ -48,6 +67,22 @@ describe('segments', () => {
     await store.gc({ dryRun: false });
     assert.equal(segmentsOf(dir).length, 1);
     assert.ok((await newChunks(store, Buffer.concat(all))) <= 4);
+  });
+
+  it('that are merged while a save begins are found by it all the same', async function () {
+    const { store, dir } = newStore(this);
+    const [many, fewer] = [numbered(1, 16_000), numbered(2, 8_100)];
+    for (const pages of [many, fewer]) await save(store, { 'ram@0x0': pages });
+    // One Worker reads the larger pack: it maps for the save when the other has long merged what the save has listed.
+    const checked = store.check({ readData: true });
+    const begun = store.beginSave({ parent: null });
+    assert.equal(await store.tidy(), null);
+    const session = await begun;
+    await checked;
+    assert.equal(segmentsOf(dir).length, 1);
+    await session.store(new MemorySource({ 'ram@0x0': fewer }));
+    const { newChunks } = await session.commit(machineMetadata());
+    assert.ok(newChunks <= 40, `${newChunks} new chunks, though only those of the manifest can be new`);
   });
 
   for (const [what, harm] of Object.entries({

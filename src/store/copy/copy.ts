@@ -60,7 +60,9 @@ function openLocal({ storeDir, direction, fingerprintBits = 64 }: CopyRequest): 
 async function withLocalEnd<T>(request: CopyRequest, work: (store: Store) => Promise<T>): Promise<T> {
   const store = openLocal(request);
   try {
-    return await work(store);
+    const result = await work(store);
+    if (request.direction === 'from') await store.tidy();
+    return result;
   } finally {
     store.close();
   }
@@ -84,6 +86,7 @@ async function copyBetweenDirectories(
       served.catch(() => {}); // the asking side is told, and throws
       const results = await askForCopies(asking, store, direction, refs, options);
       await served;
+      if (write) await other.tidy();
       return results;
     } finally {
       other.close();

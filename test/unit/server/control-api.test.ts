@@ -75,7 +75,7 @@ describe('control API', () => {
       port: null,
       openStore: (dir) => {
         if (dir === '/newer') throw new LivesnapError('NEWER_FORMAT', 'too new');
-        return { dir, close: () => closedStores++ } as unknown as Store;
+        return { dir, tidy: async () => null, close: () => closedStores++ } as unknown as Store;
       },
       log: (sentence) => logged.push(sentence),
       closeGraceMs: 100,
