@@ -2,9 +2,11 @@
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { LivesnapError } from '../../src/errors.js';
+import { copySnapshots } from '../../src/store/copy/copy.js';
+import { exportSnapshot, importSnapshots } from '../../src/store/copy/export.js';
 import { Store } from '../../src/store/store.js';
 import { load, MemorySource, machineMetadata } from '../store/scratch.js';
-import { Contents, type Mark, type Step } from './plan.js';
+import { Contents, type CopyStep, type Mark, type Step } from './plan.js';
 
 /** Where steps are carried out, and to whom it is told. */
 export interface Workplace {
@@ -68,6 +70,23 @@ async function saveMachine(
     await session.abort();
     throw error;
   }
+  await store.tidy();
+}
+
+async function bring({ do: verb, store, from, label }: CopyStep, stores: Stores): Promise<void> {
+  const { disk, fingerprintBits } = stores.at;
+  const [source, destination] = [join(disk, from), join(disk, store)];
+  const silent = { fingerprintBits, onPlan: () => {}, progress: () => {} };
+  if (verb === 'import') {
+    await importSnapshots({ ...silent, storeDir: destination, from: source });
+    return;
+  }
+  const id = idOf(stores.get(from), label);
+  if (verb === 'export') await exportSnapshot({ ...silent, storeDir: source, ref: id, to: destination });
+  else if (verb === 'copy to')
+    await copySnapshots({ ...silent, storeDir: source, direction: 'to', remote: destination, refs: [id] });
+  else
+    await copySnapshots({ ...silent, storeDir: destination, direction: 'from', remote: source, refs: [id] });
 }
 
 async function carryOut(step: Step, stores: Stores): Promise<void> {
@@ -83,6 +102,7 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
       const bytes = contents.bytes(content.label);
       const pieces = [bytes.subarray(0, 5000), bytes.subarray(5000)];
       await stores.get(store).put(Readable.from(pieces), { tag, name: content.label });
+      await stores.get(store).tidy();
       return;
     }
     case 'remove': {
@@ -117,6 +137,11 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
       stores.close(step.store);
       stores.get(step.store);
       return;
+    case 'copy to':
+    case 'copy from':
+    case 'export':
+    case 'import':
+      return bring(step, stores);
     case 'together': {
       const lines = step.steps.map(async (one) => {
         const own = new Stores(stores.at);

@@ -31,8 +31,24 @@ export type Step =
   | { readonly do: 'tag'; readonly store: string; readonly label: string; readonly tag: string }
   | { readonly do: 'load'; readonly store: string; readonly label: string }
   | { readonly do: 'gc' | 'check' | 'repair' | 'reopen'; readonly store: string }
+  | CopyStep
   /** Each step with a store of its own opened, all at once. */
   | { readonly do: 'together'; readonly steps: readonly Step[] };
+
+/** Brings a snapshot from one store to another; each of the two may ask. What is exported is a store of its own. */
+export interface CopyStep {
+  readonly do: 'copy to' | 'copy from' | 'export' | 'import';
+  /** Where it comes to be. */
+  readonly store: string;
+  readonly from: string;
+  readonly label: string;
+}
+
+export const isCopyStep = (step: Step): step is CopyStep => 'from' in step;
+
+/** The directory that a snapshot is exported to. */
+const exportOf = (label: string): string => `x-${label}`;
+export const isExport = (store: string): boolean => store.startsWith('x-');
 
 export interface Plan {
   readonly fingerprintBits: number;
@@ -52,8 +68,18 @@ type MarkBody =
   /** Anything else was thrown, or a load gave wrong bytes. */
   | { readonly at: 'bug'; readonly step: Step | null; readonly message: string };
 
+/** A copy of this many pages commits what has arrived before it is complete. */
+const LARGE_PAGES = 8500;
 const POOL_PAGES = 48;
 const pool = [noise(0x9001, POOL_PAGES / 2), textPages(0x9002, POOL_PAGES / 2)];
+
+/** A page that no other machine has, and that is made and compressed at once. */
+function markedPage(seed: number, number: number): Buffer {
+  const bytes = Buffer.alloc(PAGE_SIZE);
+  bytes.writeUInt32LE(seed | 1);
+  bytes.writeUInt32LE(number, PAGE_SIZE / 2);
+  return bytes;
+}
 
 /** One page: zero, one that other snapshots have too, text, or noise. */
 function page(seed: number, number: number): Buffer {
@@ -110,7 +136,9 @@ export class Contents {
     const sizeBytes = kind === 'file' ? size : size * PAGE_SIZE;
     const bytes = Buffer.alloc(Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE);
     const count = bytes.length / PAGE_SIZE;
-    if (parent === null)
+    if (parent === null && count >= LARGE_PAGES)
+      for (let i = 0; i < count; i++) bytes.set(markedPage(seed, i), i * PAGE_SIZE);
+    else if (parent === null)
       for (let i = 0; i < count; i++) {
         // A large machine is mostly empty, so that its manifest has several blocks and the test is quick.
         if (count > 400 && i % 97 > 8) continue;
@@ -206,6 +234,20 @@ export class StoreModel {
     }
   }
 
+  /** A copy from a store in which the snapshot may have these tags. */
+  copyBegins(label: string, tags: ReadonlySet<string | null>): void {
+    const presence = this.snapshots.get(label);
+    if (presence === 'must') return; // it is there, and stays as it is
+    this.snapshots.set(label, 'may');
+    // A tag that another snapshot has here does not come along.
+    const before = presence === 'may' ? this.tagsOf(label) : [];
+    this.tags.set(label, new Set([...before, ...tags, null]));
+  }
+
+  copyDone(label: string): void {
+    this.snapshots.set(label, 'must');
+  }
+
   done(step: Step): void {
     if (step.do === 'save' || step.do === 'put') {
       this.snapshots.set(step.content.label, 'must');
@@ -244,8 +286,11 @@ export class StoreModel {
   }
 }
 
-export const storeOf = (step: Step): string =>
-  step.do === 'together' ? storeOf(step.steps[0]!) : step.store;
+/** The stores that a step works with. */
+export function storesOf(step: Step): string[] {
+  if (step.do === 'together') return step.steps.flatMap(storesOf);
+  return isCopyStep(step) ? [step.store, step.from] : [step.store];
+}
 
 /** What is known of all stores of a disk. */
 export class World {
@@ -261,13 +306,11 @@ export class World {
     return `s${++this.#labels}`;
   }
 
-  /** A world of some of a store's snapshots, whose new labels begin with a prefix. */
-  part(store: string, prefix: string, isIn: (index: number) => boolean): World {
+  /** A world of some of the snapshots, whose new labels begin with a prefix. */
+  part(prefix: string, isIn: (label: string) => boolean): World {
     const part = new World(new Contents(this.contents.all()));
-    const model = part.store(store);
-    this.store(store).must.forEach((label, i) => {
-      if (isIn(i)) model.snapshots.set(label, 'must');
-    });
+    for (const [name, { must }] of this.stores)
+      for (const label of must) if (isIn(label)) part.store(name).snapshots.set(label, 'must');
     part.newLabel = () => `${prefix}${++part.#labels}`;
     return part;
   }
@@ -291,11 +334,15 @@ export class World {
   take(mark: Mark): void {
     if (mark.step === null) return;
     if (mark.step.do === 'together') {
-      this.store(storeOf(mark.step)).keepsRemoved = true;
+      for (const name of storesOf(mark.step)) this.store(name).keepsRemoved = true;
       return;
     }
     const store = this.store(mark.step.store);
-    if (mark.at === 'begin') {
+    if (isCopyStep(mark.step) && mark.at !== 'failed') {
+      const { from, label } = mark.step;
+      if (mark.at === 'begin') store.copyBegins(label, this.store(from).tagsOf(label));
+      else if (mark.at === 'done') store.copyDone(label);
+    } else if (mark.at === 'begin') {
       if (mark.step.do === 'save' || mark.step.do === 'put') this.contents.add(mark.step.content);
       store.begin(mark.step);
     } else if (mark.at === 'done') store.done(mark.step);
@@ -366,22 +413,53 @@ export function makeContent(
   return { label, kind, seed, size, parent: null, dirty: [] };
 }
 
+/** The store that snapshots are copied to, and from. */
+const OTHER = 'b';
+
 /** What there is to choose from while a plan is made: the state if every step succeeds. */
 class Outlook {
-  readonly present: Content[];
+  readonly #present = new Map<string, Content[]>();
 
   constructor(
     readonly store: string,
     readonly world: World,
   ) {
-    this.present = world.store(store).must.map((label) => world.contents.get(label));
+    for (const [name, { must }] of world.stores)
+      this.#present.set(
+        name,
+        must.map((label) => world.contents.get(label)),
+      );
+  }
+
+  present(store: string): Content[] {
+    let present = this.#present.get(store);
+    if (!present) {
+      present = [];
+      this.#present.set(store, present);
+    }
+    return present;
+  }
+
+  get exports(): string[] {
+    return [...this.#present].flatMap(([name, { length }]) => (isExport(name) && length > 0 ? [name] : []));
+  }
+
+  add(store: string, content: Content): void {
+    const present = this.present(store);
+    if (!present.includes(content)) present.push(content);
   }
 }
 
-function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Step['do'][]): Step {
-  const { store, present } = outlook;
+type Verb = Exclude<Step['do'], 'together'>;
+
+function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Verb[]): Step {
   const verb = choose.pick(verbs);
-  const machines = present.filter(({ kind }) => kind === 'machine');
+  if (verb === 'copy to' || verb === 'copy from' || verb === 'export' || verb === 'import') {
+    const copy = makeCopy(choose, outlook, verb);
+    if (copy) return copy;
+  }
+  const store = outlook.present(OTHER).length > 0 && choose.chance(0.25) ? OTHER : outlook.store;
+  const present = outlook.present(store);
   switch (verb) {
     case 'remove':
       if (present.length < 2) break;
@@ -405,8 +483,9 @@ function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Step['do'][
       return { do: verb, store };
   }
   const kind = verb === 'put' ? 'file' : 'machine';
+  const machines = present.filter((content) => content.kind === 'machine');
   const content = makeContent(choose, outlook.world.newLabel(), kind, machines);
-  present.push(content);
+  outlook.add(store, content);
   return {
     do: kind === 'file' ? 'put' : 'save',
     store,
@@ -415,7 +494,27 @@ function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Step['do'][
   };
 }
 
-const WRITING: readonly Step['do'][] = [
+/** Null where there is nothing to copy. */
+function makeCopy(choose: Chooser, outlook: Outlook, verb: CopyStep['do']): CopyStep | null {
+  let from = outlook.present(OTHER).length > 0 && choose.chance(0.3) ? OTHER : outlook.store;
+  let store = from === OTHER ? outlook.store : OTHER;
+  if (verb === 'import') {
+    if (outlook.exports.length === 0) return null;
+    from = choose.pick(outlook.exports);
+    store = choose.pick([outlook.store, OTHER]);
+  }
+  const candidates = outlook
+    .present(from)
+    .filter(({ label }) => verb !== 'export' || !outlook.exports.includes(exportOf(label)));
+  if (candidates.length === 0) return null;
+  const content = choose.pick(candidates);
+  if (verb === 'export') store = exportOf(content.label);
+  outlook.add(store, content);
+  return { do: verb, store, from, label: content.label };
+}
+
+const COPYING: readonly Verb[] = ['copy to', 'copy from', 'export', 'import'];
+const WRITING: readonly Verb[] = [
   'save',
   'save',
   'save',
@@ -428,9 +527,10 @@ const WRITING: readonly Step['do'][] = [
   'repair',
   'check',
   'reopen',
+  ...COPYING,
 ];
 
-/** A plan of a few steps on one store. */
+/** A plan of a few steps. */
 export function makeSteps(
   choose: Chooser,
   world: World,
@@ -439,10 +539,25 @@ export function makeSteps(
   verbs = WRITING,
 ): Step[] {
   const outlook = new Outlook(store, world);
-  return Array.from({ length: count }, () => makeStep(choose, outlook, verbs));
+  const large = verbs === WRITING && choose.chance(0.04) ? makeLargeCopy(choose, outlook) : [];
+  return [...large, ...Array.from({ length: count }, () => makeStep(choose, outlook, verbs))];
 }
 
-const ONE_OF_SEVERAL: readonly Step['do'][] = [
+/** A machine that is saved and copied; the copy is long enough to be committed in parts. */
+function makeLargeCopy(choose: Chooser, outlook: Outlook): Step[] {
+  const { store, world } = outlook;
+  const content: Content = {
+    ...{ label: world.newLabel(), kind: 'machine', seed: choose.next(), size: LARGE_PAGES },
+    ...{ parent: null, dirty: [] },
+  };
+  for (const name of [store, OTHER]) outlook.add(name, content);
+  return [
+    { do: 'save', store, content, tag: null },
+    { do: 'copy to', store: OTHER, from: store, label: content.label },
+  ];
+}
+
+const ONE_OF_SEVERAL: readonly Verb[] = [
   'save',
   'save',
   'put',
@@ -452,19 +567,35 @@ const ONE_OF_SEVERAL: readonly Step['do'][] = [
   'load',
   'check',
   'reopen',
+  ...COPYING,
 ];
 
-/** Plans for processes that work on one store at once; no two of them save, remove or tag the same snapshot. */
+/** Plans for processes that work on the same stores at once; no two of them save, remove or tag the same snapshot. */
 export function makePlansAtOnce(choose: Chooser, world: World, store: string, processes: number): Step[][] {
+  const labels = [...new Set([...world.stores.values()].flatMap(({ must }) => must))];
   return Array.from({ length: processes }, (_, process) => {
-    const part = world.part(store, `p${process}-`, (index) => index % processes === process);
+    const part = world.part(`p${process}-`, (label) => labels.indexOf(label) % processes === process);
     return makeSteps(choose, part, store, 1 + choose.below(4), ONE_OF_SEVERAL).map((step) =>
       'tag' in step && step.tag !== null ? { ...step, tag: `${step.tag}${process}` } : step,
     );
   });
 }
 
-const BESIDE: readonly Step['do'][] = ['save', 'save', 'put', 'remove', 'load', 'check'];
+const BESIDE: readonly Verb[] = ['save', 'save', 'put', 'remove', 'load', 'check', ...COPYING];
+
+/** The snapshots that a step is about, by store and label. */
+function subjectsOf(step: Step): string[] {
+  if ('content' in step) return [`${step.store}/${step.content.label}`];
+  if (step.do === 'remove') return step.labels.map((label) => `${step.store}/${label}`);
+  if (isCopyStep(step)) return [`${step.store}/${step.label}`, `${step.from}/${step.label}`];
+  return 'label' in step ? [`${step.store}/${step.label}`] : [];
+}
+
+/** What a step brings into being, by store and label. */
+function madeBy(step: Step): string[] {
+  if ('content' in step) return subjectsOf(step);
+  return isCopyStep(step) ? [`${step.store}/${step.label}`] : [];
+}
 
 /** As {@link makeSteps}, a gc and some others of the steps at once. */
 export function makeStepsAtOnce(choose: Chooser, world: World, store: string): Step[] {
@@ -475,15 +606,13 @@ export function makeStepsAtOnce(choose: Chooser, world: World, store: string): S
   const independent = beside.map((step) =>
     'tag' in step && step.do !== 'tag' ? { ...step, tag: null } : step,
   );
-  const made = new Set(independent.flatMap((step) => ('content' in step ? [step.content.label] : [])));
-  const steps = independent.filter(
-    (step) =>
-      (step.do !== 'load' || !made.has(step.label)) &&
-      (step.do !== 'remove' || !step.labels.some((label) => made.has(label))),
-  );
-  return [
-    ...before,
-    { do: 'together', steps: [{ do: 'gc', store }, ...steps] },
-    makeStep(choose, outlook, WRITING),
-  ];
+  const steps = independent.filter((step, i) => {
+    const made = new Set(independent.flatMap((other, j) => (i === j ? [] : madeBy(other))));
+    return !subjectsOf(step).some((subject) => made.has(subject));
+  });
+  const gc = {
+    do: 'gc',
+    store: outlook.present(OTHER).length > 0 ? choose.pick([store, OTHER]) : store,
+  } as const;
+  return [...before, { do: 'together', steps: [gc, ...steps] }, makeStep(choose, outlook, WRITING)];
 }

@@ -23,6 +23,7 @@ import {
   type Plan,
   parseMarks,
   type Step,
+  storesOf,
   World,
 } from './plan.js';
 import {
@@ -33,7 +34,7 @@ import {
   type TraceRecord,
   watchedEnvironment,
 } from './trace.js';
-import { type Verification, Violation, verifyStore } from './verify.js';
+import { type Verification, Violation, verifyDisk } from './verify.js';
 
 const CHILD = fileURLToPath(new URL('./child.js', import.meta.url));
 const CHILD_TIMEOUT_MS = 120_000;
@@ -149,10 +150,11 @@ export class Rounds {
     const { fingerprintBits } = base;
     const world = base.world.copy();
     const plans = makePlans(choose, world);
-    if (plans.length > 1) world.store(STORE).keepsRemoved = true;
+    const stores = new Set([STORE, ...world.stores.keys(), ...plans.flat().flatMap(storesOf)]);
+    if (plans.length > 1) for (const name of stores) world.store(name).keepsRemoved = true;
     // A sync that fails, and then the power: what was written before it is lost, whatever is synced later.
     const fault = choose.chance(0.2) ? failingSync(choose) : undefined;
-    if (fault) world.store(STORE).disturbed = true;
+    if (fault) for (const name of stores) world.store(name).disturbed = true;
     const { disk, trace } = await recordSteps(dir, base, plans, fault);
     const moments = sampleCuts(trace, choose, 7);
     let states = 0;
@@ -198,17 +200,17 @@ export class Rounds {
       if (isKill ? ended !== 0 && ended !== 'SIGKILL' : ended !== 0)
         throw new Violation(`the child ended with ${ended} under ${what}`);
       if (isKill ? ended === 'SIGKILL' : met) faults.push(fault.action);
-      const model = world.store(STORE);
-      model.disturbed = true;
+      for (const name of [STORE, ...steps.flatMap(storesOf)]) world.store(name);
+      for (const model of world.stores.values()) model.disturbed = true;
       try {
         if (choose.chance(0.3)) {
           const copy = join(dir, `repaired-${i}`);
           cpSync(disk, copy, { recursive: true });
-          await verifyStore(copy, STORE, world, { fingerprintBits, repair: true, clean: choose.chance(0.5) });
+          await verifyDisk(copy, world, { fingerprintBits, repair: true, clean: choose.chance(0.5) });
         }
         const clean = i === children - 1 || choose.chance(0.4);
-        const found = await verifyStore(disk, STORE, world, { fingerprintBits, repair: false, clean });
-        model.settle(found ?? new Map(), clean);
+        const found = await verifyDisk(disk, world, { fingerprintBits, repair: false, clean });
+        for (const [name, listed] of found) world.store(name).settle(listed, clean);
       } catch (error) {
         throw new Violation(`after ${what}: ${(error as Error).message}`);
       }
@@ -345,6 +347,7 @@ function isExpected({ step, code, message }: Extract<Mark, { at: 'failed' }>, { 
   if (EXPECTED_CODES[action].includes(code)) return true;
   // SQLite does not say why it cannot make a file, and tries to open for reading what it could not open for writing.
   if (message.endsWith('unable to open database file') || code === 'READ_ONLY') return true;
+  if (step.do === 'import') return code === 'NO_SUCH_FILE' || code === 'NOT_A_STORE'; // as its export had
   return step.do === 'repair' && (code === 'NO_SUCH_FILE' || code === 'NOT_A_STORE'); // its making had failed
 }
 
@@ -454,7 +457,7 @@ export async function verifyState(
   mkdirSync(at);
   writeState(at, state);
   try {
-    await verifyStore(at, STORE, world, verification);
+    await verifyDisk(at, world, verification);
   } catch (error) {
     // The state has been changed by looking at it: lay it anew.
     const kept = join(dir, 'state-as-found');

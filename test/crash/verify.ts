@@ -5,7 +5,7 @@ import Database from 'better-sqlite3';
 import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
 import { load, MemorySource, machineMetadata, noise } from '../store/scratch.js';
-import { Contents, type World } from './plan.js';
+import { Contents, isExport, type World } from './plan.js';
 
 /** What was expected and was not so. */
 export class Violation extends Error {
@@ -30,16 +30,62 @@ const BEFORE_GC = 'at first';
 const FOLDERS = new Set(['packs', 'snapshots', 'tags', 'segments', 'quarantine']);
 const FILES = new Set(['store.db', 'store.db-wal', 'store.db-shm', 'lock', 'index.lock', 'reserve']);
 
+/** Each label that a store has, with its tag. */
+export type Found = ReadonlyMap<string, string | null>;
+
+/** Looks at all stores of a disk; gives what is in each. */
+export async function verifyDisk(
+  disk: string,
+  world: World,
+  verification: Verification,
+): Promise<ReadonlyMap<string, Found>> {
+  const found = new Map<string, Found>();
+  for (const name of world.stores.keys())
+    found.set(
+      name,
+      (isExport(name)
+        ? await verifyExport(disk, name, world, verification)
+        : await verifyStore(disk, name, world, verification)) ?? new Map(),
+    );
+  return found;
+}
+
+/** An export is there, and whole, or not at all; one that was told to be done is there. */
+async function verifyExport(
+  disk: string,
+  name: string,
+  world: World,
+  { fingerprintBits }: Verification,
+): Promise<Found | null> {
+  const dir = join(disk, name);
+  if (!existsSync(dir)) {
+    expect(world.store(name).must.length === 0, () => `the export ${name} is not there`);
+    return null;
+  }
+  const store = Store.open(dir, { write: false, fingerprintBits });
+  try {
+    const list = store.list();
+    expect(list.length === 1, () => `the export ${name} has ${list.length} snapshots`);
+    expectSnapshots(list, world, name, false, 'exported');
+    await expectWhole(store, list[0]!, world.contents, 'exported');
+    const { problems } = await store.check({ readData: true });
+    expect(problems.length === 0, () => `check finds in the export ${name}: ${JSON.stringify(problems)}`);
+    return new Map(list.map(({ vm, tag }) => [vm!, tag]));
+  } finally {
+    store.close();
+  }
+}
+
 /**
  * Throws a {@link Violation} when the store `name` of the disk is not what the model allows. Returns the labels that
  * are there, with their tags; null where there is no store and need be none.
  */
-export async function verifyStore(
+async function verifyStore(
   disk: string,
   name: string,
   world: World,
   { fingerprintBits, repair, clean }: Verification,
-): Promise<ReadonlyMap<string, string | null> | null> {
+): Promise<Found | null> {
   const dir = join(disk, name);
   const model = world.store(name);
   const must = model.must;
