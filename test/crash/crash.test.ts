@@ -159,6 +159,23 @@ function shortLife(): Step[] {
   ];
 }
 
+/** A snapshot is copied to a store that is made for it, another exported, imported elsewhere and copied back. */
+function travels(): Step[] {
+  const first = { label: 'first', kind: 'machine', seed: 5, size: 60, parent: null, dirty: [] } as const;
+  const second = { label: 'second', kind: 'file', seed: 6, size: 70_001, parent: null, dirty: [] } as const;
+  return [
+    { do: 'save', store: 'a', content: first, tag: 'alpha' },
+    { do: 'put', store: 'a', content: second, tag: 'beta' },
+    { do: 'copy to', store: 'b', from: 'a', label: 'first' },
+    { do: 'export', store: EXPORT, from: 'a', label: 'second' },
+    { do: 'remove', store: 'a', labels: ['second'] },
+    { do: 'import', store: 'b', from: EXPORT, label: 'second' },
+    { do: 'copy from', store: 'a', from: 'b', label: 'second' },
+    { do: 'gc', store: 'a' },
+  ];
+}
+const EXPORT = 'x-second';
+
 describe('power cuts and faults', () => {
   let rounds: Rounds;
 
@@ -171,8 +188,15 @@ describe('power cuts and faults', () => {
     assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
   });
 
+  it('snapshots that are copied, exported and imported, cut at every decisive moment', async function () {
+    this.timeout(300_000);
+    rounds = new Rounds(FIXED_SEED);
+    const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, travels());
+    assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
+  });
+
   // Each of these syncs is needed: without it a state follows in which something is lost or left behind.
-  const needed: [string, (path: string) => boolean][] = [
+  const needed: [string, (path: string, made: ReadonlySet<string>) => boolean][] = [
     ['a pack', (path) => path.endsWith('.pack')],
     ['the directory of the packs', (path) => path === 'a/packs'],
     ["a snapshot's file", (path) => /snapshots\/[0-9a-f]+$/.test(path)],
@@ -186,6 +210,18 @@ describe('power cuts and faults', () => {
     ['an index that repair made', (path) => path === 'a/store.db.new'],
     ['the store, a new directory', (path) => path === 'a' || path === ''],
   ];
+  const neededByCopies: typeof needed = [
+    ['what a copy brought', (path) => path.startsWith('b/packs/')],
+    ['a snapshot that a copy brought', (path) => path.startsWith('b/snapshots/')],
+    ['the name of an export', (path, made) => path === '' && made.has(EXPORT)],
+  ];
+  for (const [what, forget] of neededByCopies)
+    it(`finds a copy that forgets to sync ${what}`, async function () {
+      this.timeout(300_000);
+      rounds = new Rounds(FIXED_SEED);
+      await assert.rejects(everyDecisiveMoment(rounds.dir, FIXED_SEED, travels(), { forget }), RoundFailure);
+    });
+
   for (const [what, forget] of needed)
     it(`finds a store that forgets to sync ${what}`, async function () {
       this.timeout(300_000);

@@ -221,13 +221,14 @@ export class Rounds {
 
 /**
  * Carries out steps on a disk without a store and looks at states from every decisive moment. With `forget` the syncs
- * of those paths are left out of the trace, as if the store had not made them. Throws a {@link RoundFailure}.
+ * of those paths are left out of the trace, as if the store had not made them; it is told the names that something was renamed to so far. Throws
+ * a {@link RoundFailure}.
  */
 export async function everyDecisiveMoment(
   dir: string,
   seed: number,
   steps: readonly Step[],
-  { forget = () => false }: { forget?: (path: string) => boolean } = {},
+  { forget = () => false }: { forget?: (path: string, made: ReadonlySet<string>) => boolean } = {},
 ): Promise<{ cuts: number; states: number }> {
   const choose = new Chooser(seed);
   const world = new World();
@@ -236,9 +237,11 @@ export async function everyDecisiveMoment(
   const base = { disk: empty, world, fingerprintBits: 64 };
   const { disk, trace: whole } = await recordSteps(dir, base, [steps]);
   const paths = new Map<number, string>();
-  const trace = whole.filter(({ kind, inode, first }) => {
+  const made = new Set<string>();
+  const trace = whole.filter(({ kind, inode, first, second }) => {
     if (kind === Kind.create || kind === Kind.makeDirectory) paths.set(inode, first.toString());
-    return kind !== Kind.sync || !forget(paths.get(inode) ?? '');
+    if (kind === Kind.rename) made.add(second.toString());
+    return kind !== Kind.sync || !forget(paths.get(inode) ?? '', made);
   });
   const moments = decisiveCuts(trace);
   const seen = new Set<string>();
@@ -248,7 +251,7 @@ export async function everyDecisiveMoment(
     const rotating = SURVIVALS[1 + (i % (SURVIVALS.length - 1))]!;
     for (const survival of [SURVIVALS[0]!, rotating, { data: 'some', names: 'some' } as const]) {
       const state = disk.afterPowerCut(survival, choose.next);
-      const key = digestOf(state) + world.store(STORE).must.join();
+      const key = digestOf(state) + [...world.stores.values()].map(({ must }) => must.join()).join(';');
       if (seen.has(key)) continue;
       seen.add(key);
       const verification = { fingerprintBits: 64, repair: seen.size % 4 === 0, clean: seen.size % 2 === 0 };
