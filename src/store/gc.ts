@@ -9,13 +9,16 @@
 import { closeSync, readdirSync, statSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
+import { DamageError } from './damage.js';
 import { lockState, openExclusive, unlinkUnlessLocked } from './file-locks.js';
+import { FrameFlag, type PackName } from './format.js';
 import type { PackRow } from './index-database.js';
 import { removeReplaced } from './index-replacement.js';
 import {
   at,
   fillReserve,
   fsyncDirectory,
+  generationsOnDisk,
   isTemporary,
   PACKS,
   packFile,
@@ -27,6 +30,7 @@ import {
   storeError,
 } from './layout.js';
 import { Marks } from './marks.js';
+import { PackReader } from './pack-reader.js';
 import { pageWorker } from './page-pool.js';
 import { parseSegmentName } from './segment-file.js';
 import { foretellTidying, tidySegments } from './segment-merge.js';
@@ -146,8 +150,8 @@ class Collection {
       }
       this.marks.refresh();
       const dead = held.map(({ pack }) => pack).filter(({ number }) => this.#live.count(number) === 0);
-      context.index.removePacks(dead.map(({ number }) => number));
-      for (const pack of dead) {
+      // A save may just have put an earlier generation in the place of this one, which it holds.
+      for (const pack of context.index.removePacks(dead)) {
         removeIfThere(pathOf(context, pack));
         count(pack);
       }
@@ -189,6 +193,7 @@ class Collection {
     if (fd === null) return;
     try {
       this.marks.refresh();
+      if (context.index.generationOf(number) !== generation || this.#hasOtherGeneration(pack)) return;
       const live = this.#live.bits(number);
       const deadChunks = pack.chunks - this.#live.count(number);
       if (!live || deadChunks === 0) return;
@@ -196,7 +201,10 @@ class Collection {
       const sealed = await pageWorker(0).do('rewritePack', ask);
       if (!dryRun) {
         fsyncDirectory(at(context.dir, PACKS));
-        context.index.replacePack(sealed);
+        if (!context.index.replacePack(sealed, generation)) {
+          removeIfThere(pathOf(context, sealed)); // an earlier generation counts again, of which this is a part
+          return;
+        }
         unlinkSync(pathOf(context, pack));
         fsyncDirectory(at(context.dir, PACKS));
       }
@@ -206,6 +214,19 @@ class Collection {
     } finally {
       closeSync(fd);
     }
+  }
+
+  /**
+   * Whether a generation is on disk, and stays there, that a save may yet have listed. Each must be a part of all that
+   * are before it, or the lowest would not be enough: so the listed one is rewritten only when it is alone.
+   */
+  #hasOtherGeneration({ number, generation }: PackRow): boolean {
+    const { context, dryRun } = this;
+    return generationsOnDisk(context.dir, number).some((other) => {
+      if (other === generation) return false;
+      const stays = (): boolean => lockState(at(context.dir, packFile(number, other))) !== 'free';
+      return !dryRun || isOfUse(context, { number, generation: other }) || stays();
+    });
   }
 
   /** Drops entries of what is gone, merges segments, and makes good what a crash left undone. */
@@ -242,11 +263,12 @@ interface Orphan {
  * Files with a store's names that the index does not know: of saves that never committed or have not yet, of an rm
  * that was cut short or had to leave a snapshot to its readers.
  */
-function orphans({ index, dir }: StoreContext): Orphan[] {
+function orphans(context: StoreContext): Orphan[] {
+  const { index, dir } = context;
   const found: Orphan[] = [];
   for (const name of readdirSync(at(dir, PACKS))) {
     const pack = parsePackName(name);
-    const isKnown = (): boolean => pack !== null && index.generationOf(pack.number) === pack.generation;
+    const isKnown = (): boolean => pack !== null && isOfUse(context, pack);
     if ((pack || isTemporary(name)) && !isKnown()) found.push({ file: `${PACKS}/${name}`, isKnown });
   }
   for (const name of readdirSync(at(dir, SNAPSHOTS))) {
@@ -260,6 +282,26 @@ function orphans({ index, dir }: StoreContext): Orphan[] {
     if (number !== null && !isKnown()) found.push({ file: `${SEGMENTS}/${name}`, isKnown });
   }
   return found;
+}
+
+/**
+ * Whether the index lists the pack; or an earlier generation than the listed one, in which chunks are lost: then it has
+ * come back from a backup, and the next repair will take it.
+ */
+function isOfUse(context: StoreContext, { number, generation }: PackName): boolean {
+  const listed = context.index.generationOf(number);
+  if (listed === undefined || listed <= generation) return listed === generation;
+  try {
+    const reader = new PackReader(context.ops, context.dir, { number, generation: listed });
+    try {
+      return [...reader.frames].some(({ flags }) => (flags & FrameFlag.lost) !== 0);
+    } finally {
+      reader.close();
+    }
+  } catch (error) {
+    if (error instanceof DamageError) return true; // repair may want both
+    throw error;
+  }
 }
 
 /** What orphans that no session holds take. */

@@ -25,7 +25,17 @@ import Database from 'better-sqlite3';
 import { LivesnapError } from '../errors.js';
 import { projectRoot } from '../native/addon.js';
 import { STEP_MS, waitAStep } from './file-locks.js';
-import { at, DATABASE, FILE_MODE, INDEX_LOCK, PACKS, RESERVE, removeIfThere, storeError } from './layout.js';
+import {
+  at,
+  DATABASE,
+  FILE_MODE,
+  fsyncDirectory,
+  INDEX_LOCK,
+  PACKS,
+  RESERVE,
+  removeIfThere,
+  storeError,
+} from './layout.js';
 import type { SegmentRow } from './segment-file.js';
 import { StoreLock } from './store-lock.js';
 import type { SnapshotKind, SnapshotSummary } from './types.js';
@@ -282,10 +292,16 @@ export class Index {
     }
   }
 
+  /** The log's name is durable, so that what is committed to it is. */
+  #logIsNamed = false;
+
   /** One immediate transaction; on a full disk once more without the reserve file. */
   #immediately<T>(work: () => T): T {
     const attempt = (): T => this.database.transaction(work).immediate();
     return this.#guarded(() => {
+      // SQLite does this too, with the first commit to a new log, but does not look whether it failed.
+      if (!this.#logIsNamed) fsyncDirectory(this.dir);
+      this.#logIsNamed = true;
       try {
         return attempt();
       } catch (error) {
@@ -406,7 +422,8 @@ export class Index {
 
   /**
    * The one commit point of a save. `held` are the packs of others that it may refer to: a gc that was cut short between
-   * its commit and its unlink has left their files, but not their rows, or those of a generation that has less.
+   * its commit and its unlink has left their files, but not their rows, or those of a later generation, which has less. A
+   * row of an earlier generation than the held one stays: another save has put it there, and it has all that this has.
    */
   commitSave(
     snapshot: SnapshotRow,
@@ -417,7 +434,8 @@ export class Index {
   ): void {
     this.#immediately(() => {
       for (const pack of held) {
-        if (this.generationOf(pack.number) === pack.generation) continue;
+        const listed = this.generationOf(pack.number);
+        if (listed !== undefined && listed <= pack.generation) continue;
         this.#run('DELETE FROM packs WHERE number = ?', pack.number);
         this.#insertPack(pack);
       }
@@ -530,23 +548,27 @@ export class Index {
     });
   }
 
-  removePacks(numbers: readonly number[]): void {
-    if (numbers.length === 0) return;
-    this.freeingSpace(() =>
+  /** Removes packs that are still listed in this generation; returns those. */
+  removePacks<P extends Pick<PackRow, 'number' | 'generation'>>(packs: readonly P[]): P[] {
+    if (packs.length === 0) return [];
+    return this.freeingSpace(() =>
+      this.#immediately(() => packs.filter((pack) => this.#removePack(pack.number, pack.generation))),
+    );
+  }
+
+  /** Makes a rewritten generation the one that counts; false when `from` no longer is. */
+  replacePack(pack: PackRow, from: number): boolean {
+    return this.freeingSpace(() =>
       this.#immediately(() => {
-        for (const number of numbers) this.#run('DELETE FROM packs WHERE number = ?', number);
+        const isListed = this.#removePack(pack.number, from);
+        if (isListed) this.#insertPack(pack);
+        return isListed;
       }),
     );
   }
 
-  /** Makes a rewritten generation the one that counts. */
-  replacePack(pack: PackRow): void {
-    this.freeingSpace(() =>
-      this.#immediately(() => {
-        this.#run('DELETE FROM packs WHERE number = ?', pack.number);
-        this.#insertPack(pack);
-      }),
-    );
+  #removePack(number: number, generation: number): boolean {
+    return this.#run('DELETE FROM packs WHERE number = ? AND generation = ?', number, generation) > 0;
   }
 
   /** Fills an empty index (repair). */

@@ -52,12 +52,15 @@ export function parsePackName(name: string): { number: number; generation: numbe
  * the one before goes after that. Null: the pack is gone.
  */
 export function lowestGeneration(dir: string, number: number): number | null {
-  let lowest: number | null = null;
-  for (const name of readdirSync(join(dir, PACKS))) {
+  const generations = generationsOnDisk(dir, number);
+  return generations.length > 0 ? Math.min(...generations) : null;
+}
+
+export function generationsOnDisk(dir: string, number: number): number[] {
+  return readdirSync(join(dir, PACKS)).flatMap((name) => {
     const pack = parsePackName(name);
-    if (pack?.number === number && (lowest === null || pack.generation < lowest)) lowest = pack.generation;
-  }
-  return lowest;
+    return pack?.number === number ? [pack.generation] : [];
+  });
 }
 
 /** What a write that was cut short leaves behind; gc removes it. */

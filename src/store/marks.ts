@@ -3,7 +3,8 @@
  * snapshots of the index and those that a session has pinned (docs/format.md, "Locks").
  *
  * Invariants: what was marked stays marked; `refresh` misses nothing that was needed when it began, if it is called
- * while the caller holds the pack in question alone. A snapshot removed meanwhile is no damage.
+ * while the caller holds the pack in question alone. A snapshot removed meanwhile is no damage; one that was removed
+ * and copied back has its id again and other places, so it is known by its root digest.
  */
 import { readdirSync } from 'node:fs';
 import type { StoreContext } from './context.js';
@@ -12,13 +13,14 @@ import { lockState } from './file-locks.js';
 import { at, SNAPSHOT_ID, SNAPSHOTS } from './layout.js';
 import type { PackSet } from './pack-reader.js';
 import { readNamed } from './restore.js';
-import { snapshotFile } from './snapshot-file.js';
+import { rootDigest, snapshotFile } from './snapshot-file.js';
 import { Usage } from './usage.js';
 
 export class Marks {
   readonly usage: Usage;
   readonly #packs: PackSet;
-  readonly #marked = new Set<string>();
+  /** The root digests of those that are marked, by id. */
+  readonly #marked = new Map<string, string>();
 
   /** `except`: a snapshot of the index that is not to be marked. */
   constructor(
@@ -45,20 +47,32 @@ export class Marks {
   #markPinned(): void {
     const { dir } = this.context;
     for (const name of readdirSync(at(dir, SNAPSHOTS))) {
-      if (!SNAPSHOT_ID.test(name) || this.#marked.has(name)) continue;
+      if (!SNAPSHOT_ID.test(name) || this.#isMarked(name)) continue;
       const isPinned = (): boolean => lockState(at(dir, snapshotFile(name))) === 'shared';
       if (isPinned()) this.#mark(name, isPinned);
     }
   }
 
   #mark(id: string, isStillNeeded: () => boolean): void {
-    if (id === this.except || this.#marked.has(id)) return;
+    if (id === this.except || this.#isMarked(id)) return;
     try {
+      const digest = rootDigest(this.context.dir, id); // first: what comes in between is seen the next time
       this.usage.addSnapshot(readNamed(this.context.dir, id));
-      this.#marked.add(id);
+      this.#marked.set(id, digest);
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
       if (isStillNeeded()) throw error.in(id);
+    }
+  }
+
+  #isMarked(id: string): boolean {
+    const marked = this.#marked.get(id);
+    if (marked === undefined) return false;
+    try {
+      return rootDigest(this.context.dir, id) === marked;
+    } catch (error) {
+      if (error instanceof DamageError) return false; // it is gone, or will be found damaged
+      throw error;
     }
   }
 

@@ -41,6 +41,7 @@ import {
   type WrittenSegment,
   writeSegment,
 } from './segment-file.js';
+import { countBits } from './usage.js';
 
 const packers = new Map<number, Packer>();
 const readers = new Map<number, { ops: PageOps; packs: PackSet }>();
@@ -230,10 +231,12 @@ function verifyData(
 const positionsOf = (frame: FrameEntry): number[] =>
   Array.from({ length: frame.chunks }, (_, i) => frame.first + i);
 
-function rewritePack(dir: string, pack: PackName, live: Uint8Array, dryRun: boolean): SealedPack {
+function rewritePack({ dir, pack, live, dryRun }: Ask<'rewritePack'>): SealedPack {
   const reader = new PackReader(pageOps, dir, pack);
   let writer: PackWriter | null = null;
   try {
+    if (reader.numbers.filter((number) => isSet(live, number)).length !== countBits(live))
+      throw new DamageError(reader.file, null, 'a snapshot refers to a chunk that the pack does not have');
     const { fingerprints, digests } = reader.readIdentities();
     writer = new PackWriter(pageOps, dir, pack.number, pack.generation + 1, dryRun);
     const raw = new Uint8Array(FRAME_BYTES);
@@ -357,7 +360,7 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   },
   verifyPack: ({ dir, pack, fingerprintBits, readData }) =>
     verifyPack(dir, pack, withFingerprintBits(pageOps, fingerprintBits), readData),
-  rewritePack: ({ dir, pack, live, dryRun }) => rewritePack(dir, pack, live, dryRun),
+  rewritePack,
 };
 
 function plain(error: unknown): PlainError {

@@ -292,7 +292,9 @@ export class Save implements SaveSession {
     await this.#step(async () => {
       const { packs, segment } = await this.#worker.do('packCheckpoint', { session: this.#session });
       if (packs.length === 0) return;
+      this.#commitTried = true;
       this.context.index.commitPacks(packs, segment);
+      this.#commitTried = false;
       for (const { sizeBytes } of packs) this.#keptBytes += sizeBytes;
       await this.#worker.do('packKeep', { session: this.#session });
     });

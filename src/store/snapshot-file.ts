@@ -170,15 +170,32 @@ export function readSnapshotFile(dir: string, id: string): SnapshotFile {
   return { description, blocks, state: bytes.subarray(stateAt, digestAt), sizeBytes: bytes.length };
 }
 
-/** Reads the file after its header has accounted for its size to the byte. */
-function readWhole(dir: string, file: string): Buffer {
-  let fd: number;
+/** What the file says is its root digest, in hex: another content has another. Errors: DAMAGED. */
+export function rootDigest(dir: string, id: string): string {
+  const file = snapshotFile(id);
+  const fd = openFile(dir, file);
   try {
-    fd = openSync(at(dir, file), 'r');
+    const digest = Buffer.alloc(DIGEST_BYTES);
+    if (readFully(fd, digest, Math.max(0, fstatSync(fd).size - DIGEST_BYTES)) < DIGEST_BYTES)
+      throw new DamageError(file, null, 'the file ends too early');
+    return digest.toString('hex');
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function openFile(dir: string, file: string): number {
+  try {
+    return openSync(at(dir, file), 'r');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     throw new DamageError(file, null, 'the file is missing');
   }
+}
+
+/** Reads the file after its header has accounted for its size to the byte. */
+function readWhole(dir: string, file: string): Buffer {
+  const fd = openFile(dir, file);
   try {
     const { size } = fstatSync(fd);
     const header = Buffer.alloc(HEADER_BYTES);

@@ -232,7 +232,9 @@ export class Store {
       const ids = [...new Set(refs.map((ref) => this.resolve(ref)))];
       const labels = context.index.removeSnapshots(ids);
       // One that somebody reads is left to gc.
-      for (const id of ids) unlinkUnlessLocked(at(context.dir, snapshotFile(id)));
+      // One that was copied back in between is another file of the same name.
+      for (const id of ids)
+        unlinkUnlessLocked(at(context.dir, snapshotFile(id)), () => context.index.has(id));
       syncTagFiles(context, labels);
       fsyncDirectory(at(context.dir, SNAPSHOTS));
       return ids;

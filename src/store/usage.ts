@@ -10,6 +10,12 @@ import { readPlaces } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
 import type { Place, SnapshotFile } from './snapshot-file.js';
 
+export function countBits(bytes: Iterable<number>): number {
+  let count = 0;
+  for (const byte of bytes) for (let rest = byte; rest !== 0; rest &= rest - 1) count++;
+  return count;
+}
+
 export class ChunkSet {
   readonly #packs = new Map<number, Uint8Array>();
   #size = 0;
@@ -44,10 +50,7 @@ export class ChunkSet {
 
   /** How many of a pack's chunks are in the set. */
   count(pack: number): number {
-    let count = 0;
-    for (const byte of this.#packs.get(pack) ?? [])
-      for (let rest = byte; rest !== 0; rest &= rest - 1) count++;
-    return count;
+    return countBits(this.#packs.get(pack) ?? []);
   }
 
   packs(): Iterable<number> {

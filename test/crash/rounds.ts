@@ -390,9 +390,8 @@ function pickFault(choose: Chooser): Fault {
   }
 }
 
-/** SQLite does not look whether the fsync of a directory failed, so here it is one of a file. */
 const failingSync = (choose: Chooser): Fault => ({
-  classes: 's',
+  classes: choose.pick(['s', 'd']),
   nth: 1 + choose.below(8),
   action: 'EIO',
   always: choose.chance(0.2),

@@ -1,6 +1,6 @@
 /** Invariant 6: gc is immediate, and takes nothing that a session of this or another process may need. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   closeSync,
@@ -8,6 +8,7 @@ import {
   existsSync,
   openSync,
   readdirSync,
+  readFileSync,
   rmSync,
   unlinkSync,
   writeFileSync,
@@ -18,11 +19,12 @@ import { tryLock } from '../../src/native/locks.js';
 import { pageOps } from '../../src/native/pages.js';
 import { PAGE_SIZE } from '../../src/page-stream.js';
 import { StoreContext } from '../../src/store/context.js';
+import { copySnapshots } from '../../src/store/copy/copy.js';
 import { createLocked, lockState, openExclusive, unlinkUnlessLocked } from '../../src/store/file-locks.js';
 import { Index, type PackRow } from '../../src/store/index-database.js';
 import { Marks } from '../../src/store/marks.js';
 import { PackHolds } from '../../src/store/pack-holds.js';
-import type { Store } from '../../src/store/store.js';
+import { type SaveSession, Store } from '../../src/store/store.js';
 import {
   dropScratch,
   load,
@@ -36,8 +38,10 @@ import {
   textPages,
 } from './scratch.js';
 
+const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const sessionChild = fileURLToPath(new URL('./session-child.js', import.meta.url));
 const gc = (store: Store) => store.gc({ dryRun: false });
+const hex = (number: number): string => number.toString(16).padStart(8, '0');
 const packsOf = (dir: string): string[] => readdirSync(join(dir, 'packs'));
 const snapshotsOf = (dir: string): string[] => readdirSync(join(dir, 'snapshots'));
 
@@ -134,6 +138,125 @@ describe('gc beside sessions', () => {
     assert.ok(!packsOf(dir).includes('00000001-1.pack'));
     assert.deepEqual(await load(store, id), contents);
     await requireSound(store);
+  });
+
+  /** Chunks c and d are in one pack, c dead; a save has listed it, gc was killed and left it with only d listed. */
+  async function afterAKilledGc(context: Mocha.Context, commands: (at: Leftover) => Promise<void>) {
+    const { store, dir } = newStore(context);
+    const [c, d] = [noise(1, 100), noise(2, 100)];
+    const { id: removed } = await save(store, { 'ram@0x0': Buffer.concat([c, d]) });
+    const { id: kept } = await save(store, { 'ram@0x0': d });
+    store.remove([removed]);
+    const early = await store.beginSave({ parent: null });
+    await collectAndLeave(store);
+    const other = Store.open(dir, { write: true });
+    try {
+      await commands({ store, other, dir, early, kept, c, d });
+    } finally {
+      other.close();
+    }
+    await gc(store);
+    await requireSound(store);
+  }
+
+  interface Leftover {
+    readonly store: Store;
+    readonly other: Store;
+    readonly dir: string;
+    /** A save that began before the gc. */
+    readonly early: SaveSession;
+    readonly kept: string;
+    readonly c: Buffer;
+    readonly d: Buffer;
+  }
+
+  it('leaves a save the generation that it has put back, when another holds a later one', async function () {
+    await afterAKilledGc(this, async ({ store, other, early, c, d }) => {
+      const late = await other.beginSave({ parent: null });
+      await early.store(new MemorySource({ 'ram@0x0': c }));
+      await late.store(new MemorySource({ 'ram@0x0': d }));
+      const { id, newChunks } = await early.commit(machineMetadata());
+      assert.ok(newChunks <= 2);
+      const { id: later } = await late.commit(machineMetadata());
+      await gc(store);
+      assert.deepEqual((await load(store, id))['ram@0x0'], c);
+      assert.deepEqual((await load(store, later))['ram@0x0'], d);
+    });
+  });
+
+  for (const [what, isKept] of Object.entries({ rewrites: true, removes: false }))
+    it(`${what} no pack of which a save has meanwhile put an earlier generation back`, async function () {
+      await afterAKilledGc(this, async ({ store, other, dir, early, kept, c, d }) => {
+        // Of what the later generation has, half or all is dead: the second gc will want to rewrite or remove it.
+        if (isKept) await save(other, { 'ram@0x0': d.subarray(0, 50 * PAGE_SIZE) });
+        store.remove([kept]);
+        await early.store(new MemorySource({ 'ram@0x0': c }));
+        // Its commit comes at a moment of the test's choice: until then its files are held as it holds them.
+        const { commitSave, packs, removePacks } = Index.prototype;
+        let commit = (): void => assert.fail('the save did not come to its commit');
+        Index.prototype.commitSave = function (...args) {
+          const own = [
+            ...args[2].map(({ number }) => `packs/${hex(number)}-0.pack`),
+            `snapshots/${args[0].id}`,
+          ];
+          if (args[4]) own.push(`segments/${hex(args[4].number)}.seg`);
+          const pack = openSync(join(dir, 'packs/00000001-0.pack'), 'r');
+          assert.ok(tryLock(pack, 'shared'));
+          const files = own.map((name) => openSync(join(dir, name), 'r'));
+          holdOwn = () => assert.ok(files.every((fd) => tryLock(fd, 'exclusive')));
+          commit = () => {
+            commitSave.apply(this, args);
+            for (const fd of [pack, ...files]) closeSync(fd);
+            commit = () => {};
+          };
+        };
+        let holdOwn = (): void => {};
+        let id: string;
+        try {
+          ({ id } = await early.commit(machineMetadata()));
+          holdOwn();
+          let listings = 0;
+          if (isKept)
+            Index.prototype.packs = function () {
+              const rows = packs.call(this);
+              if (++listings === 2) commit(); // between the listing and the lock
+              return rows;
+            };
+          else
+            Index.prototype.removePacks = function (...args) {
+              if (args[0].some(({ number }) => number === 1)) commit(); // after the last look at the snapshots
+              return removePacks.apply(this, args) as never;
+            };
+          await gc(other);
+        } finally {
+          Object.assign(Index.prototype, { commitSave, packs, removePacks });
+        }
+        assert.ok(
+          store.list().some((snapshot) => snapshot.id === id),
+          'gc did not come to where the save was to be committed',
+        );
+        assert.deepEqual((await load(store, id))['ram@0x0'], c);
+      });
+    });
+
+  it('leaves a pack as it is while a later generation of it is still held', async function () {
+    await afterAKilledGc(this, async ({ store, other, dir, early, c, d }) => {
+      const late = await other.beginSave({ parent: null });
+      const [half, page] = [c.subarray(0, 50 * PAGE_SIZE), d.subarray(0, PAGE_SIZE)];
+      await late.store(new MemorySource({ 'ram@0x0': page })); // holds generation 1
+      await early.store(new MemorySource({ 'ram@0x0': half }));
+      const { id } = await early.commit(machineMetadata()); // generation 0 is listed again
+      // Were it rewritten, the save that is under way would list in its place a generation that lacks some of it.
+      assert.equal((await store.gc({ dryRun: true })).removedChunks, 0);
+      assert.equal((await gc(store)).removedChunks, 0);
+      const { id: later } = await late.commit(machineMetadata());
+      for (let i = 0; i < 2; i++) {
+        assert.deepEqual((await load(store, id))['ram@0x0'], half);
+        assert.deepEqual((await load(store, later))['ram@0x0'], page);
+        if (i === 0) assert.ok((await gc(store)).removedChunks >= 50);
+      }
+      assert.ok(packsOf(dir).includes('00000001-1.pack') && !packsOf(dir).includes('00000001-0.pack'));
+    });
   });
 
   it('rewrites a pack that a save has read but does not hold, and the save finds in it only what is left', async function () {
@@ -272,6 +395,55 @@ describe('gc beside sessions', () => {
     }
   });
 
+  it('looks again at a snapshot that was removed and copied back, with other places', async function () {
+    const { store, dir } = newStore(this);
+    const { dir: backup } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 100) };
+    const { id } = await save(store, contents);
+    const silent = { onPlan: () => {}, progress: () => {} };
+    await copySnapshots({ ...silent, storeDir: dir, direction: 'to', remote: backup, refs: [id] });
+    const context = new StoreContext(dir, true, Index.open(dir, true), pageOps, 64);
+    const marks = new Marks(context);
+    try {
+      marks.refresh();
+      store.remove([id]);
+      await gc(store);
+      await copySnapshots({ ...silent, storeDir: dir, direction: 'from', remote: backup, refs: [id] });
+      const [{ number }] = context.index.packs() as [PackRow];
+      assert.equal(marks.usage.all.count(number), 0);
+      marks.refresh();
+      assert.ok(marks.usage.all.count(number) >= 100);
+    } finally {
+      marks.close();
+      context.close();
+    }
+  });
+
+  it('leaves a pack that came back from a backup, for repair to take', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 50) };
+    const { id } = await save(store, contents);
+    const pack = join(dir, 'packs/00000001-0.pack');
+    const backup = readFileSync(pack);
+    unlinkSync(pack);
+    store.close();
+    assert.ok((await Store.repair(dir)).lost.length > 0);
+    writeFileSync(pack, backup);
+    const opened = Store.open(dir, { write: true });
+    await gc(opened);
+    opened.close();
+    assert.deepEqual((await Store.repair(dir)).lost, []);
+    const healed = Store.open(dir, { write: true });
+    try {
+      assert.deepEqual(await load(healed, id), contents);
+      await gc(healed);
+      assert.deepEqual(packsOf(dir), ['00000001-0.pack']);
+      await requireSound(healed);
+    } finally {
+      healed.close();
+    }
+  });
+
   it('says beforehand to the byte what it will free, and rewrites no more than it may', async function () {
     const { store, dir } = newStore(this);
     const kept: Record<string, Buffer> = {};
@@ -309,6 +481,35 @@ describe('gc beside sessions', () => {
     for (let i = 1; i < 16; i += 2) await save(fresh, contents(i));
     const bytes = ({ storedBytes, indexBytes }: ReturnType<Store['stats']>) => storedBytes + indexBytes;
     assert.ok(bytes(store.stats()) < 1.1 * bytes(fresh.stats()));
+    await requireSound(store);
+  });
+});
+
+describe('rm', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('leaves the file of a snapshot that is copied back before it can unlink the old one', async function () {
+    const { store, dir } = newStore(this);
+    const { dir: backup } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 10) };
+    const { id } = await save(store, contents);
+    const silent = { onPlan: () => {}, progress: () => {} };
+    await copySnapshots({ ...silent, storeDir: dir, direction: 'to', remote: backup, refs: [id] });
+    const { removeSnapshots } = Index.prototype;
+    Index.prototype.removeSnapshots = function (ids) {
+      const labels = removeSnapshots.call(this, ids);
+      execFileSync(process.execPath, [cli, 'copy', id, '--from', backup, '--store', dir, '--quiet']);
+      return labels;
+    };
+    try {
+      store.remove([id]);
+    } finally {
+      Object.assign(Index.prototype, { removeSnapshots });
+    }
+    assert.deepEqual(snapshotsOf(dir), [id]);
+    assert.deepEqual(await load(store, id), contents);
     await requireSound(store);
   });
 });
