@@ -76,7 +76,7 @@ const pool = [noise(0x9001, POOL_PAGES / 2), textPages(0x9002, POOL_PAGES / 2)];
 /** A page that no other machine has, and that is made and compressed at once. */
 function markedPage(seed: number, number: number): Buffer {
   const bytes = Buffer.alloc(PAGE_SIZE);
-  bytes.writeUInt32LE(seed | 1);
+  bytes.writeUInt32LE((seed | 1) >>> 0);
   bytes.writeUInt32LE(number, PAGE_SIZE / 2);
   return bytes;
 }

@@ -183,32 +183,44 @@ export class Rounds {
     const world = base.world.copy();
     const faults: string[] = [];
     let stepCount = 0;
-    const children = 1 + choose.below(3);
-    for (let i = 0; i < children; i++) {
-      const fault = pickFault(choose);
-      const steps = choose.chance(0.2)
-        ? makeStepsAtOnce(choose, world, STORE)
-        : makeSteps(choose, world, STORE, 1 + choose.below(3));
-      stepCount += steps.length;
-      const marks = join(dir, `marks-${i}`);
-      const what = `${fault.classes}:${fault.nth}:${fault.action}:${fault.always ? 'always' : 'once'}`;
-      writeFileSync(join(dir, `fault-${i}`), what);
-      const plan = { fingerprintBits, known: world.contents.all(), steps };
-      const ended = await runChild(disk, join(dir, `plan-${i}`), plan, marks, { fault });
-      const met = takeMarks(marks, world, fault);
-      const isKill = fault.action === 'before' || fault.action === 'after';
-      if (isKill ? ended !== 0 && ended !== 'SIGKILL' : ended !== 0)
-        throw new Violation(`the child ended with ${ended} under ${what}`);
-      if (isKill ? ended === 'SIGKILL' : met) faults.push(fault.action);
-      for (const name of [STORE, ...steps.flatMap(storesOf)]) world.store(name);
-      for (const model of world.stores.values()) model.disturbed = true;
+    const times = 1 + choose.below(3);
+    for (let i = 0; i < times; i++) {
+      const plans = makeDisturbedPlans(choose, world);
+      const children = plans.map((steps, j) => {
+        // Of several at once some are left alone.
+        const fault = j > 0 && choose.chance(0.3) ? null : pickFault(choose);
+        return { steps, fault, name: plans.length > 1 ? `${i}-${j}` : String(i) };
+      });
+      const what = children.map(({ fault }) => describeFault(fault)).join(', ');
+      writeFileSync(join(dir, `faults-${i}`), what);
+      const known = world.contents.all();
+      const ends = await Promise.all(
+        children.map(async ({ steps, fault, name }) => {
+          const plan = { fingerprintBits, known, steps };
+          const [planFile, marks] = [join(dir, `plan-${name}`), join(dir, `marks-${name}`)];
+          return { marks, fault, ended: await runChild(disk, planFile, plan, marks, fault ? { fault } : {}) };
+        }),
+      );
+      for (const { marks, fault, ended } of ends) {
+        const met = takeMarks(marks, world, fault);
+        const isKill = fault?.action === 'before' || fault?.action === 'after';
+        if (isKill ? ended !== 0 && ended !== 'SIGKILL' : ended !== 0)
+          throw new Violation(`the child ended with ${ended} under ${describeFault(fault)}`);
+        if (fault && (isKill ? ended === 'SIGKILL' : met)) faults.push(fault.action);
+      }
+      stepCount += plans.flat().length;
+      for (const name of [STORE, ...plans.flat().flatMap(storesOf)]) world.store(name);
+      for (const model of world.stores.values()) {
+        model.disturbed = true;
+        model.keepsRemoved ||= plans.length > 1;
+      }
       try {
         if (choose.chance(0.3)) {
           const copy = join(dir, `repaired-${i}`);
           cpSync(disk, copy, { recursive: true });
           await verifyDisk(copy, world, { fingerprintBits, repair: true, clean: choose.chance(0.5) });
         }
-        const clean = i === children - 1 || choose.chance(0.4);
+        const clean = i === times - 1 || choose.chance(0.4);
         const found = await verifyDisk(disk, world, { fingerprintBits, repair: false, clean });
         for (const [name, listed] of found) world.store(name).settle(listed, clean);
       } catch (error) {
@@ -269,6 +281,18 @@ const take = (disk: Disk, record: TraceRecord, world: World): void => {
   if (record.kind === Kind.mark) for (const mark of parseMarks(record.first.toString())) world.take(mark);
   else disk.apply(record);
 };
+
+/** For one process, or (a third of the time) for several at once. */
+function makeDisturbedPlans(choose: Chooser, world: World): Step[][] {
+  if (choose.chance(0.33)) return makePlansAtOnce(choose, world, STORE, 2 + choose.below(2));
+  if (choose.chance(0.2)) return [makeStepsAtOnce(choose, world, STORE)];
+  return [makeSteps(choose, world, STORE, 1 + choose.below(3))];
+}
+
+const describeFault = (fault: Fault | null): string =>
+  fault === null
+    ? 'no fault'
+    : `${fault.classes}:${fault.nth}:${fault.action}:${fault.always ? 'always' : 'once'}`;
 
 /** For one process, steps one after the other or some at once; or for several processes at once. */
 function makePlans(choose: Chooser, world: World): Step[][] {
@@ -337,17 +361,21 @@ async function runChild(
   return code === 0 ? 0 : code === null ? signal! : `status ${code}: ${said}`;
 }
 
-/** Codes that a step may fail with: what the fault was, and what follows from an earlier step that failed. */
+/**
+ * Codes that a step may fail with by what the fault was. That there is no such snapshot may always follow, from an
+ * earlier step that failed or from another process.
+ */
 const EXPECTED_CODES: Record<Fault['action'], readonly string[]> = {
-  ENOSPC: ['NO_SPACE', 'NO_SUCH_SNAPSHOT'],
-  EIO: ['SYSTEM', 'NO_SUCH_SNAPSHOT', 'NO_SPACE'],
-  EMFILE: ['SYSTEM', 'NO_SUCH_SNAPSHOT', 'NO_SPACE'],
-  before: ['NO_SUCH_SNAPSHOT'],
-  after: ['NO_SUCH_SNAPSHOT'],
+  ENOSPC: ['NO_SPACE'],
+  EIO: ['SYSTEM', 'NO_SPACE'],
+  EMFILE: ['SYSTEM', 'NO_SPACE'],
+  before: [],
+  after: [],
 };
 
-function isExpected({ step, code, message }: Extract<Mark, { at: 'failed' }>, { action }: Fault): boolean {
-  if (EXPECTED_CODES[action].includes(code)) return true;
+function isExpected({ step, code, message }: Extract<Mark, { at: 'failed' }>, fault: Fault | null): boolean {
+  if (code === 'NO_SUCH_SNAPSHOT' || (fault && EXPECTED_CODES[fault.action].includes(code))) return true;
+  if (fault === null) return false;
   // SQLite does not say why it cannot make a file, and tries to open for reading what it could not open for writing.
   if (message.endsWith('unable to open database file') || code === 'READ_ONLY') return true;
   if (step.do === 'import') return code === 'NO_SUCH_FILE' || code === 'NOT_A_STORE'; // as its export had
@@ -355,7 +383,7 @@ function isExpected({ step, code, message }: Extract<Mark, { at: 'failed' }>, { 
 }
 
 /** True when a step failed. */
-function takeMarks(file: string, world: World, fault: Fault): boolean {
+function takeMarks(file: string, world: World, fault: Fault | null): boolean {
   let met = false;
   for (const mark of parseMarks(readFileSync(file, 'utf8'))) {
     world.take(mark);
@@ -363,7 +391,9 @@ function takeMarks(file: string, world: World, fault: Fault): boolean {
     if (mark.at !== 'failed') continue;
     met = true;
     if (!isExpected(mark, fault))
-      throw new Violation(`${mark.step.do} failed with ${mark.code} (${mark.message}) under ${fault.action}`);
+      throw new Violation(
+        `${mark.step.do} failed with ${mark.code} (${mark.message}) under ${describeFault(fault)}`,
+      );
   }
   return met;
 }
