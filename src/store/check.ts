@@ -3,7 +3,7 @@
  *
  * Without `readData` it reads the index, every snapshot's file, every manifest, every segment and every pack's lists;
  * with it also the bytes of packs, all or those that were not read for longest, against checksum, SHA-256 and
- * fingerprint. It changes nothing but its note of what was read.
+ * fingerprint, and the fingerprints of packs against those of manifests. It changes nothing but its note of what was read.
  *
  * Runs beside saves, rm and gc: before something is called damaged it is looked at whether the index still wants it.
  */
@@ -38,7 +38,7 @@ export async function checkStore(
 ): Promise<{ ok: boolean; problems: Problem[] }> {
   const lock = await context.lock('shared');
   try {
-    const check = new Check(context);
+    const check = new Check(context, readData !== false);
     check.index();
     await check.packs(readData, progress);
     check.snapshots();
@@ -55,8 +55,10 @@ export async function checkStore(
 /** The findings that a chunk of a pack is lost by. */
 class LostChunks {
   readonly #byPack = new Map<number, { chunks: ReadonlySet<number> | null; finding: Finding }[]>();
+  readonly #findings = new Set<Finding>();
 
   add(pack: number, chunks: readonly number[] | null, finding: Finding): void {
+    this.#findings.add(finding);
     const list = this.#byPack.get(pack) ?? [];
     list.push({ chunks: chunks && new Set(chunks), finding });
     this.#byPack.set(pack, list);
@@ -70,6 +72,13 @@ class LostChunks {
 
   has(pack: number): boolean {
     return this.#byPack.has(pack);
+  }
+
+  /** Whether a pack's own finding says this, which names the snapshots already. */
+  covers(error: unknown): boolean {
+    if (!(error instanceof DamageError))
+      return error instanceof LivesnapError && error.code === 'NEWER_FORMAT';
+    return [...this.#findings].some(({ file, offset }) => file === error.file && offset === error.offset);
   }
 
   get any(): boolean {
@@ -108,7 +117,10 @@ class Check {
   /** The highest number that is in use or referred to. */
   #highest = 0;
 
-  constructor(readonly context: StoreContext) {}
+  constructor(
+    readonly context: StoreContext,
+    readonly readData: boolean,
+  ) {}
 
   get problems(): Problem[] {
     return this.#findings.map(({ file, offset, message, snapshots }) => ({
@@ -244,10 +256,7 @@ class Check {
         goodBlocks.add(places.pack, places.chunk);
       } catch (error) {
         // What a pack's own finding says is not said again for each block.
-        const isSaid =
-          error instanceof DamageError &&
-          this.#findings.some(({ file, offset }) => file === error.file && offset === error.offset);
-        if (!isSaid) blame(error);
+        if (!this.#lost.covers(error)) blame(error);
       }
     }
   }
@@ -266,12 +275,26 @@ class Check {
         if (this.#lost.has(number)) continue;
         throw error;
       }
-      if (pack.positionOf(block.places[2 * page + 1]!) < 0)
+      const chunk = block.places[2 * page + 1]!;
+      const position = pack.positionOf(chunk);
+      if (position < 0)
+        throw new DamageError(pack.file, pack.footer.trailerOffset, `there is no chunk ${chunk}`);
+      if (this.readData && !this.#isListed(pack, position, block, page))
         throw new DamageError(
           pack.file,
-          pack.footer.trailerOffset,
-          `there is no chunk ${block.places[2 * page + 1]}`,
+          packs.offsetOf(number, chunk),
+          `chunk ${chunk} is not the page that was saved`,
         );
+    }
+  }
+
+  /** Whether a pack lists the page that the block means. One whose list cannot be read has its own finding. */
+  #isListed(pack: PackReader, position: number, { fingerprints }: ManifestBlock, page: number): boolean {
+    try {
+      return pack.isListedAs(position, fingerprints[2 * page]!, fingerprints[2 * page + 1]!);
+    } catch (error) {
+      if (error instanceof DamageError) return true;
+      throw error;
     }
   }
 

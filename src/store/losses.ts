@@ -3,12 +3,12 @@
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import { BLOCK_PAGES, FrameFlag, PAGE_BYTES } from './format.js';
-import { readBlock } from './manifest.js';
+import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import type { SnapshotFile } from './snapshot-file.js';
 import type { LostRange } from './types.js';
 
-/** By frames' marks and pack lists; no page is read. Ranges that meet are one. */
+/** By frames' marks and what packs list; no page is read. Ranges that meet are one. */
 export function lossesOf(
   ops: PageOps,
   packs: PackSet,
@@ -29,8 +29,7 @@ export function lossesOf(
     try {
       const block = readBlock(ops, packs, entry);
       for (let page = 0; page < BLOCK_PAGES; page++)
-        if (!block.isZero(page) && isLost(packs, block.places[2 * page]!, block.places[2 * page + 1]!))
-          add(entry.region, firstPage + page, 1);
+        if (!block.isZero(page) && isLost(packs, block, page)) add(entry.region, firstPage + page, 1);
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
       add(entry.region, firstPage, BLOCK_PAGES); // nobody knows where its pages are
@@ -39,11 +38,16 @@ export function lossesOf(
   return lost.map((range) => ({ snapshot: description.id, tag, ...range }));
 }
 
-function isLost(packs: PackSet, number: number, chunk: number): boolean {
+/** A pack of another store that has the right name is whole, and has chunks of that number, but not these pages. */
+function isLost(packs: PackSet, { places, fingerprints }: ManifestBlock, page: number): boolean {
   try {
-    const pack = packs.pack(number);
-    const position = pack.positionOf(chunk);
-    return position < 0 || (pack.frames.at(pack.frames.indexOf(position)).flags & FrameFlag.lost) !== 0;
+    const pack = packs.pack(places[2 * page]!);
+    const position = pack.positionOf(places[2 * page + 1]!);
+    return (
+      position < 0 ||
+      !pack.isListedAs(position, fingerprints[2 * page]!, fingerprints[2 * page + 1]!) ||
+      (pack.frames.at(pack.frames.indexOf(position)).flags & FrameFlag.lost) !== 0
+    );
   } catch (error) {
     if (error instanceof DamageError) return true;
     throw error;

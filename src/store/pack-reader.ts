@@ -262,6 +262,16 @@ export class PackReader {
     return { fingerprints: bytes.subarray(0, chunks * 8), digests: bytes.subarray(chunks * 8) };
   }
 
+  #fingerprints: Uint32Array | null = null;
+
+  /** Whether the chunk at a position is listed with this fingerprint, or as lost. Errors: DAMAGED. */
+  isListedAs(position: number, low: number, high: number): boolean {
+    this.#fingerprints ??= new Uint32Array(new Uint8Array(this.readIdentities().fingerprints).buffer);
+    if (this.#fingerprints[2 * position] === low && this.#fingerprints[2 * position + 1] === high)
+      return true;
+    return (this.frames.at(this.frames.indexOf(position)).flags & FrameFlag.lost) !== 0;
+  }
+
   close(): void {
     if (this.#open) closeSync(this.#fd);
     this.#open = false;

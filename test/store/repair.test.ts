@@ -252,6 +252,37 @@ describe('repair', () => {
     });
   });
 
+  it('names the pages of a pack that is whole, but of another store', async function () {
+    const make = async (seed: number): Promise<string> => {
+      const { store, dir } = newStore(this);
+      const ram = noise(seed, 40);
+      const { id } = await save(store, { 'ram@0x0': ram });
+      const grown = Buffer.concat([ram, noise(9, 2)]);
+      await save(store, { 'ram@0x0': grown }, { parent: id, only: { 'ram@0x0': [40, 41] }, tag: 'mine' });
+      store.remove([id]); // its manifest lay in the first pack and would give it away
+      store.close();
+      return dir;
+    };
+    const [dir, other] = [await make(1), await make(2)];
+    const [pack] = packsOf(dir) as [string];
+    assert.deepEqual(packsOf(other), packsOf(dir));
+    copyFileSync(join(other, 'packs', pack), join(dir, 'packs', pack));
+    const requireFound = (): Promise<void> =>
+      using(dir, async (store) => {
+        const { problems } = await store.check({ readData: true });
+        const id = store.resolve('mine');
+        assert.deepEqual(
+          problems.map(({ file, offset, snapshots }) => ({ file, offset, snapshots })),
+          [{ file: `packs/${pack}`, offset: 32, snapshots: [id] }],
+        );
+        await assert.rejects(load(store, 'mine'), { code: 'DAMAGED' });
+      });
+    await requireFound();
+    const { lost } = await Store.repair(dir);
+    assert.deepEqual(ranges(lost), [['ram@0x0', 0, 40]]);
+    await requireFound();
+  });
+
   it('comes to the same end when it was cut short before', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 100);
