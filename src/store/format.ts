@@ -321,6 +321,7 @@ export function decodeFooter(
     throw new FormatError('the footer is of another pack');
   if (
     footer.frames > footer.chunks ||
+    footer.chunks < 1 ||
     footer.chunks > PACK_CHUNKS ||
     footer.trailerOffset < PACK_HEADER_BYTES ||
     footer.trailerOffset + trailerBytes(footer.frames, footer.chunks) !== fileBytes

@@ -32,7 +32,8 @@ export const SEGMENTS = 'segments';
 export const QUARANTINE = 'quarantine';
 
 const TEMPORARY = '.tmp';
-const PACK_NAME = /^([0-9a-f]{8})-([0-9]{1,9})\.pack$/;
+/** No pack has number 0: that is the zero page's place. */
+const PACK_NAME = /^(?!0{8})([0-9a-f]{8})-([0-9]{1,9})\.pack$/;
 
 export const SNAPSHOT_ID = /^[0-9a-f]{32}$/;
 /** A tag is a file name, never a path, and not one that a write cut short could have left. */

@@ -216,6 +216,14 @@ class Repair {
       // One that was never sealed and is not needed is of a save that did not commit, for all that is known: gc's.
       if (!salvage.wasSealed && needed.count(number) === 0) continue;
       const [lowest, ...others] = salvage.names as [PackName, ...PackName[]];
+      if (salvage.isEmpty && needed.count(number) === 0) {
+        this.#outdated.push(...salvage.names.map((name) => packFile(name.number, name.generation)));
+        this.actions.push(
+          `${packFile(number, lowest.generation)} was damaged and moved to ${QUARANTINE}/: nothing in it can be read, ` +
+            'and no snapshot needs it.',
+        );
+        continue;
+      }
       if (others.length === 0 && this.#isMarkedOnly(lowest, salvage, heal)) {
         this.#packs.set(number, { ...lowest, ...this.#listed(lowest) });
         continue;

@@ -265,7 +265,8 @@ export function parseDescription(file: string, json: Buffer, id: string): Snapsh
     !isSize(value.memoryBytes) ||
     !isSize(value.diskBytes) ||
     !isSize(value.packBytes) ||
-    !areRegions(value.regions)
+    !areRegions(value.regions) ||
+    !value.regions.every(({ nonZeroPages }) => isSize(nonZeroPages))
   )
     throw wrong('the description lacks something');
   return value as SnapshotDescription;

@@ -1,5 +1,6 @@
 /** Repair: what is damaged is set aside, what can be had again is, and what is lost is said by snapshot and address. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import {
   copyFileSync,
   cpSync,
@@ -17,6 +18,7 @@ import type { LivesnapError } from '../../src/errors.js';
 import { pageOps } from '../../src/native/pages.js';
 import { parsePackName } from '../../src/store/layout.js';
 import { PackReader } from '../../src/store/pack-reader.js';
+import { PackWriter } from '../../src/store/pack-writer.js';
 import { Store } from '../../src/store/store.js';
 import type { LostRange, RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, newStore, noise, save, scratchDir, seeded, textPages } from './scratch.js';
@@ -281,6 +283,61 @@ describe('repair', () => {
     const { lost } = await Store.repair(dir);
     assert.deepEqual(ranges(lost), [['ram@0x0', 0, 40]]);
     await requireFound();
+  });
+
+  it('sets a pack aside of which nothing is left and that nobody needs', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { 'ram@0x0': noise(1, 3) }, { tag: 'kept' });
+    const { id } = await save(store, { 'ram@0x0': noise(2, 3) });
+    store.remove([id]);
+    store.close();
+    const [, pack] = packsOf(dir) as [string, string];
+    for (const index of [0, 1]) flip(join(dir, 'packs', pack), frameOf(dir, pack, index).offset + 50);
+    flip(join(dir, 'packs', pack), statSync(join(dir, 'packs', pack)).size - 100); // the list of identities
+    const { lost, actions } = await Store.repair(dir);
+    assert.deepEqual(lost, []);
+    assert.ok(actions.some((action) => action.includes(pack) && action.includes('nothing in it')));
+    assert.deepEqual(readdirSync(join(dir, 'quarantine')), [pack]);
+    await using(dir, async (repaired) => {
+      assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] });
+      assert.deepEqual(await load(repaired, 'kept'), { 'ram@0x0': noise(1, 3) });
+    });
+  });
+
+  it('takes no pack and no snapshot that its index could not list', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { 'ram@0x0': noise(1, 3) });
+    await save(store, { 'ram@0x0': noise(2, 3) }, { tag: 'kept' });
+    store.close();
+    // Whole by their checksums, and of no livesnap.
+    for (const [number, chunks] of [
+      [0, 1],
+      [99, 0],
+    ] as const) {
+      const writer = new PackWriter(pageOps, dir, number, 0);
+      for (let i = 0; i < chunks; i++) writer.append(noise(3, 1), 0, Buffer.alloc(8, 1), false);
+      writer.seal();
+      writer.close();
+    }
+    const path = join(dir, 'snapshots', id);
+    const text = readFileSync(path, 'latin1').replace('"nonZeroPages":3', '"nonZeroPagez":3');
+    const bytes = Buffer.from(text, 'latin1');
+    createHash('sha256')
+      .update(bytes.subarray(0, -32))
+      .digest()
+      .copy(bytes, bytes.length - 32);
+    writeFileSync(path, bytes);
+    await Store.repair(dir);
+    assert.deepEqual(readdirSync(join(dir, 'quarantine')), [id]);
+    await using(dir, async (repaired) => {
+      assert.deepEqual(
+        repaired.list().map(({ tag }) => tag),
+        ['kept'],
+      );
+      assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] });
+      await repaired.gc({ dryRun: false });
+      assert.ok(!existsSync(join(dir, 'packs', '00000063-0.pack')));
+    });
   });
 
   it('comes to the same end when it was cut short before', async function () {
