@@ -34,16 +34,36 @@ class Pack {
   readonly #fingerprints: bigint[] = [];
   readonly #digests: Buffer[] = [];
 
+  get frames(): readonly { readonly chunks: number; readonly flags: number }[] {
+    return this.#frames;
+  }
+
+  /** Ascending. */
+  get numbers(): readonly number[] {
+    return this.#numbers;
+  }
+
+  /** In the order of the numbers; what is lost has one too, 0 where it is not known. */
+  get fingerprints(): readonly bigint[] {
+    return this.#fingerprints;
+  }
+
+  /** SHA-256s, likewise. */
+  get digests(): readonly Buffer[] {
+    return this.#digests;
+  }
+
   constructor(
     path: string,
     readonly number: number,
-    generation: number,
+    readonly generation: number,
   ) {
     const bytes = readFileSync(path);
     this.#bytes = bytes;
     must(bytes.toString('latin1', 0, 8) === 'LIVESNPK', 'the header is not of a pack');
     must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
     must(bytes.readUInt32LE(12) === number && bytes.readUInt32LE(16) === generation, 'another pack');
+    must(bytes.readUInt32LE(20) === 0, 'there is something where a zero belongs');
     must(bytes.readBigUInt64LE(24) === xxh64(bytes.subarray(0, 24)), 'the header’s checksum is wrong');
 
     const footer = bytes.subarray(bytes.length - 64);
@@ -51,6 +71,7 @@ class Pack {
     must(footer.readBigUInt64LE(56) === xxh64(footer.subarray(0, 56)), 'the footer’s checksum is wrong');
     must(footer.readUInt32LE(8) === 1, 'the format version is not 1');
     must(footer.readUInt32LE(12) === number && footer.readUInt32LE(16) === generation, 'another pack');
+    must(footer.readUInt32LE(28) === 0, 'there is something where a zero belongs');
     const frames = footer.readUInt32LE(20);
     const chunks = footer.readUInt32LE(24);
     const trailer = Number(footer.readBigUInt64LE(32));
@@ -147,8 +168,44 @@ function lz4Block(input: Buffer, rawBytes: number): Buffer {
   return out;
 }
 
+export interface SegmentEntry {
+  readonly fingerprint: bigint;
+  readonly pack: number;
+  readonly chunk: number;
+}
+
+function isBefore(a: SegmentEntry, b: SegmentEntry): boolean {
+  if (a.fingerprint !== b.fingerprint) return a.fingerprint < b.fingerprint;
+  return a.pack !== b.pack ? a.pack < b.pack : a.chunk < b.chunk;
+}
+
+export interface Place {
+  readonly pack: number;
+  readonly chunk: number;
+}
+
+interface BlockEntry {
+  readonly places: Place;
+  readonly fingerprints: Place;
+  readonly digest: bigint;
+  readonly block: number;
+  readonly nonZeroPages: number;
+  readonly region: number;
+}
+
+type Description = Record<string, unknown> & {
+  regions: { name: string; sizeBytes: number; nonZeroPages: number }[];
+};
+
+export interface SnapshotFile {
+  readonly description: Description;
+  readonly blocks: readonly BlockEntry[];
+  readonly state: Buffer;
+  readonly sizeBytes: number;
+}
+
 export interface ReadSnapshot {
-  readonly description: Record<string, unknown> & { regions: { name: string; sizeBytes: number }[] };
+  readonly description: Description;
   readonly regions: Record<string, Buffer>;
   readonly state: Buffer;
 }
@@ -171,8 +228,45 @@ export class IndependentReader {
     return tags;
   }
 
+  /** The numbers of the packs that are there. */
+  packs(): number[] {
+    const numbers = readdirSync(join(this.dir, 'packs'))
+      .filter((name) => /^[0-9a-f]{8}-[0-9]+\.pack$/.test(name))
+      .map((name) => Number.parseInt(name.slice(0, 8), 16));
+    return [...new Set(numbers)].sort((a, b) => a - b);
+  }
+
+  segments(): number[] {
+    return readdirSync(join(this.dir, 'segments'))
+      .filter((name) => /^[0-9a-f]{8}\.seg$/.test(name))
+      .map((name) => Number.parseInt(name.slice(0, 8), 16))
+      .sort((a, b) => a - b);
+  }
+
+  segment(number: number): SegmentEntry[] {
+    const name = `${number.toString(16).padStart(8, '0')}.seg`;
+    const bytes = readFileSync(join(this.dir, 'segments', name));
+    must(bytes.toString('latin1', 0, 8) === 'LIVESNSG', 'this is not a segment');
+    must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
+    must(bytes.readUInt32LE(12) === number, 'another segment');
+    const count = bytes.readUInt32LE(16);
+    must(count >= 1 && 32 + count * 16 + 8 === bytes.length, 'the count does not give the size');
+    must(!bytes.subarray(20, 32).some((byte) => byte !== 0), 'there is something where zeros belong');
+    must(bytes.readBigUInt64LE(bytes.length - 8) === xxh64(bytes.subarray(0, -8)), 'the checksum is wrong');
+    const entries = Array.from({ length: count }, (_, i) => ({
+      fingerprint: bytes.readBigUInt64LE(32 + 16 * i),
+      pack: bytes.readUInt32LE(40 + 16 * i),
+      chunk: bytes.readUInt32LE(44 + 16 * i),
+    }));
+    must(
+      entries.every((entry, i) => i === 0 || isBefore(entries[i - 1]!, entry)),
+      'the entries do not ascend',
+    );
+    return entries;
+  }
+
   /** Of a pack's generations the lowest on disk counts. */
-  #pack(number: number): Pack {
+  pack(number: number): Pack {
     let pack = this.#packs.get(number);
     if (!pack) {
       const prefix = `${number.toString(16).padStart(8, '0')}-`;
@@ -187,48 +281,87 @@ export class IndependentReader {
     return pack;
   }
 
-  read(id: string): ReadSnapshot {
+  /** The file `snapshots/ID` alone. */
+  snapshot(id: string): SnapshotFile {
     const bytes = readFileSync(join(this.dir, 'snapshots', id));
     must(bytes.toString('latin1', 0, 8) === 'LIVESNSS', 'this is not a snapshot');
     must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
-    const descriptionBytes = bytes.readUInt32LE(12);
-    const blocks = bytes.readUInt32LE(16);
-    const stateBytes = bytes.readUInt32LE(20);
-    const stateAt = 32 + descriptionBytes + blocks * 32;
-    must(stateAt + stateBytes + 32 === bytes.length, 'the lengths do not give the size');
+    must(bytes.readBigUInt64LE(24) === 0n, 'there is something where zeros belong');
+    const blocksAt = 32 + bytes.readUInt32LE(12);
+    const stateAt = blocksAt + bytes.readUInt32LE(16) * 32;
+    must(stateAt + bytes.readUInt32LE(20) + 32 === bytes.length, 'the lengths do not give the size');
     must(sha256(bytes.subarray(0, -32)).equals(bytes.subarray(-32)), 'the root digest is wrong');
-    const description = JSON.parse(bytes.toString('utf8', 32, 32 + descriptionBytes));
+    const description = JSON.parse(bytes.toString('utf8', 32, blocksAt));
     must(description.id === id, 'the description is of another snapshot');
-    const contents: Buffer[] = description.regions.map(({ sizeBytes }: { sizeBytes: number }) =>
-      Buffer.alloc(Math.ceil(sizeBytes / PAGE) * PAGE),
+    const blocks: BlockEntry[] = [];
+    for (let at = blocksAt; at < stateAt; at += 32)
+      blocks.push({
+        places: { pack: bytes.readUInt32LE(at), chunk: bytes.readUInt32LE(at + 4) },
+        fingerprints: { pack: bytes.readUInt32LE(at + 8), chunk: bytes.readUInt32LE(at + 12) },
+        digest: bytes.readBigUInt64LE(at + 16),
+        block: bytes.readUInt32LE(at + 24),
+        nonZeroPages: bytes.readUInt16LE(at + 28),
+        region: bytes.readUInt16LE(at + 30),
+      });
+    must(
+      blocks.every(({ region, block }, i) => {
+        const before = blocks[i - 1];
+        return !before || before.region < region || (before.region === region && before.block < block);
+      }),
+      'the blocks do not ascend',
     );
-    for (let at = 32 + descriptionBytes; at < stateAt; at += 32)
-      this.#readBlock(bytes.subarray(at, at + 32), contents[bytes.readUInt16LE(at + 30)]!);
-    const regions: Record<string, Buffer> = {};
-    description.regions.forEach(({ name, sizeBytes }: { name: string; sizeBytes: number }, i: number) => {
-      must(!contents[i]!.subarray(sizeBytes).some((byte) => byte !== 0), 'there is more than the region');
-      regions[name] = contents[i]!.subarray(0, sizeBytes);
-    });
-    return { description, regions, state: bytes.subarray(stateAt, stateAt + stateBytes) };
+    return { description, blocks, state: bytes.subarray(stateAt, -32), sizeBytes: bytes.length };
   }
 
-  #readBlock(entry: Buffer, region: Buffer): void {
-    const places = this.#pack(entry.readUInt32LE(0)).chunk(entry.readUInt32LE(4));
-    const fingerprints = this.#pack(entry.readUInt32LE(8)).chunk(entry.readUInt32LE(12));
-    must((xxh64(fingerprints) || 1n) === entry.readBigUInt64LE(16), 'a block’s digest is wrong');
-    const firstPage = entry.readUInt32LE(24) * BLOCK_PAGES;
+  read(id: string): ReadSnapshot {
+    const { description, blocks, state } = this.snapshot(id);
+    const contents = description.regions.map(({ sizeBytes }) =>
+      Buffer.alloc(Math.ceil(sizeBytes / PAGE) * PAGE),
+    );
+    const nonZeroPages = contents.map(() => 0);
+    for (const entry of blocks) {
+      this.#readBlock(entry, contents[entry.region]!);
+      nonZeroPages[entry.region]! += entry.nonZeroPages;
+    }
+    const regions: Record<string, Buffer> = {};
+    description.regions.forEach(({ name, sizeBytes, nonZeroPages: described }, i) => {
+      must(!contents[i]!.subarray(sizeBytes).some((byte) => byte !== 0), 'there is more than the region');
+      must(nonZeroPages[i] === described, 'a region has not the pages that are counted');
+      regions[name] = contents[i]!.subarray(0, sizeBytes);
+    });
+    return { description, regions, state };
+  }
+
+  /** Where the pages of a block are, those that are not zero. */
+  placesOf({ places }: BlockEntry): Place[] {
+    const bytes = this.chunk(places);
+    return Array.from({ length: BLOCK_PAGES }, (_, i) => ({
+      pack: bytes.readUInt32LE(8 * i),
+      chunk: bytes.readUInt32LE(8 * i + 4),
+    })).filter(({ pack }) => pack !== 0);
+  }
+
+  chunk({ pack, chunk }: Place): Buffer {
+    return this.pack(pack).chunk(chunk);
+  }
+
+  #readBlock(entry: BlockEntry, region: Buffer): void {
+    const places = this.chunk(entry.places);
+    const fingerprints = this.chunk(entry.fingerprints);
+    must((xxh64(fingerprints) || 1n) === entry.digest, 'a block’s digest is wrong');
+    const firstPage = entry.block * BLOCK_PAGES;
     let nonZeroPages = 0;
     for (let i = 0; i < BLOCK_PAGES; i++) {
-      const pack = places.readUInt32LE(8 * i);
+      const place = { pack: places.readUInt32LE(8 * i), chunk: places.readUInt32LE(8 * i + 4) };
       const fingerprint = fingerprints.readBigUInt64LE(8 * i);
-      must((pack === 0) === (fingerprint === 0n), 'a page is zero in one half of a block only');
-      if (pack === 0) continue;
+      must((place.pack === 0) === (fingerprint === 0n), 'a page is zero in one half of a block only');
+      if (place.pack === 0) continue;
       nonZeroPages++;
-      const page = this.#pack(pack).chunk(places.readUInt32LE(8 * i + 4));
+      const page = this.chunk(place);
       must((xxh64(page) || 1n) === fingerprint, 'a page is not the one that was saved');
       must((firstPage + i + 1) * PAGE <= region.length, 'a page is beyond its region');
       page.copy(region, (firstPage + i) * PAGE);
     }
-    must(nonZeroPages === entry.readUInt16LE(28), 'a block has not the pages that are counted');
+    must(nonZeroPages === entry.nonZeroPages, 'a block has not the pages that are counted');
   }
 }
