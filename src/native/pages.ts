@@ -1,5 +1,5 @@
 /**
- * Page work in batches: zero scan, XXH64, comparison, LZ4 blocks (docs/format.md, "Fingerprints" and "Frames").
+ * Page work in batches: zero scan, XXH64, comparison, LZ4 blocks (docs/format.md, "Words" and "Frames").
  *
  * Two implementations of one interface: the addon's, and a portable one of xxhash-wasm, lz4-napi and Buffer. Both
  * read what the other wrote; fingerprints and checksums are equal bit for bit, LZ4 blocks need not be.

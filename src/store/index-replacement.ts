@@ -1,5 +1,5 @@
 /**
- * How a rebuilt index takes the place of the old one (docs/format.md, "Rebuilding the index").
+ * How a rebuilt index takes the place of the old one (docs/format.md, "Repair").
  *
  * Invariants: at no moment is there a database beside a log that is not its own, nor an old database without its log;
  * a power cut leaves the old index with its log, or no index and a complete new one that the next open puts in place.
