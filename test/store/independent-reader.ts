@@ -19,39 +19,15 @@ function must(condition: boolean, what: string): asserts condition {
   if (!condition) throw new Error(what);
 }
 
-interface Frame {
-  readonly offset: number;
-  readonly payloadBytes: number;
-  readonly first: number;
-  readonly chunks: number;
-  readonly flags: number;
-}
+type Frame = Record<'offset' | 'payloadBytes' | 'first' | 'chunks' | 'flags', number>;
 
 class Pack {
   readonly #bytes: Buffer;
-  readonly #frames: Frame[] = [];
-  readonly #numbers: number[] = [];
-  readonly #fingerprints: bigint[] = [];
-  readonly #digests: Buffer[] = [];
-
-  get frames(): readonly { readonly chunks: number; readonly flags: number }[] {
-    return this.#frames;
-  }
-
-  /** Ascending. */
-  get numbers(): readonly number[] {
-    return this.#numbers;
-  }
-
-  /** In the order of the numbers; what is lost has one too, 0 where it is not known. */
-  get fingerprints(): readonly bigint[] {
-    return this.#fingerprints;
-  }
-
-  /** SHA-256s, likewise. */
-  get digests(): readonly Buffer[] {
-    return this.#digests;
-  }
+  readonly frames: Frame[] = [];
+  /** Ascending; fingerprints and SHA-256s are in their order: what is lost has them too, 0 where they are not known. */
+  readonly numbers: number[] = [];
+  readonly fingerprints: bigint[] = [];
+  readonly digests: Buffer[] = [];
 
   constructor(
     path: string,
@@ -97,40 +73,40 @@ class Pack {
       must(frame.offset === offset && frame.first === position, 'the frames leave a gap');
       offset += 16 + 2 * frame.chunks + frame.payloadBytes;
       position += frame.chunks;
-      this.#frames.push(frame);
+      this.frames.push(frame);
     }
     must(offset === trailer && position === chunks, 'the frames do not fill the pack');
     for (let i = 0; i < chunks; i++) {
-      this.#numbers.push(bytes.readUInt32LE(numbersAt + i * 4));
-      this.#fingerprints.push(bytes.readBigUInt64LE(fingerprintsAt + i * 8));
-      this.#digests.push(bytes.subarray(digestsAt + i * 32, digestsAt + (i + 1) * 32));
+      this.numbers.push(bytes.readUInt32LE(numbersAt + i * 4));
+      this.fingerprints.push(bytes.readBigUInt64LE(fingerprintsAt + i * 8));
+      this.digests.push(bytes.subarray(digestsAt + i * 32, digestsAt + (i + 1) * 32));
     }
     must(
-      this.#numbers.every((n, i) => n < 32768 && (i === 0 || n > this.#numbers[i - 1]!)),
+      this.numbers.every((n, i) => n < 32768 && (i === 0 || n > this.numbers[i - 1]!)),
       'the chunk numbers do not ascend',
     );
   }
 
   /** A chunk by its number, against the frame's checksum and against fingerprint and SHA-256 of the lists. */
   chunk(number: number): Buffer {
-    const position = this.#numbers.indexOf(number);
+    const position = this.numbers.indexOf(number);
     must(position >= 0, `pack ${this.number} has no chunk ${number}`);
-    const index = this.#frames.findIndex(({ first, chunks }) => position < first + chunks);
-    const { offset, payloadBytes, first, chunks, flags } = this.#frames[index]!;
+    const index = this.frames.findIndex(({ first, chunks }) => position < first + chunks);
+    const { offset, payloadBytes, first, chunks, flags } = this.frames[index]!;
     const frame = this.#bytes.subarray(offset, offset + 16 + 2 * chunks + payloadBytes);
     const seed = BigInt(this.number) + (BigInt(index) << 32n);
     must(frame.readBigUInt64LE(0) === xxh64(frame.subarray(8), seed), 'a frame’s checksum is wrong');
     must(frame.readUInt32LE(8) === payloadBytes && frame.readUInt16LE(12) === chunks, 'another frame');
     must(frame.readUInt16LE(14) === flags, 'another frame');
     for (let i = 0; i < chunks; i++)
-      must(frame.readUInt16LE(16 + 2 * i) === this.#numbers[first + i], 'a frame lists other chunks');
+      must(frame.readUInt16LE(16 + 2 * i) === this.numbers[first + i], 'a frame lists other chunks');
     must((flags & 4) === 0, `chunk ${number} of pack ${this.number} was lost`);
     const payload = frame.subarray(16 + 2 * chunks);
     const raw = (flags & 1) === 0 ? payload : lz4Block(payload, chunks * PAGE);
     must(raw.length === chunks * PAGE, 'a frame has the wrong length');
     const page = raw.subarray((position - first) * PAGE, (position - first + 1) * PAGE);
-    must(sha256(page).equals(this.#digests[position]!), 'a chunk’s SHA-256 is wrong');
-    must((xxh64(page) || 1n) === this.#fingerprints[position], 'a chunk’s fingerprint is wrong');
+    must(sha256(page).equals(this.digests[position]!), 'a chunk’s SHA-256 is wrong');
+    must((xxh64(page) || 1n) === this.fingerprints[position], 'a chunk’s fingerprint is wrong');
     return page;
   }
 }
@@ -168,17 +144,6 @@ function lz4Block(input: Buffer, rawBytes: number): Buffer {
   return out;
 }
 
-export interface SegmentEntry {
-  readonly fingerprint: bigint;
-  readonly pack: number;
-  readonly chunk: number;
-}
-
-function isBefore(a: SegmentEntry, b: SegmentEntry): boolean {
-  if (a.fingerprint !== b.fingerprint) return a.fingerprint < b.fingerprint;
-  return a.pack !== b.pack ? a.pack < b.pack : a.chunk < b.chunk;
-}
-
 export interface Place {
   readonly pack: number;
   readonly chunk: number;
@@ -204,11 +169,7 @@ export interface SnapshotFile {
   readonly sizeBytes: number;
 }
 
-export interface ReadSnapshot {
-  readonly description: Description;
-  readonly regions: Record<string, Buffer>;
-  readonly state: Buffer;
-}
+export type ReadSnapshot = Pick<SnapshotFile, 'description' | 'state'> & { regions: Record<string, Buffer> };
 
 export class IndependentReader {
   readonly #packs = new Map<number, Pack>();
@@ -234,35 +195,6 @@ export class IndependentReader {
       .filter((name) => /^[0-9a-f]{8}-[0-9]+\.pack$/.test(name))
       .map((name) => Number.parseInt(name.slice(0, 8), 16));
     return [...new Set(numbers)].sort((a, b) => a - b);
-  }
-
-  segments(): number[] {
-    return readdirSync(join(this.dir, 'segments'))
-      .filter((name) => /^[0-9a-f]{8}\.seg$/.test(name))
-      .map((name) => Number.parseInt(name.slice(0, 8), 16))
-      .sort((a, b) => a - b);
-  }
-
-  segment(number: number): SegmentEntry[] {
-    const name = `${number.toString(16).padStart(8, '0')}.seg`;
-    const bytes = readFileSync(join(this.dir, 'segments', name));
-    must(bytes.toString('latin1', 0, 8) === 'LIVESNSG', 'this is not a segment');
-    must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
-    must(bytes.readUInt32LE(12) === number, 'another segment');
-    const count = bytes.readUInt32LE(16);
-    must(count >= 1 && 32 + count * 16 + 8 === bytes.length, 'the count does not give the size');
-    must(!bytes.subarray(20, 32).some((byte) => byte !== 0), 'there is something where zeros belong');
-    must(bytes.readBigUInt64LE(bytes.length - 8) === xxh64(bytes.subarray(0, -8)), 'the checksum is wrong');
-    const entries = Array.from({ length: count }, (_, i) => ({
-      fingerprint: bytes.readBigUInt64LE(32 + 16 * i),
-      pack: bytes.readUInt32LE(40 + 16 * i),
-      chunk: bytes.readUInt32LE(44 + 16 * i),
-    }));
-    must(
-      entries.every((entry, i) => i === 0 || isBefore(entries[i - 1]!, entry)),
-      'the entries do not ascend',
-    );
-    return entries;
   }
 
   /** Of a pack's generations the lowest on disk counts. */

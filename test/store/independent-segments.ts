@@ -1,0 +1,50 @@
+/** Reads segments as independent-reader.ts reads the rest: from docs/format.md, without any code of src/store. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import xxhash from 'xxhash-wasm';
+
+const { h64Raw } = await xxhash();
+
+function must(condition: boolean, what: string): asserts condition {
+  if (!condition) throw new Error(what);
+}
+
+export interface SegmentEntry {
+  readonly fingerprint: bigint;
+  readonly pack: number;
+  readonly chunk: number;
+}
+
+function isBefore(a: SegmentEntry, b: SegmentEntry): boolean {
+  if (a.fingerprint !== b.fingerprint) return a.fingerprint < b.fingerprint;
+  return a.pack !== b.pack ? a.pack < b.pack : a.chunk < b.chunk;
+}
+
+/** The numbers of a store's segments. */
+export const segmentsOf = (dir: string): number[] =>
+  readdirSync(join(dir, 'segments'))
+    .filter((name) => /^[0-9a-f]{8}\.seg$/.test(name))
+    .map((name) => Number.parseInt(name.slice(0, 8), 16))
+    .sort((a, b) => a - b);
+
+export function readSegment(dir: string, number: number): SegmentEntry[] {
+  const bytes = readFileSync(join(dir, 'segments', `${number.toString(16).padStart(8, '0')}.seg`));
+  must(bytes.toString('latin1', 0, 8) === 'LIVESNSG', 'this is not a segment');
+  must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
+  must(bytes.readUInt32LE(12) === number, 'another segment');
+  const count = bytes.readUInt32LE(16);
+  must(count >= 1 && 32 + count * 16 + 8 === bytes.length, 'the count does not give the size');
+  must(!bytes.subarray(20, 32).some((byte) => byte !== 0), 'there is something where zeros belong');
+  const checksum = h64Raw(bytes.subarray(0, -8), 0n);
+  must(bytes.readBigUInt64LE(bytes.length - 8) === checksum, 'the checksum is wrong');
+  const entries = Array.from({ length: count }, (_, i) => ({
+    fingerprint: bytes.readBigUInt64LE(32 + 16 * i),
+    pack: bytes.readUInt32LE(40 + 16 * i),
+    chunk: bytes.readUInt32LE(44 + 16 * i),
+  }));
+  must(
+    entries.every((entry, i) => i === 0 || isBefore(entries[i - 1]!, entry)),
+    'the entries do not ascend',
+  );
+  return entries;
+}
