@@ -1,11 +1,15 @@
 /**
- * The page Workers of this process: started when first asked, shared by all open stores, ended when the last store is
- * closed. A Worker with nothing to do does not keep the process alive.
+ * The page Workers of this process and the batches they work on: made when first asked for, shared by all open stores,
+ * given up when the last store is closed. A Worker with nothing to do does not keep the process alive.
+ *
+ * Batches are used again because a Worker knows each it has seen until its own garbage collection, which may not come
+ * for thousands of them: a machine that is saved again and again would grow by a mebibyte each time.
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { ERROR_CODES, type ErrorCode, LivesnapError } from '../errors.js';
 import { DamageError } from './damage.js';
+import { PageBatch } from './page-batch.js';
 import type { Answer, Ask, JobName, PlainError, Response } from './page-jobs.js';
 
 const MAX_WORKERS = Math.min(2, availableParallelism());
@@ -76,6 +80,7 @@ function revive(error: PlainError): Error {
 }
 
 const workers: (PageWorker | undefined)[] = [];
+const idleBatches: PageBatch[] = [];
 let users = 0;
 let lastSession = 0;
 
@@ -93,6 +98,13 @@ export function pageWorker(index: number): PageWorker {
 export type { PageWorker };
 export const pageWorkerCount = MAX_WORKERS;
 
+/** A batch with anything in it, for {@link giveBatch} to take back when no Worker has it any more. */
+export const takeBatch = (): PageBatch => idleBatches.pop() ?? new PageBatch();
+
+export function giveBatch(batch: PageBatch): void {
+  if (users > 0) idleBatches.push(batch);
+}
+
 /** A number that no other session of this process has. */
 export const newSession = (): number => ++lastSession;
 
@@ -105,4 +117,5 @@ export function releasePageWorkers(): void {
   if (--users > 0) return;
   for (const worker of workers) worker?.end();
   workers.length = 0;
+  idleBatches.length = 0;
 }

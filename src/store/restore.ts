@@ -14,8 +14,8 @@ import type { PackRow } from './index-database.js';
 import { storeError } from './layout.js';
 import { readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
-import { PageBatch } from './page-batch.js';
-import { newSession, pageWorker, pageWorkerCount } from './page-pool.js';
+import type { PageBatch } from './page-batch.js';
+import { giveBatch, newSession, pageWorker, pageWorkerCount, takeBatch } from './page-pool.js';
 import { Pin } from './pins.js';
 import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
 import type { StoreLock } from './store-lock.js';
@@ -111,18 +111,22 @@ export class StoredSnapshot implements OpenSnapshot {
       const runs = this.#runs(packs, targets);
       // Each lane takes the next run when it has delivered its last: no lane waits for another.
       const lane = async ({ worker, session }: (typeof sessions)[number]): Promise<void> => {
-        const run: Run = { batch: new PageBatch(), pages: new Uint32Array(BATCH_PAGES), region: 0, count: 0 };
-        while (runs.next(run)) {
-          const memory = sink.memories?.[run.region];
-          const pages = run.pages.subarray(0, run.count);
-          const into = memory === undefined ? null : { memory, pages };
-          await worker.do('readBatch', { session, batch: run.batch.shared, count: run.count, into });
-          if (!into) {
-            const bytes = run.batch.pages.subarray(0, run.count * PAGE_SIZE);
-            await sink.write({ region: run.region, pages }, bytes);
+        const run: Run = { batch: takeBatch(), pages: new Uint32Array(BATCH_PAGES), region: 0, count: 0 };
+        try {
+          while (runs.next(run)) {
+            const memory = sink.memories?.[run.region];
+            const pages = run.pages.subarray(0, run.count);
+            const into = memory === undefined ? null : { memory, pages };
+            await worker.do('readBatch', { session, batch: run.batch.shared, count: run.count, into });
+            if (!into) {
+              const bytes = run.batch.pages.subarray(0, run.count * PAGE_SIZE);
+              await sink.write({ region: run.region, pages }, bytes);
+            }
+            doneBytes += run.count * PAGE_SIZE;
+            progress?.(doneBytes, totalBytes);
           }
-          doneBytes += run.count * PAGE_SIZE;
-          progress?.(doneBytes, totalBytes);
+        } finally {
+          giveBatch(run.batch);
         }
       };
       const lanes = sessions.flatMap((at) => Array.from({ length: BATCHES_PER_WORKER }, () => lane(at)));

@@ -18,8 +18,8 @@ import { BLOCK_PAGES } from './format.js';
 import { at, fsyncDirectory, removeIfThere, requireFreeSpace, SNAPSHOTS, storeError } from './layout.js';
 import { ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
-import { PageBatch } from './page-batch.js';
-import { newSession, type PageWorker, pageWorker } from './page-pool.js';
+import type { PageBatch } from './page-batch.js';
+import { giveBatch, newSession, type PageWorker, pageWorker, takeBatch } from './page-pool.js';
 import { Pin } from './pins.js';
 import {
   areRegions,
@@ -94,7 +94,7 @@ export class Save implements SaveSession {
     readonly parentFile: SnapshotFile | null,
   ) {
     this.#packs = context.packSet();
-    for (let i = 0; i < BATCHES_IN_FLIGHT; i++) this.#free.push(new PageBatch());
+    for (let i = 0; i < BATCHES_IN_FLIGHT; i++) this.#free.push(takeBatch());
   }
 
   get parent(): string | null {
@@ -534,6 +534,8 @@ export class Save implements SaveSession {
   /** From now on gc may take what nothing but this save held. */
   #letGo(): void {
     this.#packs.close();
+    // One that was on its way when a step failed is not among them.
+    for (const batch of this.#free.splice(0)) giveBatch(batch);
     if (this.#written) closeSync(this.#written.fd);
     this.#written = null;
     this.parentPin?.release();

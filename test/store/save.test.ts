@@ -216,6 +216,26 @@ describe('a save', () => {
     assert.equal(store.list().length, 0);
   });
 
+  it('uses the memory of those before it, and so does reading, even when it fails', async function () {
+    const { store } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 20) };
+    const { id } = await save(store, contents);
+    await load(store, id);
+    const before = process.memoryUsage().arrayBuffers;
+    let most = 0;
+    for (let round = 0; round < 60; round++) {
+      await save(store, contents);
+      await load(store, id);
+      const snapshot = await store.openSnapshot(id);
+      const write = () => assert.fail('no room');
+      await assert.rejects(snapshot.fill({ regions: snapshot.regions, write }), /no room/);
+      snapshot.close();
+      most = Math.max(most, process.memoryUsage().arrayBuffers - before);
+    }
+    // A batch is a mebibyte, and each save has four.
+    assert.ok(most < 40 << 20, `${most >> 20} MiB`);
+  });
+
   it('goes beside others in the same store', async function () {
     const { store } = newStore(this);
     const contents = Array.from({ length: 4 }, (_, i) => ({
