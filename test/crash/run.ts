@@ -1,9 +1,12 @@
 /**
- * `npm run crash -- [--seed S] [--rounds N] [--round I] [--kind power-cut|fault] [--json]`: power cuts and faults, round
+ * `npm run crash -- [--seed S] [--rounds N] [--round I] [--kind power-cut|fault] [--jobs N] [--keep-going] [--json]`: power cuts and faults, round
  * after round (docs/testing.md). A failure names its seed and round and leaves its directory; the same seed and round
  * do the same again.
  */
+import { spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { usePageWorkers } from '../../src/store/page-pool.js';
 import { RoundFailure, type RoundResult, Rounds } from './rounds.js';
@@ -14,6 +17,8 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '100' },
     round: { type: 'string' },
     kind: { type: 'string' },
+    jobs: { type: 'string' },
+    part: { type: 'string' },
     json: { type: 'boolean', default: false },
     'keep-going': { type: 'boolean', default: false },
   },
@@ -27,60 +32,95 @@ const number = (text: string | undefined, otherwise: number): number => {
   return value;
 };
 
-usePageWorkers();
 const seed = number(values.seed, randomInt(2 ** 32));
 const first = number(values.round, 0);
 const rounds = values.round === undefined ? number(values.rounds, 100) : 1;
 const kind = values.kind === undefined ? undefined : values.kind === 'fault' ? 'fault' : 'power cut';
+const jobs = Math.min(number(values.jobs, 1), rounds);
+/** Of several processes each does every n-th round. */
+const [part, parts] = (values.part ?? '0/1').split('/').map(Number) as [number, number];
 
-const summary = {
-  seed,
-  rounds: 0,
-  failures: 0,
-  powerCuts: 0,
-  cuts: 0,
-  states: 0,
-  steps: 0,
-  faults: {} as Record<string, number>,
-};
-const add = (result: RoundResult): void => {
-  if (result.kind === 'power cut') summary.powerCuts++;
-  summary.cuts += result.cuts;
-  summary.states += result.states;
-  summary.steps += result.steps;
-  for (const fault of result.faults) summary.faults[fault] = (summary.faults[fault] ?? 0) + 1;
-};
-
-const all = new Rounds(seed);
-const began = Date.now();
-if (!values.json) console.log(`seed ${seed}, ${rounds} rounds, in ${all.dir}`);
-for (let round = first; round < first + rounds; round++) {
-  try {
-    add(await all.run(round, kind));
-  } catch (error) {
-    if (!(error instanceof RoundFailure)) throw error;
-    summary.failures++;
-    console.error(`FAILED: seed ${seed} round ${round} (npm run crash -- --seed ${seed} --round ${round})`);
-    console.error(`  left in ${error.dir}`);
-    console.error(`  ${error.message}`);
-    if (!values['keep-going']) break;
-  }
-  summary.rounds++;
-  if (process.stderr.isTTY)
-    process.stderr.write(`\r${summary.rounds} of ${rounds} rounds, ${summary.states} states `);
-  else if (!values.json && summary.rounds % 50 === 0)
-    console.log(`${summary.rounds} rounds, ${summary.states} states`);
+interface Summary {
+  rounds: number;
+  failures: number;
+  powerCuts: number;
+  cuts: number;
+  states: number;
+  steps: number;
+  faults: Record<string, number>;
 }
-if (process.stderr.isTTY) process.stderr.write('\n');
+const summary: Summary = { rounds: 0, failures: 0, powerCuts: 0, cuts: 0, states: 0, steps: 0, faults: {} };
+
+function add(more: Partial<Summary>): void {
+  for (const [name, count] of Object.entries(more))
+    if (typeof count === 'number') summary[name as 'rounds'] += count;
+  for (const [fault, count] of Object.entries(more.faults ?? {}))
+    summary.faults[fault] = (summary.faults[fault] ?? 0) + count;
+}
+
+const countsOf = ({ kind: what, cuts, states, steps, faults }: RoundResult): Partial<Summary> => ({
+  powerCuts: what === 'power cut' ? 1 : 0,
+  cuts,
+  states,
+  steps,
+  faults: Object.fromEntries(
+    [...new Set(faults)].map((fault) => [fault, faults.filter((other) => other === fault).length]),
+  ),
+});
+
+async function runHere(): Promise<void> {
+  usePageWorkers();
+  const all = new Rounds(seed);
+  if (!values.json) console.log(`seed ${seed}, ${rounds} rounds, in ${all.dir}`);
+  for (let round = first + part; round < first + rounds; round += parts) {
+    try {
+      add(countsOf(await all.run(round, kind)));
+    } catch (error) {
+      if (!(error instanceof RoundFailure)) throw error;
+      summary.failures++;
+      console.error(`FAILED: seed ${seed} round ${round} (npm run crash -- --seed ${seed} --round ${round})`);
+      console.error(`  left in ${error.dir}`);
+      console.error(`  ${error.message}`);
+    }
+    summary.rounds++;
+    if (summary.failures > 0 && !values['keep-going']) break;
+    if (process.stderr.isTTY)
+      process.stderr.write(`\r${summary.rounds} of ${rounds} rounds, ${summary.states} states `);
+    else if (!values.json && summary.rounds % 50 === 0)
+      console.log(`${summary.rounds} rounds, ${summary.states} states`);
+  }
+  if (process.stderr.isTTY) process.stderr.write('\n');
+  if (summary.failures === 0) all.drop();
+}
+
+async function runInProcesses(): Promise<void> {
+  if (!values.json) console.log(`seed ${seed}, ${rounds} rounds in ${jobs} processes`);
+  const args = [...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)];
+  await Promise.all(
+    Array.from({ length: jobs }, async (_, i) => {
+      const own = ['--seed', String(seed), '--jobs', '1', '--part', `${i}/${jobs}`, '--json'];
+      const child = spawn(process.execPath, [...args, ...own], { stdio: ['ignore', 'pipe', 'inherit'] });
+      let said = '';
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+      });
+      await once(child, 'close');
+      if (!said.startsWith('{')) throw new Error(`a process of the rounds has ended without a result`);
+      const { seed: _seed, seconds: _seconds, ...counts } = JSON.parse(said);
+      add(counts);
+    }),
+  );
+}
+
+const began = Date.now();
+await (jobs > 1 ? runInProcesses() : runHere());
 const seconds = Math.round((Date.now() - began) / 1000);
+const faults = Object.entries(summary.faults).map(([what, count]) => `${count} ${what}`);
 console.log(
   values.json
-    ? JSON.stringify({ ...summary, seconds })
+    ? JSON.stringify({ seed, ...summary, seconds })
     : `${summary.rounds} rounds in ${seconds} s, ${summary.failures} failed: ${summary.powerCuts} with power cuts ` +
         `(${summary.cuts} moments, ${summary.states} states of the disk), the others with faults ` +
-        `(${Object.entries(summary.faults)
-          .map(([what, count]) => `${count} ${what}`)
-          .join(', ')}); ${summary.steps} steps`,
+        `(${faults.join(', ')}); ${summary.steps} steps`,
 );
-if (summary.failures === 0) all.drop();
 process.exit(summary.failures === 0 ? 0 : 1);
