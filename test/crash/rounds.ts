@@ -325,9 +325,8 @@ export async function recordSteps(
     const watch = { trace: traceFile, ...(fault && { fault }) };
     const ended = await runChild(live, join(dir, `plan-${i}`), plan, marks, watch);
     if (ended !== 0) throw new Violation(`the child ended with ${ended}`);
-    // A snapshot that is removed by one may not be there for the other.
     for (const mark of parseMarks(readFileSync(marks, 'utf8')))
-      if (mark.at === 'bug' || (mark.at === 'failed' && mark.code !== 'NO_SUCH_SNAPSHOT' && !fault))
+      if (mark.at === 'bug' || (mark.at === 'failed' && !fault && !isOfOthers(mark)))
         throw new Violation(`undisturbed, ${mark.step?.do} said: ${mark.message}`);
   });
   for (const child of await Promise.allSettled(children)) if (child.status === 'rejected') throw child.reason;
@@ -337,6 +336,15 @@ export async function recordSteps(
   if (escaped.length > 0) throw new Violation(`the recorder missed something: ${escaped.join('; ')}`);
   return { disk, trace };
 }
+
+type Failed = Extract<Mark, { at: 'failed' }>;
+
+/**
+ * A snapshot that is removed by one may not be there for the other; and if it was to be copied, nor is the store that it
+ * would have been copied to.
+ */
+const isOfOthers = ({ step, code }: Failed): boolean =>
+  code === 'NO_SUCH_SNAPSHOT' || (step.do === 'repair' && code === 'NO_SUCH_FILE');
 
 async function runChild(
   disk: string,
@@ -373,8 +381,9 @@ const EXPECTED_CODES: Record<Fault['action'], readonly string[]> = {
   after: [],
 };
 
-function isExpected({ step, code, message }: Extract<Mark, { at: 'failed' }>, fault: Fault | null): boolean {
-  if (code === 'NO_SUCH_SNAPSHOT' || (fault && EXPECTED_CODES[fault.action].includes(code))) return true;
+function isExpected(mark: Failed, fault: Fault | null): boolean {
+  const { step, code, message } = mark;
+  if (isOfOthers(mark) || (fault && EXPECTED_CODES[fault.action].includes(code))) return true;
   if (fault === null) return false;
   // SQLite does not say why it cannot make a file, and tries to open for reading what it could not open for writing.
   if (message.endsWith('unable to open database file') || code === 'READ_ONLY') return true;
