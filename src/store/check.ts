@@ -12,8 +12,18 @@ import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
 import { BLOCK_PAGES } from './format.js';
-import type { PackRow } from './index-database.js';
-import { at, DATABASE, isTemporary, packFile, SNAPSHOT_ID, storeError, TAG_LABEL, TAGS } from './layout.js';
+import type { OnWrongRow, PackRow } from './index-database.js';
+import {
+  at,
+  DATABASE,
+  isTemporary,
+  packFile,
+  SNAPSHOT_ID,
+  storeError,
+  TAG_LABEL,
+  TAGS,
+  tagFile,
+} from './layout.js';
 import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
 import type { PackProblem } from './page-jobs.js';
@@ -88,7 +98,7 @@ class LostChunks {
 
 /** What a tag's file says, if it has the length of an id and a newline; null: it is not there. */
 function readTagFile(dir: string, label: string): string | null {
-  const path = at(dir, `${TAGS}/${label}`);
+  const path = at(dir, tagFile(label));
   try {
     return statSync(path).size === 33 ? readFileSync(path, 'latin1') : '';
   } catch (error) {
@@ -97,9 +107,12 @@ function readTagFile(dir: string, label: string): string | null {
   }
 }
 
+/** What rows that cannot be say has no meaning; that there are such is a problem of its own. */
+const leaveOut: OnWrongRow = () => {};
+
 /** The packs that a run reads: all, none, or those not read for longest until their bytes are the part asked for. */
 function packsToRead(context: StoreContext, readData: CheckOptions['readData']): PackRow[] {
-  const rows = context.index.packsToRead();
+  const rows = context.index.packsToRead(leaveOut);
   if (readData === false) return [];
   if (readData === true) return rows;
   const wanted = (rows.reduce((total, { sizeBytes }) => total + sizeBytes, 0) * readData.part) / readData.of;
@@ -144,11 +157,12 @@ class Check {
   index(): void {
     const { index, dir } = this.context;
     for (const message of index.integrityProblems()) this.#find(DATABASE, null, message);
+    for (const { file, why } of index.wrongRows()) this.#find(file, null, why);
     for (const { label, snapshot } of index.damagedTags())
       this.#find(DATABASE, null, `the tag ${label} is not the one that was written`, snapshot);
     for (const name of readdirSync(at(dir, TAGS))) {
       if (!TAG_LABEL.test(name) || isTemporary(name)) continue;
-      const file = `${TAGS}/${name}`;
+      const file = tagFile(name);
       const text = readTagFile(dir, name);
       if (text === null) continue; // removed meanwhile
       if (!SNAPSHOT_ID.test(text.slice(0, 32)) || text[32] !== '\n')
@@ -160,7 +174,7 @@ class Check {
     const { index, write } = this.context;
     const toRead = packsToRead(this.context, readData);
     const isRead = new Set(toRead.map(({ number }) => number));
-    const waiting = index.packs();
+    const waiting = index.packs(leaveOut);
     const weight = (row: PackRow): number => (isRead.has(row.number) ? row.sizeBytes : row.chunks * 44);
     const totalBytes = waiting.reduce((total, row) => total + weight(row), 0);
     let doneBytes = 0;
@@ -184,7 +198,7 @@ class Check {
     const generation = index.generationOf(number);
     if (generation === undefined) return; // gc has taken it meanwhile
     if (generation !== row.generation) {
-      await this.#pack(worker, index.packs().find((pack) => pack.number === number) ?? row, readData);
+      await this.#pack(worker, index.packs(leaveOut).find((pack) => pack.number === number) ?? row, readData);
       return;
     }
     for (const { chunks, file, offset, message } of problems)
@@ -217,7 +231,7 @@ class Check {
     const packs = this.context.packSet();
     const goodBlocks = new ChunkSet();
     try {
-      for (const id of index.ids()) this.#snapshot(packs, goodBlocks, id);
+      for (const id of index.ids(leaveOut)) this.#snapshot(packs, goodBlocks, id);
     } finally {
       packs.close();
     }
@@ -238,7 +252,7 @@ class Check {
       blame(error);
       return;
     }
-    const listed = context.index.row(id);
+    const listed = context.index.row(id, leaveOut);
     if (listed && JSON.stringify(snapshotRow(file)) !== JSON.stringify(listed))
       this.#find(DATABASE, null, `the index says something else of snapshot ${id} than its file`, id);
     for (const entry of file.blocks) {
@@ -301,15 +315,16 @@ class Check {
   /** A number given twice would make a reference to a pack that is gone find another one. */
   numbers(): void {
     const { index } = this.context;
-    for (const { number } of index.segments()) this.#highest = Math.max(this.#highest, number);
-    if (index.nextNumber() <= this.#highest)
+    for (const { number } of index.segments(leaveOut)) this.#highest = Math.max(this.#highest, number);
+    const next = index.nextNumber(leaveOut);
+    if (next > 0 && next <= this.#highest)
       this.#find(DATABASE, null, `the next pack would get a number that is in use`);
   }
 
   /** Every byte of every segment: a wrong entry hides a chunk from saves. */
   async segments(): Promise<void> {
     const { index, dir } = this.context;
-    for (const row of index.segments()) {
+    for (const row of index.segments(leaveOut)) {
       const problem = await pageWorker(0).do('verifySegment', { dir, row });
       if (problem && index.hasSegment(row.number)) this.#find(problem.file, problem.offset, problem.message);
     }

@@ -2,8 +2,8 @@
  * The index of a store: the SQLite database `store.db` (docs/format.md, "Index"; schema in migrations/).
  *
  * Invariants: every write is one immediate transaction at synchronous=FULL; no statement is run per page or chunk;
- * everything in it can be rebuilt from the files beside it. Where the directory cannot be written, a private copy is
- * read: a WAL database does not open there.
+ * everything in it can be rebuilt from the files beside it; no row leaves it before it was looked at (index-rows.ts).
+ * Where the directory cannot be written, a private copy is read: a WAL database does not open there.
  */
 import { hash } from 'node:crypto';
 import {
@@ -24,7 +24,9 @@ import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { LivesnapError } from '../errors.js';
 import { projectRoot } from '../native/addon.js';
+import type { DamageError } from './damage.js';
 import { STEP_MS, waitAStep } from './file-locks.js';
+import { damaged, type Table, wrongRow } from './index-rows.js';
 import {
   at,
   DATABASE,
@@ -63,6 +65,13 @@ export interface PackRow {
   readonly chunks: number;
   readonly sizeBytes: number;
 }
+
+/** Told of a row that cannot be, which is then left out. */
+export type OnWrongRow = (problem: DamageError) => void;
+
+const refuse: OnWrongRow = (problem) => {
+  throw problem;
+};
 
 interface Migration {
   readonly version: number;
@@ -280,6 +289,20 @@ export class Index {
     return this.#guarded(() => this.#statement(sql).get(...values) as T | undefined);
   }
 
+  /** Rows of a table, or some of their columns. Errors: DAMAGED. */
+  #rows<T extends object>(table: Table, sql: string, values: unknown[] = [], onWrong = refuse): T[] {
+    return this.#all<T>(sql, ...values).filter((row) => {
+      const problem = wrongRow(table, row);
+      if (problem) onWrong(problem);
+      return !problem;
+    });
+  }
+
+  /** Errors: DAMAGED. */
+  #row<T extends object>(table: Table, sql: string, values: unknown[] = [], onWrong = refuse): T | undefined {
+    return this.#rows<T>(table, sql, values, onWrong)[0];
+  }
+
   #run(sql: string, ...values: unknown[]): number {
     return this.#statement(sql).run(...values).changes;
   }
@@ -326,54 +349,79 @@ export class Index {
     }
   }
 
+  /** Every row that cannot be. */
+  wrongRows(): DamageError[] {
+    const found: DamageError[] = [];
+    const note: OnWrongRow = (problem) => void found.push(problem);
+    this.#rows('snapshots', 'SELECT * FROM snapshots', [], note);
+    this.tags(note);
+    this.packs(note);
+    this.segments(note);
+    this.nextNumber(note);
+    return found;
+  }
+
+  /** For what must not do half its work before it comes to a row that cannot be. Errors: DAMAGED. */
+  requireRightRows(): void {
+    for (const problem of this.wrongRows()) throw problem;
+  }
+
   // Snapshots and tags
 
   summaries(): SnapshotSummary[] {
-    return this.#all<SnapshotSummary>(`${SUMMARY} ORDER BY createdAt, id`);
+    return this.#rows('snapshots', `${SUMMARY} ORDER BY createdAt, id`);
   }
 
   summary(id: string): SnapshotSummary | undefined {
-    return this.#get<SnapshotSummary>(`${SUMMARY} WHERE id = ?`, id);
+    return this.#row('snapshots', `${SUMMARY} WHERE id = ?`, [id]);
   }
 
   has(id: string): boolean {
     return this.#get('SELECT 1 FROM snapshots WHERE id = ?', id) !== undefined;
   }
 
-  ids(): string[] {
-    return this.#all<{ id: string }>('SELECT id FROM snapshots').map(({ id }) => id);
-  }
-
-  row(id: string): SnapshotRow | undefined {
-    return this.#get<SnapshotRow>(
-      `SELECT id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages
-       FROM snapshots WHERE id = ?`,
-      id,
+  ids(onWrong?: OnWrongRow): string[] {
+    return this.#rows<{ id: string }>('snapshots', 'SELECT id FROM snapshots', [], onWrong).map(
+      ({ id }) => id,
     );
   }
 
+  row(id: string, onWrong?: OnWrongRow): SnapshotRow | undefined {
+    return this.#row(
+      'snapshots',
+      `SELECT id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages
+       FROM snapshots WHERE id = ?`,
+      [id],
+      onWrong,
+    );
+  }
+
+  /** The snapshot that a label names. */
   taggedAs(label: string): string | undefined {
-    return this.#get<{ snapshot: string }>('SELECT snapshot FROM tags WHERE label = ?', label)?.snapshot;
+    return this.#row<{ snapshot: string }>('tags', `${TAG} WHERE label = ?`, [label])?.snapshot;
+  }
+
+  /** The label that names a snapshot. */
+  #labelOf(id: string): string | undefined {
+    return this.#row<{ label: string }>('tags', `${TAG} WHERE snapshot = ?`, [id])?.label;
   }
 
   /** At most three ids that begin with a prefix of hexadecimal digits. */
   idsBeginningWith(prefix: string): string[] {
-    return this.#all<{ id: string }>(
+    return this.#rows<{ id: string }>(
+      'snapshots',
       'SELECT id FROM snapshots WHERE id >= ? AND id < ? ORDER BY id LIMIT 3',
-      prefix,
-      `${prefix}g`,
+      [prefix, `${prefix}g`],
     ).map(({ id }) => id);
   }
 
-  tags(): { label: string; snapshot: string }[] {
-    return this.#all('SELECT label, snapshot FROM tags ORDER BY label');
+  tags(onWrong?: OnWrongRow): { label: string; snapshot: string; digest: string }[] {
+    return this.#rows('tags', `${TAG} ORDER BY label`, [], onWrong);
   }
 
-  /** Tags whose row is not what was written. */
+  /** Tags whose row may be, and is not what was written. */
   damagedTags(): { label: string; snapshot: string }[] {
-    return this.#all<{ label: string; snapshot: string; digest: string }>('SELECT * FROM tags').filter(
-      ({ label, snapshot, digest }) => digest !== tagDigest(label, snapshot),
-    );
+    return this.tags(() => {}).filter(({ label, snapshot, digest }) => digest !== tagDigest(label, snapshot));
   }
 
   /** Moves a tag; returns the label that the snapshot had before. */
@@ -382,10 +430,10 @@ export class Index {
   }
 
   #moveTag(id: string, label: string): string | null {
-    const before = this.#get<{ label: string }>('SELECT label FROM tags WHERE snapshot = ?', id);
+    const before = this.#labelOf(id);
     this.#run('DELETE FROM tags WHERE label = ? OR snapshot = ?', label, id);
     this.#run('INSERT INTO tags (label, snapshot, digest) VALUES (?, ?, ?)', label, id, tagDigest(label, id));
-    return before && before.label !== label ? before.label : null;
+    return before !== undefined && before !== label ? before : null;
   }
 
   /** Returns the labels that went with them. */
@@ -394,8 +442,8 @@ export class Index {
       this.#immediately(() => {
         const labels: string[] = [];
         for (const id of ids) {
-          const tag = this.#get<{ label: string }>('SELECT label FROM tags WHERE snapshot = ?', id);
-          if (tag) labels.push(tag.label);
+          const label = this.#labelOf(id);
+          if (label !== undefined) labels.push(label);
           this.#run('DELETE FROM snapshots WHERE id = ?', id);
         }
         return labels;
@@ -413,11 +461,12 @@ export class Index {
 
   /** Numbers that no pack and no segment has had. */
   reserveNumbers(count: number): number[] {
-    const last = this.#immediately(() => {
-      this.#run("UPDATE counters SET value = value + ? WHERE name = 'nextNumber'", count);
-      return this.#get<{ value: number }>("SELECT value FROM counters WHERE name = 'nextNumber'")!.value;
+    const first = this.#immediately(() => {
+      const next = this.nextNumber();
+      this.#run("UPDATE counters SET value = ? WHERE name = 'nextNumber'", next + count);
+      return next;
     });
-    return Array.from({ length: count }, (_, i) => last - count + i);
+    return Array.from({ length: count }, (_, i) => first + i);
   }
 
   /**
@@ -488,18 +537,30 @@ export class Index {
 
   // Packs and segments
 
-  packs(): PackRow[] {
-    return this.#all('SELECT number, generation, chunks, sizeBytes FROM packs ORDER BY number');
+  packs(onWrong?: OnWrongRow): PackRow[] {
+    return this.#rows(
+      'packs',
+      'SELECT number, generation, chunks, sizeBytes FROM packs ORDER BY number',
+      [],
+      onWrong,
+    );
   }
 
-  /** The next number of a pack or segment. */
-  nextNumber(): number {
-    return this.#get<{ value: number }>("SELECT value FROM counters WHERE name = 'nextNumber'")?.value ?? 0;
+  /** The next number of a pack or segment; 0 when `onWrong` was told. */
+  nextNumber(onWrong: OnWrongRow = refuse): number {
+    const sql = "SELECT value FROM counters WHERE name = 'nextNumber'";
+    if (!this.#get(sql)) onWrong(damaged('counters', 'there is no next number'));
+    return this.#row<{ value: number }>('counters', sql, [], onWrong)?.value ?? 0;
   }
 
   /** Packs in the order in which they are to be read by check: those that were not read for longest first. */
-  packsToRead(): PackRow[] {
-    return this.#all('SELECT number, generation, chunks, sizeBytes FROM packs ORDER BY readRun, number');
+  packsToRead(onWrong?: OnWrongRow): PackRow[] {
+    return this.#rows(
+      'packs',
+      'SELECT number, generation, chunks, sizeBytes FROM packs ORDER BY readRun, number',
+      [],
+      onWrong,
+    );
   }
 
   /** Notes that a run of check has read these packs. */
@@ -518,13 +579,13 @@ export class Index {
 
   /** Undefined: there is no such pack. */
   generationOf(pack: number): number | undefined {
-    return this.#get<{ generation: number }>('SELECT generation FROM packs WHERE number = ?', pack)
+    return this.#row<{ generation: number }>('packs', 'SELECT generation FROM packs WHERE number = ?', [pack])
       ?.generation;
   }
 
   /** Oldest first. */
-  segments(): SegmentRow[] {
-    return this.#all('SELECT number, entries FROM segments ORDER BY number');
+  segments(onWrong?: OnWrongRow): SegmentRow[] {
+    return this.#rows('segments', 'SELECT number, entries FROM segments ORDER BY number', [], onWrong);
   }
 
   /** How many entries the segments have, and how many chunks the packs. */
@@ -621,6 +682,9 @@ export class Index {
 
 const tagDigest = (label: string, snapshot: string): string =>
   hash('sha256', `${label} ${snapshot}`).slice(0, 16);
+
+const TAG = `
+  SELECT label, snapshot, digest, EXISTS (SELECT 1 FROM snapshots WHERE id = snapshot) AS isThere FROM tags`;
 
 const SUMMARY = `
   SELECT id, label AS tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes

@@ -2,10 +2,12 @@
  * The files of a store and how they are made: names, modes (files 0600, directories 0700), and the fsyncs that
  * make a new name last. docs/format.md, "Files".
  */
+import assert from 'node:assert/strict';
 import {
   closeSync,
   constants,
   fsyncSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -33,15 +35,33 @@ export const QUARANTINE = 'quarantine';
 
 const TEMPORARY = '.tmp';
 /** No pack has number 0: that is the zero page's place. */
-const PACK_NAME = /^(?!0{8})([0-9a-f]{8})-([0-9]{1,9})\.pack$/;
+const PACK_NAME = /^(?!0{8})([0-9a-f]{8})-(0|[1-9][0-9]{0,8})\.pack$/;
 
 export const SNAPSHOT_ID = /^[0-9a-f]{32}$/;
 /** A tag is a file name, never a path, and not one that a write cut short could have left. */
 export const TAG_LABEL = /^(?!.*\.tmp$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+/** Packs and segments are numbered with 32 bits. */
+export const MAX_NUMBER = 2 ** 32 - 1;
+/** As many digits as the name of a pack has for it. */
+export const MAX_GENERATION = 999_999_999;
 
-/** `packs/0000002a-0.pack`, relative to the store. */
-export const packFile = (number: number, generation: number): string =>
-  `${PACKS}/${number.toString(16).padStart(8, '0')}-${generation}.pack`;
+export const isFileNumber = (value: number, limit = MAX_NUMBER): boolean =>
+  Number.isInteger(value) && value >= 0 && value <= limit;
+
+/**
+ * `packs/0000002a-0.pack`, relative to the store. Like all that make names of files it is the second line: what comes
+ * from outside has been checked, and what was forgotten there does not become a path elsewhere.
+ */
+export function packFile(number: number, generation: number): string {
+  assert(isFileNumber(number) && isFileNumber(generation, MAX_GENERATION), 'this is not a pack');
+  return `${PACKS}/${number.toString(16).padStart(8, '0')}-${generation}.pack`;
+}
+
+/** `tags/LABEL`, relative to the store. */
+export function tagFile(label: string): string {
+  assert(TAG_LABEL.test(label), 'this is not a tag');
+  return `${TAGS}/${label}`;
+}
 
 export function parsePackName(name: string): { number: number; generation: number } | null {
   const match = PACK_NAME.exec(name);
@@ -66,6 +86,15 @@ export function generationsOnDisk(dir: string, number: number): number[] {
 
 /** What a write that was cut short leaves behind; gc removes it. */
 export const isTemporary = (name: string): boolean => name.endsWith(TEMPORARY);
+
+/** Whether a store's folder is not a link to one that may hold anything. Errors: NOT_A_STORE. */
+export function requireOwnFolders(dir: string): void {
+  for (const folder of [PACKS, SNAPSHOTS, TAGS, SEGMENTS, QUARANTINE])
+    if (lstatSync(join(dir, folder), { throwIfNoEntry: false })?.isSymbolicLink())
+      throw new LivesnapError('NOT_A_STORE', `${join(dir, folder)} is a link`, {
+        hint: 'Files are removed from the folders of a store: they must be its own. Move the whole store instead.',
+      });
+}
 
 /** Opens a file that must not exist yet, for reading and writing. */
 export const createPrivate = (path: string): number =>

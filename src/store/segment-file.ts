@@ -5,6 +5,7 @@
  * are hints, proven by bytes, so a reader trusts size and header only, and one that is missing or damaged costs room
  * and nothing else; check reads all of it.
  */
+import assert from 'node:assert/strict';
 import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { mapFile, unmapFile } from '../native/mapped-file.js';
 import type { PageOps } from '../native/pages.js';
@@ -12,7 +13,7 @@ import { DamageError } from './damage.js';
 import { createLocked, unlinkUnlessLocked } from './file-locks.js';
 import { SEGMENT_ENTRY_BYTES, Segment } from './fingerprints.js';
 import { FORMAT_VERSION } from './format.js';
-import { at, removeIfThere, SEGMENTS } from './layout.js';
+import { at, isFileNumber, removeIfThere, SEGMENTS } from './layout.js';
 
 const MAGIC = 'LIVESNSG';
 const HEADER_BYTES = 32;
@@ -27,8 +28,11 @@ export interface SegmentRow {
   readonly entries: number;
 }
 
-export const segmentFile = (number: number): string =>
-  `${SEGMENTS}/${number.toString(16).padStart(8, '0')}.seg`;
+/** `segments/0000002b.seg`, relative to the store. */
+export function segmentFile(number: number): string {
+  assert(isFileNumber(number), 'this is not the number of a segment');
+  return `${SEGMENTS}/${number.toString(16).padStart(8, '0')}.seg`;
+}
 
 export function parseSegmentName(name: string): number | null {
   const match = /^([0-9a-f]{8})\.seg$/.exec(name);

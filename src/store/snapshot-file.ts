@@ -4,13 +4,14 @@
  * Invariants: with its packs it is enough to restore the snapshot and to list it, without the index; written once,
  * never changed; nothing in it is believed before the digest was checked and every number was found in bounds.
  */
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeFileSync } from 'node:fs';
 import type { Region } from '../page-stream.js';
 import { DamageError } from './damage.js';
 import { createLocked } from './file-locks.js';
 import { BLOCK_PAGES, FORMAT_VERSION, PAGE_BYTES, refuseNewer } from './format.js';
-import { at, removeIfThere, SNAPSHOTS } from './layout.js';
+import { at, removeIfThere, SNAPSHOT_ID, SNAPSHOTS } from './layout.js';
 import type { SnapshotKind } from './types.js';
 
 const MAGIC = 'LIVESNSS';
@@ -76,7 +77,11 @@ export interface SnapshotFile {
   readonly sizeBytes: number;
 }
 
-export const snapshotFile = (id: string): string => `${SNAPSHOTS}/${id}`;
+/** `snapshots/ID`, relative to the store. */
+export function snapshotFile(id: string): string {
+  assert(SNAPSHOT_ID.test(id), 'this is not the id of a snapshot');
+  return `${SNAPSHOTS}/${id}`;
+}
 
 export const pagesOf = (sizeBytes: number): number => Math.ceil(sizeBytes / PAGE_BYTES);
 
@@ -244,6 +249,16 @@ function readFully(fd: number, into: Buffer, position: number): number {
   return done;
 }
 
+/** More than a store can have, and so little that the size of a file can be added. */
+const MAX_PACK_TOTAL = 2 ** 52;
+
+export const isSize = (value: unknown, limit = Number.MAX_SAFE_INTEGER): boolean =>
+  Number.isInteger(value) && (value as number) >= 0 && (value as number) <= limit;
+
+/** A moment as text, such as an ISO 8601 date and time. */
+export const isTime = (value: unknown): boolean =>
+  typeof value === 'string' && value.length <= 64 && !Number.isNaN(Date.parse(value));
+
 /** The digest has vouched for accidents; this checks what another program may have written. */
 export function parseDescription(file: string, json: Buffer, id: string): SnapshotDescription {
   const wrong = (why: string): DamageError => new DamageError(file, HEADER_BYTES, why);
@@ -253,20 +268,17 @@ export function parseDescription(file: string, json: Buffer, id: string): Snapsh
   } catch {
     throw wrong('the description is not JSON');
   }
-  const isSize = (size: unknown): boolean => Number.isSafeInteger(size) && (size as number) >= 0;
-  const isTextOrNull = (text: unknown): boolean => text === null || typeof text === 'string';
   if (value?.id !== id) throw wrong('the description is of another snapshot');
   if (
     (value.kind !== 'machine' && value.kind !== 'file') ||
-    !isTextOrNull(value.vm) ||
-    !isTextOrNull(value.parent) ||
-    typeof value.createdAt !== 'string' ||
-    Number.isNaN(Date.parse(value.createdAt)) ||
+    !(value.vm === null || typeof value.vm === 'string') ||
+    !(value.parent === null || (typeof value.parent === 'string' && SNAPSHOT_ID.test(value.parent))) ||
+    !isTime(value.createdAt) ||
     !isSize(value.memoryBytes) ||
     !isSize(value.diskBytes) ||
-    !isSize(value.packBytes) ||
+    !isSize(value.packBytes, MAX_PACK_TOTAL) ||
     !areRegions(value.regions) ||
-    !value.regions.every(({ nonZeroPages }) => isSize(nonZeroPages))
+    !value.regions.every(({ nonZeroPages, sizeBytes }) => isSize(nonZeroPages, pagesOf(sizeBytes)))
   )
     throw wrong('the description lacks something');
   return value as SnapshotDescription;

@@ -34,6 +34,7 @@ import {
   PACKS,
   QUARANTINE,
   RESERVE,
+  requireOwnFolders,
   SEGMENTS,
   SNAPSHOTS,
   storeError,
@@ -96,6 +97,7 @@ export class Store {
     options: Pick<OpenOptions, 'fingerprintBits'> = {},
   ): Promise<RepairResult> {
     if (!existsSync(dir)) throw noSuchStore(dir);
+    requireOwnFolders(dir);
     return repairStore(dir, options, progress);
   }
 
@@ -122,14 +124,7 @@ export class Store {
     if (tagged) return tagged;
     const ids = /^[0-9a-f]{1,32}$/.test(ref) ? index.idsBeginningWith(ref) : [];
     if (ids.length === 1) return ids[0]!;
-    if (ids.length === 0)
-      throw new LivesnapError(
-        'NO_SUCH_SNAPSHOT',
-        `there is no snapshot ${JSON.stringify(ref)} in ${this.dir}`,
-        {
-          hint: 'livesnap ls lists the snapshots.',
-        },
-      );
+    if (ids.length === 0) throw noSuchSnapshot(this.dir, ref);
     throw new LivesnapError(
       'AMBIGUOUS',
       `${JSON.stringify(ref)} is the beginning of more than one snapshot's id`,
@@ -141,14 +136,14 @@ export class Store {
 
   /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS. */
   find(ref: string): SnapshotSummary {
-    return this.#context.index.summary(this.resolve(ref))!;
+    return required(this.#context, this.resolve(ref));
   }
 
   /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED. */
   show(ref: string): SnapshotDetails {
     const context = this.#context;
     return context.withLock(() => {
-      const summary = context.index.summary(this.resolve(ref))!;
+      const summary = required(context, this.resolve(ref));
       const file = readNamed(context.dir, summary.id);
       const { regions, machine, host } = file.description;
       const packs = context.packSet();
@@ -242,7 +237,8 @@ export class Store {
   }
 
   /** Frees what no snapshot needs. Errors: STORE_BUSY, READ_ONLY, DAMAGED. */
-  gc(options: GcOptions, progress?: Progress): Promise<GcResult> {
+  async gc(options: GcOptions, progress?: Progress): Promise<GcResult> {
+    this.#context.index.requireRightRows();
     return collectGarbage(this.#context, options, progress);
   }
 
@@ -334,6 +330,7 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
   try {
     const found = statSync(dir, { throwIfNoEntry: false });
     if (found && !found.isDirectory()) throw notAStore(dir);
+    if (write) requireOwnFolders(dir);
     finishReplacement(dir);
     if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) return Index.open(dir, write);
     if (!create) throw found ? notAStore(dir) : noSuchStore(dir);
@@ -382,6 +379,18 @@ function createStore(dir: string): Index {
     throw error;
   }
 }
+
+/** Another process may have removed it since it was resolved. Errors: NO_SUCH_SNAPSHOT. */
+function required({ dir, index }: StoreContext, id: string): SnapshotSummary {
+  const summary = index.summary(id);
+  if (!summary) throw noSuchSnapshot(dir, id);
+  return summary;
+}
+
+const noSuchSnapshot = (dir: string, ref: string): LivesnapError =>
+  new LivesnapError('NO_SUCH_SNAPSHOT', `there is no snapshot ${JSON.stringify(ref)} in ${dir}`, {
+    hint: 'livesnap ls lists the snapshots.',
+  });
 
 const noSuchStore = (dir: string): LivesnapError =>
   new LivesnapError('NO_SUCH_FILE', `there is no store at ${dir}`, {

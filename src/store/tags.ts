@@ -14,6 +14,7 @@ import {
   removeIfThere,
   TAG_LABEL,
   TAGS,
+  tagFile,
   writeAtomically,
 } from './layout.js';
 import { StoreLock } from './store-lock.js';
@@ -26,37 +27,49 @@ export function requireTagLabel(label: string): void {
     });
 }
 
-/** Brings the files of these labels in line with the index. Errors: STORE_BUSY, NO_SPACE. */
+/** Brings the files of these labels in line with the index. Errors: STORE_BUSY, NO_SPACE, DAMAGED. */
 export function syncTagFiles(context: StoreContext, labels: readonly string[]): void {
-  if (labels.length === 0) return;
-  const { dir, index } = context;
+  if (labels.length > 0) sync(context, () => ({ labels, leftovers: [] }));
+}
+
+/** Brings all files of tags/ in line with the index, and removes what writes that were cut short left. */
+export function syncAllTagFiles(context: StoreContext): void {
+  sync(context, () => {
+    const names = readdirSync(at(context.dir, TAGS));
+    const listed = context.index.tags().map(({ label }) => label);
+    return {
+      labels: new Set([...names.filter((name) => TAG_LABEL.test(name)), ...listed]),
+      leftovers: names.filter(isTemporary),
+    };
+  });
+}
+
+/** `what` is asked for under the lock. */
+function sync(
+  { dir, index }: StoreContext,
+  what: () => { labels: Iterable<string>; leftovers: readonly string[] },
+): void {
   const lock = StoreLock.acquireSync(dir, 'exclusive', TAGS);
   try {
+    const { labels, leftovers } = what();
     let removed = false;
     for (const label of labels) {
-      const path = at(dir, `${TAGS}/${label}`);
+      const path = at(dir, tagFile(label));
       const id = index.taggedAs(label);
       if (id === undefined) removed = removeIfThere(path) || removed;
       else if (readTagFile(dir, label) !== id) writeAtomically(path, `${id}\n`);
     }
+    for (const name of leftovers) removed = removeIfThere(at(dir, `${TAGS}/${name}`)) || removed;
     if (removed) fsyncDirectory(at(dir, TAGS));
   } finally {
     lock.release();
   }
 }
 
-/** Brings all files of tags/ in line with the index, and removes what writes that were cut short left. */
-export function syncAllTagFiles(context: StoreContext): void {
-  const names = readdirSync(at(context.dir, TAGS)).filter(
-    (name) => TAG_LABEL.test(name) || isTemporary(name),
-  );
-  syncTagFiles(context, [...new Set([...names, ...context.index.tags().map(({ label }) => label)])]);
-}
-
 /** The id in a tag's file; null when it cannot be read. */
 export function readTagFile(dir: string, label: string): string | null {
   try {
-    return readFileSync(at(dir, `${TAGS}/${label}`), 'utf8').trim();
+    return readFileSync(at(dir, tagFile(label)), 'utf8').trim();
   } catch {
     return null;
   }

@@ -208,6 +208,18 @@ describe('copies', function () {
           database.close();
         },
       ],
+      'an id in the index that is a path': [
+        'DAMAGED',
+        (dir) => {
+          const database = new Database(join(dir, 'store.db'));
+          database.pragma('ignore_check_constraints = ON');
+          database.pragma('foreign_keys = OFF');
+          database.exec(
+            `UPDATE snapshots SET id = '../packs/${pack}'; UPDATE tags SET snapshot = '../packs/${pack}'`,
+          );
+          database.close();
+        },
+      ],
       'an index that is none': ['DAMAGED', (dir) => writeFileSync(join(dir, 'store.db'), noise(1, 3))],
       'no index': ['NOT_A_STORE', (dir) => unlinkSync(join(dir, 'store.db'))],
     };

@@ -61,6 +61,13 @@ describe('a snapshot’s file', () => {
     'a size that is none': [{ memoryBytes: -1 }, []],
     'regions of one name': [{ regions: [description.regions[0]!, description.regions[0]!] }, []],
     'a name that is a path': [{ regions: [{ name: '../x', sizeBytes: 1, nonZeroPages: 0 }] }, []],
+    'a parent that is a path': [{ parent: '../x' }, []],
+    'a size that no store can have': [{ packBytes: 2 ** 53 - 1 }, []],
+    'more pages than a region has': [{ regions: [{ name: 'x', sizeBytes: 4096, nonZeroPages: 2 }] }, []],
+    'pages that are no number': [
+      { regions: [{ name: 'x', sizeBytes: 4096, nonZeroPages: '1' as unknown as number }] },
+      [],
+    ],
     'no date': [{ createdAt: 'yesterday' }, []],
     'a block beyond its region': [{}, [block({ block: 4 })]],
     'a block of no region': [{}, [block({ region: 2 })]],

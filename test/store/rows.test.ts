@@ -1,0 +1,230 @@
+/** An index from elsewhere: what its rows say is looked at before anything is done by it. */
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import {
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import Database from 'better-sqlite3';
+import { LivesnapError } from '../../src/errors.js';
+import { packFile, tagFile } from '../../src/store/layout.js';
+import { segmentFile } from '../../src/store/segment-file.js';
+import { snapshotFile } from '../../src/store/snapshot-file.js';
+import { Store } from '../../src/store/store.js';
+import { dropScratch, load, newStore, noise, onDrop, save, scratchDir } from './scratch.js';
+
+/** Writes to the index of a store as another program may: nothing that the schema forbids is forbidden. */
+function forge(dir: string, ...statements: string[]): void {
+  const database = new Database(join(dir, 'store.db'));
+  database.pragma('ignore_check_constraints = ON');
+  database.pragma('foreign_keys = OFF');
+  for (const statement of statements) database.exec(statement);
+  database.close();
+}
+
+const quoted = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+const digestOf = (label: string, id: string): string =>
+  createHash('sha256').update(`${label} ${id}`).digest('hex').slice(0, 16);
+const tagRow = (label: string, id: string): string =>
+  `INSERT INTO tags VALUES (${[label, id, digestOf(label, id)].map(quoted).join(', ')})`;
+/** A second snapshot that is as the first but for some columns. */
+const snapshotRow = (over: Record<string, string>): string => {
+  const columns = ['id', 'kind', 'vm', 'parent', 'createdAt', 'memoryBytes', 'diskBytes', 'storedBytes'];
+  columns.push('logicalBytes', 'nonZeroPages');
+  const values = columns.map((column) => over[column] ?? column);
+  return `INSERT INTO snapshots SELECT ${values.join(', ')} FROM snapshots LIMIT 1`;
+};
+const other = quoted('cd'.repeat(16));
+
+/** Every file below a directory and what it holds, but for those of one folder. */
+const treeOf = (dir: string, except: string): [string, string][] =>
+  readdirSync(dir, { recursive: true, encoding: 'utf8' })
+    .filter((name) => except === '' || (name !== except && !name.startsWith(`${except}/`)))
+    .sort()
+    .map((name) => {
+      const path = join(dir, name);
+      return [name, statSync(path).isDirectory() ? '' : readFileSync(path, 'latin1')];
+    });
+
+const forgeries: Record<string, [table: string, statement: (id: string) => string[]]> = {
+  'a tag that is a path': ['tags', (id) => ['DELETE FROM tags', tagRow('../../victim/keys', id)]],
+  'a tag that is a path to something new': ['tags', (id) => ['DELETE FROM tags', tagRow('../../new', id)]],
+  'a tag that looks like a write cut short': ['tags', (id) => ['DELETE FROM tags', tagRow('x.tmp', id)]],
+  'a tag of a path': ['tags', () => ['DELETE FROM tags', tagRow('evil', '../../victim/keys')]],
+  'a tag of a snapshot that is not there': [
+    'tags',
+    () => ['DELETE FROM tags', tagRow('evil', 'ef'.repeat(16))],
+  ],
+  'an id that is a path': ['snapshots', () => [snapshotRow({ id: quoted('../../victim/keys') })]],
+  'an id that begins as one and is a path': [
+    'snapshots',
+    () => [snapshotRow({ id: quoted('abc/../../../victim/keys') })],
+  ],
+  'the id of all being a path': [
+    'snapshots',
+    (id) => [`UPDATE snapshots SET id = ${quoted(`x\nssh-rsa\n/../${id}`)}`, 'DELETE FROM tags'],
+  ],
+  'a tag and an id that make a file of their own': [
+    'snapshots',
+    (id) => {
+      const text = `x\nssh-rsa AAAA\n/../${id}`;
+      return [
+        `UPDATE snapshots SET id = ${quoted(text)}`,
+        'DELETE FROM tags',
+        tagRow('../../victim/keys', text),
+      ];
+    },
+  ],
+  'an id that drives the terminal': [
+    'snapshots',
+    () => [snapshotRow({ id: "char(27) || ']0;x' || char(7)" })],
+  ],
+  'a kind that is none': ['snapshots', () => [snapshotRow({ id: other, kind: "'x'" })]],
+  'a parent that is no id': ['snapshots', () => [snapshotRow({ id: other, parent: "'../x'" })]],
+  'no date': ['snapshots', () => [snapshotRow({ id: other, createdAt: "'never'" })]],
+  'a size below nothing': ['snapshots', () => [snapshotRow({ id: other, memoryBytes: '-1' })]],
+  'a size of 2^60': ['snapshots', () => [snapshotRow({ id: other, storedBytes: `${2n ** 60n}` })]],
+  'a pack 0': ['packs', () => ['INSERT INTO packs VALUES (0, 0, 1, 100, 0)']],
+  'a pack beyond 32 bits': ['packs', () => [`INSERT INTO packs VALUES (${2n ** 40n}, 0, 1, 100, 0)`]],
+  'a generation below 0': ['packs', () => ['INSERT INTO packs VALUES (77, -1, 1, 100, 0)']],
+  'a generation of a billion': ['packs', () => ['INSERT INTO packs VALUES (77, 1000000000, 1, 100, 0)']],
+  'a pack of no chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 0, 100, 0)']],
+  'a pack of too many chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 32769, 100, 0)']],
+  'a pack of 2^50 bytes': ['packs', () => [`INSERT INTO packs VALUES (77, 0, 1, ${2n ** 50n}, 0)`]],
+  'a segment beyond 32 bits': ['segments', () => [`INSERT INTO segments VALUES (${2n ** 33n}, 1)`]],
+  'a segment of less than nothing': ['segments', () => ['INSERT INTO segments VALUES (77, -5)']],
+  'no next number': ['counters', () => ['DELETE FROM counters']],
+  'a next number of 2^40': ['counters', () => [`UPDATE counters SET value = ${2n ** 40n}`]],
+  'a next number of 0': ['counters', () => ['UPDATE counters SET value = 0']],
+};
+
+describe('an index from elsewhere', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  const verbs: Record<string, (store: Store, id: string) => unknown> = {
+    ls: (store) => store.list(),
+    'tag evil': (store) => store.setTag('evil', 'else'),
+    'tag id': (store, id) => store.setTag(id, 'else'),
+    'rm evil': (store) => store.remove(['evil']),
+    'rm abc': (store) => store.remove(['abc']),
+    'rm id': (store, id) => store.remove([id]),
+    'show id': (store, id) => store.show(id),
+    stats: (store) => store.stats(),
+    save: (store) => save(store, { x: noise(2, 3) }, { tag: 'mine' }),
+    tidy: (store) => store.tidy(),
+    'gc --dry-run': (store) => store.gc({ dryRun: true }),
+    gc: (store) => store.gc({ dryRun: false }),
+  };
+
+  for (const [what, [table, statements]] of Object.entries(forgeries))
+    it(`with ${what} harms nothing; check tells it, repair makes it anew`, async function () {
+      const world = scratchDir(this);
+      const { store: made, dir: forged } = newStore(this);
+      const { id } = await save(made, { x: noise(1, 5) }, { tag: 'good' });
+      await save(made, { x: noise(3, 5) }, { tag: 'removed' });
+      made.remove(['removed']);
+      made.close();
+      forge(forged, ...statements(id));
+      mkdirSync(join(world, 'victim'));
+      writeFileSync(join(world, 'victim', 'keys'), 'mine');
+      const before = treeOf(world, 'store');
+      const dir = join(world, 'store');
+      const fresh = (): void => {
+        rmSync(dir, { recursive: true, force: true });
+        cpSync(forged, dir, { recursive: true });
+      };
+
+      const told: Record<string, string> = {};
+      for (const [verb, work] of Object.entries(verbs)) {
+        fresh();
+        const store = Store.open(dir, { write: true });
+        try {
+          await work(store, id);
+        } catch (error) {
+          assert.ok(error instanceof LivesnapError, `${verb}: ${(error as Error).stack}`);
+          assert.ok(['DAMAGED', 'NO_SUCH_SNAPSHOT'].includes(error.code), `${verb}: ${error.stack}`);
+          told[verb] = error.message;
+        } finally {
+          store.close();
+        }
+        assert.deepEqual(treeOf(world, 'store'), before, verb);
+      }
+      assert.match(told.gc ?? '', new RegExp(`store\\.db.*${table}`));
+      // Whoever comes upon the row names the table that it is in.
+      if (told.ls !== undefined) assert.match(told.ls, new RegExp(`store\\.db.*${table}`));
+      assert.doesNotMatch(Object.values(told).join(), /\p{Cc}/u);
+      for (const folder of ['packs', 'snapshots', 'segments', 'tags'])
+        assert.deepEqual(readdirSync(join(dir, folder)), readdirSync(join(forged, folder)), folder);
+
+      const checked = Store.open(dir, { write: false });
+      const { problems } = await checked.check({ readData: true });
+      checked.close();
+      assert.ok(
+        problems.some(({ file, message }) => file === 'store.db' && message.includes(`the table ${table}`)),
+        JSON.stringify(problems),
+      );
+      assert.deepEqual(treeOf(world, 'store'), before);
+
+      await Store.repair(dir);
+      const repaired = Store.open(dir, { write: true });
+      onDrop(this, () => repaired.close());
+      assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] });
+      assert.deepEqual(
+        repaired.list().map((row) => [row.id, row.tag]),
+        [[id, 'good']],
+      );
+      assert.deepEqual(await load(repaired, 'good'), { x: noise(1, 5) });
+      await repaired.gc({ dryRun: false });
+      assert.deepEqual(treeOf(world, 'store'), before);
+    });
+
+  for (const folder of ['packs', 'snapshots', 'segments', 'tags'])
+    it(`is not written where ${folder} leads elsewhere`, async function () {
+      const world = scratchDir(this);
+      const { store, dir } = newStore(this);
+      await save(store, { x: noise(1, 5) }, { tag: 'good' });
+      store.close();
+      const victim = join(world, 'victim');
+      cpSync(join(dir, folder), victim, { recursive: true });
+      for (const name of ['notes', 'draft.tmp', '000000ff-0.pack', '000000ff.seg', 'ef'.repeat(16)])
+        writeFileSync(join(victim, name), 'mine');
+      rmSync(join(dir, folder), { recursive: true });
+      symlinkSync(victim, join(dir, folder));
+      const before = treeOf(world, '');
+      assert.throws(() => Store.open(dir, { write: true }), { code: 'NOT_A_STORE', message: /is a link/ });
+      await assert.rejects(Store.repair(dir), { code: 'NOT_A_STORE' });
+      const reader = Store.open(dir, { write: false });
+      assert.deepEqual(await load(reader, 'good'), { x: noise(1, 5) });
+      reader.close();
+      assert.deepEqual(treeOf(world, ''), before);
+    });
+});
+
+describe('the name of a file of a store', () => {
+  it('is made of nothing else than it may be made of', () => {
+    const id = 'ab'.repeat(16);
+    assert.equal(snapshotFile(id), `snapshots/${id}`);
+    assert.equal(packFile(0x2a, 3), 'packs/0000002a-3.pack');
+    assert.equal(segmentFile(0x2b), 'segments/0000002b.seg');
+    assert.equal(tagFile('a.b'), 'tags/a.b');
+    for (const bad of ['', '..', '../x', `${id}\n`, id.toUpperCase(), `${id}0`])
+      assert.throws(() => snapshotFile(bad), { code: 'ERR_ASSERTION' }, bad);
+    for (const bad of ['', '..', '../x', 'a/b', 'a\n', 'x.tmp'])
+      assert.throws(() => tagFile(bad), { code: 'ERR_ASSERTION' }, bad);
+    for (const bad of [-1, 2 ** 32, 1.5, Number.NaN]) {
+      assert.throws(() => packFile(bad, 0), { code: 'ERR_ASSERTION' }, `${bad}`);
+      assert.throws(() => packFile(1, bad), { code: 'ERR_ASSERTION' }, `${bad}`);
+      assert.throws(() => segmentFile(bad), { code: 'ERR_ASSERTION' }, `${bad}`);
+    }
+    assert.throws(() => packFile('../x' as unknown as number, 0), { code: 'ERR_ASSERTION' });
+  });
+});
