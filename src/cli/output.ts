@@ -2,7 +2,8 @@
  * What a verb prints: its result on stdout, as JSON or for people; everything else on stderr.
  *
  * Invariants: with --json stdout holds one JSON value and nothing else; with --quiet stderr holds errors only and
- * stdout no words, just what scripts want (ids, names).
+ * stdout no words, just what scripts want (ids, names). No control character but the ends of lines is printed: names,
+ * ids and messages may be a stranger's.
  */
 import { styleText } from 'node:util';
 import cliProgress from 'cli-progress';
@@ -45,6 +46,16 @@ export const shortId = (id: string): string => id.slice(0, 12);
 export const printable = (text: string): string =>
   text.replace(/\p{Cc}/gu, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`);
 
+/** Lines of which any may have text from outside. */
+const printableLines = (text: string): string => text.split('\n').map(printable).join('\n');
+
+/** JSON leaves the control characters from 0x7f on as they are; a terminal would not. */
+const toJson = (value: unknown): string =>
+  JSON.stringify(value).replace(
+    /[\x7f-\x9f]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+
 export interface Column<T> {
   readonly title: string;
   readonly cell: (row: T) => string | null;
@@ -82,13 +93,13 @@ export class Output {
 
   /** The verb's result: `value` with --json, else the lines of `human`, else (--quiet) of `bare`. */
   result(value: unknown, human: () => string, bare: () => string = () => ''): void {
-    const text = this.json ? JSON.stringify(value) : this.quiet ? bare() : human();
+    const text = this.json ? toJson(value) : printableLines(this.quiet ? bare() : human());
     if (text !== '') process.stdout.write(`${text}\n`);
   }
 
   /** A sentence for whoever is watching. */
   say(sentence: string): void {
-    if (!this.quiet) process.stderr.write(`${sentence}\n`);
+    if (!this.quiet) process.stderr.write(`${printableLines(sentence)}\n`);
   }
 
   /** `say`, when the result is for people. */
@@ -97,7 +108,7 @@ export class Output {
   }
 
   error(error: LivesnapError): void {
-    if (this.json) process.stdout.write(`${JSON.stringify({ error: error.toJSON() })}\n`);
+    if (this.json) process.stdout.write(`${toJson({ error: error.toJSON() })}\n`);
     else complain(error);
   }
 
@@ -138,7 +149,8 @@ export class Output {
 export function complain(error: LivesnapError): void {
   process.stderr.write(`livesnap: ${printable(error.message)}\n`);
   if (error.hint !== undefined) process.stderr.write(`${dim(printable(error.hint))}\n`);
-  if (process.env.LIVESNAP_DEBUG) process.stderr.write(`${(error.cause as Error)?.stack ?? error.stack}\n`);
+  if (process.env.LIVESNAP_DEBUG)
+    process.stderr.write(`${printableLines((error.cause as Error)?.stack ?? error.stack ?? '')}\n`);
 }
 
 const dim = (text: string): string => (process.stderr.isTTY ? styleText('dim', text) : text);

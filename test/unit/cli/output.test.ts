@@ -1,5 +1,12 @@
 import assert from 'node:assert/strict';
-import { formatBytes, formatMs, formatPairs, formatTable, printable } from '../../../src/cli/output.js';
+import {
+  formatBytes,
+  formatMs,
+  formatPairs,
+  formatTable,
+  Output,
+  printable,
+} from '../../../src/cli/output.js';
 
 describe('output', () => {
   it('writes sizes with three digits at most', () => {
@@ -46,5 +53,42 @@ describe('output', () => {
   it('lets nothing from outside drive the terminal', () => {
     assert.equal(printable('a\x1b[2Jb\n\x9b'), 'a\\x1b[2Jb\\x0a\\x9b');
     assert.equal(printable('Größe ✓'), 'Größe ✓');
+  });
+
+  it('lets nothing drive the terminal in whatever is printed, with words, without and as JSON', () => {
+    const evil = 'a\x1b]0;x\x07\x9b2J\x7f\rb';
+    const written = (print: () => void): string => {
+      const { stdout, stderr } = process;
+      const [toOut, toErr] = [stdout.write, stderr.write];
+      let text = '';
+      const take = (chunk: unknown): boolean => {
+        text += chunk;
+        return true;
+      };
+      stdout.write = take as typeof stdout.write;
+      stderr.write = take as typeof stderr.write;
+      try {
+        print();
+      } finally {
+        stdout.write = toOut;
+        stderr.write = toErr;
+      }
+      return text;
+    };
+    const prints: Record<string, () => void> = {
+      human: () => new Output(false, false).result({}, () => `${evil}\nthen`),
+      bare: () =>
+        new Output(false, true).result(
+          {},
+          () => '',
+          () => `${evil}\nthen`,
+        ),
+      remark: () => new Output(false, false).remark(`${evil}\nthen`),
+    };
+    const shown = `${printable(evil)}\nthen\n`;
+    for (const [what, print] of Object.entries(prints)) assert.equal(written(print), shown, what);
+    const json = written(() => new Output(true, false).result({ evil }, () => ''));
+    assert.doesNotMatch(json.trimEnd(), /\p{Cc}/u);
+    assert.deepEqual(JSON.parse(json), { evil });
   });
 });
