@@ -18,7 +18,10 @@ export function printCopies(output: Output, results: readonly CopyResult[]): voi
   const total = (key: 'sentBytes' | 'sentChunks' | 'presentChunks'): number =>
     results.reduce((sum, result) => sum + result[key], 0);
   for (const { id, tagTaken } of results)
-    if (tagTaken) output.say(`The tag of ${shortId(id)} names another snapshot there, and stays with it.`);
+    if (tagTaken)
+      output.say(
+        `The tag of ${shortId(id)} was left behind: it names another snapshot there, or looks like an id.`,
+      );
   const value = {
     sentBytes: total('sentBytes'),
     sentChunks: total('sentChunks'),

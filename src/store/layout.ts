@@ -38,8 +38,10 @@ const TEMPORARY = '.tmp';
 const PACK_NAME = /^(?!0{8})([0-9a-f]{8})-(0|[1-9][0-9]{0,8})\.pack$/;
 
 export const SNAPSHOT_ID = /^[0-9a-f]{32}$/;
-/** A tag is a file name, never a path, and not one that a write cut short could have left. */
-export const TAG_LABEL = /^(?!.*\.tmp$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+/** What looks like this names the snapshot of this id, and no other. */
+export const LOOKS_LIKE_ID = /^[0-9A-Fa-f]{32}$/;
+/** A tag is a file name, never a path, not one that a write cut short could have left, and never like an id. */
+export const TAG_LABEL = /^(?!.*\.tmp$)(?![0-9A-Fa-f]{32}$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** Packs and segments are numbered with 32 bits. */
 export const MAX_NUMBER = 2 ** 32 - 1;
 /** As many digits as the name of a pack has for it. */

@@ -20,6 +20,7 @@ import {
   fillReserve,
   fsyncDirectory,
   INDEX_LOCK,
+  LOOKS_LIKE_ID,
   PACKS,
   packFile,
   parsePackName,
@@ -31,6 +32,7 @@ import {
   storeError,
   TAG_LABEL,
   TAGS,
+  tagFile,
 } from './layout.js';
 import { lossesOf } from './losses.js';
 import { PackReader, PackSet } from './pack-reader.js';
@@ -464,8 +466,10 @@ function readTags(
 ): { label: string; snapshot: string }[] {
   const tags = new Map<string, { label: string; snapshot: string }>();
   for (const label of readdirSync(at(dir, TAGS)).sort()) {
-    if (!TAG_LABEL.test(label) || label.endsWith('.tmp')) continue;
-    const path = at(dir, `${TAGS}/${label}`);
+    if (LOOKS_LIKE_ID.test(label))
+      actions.push(`The tag ${label} looks like an id, which may be another snapshot’s, and was left out.`);
+    if (!TAG_LABEL.test(label)) continue;
+    const path = at(dir, tagFile(label));
     const snapshot = statSync(path).size <= 64 ? readFileSync(path, 'latin1').trim() : '';
     if (snapshots.has(snapshot)) tags.set(snapshot, { label, snapshot });
     else actions.push(`The tag ${label} names a snapshot that is not there and was left out.`);

@@ -11,7 +11,7 @@ import { pageOps, withFingerprintBits } from '../native/pages.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
 import type { Channel } from './copy/channel.js';
-import type { CopyResult, OnPlan } from './copy/copy-result.js';
+import type { CopyResult, OnPlan, ReceiveOptions } from './copy/copy-result.js';
 import { receiveSnapshot } from './copy/destination-end.js';
 import { LocalReader } from './copy/local-reader.js';
 import { sendSnapshot } from './copy/source-end.js';
@@ -36,8 +36,10 @@ import {
   RESERVE,
   requireOwnFolders,
   SEGMENTS,
+  SNAPSHOT_ID,
   SNAPSHOTS,
   storeError,
+  TAG_LABEL,
   TAGS,
 } from './layout.js';
 import { markAll } from './marks.js';
@@ -117,12 +119,19 @@ export class Store {
     return this.#context.index.summaries();
   }
 
-  /** The id that `ref` (a tag, else an id, else a unique prefix of one) names. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS. */
+  /**
+   * The id that `ref` (a tag, else an id, else a unique prefix of one) names. A whole id names that snapshot and no
+   * other, whatever the store holds. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS.
+   */
   resolve(ref: string): string {
     const { index } = this.#context;
-    const tagged = index.taggedAs(ref);
+    if (SNAPSHOT_ID.test(ref)) {
+      if (index.has(ref)) return ref;
+      throw noSuchSnapshot(this.dir, ref);
+    }
+    const tagged = TAG_LABEL.test(ref) ? index.taggedAs(ref) : undefined;
     if (tagged) return tagged;
-    const ids = /^[0-9a-f]{1,32}$/.test(ref) ? index.idsBeginningWith(ref) : [];
+    const ids = /^[0-9a-f]{1,31}$/.test(ref) ? index.idsBeginningWith(ref) : [];
     if (ids.length === 1) return ids[0]!;
     if (ids.length === 0) throw noSuchSnapshot(this.dir, ref);
     throw new LivesnapError(
@@ -295,7 +304,7 @@ export class Store {
   }
 
   /** Takes a snapshot from the store at the other end. Errors: READ_ONLY, NO_SPACE, STORE_BUSY, REMOTE_FAILED. */
-  async receiveCopy(channel: Channel, options: { onPlan: OnPlan; progress: Progress }): Promise<CopyResult> {
+  async receiveCopy(channel: Channel, options: ReceiveOptions): Promise<CopyResult> {
     const context = this.#context;
     context.requireWrite();
     return context.guarded(() => receiveSnapshot(channel, context, options));

@@ -11,6 +11,7 @@ import {
   at,
   fsyncDirectory,
   isTemporary,
+  LOOKS_LIKE_ID,
   removeIfThere,
   TAG_LABEL,
   TAGS,
@@ -23,7 +24,9 @@ import { StoreLock } from './store-lock.js';
 export function requireTagLabel(label: string): void {
   if (!TAG_LABEL.test(label))
     throw new LivesnapError('USAGE', `${JSON.stringify(label)} cannot be a tag`, {
-      hint: 'Use 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit, and not .tmp at the end.',
+      hint: LOOKS_LIKE_ID.test(label)
+        ? 'It looks like the id of a snapshot: leave out a digit, or add one.'
+        : 'Use 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit, and not .tmp at the end.',
     });
 }
 

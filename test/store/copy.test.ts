@@ -131,6 +131,61 @@ describe('a copy', () => {
     assert.equal(there.find(mine.id).tag, null);
   });
 
+  it('leaves a tag behind that looks like an id, so that it cannot stand in for another snapshot', async function () {
+    const { store: here } = newStore(this);
+    const mine = await save(here, { x: noise(1, 3) });
+    const { store: there } = newStore(this);
+    const theirs = await save(there, { x: noise(2, 3) }, { tag: 'theirs' });
+    const tag = mine.id;
+    const [asking, serving] = localChannels();
+    const served = serveCopies(serving, () => there, { compress: false });
+    // Another program may offer what livesnap would not.
+    const [result] = await askForCopies(
+      changing(asking, MessageType.offer, (bytes) => {
+        const length = bytes.readUInt32LE(0);
+        return offerOf(
+          { ...JSON.parse(bytes.toString('utf8', 4, 4 + length)), tag },
+          bytes.subarray(4 + length),
+        );
+      }),
+      here,
+      'from',
+      ['theirs'],
+      { ...quiet, compress: false },
+    );
+    await served;
+    assert.equal(result!.tagTaken, true);
+    assert.equal(here.find(theirs.id).tag, null);
+    assert.equal(here.find(mine.id).id, mine.id);
+    assert.deepEqual(await load(here, mine.id), { x: noise(1, 3) });
+  });
+
+  it('of an id is of that snapshot and no other', async function () {
+    const { store: here } = newStore(this);
+    const { store: there } = newStore(this);
+    const wanted = await save(there, { x: noise(2, 3) });
+    const [asking, serving] = localChannels();
+    const served = serveCopies(serving, () => there, { compress: false });
+    served.catch(() => {});
+    const stranger = 'ab'.repeat(16);
+    await assert.rejects(
+      askForCopies(
+        changing(asking, MessageType.offer, (bytes) => {
+          const length = bytes.readUInt32LE(0);
+          const offer = JSON.parse(bytes.toString('utf8', 4, 4 + length));
+          offer.description.id = stranger;
+          return offerOf(offer, bytes.subarray(4 + length));
+        }),
+        here,
+        'from',
+        [wanted.id],
+        { ...quiet, compress: false },
+      ),
+      { code: 'REMOTE_FAILED', message: /another snapshot/ },
+    );
+    assert.deepEqual(here.list(), []);
+  });
+
   it('refuses to spread damage, and takes nothing on trust that is damaged at the destination', async function () {
     const { store: here, dir } = newStore(this);
     const { store: there, dir: other } = newStore(this);
@@ -226,6 +281,23 @@ describe('a copy', () => {
   });
 });
 
+function offerOf(value: unknown, state: Uint8Array = Buffer.alloc(0)): Buffer {
+  const json = Buffer.from(JSON.stringify(value));
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(json.length);
+  return Buffer.concat([length, json, state]);
+}
+
+/** A channel on which messages of a type arrive as something else. */
+const changing = (channel: Channel, type: MessageType, change: (bytes: Buffer) => Buffer): Channel => ({
+  send: (...message) => channel.send(...message),
+  receive: async (...types) => {
+    const message = await channel.receive(...types);
+    return message.type === type ? { ...message, bytes: change(message.bytes) } : message;
+  },
+  close: () => channel.close(),
+});
+
 /** Two ends on streams; after so many bytes from the asking one both are gone. */
 function cuttableChannels(cutAfter: number): [Channel, Channel] {
   const there = new PassThrough();
@@ -267,12 +339,6 @@ describe('the destination of a copy', () => {
     regions: [{ name: 'file', sizeBytes: 8192, nonZeroPages: 2 }],
     machine: null,
     host: null,
-  };
-  const offerOf = (value: unknown): Buffer => {
-    const json = Buffer.from(JSON.stringify(value));
-    const length = Buffer.alloc(4);
-    length.writeUInt32LE(json.length);
-    return Buffer.concat([length, json]);
   };
   const good = offerOf({ description, tag: null });
   const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);

@@ -340,6 +340,27 @@ describe('repair', () => {
     });
   });
 
+  it('leaves out a tag that looks like an id, and says so', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { x: noise(1, 3) });
+    const mine = await save(store, { x: noise(2, 3) });
+    store.close();
+    writeFileSync(join(dir, 'tags', mine.id), `${id}\n`);
+    const { actions } = await Store.repair(dir);
+    assert.ok(
+      actions.some((sentence) => sentence.includes(mine.id) && /looks like an id/.test(sentence)),
+      actions.join('\n'),
+    );
+    await using(dir, async (repaired) => {
+      assert.deepEqual(
+        repaired.list().map(({ tag }) => tag),
+        [null, null],
+      );
+      assert.deepEqual(await load(repaired, mine.id), { x: noise(2, 3) });
+      assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] });
+    });
+  });
+
   it('comes to the same end when it was cut short before', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 100);

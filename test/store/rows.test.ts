@@ -56,6 +56,7 @@ const treeOf = (dir: string, except: string): [string, string][] =>
 const forgeries: Record<string, [table: string, statement: (id: string) => string[]]> = {
   'a tag that is a path': ['tags', (id) => ['DELETE FROM tags', tagRow('../../victim/keys', id)]],
   'a tag that is a path to something new': ['tags', (id) => ['DELETE FROM tags', tagRow('../../new', id)]],
+  'a tag that looks like an id': ['tags', (id) => ['DELETE FROM tags', tagRow('ab'.repeat(16), id)]],
   'a tag that looks like a write cut short': ['tags', (id) => ['DELETE FROM tags', tagRow('x.tmp', id)]],
   'a tag of a path': ['tags', () => ['DELETE FROM tags', tagRow('evil', '../../victim/keys')]],
   'a tag of a snapshot that is not there': [
@@ -218,7 +219,7 @@ describe('the name of a file of a store', () => {
     assert.equal(tagFile('a.b'), 'tags/a.b');
     for (const bad of ['', '..', '../x', `${id}\n`, id.toUpperCase(), `${id}0`])
       assert.throws(() => snapshotFile(bad), { code: 'ERR_ASSERTION' }, bad);
-    for (const bad of ['', '..', '../x', 'a/b', 'a\n', 'x.tmp'])
+    for (const bad of ['', '..', '../x', 'a/b', 'a\n', 'x.tmp', id])
       assert.throws(() => tagFile(bad), { code: 'ERR_ASSERTION' }, bad);
     for (const bad of [-1, 2 ** 32, 1.5, Number.NaN]) {
       assert.throws(() => packFile(bad, 0), { code: 'ERR_ASSERTION' }, `${bad}`);

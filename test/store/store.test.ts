@@ -109,6 +109,14 @@ describe('a store', () => {
     store.setTag('base', 'renamed');
     assert.throws(() => store.resolve('base'), { code: 'NO_SUCH_SNAPSHOT' });
     assert.deepEqual(readdirSync(join(store.dir, 'tags')).sort(), [crowded, 'renamed'].sort());
+    // What has the length of an id names that snapshot and no other.
+    for (const label of [ids[5]!, 'f'.repeat(32), 'F'.repeat(32)]) {
+      assert.throws(() => store.setTag(ids[0]!, label), { code: 'USAGE', hint: /looks like the id/ }, label);
+      await assert.rejects(save(store, { x: noise(99, 1) }, { tag: label }), { code: 'USAGE' });
+    }
+    store.setTag(ids[0]!, ids[5]!.slice(0, 31));
+    assert.equal(store.resolve(ids[5]!), ids[5]);
+    assert.equal(store.resolve(ids[5]!.slice(0, 31)), ids[0]);
     for (const label of ['', '../x', '.hidden', 'a/b', 'x'.repeat(65)])
       assert.throws(() => store.setTag(ids[0]!, label), { code: 'USAGE' }, label);
   });

@@ -10,7 +10,7 @@ import { pageOps } from '../../native/pages.js';
 import type { StoreContext } from '../context.js';
 import { unlinkUnlessLocked } from '../file-locks.js';
 import { FRAME_BYTES, FRAME_CHUNKS, PAGE_BYTES } from '../format.js';
-import { at, TAG_LABEL } from '../layout.js';
+import { at, LOOKS_LIKE_ID, TAG_LABEL } from '../layout.js';
 import { Save } from '../save.js';
 import {
   MAX_STATE_BYTES,
@@ -21,7 +21,7 @@ import {
 } from '../snapshot-file.js';
 import type { Progress } from '../types.js';
 import { type Channel, type Message, MessageType, remoteFailed } from './channel.js';
-import type { CopyResult, OnPlan } from './copy-result.js';
+import type { CopyResult, OnPlan, ReceiveOptions } from './copy-result.js';
 import { CHUNKS_PER_MESSAGE, IDENTITY_BYTES, LAYOUT_PER_MESSAGE } from './source-end.js';
 
 /** What has arrived is committed each so many pages (32 MiB), so that a cut costs no more than that. */
@@ -71,8 +71,8 @@ function decodeOffer({ bytes }: Message): Offer {
   const { description, tag } = offer ?? {};
   if (typeof description?.id !== 'string' || !/^[0-9a-f]{32}$/.test(description.id))
     throw remoteFailed('offers a snapshot without an id');
-  if (tag !== null && (typeof tag !== 'string' || !TAG_LABEL.test(tag)))
-    throw remoteFailed('offers a tag that cannot be');
+  const mayBe = typeof tag === 'string' && (TAG_LABEL.test(tag) || LOOKS_LIKE_ID.test(tag));
+  if (tag !== null && !mayBe) throw remoteFailed('offers a tag that cannot be');
   try {
     const json = Buffer.from(JSON.stringify(description));
     return { description: parseDescription('the offer', json, description.id), tag, state };
@@ -85,10 +85,11 @@ function decodeOffer({ bytes }: Message): Offer {
 export async function receiveSnapshot(
   channel: Channel,
   context: StoreContext,
-  { onPlan, progress }: { onPlan: OnPlan; progress: Progress },
+  { id: wanted = null, onPlan, progress }: ReceiveOptions,
 ): Promise<CopyResult> {
   const { description, tag, state } = decodeOffer(await channel.receive(MessageType.offer));
   const { id } = description;
+  if (wanted !== null && id !== wanted) throw remoteFailed('offers another snapshot than was asked for');
   if (context.index.has(id)) {
     await channel.send(MessageType.have, Uint8Array.of(1));
     onPlan({ id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
@@ -141,13 +142,17 @@ class Destination {
     save.setRegions(description.regions);
     for (const [region, layout] of this.#layout.entries()) this.#place(region, layout.all);
     makeRoom(this.context, id);
-    const taken = tag === null ? undefined : this.context.index.taggedAs(tag);
-    const tagTaken = taken !== undefined && taken !== id;
+    const tagTaken = tag !== null && !this.#isFree(tag);
     const { kind, vm, memoryBytes, diskBytes, machine, host, parent, createdAt } = description;
     const metadata = { kind, vm, tag: tagTaken ? null : tag, memoryBytes, diskBytes, machine, host, state };
     await save.commit(metadata, { id, parent, createdAt });
     await channel.send(MessageType.done, Uint8Array.of(tagTaken ? 1 : 0));
     return { id, sentBytes, sentChunks, presentChunks, tagTaken };
+  }
+
+  /** A tag that looks like an id would stand in for the snapshot of that id. */
+  #isFree(tag: string): boolean {
+    return !LOOKS_LIKE_ID.test(tag) && this.context.index.taggedAs(tag) === undefined;
   }
 
   async #takeOffer(): Promise<void> {

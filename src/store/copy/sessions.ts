@@ -3,10 +3,10 @@
  * be the source. Within one machine both sides are of this process.
  */
 import { LivesnapError } from '../../errors.js';
-import { storeError } from '../layout.js';
+import { SNAPSHOT_ID, storeError } from '../layout.js';
 import type { Progress } from '../types.js';
 import { type Channel, MessageType, remoteFailed } from './channel.js';
-import type { CopyResult, OnPlan } from './copy-result.js';
+import type { CopyResult, OnPlan, ReceiveOptions } from './copy-result.js';
 
 export const PROTOCOL_VERSION = 1;
 const GREETING = 'LIVESNAP';
@@ -19,7 +19,7 @@ export interface CopyEnd {
     ref: string,
     options: { compress: boolean; onPlan: OnPlan },
   ): Promise<CopyResult>;
-  receiveCopy(channel: Channel, options: { onPlan: OnPlan; progress: Progress }): Promise<CopyResult>;
+  receiveCopy(channel: Channel, options: ReceiveOptions): Promise<CopyResult>;
 }
 
 interface Request {
@@ -74,7 +74,7 @@ export async function askForCopies(
       results.push(
         direction === 'to'
           ? await end.sendCopy(channel, ref, options)
-          : await end.receiveCopy(channel, options),
+          : await end.receiveCopy(channel, { ...options, id: SNAPSHOT_ID.test(ref) ? ref : null }),
       );
     }
     await request(channel, { verb: 'end' });
