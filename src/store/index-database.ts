@@ -96,16 +96,19 @@ const schemaOf = (database: Database.Database): string =>
     database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name').raw().all(),
   );
 
-let knownSchema: string | undefined;
+const knownSchemas = new Map<number, string>();
 
-function expectedSchema(): string {
-  if (knownSchema === undefined) {
+/** The schema that the migrations up to a version make. */
+function expectedSchema(version: number): string {
+  let schema = knownSchemas.get(version);
+  if (schema === undefined) {
     const fresh = new Database(':memory:');
-    for (const { sql } of migrations()) fresh.exec(sql);
-    knownSchema = schemaOf(fresh);
+    for (const migration of migrations()) if (migration.version <= version) fresh.exec(migration.sql);
+    schema = schemaOf(fresh);
     fresh.close();
+    knownSchemas.set(version, schema);
   }
-  return knownSchema;
+  return schema;
 }
 
 const canWrite = (path: string): boolean => {
@@ -229,35 +232,51 @@ export class Index {
     const known = migrations().at(-1)!.version;
     const pragma = (name: string): number => this.database.pragma(name, { simple: true }) as number;
     // Read at one moment: another process may be making the store.
-    const { version, isOurs, isEmpty } = this.database.transaction(() => ({
+    const { version, isOurs, schema } = this.database.transaction(() => ({
       version: pragma('user_version'),
       isOurs: pragma('application_id') === APPLICATION_ID,
-      isEmpty: this.database.prepare('SELECT 1 FROM sqlite_schema').get() === undefined,
+      schema: schemaOf(this.database),
     }))();
-    if (!isOurs && !(isEmpty && version === 0 && write)) throw notAStore(this.dir);
+    // Of ours none is without a version, and none without tables: that comes about in one transaction.
+    const isNew = !isOurs && version === 0 && schema === expectedSchema(0);
+    if (isNew ? !write : !isOurs || version < 1) throw notAStore(this.dir);
     if (version > known)
       throw new LivesnapError(
         'NEWER_FORMAT',
         `the store ${this.dir} has index format ${version}; this livesnap knows formats up to ${known}`,
         { hint: 'Use the livesnap that wrote it, or a newer one.' },
       );
-    if (version === known) {
-      this.#requireSchema();
-      return;
-    }
+    this.#requireSchema(version, schema);
+    if (version === known) return;
+    // Reading changes nothing, and what reads knows the newest schema only.
+    if (!write)
+      throw new LivesnapError(
+        'READ_ONLY',
+        `the store ${this.dir} has index format ${version}, an older one`,
+        {
+          hint: 'Run livesnap gc once: it brings the index up to date.',
+        },
+      );
     this.#immediately(() => {
+      const from = pragma('user_version');
+      if (from === known) return; // another process was faster
+      this.#requireSchema(from);
       for (const { version: to, sql } of migrations()) {
-        if (to <= pragma('user_version')) continue; // another process was faster
+        if (to <= from) continue;
         this.database.exec(sql);
         this.database.pragma(`user_version = ${to}`);
       }
       this.database.pragma(`application_id = ${APPLICATION_ID}`);
+      this.#requireSchema(known);
     });
   }
 
-  /** A view, trigger or column that livesnap did not make would be run by its statements. Errors: DAMAGED. */
-  #requireSchema(): void {
-    if (schemaOf(this.database) !== expectedSchema())
+  /**
+   * Before anything is run on it, and after a migration: a view, trigger or column that livesnap did not make would be
+   * run by its statements. Errors: DAMAGED.
+   */
+  #requireSchema(version: number, schema = schemaOf(this.database)): void {
+    if (schema !== expectedSchema(version))
       throw new LivesnapError(
         'DAMAGED',
         `the index of the store ${this.dir} has tables that livesnap did not make`,

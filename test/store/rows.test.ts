@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { LivesnapError } from '../../src/errors.js';
+import { APPLICATION_ID } from '../../src/store/index-database.js';
 import { packFile, tagFile } from '../../src/store/layout.js';
 import { segmentFile } from '../../src/store/segment-file.js';
 import { snapshotFile } from '../../src/store/snapshot-file.js';
@@ -208,6 +209,62 @@ describe('an index from elsewhere', () => {
       reader.close();
       assert.deepEqual(treeOf(world, ''), before);
     });
+});
+
+/** A table and a trigger that livesnap did not make. */
+const strangers = [
+  'CREATE TABLE passengers (x)',
+  "CREATE TRIGGER t AFTER INSERT ON passengers BEGIN INSERT INTO passengers VALUES ('ran'); END",
+];
+
+describe('the schema of an index from elsewhere', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  const schemas: Record<string, [code: string, statements: string[]]> = {
+    'nothing, and a version below all': ['NOT_A_STORE', ['PRAGMA user_version = -1']],
+    'nothing, and no version': ['NOT_A_STORE', []],
+    "a stranger's table, and no version": ['NOT_A_STORE', strangers],
+    "a stranger's table, and a version below all": [
+      'NOT_A_STORE',
+      [...strangers, 'PRAGMA user_version = -1'],
+    ],
+    "a stranger's table, and this version": ['DAMAGED', [...strangers, 'PRAGMA user_version = 1']],
+    'nothing, and this version': ['DAMAGED', ['PRAGMA user_version = 1']],
+  };
+  for (const [what, [code, statements]] of Object.entries(schemas))
+    for (const write of [false, true])
+      it(`with ${what} is refused and left as it was (${write ? 'writing' : 'reading'})`, function () {
+        const { store, dir } = newStore(this);
+        store.close();
+        const path = join(dir, 'store.db');
+        rmSync(path);
+        const database = new Database(path);
+        database.pragma(`application_id = ${APPLICATION_ID}`);
+        for (const statement of statements) database.exec(statement);
+        database.close();
+        const before = readFileSync(path);
+        // An empty one is what a creation that was cut short leaves; but that has no application_id yet.
+        for (const create of [false, true])
+          assert.throws(() => Store.open(dir, { write, create }), { code }, what);
+        assert.deepEqual(readFileSync(path), before);
+      });
+
+  it('is what an open for writing finishes where a crash has left it empty, and reading refuses', function () {
+    const { store, dir } = newStore(this);
+    store.close();
+    const path = join(dir, 'store.db');
+    rmSync(path);
+    const database = new Database(path);
+    database.pragma('journal_mode = WAL');
+    database.close();
+    const before = readFileSync(path);
+    assert.throws(() => Store.open(dir, { write: false }), { code: 'NOT_A_STORE' });
+    assert.deepEqual(readFileSync(path), before);
+    Store.open(dir, { write: true }).close();
+    Store.open(dir, { write: false }).close();
+  });
 });
 
 describe('the name of a file of a store', () => {
