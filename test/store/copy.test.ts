@@ -517,6 +517,8 @@ describe('a copy over http', () => {
       for (const ref of ['none', b.id.slice(0, 8), 'f'.repeat(32)])
         await assert.rejects(copy(dir, 'from', address, [ref]), { code: 'NO_SUCH_SNAPSHOT' });
       await assert.rejects(copy(dir, 'to', address, ['a']), { code: 'USAGE' });
+      for (const more of ['?x=1', '#x', '?'])
+        await assert.rejects(copy(dir, 'from', address + more, ['a']), { code: 'USAGE', hint: /%23/ });
     });
 
   it('believes nothing that the server says', async function () {
@@ -588,7 +590,17 @@ describe('an address of ssh', () => {
       sshArguments(parseSshAddress('ssh://h/~/my store')).at(-1),
       'livesnap serve-store --store "$HOME"/\'my store\'',
     );
+    assert.equal(parseSshAddress('ssh://h/a%23b%3Fc%25').dir, '/a#b?c%');
+    // They would be another store without a word.
+    for (const cut of ['ssh://h/dir#x', 'ssh://h/dir?x', 'ssh://h/dir#', 'ssh://h/dir?', 'ssh://h/d\tir'])
+      assert.throws(() => parseSshAddress(cut), { code: 'USAGE', hint: /%23/ }, cut);
     for (const bad of [
+      'ssh://h/%zz',
+      'ssh://%zz@h/dir',
+      'ssh://h/%',
+      'ssh://h/a%00b',
+      'ssh://a%0ab@h/dir',
+      'ssh://h/dir ',
       'ssh://',
       'ssh:///dir',
       'ssh://-oProxyCommand=x/dir',

@@ -53,6 +53,7 @@ import {
   type SnapshotFile,
   snapshotFile,
 } from '../snapshot-file.js';
+import { parseAddress } from './address.js';
 import type { Channel } from './channel.js';
 import type { CopyResult, OnPlan } from './copy-result.js';
 import { identitiesOf } from './local-reader.js';
@@ -76,17 +77,8 @@ export class HttpStore implements CopyEnd {
 
   /** Errors: USAGE. */
   constructor(address: string) {
-    let url: URL;
-    try {
-      url = new URL(address);
-    } catch {
-      throw new LivesnapError('USAGE', `${JSON.stringify(address)} is no address`, {
-        hint: 'Give http://host/path, the path of the directory of a store.',
-      });
-    }
-    url.search = '';
-    url.hash = '';
-    this.#base = url.href.endsWith('/') ? url.href : `${url.href}/`;
+    const { href } = parseAddress(address);
+    this.#base = href.endsWith('/') ? href : `${href}/`;
     for (const folder of [PACKS, SNAPSHOTS]) mkdirSync(join(this.mirror, folder), { mode: DIRECTORY_MODE });
   }
 

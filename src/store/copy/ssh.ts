@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { LivesnapError } from '../../errors.js';
+import { decodePart, parseAddress } from './address.js';
 import { type Channel, StreamChannel } from './channel.js';
 
 export interface SshAddress {
@@ -18,14 +19,10 @@ const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** `/~/x` is below the home directory there. Errors: USAGE. */
 export function parseSshAddress(address: string): SshAddress {
-  let url: URL;
-  try {
-    url = new URL(address);
-  } catch {
-    throw usage(address);
-  }
-  const dir = decodeURIComponent(url.pathname);
-  const host = url.username === '' ? url.hostname : `${decodeURIComponent(url.username)}@${url.hostname}`;
+  const url = parseAddress(address);
+  const dir = decodePart(address, url.pathname);
+  const user = decodePart(address, url.username);
+  const host = user === '' ? url.hostname : `${user}@${url.hostname}`;
   // ssh would take a host that begins with a dash for an option.
   if (
     url.hostname === '' ||
