@@ -21,6 +21,7 @@ import type { PackSet } from './pack-reader.js';
 import type { PageBatch } from './page-batch.js';
 import { giveBatch, newSession, type PageWorker, pageWorker, takeBatch } from './page-pool.js';
 import { Pin } from './pins.js';
+import { makeRoom } from './same-snapshot.js';
 import {
   areRegions,
   type BlockEntry,
@@ -314,7 +315,7 @@ export class Save implements SaveSession {
     });
   }
 
-  /** `origin`: what a copy keeps of the snapshot it is of. */
+  /** `origin`: what a copy keeps of the snapshot it is of. Errors of a copy: STORE_BUSY, {@link IsThereError}. */
   async commit(metadata: SnapshotMetadata, origin?: SnapshotOrigin): Promise<SaveResult> {
     const result = await this.#step(async () => {
       if (metadata.tag !== null) requireTagLabel(metadata.tag);
@@ -360,12 +361,8 @@ export class Save implements SaveSession {
       };
       if (JSON.stringify(description).length * 3 > MAX_DESCRIPTION_BYTES)
         throw new RangeError('the description of the machine is too long');
-      const { sizeBytes: fileBytes, fd } = writeSnapshotFile(
-        this.context.dir,
-        description,
-        blocks,
-        metadata.state,
-      );
+      const write = () => writeSnapshotFile(this.context.dir, description, blocks, metadata.state);
+      const { sizeBytes: fileBytes, fd } = origin ? await this.#inTheRoomOf(id, write) : write();
       this.#written = { id, fd };
       fsyncDirectory(at(this.context.dir, SNAPSHOTS));
       const storedBytes = packBytes + fileBytes;
@@ -411,6 +408,18 @@ export class Save implements SaveSession {
     }
     this.lock.release();
     return result;
+  }
+
+  /** Writes the file of a copy; another copy of the snapshot may be faster at any moment. */
+  async #inTheRoomOf<T>(id: string, write: () => T): Promise<T> {
+    for (;;) {
+      await makeRoom(this.context, id);
+      try {
+        return write();
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      }
+    }
   }
 
   /** Stores the blocks of a region that are not the parent's, and counts its pages. */

@@ -1,6 +1,6 @@
 /** Copies: only what the other side lacks travels, a cut copy goes on, and nobody believes the other side. */
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, normalize } from 'node:path';
@@ -11,6 +11,7 @@ import { copySnapshots } from '../../src/store/copy/copy.js';
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
 import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
 import { parseSshAddress, sshArguments } from '../../src/store/copy/ssh.js';
+import { createLocked } from '../../src/store/file-locks.js';
 import { Store } from '../../src/store/store.js';
 import {
   dropScratch,
@@ -129,6 +130,72 @@ describe('a copy', () => {
     assert.equal(results[0]!.tagTaken, true);
     assert.equal(there.resolve('same'), theirs.id);
     assert.equal(there.find(mine.id).tag, null);
+  });
+
+  it('ends well beside another one of the same snapshot, whichever is first', async function () {
+    const { store: here, dir } = newStore(this);
+    const { store: there, dir: other } = newStore(this);
+    const { id } = await save(here, { x: noise(1, 400) }, { tag: 'a' });
+    const [asking, serving] = localChannels();
+    let go = (): void => {};
+    const otherIsDone = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    // All has been sent; before the end of it is heard another copy comes to its own.
+    const slow: Channel = {
+      ...changing(serving, MessageType.sent, (bytes) => bytes),
+      receive: async (...types) => {
+        const message = await serving.receive(...types);
+        if (message.type === MessageType.sent) await otherIsDone;
+        return message;
+      },
+    };
+    const served = serveCopies(slow, () => there, { compress: false });
+    const first = askForCopies(asking, here, 'to', ['a'], { ...quiet, compress: false });
+    const { results } = await copy(dir, 'to', other, ['a']);
+    assert.equal(results[0]!.sentChunks, 400);
+    go();
+    const [late] = await first;
+    await served;
+    assert.deepEqual([late!.id, late!.sentChunks, late!.tagTaken], [id, 400, false]);
+    await requireEqual(here, there, 'a');
+    await requireSound(there);
+    assert.equal(there.stats().deadBytes, 0);
+
+    there.remove(['a']);
+    await there.gc({ dryRun: false });
+    await Promise.all([1, 2, 3].map(() => copy(dir, 'to', other, ['a'])));
+    await requireEqual(here, there, 'a');
+    await requireSound(there);
+  });
+
+  it('does not take the place of a file that a reader or another copy holds, and what has come is kept', async function () {
+    const { store: here, dir } = newStore(this);
+    const { store: there, dir: other } = newStore(this);
+    const { id } = await save(here, { x: noise(1, 400) }, { tag: 'a' });
+    await copy(dir, 'to', other, ['a']);
+    const reader = await there.openSnapshot('a');
+    there.remove(['a']);
+    await assert.rejects(copy(dir, 'to', other, ['a']), {
+      code: 'STORE_BUSY',
+      message: /removed.*still read/,
+      hint: /when that has ended/,
+    });
+    reader.close();
+    const again = await copy(dir, 'to', other, ['a']);
+    assert.equal(again.plans[0]!.sendChunks, 0);
+    await requireEqual(here, there, 'a');
+
+    there.remove(['a']);
+    await there.gc({ dryRun: false });
+    const fd = createLocked(join(other, 'snapshots', id));
+    await assert.rejects(copy(dir, 'to', other, ['a']), { code: 'STORE_BUSY', message: /another copy/ });
+    assert.deepEqual(there.list(), []);
+    closeSync(fd);
+    const last = await copy(dir, 'to', other, ['a']);
+    assert.equal(last.plans[0]!.sendChunks, 0);
+    await requireEqual(here, there, 'a');
+    await requireSound(there);
   });
 
   it('leaves a tag behind that looks like an id, so that it cannot stand in for another snapshot', async function () {

@@ -8,18 +8,12 @@
  */
 import { pageOps } from '../../native/pages.js';
 import type { StoreContext } from '../context.js';
-import { unlinkUnlessLocked } from '../file-locks.js';
 import { FRAME_BYTES, FRAME_CHUNKS, PAGE_BYTES } from '../format.js';
-import { at, LOOKS_LIKE_ID, TAG_LABEL } from '../layout.js';
-import { Save } from '../save.js';
-import {
-  MAX_STATE_BYTES,
-  pagesOf,
-  parseDescription,
-  type SnapshotDescription,
-  snapshotFile,
-} from '../snapshot-file.js';
-import type { Progress } from '../types.js';
+import { LOOKS_LIKE_ID, TAG_LABEL } from '../layout.js';
+import { IsThereError, makeRoom } from '../same-snapshot.js';
+import { Save, type SnapshotOrigin } from '../save.js';
+import { MAX_STATE_BYTES, pagesOf, parseDescription, type SnapshotDescription } from '../snapshot-file.js';
+import type { Progress, SnapshotMetadata } from '../types.js';
 import { type Channel, type Message, MessageType, remoteFailed } from './channel.js';
 import type { CopyResult, OnPlan, ReceiveOptions } from './copy-result.js';
 import { CHUNKS_PER_MESSAGE, IDENTITY_BYTES, LAYOUT_PER_MESSAGE } from './source-end.js';
@@ -141,13 +135,27 @@ class Destination {
 
     save.setRegions(description.regions);
     for (const [region, layout] of this.#layout.entries()) this.#place(region, layout.all);
-    makeRoom(this.context, id);
     const tagTaken = tag !== null && !this.#isFree(tag);
     const { kind, vm, memoryBytes, diskBytes, machine, host, parent, createdAt } = description;
     const metadata = { kind, vm, tag: tagTaken ? null : tag, memoryBytes, diskBytes, machine, host, state };
-    await save.commit(metadata, { id, parent, createdAt });
-    await channel.send(MessageType.done, Uint8Array.of(tagTaken ? 1 : 0));
-    return { id, sentBytes, sentChunks, presentChunks, tagTaken };
+    const isFirst = await this.#commit(metadata, { id, parent, createdAt });
+    const leftBehind = isFirst ? tagTaken : tag !== null && this.context.index.taggedAs(tag) !== id;
+    await channel.send(MessageType.done, Uint8Array.of(leftBehind ? 1 : 0));
+    return { id, sentBytes, sentChunks, presentChunks, tagTaken: leftBehind };
+  }
+
+  /** False: another copy has brought the snapshot meanwhile, and nothing of this one is needed. Errors: STORE_BUSY. */
+  async #commit(metadata: SnapshotMetadata, origin: SnapshotOrigin): Promise<boolean> {
+    try {
+      // Before the save is brought to its end: when there is no room, what has arrived can still be kept.
+      await makeRoom(this.context, origin.id);
+      await this.save.commit(metadata, origin);
+      return true;
+    } catch (error) {
+      if (!(error instanceof IsThereError)) throw error;
+      await this.save.abort();
+      return false;
+    }
   }
 
   /** A tag that looks like an id would stand in for the snapshot of that id. */
@@ -279,9 +287,4 @@ function unpack(payload: Buffer, flags: number, raw: Uint8Array, rawBytes: numbe
     !pageOps.decompress(payload, 0, payload.length, raw, 0, rawBytes)
   )
     throw remoteFailed('sends pages that cannot be unpacked');
-}
-
-/** A snapshot of this id that was removed here may have left its file to a reader. Errors: STORE_BUSY. */
-function makeRoom({ dir, index }: StoreContext, id: string): void {
-  unlinkUnlessLocked(at(dir, snapshotFile(id)), () => index.has(id));
 }

@@ -1,0 +1,47 @@
+/**
+ * Room for the file of a snapshot that a copy brings: its id is that of the original, so another copy may bring it, too,
+ * or one that was removed may still be there.
+ *
+ * Invariant: a file that the index wants, or that anybody holds, is left alone.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LivesnapError } from '../errors.js';
+import type { StoreContext } from './context.js';
+import { lockState, STEP_MS, unlinkUnlessLocked } from './file-locks.js';
+import { at } from './layout.js';
+import { snapshotFile } from './snapshot-file.js';
+
+/** How often it is looked whether another copy, which has written the file, has committed it: for some seconds. */
+const TRIES = 300;
+/** How often it is looked whether a reader has gone: gc, too, shares the lock for a moment. */
+const READER_TRIES = 20;
+
+/** Another copy has brought the snapshot meanwhile. */
+export class IsThereError extends LivesnapError {
+  constructor(id: string) {
+    super('STORE_BUSY', `another copy has brought the snapshot ${id} meanwhile`, { hint: 'It is there.' });
+  }
+}
+
+/** Resolves when no file has the snapshot's name. Errors: STORE_BUSY; {@link IsThereError}. */
+export async function makeRoom({ dir, index }: StoreContext, id: string): Promise<void> {
+  const path = at(dir, snapshotFile(id));
+  for (let tries = 0; tries < TRIES; tries++) {
+    if (index.has(id)) throw new IsThereError(id);
+    unlinkUnlessLocked(path, () => index.has(id));
+    const state = lockState(path);
+    if (state === 'gone') return;
+    if (state === 'shared' && tries >= READER_TRIES)
+      throw new LivesnapError(
+        'STORE_BUSY',
+        `the snapshot ${id} was removed from ${dir} and is still read there`,
+        {
+          hint: 'Copy it again when that has ended; what has arrived is kept.',
+        },
+      );
+    await sleep(STEP_MS);
+  }
+  throw new LivesnapError('STORE_BUSY', `another copy is just bringing the snapshot ${id} to ${dir}`, {
+    hint: 'Copy it again when that has ended; what has arrived is kept.',
+  });
+}
