@@ -33,7 +33,7 @@ export const TAGS = 'tags';
 export const SEGMENTS = 'segments';
 export const QUARANTINE = 'quarantine';
 
-const TEMPORARY = '.tmp';
+export const TEMPORARY = '.tmp';
 /** No pack has number 0: that is the zero page's place. */
 const PACK_NAME = /^(?!0{8})([0-9a-f]{8})-(0|[1-9][0-9]{0,8})\.pack$/;
 

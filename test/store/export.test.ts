@@ -1,0 +1,145 @@
+/** Exports: what lies in the way is never taken for what an export left, and stays. */
+import assert from 'node:assert/strict';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import Database from 'better-sqlite3';
+import { exportSnapshot } from '../../src/store/copy/export.js';
+import { Store } from '../../src/store/store.js';
+import { dropScratch, load, newStore, noise, save, scratchDir } from './scratch.js';
+
+const quiet = { onPlan: () => {}, progress: () => {} };
+
+describe('an export', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('leaves alone what it did not make, whatever it is', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { x: noise(1, 20) }, { tag: 'a' });
+    const { store: foreign, dir: foreignDir } = newStore(this);
+    await save(foreign, { x: noise(2, 20) });
+    foreign.close();
+    const things: Record<string, (partial: string) => void> = {
+      'a directory of the user': (partial) => {
+        mkdirSync(partial);
+        writeFileSync(join(partial, 'thesis.txt'), 'years of work');
+      },
+      'a file': (partial) => writeFileSync(partial, 'years of work'),
+      'a link to a directory': (partial) => symlinkSync(foreignDir, partial),
+      'another store': (partial) => renameSync(foreignDir, partial),
+      'a directory with a store in it': (partial) => {
+        mkdirSync(partial);
+        mkdirSync(join(partial, 'store'));
+        writeFileSync(join(partial, 'store', 'thesis.txt'), 'years of work');
+      },
+    };
+    for (const [what, put] of Object.entries(things)) {
+      const to = join(scratchDir(this), 'out');
+      const partial = `${to}.partial`;
+      put(partial);
+      const before = existsSync(join(partial, 'thesis.txt')) || readdirSync(join(partial, '..')).length;
+      await assert.rejects(exportSnapshot({ ...quiet, storeDir: dir, ref: 'a', to }), (error: Error) => {
+        assert.match(error.message, /is in the way/, what);
+        return true;
+      });
+      assert.equal(
+        existsSync(join(partial, 'thesis.txt')) || readdirSync(join(partial, '..')).length,
+        before,
+      );
+      assert.ok(!existsSync(to), what);
+      if (what === 'another store') {
+        const still = Store.open(partial, { write: false });
+        assert.equal(still.list().length, 1);
+        still.close();
+        renameSync(partial, foreignDir);
+      }
+    }
+    // What an export made beside, and something of the user's in it.
+    const to = join(scratchDir(this), 'out');
+    await cutExport(dir, id, to);
+    writeFileSync(join(`${to}.partial`, 'store', 'thesis.txt'), 'years of work');
+    for (const ref of ['a', (await save(store, { x: noise(3, 5) })).id])
+      await assert.rejects(exportSnapshot({ ...quiet, storeDir: dir, ref, to }), { code: 'USAGE' });
+    assert.equal(readFileSync(join(`${to}.partial`, 'store', 'thesis.txt'), 'utf8'), 'years of work');
+  });
+
+  it('takes an empty directory, goes on with what one that was cut left, or begins anew for another snapshot', async function () {
+    const { store, dir } = newStore(this);
+    const a = await save(store, { x: noise(1, 20) }, { tag: 'a' });
+    const b = await save(store, { x: noise(2, 20) }, { tag: 'b' });
+    const request = { ...quiet, storeDir: dir };
+    const empty = join(scratchDir(this), 'out');
+    mkdirSync(`${empty}.partial`);
+    await exportSnapshot({ ...request, ref: 'a', to: empty });
+    assert.ok(!existsSync(`${empty}.partial`));
+
+    const to = join(scratchDir(this), 'out');
+    await cutExport(dir, a.id, to);
+    const { sentChunks } = await exportSnapshot({ ...request, ref: 'a', to });
+    assert.equal(sentChunks, 0);
+    assert.deepEqual(readdirSync(join(to, '..')), ['out']);
+    assert.deepEqual(
+      readdirSync(to).filter((name) => !name.startsWith('store.db')),
+      ['index.lock', 'lock', 'packs', 'segments', 'snapshots', 'tags'],
+    );
+
+    const other = join(scratchDir(this), 'out');
+    await cutExport(dir, a.id, other);
+    await exportSnapshot({ ...request, ref: b.id, to: other });
+    const made = Store.open(other, { write: false });
+    assert.deepEqual(
+      made.list().map(({ id }) => id),
+      [b.id],
+    );
+    assert.deepEqual(await load(made, b.id), { x: noise(2, 20) });
+    made.close();
+    assert.deepEqual(readdirSync(join(other, '..')), ['out']);
+  });
+
+  it('leaves what a newer livesnap or another export is at with that', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { x: noise(1, 20) }, { tag: 'a' });
+    const to = join(scratchDir(this), 'out');
+    await cutExport(dir, id, to);
+    const index = new Database(join(`${to}.partial`, 'store', 'store.db'));
+    const version = index.pragma('user_version', { simple: true });
+    index.pragma('user_version = 99');
+    await assert.rejects(exportSnapshot({ ...quiet, storeDir: dir, ref: 'a', to }), { code: 'NEWER_FORMAT' });
+    index.pragma(`user_version = ${version}`);
+    index.close();
+    const both = await Promise.allSettled(
+      ['a', id].map((ref) => exportSnapshot({ ...quiet, storeDir: dir, ref, to })),
+    );
+    const failed = both.filter((one) => one.status === 'rejected');
+    assert.equal(failed.length, 1);
+    assert.ok(['STORE_BUSY', 'USAGE'].includes((failed[0] as PromiseRejectedResult).reason.code));
+    assert.deepEqual(readdirSync(join(to, '..')), ['out']);
+  });
+});
+
+/** Leaves what an export leaves that is killed before its last step. */
+async function cutExport(storeDir: string, id: string, to: string): Promise<void> {
+  const request = { ...quiet, storeDir, ref: id, to };
+  await exportSnapshot({
+    ...request,
+    onPlan: () => {
+      // The name is taken away from it, so that it fails at the end.
+      mkdirSync(to);
+      writeFileSync(join(to, 'x'), '');
+    },
+  }).then(
+    () => assert.fail('it was done'),
+    () => {},
+  );
+  rmSync(to, { recursive: true });
+}
