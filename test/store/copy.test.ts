@@ -319,6 +319,47 @@ describe('a copy', () => {
     await requireSound(there);
   });
 
+  for (const direction of ['to', 'from'] as const)
+    it(`${direction} a directory, when the source fails late, keeps what has arrived and nothing else`, async function () {
+      const { store: here, dir } = newStore(this);
+      await save(here, { x: noise(6, 9000) }, { tag: 'a' });
+      const { store: there, dir: other } = newStore(this);
+      const [from, to] = [direction === 'to' ? dir : other, direction === 'to' ? other : dir];
+      if (direction === 'from')
+        await copySnapshots({ ...quiet, storeDir: dir, direction: 'to', remote: other, refs: ['a'] });
+      const source = direction === 'to' ? here : there;
+      const destination = direction === 'to' ? there : here;
+      if (direction === 'from') {
+        here.remove(['a']);
+        await here.gc({ dryRun: false });
+      }
+      const pack = join(from, 'packs', readdirSync(join(from, 'packs')).sort()[0]!);
+      const bytes = readFileSync(pack);
+      const late = Math.floor(bytes.length * 0.97);
+      bytes[late]! ^= 1;
+      const flip = (): void => writeFileSync(pack, bytes);
+      // The plan is told before pages travel.
+      const attempt = (): Promise<{ plans: CopyPlan[] }> => copy(dir, direction, other, ['a']);
+      flip();
+      await assert.rejects(attempt(), { code: 'DAMAGED' });
+      assert.deepEqual(destination.list(), []);
+      const kept = readdirSync(join(to, 'packs'));
+      const { problems } = await destination.check({ readData: true });
+      assert.deepEqual(problems, []);
+      const { packs } = destination.stats();
+      assert.equal(kept.length, packs, 'every pack is sealed and listed');
+      await assert.rejects(attempt(), { code: 'DAMAGED' });
+      assert.ok(
+        readdirSync(join(to, 'packs')).length <= packs + 1,
+        'an attempt leaves what has arrived, once',
+      );
+      bytes[late]! ^= 1;
+      flip();
+      const { plans } = await attempt();
+      assert.ok(plans[0]!.sendChunks < 1000, `${plans[0]!.sendChunks} chunks were still to send`);
+      await requireEqual(source, destination, 'a');
+    });
+
   it('of a snapshot that is removed meanwhile comes to its end, and gc takes what a cut one left', async function () {
     const { store: here } = newStore(this);
     const { store: there, dir: other } = newStore(this);

@@ -10,7 +10,7 @@ import { parseAddress } from './address.js';
 import { localChannels } from './channel.js';
 import type { CopyResult, OnPlan } from './copy-result.js';
 import { HttpStore } from './http-store.js';
-import { askForCopies, serveCopies } from './sessions.js';
+import { askForCopies, type CopyEnd, serveCopies } from './sessions.js';
 import { parseSshAddress, withSshChannel } from './ssh.js';
 
 export interface CopyRequest {
@@ -74,19 +74,14 @@ async function copyBetweenDirectories(
   here: string,
   there: string,
 ): Promise<CopyResult[]> {
-  const { direction, refs, fingerprintBits = 64 } = request;
+  const { direction, fingerprintBits = 64 } = request;
   if (here === there)
     throw new LivesnapError('USAGE', `${here} is the store itself`, { hint: 'Name another directory.' });
   return withLocalEnd(request, async (store) => {
     const write = direction === 'to';
     const other = Store.open(there, { write, create: write, fingerprintBits });
     try {
-      const [asking, serving] = localChannels();
-      const options = { ...request, compress: false };
-      const served = serveCopies(serving, () => other, options);
-      served.catch(() => {}); // the asking side is told, and throws
-      const results = await askForCopies(asking, store, direction, refs, options);
-      await served;
+      const results = await copyWithin(store, other, request);
       if (write) await other.tidy();
       return results;
     } finally {
@@ -95,8 +90,24 @@ async function copyBetweenDirectories(
   });
 }
 
+/** Both ends in this process. When it settles neither is at work any more: what has arrived has been kept. */
+async function copyWithin(here: CopyEnd, there: CopyEnd, request: CopyRequest): Promise<CopyResult[]> {
+  const [asking, serving] = localChannels();
+  const options = { ...request, compress: false };
+  const served = serveCopies(serving, () => there, options);
+  served.catch(() => {}); // the asking side is told, and throws
+  try {
+    const results = await askForCopies(asking, here, request.direction, request.refs, options);
+    await served;
+    return results;
+  } finally {
+    asking.close();
+    await Promise.allSettled([served]);
+  }
+}
+
 async function copyFromHttp(request: CopyRequest): Promise<CopyResult[]> {
-  const { direction, remote, refs } = request;
+  const { direction, remote } = request;
   if (direction === 'to')
     throw new LivesnapError('USAGE', 'nothing can be copied to a web server', {
       hint: 'Copy to a directory or to ssh://host/dir; http addresses can be copied from.',
@@ -105,12 +116,7 @@ async function copyFromHttp(request: CopyRequest): Promise<CopyResult[]> {
   return withLocalEnd(request, async (store) => {
     const source = new HttpStore(remote);
     try {
-      const [asking, serving] = localChannels();
-      const options = { ...request, compress: false };
-      const served = serveCopies(serving, () => source, options);
-      served.catch(() => {});
-      const results = await askForCopies(asking, store, 'from', refs, options);
-      await served;
+      const results = await copyWithin(store, source, request);
       // What travelled are frames of packs, not pages.
       return results.map((result, i) => ({ ...result, sentBytes: source.sentBytes[i] ?? result.sentBytes }));
     } finally {
