@@ -35,7 +35,7 @@ import { readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import type { StoredSnapshot } from './restore.js';
 import { Save } from './save.js';
-import { MAX_REGION_BYTES } from './snapshot-file.js';
+import { type BlockEntry, MAX_REGION_BYTES, type SnapshotFile } from './snapshot-file.js';
 import { requireTagLabel } from './tags.js';
 import type { Progress, SaveResult } from './types.js';
 
@@ -203,6 +203,11 @@ export async function streamFile(
   }
 }
 
+function* blocksOfFile({ description, blocks }: SnapshotFile): Generator<BlockEntry> {
+  const region = description.regions.findIndex(({ name }) => name === FILE_REGION);
+  for (const entry of blocks) if (entry.region === region) yield entry;
+}
+
 async function* blocksOf(
   { context, file }: StoredSnapshot,
   packs: PackSet,
@@ -211,12 +216,14 @@ async function* blocksOf(
 ): AsyncGenerator<Buffer> {
   const { ops } = context;
   const blockBytes = BLOCK_PAGES * PAGE_SIZE;
-  const entries = new Map(file.blocks.map((entry) => [entry.block, entry]));
+  const entries = blocksOfFile(file);
+  let next = entries.next();
   const hashes = new Uint32Array(BLOCK_PAGES * 2);
   for (let at = 0, number = 0; at < sizeBytes; at += blockBytes, number++) {
-    const entry = entries.get(number);
+    const entry = next.done || next.value.block !== number ? null : next.value;
     const bytes = Buffer.alloc(blockBytes);
     if (entry) {
+      next = entries.next();
       const block = readBlock(ops, packs, entry);
       for (let page = 0; page < BLOCK_PAGES; page++) {
         if (block.isZero(page)) continue;

@@ -42,6 +42,13 @@ export class ManifestBlock {
     );
   }
 
+  /** The last page that is not zero; -1: there is none. */
+  get lastPage(): number {
+    let page = BLOCK_PAGES - 1;
+    while (page >= 0 && this.isZero(page)) page--;
+    return page;
+  }
+
   get nonZeroPages(): number {
     let count = 0;
     for (let page = 0; page < BLOCK_PAGES; page++) if (!this.isZero(page)) count++;

@@ -6,6 +6,7 @@
  * take away: one of the parent, which is pinned, one that is held, or one of this save, whose lock is its own until
  * `end`. Of a failed save nothing stays.
  */
+import { hash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
@@ -44,10 +45,12 @@ export class Packer {
   readonly #unlisted: SegmentRow[] = [];
   /** How many of the sealed packs have been committed on their own. */
   #kept = 0;
-  /** Descriptors of the packs sealed and of the segment: their locks. */
+  /** Descriptors of the packs sealed, and of segments that are not listed yet: their locks. */
   readonly #locks: number[] = [];
+  readonly #segmentLocks: number[] = [];
   readonly #segments: readonly Segment[];
-  readonly #own = new FingerprintTable();
+  /** Of what has not been committed: with the packs of a copy, which may be any number, it would grow for ever. */
+  #own = new FingerprintTable();
   readonly #candidates = new Uint32Array(MAX_CANDIDATES * 2);
   readonly #unusedNumbers: number[] = [];
   /** Frames of the pack being written. */
@@ -226,7 +229,7 @@ export class Packer {
     const entries = sortEntries(this.#entries.subarray(0, this.#entryWords));
     this.#entryWords = 0;
     const { row, fd } = writeSegment(this.ops, this.dir, number, [entries])!;
-    this.#locks.push(fd);
+    this.#segmentLocks.push(fd);
     this.#unlisted.push(row);
     fsyncDirectory(at(this.dir, SEGMENTS));
     return row;
@@ -260,10 +263,15 @@ export class Packer {
     return { packs, held: [], segment: this.#writeSegment(packs[0]?.number) };
   }
 
-  /** What was sealed so far has been committed: it stays, whatever becomes of the save. */
+  /**
+   * What was sealed so far has been committed: it stays, whatever becomes of the save. This save does not look for
+   * its chunks any more.
+   */
   keep(): void {
     this.#kept = this.#sealed.length;
     this.#unlisted.length = 0;
+    this.#own = new FingerprintTable();
+    for (const fd of this.#segmentLocks.splice(0)) closeSync(fd);
   }
 
   /**
@@ -285,15 +293,21 @@ export class Packer {
     return places;
   }
 
-  /** Absorbs pages that came from elsewhere. Errors: REMOTE_FAILED when one is not what was promised. */
-  arrive(batch: PageBatch, count: number, digests: Uint8Array): void {
-    for (let i = 0; i < count; i++) {
-      const page = batch.pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-      if (!isDigest(page, digests.subarray(i * SHA256_BYTES, (i + 1) * SHA256_BYTES)))
-        throw new LivesnapError('REMOTE_FAILED', 'a page that arrived is not the one that was announced', {
-          hint: 'Try again; if it comes back, run livesnap check --read-data on the other side.',
-        });
-    }
+  /**
+   * Absorbs pages that came from elsewhere; `digest` is the SHA-256 of the SHA-256s that were announced. Errors:
+   * REMOTE_FAILED when one is not what was promised.
+   */
+  arrive(batch: PageBatch, count: number, digest: Uint8Array): void {
+    const digests = Buffer.alloc(count * SHA256_BYTES);
+    for (let i = 0; i < count; i++)
+      digests.set(
+        hash('sha256', batch.pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES), 'buffer'),
+        i * SHA256_BYTES,
+      );
+    if (!isDigest(digests, digest))
+      throw new LivesnapError('REMOTE_FAILED', 'a page that arrived is not the one that was announced', {
+        hint: 'Try again; if it comes back, run livesnap check --read-data on the other side.',
+      });
     batch.priorPlaces.fill(0);
     this.absorb(batch, count, false);
   }
@@ -303,7 +317,7 @@ export class Packer {
     this.#packs.close();
     this.#writer?.close();
     this.#holds.release();
-    for (const fd of this.#locks.splice(0)) closeSync(fd);
+    for (const fd of [...this.#locks.splice(0), ...this.#segmentLocks.splice(0)]) closeSync(fd);
   }
 
   abort(): void {

@@ -35,13 +35,13 @@ export interface Jobs {
     ask: { session: number; fingerprints: Uint8Array; digests: Uint8Array };
     answer: { places: Uint32Array };
   };
-  /** As packBatch, of pages that come from elsewhere: each must have the SHA-256 that was promised. */
+  /** As packBatch, of pages that come from elsewhere: `digest` is the SHA-256 that their SHA-256s must have. */
   packArrival: {
     ask: {
       session: number;
       batch: SharedArrayBuffer;
       count: number;
-      digests: Uint8Array;
+      digest: Uint8Array;
       newNumbers: readonly number[];
     };
     answer: { spareNumbers: number };

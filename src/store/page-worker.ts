@@ -289,10 +289,10 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   packLocate: ({ session, fingerprints, digests }) => ({
     places: sessionOf(packers, session).locate(fingerprints, digests),
   }),
-  packArrival({ session, batch, count, digests, newNumbers }) {
+  packArrival({ session, batch, count, digest, newNumbers }) {
     const packer = sessionOf(packers, session);
     packer.giveNumbers(newNumbers);
-    packer.arrive(batchOf(batch), count, digests);
+    packer.arrive(batchOf(batch), count, digest);
     return { spareNumbers: packer.spareNumbers };
   },
   packCheckpoint: ({ session }) => sessionOf(packers, session).checkpoint(),

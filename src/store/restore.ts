@@ -106,7 +106,8 @@ export class StoredSnapshot implements OpenSnapshot {
           }),
         ),
       );
-      const totalBytes = this.file.blocks.reduce((n, { nonZeroPages }) => n + nonZeroPages * PAGE_SIZE, 0);
+      let totalBytes = 0;
+      for (const { nonZeroPages } of this.file.blocks) totalBytes += nonZeroPages * PAGE_SIZE;
       let doneBytes = 0;
       const runs = this.#runs(packs, targets);
       // Each lane takes the next run when it has delivered its last: no lane waits for another.
@@ -160,14 +161,14 @@ export class StoredSnapshot implements OpenSnapshot {
     const { blocks } = this.file;
     let at = 0;
     let page = 0;
-    let block = blocks.length > 0 ? readBlock(ops, packs, blocks[0]!) : null;
+    let block = blocks.length > 0 ? readBlock(ops, packs, blocks.at(0)) : null;
     let failed = false;
     return {
       next(run) {
         run.count = 0;
         if (failed) return false;
         while (block) {
-          const entry = blocks[at]!;
+          const entry = blocks.at(at);
           const { places, fingerprints } = block;
           run.region = targets[entry.region]!;
           for (; page < BLOCK_PAGES && run.count < BATCH_PAGES; page++) {
@@ -183,12 +184,12 @@ export class StoredSnapshot implements OpenSnapshot {
           page = 0;
           at++;
           try {
-            block = at < blocks.length ? readBlock(ops, packs, blocks[at]!) : null;
+            block = at < blocks.length ? readBlock(ops, packs, blocks.at(at)) : null;
           } catch (error) {
             failed = true;
             throw error;
           }
-          if (block && blocks[at]!.region !== entry.region && run.count > 0) break;
+          if (block && blocks.at(at).region !== entry.region && run.count > 0) break;
         }
         return run.count > 0;
       },

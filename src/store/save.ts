@@ -25,6 +25,7 @@ import { makeRoom } from './same-snapshot.js';
 import {
   areRegions,
   type BlockEntry,
+  BlockList,
   type DescribedRegion,
   MAX_DESCRIPTION_BYTES,
   MAX_STATE_BYTES,
@@ -39,6 +40,7 @@ import {
 import type { StoreLock } from './store-lock.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
 import type { Progress, SaveResult, SnapshotMetadata } from './types.js';
+import { ChunkSet } from './usage.js';
 
 /** Batches on their way at once: enough that neither thread waits for the other. */
 const BATCHES_IN_FLIGHT = 4;
@@ -77,6 +79,8 @@ export class Save implements SaveSession {
   readonly #regions: RegionManifest[] = [];
   readonly #names: string[] = [];
   readonly #free: PageBatch[] = [];
+  /** Of a snapshot that is put together from blocks. */
+  #placed: BlockList | null = null;
   #source: readonly Region[] = [];
   #spareNumbers = 0;
   #pagesSinceSpaceCheck = 0;
@@ -265,20 +269,20 @@ export class Save implements SaveSession {
   }
 
   /**
-   * Stores pages that came from elsewhere, `digests.length / 32` of them; each must have its SHA-256. Gives
-   * fingerprints and places, as pairs of words. Errors: REMOTE_FAILED.
+   * Stores `count` pages that came from elsewhere; `digest` must be the SHA-256 of their SHA-256s. Gives fingerprints
+   * and places, as pairs of words. Errors: REMOTE_FAILED.
    */
   async arrive(
     pages: Uint8Array,
-    digests: Uint8Array,
+    count: number,
+    digest: Uint8Array,
   ): Promise<{ places: Uint32Array; fingerprints: Uint32Array }> {
     return this.#step(async () => {
-      const count = digests.length / 32;
       const batch = this.#free.pop()!;
       batch.pages.set(pages.subarray(0, count * PAGE_SIZE));
       await this.#requireSpace(count);
       const newNumbers = this.#newNumbers();
-      const ask = { session: this.#session, batch: batch.shared, count, digests, newNumbers };
+      const ask = { session: this.#session, batch: batch.shared, count, digest, newNumbers };
       this.#spareNumbers = (await this.#worker.do('packArrival', ask)).spareNumbers;
       this.#free.push(batch);
       return {
@@ -301,18 +305,16 @@ export class Save implements SaveSession {
     });
   }
 
-  /** Learns the regions of a snapshot whose pages are placed one by one. */
-  setRegions(regions: readonly Region[]): void {
-    this.#adopt(regions);
+  /** Stores blocks of a snapshot that is put together from blocks. Their entries are of no region, and block 0. */
+  storeBlocks(blocks: readonly ManifestBlock[]): Promise<BlockEntry[]> {
+    const toStore = blocks.map((block) => ({ number: 0, block, nonZeroPages: block.nonZeroPages }));
+    return this.#step(() => this.#storeBlocks(0, toStore));
   }
 
-  /** Says where pages of a region are: `places` and `fingerprints` are pairs of words. */
-  place(region: number, pages: Uint32Array, places: Uint32Array, fingerprints: Uint32Array): void {
-    const manifest = this.#regions[region]!;
-    pages.forEach((page, i) => {
-      this.#touch(manifest, Math.floor(page / BLOCK_PAGES)).take(page % BLOCK_PAGES, places, fingerprints, i);
-      if (page >= manifest.pageLimit) manifest.pageLimit = page + 1;
-    });
+  /** Says what the blocks of the snapshot are: entries of blocks that this save has stored, in the order of a file. */
+  setBlocks(regions: readonly Region[], blocks: BlockList): void {
+    this.#adopt(regions);
+    this.#placed = blocks;
   }
 
   /** `origin`: what a copy keeps of the snapshot it is of. Errors of a copy: STORE_BUSY, {@link IsThereError}. */
@@ -323,21 +325,22 @@ export class Save implements SaveSession {
       const regions = this.#source;
       if (!areRegions(regions)) throw new RangeError('the regions have bad names or sizes');
       const counts = { pages: 0, zeroPages: 0, unchangedPages: 0, references: 0 };
-      const ownChunks = new Map<number, Set<number>>();
-      const described: DescribedRegion[] = [];
-      const blocks: BlockEntry[] = [];
-      for (const [i, { name, sizeBytes }] of regions.entries()) {
-        const entries = await this.#finishRegion(i, sizeBytes, counts, ownChunks);
-        const nonZeroPages = entries.reduce((total, entry) => total + entry.nonZeroPages, 0);
+      const ownChunks = new ChunkSet();
+      const blocks = this.#placed ?? new BlockList();
+      if (!this.#placed)
+        for (const [i, { sizeBytes }] of regions.entries())
+          for (const entry of await this.#finishRegion(i, sizeBytes, counts, ownChunks)) blocks.push(entry);
+      const nonZeroPages = regions.map(() => 0);
+      for (const entry of blocks) nonZeroPages[entry.region]! += entry.nonZeroPages;
+      const described: DescribedRegion[] = regions.map(({ name, sizeBytes }, i) => {
+        return { name, sizeBytes, nonZeroPages: nonZeroPages[i]! };
+      });
+      for (const { sizeBytes, nonZeroPages } of described) {
         counts.pages += pagesOf(sizeBytes);
         counts.zeroPages += pagesOf(sizeBytes) - nonZeroPages;
-        described.push({ name, sizeBytes, nonZeroPages });
-        blocks.push(...entries);
       }
       const { packs, held, segment } = await this.#worker.do('packSeal', { session: this.#session });
-      const sealed = new Set(packs.map(({ number }) => number));
-      let newChunks = 0;
-      for (const [pack, chunks] of ownChunks) if (sealed.has(pack)) newChunks += chunks.size;
+      const newChunks = packs.reduce((total, { number }) => total + ownChunks.count(number), 0);
 
       const { id, parent, createdAt } = origin ?? {
         id: randomBytes(16).toString('hex'),
@@ -427,7 +430,7 @@ export class Save implements SaveSession {
     region: number,
     sizeBytes: number,
     counts: { unchangedPages: number; references: number },
-    ownChunks: Map<number, Set<number>>,
+    ownChunks: ChunkSet,
   ): Promise<BlockEntry[]> {
     const manifest = this.#regions[region]!;
     const pageCount = pagesOf(sizeBytes);
@@ -457,13 +460,7 @@ export class Save implements SaveSession {
           continue;
         }
         counts.references++;
-        const pack = block.places[2 * page]!;
-        let chunks = ownChunks.get(pack);
-        if (!chunks) {
-          chunks = new Set();
-          ownChunks.set(pack, chunks);
-        }
-        chunks.add(block.places[2 * page + 1]!);
+        ownChunks.add(block.places[2 * page]!, block.places[2 * page + 1]!);
       }
       const entry = manifest.inherited.get(number);
       if (samePages === BLOCK_PAGES && entry) entries.push({ ...entry, region });

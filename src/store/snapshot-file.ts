@@ -26,6 +26,17 @@ export const MAX_REGIONS = 256;
 const MAX_BLOCKS = 1 << 24;
 export const MAX_FILE_BYTES =
   HEADER_BYTES + MAX_DESCRIPTION_BYTES + MAX_BLOCKS * BLOCK_ENTRY_BYTES + MAX_STATE_BYTES + DIGEST_BYTES;
+/**
+ * What a copy takes, and a directory from elsewhere may hold: 4 TiB of pages that are not zero. A block of another
+ * snapshot costs 32 bytes to name, whatever it unfolds to.
+ */
+export const MAX_COPIED_BLOCKS = 1 << 21;
+export const MAX_COPIED_FILE_BYTES =
+  HEADER_BYTES +
+  MAX_DESCRIPTION_BYTES +
+  MAX_COPIED_BLOCKS * BLOCK_ENTRY_BYTES +
+  MAX_STATE_BYTES +
+  DIGEST_BYTES;
 /** Page numbers are 32 bits. */
 export const MAX_REGION_BYTES = 2 ** 32 * PAGE_BYTES;
 const REGION_NAME = /^[a-z0-9@._-]{1,64}$/;
@@ -47,6 +58,61 @@ export interface BlockEntry {
 export interface Place {
   readonly pack: number;
   readonly chunk: number;
+}
+
+/** A growing list of entries as they stand in the file, 32 bytes each; one is decoded when it is looked at. */
+export class BlockList implements Iterable<BlockEntry> {
+  #bytes: Buffer;
+  #length: number;
+
+  constructor(bytes: Buffer = Buffer.alloc(0)) {
+    this.#bytes = bytes;
+    this.#length = bytes.length / BLOCK_ENTRY_BYTES;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  get bytes(): Buffer {
+    return this.#bytes.subarray(0, this.#length * BLOCK_ENTRY_BYTES);
+  }
+
+  push({ places, fingerprints, digest, block, nonZeroPages, region }: BlockEntry): void {
+    const offset = this.#length * BLOCK_ENTRY_BYTES;
+    if (offset === this.#bytes.length) {
+      const grown = Buffer.alloc(Math.max(64 * BLOCK_ENTRY_BYTES, 2 * offset));
+      grown.set(this.#bytes);
+      this.#bytes = grown;
+    }
+    const bytes = this.#bytes;
+    bytes.writeUInt32LE(places.pack, offset);
+    bytes.writeUInt32LE(places.chunk, offset + 4);
+    bytes.writeUInt32LE(fingerprints.pack, offset + 8);
+    bytes.writeUInt32LE(fingerprints.chunk, offset + 12);
+    bytes.writeBigUInt64LE(digest, offset + 16);
+    bytes.writeUInt32LE(block, offset + 24);
+    bytes.writeUInt16LE(nonZeroPages, offset + 28);
+    bytes.writeUInt16LE(region, offset + 30);
+    this.#length++;
+  }
+
+  at(index: number): BlockEntry {
+    const bytes = this.#bytes;
+    const offset = index * BLOCK_ENTRY_BYTES;
+    return {
+      places: { pack: bytes.readUInt32LE(offset), chunk: bytes.readUInt32LE(offset + 4) },
+      fingerprints: { pack: bytes.readUInt32LE(offset + 8), chunk: bytes.readUInt32LE(offset + 12) },
+      digest: bytes.readBigUInt64LE(offset + 16),
+      block: bytes.readUInt32LE(offset + 24),
+      nonZeroPages: bytes.readUInt16LE(offset + 28),
+      region: bytes.readUInt16LE(offset + 30),
+    };
+  }
+
+  *[Symbol.iterator](): Generator<BlockEntry> {
+    for (let i = 0; i < this.#length; i++) yield this.at(i);
+  }
 }
 
 export interface DescribedRegion extends Region {
@@ -72,7 +138,7 @@ export interface SnapshotDescription {
 export interface SnapshotFile {
   readonly description: SnapshotDescription;
   /** Ascending by region, then block. */
-  readonly blocks: readonly BlockEntry[];
+  readonly blocks: BlockList;
   readonly state: Uint8Array;
   readonly sizeBytes: number;
 }
@@ -92,46 +158,32 @@ export const pagesOf = (sizeBytes: number): number => Math.ceil(sizeBytes / PAGE
 export function writeSnapshotFile(
   dir: string,
   description: SnapshotDescription,
-  blocks: readonly BlockEntry[],
+  blocks: BlockList,
   state: Uint8Array,
 ): { sizeBytes: number; fd: number } {
   const json = Buffer.from(JSON.stringify(description));
-  const bytes = Buffer.alloc(
-    HEADER_BYTES + json.length + blocks.length * BLOCK_ENTRY_BYTES + state.length + DIGEST_BYTES,
-  );
-  bytes.write(MAGIC, 'latin1');
-  bytes.writeUInt32LE(FORMAT_VERSION, 8);
-  bytes.writeUInt32LE(json.length, 12);
-  bytes.writeUInt32LE(blocks.length, 16);
-  bytes.writeUInt32LE(state.length, 20);
-  bytes.set(json, HEADER_BYTES);
-  let offset = HEADER_BYTES + json.length;
-  for (const block of blocks) {
-    bytes.writeUInt32LE(block.places.pack, offset);
-    bytes.writeUInt32LE(block.places.chunk, offset + 4);
-    bytes.writeUInt32LE(block.fingerprints.pack, offset + 8);
-    bytes.writeUInt32LE(block.fingerprints.chunk, offset + 12);
-    bytes.writeBigUInt64LE(block.digest, offset + 16);
-    bytes.writeUInt32LE(block.block, offset + 24);
-    bytes.writeUInt16LE(block.nonZeroPages, offset + 28);
-    bytes.writeUInt16LE(block.region, offset + 30);
-    offset += BLOCK_ENTRY_BYTES;
-  }
-  bytes.set(state, offset);
-  offset += state.length;
-  bytes.set(createHash('sha256').update(bytes.subarray(0, offset)).digest(), offset);
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.write(MAGIC, 'latin1');
+  header.writeUInt32LE(FORMAT_VERSION, 8);
+  header.writeUInt32LE(json.length, 12);
+  header.writeUInt32LE(blocks.length, 16);
+  header.writeUInt32LE(state.length, 20);
+  const hash = createHash('sha256');
+  const parts: Uint8Array[] = [header, json, blocks.bytes, state];
+  for (const part of parts) hash.update(part);
+  parts.push(hash.digest());
 
   const path = at(dir, snapshotFile(description.id));
   const fd = createLocked(path);
   try {
-    writeFileSync(fd, bytes);
+    for (const part of parts) if (part.length > 0) writeFileSync(fd, part);
     fsyncSync(fd);
   } catch (error) {
     removeIfThere(path);
     closeSync(fd);
     throw error;
   }
-  return { sizeBytes: bytes.length, fd };
+  return { sizeBytes: parts.reduce((total, part) => total + part.length, 0), fd };
 }
 
 /** Errors: DAMAGED (with the file and what is wrong), NEWER_FORMAT. */
@@ -144,18 +196,12 @@ export function readSnapshotFile(dir: string, id: string): SnapshotFile {
   if (!isDigestRight(bytes)) throw new DamageError(file, null, 'the snapshot does not match its root digest');
 
   const description = parseDescription(file, bytes.subarray(HEADER_BYTES, HEADER_BYTES + jsonBytes), id);
-  const blocks: BlockEntry[] = [];
-  for (let i = 0, offset = HEADER_BYTES + jsonBytes; i < blockCount; i++, offset += BLOCK_ENTRY_BYTES) {
-    const entry: BlockEntry = {
-      places: { pack: bytes.readUInt32LE(offset), chunk: bytes.readUInt32LE(offset + 4) },
-      fingerprints: { pack: bytes.readUInt32LE(offset + 8), chunk: bytes.readUInt32LE(offset + 12) },
-      digest: bytes.readBigUInt64LE(offset + 16),
-      block: bytes.readUInt32LE(offset + 24),
-      nonZeroPages: bytes.readUInt16LE(offset + 28),
-      region: bytes.readUInt16LE(offset + 30),
-    };
+  const blocksAt = HEADER_BYTES + jsonBytes;
+  const blocks = new BlockList(bytes.subarray(blocksAt, blocksAt + blockCount * BLOCK_ENTRY_BYTES));
+  let previous: BlockEntry | null = null;
+  for (let i = 0; i < blockCount; i++) {
+    const entry = blocks.at(i);
     const region = description.regions[entry.region];
-    const previous = blocks[i - 1];
     if (
       !region ||
       entry.block * BLOCK_PAGES >= pagesOf(region.sizeBytes) ||
@@ -167,8 +213,8 @@ export function readSnapshotFile(dir: string, id: string): SnapshotFile {
         (previous.region > entry.region ||
           (previous.region === entry.region && previous.block >= entry.block)))
     )
-      throw new DamageError(file, offset, 'a manifest block is listed wrongly');
-    blocks.push(entry);
+      throw new DamageError(file, blocksAt + i * BLOCK_ENTRY_BYTES, 'a manifest block is listed wrongly');
+    previous = entry;
   }
   const digestAt = bytes.length - DIGEST_BYTES;
   const stateAt = digestAt - stateBytes;

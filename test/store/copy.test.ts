@@ -1,10 +1,14 @@
 /** Copies: only what the other side lacks travels, a cut copy goes on, and nobody believes the other side. */
 import assert from 'node:assert/strict';
-import { closeSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { hash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { closeSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, normalize } from 'node:path';
 import { Duplex, PassThrough } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import type { LivesnapError } from '../../src/errors.js';
 import { type Channel, localChannels, MessageType, StreamChannel } from '../../src/store/copy/channel.js';
 import { copySnapshots } from '../../src/store/copy/copy.js';
@@ -12,6 +16,12 @@ import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
 import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
 import { parseSshAddress, sshArguments } from '../../src/store/copy/ssh.js';
 import { createLocked } from '../../src/store/file-locks.js';
+import {
+  BlockList,
+  readSnapshotFile,
+  snapshotFile,
+  writeSnapshotFile,
+} from '../../src/store/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import {
   dropScratch,
@@ -360,6 +370,32 @@ describe('a copy', () => {
       await requireEqual(source, destination, 'a');
     });
 
+  it('of a small snapshot that unfolds to a great deal takes no more than the small one', async function () {
+    const { store: there, dir: other } = newStore(this);
+    const { id } = await save(there, { x: Buffer.concat(Array.from({ length: 512 }, () => noise(1, 1))) });
+    there.close();
+    // The same block 32768 times: 64 GiB, in 1 MiB.
+    const blocks = 32768;
+    const { description, blocks: one, state } = readSnapshotFile(other, id);
+    const list = new BlockList();
+    for (let block = 0; block < blocks; block++) list.push({ ...one.at(0), block });
+    unlinkSync(join(other, snapshotFile(id)));
+    const regions = [{ name: 'x', sizeBytes: blocks * 512 * 4096, nonZeroPages: blocks * 512 }];
+    closeSync(writeSnapshotFile(other, { ...description, regions }, list, state).fd);
+    const { store: here, dir } = newStore(this);
+    const exports = new URL('../../src/store/copy/export.js', import.meta.url);
+    const script = `const [storeDir, from] = process.argv.slice(1);
+      import(${JSON.stringify(exports)}).then(async ({ importSnapshots }) => {
+        await importSnapshots({ storeDir, from, onPlan: () => {}, progress: () => {} });
+        console.log(process.resourceUsage().maxRSS);
+      });`;
+    const child = spawnSync(process.execPath, ['-e', script, dir, other], { encoding: 'utf8' });
+    assert.equal(child.status, 0, child.stderr);
+    assert.ok(Number(child.stdout) < 300 * 1024, `${child.stdout} KiB`);
+    assert.equal(here.stats().logicalBytes, blocks * 512 * 4096);
+    assert.equal(here.stats().chunks, 1);
+  });
+
   it('of a snapshot that is removed meanwhile comes to its end, and gc takes what a cut one left', async function () {
     const { store: here } = newStore(this);
     const { store: there, dir: other } = newStore(this);
@@ -450,12 +486,29 @@ describe('the destination of a copy', () => {
   };
   const good = offerOf({ description, tag: null });
   const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);
-  const { offer, have, chunks, layout, offered, need, pages, sent, error } = MessageType;
-  const identities = Buffer.alloc(80, 7);
+  const { offer, have, chunks, offered, need, pages, sent, blocks, layout, placed, error } = MessageType;
+  const nothing = Buffer.alloc(0);
+  const content = noise(1, 2);
+  const identities = Buffer.concat(
+    [0, 4096].flatMap((from) => [
+      Buffer.alloc(8, 7),
+      hash('sha256', content.subarray(from, from + 4096), 'buffer'),
+    ]),
+  );
+  const block = (...numbers: number[]): Buffer => {
+    const bits = Buffer.alloc(64);
+    numbers.forEach((_, page) => {
+      bits[page >>> 3]! |= 1 << (page & 7);
+    });
+    return Buffer.concat([bits, words(...numbers)]);
+  };
 
   type Step = [MessageType, Buffer] | 'wait have' | 'wait need';
   const upTo: Step[] = [[offer, good], 'wait have', [chunks, identities]];
-  const until: Step[] = [...upTo, [layout, words(0, 0, 0, 1, 1)], [offered, Buffer.alloc(0)], 'wait need'];
+  const until: Step[] = [...upTo, [offered, nothing], 'wait need'];
+  const rawPages = Buffer.concat([Buffer.from([0, 2, 0, 0]), words(0, 1), content]);
+  const arrived: Step[] = [...until, [pages, rawPages], [sent, nothing]];
+  const stored: Step[] = [...arrived, [blocks, block(0, 1)]];
   const lies: Record<string, Step[]> = {
     'an offer of no length': [[offer, Buffer.alloc(0)]],
     'an offer longer than itself': [[offer, words(4_000_000_000)]],
@@ -485,38 +538,97 @@ describe('the destination of a copy', () => {
     ],
     'half an identity': [[offer, good], 'wait have', [chunks, Buffer.alloc(39)]],
     'too many identities at once': [[offer, good], 'wait have', [chunks, Buffer.alloc(40 * 5000, 1)]],
-    'a region that there is not': [...upTo, [layout, words(1, 0, 0)]],
-    'a page beyond the region': [...upTo, [layout, words(0, 2, 0)]],
-    'a page twice': [...upTo, [layout, words(0, 1, 0, 1, 1)]],
-    'a chunk that was not offered': [...upTo, [layout, words(0, 0, 2)]],
-    'a layout that is cut': [...upTo, [layout, words(0, 0)]],
+    'a block before the pages': [...until, [blocks, block(0, 1)]],
+    'a block of nothing': [...arrived, [blocks, block()]],
+    'a block that is cut': [...arrived, [blocks, block(0, 1).subarray(0, 70)]],
+    'half a block after a whole one': [
+      ...arrived,
+      [blocks, Buffer.concat([block(0, 1), block(0)]).subarray(0, 100)],
+    ],
+    'a chunk that was not offered': [...arrived, [blocks, block(0, 2)]],
+    'too many blocks at once': [
+      ...arrived,
+      [blocks, Buffer.concat(Array.from({ length: 33 }, () => block(0)))],
+    ],
+    'a region that there is not': [...stored, [layout, words(1, 0, 0)]],
+    'a block beyond the region': [...stored, [layout, words(0, 1, 0)]],
+    'a page beyond the region': [...arrived, [blocks, block(0, 1, 0)], [layout, words(0, 0, 0)]],
+    'a block twice': [...stored, [layout, words(0, 0, 0, 0, 0)]],
+    'a block twice, in two messages': [...stored, [layout, words(0, 0, 0)], [layout, words(0, 0, 0)]],
+    'a block that was not offered': [...stored, [layout, words(0, 0, 1)]],
+    'a layout that is cut': [...stored, [layout, words(0, 0)]],
+    'an end before the layout': [...stored, [MessageType.done, nothing]],
     'pages out of turn': [...upTo, [pages, Buffer.alloc(100)]],
     'a page that was not asked for': [
       ...until,
-      [pages, Buffer.concat([Buffer.from([0, 1, 0, 0]), words(1), Buffer.alloc(4096)])],
+      [pages, Buffer.concat([Buffer.from([0, 2, 0, 0]), words(0, 2), content])],
+    ],
+    'fewer pages at once than it might': [
+      ...until,
+      [pages, Buffer.concat([Buffer.from([0, 1, 0, 0]), words(0), content.subarray(0, 4096)])],
     ],
     'a count of 200 pages': [...until, [pages, Buffer.concat([Buffer.from([0, 200, 0, 0]), words(0)])]],
     'no pages at all': [...until, [pages, Buffer.alloc(0)]],
     'another page than it announced': [
       ...until,
-      [pages, Buffer.concat([Buffer.from([0, 1, 0, 0]), words(0), noise(1, 1)])],
+      [
+        pages,
+        Buffer.concat([Buffer.from([0, 2, 0, 0]), words(0, 1), content.subarray(0, 4096), noise(2, 1)]),
+      ],
     ],
     'a page of another length': [
       ...until,
-      [pages, Buffer.concat([Buffer.from([0, 1, 0, 0]), words(0), Buffer.alloc(5000)])],
+      [pages, Buffer.concat([Buffer.from([0, 2, 0, 0]), words(0, 1), Buffer.alloc(9000)])],
     ],
     'a bomb': [
       ...until,
-      [pages, Buffer.concat([Buffer.from([1, 1, 0, 0]), words(0), Buffer.alloc(4000, 255)])],
+      [pages, Buffer.concat([Buffer.from([1, 2, 0, 0]), words(0, 1), Buffer.alloc(8000, 255)])],
     ],
-    'unknown flags': [
-      ...until,
-      [pages, Buffer.concat([Buffer.from([9, 1, 0, 0]), words(0), Buffer.alloc(4096)])],
-    ],
+    'unknown flags': [...until, [pages, Buffer.concat([Buffer.from([9, 2, 0, 0]), words(0, 1), content])]],
     'an end before all has come': [...until, [sent, Buffer.alloc(0)]],
     'an error that makes no sense': [[error, Buffer.from('!')]],
     'an error with a code of its own': [[error, Buffer.from('{"code":"__proto__","message":5}')]],
   };
+
+  it('takes what is no lie', async function () {
+    const { store } = newStore(this);
+    const [mine, theirs] = localChannels();
+    const received = store.receiveCopy(mine, quiet);
+    for (const step of [...stored, [layout, words(0, 0, 0)], [placed, nothing]] as Step[]) {
+      if (step === 'wait have') await theirs.receive(have);
+      else if (step === 'wait need') assert.deepEqual([...(await theirs.receive(need)).bytes], [3]);
+      else await theirs.send(...step);
+    }
+    await received;
+    assert.deepEqual(await load(store, ID), { file: content });
+    await requireSound(store);
+  });
+
+  it('needs little memory for each chunk that is announced', async function () {
+    const { dir } = newStore(this);
+    const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+    const child = spawn(process.execPath, ['--max-old-space-size=48', main, 'serve-store', '--store', dir], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const ended = once(child, 'exit');
+    const channel = new StreamChannel(child.stdout!, child.stdin!);
+    const hello = Buffer.alloc(12);
+    hello.write('LIVESNAP', 'latin1');
+    hello.writeUInt32LE(1, 8);
+    await channel.send(MessageType.hello, hello);
+    await channel.receive(MessageType.hello);
+    await channel.send(MessageType.request, Buffer.from('{"verb": "receive"}'));
+    await channel.send(offer, good);
+    await channel.receive(have);
+    const messages = 150;
+    for (let i = 0; i < messages; i++) await channel.send(chunks, randomBytes(4096 * 40));
+    await channel.send(offered);
+    const { bytes } = await channel.receive(need);
+    assert.equal(bytes.length, (messages * 4096) / 8);
+    assert.ok(bytes.every((byte) => byte === 255));
+    channel.close();
+    await ended;
+  });
 
   for (const [what, steps] of Object.entries(lies))
     it(`refuses ${what}`, async function () {

@@ -14,13 +14,15 @@ export const MessageType = {
   offer: 3,
   have: 4,
   chunks: 5,
-  layout: 6,
-  offered: 7,
-  need: 8,
-  pages: 9,
-  sent: 10,
-  done: 11,
-  error: 12,
+  offered: 6,
+  need: 7,
+  pages: 8,
+  sent: 9,
+  blocks: 10,
+  layout: 11,
+  placed: 12,
+  done: 13,
+  error: 14,
 } as const;
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 

@@ -4,44 +4,95 @@
  *
  * Invariants: a chunk counts as present only when it was read here and has the SHA-256; what arrives must have the one
  * that was announced; every number from the other side is checked before it is used, and nothing is allocated by it
- * beyond what has arrived. What was stored before a cut can be found by the next attempt.
+ * beyond what has arrived, which is held in a few bytes a chunk and a block. What was stored before a cut can be found by
+ * the next attempt.
  */
+import { hash } from 'node:crypto';
 import { pageOps } from '../../native/pages.js';
 import type { StoreContext } from '../context.js';
-import { FRAME_BYTES, FRAME_CHUNKS, PAGE_BYTES } from '../format.js';
+import { BLOCK_PAGES, FRAME_BYTES, FRAME_CHUNKS, PACK_CHUNKS, PAGE_BYTES, SHA256_BYTES } from '../format.js';
 import { LOOKS_LIKE_ID, TAG_LABEL } from '../layout.js';
+import { ManifestBlock } from '../manifest.js';
 import { IsThereError, makeRoom } from '../same-snapshot.js';
 import { Save, type SnapshotOrigin } from '../save.js';
-import { MAX_STATE_BYTES, pagesOf, parseDescription, type SnapshotDescription } from '../snapshot-file.js';
+import {
+  BlockList,
+  MAX_COPIED_BLOCKS,
+  MAX_STATE_BYTES,
+  pagesOf,
+  parseDescription,
+  type SnapshotDescription,
+} from '../snapshot-file.js';
 import type { Progress, SnapshotMetadata } from '../types.js';
 import { type Channel, type Message, MessageType, remoteFailed } from './channel.js';
 import type { CopyResult, OnPlan, ReceiveOptions } from './copy-result.js';
-import { CHUNKS_PER_MESSAGE, IDENTITY_BYTES, LAYOUT_PER_MESSAGE } from './source-end.js';
+import {
+  BLOCK_BITS_BYTES,
+  BLOCKS_PER_MESSAGE,
+  CHUNKS_PER_MESSAGE,
+  IDENTITY_BYTES,
+  LAYOUT_PER_MESSAGE,
+} from './source-end.js';
+import { WordList } from './word-list.js';
 
 /** What has arrived is committed each so many pages (32 MiB), so that a cut costs no more than that. */
 const CHECKPOINT_PAGES = 8192;
+/** A checkpoint makes a pack, whose lock is a descriptor until the end: after so many pages packs are full ones. */
+const MANY_PAGES = 64 * CHECKPOINT_PAGES;
 /** 256 GiB of distinct pages in one snapshot. */
 const MAX_CHUNKS = 1 << 26;
-/** Pages that are placed at once. */
-const PLACE_PAGES = 256;
+/** The fewest bytes of a block: its bits and the number of a chunk. */
+const MIN_BLOCK_BYTES = BLOCK_BITS_BYTES + 4;
+const BLOCK_BYTES = BLOCK_BITS_BYTES + 4 * BLOCK_PAGES;
 
-/** A growing list of 32-bit words. */
-class Words {
-  #words = new Uint32Array(1024);
-  length = 0;
+/** Which chunks are lacking, and what they must be: a digest over those of each frame of them that will come. */
+class Lacking {
+  #bits = new Uint8Array(1024);
+  readonly #digests = new WordList();
+  readonly #frame = Buffer.alloc(FRAME_CHUNKS * SHA256_BYTES);
+  #inFrame = 0;
+  count = 0;
 
-  push(more: Uint32Array): void {
-    if (this.length + more.length > this.#words.length) {
-      const grown = new Uint32Array(Math.max(2 * this.#words.length, this.length + more.length));
-      grown.set(this.#words.subarray(0, this.length));
-      this.#words = grown;
+  /** `number` is above all that were added. */
+  add(number: number, digest: Uint8Array): void {
+    if (number >>> 3 >= this.#bits.length) {
+      const grown = new Uint8Array(2 * (number >>> 3));
+      grown.set(this.#bits);
+      this.#bits = grown;
     }
-    this.#words.set(more, this.length);
-    this.length += more.length;
+    this.#bits[number >>> 3]! |= 1 << (number & 7);
+    this.count++;
+    this.#frame.set(digest, this.#inFrame++ * SHA256_BYTES);
+    if (this.#inFrame === FRAME_CHUNKS) this.end();
   }
 
-  get all(): Uint32Array {
-    return this.#words.subarray(0, this.length);
+  /** Ends a frame; after the last chunk there is one that is not full. */
+  end(): void {
+    if (this.#inFrame === 0) return;
+    const digest = hash('sha256', this.#frame.subarray(0, this.#inFrame * SHA256_BYTES), 'buffer');
+    this.#digests.push(new Uint32Array(new Uint8Array(digest).buffer));
+    this.#inFrame = 0;
+  }
+
+  /** A bit for each of so many chunks. */
+  bits(chunks: number): Uint8Array {
+    const bits = new Uint8Array(Math.ceil(chunks / 8));
+    bits.set(this.#bits.subarray(0, bits.length));
+    return bits;
+  }
+
+  /** The SHA-256 of the SHA-256s of a frame. */
+  digestOf(frame: number): Uint8Array {
+    const words = Uint32Array.from({ length: SHA256_BYTES / 4 }, (_, i) =>
+      this.#digests.at((frame * SHA256_BYTES) / 4 + i),
+    );
+    return new Uint8Array(words.buffer);
+  }
+
+  /** The number of the first lacking chunk from `number` on; there is one. */
+  next(number: number): number {
+    while ((this.#bits[number >>> 3]! & (1 << (number & 7))) === 0) number++;
+    return number;
   }
 }
 
@@ -101,40 +152,36 @@ export async function receiveSnapshot(
 }
 
 class Destination {
-  readonly #places = new Words();
-  readonly #fingerprints = new Words();
-  /** Page and chunk, pairs, a list a region. */
-  readonly #layout: Words[];
-  /** Chunks that are not here, ascending, and their SHA-256s. */
-  readonly #needed = new Words();
-  readonly #neededDigests: Uint8Array[] = [];
+  /** By chunk, pairs of words. */
+  readonly #places = new WordList();
+  readonly #fingerprints = new WordList();
+  readonly #lacking = new Lacking();
+  /** Blocks as they are stored, of no region; in place of a block's number the last page that is not zero. */
+  readonly #blocks = new BlockList();
+  #sinceCheckpoint = 0;
+  #stored = 0;
 
   constructor(
     readonly channel: Channel,
     readonly context: StoreContext,
     readonly save: Save,
     readonly offer: Offer,
-  ) {
-    this.#layout = offer.description.regions.map(() => new Words());
-  }
+  ) {}
 
   async run(onPlan: OnPlan, progress: Progress): Promise<CopyResult> {
     const { channel, save } = this;
     const { description, tag, state } = this.offer;
     const { id } = description;
     await channel.send(MessageType.have, Uint8Array.of(0));
-    await this.#takeOffer();
+    await this.#takeIdentities();
     const chunks = this.#places.length / 2;
-    const sentChunks = this.#needed.length;
+    const sentChunks = this.#lacking.count;
     const presentChunks = chunks - sentChunks;
     onPlan({ id, alreadyThere: false, sendChunks: sentChunks, presentChunks });
-    const wanted = new Uint8Array(Math.ceil(chunks / 8));
-    for (const index of this.#needed.all) wanted[index >>> 3]! |= 1 << (index & 7);
-    await channel.send(MessageType.need, wanted);
+    await channel.send(MessageType.need, this.#lacking.bits(chunks));
     const sentBytes = await this.#takePages(progress);
+    save.setBlocks(description.regions, await this.#takeBlocks());
 
-    save.setRegions(description.regions);
-    for (const [region, layout] of this.#layout.entries()) this.#place(region, layout.all);
     const tagTaken = tag !== null && !this.#isFree(tag);
     const { kind, vm, memoryBytes, diskBytes, machine, host, parent, createdAt } = description;
     const metadata = { kind, vm, tag: tagTaken ? null : tag, memoryBytes, diskBytes, machine, host, state };
@@ -163,118 +210,163 @@ class Destination {
     return !LOOKS_LIKE_ID.test(tag) && this.context.index.taggedAs(tag) === undefined;
   }
 
-  async #takeOffer(): Promise<void> {
-    const { chunks, layout, offered } = MessageType;
+  async #takeIdentities(): Promise<void> {
     for (;;) {
-      const message = await this.channel.receive(chunks, layout, offered);
-      if (message.type === offered) return;
-      if (message.type === chunks) await this.#takeIdentities(message.bytes);
-      else this.#takeLayout(message.bytes);
+      const { type, bytes } = await this.channel.receive(MessageType.chunks, MessageType.offered);
+      if (type === MessageType.offered) break;
+      await this.#locate(bytes);
     }
+    this.#lacking.end();
   }
 
-  async #takeIdentities(bytes: Buffer): Promise<void> {
+  async #locate(bytes: Buffer): Promise<void> {
     const count = bytes.length / IDENTITY_BYTES;
     const before = this.#places.length / 2;
     if (!Number.isInteger(count) || count < 1 || count > CHUNKS_PER_MESSAGE || before + count > MAX_CHUNKS)
       throw remoteFailed('offers more chunks than may be');
     const fingerprints = new Uint8Array(8 * count);
-    const digests = new Uint8Array(32 * count);
+    const digests = new Uint8Array(SHA256_BYTES * count);
     for (let i = 0; i < count; i++) {
       fingerprints.set(bytes.subarray(i * IDENTITY_BYTES, i * IDENTITY_BYTES + 8), 8 * i);
-      digests.set(bytes.subarray(i * IDENTITY_BYTES + 8, (i + 1) * IDENTITY_BYTES), 32 * i);
+      digests.set(bytes.subarray(i * IDENTITY_BYTES + 8, (i + 1) * IDENTITY_BYTES), SHA256_BYTES * i);
     }
     const places = await this.save.locate(fingerprints, digests);
     this.#places.push(places);
     this.#fingerprints.push(new Uint32Array(fingerprints.buffer));
-    for (let i = 0; i < count; i++) {
-      if (places[2 * i] !== 0) continue;
-      this.#needed.push(Uint32Array.of(before + i));
-      this.#neededDigests.push(digests.slice(32 * i, 32 * i + 32));
-    }
+    for (let i = 0; i < count; i++)
+      if (places[2 * i] === 0)
+        this.#lacking.add(before + i, digests.subarray(SHA256_BYTES * i, SHA256_BYTES * (i + 1)));
   }
 
-  #takeLayout(bytes: Buffer): void {
-    const words = new Uint32Array(new Uint8Array(bytes).buffer, 0, bytes.length >>> 2);
-    const region = words[0] ?? -1;
-    const described = this.offer.description.regions[region];
-    const layout = this.#layout[region];
-    const pairs = words.subarray(1);
-    if (!described || !layout || bytes.length % 8 !== 4 || pairs.length > 2 * LAYOUT_PER_MESSAGE)
-      throw remoteFailed('offers pages of a region that there is not');
-    const chunks = this.#places.length / 2;
-    const pages = pagesOf(described.sizeBytes);
-    let previous = layout.length > 0 ? layout.all[layout.length - 2]! : -1;
-    for (let i = 0; i < pairs.length; i += 2) {
-      if (pairs[i]! <= previous || pairs[i]! >= pages || pairs[i + 1]! >= chunks)
-        throw remoteFailed('offers pages that cannot be');
-      previous = pairs[i]!;
-    }
-    layout.push(pairs);
-  }
-
-  /** Stores what arrives, which must be what is needed, in that order. */
+  /** Stores what arrives, which must be what is lacking, in that order. */
   async #takePages(progress: Progress): Promise<number> {
-    const needed = this.#needed.all;
-    const totalBytes = needed.length * PAGE_BYTES;
+    const lacking = this.#lacking;
+    const totalBytes = lacking.count * PAGE_BYTES;
     const raw = new Uint8Array(FRAME_BYTES);
     let arrived = 0;
+    let number = -1;
     let sentBytes = 0;
-    let sinceCheckpoint = 0;
     progress(0, totalBytes);
     for (;;) {
       const { type, bytes } = await this.channel.receive(MessageType.pages, MessageType.sent);
       if (type === MessageType.sent) break;
-      const count = bytes[1] ?? 0;
-      if (
-        count < 1 ||
-        count > FRAME_CHUNKS ||
-        arrived + count > needed.length ||
-        bytes.length < 4 + 4 * count
-      )
+      const count = Math.min(FRAME_CHUNKS, lacking.count - arrived);
+      if (count === 0 || bytes[1] !== count || bytes.length < 4 + 4 * count)
         throw remoteFailed('sends pages that were not asked for');
-      for (let i = 0; i < count; i++)
-        if (bytes.readUInt32LE(4 + 4 * i) !== needed[arrived + i])
+      const numbers: number[] = [];
+      for (let i = 0; i < count; i++) {
+        number = lacking.next(number + 1);
+        if (bytes.readUInt32LE(4 + 4 * i) !== number)
           throw remoteFailed('sends pages that were not asked for');
+        numbers.push(number);
+      }
       const payload = bytes.subarray(4 + 4 * count);
       unpack(payload, bytes[0]!, raw, count * PAGE_BYTES);
-      const digests = Buffer.concat(this.#neededDigests.slice(arrived, arrived + count));
-      const { places, fingerprints } = await this.save.arrive(raw, digests);
-      for (let i = 0; i < count; i++) this.#settle(needed[arrived + i]!, places, fingerprints, i);
+      const { places, fingerprints } = await this.save.arrive(
+        raw,
+        count,
+        lacking.digestOf(arrived / FRAME_CHUNKS),
+      );
+      numbers.forEach((index, i) => {
+        this.#settle(index, places, fingerprints, i);
+      });
       arrived += count;
       sentBytes += payload.length;
-      sinceCheckpoint += count;
       progress(arrived * PAGE_BYTES, totalBytes);
-      if (sinceCheckpoint >= CHECKPOINT_PAGES) {
-        await this.save.checkpoint();
-        sinceCheckpoint = 0;
-      }
+      await this.#keep(count);
     }
-    if (arrived < needed.length) throw remoteFailed('has not sent all that is needed');
+    if (arrived < lacking.count) throw remoteFailed('has not sent all that is needed');
     return sentBytes;
   }
 
   #settle(index: number, places: Uint32Array, fingerprints: Uint32Array, from: number): void {
     if (places[2 * from] === 0) throw remoteFailed('sends a page of zeros, which is never stored');
-    this.#places.all.set(places.subarray(2 * from, 2 * from + 2), 2 * index);
-    this.#fingerprints.all.set(fingerprints.subarray(2 * from, 2 * from + 2), 2 * index);
+    for (let i = 0; i < 2; i++) {
+      this.#places.set(2 * index + i, places[2 * from + i]!);
+      this.#fingerprints.set(2 * index + i, fingerprints[2 * from + i]!);
+    }
   }
 
-  #place(region: number, layout: Uint32Array): void {
-    const allPlaces = this.#places.all;
-    const allFingerprints = this.#fingerprints.all;
-    for (let from = 0; from < layout.length; from += 2 * PLACE_PAGES) {
-      const count = Math.min(PLACE_PAGES, (layout.length - from) / 2);
-      const pages = new Uint32Array(count);
-      const places = new Uint32Array(2 * count);
-      const fingerprints = new Uint32Array(2 * count);
-      for (let i = 0; i < count; i++) {
-        pages[i] = layout[from + 2 * i]!;
-        const index = layout[from + 2 * i + 1]!;
-        places.set(allPlaces.subarray(2 * index, 2 * index + 2), 2 * i);
-        fingerprints.set(allFingerprints.subarray(2 * index, 2 * index + 2), 2 * i);
+  /** So many pages more have been stored: now and then they are committed. */
+  async #keep(pages: number): Promise<void> {
+    this.#stored += pages;
+    this.#sinceCheckpoint += pages;
+    if (this.#sinceCheckpoint < (this.#stored > MANY_PAGES ? PACK_CHUNKS : CHECKPOINT_PAGES)) return;
+    this.#sinceCheckpoint = 0;
+    await this.save.checkpoint();
+  }
+
+  /** Stores the blocks as they come; gives what the snapshot's file lists. */
+  async #takeBlocks(): Promise<BlockList> {
+    const list = new BlockList();
+    const { blocks, layout, placed } = MessageType;
+    for (;;) {
+      const { type, bytes } = await this.channel.receive(blocks, layout, placed);
+      if (type === placed) return list;
+      if (type === blocks) await this.#storeBlocks(bytes);
+      else this.#takeLayout(bytes, list);
+    }
+  }
+
+  async #storeBlocks(bytes: Buffer): Promise<void> {
+    const found: ManifestBlock[] = [];
+    if (bytes.length > BLOCKS_PER_MESSAGE * BLOCK_BYTES) throw remoteFailed('offers more blocks than may be');
+    for (let offset = 0; offset < bytes.length; ) {
+      if (found.length === BLOCKS_PER_MESSAGE || bytes.length - offset < MIN_BLOCK_BYTES)
+        throw remoteFailed('offers a block that is cut');
+      const block = new ManifestBlock();
+      offset = this.#decode(bytes, offset, block);
+      if (block.lastPage < 0) throw remoteFailed('offers a block of zeros, which is never stored');
+      found.push(block);
+    }
+    if (this.#blocks.length + found.length > MAX_COPIED_BLOCKS)
+      throw remoteFailed('offers more blocks than may be');
+    const stored = await this.save.storeBlocks(found);
+    stored.forEach((entry, i) => {
+      this.#blocks.push({ ...entry, block: found[i]!.lastPage });
+    });
+    await this.#keep(2 * found.length);
+  }
+
+  /** Fills in a block from its bits and the numbers of its chunks; gives where it ends. */
+  #decode(bytes: Buffer, from: number, block: ManifestBlock): number {
+    const chunks = this.#places.length / 2;
+    let offset = from + BLOCK_BITS_BYTES;
+    for (let page = 0; page < BLOCK_PAGES; page++) {
+      if ((bytes[from + (page >>> 3)]! & (1 << (page & 7))) === 0) continue;
+      const number = offset + 4 <= bytes.length ? bytes.readUInt32LE(offset) : chunks;
+      if (number >= chunks) throw remoteFailed('offers pages that cannot be');
+      offset += 4;
+      for (let i = 0; i < 2; i++) {
+        block.places[2 * page + i] = this.#places.at(2 * number + i);
+        block.fingerprints[2 * page + i] = this.#fingerprints.at(2 * number + i);
       }
-      this.save.place(region, pages, places, fingerprints);
+    }
+    return offset;
+  }
+
+  #takeLayout(bytes: Buffer, list: BlockList): void {
+    const words = new Uint32Array(new Uint8Array(bytes).buffer, 0, bytes.length >>> 2);
+    const region = words[0] ?? -1;
+    const described = this.offer.description.regions[region];
+    if (!described || bytes.length % 8 !== 4 || words.length > 1 + 2 * LAYOUT_PER_MESSAGE)
+      throw remoteFailed('offers pages of a region that there is not');
+    const pages = pagesOf(described.sizeBytes);
+    let previous = list.length > 0 ? list.at(list.length - 1) : { region: 0, block: -1 };
+    for (let i = 1; i < words.length; i += 2) {
+      const [block, number] = [words[i]!, words[i + 1]!];
+      if (
+        region < previous.region ||
+        (region === previous.region && block <= previous.block) ||
+        number >= this.#blocks.length ||
+        list.length === MAX_COPIED_BLOCKS
+      )
+        throw remoteFailed('offers pages that cannot be');
+      const stored = this.#blocks.at(number);
+      // Here `block` of what is stored is its last page.
+      if (block * BLOCK_PAGES + stored.block >= pages) throw remoteFailed('offers pages that cannot be');
+      previous = { region, block };
+      list.push({ ...stored, region, block });
     }
   }
 }

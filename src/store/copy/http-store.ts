@@ -47,7 +47,8 @@ import { type ManifestBlock, readBlock } from '../manifest.js';
 import { PackSet } from '../pack-reader.js';
 import {
   type BlockEntry,
-  MAX_FILE_BYTES,
+  type BlockList,
+  MAX_COPIED_FILE_BYTES,
   readSnapshotFile,
   type SnapshotDescription,
   type SnapshotFile,
@@ -115,7 +116,7 @@ export class HttpStore implements CopyEnd {
         tag = ref;
       }
     }
-    const bytes = id === null ? null : await this.getIfThere(snapshotFile(id), MAX_FILE_BYTES);
+    const bytes = id === null ? null : await this.getIfThere(snapshotFile(id), MAX_COPIED_FILE_BYTES);
     if (id === null || bytes === null)
       throw new LivesnapError(
         'NO_SUCH_SNAPSHOT',
@@ -218,7 +219,7 @@ class HttpReader implements SnapshotReader {
     return this.file.description;
   }
 
-  get blocks(): readonly BlockEntry[] {
+  get blocks(): BlockList {
     return this.file.blocks;
   }
 
@@ -230,6 +231,11 @@ class HttpReader implements SnapshotReader {
     for (const { pack, chunk } of [entry.places, entry.fingerprints])
       await this.#fetchChunk(pack, chunk, true);
     return readBlock(pageOps, this.#packs, entry);
+  }
+
+  async hasChunk(pack: number, chunk: number): Promise<boolean> {
+    await this.#mirror(pack);
+    return this.#packs.pack(pack).positionOf(chunk) >= 0;
   }
 
   async identities(pack: number): Promise<PackIdentities> {

@@ -3,7 +3,7 @@ import { PAGE_BYTES, SHA256_BYTES } from '../format.js';
 import { type ManifestBlock, readBlock } from '../manifest.js';
 import type { PackReader, PackSet } from '../pack-reader.js';
 import type { StoredSnapshot } from '../restore.js';
-import type { BlockEntry, SnapshotDescription } from '../snapshot-file.js';
+import type { BlockEntry, BlockList, SnapshotDescription } from '../snapshot-file.js';
 import type { PackIdentities, SnapshotReader } from './snapshot-reader.js';
 
 export function identitiesOf(reader: PackReader): PackIdentities {
@@ -37,7 +37,7 @@ export class LocalReader implements SnapshotReader {
     return this.snapshot.summary.tag;
   }
 
-  get blocks(): readonly BlockEntry[] {
+  get blocks(): BlockList {
     return this.snapshot.file.blocks;
   }
 
@@ -47,6 +47,10 @@ export class LocalReader implements SnapshotReader {
 
   async block(entry: BlockEntry): Promise<ManifestBlock> {
     return readBlock(this.snapshot.context.ops, this.#packs, entry);
+  }
+
+  async hasChunk(pack: number, chunk: number): Promise<boolean> {
+    return this.#packs.pack(pack).positionOf(chunk) >= 0;
   }
 
   /** Chunks are asked for in the order of packs, so one pack's lists are enough. */

@@ -22,7 +22,7 @@ import {
   TAGS,
 } from '../layout.js';
 import { MAX_SEGMENT_ENTRIES, parseSegmentName, segmentBytes } from '../segment-file.js';
-import { MAX_FILE_BYTES } from '../snapshot-file.js';
+import { MAX_COPIED_FILE_BYTES } from '../snapshot-file.js';
 
 /** The index has a row a snapshot, pack, segment and tag: a million of them are far below this. */
 const MAX_INDEX_BYTES = 4 * 2 ** 30;
@@ -39,7 +39,7 @@ const FILES: Record<string, number> = {
 
 const FOLDERS: Record<string, { isName(name: string): boolean; maxBytes: number }> = {
   [PACKS]: { isName: (name) => parsePackName(name) !== null, maxBytes: MAX_PACK_BYTES },
-  [SNAPSHOTS]: { isName: (name) => SNAPSHOT_ID.test(name), maxBytes: MAX_FILE_BYTES },
+  [SNAPSHOTS]: { isName: (name) => SNAPSHOT_ID.test(name), maxBytes: MAX_COPIED_FILE_BYTES },
   [TAGS]: { isName: (name) => TAG_LABEL.test(name), maxBytes: 64 },
   [SEGMENTS]: {
     isName: (name) => parseSegmentName(name) !== null,

@@ -1,6 +1,6 @@
 /** What the source end of a copy needs of a snapshot, wherever that is. */
 import type { ManifestBlock } from '../manifest.js';
-import type { BlockEntry, SnapshotDescription } from '../snapshot-file.js';
+import type { BlockEntry, BlockList, SnapshotDescription } from '../snapshot-file.js';
 
 /** The chunks of a pack by number: who they are. */
 export interface PackIdentities {
@@ -12,9 +12,11 @@ export interface PackIdentities {
 export interface SnapshotReader {
   readonly description: SnapshotDescription;
   readonly tag: string | null;
-  readonly blocks: readonly BlockEntry[];
+  readonly blocks: BlockList;
   readonly state: Uint8Array;
   block(entry: BlockEntry): Promise<ManifestBlock>;
+  /** Whether there is such a chunk. */
+  hasChunk(pack: number, chunk: number): Promise<boolean>;
   identities(pack: number): Promise<PackIdentities>;
   /** Says which pages will be asked for, in this order, so that they can be fetched together. */
   expect(places: Iterable<{ pack: number; chunk: number }>): Promise<void>;

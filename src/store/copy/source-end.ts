@@ -1,24 +1,29 @@
 /**
  * The source end of a copy: offers a snapshot and sends the chunks that the other end lacks (docs/copy.md).
  *
- * Each chunk is offered once, in the order of places, so that packs are read from front to back. Invariant: a page is
- * offered under the identity that its manifest and its pack agree on.
+ * Each chunk is offered once, in the order of places, so that packs are read from front to back, and each manifest
+ * block that differs is read and sent once, however often the snapshot has it. Invariant: a page is offered under the
+ * identity that its manifest and its pack agree on.
  */
+import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
 import { DamageError } from '../damage.js';
 import { BLOCK_PAGES, FRAME_BYTES, FRAME_CHUNKS, PACK_CHUNKS, PAGE_BYTES } from '../format.js';
 import { packFile } from '../layout.js';
+import type { ManifestBlock } from '../manifest.js';
+import { type BlockEntry, MAX_COPIED_BLOCKS, snapshotFile } from '../snapshot-file.js';
 import { type Channel, MessageType, remoteFailed } from './channel.js';
+import { ChunkNumbers } from './chunk-numbers.js';
 import type { CopyResult, OnPlan } from './copy-result.js';
 import type { SnapshotReader } from './snapshot-reader.js';
 
-/** Identities and places that one message carries. */
+/** What one message carries: identities, blocks, pairs of a layout. */
 export const CHUNKS_PER_MESSAGE = 4096;
-export const LAYOUT_PER_MESSAGE = 16384;
 export const IDENTITY_BYTES = 40;
-
-/** A place as one number: they sort as places do. */
-const keyOf = (pack: number, chunk: number): number => pack * PACK_CHUNKS + chunk;
+export const BLOCKS_PER_MESSAGE = 32;
+export const LAYOUT_PER_MESSAGE = 16384;
+/** A bit a page of a block. */
+export const BLOCK_BITS_BYTES = BLOCK_PAGES / 8;
 
 /** Offers the snapshot and sends what is asked for. `compress`: not within one machine. */
 export async function sendSnapshot(
@@ -27,149 +32,188 @@ export async function sendSnapshot(
   { compress, onPlan }: { compress: boolean; onPlan: OnPlan },
 ): Promise<CopyResult> {
   const { description, tag, state } = reader;
+  const { id } = description;
+  if (reader.blocks.length > MAX_COPIED_BLOCKS)
+    throw new LivesnapError('USAGE', `snapshot ${id} has more pages than a copy takes`, {
+      hint: `A copy takes ${(MAX_COPIED_BLOCKS * BLOCK_PAGES * PAGE_BYTES) / 2 ** 40} TiB of pages that are not zero.`,
+    });
   const json = Buffer.from(JSON.stringify({ description, tag }));
   const length = Buffer.alloc(4);
   length.writeUInt32LE(json.length);
   await channel.send(MessageType.offer, length, json, state);
   const { bytes: have } = await channel.receive(MessageType.have);
   if (have[0] === 1) {
-    onPlan({ id: description.id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
-    return { id: description.id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagTaken: false };
+    onPlan({ id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
+    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagTaken: false };
   }
-  const keys = await distinctPlaces(reader);
-  const fingerprints = await offerChunks(channel, reader, keys);
-  await offerLayout(channel, reader, keys, fingerprints);
-  await channel.send(MessageType.offered);
+  const offer = await Offer.of(reader);
+  await offer.sendIdentities(channel);
   const { bytes: needed } = await channel.receive(MessageType.need);
-  if (needed.length !== Math.ceil(keys.length / 8))
-    throw remoteFailed('asked for chunks that were not offered');
-  const wanted: number[] = [];
-  for (let i = 0; i < keys.length; i++) if ((needed[i >>> 3]! & (1 << (i & 7))) !== 0) wanted.push(i);
-  const presentChunks = keys.length - wanted.length;
-  onPlan({ id: description.id, alreadyThere: false, sendChunks: wanted.length, presentChunks });
-  const sentBytes = await sendPages(channel, reader, keys, wanted, compress);
-  await channel.send(MessageType.sent);
+  const { size } = offer.chunks;
+  if (needed.length !== Math.ceil(size / 8)) throw remoteFailed('asked for chunks that were not offered');
+  let sentChunks = 0;
+  for (let i = 0; i < size; i++) if (isSet(needed, i)) sentChunks++;
+  const presentChunks = size - sentChunks;
+  onPlan({ id, alreadyThere: false, sendChunks: sentChunks, presentChunks });
+  const sentBytes = await offer.sendPages(channel, needed, compress);
+  await offer.sendBlocks(channel);
+  await offer.sendLayout(channel);
   const { bytes: done } = await channel.receive(MessageType.done);
-  return { id: description.id, sentBytes, sentChunks: wanted.length, presentChunks, tagTaken: done[0] === 1 };
+  return { id, sentBytes, sentChunks, presentChunks, tagTaken: done[0] === 1 };
 }
 
-async function distinctPlaces(reader: SnapshotReader): Promise<Float64Array> {
-  let keys = new Float64Array(4096);
-  let count = 0;
-  for (const entry of reader.blocks) {
+const isSet = (bits: Uint8Array, i: number): boolean => (bits[i >>> 3]! & (1 << (i & 7))) !== 0;
+
+/** What the source offers. A block that the snapshot has in many places is read, and sent, as one. */
+class Offer {
+  readonly chunks = new ChunkNumbers();
+  /** By the place of a block's places: its number among those that differ. */
+  readonly #numbers = new Map<number, number>();
+  /** By that number: an entry of it. */
+  readonly #entries: number[] = [];
+  /** By chunk, pairs of words. */
+  #fingerprints = new Uint32Array(0);
+
+  private constructor(readonly reader: SnapshotReader) {}
+
+  /** Errors: DAMAGED. */
+  static async of(reader: SnapshotReader): Promise<Offer> {
+    const offer = new Offer(reader);
+    for (let i = 0; i < reader.blocks.length; i++) await offer.#add(i);
+    offer.chunks.number();
+    return offer;
+  }
+
+  async #add(index: number): Promise<void> {
+    const { reader, chunks } = this;
+    const entry = reader.blocks.at(index);
+    const known = this.#numbers.get(keyOf(entry));
+    if (known !== undefined) {
+      const { digest, nonZeroPages } = reader.blocks.at(this.#entries[known]!);
+      if (digest === entry.digest && nonZeroPages === entry.nonZeroPages) return;
+      throw new DamageError(snapshotFile(reader.description.id), null, 'a manifest block is listed wrongly');
+    }
     const { places } = await reader.block(entry);
-    for (let i = 0; i < 2 * BLOCK_PAGES; i += 2) {
-      if (places[i] === 0) continue;
-      if (count === keys.length) {
-        const grown = new Float64Array(2 * count);
-        grown.set(keys);
-        keys = grown;
-      }
-      keys[count++] = keyOf(places[i]!, places[i + 1]!);
+    for (let i = 0; i < places.length; i += 2) {
+      const [pack, chunk] = [places[i]!, places[i + 1]!];
+      if (pack === 0 || (chunk < PACK_CHUNKS && chunks.has(pack, chunk))) continue;
+      if (chunk >= PACK_CHUNKS || !(await reader.hasChunk(pack, chunk))) throw noSuchChunk(pack, chunk);
+      chunks.add(pack, chunk);
+    }
+    this.#numbers.set(keyOf(entry), this.#entries.length);
+    this.#entries.push(index);
+  }
+
+  async sendIdentities(channel: Channel): Promise<void> {
+    const { reader, chunks } = this;
+    this.#fingerprints = new Uint32Array(2 * chunks.size);
+    const fingerprints = new Uint8Array(this.#fingerprints.buffer);
+    const message = new Uint8Array(CHUNKS_PER_MESSAGE * IDENTITY_BYTES);
+    let filled = 0;
+    let number = 0;
+    for (const { pack, chunk } of chunks.places()) {
+      const identity = (await reader.identities(pack)).of(chunk);
+      if (!identity) throw noSuchChunk(pack, chunk);
+      message.set(identity.fingerprint, filled);
+      message.set(identity.digest, filled + 8);
+      fingerprints.set(identity.fingerprint, 8 * number++);
+      filled += IDENTITY_BYTES;
+      if (filled < message.length) continue;
+      await channel.send(MessageType.chunks, message);
+      filled = 0;
+    }
+    if (filled > 0) await channel.send(MessageType.chunks, message.subarray(0, filled));
+    await channel.send(MessageType.offered);
+  }
+
+  /** The places of chunks whose bit is set, with their numbers. */
+  *#wanted(needed: Uint8Array): Generator<{ pack: number; chunk: number; number: number }> {
+    let number = 0;
+    for (const { pack, chunk } of this.chunks.places()) {
+      if (isSet(needed, number)) yield { pack, chunk, number };
+      number++;
     }
   }
-  const sorted = keys.subarray(0, count).sort();
-  let distinct = 0;
-  for (let i = 0; i < count; i++) if (i === 0 || sorted[i] !== sorted[i - 1]) sorted[distinct++] = sorted[i]!;
-  return sorted.slice(0, distinct);
-}
 
-/** Sends the identities; gives the fingerprints, as pairs of words. */
-async function offerChunks(
-  channel: Channel,
-  reader: SnapshotReader,
-  keys: Float64Array,
-): Promise<Uint32Array> {
-  const fingerprints = new Uint32Array(2 * keys.length);
-  const all = new Uint8Array(fingerprints.buffer);
-  for (let from = 0; from < keys.length; from += CHUNKS_PER_MESSAGE) {
-    const part = keys.subarray(from, from + CHUNKS_PER_MESSAGE);
-    const message = new Uint8Array(part.length * IDENTITY_BYTES);
-    for (const [i, key] of part.entries()) {
-      const pack = Math.floor(key / PACK_CHUNKS);
-      const identity = (await reader.identities(pack)).of(key % PACK_CHUNKS);
-      if (!identity) throw new DamageError(packFile(pack, 0), null, `there is no chunk ${key % PACK_CHUNKS}`);
-      message.set(identity.fingerprint, i * IDENTITY_BYTES);
-      message.set(identity.digest, i * IDENTITY_BYTES + 8);
-      all.set(identity.fingerprint, 8 * (from + i));
+  /** Frames of exactly {@link FRAME_CHUNKS} pages, but for the last. Gives their bytes. */
+  async sendPages(channel: Channel, needed: Uint8Array, compress: boolean): Promise<number> {
+    const { reader } = this;
+    await reader.expect(this.#wanted(needed));
+    const raw = new Uint8Array(FRAME_BYTES);
+    const packed = new Uint8Array(FRAME_BYTES);
+    let numbers: number[] = [];
+    let sentBytes = 0;
+    const flush = async (): Promise<void> => {
+      const rawBytes = numbers.length * PAGE_BYTES;
+      const limit = rawBytes - (rawBytes >> 4);
+      const packedBytes = compress ? pageOps.compress(raw, rawBytes, packed, 0, limit) : 0;
+      const head = Uint8Array.of(packedBytes > 0 ? 1 : 0, numbers.length, 0, 0);
+      const payload = packedBytes > 0 ? packed.subarray(0, packedBytes) : raw.subarray(0, rawBytes);
+      const list = new Uint8Array(Uint32Array.from(numbers).buffer);
+      await channel.send(MessageType.pages, head, list, payload);
+      sentBytes += payload.length;
+      numbers = [];
+    };
+    for (const { pack, chunk, number } of this.#wanted(needed)) {
+      raw.set(await reader.page(pack, chunk), numbers.length * PAGE_BYTES);
+      numbers.push(number);
+      if (numbers.length === FRAME_CHUNKS) await flush();
     }
-    await channel.send(MessageType.chunks, message);
+    if (numbers.length > 0) await flush();
+    await channel.send(MessageType.sent);
+    return sentBytes;
   }
-  return fingerprints;
-}
 
-async function offerLayout(
-  channel: Channel,
-  reader: SnapshotReader,
-  keys: Float64Array,
-  fingerprints: Uint32Array,
-): Promise<void> {
-  let region = 0;
-  let pairs: number[] = [];
-  const flush = async (): Promise<void> => {
-    if (pairs.length > 0) {
-      const words = Uint32Array.from([region, ...pairs]);
-      await channel.send(MessageType.layout, new Uint8Array(words.buffer));
+  async sendBlocks(channel: Channel): Promise<void> {
+    let parts: Uint8Array[] = [];
+    for (const index of this.#entries) {
+      parts.push(...this.#encoded(await this.reader.block(this.reader.blocks.at(index))));
+      if (parts.length < 2 * BLOCKS_PER_MESSAGE) continue;
+      await channel.send(MessageType.blocks, ...parts);
+      parts = [];
     }
-    pairs = [];
-  };
-  for (const entry of reader.blocks) {
-    if (entry.region !== region || pairs.length >= 2 * (LAYOUT_PER_MESSAGE - BLOCK_PAGES)) await flush();
-    region = entry.region;
-    const block = await reader.block(entry);
+    if (parts.length > 0) await channel.send(MessageType.blocks, ...parts);
+  }
+
+  /** A bit a page, and the numbers of their chunks, which must be those that the manifest means. Errors: DAMAGED. */
+  #encoded(block: ManifestBlock): [Uint8Array, Uint8Array] {
+    const bits = new Uint8Array(BLOCK_BITS_BYTES);
+    const numbers: number[] = [];
     for (let page = 0; page < BLOCK_PAGES; page++) {
       if (block.isZero(page)) continue;
       const [pack, chunk] = [block.places[2 * page]!, block.places[2 * page + 1]!];
-      const index = indexOf(keys, keyOf(pack, chunk));
+      const number = this.chunks.of(pack, chunk);
       if (
-        fingerprints[2 * index] !== block.fingerprints[2 * page] ||
-        fingerprints[2 * index + 1] !== block.fingerprints[2 * page + 1]
+        this.#fingerprints[2 * number] !== block.fingerprints[2 * page] ||
+        this.#fingerprints[2 * number + 1] !== block.fingerprints[2 * page + 1]
       )
         throw new DamageError(packFile(pack, 0), null, `chunk ${chunk} is not the page that was saved`);
-      pairs.push(entry.block * BLOCK_PAGES + page, index);
+      bits[page >>> 3]! |= 1 << (page & 7);
+      numbers.push(number);
     }
+    return [bits, new Uint8Array(Uint32Array.from(numbers).buffer)];
   }
-  await flush();
+
+  async sendLayout(channel: Channel): Promise<void> {
+    let region = 0;
+    let pairs: number[] = [];
+    const flush = async (): Promise<void> => {
+      const words = Uint32Array.from([region, ...pairs]);
+      if (pairs.length > 0) await channel.send(MessageType.layout, new Uint8Array(words.buffer));
+      pairs = [];
+    };
+    for (const entry of this.reader.blocks) {
+      if (entry.region !== region || pairs.length === 2 * LAYOUT_PER_MESSAGE) await flush();
+      region = entry.region;
+      pairs.push(entry.block, this.#numbers.get(keyOf(entry))!);
+    }
+    await flush();
+    await channel.send(MessageType.placed);
+  }
 }
 
-function indexOf(keys: Float64Array, key: number): number {
-  let low = 0;
-  let high = keys.length - 1;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (keys[middle]! < key) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
+/** A place as one number. */
+const keyOf = ({ places: { pack, chunk } }: BlockEntry): number => pack * PACK_CHUNKS + chunk;
 
-async function sendPages(
-  channel: Channel,
-  reader: SnapshotReader,
-  keys: Float64Array,
-  wanted: readonly number[],
-  compress: boolean,
-): Promise<number> {
-  const placeOf = (index: number) => {
-    const key = keys[index]!;
-    return { pack: Math.floor(key / PACK_CHUNKS), chunk: key % PACK_CHUNKS };
-  };
-  await reader.expect(wanted.map(placeOf));
-  const raw = new Uint8Array(FRAME_BYTES);
-  const packed = new Uint8Array(FRAME_BYTES);
-  let sentBytes = 0;
-  for (let from = 0; from < wanted.length; from += FRAME_CHUNKS) {
-    const part = wanted.slice(from, from + FRAME_CHUNKS);
-    for (const [i, index] of part.entries()) {
-      const { pack, chunk } = placeOf(index);
-      raw.set(await reader.page(pack, chunk), i * PAGE_BYTES);
-    }
-    const rawBytes = part.length * PAGE_BYTES;
-    const packedBytes = compress ? pageOps.compress(raw, rawBytes, packed, 0, rawBytes - (rawBytes >> 4)) : 0;
-    const head = Uint8Array.of(packedBytes > 0 ? 1 : 0, part.length, 0, 0);
-    const payload = packedBytes > 0 ? packed.subarray(0, packedBytes) : raw.subarray(0, rawBytes);
-    await channel.send(MessageType.pages, head, new Uint8Array(Uint32Array.from(part).buffer), payload);
-    sentBytes += payload.length;
-  }
-  return sentBytes;
-}
+const noSuchChunk = (pack: number, chunk: number): DamageError =>
+  new DamageError(packFile(pack, 0), null, `there is no chunk ${chunk}`);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import {
   areRegions,
   type BlockEntry,
+  BlockList,
   readSnapshotFile,
   type SnapshotDescription,
   writeSnapshotFile,
@@ -37,6 +38,12 @@ const block = (over: Partial<BlockEntry> = {}): BlockEntry => ({
   ...over,
 });
 
+function listOf(blocks: readonly BlockEntry[]): BlockList {
+  const list = new BlockList();
+  for (const block of blocks) list.push(block);
+  return list;
+}
+
 describe('a snapshot’s file', () => {
   let dir: string;
   beforeEach(function () {
@@ -50,9 +57,11 @@ describe('a snapshot’s file', () => {
   it('gives back what was written', () => {
     const blocks = [block(), block({ block: 3, nonZeroPages: 1 }), block({ region: 1, nonZeroPages: 1 })];
     const state = Buffer.from([1, 2, 3]);
-    const { sizeBytes, fd } = writeSnapshotFile(dir, description, blocks, state);
+    const { sizeBytes, fd } = writeSnapshotFile(dir, description, listOf(blocks), state);
     closeSync(fd);
-    assert.deepEqual(readSnapshotFile(dir, id), { description, blocks, state, sizeBytes });
+    const { blocks: found, ...read } = readSnapshotFile(dir, id);
+    assert.deepEqual([...found], blocks);
+    assert.deepEqual(read, { description, state, sizeBytes });
   });
 
   const wrong: Record<string, [Partial<SnapshotDescription>, BlockEntry[]]> = {
@@ -80,7 +89,7 @@ describe('a snapshot’s file', () => {
   for (const [what, [over, blocks]] of Object.entries(wrong))
     it(`is refused with ${what}, though its digest is right`, async () => {
       const named = { ...description, ...over };
-      closeSync(writeSnapshotFile(dir, named, blocks, Buffer.alloc(0)).fd);
+      closeSync(writeSnapshotFile(dir, named, listOf(blocks), Buffer.alloc(0)).fd);
       if (named.id !== id) {
         const { renameSync } = await import('node:fs');
         renameSync(join(dir, 'snapshots', named.id), join(dir, 'snapshots', id));
