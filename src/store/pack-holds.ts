@@ -3,12 +3,16 @@
  * chunk in it is used and held until the save has been committed or given up (docs/format.md, "Locks").
  */
 import { closeSync } from 'node:fs';
+import { isOutOfDescriptors, MAX_HELD_PACKS } from './descriptors.js';
 import { openShared } from './file-locks.js';
 import { at, lowestGeneration, packFile } from './layout.js';
 
+/** Packs that saves of this thread hold now; all are of one thread. */
+let heldByAll = 0;
+
 export class PackHolds {
   readonly #held = new Map<number, number>();
-  /** Packs that gc was just at; this save does without them. */
+  /** Packs that gc was just at, or for which there was no descriptor; this save does without them. */
   readonly #refused = new Set<number>();
 
   /** `generations`: those that the index lists; set right where gc has written a newer one. */
@@ -17,14 +21,25 @@ export class PackHolds {
     readonly generations: Map<number, number>,
   ) {}
 
-  /** False when the pack is gone, or gc is at it: then nothing in it may be used. */
+  /** False when the pack is gone, gc is at it, or too many are held already: then nothing in it may be used. */
   hold(number: number): boolean {
     if (this.#held.has(number)) return true;
-    if (this.#refused.has(number)) return false;
+    if (this.#refused.has(number) || heldByAll >= MAX_HELD_PACKS) return false;
+    try {
+      if (this.#lock(number)) return true;
+    } catch (error) {
+      if (!isOutOfDescriptors(error)) throw error;
+    }
+    this.#refused.add(number);
+    return false;
+  }
+
+  #lock(number: number): boolean {
     for (let generation = this.generations.get(number); generation !== undefined; ) {
       const fd = openShared(at(this.dir, packFile(number, generation)));
       if (fd !== null) {
         this.#held.set(number, fd);
+        heldByAll++;
         this.generations.set(number, generation);
         return true;
       }
@@ -32,7 +47,6 @@ export class PackHolds {
       if (lowest === null || lowest <= generation) break;
       generation = lowest;
     }
-    this.#refused.add(number);
     return false;
   }
 
@@ -42,6 +56,7 @@ export class PackHolds {
 
   release(): void {
     for (const fd of this.#held.values()) closeSync(fd);
+    heldByAll -= this.#held.size;
     this.#held.clear();
   }
 }

@@ -8,6 +8,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
+import { isOutOfDescriptors, MAX_OPEN_PACKS } from './descriptors.js';
 import {
   checkFrame,
   decodeFooter,
@@ -291,9 +292,6 @@ export function isFrameSize({ chunks, flags, storedBytes }: FrameEntry): boolean
 /** One frame as stored; a thread reads one at a time. */
 const frameScratch = Buffer.allocUnsafe(MAX_FRAME_BYTES);
 
-/** So many packs a {@link PackSet} keeps open. */
-const MAX_OPEN_PACKS = 512;
-
 /** The frames read last, unpacked. */
 export class FrameCache {
   readonly #frames = new Map<number, Uint8Array>();
@@ -353,7 +351,7 @@ export class PackSet {
     let reader = this.#packs.get(number);
     if (!reader) {
       try {
-        reader = this.openPack(number);
+        reader = this.#openWithin(number);
       } catch (error) {
         if (!(error instanceof DamageError)) throw error;
         reader = error;
@@ -373,7 +371,17 @@ export class PackSet {
     this.#packs.delete(number);
   }
 
-  /** Descriptors are few, and a pack's lists are up to 160 KiB. */
+  /** Where the process has no descriptor left, those of this set that can be opened again are given up for one. */
+  #openWithin(number: number): PackReader {
+    try {
+      return this.openPack(number);
+    } catch (error) {
+      if (!isOutOfDescriptors(error) || this.#packs.size === 0) throw error;
+      this.close();
+      return this.openPack(number);
+    }
+  }
+
   #closeOldest(): void {
     if (this.#packs.size < MAX_OPEN_PACKS) return;
     const [number, oldest] = this.#packs.entries().next().value!;

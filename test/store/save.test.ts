@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { PAGE_SIZE, type PageSource } from '../../src/page-stream.js';
@@ -171,6 +172,39 @@ describe('a save', () => {
     assert.deepEqual(files(), before);
     assert.equal(store.list().length, 1);
     assert.equal((await store.gc({ dryRun: true })).freedBytes, 0);
+  });
+
+  it('does without packs that it has no descriptors for', async function () {
+    const { store, dir } = newStore(this);
+    const packs = 120;
+    for (let i = 0; i < packs; i++) await save(store, { x: noise(1000 + i, 1) });
+    const scratch = JSON.stringify(new URL('./scratch.js', import.meta.url));
+    const stores = JSON.stringify(new URL('../../src/store/store.js', import.meta.url));
+    const script = `(async () => {
+      const { MemorySource, machineMetadata, noise } = await import(${scratch});
+      const { Store } = await import(${stores});
+      const store = Store.open(process.argv[1], { write: true });
+      const pages = Array.from({ length: ${packs} }, (_, i) => noise(1000 + i, 1));
+      const session = await store.beginSave({ parent: null });
+      await session.store(new MemorySource({ x: Buffer.concat(pages) }));
+      const { id, reusedChunks } = await session.commit(machineMetadata({ tag: 'all' }));
+      const snapshot = await store.openSnapshot(id);
+      await snapshot.fill({ regions: snapshot.regions, write: () => {} });
+      snapshot.close();
+      store.close();
+      console.log(reusedChunks);
+    })();`;
+    const child = spawnSync(
+      'sh',
+      ['-c', 'ulimit -n 100 && exec "$0" "$@"', process.execPath, '-e', script, dir],
+      { encoding: 'utf8' },
+    );
+    assert.equal(child.status, 0, child.stderr);
+    const reused = Number(child.stdout);
+    assert.ok(reused >= 20 && reused < packs, `${reused} chunks of ${packs} were used again`);
+    const [all] = Object.values(await load(store, 'all'));
+    assert.deepEqual(all, Buffer.concat(Array.from({ length: packs }, (_, i) => noise(1000 + i, 1))));
+    assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
   });
 
   it('is told when its source breaks the contract', async function () {
