@@ -9,7 +9,10 @@ export const verb = defineVerb({
   summary: 'write out a file that was put into the store',
   operands: ['<snapshot>', '<file>'],
   options: {},
-  notes: 'FILE - is the standard output.',
+  notes: [
+    'FILE - is the standard output. A file that is there, also by way of links, is replaced when the new one is whole;',
+    'a FIFO or a character device is written to; a block device is refused.',
+  ].join('\n'),
   async run({ operands, output, storeDir }) {
     const [reference, path] = operands as [string, string];
     const isStdout = path === '-';

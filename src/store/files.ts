@@ -2,20 +2,25 @@
  * Any file as a snapshot: `put` reads a file or a stream into a save, `get` writes one back.
  *
  * Invariants: the last page may be short and is stored padded with zeros, the region's size says how short; a file
- * under the wanted name is there whole or not at all; zero pages become holes.
+ * under the wanted name is there whole or not at all; only a plain file is ever replaced; zero pages become holes.
  */
 import { randomBytes } from 'node:crypto';
 import {
   closeSync,
+  constants,
+  createWriteStream,
   fsyncSync,
   ftruncateSync,
+  lstatSync,
   openSync,
+  readlinkSync,
   readSync,
+  realpathSync,
   renameSync,
   statSync,
   writeSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { LivesnapError } from '../errors.js';
@@ -242,36 +247,74 @@ async function* blocksOf(
   }
 }
 
-/** Errors: USAGE, NO_SPACE, READ_ONLY, NO_SUCH_FILE, DAMAGED. Afterwards the snapshot is still open. */
+/**
+ * Writes the file to what `path` names: a plain file, also by way of links, is replaced when the new one is whole; a
+ * FIFO or a character device is written to as a stream. Errors: USAGE (anything else), NO_SPACE, READ_ONLY,
+ * NO_SUCH_FILE, DAMAGED. Afterwards the snapshot is still open.
+ */
 export async function getFile(
   snapshot: StoredSnapshot,
   path: string,
   progress?: Progress,
 ): Promise<{ bytes: number }> {
   const sizeBytes = fileBytes(snapshot);
-  const temporary = join(dirname(path), `.livesnap-${randomBytes(8).toString('hex')}.tmp`);
-  const fd = createTarget(path, temporary);
+  let temporary: string | null = null;
+  let fd: number | null = null;
   try {
+    const target = findTarget(path);
+    if (target.isStream) return await writeThrough(snapshot, path, sizeBytes, progress);
+    temporary = join(dirname(target.path), `.livesnap-${randomBytes(8).toString('hex')}.tmp`);
+    fd = createPrivate(temporary);
     ftruncateSync(fd, sizeBytes);
     await snapshot.fill(new FileSink(fd, sizeBytes), progress);
     fsyncSync(fd);
-    renameSync(temporary, path);
+    renameSync(temporary, target.path);
   } catch (error) {
-    removeIfThere(temporary);
+    if (fd !== null) removeIfThere(temporary!);
     throw targetError(path, error);
   } finally {
-    closeSync(fd);
+    if (fd !== null) closeSync(fd);
   }
   return { bytes: sizeBytes };
 }
 
-function createTarget(path: string, temporary: string): number {
+/** What a name stands for, links followed: a name for a plain file, whether it is there or not, or a stream. */
+function findTarget(path: string): { path: string; isStream: boolean } {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (!stat) return { path: endOfLinks(path), isStream: false };
+  if (stat.isFile()) return { path: realpathSync(path), isStream: false };
+  if (stat.isFIFO() || stat.isCharacterDevice()) return { path, isStream: true };
+  const [what, hint] = stat.isDirectory()
+    ? ['a directory', 'Name a file.']
+    : stat.isBlockDevice()
+      ? ['a block device', 'To write over what is on it: livesnap get SNAPSHOT - | dd of=DEVICE bs=1M.']
+      : ['a socket', 'Name a file.'];
+  throw new LivesnapError('USAGE', `cannot write ${path}: it is ${what}`, { hint });
+}
+
+/** The name at the end of links that lead to nothing yet; the kernel has followed them, so they end. */
+function endOfLinks(path: string): string {
+  while (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink())
+    path = resolve(realpathSync(dirname(path)), readlinkSync(path));
+  return path;
+}
+
+/** Waits for a reader of a FIFO. What has been written when it fails cannot be taken back. */
+async function writeThrough(
+  snapshot: StoredSnapshot,
+  path: string,
+  sizeBytes: number,
+  progress?: Progress,
+): Promise<{ bytes: number }> {
+  const packs = snapshot.context.packSet();
   try {
-    if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
-      throw new LivesnapError('USAGE', `cannot write ${path}: it is a directory`, { hint: 'Name a file.' });
-    return createPrivate(temporary);
+    const output = createWriteStream(path, { flags: constants.O_WRONLY as unknown as string });
+    await pipeline(blocksOf(snapshot, packs, sizeBytes, progress), output);
+    return { bytes: sizeBytes };
   } catch (error) {
-    throw targetError(path, error);
+    throw error instanceof DamageError ? error.in(snapshot.summary.id) : error;
+  } finally {
+    packs.close();
   }
 }
 

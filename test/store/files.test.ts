@@ -1,7 +1,20 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import {
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { dropScratch, mountSmall, newStore, noise, save, seeded, textPages } from './scratch.js';
 
 describe('put and get', () => {
@@ -114,6 +127,61 @@ describe('put and get', () => {
     await assert.rejects(store.get('s', output), { code: 'DAMAGED' });
     assert.equal(readFileSync(output, 'utf8'), 'what was there');
     assert.deepEqual(readdirSync(here).sort(), before);
+  });
+
+  it('write to what a name stands for, and put nothing in its place', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    const content = Buffer.concat([noise(1, 1500), Buffer.alloc(3_000_000), Buffer.from('end')]);
+    writeFileSync(join(here, 'in'), content);
+    await store.put(join(here, 'in'), { tag: 'f', name: null });
+
+    // Links: the file that they name is replaced, or made, and they stay.
+    mkdirSync(join(here, 'far'));
+    const file = join(here, 'far', 'file');
+    for (const [link, to] of [
+      ['link', 'far/file'],
+      ['hop', 'link'],
+    ] as const)
+      symlinkSync(to, join(here, link));
+    for (const link of ['link', 'hop']) {
+      rmSync(file, { force: true });
+      for (const before of [null, 'what was there']) {
+        if (before !== null) writeFileSync(file, before);
+        await store.get('f', join(here, link));
+        assert.ok(lstatSync(join(here, link)).isSymbolicLink());
+        assert.deepEqual(readFileSync(file), content);
+      }
+    }
+    assert.deepEqual(readdirSync(join(here, 'far')), ['file']);
+    symlinkSync('nowhere/file', join(here, 'astray'));
+    await assert.rejects(store.get('f', join(here, 'astray')), { code: 'NO_SUCH_FILE' });
+    symlinkSync('loop', join(here, 'loop'));
+    await assert.rejects(store.get('f', join(here, 'loop')), { code: 'SYSTEM' });
+
+    const fifo = join(here, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    const cat = spawn('cat', [fifo], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const read = buffer(cat.stdout);
+    assert.deepEqual(await store.get('f', fifo), { bytes: content.length });
+    assert.ok((await read).equals(content));
+    assert.ok(lstatSync(fifo).isFIFO());
+
+    const socket = createServer();
+    await new Promise<void>((resolve) => socket.listen(join(here, 'socket'), resolve));
+    await assert.rejects(store.get('f', join(here, 'socket')), { code: 'USAGE' });
+    await new Promise((resolve) => socket.close(resolve));
+
+    if (process.getuid?.() !== 0) return;
+    execFileSync('mknod', [join(here, 'null'), 'c', '1', '3']);
+    execFileSync('mknod', [join(here, 'full'), 'c', '1', '7']);
+    // A major number that no driver has: opening it would fail, and says nothing of any disk of this machine.
+    execFileSync('mknod', [join(here, 'disk'), 'b', '240', '0']);
+    await store.get('f', join(here, 'null'));
+    await assert.rejects(store.get('f', join(here, 'full')), { code: 'NO_SPACE' });
+    await assert.rejects(store.get('f', join(here, 'disk')), { code: 'USAGE', message: /block device/ });
+    for (const name of ['null', 'full']) assert.ok(lstatSync(join(here, name)).isCharacterDevice());
+    assert.ok(lstatSync(join(here, 'disk')).isBlockDevice());
   });
 
   it('say what they cannot do', async function () {
