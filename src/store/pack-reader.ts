@@ -176,7 +176,8 @@ export class PackReader {
   #decodePlaces(footer: PackFooter, places: Buffer): { frames: FrameTable; numbers: Uint32Array } {
     const { frames: frameCount, chunks, trailerOffset } = footer;
     const view = new DataView(places.buffer, places.byteOffset, places.byteLength);
-    const frames = new FrameTable(places.subarray(0, frameCount * FRAME_ENTRY_BYTES));
+    // A copy, which does not keep the numbers alive twice.
+    const frames = new FrameTable(Buffer.from(places.subarray(0, frameCount * FRAME_ENTRY_BYTES)));
     let offset = PACK_HEADER_BYTES;
     let first = 0;
     let i = 0;

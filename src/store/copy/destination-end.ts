@@ -41,9 +41,54 @@ const CHECKPOINT_PAGES = 8192;
 const MANY_PAGES = 64 * CHECKPOINT_PAGES;
 /** 256 GiB of distinct pages in one snapshot. */
 const MAX_CHUNKS = 1 << 26;
+/** What a word has room for. A save holds fewer packs, and those that it writes are fewer still. */
+const MAX_PACKS = 2 ** 32 / PACK_CHUNKS;
 /** The fewest bytes of a block: its bits and the number of a chunk. */
 const MIN_BLOCK_BYTES = BLOCK_BITS_BYTES + 4;
 const BLOCK_BYTES = BLOCK_BITS_BYTES + 4 * BLOCK_PAGES;
+
+/** Places by number, four bytes each: there are few packs. */
+class Places {
+  readonly #words = new WordList();
+  readonly #packs: number[] = [];
+  readonly #numbers = new Map<number, number>();
+
+  get length(): number {
+    return this.#words.length;
+  }
+
+  #encoded(pack: number, chunk: number): number {
+    let number = this.#numbers.get(pack);
+    if (number === undefined) {
+      number = this.#packs.length;
+      if (number === MAX_PACKS) throw new Error('a copy cannot refer to so many packs');
+      this.#packs.push(pack);
+      this.#numbers.set(pack, number);
+    }
+    return number * PACK_CHUNKS + chunk;
+  }
+
+  /** `places`: pairs of pack and chunk. */
+  push(places: Uint32Array): void {
+    this.#words.push(
+      Uint32Array.from({ length: places.length / 2 }, (_, i) =>
+        this.#encoded(places[2 * i]!, places[2 * i + 1]!),
+      ),
+    );
+  }
+
+  set(index: number, pack: number, chunk: number): void {
+    this.#words.set(index, this.#encoded(pack, chunk));
+  }
+
+  pack(index: number): number {
+    return this.#packs[Math.floor(this.#words.at(index) / PACK_CHUNKS)]!;
+  }
+
+  chunk(index: number): number {
+    return this.#words.at(index) % PACK_CHUNKS;
+  }
+}
 
 /** Which chunks are lacking, and what they must be: a digest over those of each frame of them that will come. */
 class Lacking {
@@ -152,8 +197,8 @@ export async function receiveSnapshot(
 }
 
 class Destination {
+  readonly #places = new Places();
   /** By chunk, pairs of words. */
-  readonly #places = new WordList();
   readonly #fingerprints = new WordList();
   readonly #lacking = new Lacking();
   /** Blocks as they are stored, of no region; in place of a block's number the last page that is not zero. */
@@ -174,7 +219,7 @@ class Destination {
     const { id } = description;
     await channel.send(MessageType.have, Uint8Array.of(0));
     await this.#takeIdentities();
-    const chunks = this.#places.length / 2;
+    const chunks = this.#places.length;
     const sentChunks = this.#lacking.count;
     const presentChunks = chunks - sentChunks;
     onPlan({ id, alreadyThere: false, sendChunks: sentChunks, presentChunks });
@@ -221,7 +266,7 @@ class Destination {
 
   async #locate(bytes: Buffer): Promise<void> {
     const count = bytes.length / IDENTITY_BYTES;
-    const before = this.#places.length / 2;
+    const before = this.#places.length;
     if (!Number.isInteger(count) || count < 1 || count > CHUNKS_PER_MESSAGE || before + count > MAX_CHUNKS)
       throw remoteFailed('offers more chunks than may be');
     const fingerprints = new Uint8Array(8 * count);
@@ -281,10 +326,8 @@ class Destination {
 
   #settle(index: number, places: Uint32Array, fingerprints: Uint32Array, from: number): void {
     if (places[2 * from] === 0) throw remoteFailed('sends a page of zeros, which is never stored');
-    for (let i = 0; i < 2; i++) {
-      this.#places.set(2 * index + i, places[2 * from + i]!);
-      this.#fingerprints.set(2 * index + i, fingerprints[2 * from + i]!);
-    }
+    this.#places.set(index, places[2 * from]!, places[2 * from + 1]!);
+    for (let i = 0; i < 2; i++) this.#fingerprints.set(2 * index + i, fingerprints[2 * from + i]!);
   }
 
   /** So many pages more have been stored: now and then they are committed. */
@@ -330,17 +373,16 @@ class Destination {
 
   /** Fills in a block from its bits and the numbers of its chunks; gives where it ends. */
   #decode(bytes: Buffer, from: number, block: ManifestBlock): number {
-    const chunks = this.#places.length / 2;
+    const chunks = this.#places.length;
     let offset = from + BLOCK_BITS_BYTES;
     for (let page = 0; page < BLOCK_PAGES; page++) {
       if ((bytes[from + (page >>> 3)]! & (1 << (page & 7))) === 0) continue;
       const number = offset + 4 <= bytes.length ? bytes.readUInt32LE(offset) : chunks;
       if (number >= chunks) throw remoteFailed('offers pages that cannot be');
       offset += 4;
-      for (let i = 0; i < 2; i++) {
-        block.places[2 * page + i] = this.#places.at(2 * number + i);
-        block.fingerprints[2 * page + i] = this.#fingerprints.at(2 * number + i);
-      }
+      block.places[2 * page] = this.#places.pack(number);
+      block.places[2 * page + 1] = this.#places.chunk(number);
+      for (let i = 0; i < 2; i++) block.fingerprints[2 * page + i] = this.#fingerprints.at(2 * number + i);
     }
     return offset;
   }

@@ -71,8 +71,8 @@ class Offer {
   readonly #numbers = new Map<number, number>();
   /** By that number: an entry of it. */
   readonly #entries: number[] = [];
-  /** By chunk, pairs of words. */
-  #fingerprints = new Uint32Array(0);
+  /** By chunk: the halves of its fingerprint as its pack lists it, folded. That is enough to find out damage. */
+  #folded = new Uint32Array(0);
 
   private constructor(readonly reader: SnapshotReader) {}
 
@@ -106,8 +106,7 @@ class Offer {
 
   async sendIdentities(channel: Channel): Promise<void> {
     const { reader, chunks } = this;
-    this.#fingerprints = new Uint32Array(2 * chunks.size);
-    const fingerprints = new Uint8Array(this.#fingerprints.buffer);
+    this.#folded = new Uint32Array(chunks.size);
     const message = new Uint8Array(CHUNKS_PER_MESSAGE * IDENTITY_BYTES);
     let filled = 0;
     let number = 0;
@@ -116,7 +115,8 @@ class Offer {
       if (!identity) throw noSuchChunk(pack, chunk);
       message.set(identity.fingerprint, filled);
       message.set(identity.digest, filled + 8);
-      fingerprints.set(identity.fingerprint, 8 * number++);
+      const words = new DataView(message.buffer, filled, 8);
+      this.#folded[number++] = words.getUint32(0, true) ^ words.getUint32(4, true);
       filled += IDENTITY_BYTES;
       if (filled < message.length) continue;
       await channel.send(MessageType.chunks, message);
@@ -183,10 +183,8 @@ class Offer {
       if (block.isZero(page)) continue;
       const [pack, chunk] = [block.places[2 * page]!, block.places[2 * page + 1]!];
       const number = this.chunks.of(pack, chunk);
-      if (
-        this.#fingerprints[2 * number] !== block.fingerprints[2 * page] ||
-        this.#fingerprints[2 * number + 1] !== block.fingerprints[2 * page + 1]
-      )
+      const folded = (block.fingerprints[2 * page]! ^ block.fingerprints[2 * page + 1]!) >>> 0;
+      if (this.#folded[number] !== folded)
         throw new DamageError(packFile(pack, 0), null, `chunk ${chunk} is not the page that was saved`);
       bits[page >>> 3]! |= 1 << (page & 7);
       numbers.push(number);
