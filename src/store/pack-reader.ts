@@ -43,6 +43,29 @@ export class MissingPackError extends DamageError {
   }
 }
 
+/** Where a pack's bytes come from. */
+export interface PackBytes {
+  readonly sizeBytes: number;
+  /** As many as there are, 0 at the end. */
+  read(into: Uint8Array, offset: number, length: number, position: number): number;
+  close(): void;
+}
+
+function openFile(path: string, file: string): PackBytes {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new MissingPackError(file);
+  }
+  return {
+    sizeBytes: fstatSync(fd).size,
+    read: (into, offset, length, position) => readSync(fd, into, offset, length, position),
+    close: () => closeSync(fd),
+  };
+}
+
 interface PackLists {
   readonly footer: PackFooter;
   readonly frames: FrameTable;
@@ -64,28 +87,23 @@ export class PackReader {
   readonly isSealed: boolean;
   /** A number that no other reader of this thread has. */
   readonly serial = ++lastSerial;
-  readonly #fd: number;
+  readonly #bytes: PackBytes;
   #open = true;
 
   /**
-   * `salvage`: what is wrong with header and trailer is put up with, and the pack is read from its frames, up to the
+   * `bytes`: where they come from, if not from the pack's file. `salvage`: what is wrong with header and trailer is put up with, and the pack is read from its frames, up to the
    * first that is damaged. Errors: DAMAGED, NEWER_FORMAT.
    */
   constructor(
     readonly ops: PageOps,
     dir: string,
     readonly pack: PackName,
-    { salvage = false } = {},
+    { salvage = false, bytes }: { salvage?: boolean; bytes?: PackBytes } = {},
   ) {
     this.file = packFile(pack.number, pack.generation);
+    this.#bytes = bytes ?? openFile(at(dir, this.file), this.file);
+    this.sizeBytes = this.#bytes.sizeBytes;
     try {
-      this.#fd = openSync(at(dir, this.file), 'r');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      throw new MissingPackError(this.file);
-    }
-    try {
-      this.sizeBytes = fstatSync(this.#fd).size;
       if (this.sizeBytes < PACK_HEADER_BYTES + FOOTER_BYTES || this.sizeBytes > MAX_PACK_BYTES)
         throw new DamageError(this.file, null, `a pack cannot have ${this.sizeBytes} bytes`);
       const header = this.#read(0, PACK_HEADER_BYTES);
@@ -219,7 +237,7 @@ export class PackReader {
     for (let done = 0; done < length; ) {
       let got: number;
       try {
-        got = readSync(this.#fd, bytes, done, length - done, offset + done);
+        got = this.#bytes.read(bytes, done, length - done, offset + done);
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'EIO')
           throw new DamageError(this.file, offset, 'the disk cannot read it');
@@ -275,7 +293,7 @@ export class PackReader {
   }
 
   close(): void {
-    if (this.#open) closeSync(this.#fd);
+    if (this.#open) this.#bytes.close();
     this.#open = false;
   }
 }

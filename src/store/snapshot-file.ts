@@ -188,8 +188,13 @@ export function writeSnapshotFile(
 
 /** Errors: DAMAGED (with the file and what is wrong), NEWER_FORMAT. */
 export function readSnapshotFile(dir: string, id: string): SnapshotFile {
+  return decodeSnapshot(readWhole(dir, snapshotFile(id)), id);
+}
+
+/** Of the bytes of a whole file. Errors: as {@link readSnapshotFile}. */
+export function decodeSnapshot(bytes: Buffer, id: string): SnapshotFile {
   const file = snapshotFile(id);
-  const bytes = readWhole(dir, file);
+  requireSize(bytes, bytes.length, file, () => bytes);
   const jsonBytes = bytes.readUInt32LE(12);
   const blockCount = bytes.readUInt32LE(16);
   const stateBytes = bytes.readUInt32LE(20);
@@ -250,25 +255,31 @@ function readWhole(dir: string, file: string): Buffer {
   try {
     const { size } = fstatSync(fd);
     const header = Buffer.alloc(HEADER_BYTES);
-    if (readFully(fd, header, 0) < HEADER_BYTES || header.toString('latin1', 0, 8) !== MAGIC)
-      throw new DamageError(file, 0, 'this is not a snapshot');
-    if (header.readUInt32LE(8) > FORMAT_VERSION && size >= HEADER_BYTES + DIGEST_BYTES) {
-      if (isDigestRight(readAll(fd, file, size))) refuseNewer(file, header.readUInt32LE(8));
-    }
-    const jsonBytes = header.readUInt32LE(12);
-    const blockCount = header.readUInt32LE(16);
-    const stateBytes = header.readUInt32LE(20);
-    if (
-      jsonBytes > MAX_DESCRIPTION_BYTES ||
-      blockCount > MAX_BLOCKS ||
-      stateBytes > MAX_STATE_BYTES ||
-      HEADER_BYTES + jsonBytes + blockCount * BLOCK_ENTRY_BYTES + stateBytes + DIGEST_BYTES !== size
-    )
-      throw new DamageError(file, 0, 'the header does not account for the size of the file');
+    const got = readFully(fd, header, 0);
+    requireSize(header.subarray(0, got), size, file, () => readAll(fd, file, size));
     return readAll(fd, file, size);
   } finally {
     closeSync(fd);
   }
+}
+
+/** The header must account for the size to the byte. Errors: DAMAGED, NEWER_FORMAT. */
+function requireSize(header: Buffer, size: number, file: string, readWhole: () => Buffer): void {
+  if (header.length < HEADER_BYTES || header.toString('latin1', 0, 8) !== MAGIC)
+    throw new DamageError(file, 0, 'this is not a snapshot');
+  if (header.readUInt32LE(8) > FORMAT_VERSION && size >= HEADER_BYTES + DIGEST_BYTES) {
+    if (isDigestRight(readWhole())) refuseNewer(file, header.readUInt32LE(8));
+  }
+  const jsonBytes = header.readUInt32LE(12);
+  const blockCount = header.readUInt32LE(16);
+  const stateBytes = header.readUInt32LE(20);
+  if (
+    jsonBytes > MAX_DESCRIPTION_BYTES ||
+    blockCount > MAX_BLOCKS ||
+    stateBytes > MAX_STATE_BYTES ||
+    HEADER_BYTES + jsonBytes + blockCount * BLOCK_ENTRY_BYTES + stateBytes + DIGEST_BYTES !== size
+  )
+    throw new DamageError(file, 0, 'the header does not account for the size of the file');
 }
 
 function readAll(fd: number, file: string, size: number): Buffer {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { hash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, normalize } from 'node:path';
@@ -26,6 +26,7 @@ import { Store } from '../../src/store/store.js';
 import {
   dropScratch,
   load,
+  mountSmall,
   newStore,
   noise,
   onDrop,
@@ -740,6 +741,58 @@ describe('a copy over http', () => {
       for (const more of ['?x=1', '#x', '?'])
         await assert.rejects(copy(dir, 'from', address + more, ['a']), { code: 'USAGE', hint: /%23/ });
     });
+
+  for (const ranges of [true, false])
+    it(`${ranges ? 'with' : 'without'} ranges needs little room beside what it brings, and none afterwards`, async function () {
+      const { store: there, dir: other } = newStore(this);
+      // Three packs of 4 MiB, each of which leaves room for no second one.
+      const parts = [1, 2, 3].map((seed) => noise(seed, 1024));
+      let parent: string | null = null;
+      const ram = Buffer.alloc(3 * 1024 * 4096);
+      for (const [i, part] of parts.entries()) {
+        part.copy(ram, i * part.length);
+        const only = { x: Array.from({ length: 1024 }, (_, page) => i * 1024 + page) };
+        parent = (await save(there, { x: Buffer.from(ram) }, parent === null ? {} : { parent, only })).id;
+      }
+      const { address } = await serve(this, other, { ranges });
+      const dir = join(scratchDir(this), 'small');
+      mkdirSync(dir);
+      mountSmall(this, dir, 20 << 20);
+      await copy(dir, 'from', address, [parent!]);
+      const here = Store.open(dir, { write: true });
+      onDrop(this, () => here.close());
+      await requireEqual(here, there, parent!);
+      assert.deepEqual(
+        readdirSync(join(dir, 'packs')).filter((name) => !name.endsWith('.pack')),
+        [],
+      );
+
+      // A full disk here is not the server's fault.
+      const full = join(scratchDir(this), 'full');
+      mkdirSync(full);
+      mountSmall(this, full, 5 << 20);
+      await assert.rejects(copy(full, 'from', address, [parent!]), (error: LivesnapError) => {
+        assert.equal(error.code, 'NO_SPACE', error.stack);
+        assert.ok(error.message.includes(full) && !error.message.includes('other side'), error.message);
+        return true;
+      });
+    });
+
+  it('uses no room in the directory for temporary files', async function () {
+    const { store: there, dir: other } = newStore(this);
+    const { id } = await save(there, { x: noise(1, 300) });
+    const { address } = await serve(this, other);
+    const { store: here, dir } = newStore(this);
+    const before = process.env.TMPDIR;
+    process.env.TMPDIR = join(dir, 'nowhere');
+    try {
+      await copy(dir, 'from', address, [id]);
+    } finally {
+      if (before === undefined) delete process.env.TMPDIR;
+      else process.env.TMPDIR = before;
+    }
+    await requireEqual(here, there, id);
+  });
 
   it('believes nothing that the server says', async function () {
     const { store: there, dir: other } = newStore(this);

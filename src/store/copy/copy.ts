@@ -114,11 +114,13 @@ async function copyFromHttp(request: CopyRequest): Promise<CopyResult[]> {
     });
   parseAddress(remote); // before a store is made here
   return withLocalEnd(request, async (store) => {
-    const source = new HttpStore(remote);
+    const source = new HttpStore(remote, store.dir);
     try {
       const results = await copyWithin(store, source, request);
       // What travelled are frames of packs, not pages.
       return results.map((result, i) => ({ ...result, sentBytes: source.sentBytes[i] ?? result.sentBytes }));
+    } catch (error) {
+      throw source.ownFailure ?? error;
     } finally {
       source.close();
     }

@@ -2,22 +2,10 @@
  * A store behind a web server that serves its files, read without its index: `tags/LABEL` gives the id, `snapshots/ID`
  * the blocks, packs are found by number (docs/copy.md).
  *
- * What is fetched is put where it belongs in a private directory that looks like the store, in files with holes, and
- * read from there; so everything is verified by the code that reads stores. Invariant: the server is hostile, and the
- * length of what it sends is checked before it is kept.
+ * What is fetched of packs is put into nameless files in the store that the copy is for, and read from there as a
+ * store's packs are, so that everything is verified by the same code. Invariants: the server is hostile, and the length
+ * of what it sends is checked before it is kept; pages are kept no longer than it takes to pass them on.
  */
-import {
-  closeSync,
-  ftruncateSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
 import { DamageError } from '../damage.js';
@@ -33,23 +21,14 @@ import {
   PACK_HEADER_BYTES,
   PAGE_BYTES,
 } from '../format.js';
-import {
-  DIRECTORY_MODE,
-  FILE_MODE,
-  PACKS,
-  packFile,
-  SNAPSHOT_ID,
-  SNAPSHOTS,
-  TAG_LABEL,
-  TAGS,
-} from '../layout.js';
+import { packFile, SNAPSHOT_ID, TAG_LABEL, TAGS } from '../layout.js';
 import { type ManifestBlock, readBlock } from '../manifest.js';
-import { PackSet } from '../pack-reader.js';
+import { PackReader, PackSet } from '../pack-reader.js';
 import {
   type BlockEntry,
   type BlockList,
+  decodeSnapshot,
   MAX_COPIED_FILE_BYTES,
-  readSnapshotFile,
   type SnapshotDescription,
   type SnapshotFile,
   snapshotFile,
@@ -58,9 +37,11 @@ import { parseAddress } from './address.js';
 import type { Channel } from './channel.js';
 import type { CopyResult, OnPlan } from './copy-result.js';
 import { identitiesOf } from './local-reader.js';
+import { Passage, RemotePack } from './remote-pack.js';
 import type { CopyEnd } from './sessions.js';
 import type { PackIdentities, SnapshotReader } from './snapshot-reader.js';
 import { sendSnapshot } from './source-end.js';
+import { Spool } from './spool.js';
 
 /** gc rewrites a pack when a twentieth of it is dead, so it cannot be more often than this. */
 const MAX_GENERATIONS = 256;
@@ -69,18 +50,19 @@ const FETCH_BYTES = 4 << 20;
 const GAP_BYTES = 64 << 10;
 
 export class HttpStore implements CopyEnd {
-  /** Looks like the store, as far as it has been fetched. */
-  readonly mirror = mkdtempSync(join(tmpdir(), 'livesnap-copy-'));
   /** What each snapshot made travel. */
   readonly sentBytes: number[] = [];
   readonly #base: string;
+  readonly #keep: Spool;
+  readonly #passage: Passage;
   fetchedBytes = 0;
 
-  /** Errors: USAGE. */
-  constructor(address: string) {
+  /** `dir`: the store that the copy is for. Errors: USAGE, NO_SPACE, READ_ONLY. */
+  constructor(address: string, dir: string) {
     const { href } = parseAddress(address);
     this.#base = href.endsWith('/') ? href : `${href}/`;
-    for (const folder of [PACKS, SNAPSHOTS]) mkdirSync(join(this.mirror, folder), { mode: DIRECTORY_MODE });
+    this.#keep = new Spool(dir);
+    this.#passage = new Passage(new Spool(dir));
   }
 
   get dir(): string {
@@ -125,8 +107,9 @@ export class HttpStore implements CopyEnd {
           hint: 'Over http a snapshot is named by its tag or its whole id.',
         },
       );
-    writeFileSync(join(this.mirror, snapshotFile(id)), bytes, { mode: FILE_MODE });
-    return new HttpReader(this, readSnapshotFile(this.mirror, id), tag);
+    this.#keep.clear();
+    this.#passage.begin(null, 0);
+    return new HttpReader(this, this.#keep, this.#passage, decodeSnapshot(bytes, id), tag);
   }
 
   async request(file: string, range?: string): Promise<Response> {
@@ -162,58 +145,70 @@ export class HttpStore implements CopyEnd {
     return Buffer.concat(parts);
   }
 
-  /** Takes at most `maxBytes` of a response. */
+  /** Takes at most `maxBytes` of a response. Errors: REMOTE_FAILED, and those of `take`. */
   async consume(response: Response, maxBytes: number, take: (part: Buffer) => void): Promise<number> {
     let total = 0;
+    const parts = (response.body ?? new Blob([]).stream()).getReader();
     try {
-      for await (const chunk of response.body ?? []) {
-        const part = Buffer.from(chunk);
-        total += part.length;
-        this.fetchedBytes += part.length;
-        if (total > maxBytes) break;
-        take(part);
+      for (;;) {
+        const { done, value } = await parts.read().catch((error: unknown) => {
+          throw new LivesnapError('REMOTE_FAILED', `${this.#base} broke off: ${reasonOf(error)}`, {
+            hint: 'What has arrived is kept: begin the copy again.',
+            cause: error,
+          });
+        });
+        if (done) return total;
+        total += value.length;
+        this.fetchedBytes += value.length;
+        if (total > maxBytes)
+          throw new LivesnapError('REMOTE_FAILED', `${this.#base} sends more than a store’s file can have`);
+        take(Buffer.from(value.buffer, value.byteOffset, value.length));
       }
-    } catch (error) {
-      throw new LivesnapError('REMOTE_FAILED', `${this.#base} broke off: ${reasonOf(error)}`, {
-        hint: 'What has arrived is kept: begin the copy again.',
-        cause: error,
-      });
+    } finally {
+      await parts.cancel().catch(() => {});
     }
-    if (total > maxBytes)
-      throw new LivesnapError('REMOTE_FAILED', `${this.#base} sends more than a store’s file can have`);
-    return total;
+  }
+
+  /** What failed on this side: the other end of the copy has been told of it as if it were the server's. */
+  get ownFailure(): unknown {
+    return this.#keep.failure ?? this.#passage.spool.failure;
   }
 
   close(): void {
-    rmSync(this.mirror, { recursive: true, force: true });
+    this.#keep.close();
+    this.#passage.spool.close();
   }
 }
 
 const reasonOf = (error: unknown): string =>
   ((error as Error).cause as Error | undefined)?.message ?? (error as Error).message;
 
-/** A pack as far as it has been fetched. */
-interface MirroredPack {
-  readonly file: string;
-  /** Frames that are in the mirror; null: all of the pack is. */
-  readonly frames: Set<number> | null;
+/** The packs of a server; those that are asked for have been fetched as far as they are needed. */
+class RemotePackSet extends PackSet {
+  constructor(readonly remote: ReadonlyMap<number, RemotePack>) {
+    super(pageOps, '', (number) => remote.get(number)?.generation);
+  }
+
+  protected override openPack(number: number): PackReader {
+    const bytes = this.remote.get(number)!;
+    return new PackReader(pageOps, '', { number, generation: bytes.generation }, { bytes });
+  }
 }
 
 class HttpReader implements SnapshotReader {
-  readonly #generations = new Map<number, number>();
-  readonly #mirrored = new Map<number, MirroredPack>();
-  readonly #packs: PackSet;
+  readonly #remote = new Map<number, RemotePack>();
+  readonly #packs = new RemotePackSet(this.#remote);
   /** Frames that will be asked for, by pack, ascending. */
   readonly #wanted = new Map<number, number[]>();
   #identities: { pack: number; of: PackIdentities } | null = null;
 
   constructor(
     readonly store: HttpStore,
+    readonly keep: Spool,
+    readonly passage: Passage,
     readonly file: SnapshotFile,
     readonly tag: string | null,
-  ) {
-    this.#packs = new PackSet(pageOps, store.mirror, (number) => this.#generations.get(number));
-  }
+  ) {}
 
   get description(): SnapshotDescription {
     return this.file.description;
@@ -234,13 +229,13 @@ class HttpReader implements SnapshotReader {
   }
 
   async hasChunk(pack: number, chunk: number): Promise<boolean> {
-    await this.#mirror(pack);
+    await this.#find(pack);
     return this.#packs.pack(pack).positionOf(chunk) >= 0;
   }
 
   async identities(pack: number): Promise<PackIdentities> {
     if (this.#identities?.pack !== pack) {
-      await this.#mirror(pack);
+      await this.#find(pack);
       this.#identities = { pack, of: identitiesOf(this.#packs.pack(pack)) };
     }
     return this.#identities.of;
@@ -248,7 +243,7 @@ class HttpReader implements SnapshotReader {
 
   async expect(places: Iterable<{ pack: number; chunk: number }>): Promise<void> {
     for (const { pack, chunk } of places) {
-      await this.#mirror(pack);
+      await this.#find(pack);
       const reader = this.#packs.pack(pack);
       const position = reader.positionOf(chunk);
       if (position < 0) continue;
@@ -266,52 +261,62 @@ class HttpReader implements SnapshotReader {
   }
 
   /** Fetches the frame of a chunk, and those after it that will be wanted next. */
-  async #fetchChunk(pack: number, chunk: number, isManifest: boolean): Promise<void> {
-    const mirrored = await this.#mirror(pack);
-    const reader = this.#packs.pack(pack);
+  async #fetchChunk(number: number, chunk: number, isManifest: boolean): Promise<void> {
+    const pack = await this.#find(number);
+    const reader = this.#packs.pack(number);
     const position = reader.positionOf(chunk);
-    if (!mirrored.frames || position < 0) return;
+    if (position < 0) return;
     const index = reader.frames.indexOf(position);
-    if (mirrored.frames.has(index)) return;
     const first = reader.frames.at(index);
     let end = first.offset + frameBytes(first);
-    const fetched = [index];
-    const next = isManifest ? following(index, reader.frames.length) : (this.#wanted.get(pack) ?? []);
+    if (pack.has(first.offset, end)) return;
+    if (pack.isWhole) {
+      await this.#fetchWhole(pack);
+      return;
+    }
+    const next = isManifest ? following(index, reader.frames.length) : (this.#wanted.get(number) ?? []);
     for (const candidate of next) {
       if (candidate <= index) continue;
       const frame = reader.frames.at(candidate);
       const isNear = frame.offset - end <= GAP_BYTES && frame.offset - first.offset < FETCH_BYTES;
       if (!isNear || (isManifest && (frame.flags & FrameFlag.manifest) === 0)) break;
+      if (pack.has(frame.offset, frame.offset + frameBytes(frame))) break;
       end = frame.offset + frameBytes(frame);
-      fetched.push(candidate);
     }
-    await this.#fetchInto(mirrored.file, first.offset, end);
-    for (const frame of fetched) mirrored.frames.add(frame);
+    if (isManifest) await this.#fetchToKeep(pack, first.offset, end);
+    else {
+      this.passage.begin(pack, first.offset);
+      await this.#fetch(pack.file, first.offset, end, this.passage.spool);
+      this.passage.end();
+    }
   }
 
   /** Finds the pack and fetches its header and lists. */
-  async #mirror(number: number): Promise<MirroredPack> {
-    let mirrored = this.#mirrored.get(number);
-    if (mirrored) return mirrored;
-    for (let generation = 0; !mirrored && generation < MAX_GENERATIONS; generation++)
-      mirrored = (await this.#mirrorGeneration(number, generation)) ?? undefined;
-    if (!mirrored) throw new DamageError(packFile(number, 0), null, 'the pack is missing');
-    this.#mirrored.set(number, mirrored);
-    return mirrored;
+  async #find(number: number): Promise<RemotePack> {
+    let pack = this.#remote.get(number) ?? null;
+    if (pack) return pack;
+    for (let generation = 0; !pack && generation < MAX_GENERATIONS; generation++)
+      pack = await this.#findGeneration(number, generation);
+    if (!pack) throw new DamageError(packFile(number, 0), null, 'the pack is missing');
+    this.#remote.set(number, pack);
+    if (pack.isWhole) this.#keepLists(number, pack);
+    return pack;
   }
 
-  async #mirrorGeneration(number: number, generation: number): Promise<MirroredPack | null> {
+  async #findGeneration(number: number, generation: number): Promise<RemotePack | null> {
     const file = packFile(number, generation);
     const response = await this.store.request(file, `bytes=-${FOOTER_BYTES}`);
     if (response.status !== 200 && response.status !== 206) {
       await response.body?.cancel();
       return null;
     }
-    const path = join(this.store.mirror, file);
-    this.#generations.set(number, generation);
     if (response.status === 200) {
-      await this.#write(path, 0, response, MAX_PACK_BYTES);
-      return { file, frames: null };
+      this.passage.begin(null, 0);
+      const size = await this.#take(response, MAX_PACK_BYTES, this.passage.spool);
+      const pack = new RemotePack(file, generation, size, true, this.keep, this.passage);
+      this.passage.owner = pack;
+      this.passage.end();
+      return pack;
     }
     const total = Number(
       /^bytes \d+-\d+\/(\d+)$/.exec(response.headers.get('content-range') ?? '')?.[1] ?? Number.NaN,
@@ -334,18 +339,52 @@ class HttpReader implements SnapshotReader {
     }
     if (total - trailerOffset > PACK_CHUNKS * (16 + CHUNK_ENTRY_BYTES) + FOOTER_BYTES)
       throw new DamageError(file, trailerOffset, 'the lists are longer than they can be');
-    const fd = openSync(path, 'wx', FILE_MODE);
-    try {
-      ftruncateSync(fd, total);
-    } finally {
-      closeSync(fd);
-    }
-    await this.#fetchInto(file, 0, PACK_HEADER_BYTES);
-    await this.#fetchInto(file, trailerOffset, total);
-    return { file, frames: new Set() };
+    const pack = new RemotePack(file, generation, total, false, this.keep, this.passage);
+    await this.#fetchToKeep(pack, 0, PACK_HEADER_BYTES);
+    await this.#fetchToKeep(pack, trailerOffset, total);
+    return pack;
   }
 
-  async #fetchInto(file: string, from: number, to: number): Promise<void> {
+  /** Of a pack that has come whole: what is not pages is kept, and pages are fetched once more when they are sent. */
+  #keepLists(number: number, pack: RemotePack): void {
+    const { frames, footer } = this.#packs.pack(number);
+    pack.keepPassing(0, PACK_HEADER_BYTES);
+    pack.keepPassing(footer.trailerOffset, pack.sizeBytes);
+    let [from, to] = [0, 0];
+    for (const frame of frames) {
+      if ((frame.flags & FrameFlag.manifest) === 0) continue;
+      if (frame.offset !== to) {
+        if (to > from) pack.keepPassing(from, to);
+        from = frame.offset;
+      }
+      to = frame.offset + frameBytes(frame);
+    }
+    if (to > from) pack.keepPassing(from, to);
+  }
+
+  async #fetchWhole(pack: RemotePack): Promise<void> {
+    const response = await this.store.request(pack.file);
+    this.passage.begin(pack, 0);
+    const size =
+      response.status === 200 ? await this.#take(response, MAX_PACK_BYTES, this.passage.spool) : Number.NaN;
+    if (size !== pack.sizeBytes) {
+      await response.body?.cancel().catch(() => {});
+      throw new LivesnapError(
+        'REMOTE_FAILED',
+        `${this.store.dir}${pack.file} is not what it was a moment ago`,
+        { hint: 'What has arrived is kept: begin the copy again.' },
+      );
+    }
+    this.passage.end();
+  }
+
+  async #fetchToKeep(pack: RemotePack, from: number, to: number): Promise<void> {
+    const at = this.keep.sizeBytes;
+    await this.#fetch(pack.file, from, to, this.keep);
+    pack.kept(from, at);
+  }
+
+  async #fetch(file: string, from: number, to: number, into: Spool): Promise<void> {
     const response = await this.store.request(file, `bytes=${from}-${to - 1}`);
     const got = response.headers.get('content-range') ?? '';
     if (response.status !== 206 || !got.startsWith(`bytes ${from}-${to - 1}/`)) {
@@ -355,23 +394,13 @@ class HttpReader implements SnapshotReader {
         `${this.store.dir}${file}: the server does not give what it was asked for`,
       );
     }
-    const length = await this.#write(join(this.store.mirror, file), from, response, to - from);
+    const length = await this.#take(response, to - from, into);
     if (length !== to - from)
       throw new LivesnapError('REMOTE_FAILED', `${this.store.dir}${file}: the server breaks off`);
   }
 
-  async #write(path: string, from: number, response: Response, maxBytes: number): Promise<number> {
-    const fd = openSync(path, from === 0 && maxBytes === MAX_PACK_BYTES ? 'wx' : 'r+', FILE_MODE);
-    try {
-      let position = from;
-      return await this.store.consume(response, maxBytes, (part) => {
-        for (let done = 0; done < part.length; )
-          done += writeSync(fd, part, done, part.length - done, position + done);
-        position += part.length;
-      });
-    } finally {
-      closeSync(fd);
-    }
+  #take(response: Response, maxBytes: number, into: Spool): Promise<number> {
+    return this.store.consume(response, maxBytes, (part) => into.append(part));
   }
 
   close(): void {
