@@ -3,10 +3,11 @@
  * "Locks"): who needs a file shares its lock, who made it and has not committed it holds it alone, and a file is
  * unlinked only under a lock held alone and got without waiting. The kernel releases them with the process.
  *
- * Invariant: a lock counts only when the file still has its name afterwards. Nobody gives one of these names to
- * another file while it is linked, so a link count above zero means that the name still leads to it.
+ * Invariant: a lock counts only when, looked at once it is held, the name still leads to the file. (Its count of links
+ * says nothing of that: a backup made of hard links has one of its own.) What is no plain file has none of these names
+ * but by somebody else's doing: it is as good as not there, and is never locked or unlinked.
  */
-import { closeSync, constants, fstatSync, openSync, unlinkSync } from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
 import { createPrivate } from './layout.js';
@@ -20,16 +21,28 @@ const cell = new Int32Array(new SharedArrayBuffer(4));
 /** Blocks the thread. */
 export const waitAStep = (): void => void Atomics.wait(cell, 0, 0, STEP_MS);
 
-const isLinked = (fd: number): boolean => fstatSync(fd).nlink > 0;
+/** Whether the name leads to the file that is open; to be asked while its lock is held. */
+function leadsTo(path: string, fd: number): boolean {
+  // Inode numbers may have all of 64 bits.
+  const named = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  const opened = fstatSync(fd, { bigint: true });
+  return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;
+}
+
+/** What open says where there is no file: nothing, a link, a socket. */
+const NO_FILE = new Set(['ENOENT', 'ELOOP', 'ENXIO']);
 
 function openIfThere(path: string): number | null {
+  let fd: number;
   try {
-    // A name of ours that is a FIFO or a link elsewhere is not a file of ours.
-    return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    if (NO_FILE.has((error as NodeJS.ErrnoException).code ?? '')) return null;
     throw error;
   }
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  return null;
 }
 
 /**
@@ -41,7 +54,7 @@ export function createLocked(path: string): number {
   for (let tries = 0; tries < TRIES; tries++) {
     if (!tryLock(fd, 'exclusive')) {
       waitAStep(); // a gc looks at the file
-    } else if (isLinked(fd)) {
+    } else if (leadsTo(path, fd)) {
       return fd;
     } else {
       closeSync(fd); // it was faster than the lock, and took the file away
@@ -65,7 +78,7 @@ function openWithLock(path: string, mode: 'shared' | 'exclusive'): number | null
   const fd = openIfThere(path);
   if (fd === null) return null;
   try {
-    if (tryLock(fd, mode) && isLinked(fd)) return fd;
+    if (tryLock(fd, mode) && leadsTo(path, fd)) return fd;
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -80,7 +93,7 @@ export function lockState(path: string): 'free' | 'shared' | 'exclusive' | 'gone
   if (fd === null) return 'gone';
   try {
     const state = tryLock(fd, 'exclusive') ? 'free' : tryLock(fd, 'shared') ? 'shared' : 'exclusive';
-    return isLinked(fd) ? state : 'gone';
+    return leadsTo(path, fd) ? state : 'gone';
   } finally {
     closeSync(fd);
   }

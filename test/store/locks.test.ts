@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import {
+import fs, {
   closeSync,
   cpSync,
   existsSync,
+  linkSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -13,6 +14,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tryLock } from '../../src/native/locks.js';
@@ -20,7 +22,13 @@ import { pageOps } from '../../src/native/pages.js';
 import { PAGE_SIZE } from '../../src/page-stream.js';
 import { StoreContext } from '../../src/store/context.js';
 import { copySnapshots } from '../../src/store/copy/copy.js';
-import { createLocked, lockState, openExclusive, unlinkUnlessLocked } from '../../src/store/file-locks.js';
+import {
+  createLocked,
+  lockState,
+  openExclusive,
+  openShared,
+  unlinkUnlessLocked,
+} from '../../src/store/file-locks.js';
 import { Index, type PackRow } from '../../src/store/index-database.js';
 import { Marks } from '../../src/store/marks.js';
 import { PackHolds } from '../../src/store/pack-holds.js';
@@ -533,6 +541,32 @@ describe('locks on files', () => {
     );
     assert.equal(unlinkUnlessLocked(path), 0);
     assert.equal(lockState(path), 'gone');
+  });
+
+  it('do not count on a file whose name has gone, or leads to another, though it has other links', function () {
+    const path = join(scratchDir(this), 'file');
+    const open = { shared: openShared, exclusive: openExclusive };
+    for (const mode of ['shared', 'exclusive'] as const)
+      for (const replaced of [false, true]) {
+        writeFileSync(path, 'old');
+        linkSync(path, `${path}.backup`);
+        // What gc does between the moment a session opens the file and the one it has the lock.
+        const opened = fs.openSync;
+        fs.openSync = (...args) => {
+          const fd = opened(...args);
+          fs.openSync = opened;
+          syncBuiltinESMExports();
+          unlinkSync(path);
+          if (replaced) writeFileSync(path, 'new');
+          return fd;
+        };
+        syncBuiltinESMExports();
+        const fd = open[mode](path);
+        assert.equal(fs.openSync, opened);
+        assert.equal(fd, null, `${mode}, ${replaced ? 'replaced' : 'gone'}`);
+        rmSync(path, { force: true });
+        unlinkSync(`${path}.backup`);
+      }
   });
 
   it('do not count on a file that has lost its name', async function () {
