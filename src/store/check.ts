@@ -7,29 +7,21 @@
  *
  * Runs beside saves, rm and gc: before something is called damaged it is looked at whether the index still wants it.
  */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
 import { BLOCK_PAGES } from './format.js';
 import type { OnWrongRow, PackRow } from './index-database.js';
-import {
-  at,
-  DATABASE,
-  isTemporary,
-  packFile,
-  SNAPSHOT_ID,
-  storeError,
-  TAG_LABEL,
-  TAGS,
-  tagFile,
-} from './layout.js';
+import { at, DATABASE, isTemporary, packFile, storeError, TAG_LABEL, TAGS } from './layout.js';
 import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
 import type { PackProblem } from './page-jobs.js';
 import { pageWorker, pageWorkerCount } from './page-pool.js';
 import { snapshotRow } from './repair.js';
 import { readSnapshotFile, snapshotFile } from './snapshot-file.js';
+import { MissingFileError } from './store-file.js';
+import { readTag } from './tags.js';
 import type { CheckOptions, Problem, Progress } from './types.js';
 import { ChunkSet } from './usage.js';
 
@@ -96,17 +88,6 @@ class LostChunks {
   }
 }
 
-/** What a tag's file says, if it has the length of an id and a newline; null: it is not there. */
-function readTagFile(dir: string, label: string): string | null {
-  const path = at(dir, tagFile(label));
-  try {
-    return statSync(path).size === 33 ? readFileSync(path, 'latin1') : '';
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw error;
-  }
-}
-
 /** What rows that cannot be say has no meaning; that there are such is a problem of its own. */
 const leaveOut: OnWrongRow = () => {};
 
@@ -162,11 +143,13 @@ class Check {
       this.#find(DATABASE, null, `the tag ${label} is not the one that was written`, snapshot);
     for (const name of readdirSync(at(dir, TAGS))) {
       if (!TAG_LABEL.test(name) || isTemporary(name)) continue;
-      const file = tagFile(name);
-      const text = readTagFile(dir, name);
-      if (text === null) continue; // removed meanwhile
-      if (!SNAPSHOT_ID.test(text.slice(0, 32)) || text[32] !== '\n')
-        this.#find(file, 0, 'this is not the id of a snapshot');
+      try {
+        readTag(dir, name);
+      } catch (error) {
+        if (!(error instanceof DamageError)) throw error;
+        // One that is missing was removed meanwhile.
+        if (!(error instanceof MissingFileError)) this.#find(error.file, error.offset, error.why);
+      }
     }
   }
 

@@ -6,7 +6,7 @@
  * it; the index commits before a file goes; if it cannot tell what a snapshot needs it takes nothing; only names that
  * a store makes are touched. On a full disk it goes from what needs no room (whole dead packs) to what needs some.
  */
-import { closeSync, readdirSync, statSync, unlinkSync } from 'node:fs';
+import { closeSync, lstatSync, readdirSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
@@ -312,7 +312,7 @@ export function orphanBytes(context: StoreContext): number {
     .reduce((total, path) => total + sizeOf(path), 0);
 }
 
-const sizeOf = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+const sizeOf = (path: string): number => lstatSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
 /** Bytes of a directory and everything in it, as `du -b` counts; only names for which `wanted` holds. */
 export function directoryBytes(dir: string, wanted: (name: string) => boolean = () => true): number {

@@ -145,13 +145,14 @@ export function writeAtomically(path: string, content: string | Uint8Array): voi
   fsyncDirectory(dirname(path));
 }
 
-/** True when it was there. */
+/** True when it was there. A directory is none of the store's files, whatever its name, and stays. */
 export function removeIfThere(path: string): boolean {
   try {
     unlinkSync(path);
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'EISDIR') return false;
     throw error;
   }
 }

@@ -5,7 +5,6 @@
  * Invariants: nothing is believed before its checksum and its bounds were checked; everything wrong is a DamageError
  * with file and offset. The file stays open until `close`, so a pack removed meanwhile can still be read.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import { isOutOfDescriptors, MAX_OPEN_PACKS } from './descriptors.js';
@@ -34,37 +33,11 @@ import {
   SHA256_BYTES,
   sum,
 } from './format.js';
-import { at, lowestGeneration, packFile } from './layout.js';
+import { lowestGeneration, packFile } from './layout.js';
+import { MissingFileError, StoreFile } from './store-file.js';
 
-/** The file is not there. */
-export class MissingPackError extends DamageError {
-  constructor(file: string) {
-    super(file, null, 'the pack is missing');
-  }
-}
-
-/** Where a pack's bytes come from. */
-export interface PackBytes {
-  readonly sizeBytes: number;
-  /** As many as there are, 0 at the end. */
-  read(into: Uint8Array, offset: number, length: number, position: number): number;
-  close(): void;
-}
-
-function openFile(path: string, file: string): PackBytes {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new MissingPackError(file);
-  }
-  return {
-    sizeBytes: fstatSync(fd).size,
-    read: (into, offset, length, position) => readSync(fd, into, offset, length, position),
-    close: () => closeSync(fd),
-  };
-}
+/** Where a pack's bytes come from: its file, or what a copy has fetched of it. */
+export type PackBytes = Pick<StoreFile, 'sizeBytes' | 'readInto' | 'close'>;
 
 interface PackLists {
   readonly footer: PackFooter;
@@ -88,7 +61,6 @@ export class PackReader {
   /** A number that no other reader of this thread has. */
   readonly serial = ++lastSerial;
   readonly #bytes: PackBytes;
-  #open = true;
 
   /**
    * `bytes`: where they come from, if not from the pack's file. `salvage`: what is wrong with header and trailer is put up with, and the pack is read from its frames, up to the
@@ -101,7 +73,7 @@ export class PackReader {
     { salvage = false, bytes }: { salvage?: boolean; bytes?: PackBytes } = {},
   ) {
     this.file = packFile(pack.number, pack.generation);
-    this.#bytes = bytes ?? openFile(at(dir, this.file), this.file);
+    this.#bytes = bytes ?? new StoreFile(dir, this.file);
     this.sizeBytes = this.#bytes.sizeBytes;
     try {
       if (this.sizeBytes < PACK_HEADER_BYTES + FOOTER_BYTES || this.sizeBytes > MAX_PACK_BYTES)
@@ -229,23 +201,8 @@ export class PackReader {
 
   #read(offset: number, length: number): Buffer {
     const bytes = Buffer.allocUnsafe(length);
-    this.#readInto(bytes, offset, length);
+    this.#bytes.readInto(bytes, offset, length);
     return bytes;
-  }
-
-  #readInto(bytes: Uint8Array, offset: number, length: number): void {
-    for (let done = 0; done < length; ) {
-      let got: number;
-      try {
-        got = this.#bytes.read(bytes, done, length - done, offset + done);
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'EIO')
-          throw new DamageError(this.file, offset, 'the disk cannot read it');
-        throw error;
-      }
-      if (got === 0) throw new DamageError(this.file, offset, 'the file ends too early');
-      done += got;
-    }
   }
 
   /** Position of a chunk by its number, or -1. */
@@ -265,7 +222,7 @@ export class PackReader {
   /** Reads frame `index` into `raw` (FRAME_BYTES), its checksum verified. */
   readFrame(index: number, raw: Uint8Array): void {
     const entry = this.frames.at(index);
-    this.#readInto(frameScratch, entry.offset, frameBytes(entry));
+    this.#bytes.readInto(frameScratch, entry.offset, frameBytes(entry));
     const numbers = this.numbers.subarray(entry.first, entry.first + entry.chunks);
     decodeFrame(this.ops, frameScratch, entry, numbers, this.pack.number, index, raw, this.file);
   }
@@ -293,8 +250,7 @@ export class PackReader {
   }
 
   close(): void {
-    if (this.#open) this.#bytes.close();
-    this.#open = false;
+    this.#bytes.close();
   }
 }
 
@@ -417,7 +373,7 @@ export class PackSet {
       try {
         return new PackReader(this.ops, this.dir, { number, generation });
       } catch (error) {
-        if (!(error instanceof MissingPackError)) throw error;
+        if (!(error instanceof MissingFileError)) throw error;
         const lowest = lowestGeneration(this.dir, number);
         if (lowest === null || lowest <= generation) throw error;
         generation = lowest;

@@ -2,7 +2,7 @@
  * Pins: a session that reads a snapshot shares the lock of its file, so that `rm` leaves the file and gc counts what
  * the snapshot needs as needed, whatever the index says meanwhile (docs/format.md, "Locks").
  */
-import { closeSync, existsSync } from 'node:fs';
+import { closeSync, lstatSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { openShared, waitAStep } from './file-locks.js';
@@ -26,8 +26,8 @@ export class Pin {
 
   /**
    * Pins the snapshot that `resolve` names, which is asked again when that snapshot has just gone. A snapshot that is
-   * in the index but whose file is missing gets an empty pin: reading it will say so. Errors: those of `resolve`,
-   * STORE_BUSY.
+   * in the index but whose file is missing, or is no file, gets an empty pin: reading it will say so. Errors: those of
+   * `resolve`, STORE_BUSY.
    */
   static take(context: StoreContext, resolve: () => string): Pin {
     for (let tries = 0; tries < TRIES; tries++) {
@@ -35,7 +35,8 @@ export class Pin {
       const path = at(context.dir, snapshotFile(id));
       const fd = openShared(path);
       const summary = context.index.summary(id);
-      if (summary && (fd !== null || !existsSync(path))) return new Pin(summary, fd);
+      const isFile = lstatSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+      if (summary && (fd !== null || !isFile)) return new Pin(summary, fd);
       if (fd !== null) closeSync(fd);
       waitAStep();
     }

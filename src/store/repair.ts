@@ -6,7 +6,7 @@
  * damaged pack the next generation is complete before the damaged one is moved to quarantine/; nothing that is not
  * understood is removed. Cut short anywhere and begun again, it comes to the same end.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
@@ -41,6 +41,7 @@ import { Salvage } from './salvage.js';
 import { parseSegmentName, segmentFile } from './segment-file.js';
 import { rebuildSegments } from './segment-merge.js';
 import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
+import { readSmallFile } from './store-file.js';
 import { StoreLock } from './store-lock.js';
 import type { LostRange, Progress, RepairResult } from './types.js';
 import { type ChunkSet, Usage } from './usage.js';
@@ -125,17 +126,38 @@ class Repair {
   ) {}
 
   async run(before: ReadonlySet<string> | null, progress?: Progress): Promise<RepairResult> {
-    const { dir, actions } = this;
+    const { actions } = this;
+    this.#setStrangersAside();
     await this.#readPacks(progress);
     const files = this.#readSnapshots(before);
     const needed = this.#markNeeded(files);
     this.#salvage(needed);
     this.#listMissing(this.#markNeeded(files));
     this.#setAside();
-    const tags = readTags(dir, new Set(files.map(({ description }) => description.id)), actions);
+    const tags = this.#readTags(new Set(files.map(({ description }) => description.id)));
     const lost = this.#losses(files, tags);
     await this.#rebuildIndex(files, tags);
     return { actions, healedChunks: this.#healedChunks, lost };
+  }
+
+  /** Names of the store's that are directories, links, pipes: nothing of the store's, but perhaps somebody's. */
+  #setStrangersAside(): void {
+    const isOurs: Record<string, (name: string) => boolean> = {
+      [PACKS]: (name) => parsePackName(name) !== null,
+      [SNAPSHOTS]: (name) => SNAPSHOT_ID.test(name),
+      [TAGS]: (name) => TAG_LABEL.test(name),
+      [SEGMENTS]: (name) => parseSegmentName(name) !== null,
+    };
+    for (const [folder, ours] of Object.entries(isOurs))
+      for (const name of readdirIfThere(at(this.dir, folder)).filter(ours)) {
+        const file = `${folder}/${name}`;
+        if (!lstatSync(at(this.dir, file)).isFile()) this.#quarantine(file, 'it is not a plain file');
+      }
+  }
+
+  #quarantine(file: string, why: string): void {
+    quarantine(this.dir, file);
+    this.actions.push(`${file} was moved to ${QUARANTINE}/: ${why}.`);
   }
 
   /** Reads every byte of every pack; those with damage are kept open for salvage. */
@@ -192,8 +214,7 @@ class Repair {
           );
       } catch (error) {
         if (!(error instanceof DamageError)) throw error;
-        actions.push(`${error.file} was moved to ${QUARANTINE}/: ${error.why}.`);
-        quarantine(dir, error.file);
+        this.#quarantine(error.file, error.why);
       }
     }
     return files;
@@ -351,6 +372,27 @@ class Repair {
     return Math.max(0, ...generations) + 1;
   }
 
+  #readTags(snapshots: ReadonlySet<string>): { label: string; snapshot: string }[] {
+    const { dir } = this;
+    const tags = new Map<string, { label: string; snapshot: string }>();
+    for (const label of readdirSync(at(dir, TAGS)).sort()) {
+      if (LOOKS_LIKE_ID.test(label))
+        this.actions.push(
+          `The tag ${label} looks like an id, which may be another snapshot’s, and was left out.`,
+        );
+      if (!TAG_LABEL.test(label)) continue;
+      try {
+        const snapshot = readSmallFile(dir, tagFile(label), 64).toString('latin1').trim();
+        if (snapshots.has(snapshot)) tags.set(snapshot, { label, snapshot });
+        else this.actions.push(`The tag ${label} names a snapshot that is not there and was left out.`);
+      } catch (error) {
+        if (!(error instanceof DamageError)) throw error;
+        this.#quarantine(error.file, error.why);
+      }
+    }
+    return [...tags.values()];
+  }
+
   #setAside(): void {
     for (const file of this.#outdated) quarantine(this.dir, file);
     if (this.#outdated.length > 0) fsyncDirectory(at(this.dir, PACKS));
@@ -457,22 +499,4 @@ function lastSegment(dir: string): number {
     (last, name) => Math.max(last, parseSegmentName(name) ?? 0),
     0,
   );
-}
-
-function readTags(
-  dir: string,
-  snapshots: ReadonlySet<string>,
-  actions: string[],
-): { label: string; snapshot: string }[] {
-  const tags = new Map<string, { label: string; snapshot: string }>();
-  for (const label of readdirSync(at(dir, TAGS)).sort()) {
-    if (LOOKS_LIKE_ID.test(label))
-      actions.push(`The tag ${label} looks like an id, which may be another snapshot’s, and was left out.`);
-    if (!TAG_LABEL.test(label)) continue;
-    const path = at(dir, tagFile(label));
-    const snapshot = statSync(path).size <= 64 ? readFileSync(path, 'latin1').trim() : '';
-    if (snapshots.has(snapshot)) tags.set(snapshot, { label, snapshot });
-    else actions.push(`The tag ${label} names a snapshot that is not there and was left out.`);
-  }
-  return [...tags.values()];
 }

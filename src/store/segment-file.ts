@@ -6,7 +6,7 @@
  * and nothing else; check reads all of it.
  */
 import assert from 'node:assert/strict';
-import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, writeSync } from 'node:fs';
 import { mapFile, unmapFile } from '../native/mapped-file.js';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
@@ -14,6 +14,7 @@ import { createLocked, unlinkUnlessLocked } from './file-locks.js';
 import { SEGMENT_ENTRY_BYTES, Segment } from './fingerprints.js';
 import { FORMAT_VERSION } from './format.js';
 import { at, isFileNumber, removeIfThere, SEGMENTS } from './layout.js';
+import { MissingFileError, StoreFile } from './store-file.js';
 
 const MAGIC = 'LIVESNSG';
 const HEADER_BYTES = 32;
@@ -119,24 +120,22 @@ function checksumOf(ops: PageOps, fd: number, length: number): Uint8Array {
 /** Maps a segment; null when it is not there or is not what the index lists. */
 export function mapSegment(dir: string, row: SegmentRow): Segment | null {
   try {
-    const fd = openSync(at(dir, segmentFile(row.number)), constants.O_RDONLY | constants.O_NOFOLLOW);
+    const opened = new StoreFile(dir, segmentFile(row.number));
     try {
-      return mapOpenSegment(fd, row);
+      return mapOpenSegment(opened, row);
     } finally {
-      closeSync(fd);
+      opened.close();
     }
   } catch {
     return null; // merged by another process, or lost: hints all the same
   }
 }
 
-function mapOpenSegment(fd: number, row: SegmentRow): Segment | null {
+function mapOpenSegment(opened: StoreFile, row: SegmentRow): Segment | null {
   const { entries } = row;
-  if (entries < 1 || entries > MAX_SEGMENT_ENTRIES || fstatSync(fd).size !== segmentBytes(entries))
-    return null;
-  const found = Buffer.alloc(HEADER_BYTES);
-  if (readSync(fd, found, 0, HEADER_BYTES, 0) !== HEADER_BYTES || !found.equals(header(row))) return null;
-  const bytes = mapFile(fd, HEADER_BYTES + entries * SEGMENT_ENTRY_BYTES);
+  if (entries < 1 || entries > MAX_SEGMENT_ENTRIES || opened.sizeBytes !== segmentBytes(entries)) return null;
+  if (!opened.read(0, HEADER_BYTES).equals(header(row))) return null;
+  const bytes = mapFile(opened.fd, HEADER_BYTES + entries * SEGMENT_ENTRY_BYTES);
   return new Segment(new Uint32Array(bytes.buffer, HEADER_BYTES, (entries * SEGMENT_ENTRY_BYTES) / 4));
 }
 
@@ -144,25 +143,21 @@ function mapOpenSegment(fd: number, row: SegmentRow): Segment | null {
 export function verifySegment(ops: PageOps, dir: string, row: SegmentRow): DamageError | null {
   const file = segmentFile(row.number);
   const missing = new DamageError(file, null, 'the segment is missing, or not the one that the index lists');
-  let fd: number;
-  try {
-    fd = openSync(at(dir, file), constants.O_RDONLY | constants.O_NOFOLLOW);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ELOOP') return missing;
-    throw error;
-  }
   let segment: Segment | null;
+  let opened: StoreFile | null = null;
   try {
-    segment = mapOpenSegment(fd, row);
+    opened = new StoreFile(dir, file);
+    segment = mapOpenSegment(opened, row);
     if (!segment) return missing;
     const end = segmentBytes(row.entries) - CHECKSUM_BYTES;
-    const listed = new Uint8Array(CHECKSUM_BYTES);
-    readSync(fd, listed, 0, CHECKSUM_BYTES, end);
-    if (!ops.equal(listed, 0, checksumOf(ops, fd, end), 0, CHECKSUM_BYTES))
+    if (!ops.equal(opened.read(end, CHECKSUM_BYTES), 0, checksumOf(ops, opened.fd, end), 0, CHECKSUM_BYTES))
       return new DamageError(file, null, 'the segment does not match its checksum');
+  } catch (error) {
+    if (error instanceof MissingFileError) return missing;
+    if (error instanceof DamageError) return error;
+    throw error;
   } finally {
-    closeSync(fd);
+    opened?.close();
   }
   const wrong = segment.firstDisorder();
   unmapFile(segment.words);

@@ -6,12 +6,13 @@
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeFileSync } from 'node:fs';
+import { closeSync, fsyncSync, writeFileSync } from 'node:fs';
 import type { Region } from '../page-stream.js';
 import { DamageError } from './damage.js';
 import { createLocked } from './file-locks.js';
 import { BLOCK_PAGES, FORMAT_VERSION, PAGE_BYTES, refuseNewer } from './format.js';
 import { at, removeIfThere, SNAPSHOT_ID, SNAPSHOTS } from './layout.js';
+import { StoreFile } from './store-file.js';
 import type { SnapshotKind } from './types.js';
 
 const MAGIC = 'LIVESNSS';
@@ -228,38 +229,25 @@ export function decodeSnapshot(bytes: Buffer, id: string): SnapshotFile {
 
 /** What the file says is its root digest, in hex: another content has another. Errors: DAMAGED. */
 export function rootDigest(dir: string, id: string): string {
-  const file = snapshotFile(id);
-  const fd = openFile(dir, file);
+  const opened = new StoreFile(dir, snapshotFile(id));
   try {
-    const digest = Buffer.alloc(DIGEST_BYTES);
-    if (readFully(fd, digest, Math.max(0, fstatSync(fd).size - DIGEST_BYTES)) < DIGEST_BYTES)
-      throw new DamageError(file, null, 'the file ends too early');
-    return digest.toString('hex');
+    const digestAt = Math.max(0, opened.sizeBytes - DIGEST_BYTES);
+    return opened.read(digestAt, DIGEST_BYTES).toString('hex');
   } finally {
-    closeSync(fd);
-  }
-}
-
-function openFile(dir: string, file: string): number {
-  try {
-    return openSync(at(dir, file), 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new DamageError(file, null, 'the file is missing');
+    opened.close();
   }
 }
 
 /** Reads the file after its header has accounted for its size to the byte. */
 function readWhole(dir: string, file: string): Buffer {
-  const fd = openFile(dir, file);
+  const opened = new StoreFile(dir, file);
   try {
-    const { size } = fstatSync(fd);
-    const header = Buffer.alloc(HEADER_BYTES);
-    const got = readFully(fd, header, 0);
-    requireSize(header.subarray(0, got), size, file, () => readAll(fd, file, size));
-    return readAll(fd, file, size);
+    const size = opened.sizeBytes;
+    const header = opened.read(0, Math.min(size, HEADER_BYTES));
+    requireSize(header, size, file, () => readAll(opened));
+    return readAll(opened);
   } finally {
-    closeSync(fd);
+    opened.close();
   }
 }
 
@@ -282,11 +270,11 @@ function requireSize(header: Buffer, size: number, file: string, readWhole: () =
     throw new DamageError(file, 0, 'the header does not account for the size of the file');
 }
 
-function readAll(fd: number, file: string, size: number): Buffer {
-  if (size > MAX_FILE_BYTES) throw new DamageError(file, null, `a snapshot cannot have ${size} bytes`);
-  const bytes = Buffer.allocUnsafe(size);
-  if (readFully(fd, bytes, 0) !== size) throw new DamageError(file, null, 'the file ends too early');
-  return bytes;
+function readAll(opened: StoreFile): Buffer {
+  const { file, sizeBytes } = opened;
+  if (sizeBytes > MAX_FILE_BYTES)
+    throw new DamageError(file, null, `a snapshot cannot have ${sizeBytes} bytes`);
+  return opened.read(0, sizeBytes);
 }
 
 /** The last 32 bytes are the SHA-256 of all before them, in every version. */
@@ -294,16 +282,6 @@ function isDigestRight(bytes: Buffer): boolean {
   const digestAt = bytes.length - DIGEST_BYTES;
   const digest = createHash('sha256').update(bytes.subarray(0, digestAt)).digest();
   return Buffer.compare(digest, bytes.subarray(digestAt)) === 0;
-}
-
-function readFully(fd: number, into: Buffer, position: number): number {
-  let done = 0;
-  while (done < into.length) {
-    const got = readSync(fd, into, done, into.length - done, position + done);
-    if (got === 0) break;
-    done += got;
-  }
-  return done;
 }
 
 /** More than a store can have, and so little that the size of a file can be added. */

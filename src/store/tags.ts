@@ -4,20 +4,23 @@
  * Invariant: files are written and removed under an exclusive lock on the directory `tags/`, and only to what the
  * index says while it is held; so whoever is last, the files end as the index is.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { lstatSync, readdirSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
+import { DamageError } from './damage.js';
 import {
   at,
   fsyncDirectory,
   isTemporary,
   LOOKS_LIKE_ID,
   removeIfThere,
+  SNAPSHOT_ID,
   TAG_LABEL,
   TAGS,
   tagFile,
   writeAtomically,
 } from './layout.js';
+import { readSmallFile } from './store-file.js';
 import { StoreLock } from './store-lock.js';
 
 /** Errors: USAGE. */
@@ -60,7 +63,7 @@ function sync(
       const path = at(dir, tagFile(label));
       const id = index.taggedAs(label);
       if (id === undefined) removed = removeIfThere(path) || removed;
-      else if (readTagFile(dir, label) !== id) writeAtomically(path, `${id}\n`);
+      else if (readTagFile(dir, label) !== id && !isDirectory(path)) writeAtomically(path, `${id}\n`);
     }
     for (const name of leftovers) removed = removeIfThere(at(dir, `${TAGS}/${name}`)) || removed;
     if (removed) fsyncDirectory(at(dir, TAGS));
@@ -69,11 +72,26 @@ function sync(
   }
 }
 
-/** The id in a tag's file; null when it cannot be read. */
-export function readTagFile(dir: string, label: string): string | null {
+/** Nothing can take its place. check names it, and repair sets it aside. */
+const isDirectory = (path: string): boolean =>
+  lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+
+/** The id in a tag's file. Errors: DAMAGED. */
+export function readTag(dir: string, label: string): string {
+  const file = tagFile(label);
+  const text = readSmallFile(dir, file, 64).toString('latin1');
+  const id = text.slice(0, -1);
+  if (!SNAPSHOT_ID.test(id) || text.at(-1) !== '\n')
+    throw new DamageError(file, 0, 'this is not the id of a snapshot');
+  return id;
+}
+
+/** The same; null when it cannot be read. */
+function readTagFile(dir: string, label: string): string | null {
   try {
-    return readFileSync(at(dir, tagFile(label)), 'utf8').trim();
-  } catch {
-    return null;
+    return readTag(dir, label);
+  } catch (error) {
+    if (error instanceof DamageError) return null;
+    throw error;
   }
 }

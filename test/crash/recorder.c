@@ -12,6 +12,7 @@
  *                    N        the N-th call of these classes, from 1
  *                    ACTION   ENOSPC, EIO, EMFILE, before (SIGKILL instead of the call), after (SIGKILL once it is done)
  *                    TIMES    once, or always: that call and all later ones of these classes
+ *   LIVESNAP_UNREADABLE  a file, relative to the disk: every read of it fails with EIO
  *
  * Invariants: every system call is made raw, so nothing recurses; call and record are made under one lock, so the
  * order of records is an order in which the calls can have happened, whatever threads made them; processes that have
@@ -72,6 +73,8 @@ static char marks[PATH_MAX];
 static int trace = -1;
 static int watching;
 
+static char unreadable[PATH_MAX];
+
 static char fault_classes[16];
 static long fault_at;
 static int fault_errno;
@@ -89,6 +92,8 @@ __attribute__((constructor)) static void begin(void) {
   disk_length = strlen(disk);
   const char *mark = getenv("LIVESNAP_MARKS");
   if (mark && strlen(mark) < sizeof marks) strcpy(marks, mark);
+  const char *bad = getenv("LIVESNAP_UNREADABLE");
+  if (bad && strlen(bad) < sizeof unreadable) strcpy(unreadable, bad);
   const char *to = getenv("LIVESNAP_TRACE");
   if (to) {
     int fd = syscall(SYS_openat, AT_FDCWD, to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -188,6 +193,13 @@ static int watched(int fd) {
 static int is_marks(int fd) {
   char path[PATH_MAX];
   return watching && marks[0] && fd >= 0 && path_of(fd, path) && !strcmp(path, marks);
+}
+
+static int is_unreadable(int fd) {
+  char path[PATH_MAX];
+  if (!watching || !unreadable[0] || fd < 0 || !path_of(fd, path)) return 0;
+  const char *name = below(path);
+  return name && !strcmp(name, unreadable);
 }
 
 static uint64_t inode_of(int fd) {
@@ -409,6 +421,25 @@ API int fallocate64(int fd, int mode, off64_t offset, off64_t length) { return a
 API int posix_fallocate(int fd, off_t offset, off_t length) { return allocate(fd, 0, offset, length) ? errno : 0; }
 API int posix_fallocate64(int fd, off64_t offset, off64_t length) {
   return allocate(fd, 0, offset, length) ? errno : 0;
+}
+
+/* Reading */
+
+#define READ(fd, number, ...)                  \
+  do {                                         \
+    if (is_unreadable(fd)) FAIL(EIO);          \
+    return syscall(number, fd, ##__VA_ARGS__); \
+  } while (0)
+
+API ssize_t read(int fd, void *bytes, size_t length) { READ(fd, SYS_read, bytes, length); }
+API ssize_t pread(int fd, void *bytes, size_t length, off_t at) { READ(fd, SYS_pread64, bytes, length, at); }
+API ssize_t pread64(int fd, void *bytes, size_t length, off64_t at) { READ(fd, SYS_pread64, bytes, length, at); }
+API ssize_t readv(int fd, const struct iovec *parts, int count) { READ(fd, SYS_readv, parts, count); }
+API ssize_t preadv(int fd, const struct iovec *parts, int count, off_t at) {
+  READ(fd, SYS_preadv, parts, count, at, 0UL);
+}
+API ssize_t preadv64(int fd, const struct iovec *parts, int count, off64_t at) {
+  READ(fd, SYS_preadv, parts, count, at, 0UL);
 }
 
 /* Syncing */

@@ -108,17 +108,21 @@ export interface Fault {
   readonly always: boolean;
 }
 
-/** The environment of a child whose changes below `disk` are recorded or disturbed. */
+/**
+ * The environment of a child whose changes below `disk` are recorded or disturbed. `unreadable`: a file, relative to
+ * it, of which no byte can be read.
+ */
 export function watchedEnvironment(
   disk: string,
-  { trace, marks, fault }: { trace?: string; marks: string; fault?: Fault },
+  { trace, marks, fault, unreadable }: { trace?: string; marks?: string; fault?: Fault; unreadable?: string },
 ): NodeJS.ProcessEnv {
   return {
     ...process.env,
     LD_PRELOAD: recorderLibrary(),
     UV_USE_IO_URING: '0', // its writes would be no calls of the C library
     LIVESNAP_DISK: disk,
-    LIVESNAP_MARKS: marks,
+    ...(marks === undefined ? {} : { LIVESNAP_MARKS: marks }),
+    ...(unreadable === undefined ? {} : { LIVESNAP_UNREADABLE: unreadable }),
     ...(trace === undefined ? {} : { LIVESNAP_TRACE: trace }),
     ...(fault === undefined
       ? {}

@@ -2,6 +2,7 @@
  * The bytes of a pack of a web server, as far as they have been fetched. Lists and manifest frames are kept to the end
  * of the copy, a hundredth of the pack; pages are passed on and forgotten: only one pack at a time has some here.
  */
+import { DamageError } from '../damage.js';
 import type { PackBytes } from '../pack-reader.js';
 import type { Spool } from './spool.js';
 
@@ -79,7 +80,7 @@ export class RemotePack implements PackBytes {
     const at = this.keep.sizeBytes;
     const part = Buffer.alloc(Math.min(to - from, 1 << 20));
     for (let position = from; position < to; ) {
-      const got = this.read(part, 0, Math.min(part.length, to - position), position);
+      const got = this.#read(part, 0, Math.min(part.length, to - position), position);
       if (got === 0) throw new Error('these bytes are not here');
       this.keep.append(part.subarray(0, got));
       position += got;
@@ -87,7 +88,16 @@ export class RemotePack implements PackBytes {
     this.kept(from, at);
   }
 
-  read(into: Uint8Array, offset: number, length: number, position: number): number {
+  /** Errors: DAMAGED when that was not fetched, which it was if the pack is as its lists say. */
+  readInto(bytes: Uint8Array, offset: number, length: number): void {
+    for (let done = 0; done < length; ) {
+      const got = this.#read(bytes, done, length - done, offset + done);
+      if (got === 0) throw new DamageError(this.file, offset, 'the file ends too early');
+      done += got;
+    }
+  }
+
+  #read(into: Uint8Array, offset: number, length: number, position: number): number {
     const found = this.#find(position, position + length);
     if (!found) return 0;
     return found.spool.read(into, offset, length, found.extent.at + position - found.extent.from);

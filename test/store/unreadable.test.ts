@@ -1,0 +1,231 @@
+/**
+ * Files of a store that the disk cannot read, and names of the store's that are no files: every verb says DAMAGED and
+ * which file, or does without it; check and repair come to their end.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { GcResult } from '../../src/store/gc.js';
+import { Store } from '../../src/store/store.js';
+import type { Problem, RepairResult, SaveResult } from '../../src/store/types.js';
+import { watchedEnvironment } from '../crash/trace.js';
+import { dropScratch, load, newStore, noise, save } from './scratch.js';
+
+const child = fileURLToPath(new URL('./verbs-child.js', import.meta.url));
+
+/** What a verb came to, in the child. */
+interface Outcome<T> {
+  readonly value?: T;
+  readonly code?: string;
+  readonly message?: string;
+}
+
+interface Outcomes {
+  readonly check: Outcome<{ ok: boolean; problems: Problem[] }>;
+  readonly checkData: Outcome<{ ok: boolean; problems: Problem[] }>;
+  readonly list: Outcome<number>;
+  readonly show: Outcome<unknown>;
+  readonly stats: Outcome<unknown>;
+  readonly load: Outcome<null>;
+  readonly gcDry: Outcome<GcResult>;
+  readonly gc: Outcome<GcResult>;
+  readonly save: Outcome<SaveResult>;
+  readonly tag: Outcome<null>;
+}
+
+function inChild<T>(dir: string, what: string, unreadable: string | null): T {
+  const env = unreadable === null ? process.env : watchedEnvironment(dir, { unreadable });
+  return JSON.parse(execFileSync(process.execPath, [child, dir, what], { env, encoding: 'utf8' }));
+}
+
+interface Made {
+  readonly dir: string;
+  /** The snapshot whose file, pack or tag is at stake, its pack, and another one. */
+  readonly id: string;
+  readonly pack: string;
+  readonly other: string;
+}
+
+async function make(test: Mocha.Context): Promise<Made> {
+  const { store, dir } = newStore(test);
+  const { id } = await save(store, { 'ram@0x0': noise(1, 100) }, { tag: 'mine' });
+  const [pack] = readdirSync(join(dir, 'packs')) as [string];
+  const other = (await save(store, { 'ram@0x0': noise(2, 40) }, { tag: 'other' })).id;
+  store.close();
+  return { dir, id, pack: `packs/${pack}`, other };
+}
+
+const filesOf = ({ value }: Outcome<{ problems: Problem[] }>): string[] => [
+  ...new Set(value!.problems.map(({ file }) => file)),
+];
+
+async function requireLoads(dir: string, id: string, contents: Record<string, Buffer>): Promise<void> {
+  const store = Store.open(dir, { write: true });
+  try {
+    assert.deepEqual(await load(store, id), contents);
+    assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
+  } finally {
+    store.close();
+  }
+}
+
+/** Everything but saves and listings says which file it is. */
+function requireNamed(outcomes: Outcomes, file: string, snapshot: string): void {
+  for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc'] as const) {
+    assert.equal(outcomes[verb].code, 'DAMAGED', `${verb}: ${JSON.stringify(outcomes[verb])}`);
+    assert.ok(outcomes[verb].message!.includes(file), `${verb}: ${outcomes[verb].message}`);
+  }
+  for (const check of [outcomes.check, outcomes.checkData]) {
+    assert.equal(check.value!.ok, false);
+    const problem = check.value!.problems.find((one) => one.file === file);
+    assert.deepEqual(problem?.snapshots, [snapshot], JSON.stringify(check.value));
+  }
+  assert.equal(outcomes.list.value, 2);
+  assert.equal(outcomes.save.code, undefined, outcomes.save.message);
+  assert.equal(outcomes.save.value!.parent, null, 'a save on a parent that cannot be read is a full one');
+}
+
+/** Puts something that is no plain file in the place of a file. */
+const IMPOSTORS: Record<string, (path: string) => void> = {
+  'a directory': (path) => {
+    mkdirSync(path);
+    writeFileSync(join(path, 'inside'), 'of value');
+  },
+  'a dangling link': (path) => symlinkSync('nowhere', path),
+  'a link in a circle': (path) => symlinkSync(path, path),
+  'a pipe': (path) => void execFileSync('mkfifo', [path]),
+};
+
+describe('what cannot be read', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it("in a snapshot's file is named by every verb, costs a save its parent, and repair sets it aside", async function () {
+    const { dir, id, other } = await make(this);
+    const file = `snapshots/${id}`;
+    requireNamed(inChild<Outcomes>(dir, id, file), file, id);
+    const { value } = inChild<Outcome<RepairResult>>(dir, 'repair', file);
+    assert.ok(
+      value?.actions.some((action) => action.includes(file) && action.includes('quarantine')),
+      JSON.stringify(value),
+    );
+    assert.deepEqual(readdirSync(join(dir, 'quarantine')), [id]);
+    await requireLoads(dir, other, { 'ram@0x0': noise(2, 40) });
+  });
+
+  it('in a pack is named by every verb that reads it, and repair comes to its end', async function () {
+    const { dir, id, pack, other } = await make(this);
+    const outcomes = inChild<Outcomes>(dir, id, pack);
+    for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc'] as const)
+      assert.equal(outcomes[verb].code, 'DAMAGED', `${verb}: ${JSON.stringify(outcomes[verb])}`);
+    for (const check of [outcomes.check, outcomes.checkData]) assert.ok(filesOf(check).includes(pack));
+    const { value } = inChild<Outcome<RepairResult>>(dir, 'repair', pack);
+    assert.deepEqual([...new Set(value?.lost.map(({ snapshot }) => snapshot))], [id]);
+    const store = Store.open(dir, { write: true });
+    assert.deepEqual(await load(store, other), { 'ram@0x0': noise(2, 40) });
+    store.close();
+  });
+
+  it('in a segment is found by check, and saves and repair do without it', async function () {
+    const { dir, id, other } = await make(this);
+    const segment = `segments/${readdirSync(join(dir, 'segments')).sort()[0]}`;
+    const outcomes = inChild<Outcomes>(dir, id, segment);
+    assert.deepEqual(filesOf(outcomes.check), [segment]);
+    assert.deepEqual(filesOf(outcomes.checkData), [segment]);
+    for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc', 'save', 'tag'] as const)
+      assert.equal(outcomes[verb].code, undefined, `${verb}: ${outcomes[verb].message}`);
+    assert.ok(inChild<Outcome<RepairResult>>(dir, 'repair', segment).value);
+    await requireLoads(dir, other, { 'ram@0x0': noise(2, 40) });
+  });
+
+  it("in a tag's file is found by check, and repair sets it aside", async function () {
+    const { dir, id, other } = await make(this);
+    const outcomes = inChild<Outcomes>(dir, id, 'tags/other');
+    assert.deepEqual(filesOf(outcomes.check), ['tags/other']);
+    for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc', 'save', 'tag'] as const)
+      assert.equal(outcomes[verb].code, undefined, `${verb}: ${outcomes[verb].message}`);
+    const { value } = inChild<Outcome<RepairResult>>(dir, 'repair', 'tags/other');
+    assert.ok(
+      value?.actions.some((action) => action.includes('tags/other')),
+      JSON.stringify(value),
+    );
+    assert.deepEqual(readdirSync(join(dir, 'quarantine')), ['other']);
+    await requireLoads(dir, other, { 'ram@0x0': noise(2, 40) });
+  });
+
+  for (const [what, put] of Object.entries(IMPOSTORS)) {
+    it(`because it is ${what} is named by every verb, and repair sets it aside`, async function () {
+      const { dir, id, pack, other } = await make(this);
+      const snapshot = `snapshots/${id}`;
+      renameSync(join(dir, snapshot), join(dir, 'kept-snapshot'));
+      put(join(dir, snapshot));
+      requireNamed(inChild<Outcomes>(dir, id, null), snapshot, id);
+      rmSync(join(dir, snapshot), { recursive: true });
+      renameSync(join(dir, 'kept-snapshot'), join(dir, snapshot));
+
+      renameSync(join(dir, pack), join(dir, 'kept-pack'));
+      put(join(dir, pack));
+      const outcomes = inChild<Outcomes>(dir, id, null);
+      for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc'] as const)
+        assert.equal(outcomes[verb].code, 'DAMAGED', `${verb}: ${JSON.stringify(outcomes[verb])}`);
+      assert.ok(filesOf(outcomes.check).includes(pack), JSON.stringify(outcomes.check));
+      const store = Store.open(dir, { write: true });
+      assert.deepEqual(await load(store, other), { 'ram@0x0': noise(2, 40) });
+      await save(store, { more: noise(1, 50) });
+      store.close();
+      renameSync(join(dir, pack), join(dir, 'put-pack'));
+      renameSync(join(dir, 'kept-pack'), join(dir, pack));
+      rmSync(join(dir, 'put-pack'), { recursive: true });
+
+      const impostors = [
+        'packs/000000ee-0.pack',
+        'packs/000000ee-1.pack',
+        `snapshots/${'a'.repeat(32)}`,
+        'tags/strange',
+        'segments/000000dd.seg',
+      ];
+      for (const file of impostors) put(join(dir, file));
+      const { actions, lost } = await Store.repair(dir);
+      assert.deepEqual(lost, []);
+      for (const file of impostors) {
+        assert.ok(
+          actions.some((action) => action.includes(file)),
+          `${file}: ${actions.join(' ')}`,
+        );
+        assert.ok(!existsSync(join(dir, file)));
+        assert.ok(lstatSync(join(dir, 'quarantine', file.split('/')[1]!)), file);
+      }
+      await requireLoads(dir, id, { 'ram@0x0': noise(1, 100) });
+      assert.ok((await Store.repair(dir)).actions.every((action) => !/quarantine/.test(action)));
+      await requireLoads(dir, id, { 'ram@0x0': noise(1, 100) });
+    });
+
+    it(`because it is ${what}, and not of the index, is left alone by gc and rm`, async function () {
+      const { dir, id, other } = await make(this);
+      const strange = ['packs/000000ee-0.pack', `snapshots/${'a'.repeat(32)}`, 'segments/000000ef.seg'];
+      for (const file of [...strange, 'tags/strange']) put(join(dir, file));
+      const store = Store.open(dir, { write: true });
+      await store.gc({ dryRun: true });
+      await store.gc({ dryRun: false });
+      store.remove([id]);
+      await store.gc({ dryRun: false });
+      store.stats();
+      store.close();
+      for (const file of strange) assert.ok(lstatSync(join(dir, file)), file);
+      rmSync(join(dir, 'tags/strange'), { recursive: true, force: true });
+      await requireLoads(dir, other, { 'ram@0x0': noise(2, 40) });
+    });
+  }
+});

@@ -1,0 +1,43 @@
+/**
+ * A process of its own that does everything with a store: `DIR ID` (a snapshot, and parent of a save) prints what each
+ * verb came to, `DIR repair` what a repair did; as JSON, errors by their code and message.
+ */
+import { LivesnapError } from '../../src/errors.js';
+import { Store } from '../../src/store/store.js';
+import { load, noise, save } from './scratch.js';
+
+/** What a verb came to. */
+export type Outcome = { readonly value: unknown } | { readonly code: string; readonly message: string };
+
+export async function outcomeOf(work: () => unknown): Promise<Outcome> {
+  try {
+    return { value: (await work()) ?? null };
+  } catch (error) {
+    if (!(error instanceof LivesnapError)) throw error;
+    return { code: error.code, message: error.message };
+  }
+}
+
+const [dir, id] = process.argv.slice(2) as [string, string];
+if (id === 'repair') console.log(JSON.stringify(await outcomeOf(() => Store.repair(dir))));
+else {
+  const store = Store.open(dir, { write: true });
+  const ram = noise(1, 100);
+  noise(77, 1).copy(ram);
+  const verbs = {
+    check: () => store.check({ readData: false }),
+    checkData: () => store.check({ readData: true }),
+    list: () => store.list().length,
+    show: () => store.show(id),
+    stats: () => store.stats(),
+    load: async () => void (await load(store, id)),
+    gcDry: () => store.gc({ dryRun: true }),
+    gc: () => store.gc({ dryRun: false }),
+    save: () => save(store, { 'ram@0x0': ram }, { parent: id, only: { 'ram@0x0': [0] } }),
+    tag: () => store.setTag(id, 'again'),
+  };
+  const outcomes: Record<string, Outcome> = {};
+  for (const [verb, work] of Object.entries(verbs)) outcomes[verb] = await outcomeOf(work);
+  console.log(JSON.stringify(outcomes));
+  store.close();
+}
