@@ -11,7 +11,7 @@ import { readdirSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
-import { BLOCK_PAGES } from './format.js';
+import { BLOCK_PAGES, HIGHEST_NUMBER } from './format.js';
 import type { OnWrongRow, PackRow } from './index-database.js';
 import { at, DATABASE, isTemporary, packFile, storeError, TAG_LABEL, TAGS } from './layout.js';
 import { type ManifestBlock, readBlock } from './manifest.js';
@@ -240,7 +240,8 @@ class Check {
       this.#find(DATABASE, null, `the index says something else of snapshot ${id} than its file`, id);
     for (const entry of file.blocks) {
       const { places, fingerprints } = entry;
-      this.#highest = Math.max(this.#highest, places.pack, fingerprints.pack);
+      this.#noteNumber(places.pack);
+      this.#noteNumber(fingerprints.pack);
       this.#lost.blame(places.pack, places.chunk, id);
       this.#lost.blame(fingerprints.pack, fingerprints.chunk, id);
       // A block that was found good for another snapshot is good; where chunks are lost it must be looked at again.
@@ -263,7 +264,7 @@ class Check {
     for (let page = 0; page < BLOCK_PAGES; page++) {
       if (block.isZero(page)) continue;
       const number = block.places[2 * page]!;
-      if (number > this.#highest) this.#highest = number;
+      this.#noteNumber(number);
       if (!packs.has(number)) throw new DamageError(packFile(number, 0), null, 'the pack is missing');
       let pack: PackReader;
       try {
@@ -293,6 +294,10 @@ class Check {
       if (error instanceof DamageError) return true;
       throw error;
     }
+  }
+
+  #noteNumber(number: number): void {
+    if (number > this.#highest && number <= HIGHEST_NUMBER) this.#highest = number;
   }
 
   /** A number given twice would make a reference to a pack that is gone find another one. */

@@ -16,6 +16,8 @@ export const FRAME_CHUNKS = 16;
 export const FRAME_BYTES = FRAME_CHUNKS * PAGE_BYTES;
 /** A pack is sealed at this many chunks (128 MiB before compression), so that gc has no giant to rewrite. */
 export const PACK_CHUNKS = 32768;
+/** No store comes to a higher number of a pack or segment; one that is met is not believed, so that numbers are left. */
+export const HIGHEST_NUMBER = 2 ** 32 - 2 ** 20;
 /** No pack is longer: offsets are 32 bits. */
 export const MAX_PACK_BYTES = 0xffffffff;
 

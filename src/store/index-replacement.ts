@@ -57,6 +57,17 @@ export function removeReplaced(dir: string): void {
     for (const suffix of ['', ...BESIDE]) removeIfThere(at(dir, file + suffix));
 }
 
+/** Removes an index that was being built and will not be finished. */
+export function removeUnfinished(dir: string): void {
+  for (const suffix of ['', ...BESIDE]) {
+    try {
+      removeIfThere(at(dir, NEW_DATABASE + suffix));
+    } catch {
+      // The next repair, or gc, removes it; what went wrong before is what is to be told.
+    }
+  }
+}
+
 function fsyncFile(path: string): void {
   const fd = openSync(path, 'r');
   try {

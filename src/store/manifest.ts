@@ -7,7 +7,7 @@
  */
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import { BLOCK_PAGES, PAGE_BYTES } from './format.js';
+import { BLOCK_PAGES, PACK_CHUNKS, PAGE_BYTES } from './format.js';
 import { packFile } from './layout.js';
 import type { PackSet } from './pack-reader.js';
 import type { BlockEntry, Place } from './snapshot-file.js';
@@ -83,6 +83,38 @@ export function readBlock(ops: PageOps, packs: PackSet, entry: BlockEntry): Mani
 /** Reads only the places of a block, as gc needs them. */
 export function readPlaces(packs: PackSet, entry: BlockEntry, into: Uint32Array): void {
   copyChunk(packs, entry.places, into);
+}
+
+/**
+ * The same, where the chunk that the snapshot names may be any chunk (the files of two stores were mixed, a pack was
+ * replaced): proven by the fingerprints, or, if these cannot be read, by being of the form of places. Errors: DAMAGED.
+ */
+export function readProvenPlaces(packs: PackSet, entry: BlockEntry, into: Uint32Array): void {
+  try {
+    into.set(readBlock(packs.ops, packs, entry).places);
+    return;
+  } catch (error) {
+    if (!(error instanceof DamageError) || canRead(packs, entry.fingerprints)) throw error;
+  }
+  readPlaces(packs, entry, into);
+  let nonZeroPages = 0;
+  let isOfForm = true;
+  for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
+    if (into[i] !== 0) nonZeroPages++;
+    isOfForm &&= into[i + 1]! < PACK_CHUNKS && (into[i] !== 0 || into[i + 1] === 0);
+  }
+  if (!isOfForm || nonZeroPages !== entry.nonZeroPages)
+    throw damagedBlock(packs, entry.places, 'this is not a manifest block of the snapshot');
+}
+
+function canRead(packs: PackSet, { pack, chunk }: Place): boolean {
+  try {
+    packs.chunk(pack, chunk);
+    return true;
+  } catch (error) {
+    if (error instanceof DamageError) return false;
+    throw error;
+  }
 }
 
 function copyChunk(packs: PackSet, place: Place, into: Uint32Array): void {

@@ -11,9 +11,24 @@ import { basename } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import { FrameFlag, isDigest, PAGE_BYTES, type PackName } from './format.js';
+import {
+  decodePackHeader,
+  FormatError,
+  FrameFlag,
+  HIGHEST_NUMBER,
+  isDigest,
+  PACK_HEADER_BYTES,
+  PAGE_BYTES,
+  type PackName,
+} from './format.js';
 import { Index, notAStore, type PackRow, type SnapshotRow } from './index-database.js';
-import { finishReplacement, NEW_DATABASE, removeReplaced, replaceIndex } from './index-replacement.js';
+import {
+  finishReplacement,
+  NEW_DATABASE,
+  removeReplaced,
+  removeUnfinished,
+  replaceIndex,
+} from './index-replacement.js';
 import {
   at,
   DIRECTORY_MODE,
@@ -38,13 +53,26 @@ import { lossesOf } from './losses.js';
 import { PackReader, PackSet } from './pack-reader.js';
 import { pageWorker, pageWorkerCount, releasePageWorkers, usePageWorkers } from './page-pool.js';
 import { Salvage } from './salvage.js';
-import { parseSegmentName, segmentFile } from './segment-file.js';
+import { parseSegmentName, saysSegment, segmentFile } from './segment-file.js';
 import { rebuildSegments } from './segment-merge.js';
-import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
-import { readSmallFile } from './store-file.js';
+import { type Place, readSnapshotFile, type SnapshotFile, snapshotFile } from './snapshot-file.js';
+import { readSmallFile, StoreFile } from './store-file.js';
 import { StoreLock } from './store-lock.js';
 import type { LostRange, Progress, RepairResult } from './types.js';
 import { type ChunkSet, Usage } from './usage.js';
+
+/*
+ * Which numbers of files and places are believed: the index's next number comes after the highest of them, and must
+ * leave numbers for all packs and segments to come.
+ */
+
+/** Up to here a name is enough; no store has come so far. Up to HIGHEST_NUMBER a file, or a snapshot's places, must say it. */
+const BELIEVED_BY_NAME = 2 ** 31 - 1;
+/** Names have nine digits. */
+const HIGHEST_GENERATION = 999_000_000;
+
+const mayBePack = ({ number, generation }: PackName): boolean =>
+  number <= HIGHEST_NUMBER && generation <= HIGHEST_GENERATION;
 
 /** The index's row of a snapshot, all of it from its file. */
 export function snapshotRow({ description, sizeBytes }: SnapshotFile): SnapshotRow {
@@ -165,6 +193,11 @@ class Repair {
     const names = readdirSync(at(this.dir, PACKS))
       .map(parsePackName)
       .filter((name) => name !== null)
+      .filter((name) => {
+        if (mayBePack(name)) return true;
+        this.#quarantine(packFile(name.number, name.generation), 'no pack comes to such a number');
+        return false;
+      })
       .sort((a, b) => a.number - b.number || a.generation - b.generation);
     const byNumber = new Map<number, PackName[]>();
     for (const name of names) byNumber.set(name.number, [...(byNumber.get(name.number) ?? []), name]);
@@ -189,15 +222,27 @@ class Repair {
   /** The lowest generation counts; the others are of gcs that did not come to their end, or of an earlier repair. */
   async #readPack(worker: number, names: readonly PackName[]): Promise<void> {
     const [lowest] = names as [PackName];
-    this.#highest = Math.max(this.#highest, lowest.number);
     const { problems, listed } = await pageWorker(worker).do('verifyPack', {
       dir: this.dir,
       pack: lowest,
       fingerprintBits: this.fingerprintBits,
       readData: true,
     });
-    if (listed && problems.length === 0) this.#packs.set(lowest.number, { ...lowest, ...listed });
-    else this.#damaged.set(lowest.number, new Salvage(this.ops, this.dir, lowest.number, names));
+    const { number } = lowest;
+    if (listed && listed.chunks > 0 && problems.length === 0) {
+      this.#packs.set(number, { ...lowest, ...listed });
+    } else {
+      const salvage = new Salvage(this.ops, this.dir, number, names);
+      // Trailers and frames are bound to the number.
+      if (number > BELIEVED_BY_NAME && !salvage.wasSealed && salvage.isEmpty) {
+        salvage.close();
+        for (const name of names)
+          this.#quarantine(packFile(number, name.generation), 'nothing in it shows that it is this pack');
+        return;
+      }
+      this.#damaged.set(number, salvage);
+    }
+    this.#highest = Math.max(this.#highest, number);
   }
 
   /** The snapshots whose files are whole; the others are set aside. */
@@ -207,7 +252,10 @@ class Repair {
     for (const id of readdirSync(at(dir, SNAPSHOTS)).sort()) {
       if (!SNAPSHOT_ID.test(id)) continue;
       try {
-        files.push({ ...readSnapshotFile(dir, id), state: new Uint8Array(0) });
+        const file = readSnapshotFile(dir, id);
+        if (file.blocks.some(({ places, fingerprints }) => isBeyond(places) || isBeyond(fingerprints)))
+          throw new DamageError(snapshotFile(id), null, 'it refers to a pack of a number that none comes to');
+        files.push({ ...file, state: new Uint8Array(0) });
         if (before && !before.has(id))
           actions.push(
             `Snapshot ${id} was not in the index: an rm or a save that was cut short may have left it.`,
@@ -228,7 +276,8 @@ class Repair {
     } finally {
       set.close();
     }
-    for (const number of usage.all.packs()) this.#highest = Math.max(this.#highest, number);
+    for (const number of usage.all.packs())
+      if (number <= HIGHEST_NUMBER) this.#highest = Math.max(this.#highest, number);
     return usage.all;
   }
 
@@ -337,6 +386,7 @@ class Repair {
   /** Chunks that snapshots refer to and that no pack lists are listed as lost, so that gc knows where it stands. */
   #listMissing(needed: ChunkSet): void {
     for (const number of needed.packs()) {
+      if (number > HIGHEST_NUMBER) continue; // such a page is lost, and no pack can be listed for it
       const row = this.#packs.get(number);
       const reader = row && new PackReader(this.ops, this.dir, row);
       const isMissing = (chunk: number): boolean => !reader || reader.positionOf(chunk) < 0;
@@ -366,7 +416,7 @@ class Repair {
     const generations = [PACKS, QUARANTINE].flatMap((folder) =>
       readdirIfThere(at(this.dir, folder))
         .map(quarantinedPack)
-        .filter((name) => name?.number === number)
+        .filter((name) => name?.number === number && mayBePack(name))
         .map((name) => name!.generation),
     );
     return Math.max(0, ...generations) + 1;
@@ -413,20 +463,24 @@ class Repair {
     tags: readonly { label: string; snapshot: string }[],
   ): Promise<void> {
     const { dir } = this;
-    const setAside = readdirIfThere(at(dir, QUARANTINE)).map((name) => quarantinedPack(name)?.number ?? 0);
-    const nextNumber = Math.max(this.#highest, lastSegment(dir), ...setAside) + 1;
+    const nextNumber = Math.max(this.#highest, this.#lastSegment(), lastQuarantined(dir)) + 1;
     const packs = [...this.#packs.values()].sort((a, b) => a.number - b.number);
-    const index = Index.create(dir, NEW_DATABASE);
     let segments: Set<string>;
     try {
-      index.rebuild({ snapshots: files.map(snapshotRow), tags, packs, nextNumber });
-      await rebuildSegments({ dir, index }, []);
-      segments = new Set(index.segments().map(({ number }) => segmentFile(number)));
-      index.database.pragma('wal_checkpoint(TRUNCATE)');
-    } finally {
-      index.close();
+      const index = Index.create(dir, NEW_DATABASE);
+      try {
+        index.rebuild({ snapshots: files.map(snapshotRow), tags, packs, nextNumber });
+        await rebuildSegments({ dir, index }, []);
+        segments = new Set(index.segments().map(({ number }) => segmentFile(number)));
+        index.database.pragma('wal_checkpoint(TRUNCATE)');
+      } finally {
+        index.close();
+      }
+      replaceIndex(dir);
+    } catch (error) {
+      removeUnfinished(dir);
+      throw error;
     }
-    replaceIndex(dir);
     for (const name of readdirSync(at(dir, SEGMENTS)))
       if (parseSegmentName(name) !== null && !segments.has(`${SEGMENTS}/${name}`))
         removeIfThere(at(dir, `${SEGMENTS}/${name}`));
@@ -434,6 +488,21 @@ class Repair {
     this.actions.push(
       `The index was rebuilt: ${files.length} snapshots, ${tags.length} tags, ${packs.length} packs.`,
     );
+  }
+
+  /** The highest number of a segment's file; those there are orphans from now on. */
+  #lastSegment(): number {
+    const { dir } = this;
+    mkdirSync(at(dir, SEGMENTS), { recursive: true, mode: DIRECTORY_MODE });
+    let last = 0;
+    for (const name of readdirSync(at(dir, SEGMENTS))) {
+      const number = parseSegmentName(name);
+      if (number === null) continue;
+      if (number <= BELIEVED_BY_NAME || (number <= HIGHEST_NUMBER && saysSegment(dir, number)))
+        last = Math.max(last, number);
+      else this.#quarantine(segmentFile(number), 'nothing shows that it is this segment');
+    }
+    return last;
   }
 
   close(): void {
@@ -492,11 +561,31 @@ function knownSnapshots(dir: string, actions: string[]): Set<string> | null {
   }
 }
 
-/** The highest number of a segment's file; those there are orphans from now on. */
-function lastSegment(dir: string): number {
-  mkdirSync(at(dir, SEGMENTS), { recursive: true, mode: DIRECTORY_MODE });
-  return readdirSync(at(dir, SEGMENTS)).reduce(
-    (last, name) => Math.max(last, parseSegmentName(name) ?? 0),
-    0,
-  );
+const isBeyond = ({ pack }: Place): boolean => pack > HIGHEST_NUMBER;
+
+/** The highest number of a pack that was set aside, and may come back. */
+function lastQuarantined(dir: string): number {
+  let last = 0;
+  for (const name of readdirIfThere(at(dir, QUARANTINE))) {
+    const pack = quarantinedPack(name);
+    if (!pack || !mayBePack(pack) || pack.number <= last) continue;
+    if (pack.number <= BELIEVED_BY_NAME || saysPack(dir, `${QUARANTINE}/${name}`, pack)) last = pack.number;
+  }
+  return last;
+}
+
+/** Whether a file's header is that of this pack. */
+function saysPack(dir: string, file: string, pack: PackName): boolean {
+  try {
+    const opened = new StoreFile(dir, file);
+    try {
+      decodePackHeader(pageOps, opened.read(0, PACK_HEADER_BYTES), pack, file);
+      return true;
+    } finally {
+      opened.close();
+    }
+  } catch (error) {
+    if (error instanceof DamageError || error instanceof FormatError) return false;
+    throw error;
+  }
 }

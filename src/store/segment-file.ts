@@ -139,6 +139,22 @@ function mapOpenSegment(opened: StoreFile, row: SegmentRow): Segment | null {
   return new Segment(new Uint32Array(bytes.buffer, HEADER_BYTES, (entries * SEGMENT_ENTRY_BYTES) / 4));
 }
 
+/** Whether a file's header is that of the segment of this number. */
+export function saysSegment(dir: string, number: number): boolean {
+  try {
+    const opened = new StoreFile(dir, segmentFile(number));
+    try {
+      const found = opened.read(0, HEADER_BYTES);
+      return found.equals(header({ number, entries: found.readUInt32LE(16) }));
+    } finally {
+      opened.close();
+    }
+  } catch (error) {
+    if (error instanceof DamageError) return false;
+    throw error;
+  }
+}
+
 /** Reads all of a segment and finds what is wrong with it. Errors: those of the system. */
 export function verifySegment(ops: PageOps, dir: string, row: SegmentRow): DamageError | null {
   const file = segmentFile(row.number);

@@ -10,7 +10,7 @@ import { closeSync, fsyncSync, writeFileSync } from 'node:fs';
 import type { Region } from '../page-stream.js';
 import { DamageError } from './damage.js';
 import { createLocked } from './file-locks.js';
-import { BLOCK_PAGES, FORMAT_VERSION, PAGE_BYTES, refuseNewer } from './format.js';
+import { BLOCK_PAGES, FORMAT_VERSION, PACK_CHUNKS, PAGE_BYTES, refuseNewer } from './format.js';
 import { at, removeIfThere, SNAPSHOT_ID, SNAPSHOTS } from './layout.js';
 import { StoreFile } from './store-file.js';
 import type { SnapshotKind } from './types.js';
@@ -213,8 +213,8 @@ export function decodeSnapshot(bytes: Buffer, id: string): SnapshotFile {
       entry.block * BLOCK_PAGES >= pagesOf(region.sizeBytes) ||
       entry.nonZeroPages < 1 ||
       entry.nonZeroPages > BLOCK_PAGES ||
-      entry.places.pack === 0 ||
-      entry.fingerprints.pack === 0 ||
+      !isPlace(entry.places) ||
+      !isPlace(entry.fingerprints) ||
       (previous &&
         (previous.region > entry.region ||
           (previous.region === entry.region && previous.block >= entry.block)))
@@ -237,6 +237,8 @@ export function rootDigest(dir: string, id: string): string {
     opened.close();
   }
 }
+
+const isPlace = ({ pack, chunk }: Place): boolean => pack !== 0 && chunk < PACK_CHUNKS;
 
 /** Reads the file after its header has accounted for its size to the byte. */
 function readWhole(dir: string, file: string): Buffer {

@@ -6,7 +6,7 @@
  */
 import { DamageError, LostChunkError } from './damage.js';
 import { BLOCK_PAGES, CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes, PACK_CHUNKS } from './format.js';
-import { readPlaces } from './manifest.js';
+import { readPlaces, readProvenPlaces } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
 import type { Place, SnapshotFile } from './snapshot-file.js';
 
@@ -69,20 +69,22 @@ export class Usage {
 
   /**
    * Adds what a snapshot needs. Errors: DAMAGED when a block cannot be read that repair has not found lost; with
-   * `readable` only what can be told is added.
+   * `readable` only what can be told for certain is added.
    */
   addSnapshot(file: SnapshotFile, { readable = false } = {}): void {
     for (const block of file.blocks) {
       this.#add(block.fingerprints);
       this.#add(block.places);
-      if (!this.#seen.add(block.places.pack, block.places.chunk)) continue;
+      if (this.#seen.has(block.places.pack, block.places.chunk)) continue;
       try {
-        readPlaces(this.packs, block, this.#places);
+        if (readable) readProvenPlaces(this.packs, block, this.#places);
+        else readPlaces(this.packs, block, this.#places);
       } catch (error) {
         // Nobody can reach what a lost block referred to; repair has named the snapshots.
         if (error instanceof LostChunkError || (readable && error instanceof DamageError)) continue;
         throw error;
       }
+      this.#seen.add(block.places.pack, block.places.chunk);
       for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
         const pack = this.#places[i]!;
         if (pack === 0) continue;
