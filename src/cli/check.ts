@@ -1,4 +1,5 @@
 import { ExitStatus, LivesnapError } from '../errors.js';
+import type { Problem } from '../store/types.js';
 import { printable, shortId } from './output.js';
 import { withStore } from './store-access.js';
 import { parsePart } from './values.js';
@@ -29,17 +30,37 @@ export const verb = defineVerb({
       return check(false);
     });
     output.result({ ok, problems }, () =>
-      ok
-        ? 'no damage found'
-        : problems
-            .map(({ file, offset, snapshots, message }) => {
-              const place = offset === null ? file : `${file} at ${offset}`;
-              const touches =
-                snapshots.length === 0 ? '' : ` (snapshots ${snapshots.map(shortId).join(', ')})`;
-              return printable(`${place}: ${message}${touches}`);
-            })
-            .join('\n'),
+      ok ? 'no damage found' : linesOf(problems).map(printable).join('\n'),
     );
     return ok ? 0 : ExitStatus.damaged;
   },
 });
+
+/** What people see of a file that is damaged all over; with --json there is everything. */
+const PER_FILE = 10;
+
+/** A line a problem; of a file with many the first, and how many more there are. */
+export function linesOf(problems: readonly Problem[]): string[] {
+  const byFile = new Map<string, Problem[]>();
+  for (const problem of problems) {
+    const of = byFile.get(problem.file);
+    if (of) of.push(problem);
+    else byFile.set(problem.file, [problem]);
+  }
+  return [...byFile].flatMap(([file, all]) => {
+    const shown = all.length > PER_FILE + 1 ? all.slice(0, PER_FILE) : all;
+    const lines = shown.map(({ offset, snapshots, message }) => {
+      const place = offset === null ? file : `${file} at ${offset}`;
+      return `${place}: ${message}${touching(snapshots)}`;
+    });
+    const rest = all.slice(shown.length);
+    if (rest.length > 0) {
+      const snapshots = [...new Set(rest.flatMap((problem) => problem.snapshots))].sort();
+      lines.push(`${file}: ${rest.length} more${touching(snapshots)}`);
+    }
+    return lines;
+  });
+}
+
+const touching = (snapshots: readonly string[]): string =>
+  snapshots.length === 0 ? '' : ` (snapshots ${snapshots.map(shortId).join(', ')})`;

@@ -11,7 +11,7 @@ import { readdirSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
-import { BLOCK_PAGES, HIGHEST_NUMBER } from './format.js';
+import { BLOCK_PAGES, HIGHEST_NUMBER, PACK_CHUNKS } from './format.js';
 import type { OnWrongRow, PackRow } from './index-database.js';
 import { at, DATABASE, isTemporary, packFile, storeError, TAG_LABEL, TAGS } from './layout.js';
 import { type ManifestBlock, readBlock } from './manifest.js';
@@ -30,7 +30,7 @@ interface Finding {
   readonly file: string;
   readonly offset: number | null;
   readonly message: string;
-  readonly snapshots: Set<string>;
+  readonly snapshots: string[];
 }
 
 export async function checkStore(
@@ -46,7 +46,8 @@ export async function checkStore(
     check.snapshots();
     check.numbers();
     await check.segments();
-    return { ok: check.problems.length === 0, problems: check.problems };
+    const problems = check.problems();
+    return { ok: problems.length === 0, problems };
   } catch (error) {
     throw storeError(context.dir, error);
   } finally {
@@ -54,37 +55,85 @@ export async function checkStore(
   }
 }
 
-/** The findings that a chunk of a pack is lost by. */
-class LostChunks {
-  readonly #byPack = new Map<number, { chunks: ReadonlySet<number> | null; finding: Finding }[]>();
-  readonly #findings = new Set<Finding>();
+/** What was found so far. A scrambled store has one finding a frame, hundreds of thousands: nothing looks through them. */
+class Findings {
+  readonly #all = new Map<string, Finding>();
+  /** The finding, which is made if it is new; said once, however often it is met. */
+  add(file: string, offset: number | null, message: string): Finding {
+    const key = `${file} ${offset} ${message}`;
+    let finding = this.#all.get(key);
+    if (!finding) {
+      finding = { file, offset, message, snapshots: [] };
+      this.#all.set(key, finding);
+    }
+    return finding;
+  }
 
-  add(pack: number, chunks: readonly number[] | null, finding: Finding): void {
-    this.#findings.add(finding);
-    const list = this.#byPack.get(pack) ?? [];
-    list.push({ chunks: chunks && new Set(chunks), finding });
-    this.#byPack.set(pack, list);
+  problems(): Problem[] {
+    return Array.from(this.#all.values(), ({ file, offset, message, snapshots }) => ({
+      file,
+      offset,
+      snapshots: [...new Set(snapshots)].sort(),
+      message,
+    }));
+  }
+}
+
+/** Names a snapshot in a finding. Snapshots are gone through one after the other, so the last one tells mostly. */
+function blame(finding: Finding, snapshot: string): void {
+  if (finding.snapshots.at(-1) !== snapshot) finding.snapshots.push(snapshot);
+}
+
+/** The findings that chunks of packs are lost by. */
+class LostChunks {
+  readonly #packs = new Map<
+    number,
+    { readonly whole: Finding[]; readonly some: Finding[]; readonly byChunk: Uint32Array }
+  >();
+
+  /** Offsets by file. */
+  readonly #places = new Map<string, Set<number | null>>();
+
+  /** `chunks` null: all of the pack. A chunk has one finding, the first. */
+  add(number: number, chunks: readonly number[] | null, finding: Finding): void {
+    const offsets = this.#places.get(finding.file);
+    if (offsets) offsets.add(finding.offset);
+    else this.#places.set(finding.file, new Set([finding.offset]));
+    let pack = this.#packs.get(number);
+    if (!pack) {
+      pack = { whole: [], some: [], byChunk: new Uint32Array(PACK_CHUNKS) };
+      this.#packs.set(number, pack);
+    }
+    if (chunks === null) {
+      pack.whole.push(finding);
+      return;
+    }
+    pack.some.push(finding);
+    for (const chunk of chunks) pack.byChunk[chunk] ||= pack.some.length;
   }
 
   /** Names the snapshot in every finding that takes a chunk from it. */
-  blame(pack: number, chunk: number, snapshot: string): void {
-    for (const { chunks, finding } of this.#byPack.get(pack) ?? [])
-      if (!chunks || chunks.has(chunk)) finding.snapshots.add(snapshot);
+  blame(number: number, chunk: number, snapshot: string): void {
+    const pack = this.#packs.get(number);
+    if (!pack) return;
+    for (const finding of pack.whole) blame(finding, snapshot);
+    const index = pack.byChunk[chunk] ?? 0;
+    if (index > 0) blame(pack.some[index - 1]!, snapshot);
   }
 
   has(pack: number): boolean {
-    return this.#byPack.has(pack);
+    return this.#packs.has(pack);
   }
 
   /** Whether a pack's own finding says this, which names the snapshots already. */
   covers(error: unknown): boolean {
     if (!(error instanceof DamageError))
       return error instanceof LivesnapError && error.code === 'NEWER_FORMAT';
-    return [...this.#findings].some(({ file, offset }) => file === error.file && offset === error.offset);
+    return this.#places.get(error.file)?.has(error.offset) ?? false;
   }
 
   get any(): boolean {
-    return this.#byPack.size > 0;
+    return this.#packs.size > 0;
   }
 }
 
@@ -106,7 +155,7 @@ function packsToRead(context: StoreContext, readData: CheckOptions['readData']):
 }
 
 class Check {
-  readonly #findings: Finding[] = [];
+  readonly #findings = new Findings();
   readonly #lost = new LostChunks();
   /** The highest number that is in use or referred to. */
   #highest = 0;
@@ -116,22 +165,13 @@ class Check {
     readonly readData: boolean,
   ) {}
 
-  get problems(): Problem[] {
-    return this.#findings.map(({ file, offset, message, snapshots }) => ({
-      file,
-      offset,
-      snapshots: [...snapshots].sort(),
-      message,
-    }));
+  problems(): Problem[] {
+    return this.#findings.problems();
   }
 
-  #find(file: string, offset: number | null, message: string, ...snapshots: string[]): Finding {
-    const known = this.#findings.find(
-      (finding) => finding.file === file && finding.offset === offset && finding.message === message,
-    );
-    const finding = known ?? { file, offset, message, snapshots: new Set<string>() };
-    if (!known) this.#findings.push(finding);
-    for (const snapshot of snapshots) finding.snapshots.add(snapshot);
+  #find(file: string, offset: number | null, message: string, snapshot?: string): Finding {
+    const finding = this.#findings.add(file, offset, message);
+    if (snapshot !== undefined) blame(finding, snapshot);
     return finding;
   }
 
@@ -222,7 +262,7 @@ class Check {
 
   #snapshot(packs: PackSet, goodBlocks: ChunkSet, id: string): void {
     const { context } = this;
-    const blame = (error: unknown): void => {
+    const failed = (error: unknown): void => {
       if (!(error instanceof LivesnapError)) throw error;
       if (!context.index.has(id)) return; // removed meanwhile
       const damage = error instanceof DamageError ? error : null;
@@ -232,7 +272,7 @@ class Check {
     try {
       file = readSnapshotFile(context.dir, id);
     } catch (error) {
-      blame(error);
+      failed(error);
       return;
     }
     const listed = context.index.row(id, leaveOut);
@@ -254,7 +294,7 @@ class Check {
         goodBlocks.add(places.pack, places.chunk);
       } catch (error) {
         // What a pack's own finding says is not said again for each block.
-        if (!this.#lost.covers(error)) blame(error);
+        if (!this.#lost.covers(error)) failed(error);
       }
     }
   }

@@ -1,0 +1,40 @@
+/** check of a pack that is damaged all over: each frame is a finding of its own, with those snapshots that need it. */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pageOps } from '../../src/native/pages.js';
+import { PAGE_SIZE } from '../../src/page-stream.js';
+import { parsePackName } from '../../src/store/layout.js';
+import { PackReader } from '../../src/store/pack-reader.js';
+import { dropScratch, newStore, noise, save } from './scratch.js';
+
+describe('check', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('names every damaged frame once, with the snapshots that need something of it', async function () {
+    const { store, dir } = newStore(this);
+    const ram = noise(1, 600);
+    const a = await save(store, { 'ram@0x0': ram });
+    const [name] = readdirSync(join(dir, 'packs')) as [string];
+    const b = await save(store, { other: ram.subarray(16 * PAGE_SIZE, 48 * PAGE_SIZE) });
+    const reader = new PackReader(pageOps, dir, parsePackName(name)!);
+    reader.close();
+    const path = join(dir, 'packs', name);
+    const bytes = readFileSync(path);
+    // The frames of pages only: which pages the manifests of a want could not be told without them.
+    const frames = [...reader.frames].filter(({ flags }) => (flags & 2) === 0);
+    for (const { offset } of frames) bytes[offset + 60]! ^= 1;
+    writeFileSync(path, bytes);
+    const { problems } = await store.check({ readData: true });
+    assert.deepEqual(
+      problems.map(({ file, offset, snapshots }) => ({ file, offset, snapshots })),
+      frames.map(({ offset, first }) => ({
+        file: `packs/${name}`,
+        offset,
+        snapshots: (first === 16 || first === 32 ? [a.id, b.id] : [a.id]).sort(),
+      })),
+    );
+  });
+});

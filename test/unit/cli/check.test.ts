@@ -1,0 +1,27 @@
+import assert from 'node:assert/strict';
+import { linesOf } from '../../../src/cli/check.js';
+
+describe('what check prints', () => {
+  const problem = (file: string, offset: number | null, ...snapshots: string[]) => ({
+    file,
+    offset,
+    snapshots,
+    message: 'is wrong',
+  });
+
+  it('is a line a problem', () => {
+    assert.deepEqual(linesOf([problem('tags/a', null), problem('packs/b', 17, 'a'.repeat(32))]), [
+      'tags/a: is wrong',
+      `packs/b at 17: is wrong (snapshots ${'a'.repeat(12)})`,
+    ]);
+  });
+
+  it('is the first of a file with many, with how many more there are and whom they touch', () => {
+    const many = Array.from({ length: 3000 }, (_, i) => problem('packs/b', i, i === 2999 ? 'c' : 'd'));
+    const lines = linesOf([problem('tags/a', null), ...many, problem('tags/z', 0)]);
+    assert.equal(lines.length, 13);
+    assert.equal(lines[1], 'packs/b at 0: is wrong (snapshots d)');
+    assert.equal(lines[11], 'packs/b: 2990 more (snapshots c, d)');
+    assert.equal(lines[12], 'tags/z at 0: is wrong');
+  });
+});
