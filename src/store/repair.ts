@@ -40,6 +40,7 @@ import {
   packFile,
   parsePackName,
   QUARANTINE,
+  RESERVE,
   removeIfThere,
   SEGMENTS,
   SNAPSHOT_ID,
@@ -110,12 +111,22 @@ export async function repairStore(
     removeReplaced(dir);
     return await repair.run(before, progress);
   } catch (error) {
-    throw storeError(dir, error);
+    throw repairError(dir, error);
   } finally {
     repair.close();
     for (const lock of locks) lock.release();
     releasePageWorkers();
   }
+}
+
+/** What a repair lacks room for, rm and gc cannot give it: they need the index. */
+function repairError(dir: string, error: unknown): unknown {
+  const known = storeError(dir, error);
+  if (!(known instanceof LivesnapError && known.code === 'NO_SPACE')) return known;
+  return new LivesnapError('NO_SPACE', known.message, {
+    hint: `Free space elsewhere on this file system, or move ${at(dir, QUARANTINE)} to another one, and run livesnap repair again.`,
+    cause: error,
+  });
 }
 
 /** The packs of a store under repair: those that are whole, and damaged ones as far as they can be read. */
@@ -142,8 +153,8 @@ class Repair {
   readonly actions: string[] = [];
   readonly #packs = new Map<number, PackRow>();
   readonly #damaged = new Map<number, Salvage>();
-  /** What is to be set aside once there is better. */
-  readonly #outdated: string[] = [];
+  /** What is to be set aside, pack by pack, once there is better: `made`, if anything. */
+  readonly #replacements: { readonly made: string | null; readonly outdated: readonly string[] }[] = [];
   #highest = 0;
   #healedChunks = 0;
 
@@ -158,10 +169,14 @@ class Repair {
     this.#setStrangersAside();
     await this.#readPacks(progress);
     const files = this.#readSnapshots(before);
-    const needed = this.#markNeeded(files);
-    this.#salvage(needed);
-    this.#listMissing(this.#markNeeded(files));
-    this.#setAside();
+    try {
+      this.#salvage(this.#markNeeded(files));
+      this.#listMissing(this.#markNeeded(files));
+      this.#setAside();
+    } catch (error) {
+      this.#removeMade();
+      throw error;
+    }
     const tags = this.#readTags(new Set(files.map(({ description }) => description.id)));
     const lost = this.#losses(files, tags);
     await this.#rebuildIndex(files, tags);
@@ -289,7 +304,7 @@ class Repair {
       if (!salvage.wasSealed && needed.count(number) === 0) continue;
       const [lowest, ...others] = salvage.names as [PackName, ...PackName[]];
       if (salvage.isEmpty && needed.count(number) === 0) {
-        this.#outdated.push(...salvage.names.map((name) => packFile(name.number, name.generation)));
+        this.#replacements.push({ made: null, outdated: salvage.names.map(fileOf) });
         this.actions.push(
           `${packFile(number, lowest.generation)} was damaged and moved to ${QUARANTINE}/: nothing in it can be read, ` +
             'and no snapshot needs it.',
@@ -304,7 +319,7 @@ class Repair {
       const { pack, healedChunks, lostChunks } = salvage.write(generation, bitsOf(needed, number), heal);
       this.#healedChunks += healedChunks;
       this.#packs.set(number, pack);
-      this.#outdated.push(...salvage.names.map((name) => packFile(name.number, name.generation)));
+      this.#replacements.push({ made: fileOf(pack), outdated: salvage.names.map(fileOf) });
       this.actions.push(
         `${packFile(number, lowest.generation)} was damaged and moved to ${QUARANTINE}/: of its ${pack.chunks} ` +
           `chunks ${lostChunks} are lost, ${healedChunks} were healed.`,
@@ -401,8 +416,8 @@ class Repair {
         () => null,
       );
       salvage.close();
-      if (row) this.#outdated.push(packFile(number, row.generation));
-      else
+      this.#replacements.push({ made: fileOf(pack), outdated: row ? [fileOf(row)] : [] });
+      if (!row)
         this.actions.push(
           `${packFile(number, 0)} is missing: the ${missing.length} chunks that are needed of it are lost.`,
         );
@@ -444,8 +459,20 @@ class Repair {
   }
 
   #setAside(): void {
-    for (const file of this.#outdated) quarantine(this.dir, file);
-    if (this.#outdated.length > 0) fsyncDirectory(at(this.dir, PACKS));
+    if (this.#replacements.length === 0) return;
+    for (let next = this.#replacements.shift(); next; next = this.#replacements.shift())
+      for (const file of next.outdated) quarantine(this.dir, file);
+    fsyncDirectory(at(this.dir, PACKS));
+  }
+
+  /** After a failure: what was made beside what it should have replaced would take room at each attempt. */
+  #removeMade(): void {
+    for (const { made } of this.#replacements)
+      try {
+        if (made !== null) removeIfThere(at(this.dir, made));
+      } catch {
+        // The next repair takes it into account. What went wrong before is what is to be told.
+      }
   }
 
   #losses(files: readonly SnapshotFile[], tags: readonly { label: string; snapshot: string }[]): LostRange[] {
@@ -465,6 +492,7 @@ class Repair {
     const { dir } = this;
     const nextNumber = Math.max(this.#highest, this.#lastSegment(), lastQuarantined(dir)) + 1;
     const packs = [...this.#packs.values()].sort((a, b) => a.number - b.number);
+    removeIfThere(at(dir, RESERVE)); // an index, however much else there is on the disk, counts for more
     let segments: Set<string>;
     try {
       const index = Index.create(dir, NEW_DATABASE);
@@ -473,6 +501,9 @@ class Repair {
         await rebuildSegments({ dir, index }, []);
         segments = new Set(index.segments().map(({ number }) => segmentFile(number)));
         index.database.pragma('wal_checkpoint(TRUNCATE)');
+      } catch (error) {
+        this.#removeSegmentsFrom(nextNumber);
+        throw error;
       } finally {
         index.close();
       }
@@ -488,6 +519,16 @@ class Repair {
     this.actions.push(
       `The index was rebuilt: ${files.length} snapshots, ${tags.length} tags, ${packs.length} packs.`,
     );
+  }
+
+  /** Those of an index that will not be: the next attempt would make them again, under other numbers. */
+  #removeSegmentsFrom(first: number): void {
+    try {
+      for (const name of readdirSync(at(this.dir, SEGMENTS)))
+        if ((parseSegmentName(name) ?? 0) >= first) removeIfThere(at(this.dir, `${SEGMENTS}/${name}`));
+    } catch {
+      // The next repair, or gc, removes them. What went wrong before is what is to be told.
+    }
   }
 
   /** The highest number of a segment's file; those there are orphans from now on. */
@@ -510,6 +551,8 @@ class Repair {
     this.#damaged.clear();
   }
 }
+
+const fileOf = ({ number, generation }: PackName): string => packFile(number, generation);
 
 /** A pack's name, with the suffix that it may have got in quarantine/. */
 const quarantinedPack = (name: string): PackName | null => parsePackName(name.replace(/\.\d+$/, ''));

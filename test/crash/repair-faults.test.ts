@@ -1,0 +1,174 @@
+/**
+ * A repair whose calls fail (a full disk, a broken one): it says so with the right code, leaves nothing half made, and
+ * the next one comes to the end that this one would have come to.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { LivesnapError } from '../../src/errors.js';
+import { pageOps } from '../../src/native/pages.js';
+import { parsePackName } from '../../src/store/layout.js';
+import { PackReader } from '../../src/store/pack-reader.js';
+import { Store } from '../../src/store/store.js';
+import type { RepairResult } from '../../src/store/types.js';
+import { dropScratch, load, mountSmall, newStore, noise, save, scratchDir } from '../store/scratch.js';
+import { type Fault, watchedEnvironment } from './trace.js';
+
+const child = fileURLToPath(new URL('../store/verbs-child.js', import.meta.url));
+
+const filesIn = (dir: string, folder: string): string[] =>
+  existsSync(join(dir, folder)) ? readdirSync(join(dir, folder)).sort() : [];
+
+function flipFrame(dir: string, name: string, index: number): void {
+  const reader = new PackReader(pageOps, dir, parsePackName(name)!);
+  reader.close();
+  const path = join(dir, 'packs', name);
+  const bytes = readFileSync(path);
+  bytes[reader.frames.at(index).offset + 60]! ^= 1;
+  writeFileSync(path, bytes);
+}
+
+/** A store in which repair has everything to do: to salvage, to heal, to list what is missing, to set aside. */
+async function makeDamaged(test: Mocha.Context): Promise<string> {
+  const { store, dir } = newStore(test);
+  await save(store, { 'ram@0x0': noise(1, 60) }, { tag: 'a' });
+  await save(store, { 'ram@0x0': noise(2, 60) }, { tag: 'b' });
+  const c = await save(store, { 'ram@0x0': noise(3, 20) }, { tag: 'c' });
+  await save(store, { 'ram@0x0': noise(4, 20) }, { tag: 'd' });
+  await save(store, { 'ram@0x0': noise(5, 20) }, { tag: 'e' });
+  store.close();
+  const packs = filesIn(dir, 'packs');
+  flipFrame(dir, packs[0]!, 1);
+  flipFrame(dir, packs[1]!, 0);
+  rmSync(join(dir, 'packs', packs[3]!));
+  const path = join(dir, 'snapshots', c.id);
+  writeFileSync(path, readFileSync(path).subarray(1));
+  mkdirSync(join(dir, 'packs/000000ee-0.pack'));
+  return dir;
+}
+
+interface Repaired {
+  readonly value?: RepairResult;
+  readonly code?: string;
+  readonly message?: string;
+}
+
+function repairUnder(dir: string, fault: Fault): Repaired {
+  const env = watchedEnvironment(dir, { fault });
+  return JSON.parse(execFileSync(process.execPath, [child, dir, 'repair'], { env, encoding: 'utf8' }));
+}
+
+/** What a store is after a repair. */
+async function stateOf(dir: string): Promise<unknown> {
+  const store = Store.open(dir, { write: true });
+  try {
+    const contents: unknown[] = [];
+    for (const { id, tag } of store.list())
+      contents.push([id, tag, await load(store, id).catch((error: LivesnapError) => error.code)]);
+    const { problems } = await store.check({ readData: true });
+    return {
+      contents,
+      problems: problems.map((problem) => JSON.stringify(problem)).sort(),
+      packs: filesIn(dir, 'packs'),
+      quarantine: filesIn(dir, 'quarantine'),
+    };
+  } finally {
+    store.close();
+  }
+}
+
+describe('a repair that fails', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  for (const [what, fault, code, step] of [
+    ['for want of room', { classes: 'wc', action: 'ENOSPC', always: true }, 'NO_SPACE', 7],
+    ['at one call', { classes: 'wsdrc', action: 'EIO', always: false }, 'SYSTEM', 6],
+  ] as const)
+    it(`${what} leaves nothing half made, and the next comes to the same end`, async function () {
+      this.timeout(600_000);
+      const damaged = await makeDamaged(this);
+      const scratch = scratchDir(this);
+      const clean = join(scratch, 'clean');
+      cpSync(damaged, clean, { recursive: true });
+      const { lost } = await Store.repair(clean);
+      const expected = await stateOf(clean);
+      let failed = 0;
+      for (let nth = 1; ; nth += step) {
+        const dir = join(scratch, String(nth));
+        cpSync(damaged, dir, { recursive: true });
+        const before = new Set(filesIn(dir, 'packs'));
+        const segments = filesIn(dir, 'segments');
+        const { value, code: got, message } = repairUnder(dir, { ...fault, nth });
+        const where = `${fault.action} at call ${nth}: ${message}`;
+        if (value === undefined) {
+          failed++;
+          // SQLite does not say why it could not make a file or change its size.
+          if (!/disk I\/O error|unable to open/.test(message!)) assert.equal(got, code, where);
+          else assert.equal(got, 'SYSTEM', where);
+          assert.deepEqual(
+            readdirSync(dir).filter((name) => name.startsWith('store.db.new')),
+            [],
+            where,
+          );
+          // One call of those that fail once may be the last that replaces the index.
+          if (fault.always) assert.deepEqual(filesIn(dir, 'segments'), segments, where);
+          // What was made and has not taken the place of anything is gone.
+          const packs = filesIn(dir, 'packs').map((name) => parsePackName(name)!);
+          for (const { number, generation } of packs) {
+            const name = `${number.toString(16).padStart(8, '0')}-${generation}.pack`;
+            if (!before.has(name))
+              assert.ok(packs.filter((one) => one.number === number).length === 1, `${where}: ${name}`);
+          }
+        }
+        const again = await Store.repair(dir);
+        assert.deepEqual(again.lost, lost, where);
+        assert.deepEqual(await stateOf(dir), expected, where);
+        rmSync(dir, { recursive: true });
+        if (value !== undefined && failed > 0) break;
+      }
+      console.log(`        ${failed} failures`);
+      assert.ok(failed > 5);
+    });
+
+  it('on a full disk says what to free, gives back what it took, and goes on where there is room', async function () {
+    const disk = scratchDir(this);
+    mountSmall(this, disk, 12 << 20);
+    const dir = join(disk, 'store');
+    const store = Store.open(dir, { write: true, create: true });
+    for (const seed of [1, 2]) await save(store, { 'ram@0x0': noise(seed, 700) }, { tag: `t${seed}` });
+    store.close();
+    for (const name of filesIn(dir, 'packs')) flipFrame(dir, name, 3);
+    const { bavail, bsize } = statfsSync(disk);
+    // Room for the next generation of one pack.
+    writeFileSync(join(disk, 'filler'), Buffer.alloc(bavail * bsize - (4 << 20), 1));
+    const free = statfsSync(disk).bavail;
+    for (let run = 0; run < 3; run++) {
+      await assert.rejects(Store.repair(dir), (error: LivesnapError) => {
+        assert.equal(error.code, 'NO_SPACE');
+        assert.match(error.hint!, /quarantine/);
+        return true;
+      });
+      assert.equal(statfsSync(disk).bavail, free);
+    }
+    rmSync(join(disk, 'filler'));
+    const { lost } = await Store.repair(dir);
+    assert.equal(lost.length, 2);
+    // And with not a byte free the index alone can be made anew.
+    const rest = statfsSync(disk);
+    writeFileSync(join(disk, 'filler'), Buffer.alloc(rest.bavail * rest.bsize, 1));
+    assert.deepEqual((await Store.repair(dir)).lost, lost);
+  });
+});
