@@ -155,6 +155,8 @@ class Repair {
   readonly #damaged = new Map<number, Salvage>();
   /** What is to be set aside, pack by pack, once there is better: `made`, if anything. */
   readonly #replacements: { readonly made: string | null; readonly outdated: readonly string[] }[] = [];
+  /** What chunks are healed from. */
+  #donors: PackSet | null = null;
   #highest = 0;
   #healedChunks = 0;
 
@@ -360,11 +362,12 @@ class Repair {
 
   /** Finds chunks by SHA-256 among all that can be read. The packs are searched once, for all that is lost. */
   #healer(): (digest: Uint8Array) => Uint8Array | null {
-    const wanted = new Set<bigint>();
+    // Half of a fingerprint tells enough apart, and is a number; the SHA-256 decides.
+    const wanted = new Set<number>();
     for (const salvage of this.#damaged.values())
       for (const number of salvage.lost) {
         const fingerprint = salvage.fingerprintOf(number);
-        if (fingerprint) wanted.add(Buffer.from(fingerprint).readBigUInt64LE());
+        if (fingerprint) wanted.add(Buffer.from(fingerprint).readUInt32LE());
       }
     if (wanted.size === 0) return () => null;
     const donors = new Map<string, { pack: number; chunk: number }>();
@@ -373,7 +376,7 @@ class Repair {
       try {
         const { fingerprints, digests } = reader.readIdentities();
         reader.numbers.forEach((chunk, i) => {
-          if (!wanted.has(fingerprints.readBigUInt64LE(8 * i))) return;
+          if (!wanted.has(fingerprints.readUInt32LE(8 * i))) return;
           donors.set(digests.toString('latin1', 32 * i, 32 * i + 32), { pack: row.number, chunk });
         });
       } finally {
@@ -384,6 +387,7 @@ class Repair {
       for (const { number, identity } of salvage.donors())
         donors.set(Buffer.from(identity.digest).toString('latin1'), { pack, chunk: number });
     const set = new PacksUnderRepair(this.ops, this.dir, new Map(this.#packs), this.#damaged);
+    this.#donors = set;
     return (digest) => {
       const donor = donors.get(Buffer.from(digest).toString('latin1'));
       if (!donor) return null;
@@ -547,6 +551,7 @@ class Repair {
   }
 
   close(): void {
+    this.#donors?.close();
     for (const salvage of this.#damaged.values()) salvage.close();
     this.#damaged.clear();
   }
