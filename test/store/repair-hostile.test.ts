@@ -19,7 +19,12 @@ import { pageOps } from '../../src/native/pages.js';
 import { parsePackName } from '../../src/store/layout.js';
 import { PackReader } from '../../src/store/pack-reader.js';
 import { PackWriter } from '../../src/store/pack-writer.js';
-import { type BlockEntry, readSnapshotFile, writeSnapshotFile } from '../../src/store/snapshot-file.js';
+import {
+  type BlockEntry,
+  BlockList,
+  readSnapshotFile,
+  writeSnapshotFile,
+} from '../../src/store/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import type { RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, newStore, noise, save, seeded } from './scratch.js';
@@ -53,13 +58,15 @@ function forge(
 ): void {
   const { description, blocks, state } = readSnapshotFile(dir, from);
   const changed = structuredClone({ ...description, id }) as typeof description;
-  const changedBlocks = structuredClone(blocks) as BlockEntry[];
+  const changedBlocks = structuredClone([...blocks]);
   change({
     regions: changed.regions as unknown as Record<string, unknown>[],
     blocks: changedBlocks,
     places: changedBlocks[0]!.places as { pack: number; chunk: number },
   });
-  closeSync(writeSnapshotFile(dir, changed, changedBlocks, state).fd);
+  const list = new BlockList();
+  for (const entry of changedBlocks) list.push(entry);
+  closeSync(writeSnapshotFile(dir, changed, list, state).fd);
 }
 
 /** Repairs, and once more; the index opens, and saves, loads, gc and check go on. */
