@@ -270,8 +270,13 @@ class Repair {
       if (!SNAPSHOT_ID.test(id)) continue;
       try {
         const file = readSnapshotFile(dir, id);
-        if ([...file.blocks].some(({ places, fingerprints }) => isBeyond(places) || isBeyond(fingerprints)))
-          throw new DamageError(snapshotFile(id), null, 'it refers to a pack of a number that none comes to');
+        for (const { places, fingerprints } of file.blocks)
+          if (isBeyond(places) || isBeyond(fingerprints))
+            throw new DamageError(
+              snapshotFile(id),
+              null,
+              'it refers to a pack of a number that none comes to',
+            );
         files.push({ ...file, state: new Uint8Array(0) });
         if (before && !before.has(id))
           actions.push(
