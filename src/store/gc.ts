@@ -10,7 +10,7 @@ import { closeSync, lstatSync, readdirSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
-import { lockState, openExclusive, unlinkUnlessLocked } from './file-locks.js';
+import { lockState, openExclusive } from './file-locks.js';
 import { FrameFlag, type PackName } from './format.js';
 import type { PackRow } from './index-database.js';
 import { removeReplaced } from './index-replacement.js';
@@ -37,13 +37,11 @@ import { foretellTidying, tidySegments } from './segment-merge.js';
 import { StoreLock } from './store-lock.js';
 import { syncAllTagFiles } from './tags.js';
 import type { Progress } from './types.js';
+import { FILES_AT_ONCE, type UnlistedFile, unlinkUnlisted } from './unlisted-files.js';
 import type { ChunkSet } from './usage.js';
 
 /** A pack is rewritten when more than a twentieth of its chunks are dead. */
 const isWorthRewriting = (deadChunks: number, chunks: number): boolean => deadChunks * 20 > chunks;
-/** So many dead packs are locked, and go, at once. */
-const PACKS_AT_ONCE = 128;
-
 export interface GcOptions {
   /** Change nothing; say what would be removed and freed. */
   readonly dryRun: boolean;
@@ -108,12 +106,11 @@ class Collection {
 
   removeOrphans(): void {
     const { context, dryRun } = this;
-    for (const { file, isKnown } of orphans(context)) {
-      const path = at(context.dir, file);
-      if (!dryRun) this.freedBytes += unlinkUnlessLocked(path, isKnown) ?? 0;
-      else if (lockState(path) === 'free') this.freedBytes += sizeOf(path);
+    if (dryRun) {
+      this.freedBytes += orphanBytes(context);
+      return;
     }
-    if (dryRun) return;
+    for (const sizeBytes of unlinkUnlisted(context, orphans(context))) this.freedBytes += sizeBytes ?? 0;
     for (const folder of [PACKS, SNAPSHOTS, SEGMENTS]) fsyncDirectory(at(context.dir, folder));
     removeReplaced(context.dir);
   }
@@ -127,7 +124,7 @@ class Collection {
     const dead = this.#candidates()
       .filter(({ pack, deadChunks }) => deadChunks === pack.chunks)
       .map(({ pack }) => pack);
-    for (let i = 0; i < dead.length; i += PACKS_AT_ONCE) this.#removeDead(dead.slice(i, i + PACKS_AT_ONCE));
+    for (let i = 0; i < dead.length; i += FILES_AT_ONCE) this.#removeDead(dead.slice(i, i + FILES_AT_ONCE));
     if (dead.length > 0 && !this.dryRun) fsyncDirectory(at(this.context.dir, PACKS));
   }
 
@@ -252,34 +249,28 @@ class Collection {
 const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string =>
   at(dir, packFile(number, generation));
 
-interface Orphan {
-  /** Relative to the store. */
-  readonly file: string;
-  /** Whether the index has come to know it. */
-  isKnown(): boolean;
-}
-
 /**
  * Files with a store's names that the index does not know: of saves that never committed or have not yet, of an rm
  * that was cut short or had to leave a snapshot to its readers.
  */
-function orphans(context: StoreContext): Orphan[] {
+function orphans(context: StoreContext): UnlistedFile[] {
   const { index, dir } = context;
-  const found: Orphan[] = [];
+  const found: UnlistedFile[] = [];
   for (const name of readdirSync(at(dir, PACKS))) {
     const pack = parsePackName(name);
-    const isKnown = (): boolean => pack !== null && isOfUse(context, pack);
-    if ((pack || isTemporary(name)) && !isKnown()) found.push({ file: `${PACKS}/${name}`, isKnown });
+    const isListed = (): boolean => pack !== null && isOfUse(context, pack);
+    if ((pack || isTemporary(name)) && !isListed())
+      found.push({ path: at(dir, `${PACKS}/${name}`), isListed });
   }
   for (const name of readdirSync(at(dir, SNAPSHOTS))) {
-    const isKnown = (): boolean => index.has(name);
-    if ((SNAPSHOT_ID.test(name) || isTemporary(name)) && !isKnown())
-      found.push({ file: `${SNAPSHOTS}/${name}`, isKnown });
+    const isListed = (): boolean => index.has(name);
+    if ((SNAPSHOT_ID.test(name) || isTemporary(name)) && !isListed())
+      found.push({ path: at(dir, `${SNAPSHOTS}/${name}`), isListed });
   }
   for (const name of readdirSync(at(dir, SEGMENTS))) {
     const number = parseSegmentName(name);
-    const isKnown = (): boolean => number !== null && index.hasSegment(number);
-    if (number !== null && !isKnown()) found.push({ file: `${SEGMENTS}/${name}`, isKnown });
+    const isListed = (): boolean => number !== null && index.hasSegment(number);
+    if (number !== null && !isListed()) found.push({ path: at(dir, `${SEGMENTS}/${name}`), isListed });
   }
   return found;
 }
@@ -307,7 +298,7 @@ function isOfUse(context: StoreContext, { number, generation }: PackName): boole
 /** What orphans that no session holds take. */
 export function orphanBytes(context: StoreContext): number {
   return orphans(context)
-    .map(({ file }) => at(context.dir, file))
+    .map(({ path }) => path)
     .filter((path) => lockState(path) === 'free')
     .reduce((total, path) => total + sizeOf(path), 0);
 }

@@ -478,6 +478,15 @@ export class Index {
 
   // Saves
 
+  /**
+   * Commits something of its own, in the place of any commit in the log that nobody sees: one whose process was killed
+   * after it had synced the log and before it had told the others. Errors: NO_SPACE.
+   */
+  supersedeUnseen(): void {
+    // It must change something, or nothing is written.
+    this.freeingSpace(() => this.reserveNumbers(1));
+  }
+
   /** Numbers that no pack and no segment has had. */
   reserveNumbers(count: number): number[] {
     const first = this.#immediately(() => {

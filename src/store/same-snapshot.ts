@@ -7,9 +7,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
-import { lockState, STEP_MS, unlinkUnlessLocked } from './file-locks.js';
+import { lockState, STEP_MS } from './file-locks.js';
 import { at } from './layout.js';
 import { snapshotFile } from './snapshot-file.js';
+import { unlinkUnlisted } from './unlisted-files.js';
 
 /** How often it is looked whether another copy, which has written the file, has committed it: for some seconds. */
 const TRIES = 300;
@@ -24,11 +25,12 @@ export class IsThereError extends LivesnapError {
 }
 
 /** Resolves when no file has the snapshot's name. Errors: STORE_BUSY; {@link IsThereError}. */
-export async function makeRoom({ dir, index }: StoreContext, id: string): Promise<void> {
+export async function makeRoom(context: StoreContext, id: string): Promise<void> {
+  const { dir, index } = context;
   const path = at(dir, snapshotFile(id));
   for (let tries = 0; tries < TRIES; tries++) {
     if (index.has(id)) throw new IsThereError(id);
-    unlinkUnlessLocked(path, () => index.has(id));
+    unlinkUnlisted(context, [{ path, isListed: () => index.has(id) }]);
     const state = lockState(path);
     if (state === 'gone') return;
     if (state === 'shared' && tries >= READER_TRIES)

@@ -16,7 +16,6 @@ import { receiveSnapshot } from './copy/destination-end.js';
 import { LocalReader } from './copy/local-reader.js';
 import { sendSnapshot } from './copy/source-end.js';
 import { DamageError } from './damage.js';
-import { unlinkUnlessLocked } from './file-locks.js';
 import { getFile, putFile, streamFile } from './files.js';
 import { PAGE_BYTES } from './format.js';
 import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc.js';
@@ -60,6 +59,7 @@ import type {
   SnapshotSummary,
   StoreStats,
 } from './types.js';
+import { unlinkUnlisted } from './unlisted-files.js';
 import { bytesOfChunks, Usage } from './usage.js';
 
 export type { OpenSnapshot, SaveSession };
@@ -235,14 +235,26 @@ export class Store {
     return context.withLock(() => {
       const ids = [...new Set(refs.map((ref) => this.resolve(ref)))];
       const labels = context.index.removeSnapshots(ids);
-      // One that somebody reads is left to gc.
-      // One that was copied back in between is another file of the same name.
-      for (const id of ids)
-        unlinkUnlessLocked(at(context.dir, snapshotFile(id)), () => context.index.has(id));
+      this.#unlinkRemoved(ids);
       syncTagFiles(context, labels);
       fsyncDirectory(at(context.dir, SNAPSHOTS));
       return ids;
     });
+  }
+
+  /** One that somebody reads is left to gc; one that was copied back in between is another file of the same name. */
+  #unlinkRemoved(ids: readonly string[]): void {
+    const context = this.#context;
+    try {
+      unlinkUnlisted(
+        context,
+        ids.map((id) => ({ path: at(context.dir, snapshotFile(id)), isListed: () => context.index.has(id) })),
+      );
+    } catch (error) {
+      // They have been removed. Where there is no room to unlink them safely, gc will.
+      const known = storeError(context.dir, error);
+      if (!(known instanceof LivesnapError && known.code === 'NO_SPACE')) throw known;
+    }
   }
 
   /** Frees what no snapshot needs. Errors: STORE_BUSY, READ_ONLY, DAMAGED. */

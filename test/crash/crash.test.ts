@@ -6,13 +6,15 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { dropScratch, scratchDir } from '../store/scratch.js';
+import { Store } from '../../src/store/store.js';
+import { dropScratch, load, scratchDir } from '../store/scratch.js';
 import { compareStates, Disk, readState } from './disk.js';
-import { Chooser, type Step } from './plan.js';
-import { everyDecisiveMoment, RoundFailure, Rounds } from './rounds.js';
-import { Kind, readTrace, watchedEnvironment } from './trace.js';
+import { carryOutAll } from './execute.js';
+import { Chooser, Contents, type Mark, type Step } from './plan.js';
+import { everyDecisiveMoment, RoundFailure, Rounds, runChild } from './rounds.js';
+import { type Fault, Kind, readTrace, watchedEnvironment } from './trace.js';
 
 const FIXED_SEED = 20;
 const newSeed = randomInt(2 ** 32);
@@ -175,6 +177,60 @@ function travels(): Step[] {
   ];
 }
 const EXPORT = 'x-second';
+
+describe('a commit that nobody has seen', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  // Its process was killed when it had synced the log, and before it could tell the others. Whoever opens the index
+  // while nobody else has it open finds the commit in the log.
+  it('does not come back after gc has gone by what the index said', async function () {
+    this.timeout(300_000);
+    const dir = scratchDir(this);
+    const contents = new Contents();
+    const base = join(dir, 'base');
+    mkdirSync(base);
+    const store = 'a';
+    const whole = { label: 'whole', kind: 'machine', seed: 5, size: 80, parent: null, dirty: [] } as const;
+    const dirty = Array.from({ length: 40 }, (_, i) => 2 * i);
+    const half = { label: 'half', kind: 'machine', seed: 6, size: 80, parent: 'whole', dirty } as const;
+    const failures: string[] = [];
+    const say = (mark: Mark): void => void (mark.at === 'failed' && failures.push(mark.message));
+    await carryOutAll({ disk: base, fingerprintBits: 64, contents, say }, [
+      { do: 'save', store, content: whole, tag: null },
+      { do: 'save', store, content: half, tag: null },
+      { do: 'remove', store, labels: ['whole'] }, // its pack is worth rewriting
+    ]);
+    assert.deepEqual(failures, []);
+    const plan = { fingerprintBits: 64, known: contents.all(), steps: [{ do: 'gc', store }] } as const;
+    let killed = 0;
+    for (let nth = 1; killed === nth - 1; nth++) {
+      const disk = join(dir, `disk-${nth}`);
+      cpSync(base, disk, { recursive: true });
+      const collect = (name: string, fault: Fault): Promise<number | string> =>
+        runChild(disk, join(dir, `plan-${name}`), plan, join(dir, `marks-${name}`), { fault });
+      // This one sees to it that the log is not recovered in between.
+      const witness = Store.open(join(disk, store), { write: true });
+      const first = await collect(`${nth}-first`, { classes: 's', nth, action: 'after', always: false });
+      if (first === 'SIGKILL') killed++;
+      await collect(`${nth}-second`, { classes: 'u', nth: 1, action: 'after', always: false });
+      // As the power fails: nobody has tidied the log up, and nothing of the shared memory beside it is left.
+      const after = join(dir, `after-${nth}`);
+      cpSync(join(disk, store), after, { recursive: true, filter: (path) => !path.endsWith('-shm') });
+      witness.close();
+      const found = Store.open(after, { write: true });
+      try {
+        const [bytes] = Object.values(await load(found, found.list()[0]!.id));
+        assert.ok(bytes!.equals(contents.bytes('half')));
+        assert.deepEqual((await found.check({ readData: true })).problems, [], `killed after sync ${nth}`);
+      } finally {
+        found.close();
+      }
+    }
+    assert.ok(killed > 3, `${killed} syncs`);
+  });
+});
 
 describe('power cuts and faults', () => {
   let rounds: Rounds;

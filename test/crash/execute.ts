@@ -126,6 +126,8 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
       return;
     case 'check': {
       const { ok, problems } = await stores.get(step.store).check({ readData: true });
+      if (problems.length > 0 && problems.every(({ message }) => message.includes('the disk cannot read it')))
+        throw new LivesnapError('DAMAGED', problems[0]!.message); // by a fault, perhaps
       if (!ok) say(`check found ${JSON.stringify(problems)}`);
       return;
     }

@@ -188,7 +188,7 @@ export class Rounds {
       const plans = makeDisturbedPlans(choose, world);
       const children = plans.map((steps, j) => {
         // Of several at once some are left alone.
-        const fault = j > 0 && choose.chance(0.3) ? null : pickFault(choose);
+        const fault = j > 0 && choose.chance(0.3) ? null : pickFault(choose, steps);
         return { steps, fault, name: plans.length > 1 ? `${i}-${j}` : String(i) };
       });
       const what = children.map(({ fault }) => describeFault(fault)).join(', ');
@@ -346,7 +346,8 @@ type Failed = Extract<Mark, { at: 'failed' }>;
 const isOfOthers = ({ step, code }: Failed): boolean =>
   code === 'NO_SUCH_SNAPSHOT' || (step.do === 'repair' && code === 'NO_SUCH_FILE');
 
-async function runChild(
+/** Carries a plan out in a child of its own; gives how it ended, 0 or the signal. */
+export async function runChild(
   disk: string,
   planFile: string,
   plan: Plan,
@@ -369,13 +370,16 @@ async function runChild(
   return code === 0 ? 0 : code === null ? signal! : `status ${code}: ${said}`;
 }
 
+/** A file that cannot be opened: damage as far as the step can tell, though there is none. */
+const UNREADABLE = 'DAMAGED, unreadable';
+
 /**
  * Codes that a step may fail with by what the fault was. That there is no such snapshot may always follow, from an
  * earlier step that failed or from another process.
  */
 const EXPECTED_CODES: Record<Fault['action'], readonly string[]> = {
   ENOSPC: ['NO_SPACE'],
-  EIO: ['SYSTEM', 'NO_SPACE'],
+  EIO: ['SYSTEM', 'NO_SPACE', UNREADABLE],
   EMFILE: ['SYSTEM', 'NO_SPACE'],
   before: [],
   after: [],
@@ -383,7 +387,8 @@ const EXPECTED_CODES: Record<Fault['action'], readonly string[]> = {
 
 function isExpected(mark: Failed, fault: Fault | null): boolean {
   const { step, code, message } = mark;
-  if (isOfOthers(mark) || (fault && EXPECTED_CODES[fault.action].includes(code))) return true;
+  const what = code === 'DAMAGED' && message.includes('the disk cannot read it') ? UNREADABLE : code;
+  if (isOfOthers(mark) || (fault && EXPECTED_CODES[fault.action].includes(what))) return true;
   if (fault === null) return false;
   // SQLite does not say why it cannot make a file, and tries to open for reading what it could not open for writing.
   if (message.endsWith('unable to open database file') || code === 'READ_ONLY') return true;
@@ -407,7 +412,7 @@ function takeMarks(file: string, world: World, fault: Fault | null): boolean {
   return met;
 }
 
-function pickFault(choose: Chooser): Fault {
+function pickFault(choose: Chooser, steps: readonly Step[]): Fault {
   const nth = choose.chance(0.3) ? 1 + choose.below(100) : 1 + Math.floor(2 ** (choose.below(600) / 100));
   const action = choose.pick(['ENOSPC', 'EIO', 'EIO', 'EMFILE', 'before', 'after', 'after'] as const);
   switch (action) {
@@ -415,6 +420,9 @@ function pickFault(choose: Chooser): Fault {
       return { classes: 'wc', nth, action, always: choose.chance(0.6) };
     case 'EIO': {
       const classes = choose.pick(['wsdruco', 'wsdruc', 'ws', 's', 'd', 'r', 'u', 'c', 'w']);
+      // What repair cannot open it sets aside; that is damage, and not for here.
+      if (classes.includes('o') && steps.some((step) => step.do === 'repair'))
+        return pickFault(choose, steps);
       return {
         classes,
         nth: classes.length > 1 ? nth : 1 + choose.below(8),
