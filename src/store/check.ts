@@ -58,6 +58,7 @@ export async function checkStore(
 /** What was found so far. A scrambled store has one finding a frame, hundreds of thousands: nothing looks through them. */
 class Findings {
   readonly #all = new Map<string, Finding>();
+
   /** The finding, which is made if it is new; said once, however often it is met. */
   add(file: string, offset: number | null, message: string): Finding {
     const key = `${file} ${offset} ${message}`;
