@@ -24,7 +24,7 @@ import { PackHolds } from './pack-holds.js';
 import { FrameCache, PackSet } from './pack-reader.js';
 import { PackWriter, type SealedPack } from './pack-writer.js';
 import type { PageBatch } from './page-batch.js';
-import { type SegmentRow, segmentFile, writeSegment } from './segment-file.js';
+import { mapSegment, type SegmentRow, segmentFile, writeSegment } from './segment-file.js';
 
 const SEGMENT_WORDS = SEGMENT_ENTRY_BYTES / 4;
 
@@ -48,7 +48,7 @@ export class Packer {
   /** Descriptors of the packs sealed, and of segments that are not listed yet: their locks. */
   readonly #locks: number[] = [];
   readonly #segmentLocks: number[] = [];
-  readonly #segments: readonly Segment[];
+  readonly #segments: Segment[];
   /** Of what has not been committed: with the packs of a copy, which may be any number, it would grow for ever. */
   #own = new FingerprintTable();
   readonly #candidates = new Uint32Array(MAX_CANDIDATES * 2);
@@ -69,12 +69,17 @@ export class Packer {
     this.#generations = generations;
     this.#packs = new PackSet(ops, dir, (number) => generations.get(number));
     this.#holds = new PackHolds(dir, generations);
-    this.#segments = segments;
+    this.#segments = [...segments];
   }
 
   /** Gives numbers for packs to come; there is always one more than needed. */
   giveNumbers(numbers: readonly number[]): void {
     this.#unusedNumbers.push(...numbers);
+  }
+
+  /** Chunks that were written since the last checkpoint. */
+  get uncommitted(): number {
+    return this.#entryWords / SEGMENT_WORDS;
   }
 
   /** How many more packs can be begun. */
@@ -264,12 +269,15 @@ export class Packer {
   }
 
   /**
-   * What was sealed so far has been committed: it stays, whatever becomes of the save. This save does not look for
-   * its chunks any more.
+   * What was sealed so far has been committed, and is not this packer's to take away. Its chunks are found by their
+   * segment from now on, as those of other saves; or, unless `findable`, not any more.
    */
-  keep(): void {
+  keep(findable: boolean): void {
     this.#kept = this.#sealed.length;
-    this.#unlisted.length = 0;
+    for (const row of this.#unlisted.splice(0)) {
+      const segment = findable ? mapSegment(this.dir, row) : null;
+      if (segment) this.#segments.push(segment);
+    }
     this.#own = new FingerprintTable();
     for (const fd of this.#segmentLocks.splice(0)) closeSync(fd);
   }

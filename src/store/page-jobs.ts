@@ -28,7 +28,7 @@ export interface Jobs {
       manifest: boolean;
       newNumbers: readonly number[];
     };
-    answer: { spareNumbers: number };
+    answer: { spareNumbers: number; uncommitted: number };
   };
   /** Finds chunks by fingerprint and SHA-256 and proves them by their bytes; 0, 0 where there is none. */
   packLocate: {
@@ -49,7 +49,7 @@ export interface Jobs {
   /** Seals what has been written so far, so that it can be committed on its own. */
   packCheckpoint: { ask: { session: number }; answer: PackerResult };
   /** What was sealed by the last checkpoint has been committed: giving the session up leaves it. */
-  packKeep: { ask: { session: number }; answer: null };
+  packKeep: { ask: { session: number; findable: boolean }; answer: null };
   packSeal: { ask: { session: number }; answer: PackerResult };
   /** The save has been committed: its packs stay. */
   packEnd: { ask: { session: number }; answer: null };

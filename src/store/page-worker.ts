@@ -284,7 +284,7 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
     const packer = sessionOf(packers, session);
     packer.giveNumbers(newNumbers);
     packer.absorb(batchOf(batch), count, manifest);
-    return { spareNumbers: packer.spareNumbers };
+    return { spareNumbers: packer.spareNumbers, uncommitted: packer.uncommitted };
   },
   packLocate: ({ session, fingerprints, digests }) => ({
     places: sessionOf(packers, session).locate(fingerprints, digests),
@@ -296,8 +296,8 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
     return { spareNumbers: packer.spareNumbers };
   },
   packCheckpoint: ({ session }) => sessionOf(packers, session).checkpoint(),
-  packKeep({ session }) {
-    sessionOf(packers, session).keep();
+  packKeep({ session, findable }) {
+    sessionOf(packers, session).keep(findable);
     return null;
   },
   packSeal: ({ session }) => sessionOf(packers, session).seal(),

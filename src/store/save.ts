@@ -14,14 +14,25 @@ import { LivesnapError } from '../errors.js';
 import { BATCH_PAGES, PAGE_SIZE, type PageSource, type Region } from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import { packList } from './context.js';
+import { unlinkUnlessLocked } from './file-locks.js';
 import { BLOCK_PAGES } from './format.js';
-import { at, fsyncDirectory, removeIfThere, requireFreeSpace, SNAPSHOTS, storeError } from './layout.js';
+import type { PackRow } from './index-database.js';
+import {
+  at,
+  fsyncDirectory,
+  packFile,
+  removeIfThere,
+  requireFreeSpace,
+  SNAPSHOTS,
+  storeError,
+} from './layout.js';
 import { ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import type { PageBatch } from './page-batch.js';
 import { giveBatch, newSession, type PageWorker, pageWorker, takeBatch } from './page-pool.js';
 import { Pin } from './pins.js';
 import { makeRoom } from './same-snapshot.js';
+import { type SegmentRow, segmentFile } from './segment-file.js';
 import {
   areRegions,
   type BlockEntry,
@@ -47,6 +58,11 @@ const BATCHES_IN_FLIGHT = 4;
 /** Room that must be left before each so many bytes of pages: they may all be new. */
 const SPACE_CHECK_PAGES = 16 * BATCH_PAGES;
 const MIN_FREE_BYTES = 1 << 20;
+/**
+ * New chunks (4 GiB) that are found by a table in memory. When there are more they are committed as packs without a
+ * snapshot, and found by a mapped segment: what a save takes does not grow with what it stores.
+ */
+const MAX_UNCOMMITTED_CHUNKS = 1 << 20;
 
 /** A save under way. Exactly one of `commit` and `abort` ends it; after a failed `store` or `commit`, call `abort`. */
 export interface SaveSession {
@@ -84,8 +100,10 @@ export class Save implements SaveSession {
   #source: readonly Region[] = [];
   #spareNumbers = 0;
   #pagesSinceSpaceCheck = 0;
-  /** Bytes of packs that checkpoints have committed. */
-  #keptBytes = 0;
+  /** Packs and segments that checkpoints have committed. */
+  readonly #keptPacks: PackRow[] = [];
+  readonly #keptSegments: SegmentRow[] = [];
+  #uncommittedChunks = 0;
   #state: 'open' | 'failed' | 'ended' = 'open';
   /** The snapshot's file; its lock is this save's until it ends. */
   #written: { id: string; fd: number } | null = null;
@@ -97,6 +115,7 @@ export class Save implements SaveSession {
     readonly lock: StoreLock,
     readonly parentPin: Pin | null,
     readonly parentFile: SnapshotFile | null,
+    readonly maxUncommittedChunks: number,
   ) {
     this.#packs = context.packSet();
     for (let i = 0; i < BATCHES_IN_FLIGHT; i++) this.#free.push(takeBatch());
@@ -107,14 +126,19 @@ export class Save implements SaveSession {
   }
 
   /** Errors: READ_ONLY, NO_SPACE, STORE_BUSY. A parent that is gone or damaged makes the save a full one. */
-  static async begin(context: StoreContext, parent: string | null): Promise<Save> {
+  static async begin(
+    context: StoreContext,
+    parent: string | null,
+    maxUncommittedChunks = MAX_UNCOMMITTED_CHUNKS,
+  ): Promise<Save> {
     context.requireWrite();
     const lock = await context.lock('shared');
     let pin: Pin | null = null;
     try {
       requireFreeSpace(context.dir, MIN_FREE_BYTES);
       pin = pinParent(context, parent);
-      const save = new Save(context, lock, pin, pin && readParent(context, pin.summary.id));
+      const file = pin && readParent(context, pin.summary.id);
+      const save = new Save(context, lock, pin, file, maxUncommittedChunks);
       await save.#beginPacking();
       return save;
     } catch (error) {
@@ -168,6 +192,7 @@ export class Save implements SaveSession {
           });
           handed.catch(() => {}); // met when it is awaited, below
           inFlight.push(handed);
+          if (this.#uncommittedChunks >= this.maxUncommittedChunks) await this.checkpoint({ findable: true });
         }
         for (const handed of inFlight) await handed;
       } catch (error) {
@@ -241,8 +266,9 @@ export class Save implements SaveSession {
   async #hand(batch: PageBatch, count: number, manifest: boolean): Promise<void> {
     const newNumbers = this.#newNumbers();
     const ask = { session: this.#session, batch: batch.shared, count, manifest, newNumbers };
-    const { spareNumbers } = await this.#worker.do('packBatch', ask);
+    const { spareNumbers, uncommitted } = await this.#worker.do('packBatch', ask);
     this.#spareNumbers = spareNumbers;
+    this.#uncommittedChunks = uncommitted;
   }
 
   /** There is always a number for one more pack. */
@@ -292,16 +318,21 @@ export class Save implements SaveSession {
     });
   }
 
-  /** Commits what has been stored so far without a snapshot, so that a copy that is cut can go on from here. */
-  async checkpoint(): Promise<void> {
+  /**
+   * Commits what has been stored so far without a snapshot. Unless `findable`, this save does not look for these chunks
+   * any more: a copy, which goes on from here when it is cut, knows what it has, and makes many.
+   */
+  async checkpoint({ findable = false } = {}): Promise<void> {
     await this.#step(async () => {
       const { packs, segment } = await this.#worker.do('packCheckpoint', { session: this.#session });
       if (packs.length === 0) return;
       this.#commitTried = true;
       this.context.index.commitPacks(packs, segment);
       this.#commitTried = false;
-      for (const { sizeBytes } of packs) this.#keptBytes += sizeBytes;
-      await this.#worker.do('packKeep', { session: this.#session });
+      this.#keptPacks.push(...packs);
+      if (segment) this.#keptSegments.push(segment);
+      await this.#worker.do('packKeep', { session: this.#session, findable });
+      this.#uncommittedChunks = 0;
     });
   }
 
@@ -340,14 +371,15 @@ export class Save implements SaveSession {
         counts.zeroPages += pagesOf(sizeBytes) - nonZeroPages;
       }
       const { packs, held, segment } = await this.#worker.do('packSeal', { session: this.#session });
-      const newChunks = packs.reduce((total, { number }) => total + ownChunks.count(number), 0);
+      const ownPacks = [...this.#keptPacks, ...packs];
+      const newChunks = ownPacks.reduce((total, { number }) => total + ownChunks.count(number), 0);
 
       const { id, parent, createdAt } = origin ?? {
         id: randomBytes(16).toString('hex'),
         parent: this.parent,
         createdAt: new Date().toISOString(),
       };
-      const packBytes = packs.reduce((total, pack) => total + pack.sizeBytes, this.#keptBytes);
+      const packBytes = ownPacks.reduce((total, pack) => total + pack.sizeBytes, 0);
       const { kind, vm, memoryBytes, diskBytes, machine, host } = metadata;
       const description = {
         id,
@@ -519,12 +551,26 @@ export class Save implements SaveSession {
     }
   }
 
-  async abort(): Promise<void> {
+  abort(): Promise<void> {
+    return this.#giveUp({ keepCommitted: false });
+  }
+
+  /** As {@link abort}, but what checkpoints have committed stays for another attempt. */
+  suspend(): Promise<void> {
+    return this.#giveUp({ keepCommitted: true });
+  }
+
+  async #giveUp({ keepCommitted }: { keepCommitted: boolean }): Promise<void> {
     if (this.#state === 'ended') return;
     this.#state = 'ended';
     // A commit that failed otherwise than for want of room may yet be in SQLite's log: then the files stay, for gc.
     const mayBeCommitted =
       this.#commitTried && !(this.#failure instanceof LivesnapError && this.#failure.code === 'NO_SPACE');
+    try {
+      if (!keepCommitted && !mayBeCommitted) this.#takeBack();
+    } catch {
+      // They are packs that no snapshot needs, and gc's.
+    }
     try {
       if (this.#written && !mayBeCommitted)
         removeIfThere(at(this.context.dir, snapshotFile(this.#written.id)));
@@ -535,6 +581,16 @@ export class Save implements SaveSession {
       this.#letGo();
       this.lock.release();
     }
+  }
+
+  /** Takes back what checkpoints have committed: this save holds the packs, so nobody can have begun to use them. */
+  #takeBack(): void {
+    const { index, dir } = this.context;
+    for (const { number, generation } of index.removePacks(this.#keptPacks))
+      removeIfThere(at(dir, packFile(number, generation)));
+    // Of one that was merged meanwhile entries stay behind, until gc comes.
+    for (const { number } of this.#keptSegments)
+      if (index.replaceSegments([number], [])) unlinkUnlessLocked(at(dir, segmentFile(number)));
   }
 
   /** From now on gc may take what nothing but this save held. */

@@ -172,7 +172,10 @@ export class StoreModel {
   readonly #removing = new Set<string>();
   /** Snapshots that are not there, but whose files may be, so that a repair may bring them back. */
   readonly #leftovers = new Set<string>();
-  /** A step failed, and files of tags/ may not be as the index says until gc has been there. */
+  /**
+   * A step failed, or a fault was met without one (a save is done without its tag's file), and files of tags/ may not be as
+   * the index says until gc has been there.
+   */
   #tagFilesUnsure = false;
   /** A repair has believed such files. */
   tagsUnknown = false;
@@ -185,6 +188,10 @@ export class StoreModel {
     copy.disturbed = this.disturbed;
     copy.tagsUnknown = this.tagsUnknown;
     return copy;
+  }
+
+  expectFaults(): void {
+    this.#tagFilesUnsure = true;
   }
 
   get must(): string[] {

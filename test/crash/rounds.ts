@@ -193,6 +193,7 @@ export class Rounds {
       });
       const what = children.map(({ fault }) => describeFault(fault)).join(', ');
       writeFileSync(join(dir, `faults-${i}`), what);
+      for (const name of [STORE, ...plans.flat().flatMap(storesOf)]) world.store(name).expectFaults();
       const known = world.contents.all();
       const ends = await Promise.all(
         children.map(async ({ steps, fault, name }) => {
@@ -209,7 +210,6 @@ export class Rounds {
         if (fault && (isKill ? ended === 'SIGKILL' : met)) faults.push(fault.action);
       }
       stepCount += plans.flat().length;
-      for (const name of [STORE, ...plans.flat().flatMap(storesOf)]) world.store(name);
       for (const model of world.stores.values()) {
         model.disturbed = true;
         model.keepsRemoved ||= plans.length > 1;

@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { pageOps } from '../../src/native/pages.js';
 import { PAGE_SIZE, type PageSource } from '../../src/page-stream.js';
+import { StoreContext } from '../../src/store/context.js';
+import { Index } from '../../src/store/index-database.js';
+import { Save } from '../../src/store/save.js';
 import type { SaveResult } from '../../src/store/types.js';
 import {
   dropScratch,
@@ -268,6 +272,59 @@ describe('a save', () => {
     }
     // A batch is a mebibyte, and each save has four.
     assert.ok(most < 40 << 20, `${most >> 20} MiB`);
+  });
+
+  describe('of more than it can keep in memory', () => {
+    const part = 400;
+    /** New pages, then all of them again with some more. */
+    const once = noise(11, 1500);
+    const pages = Buffer.concat([once, noise(12, 700), once]);
+
+    async function begin(dir: string, work: (save: Save, context: StoreContext) => Promise<void>) {
+      const context = new StoreContext(dir, true, Index.open(dir, true), pageOps, 64);
+      try {
+        const session = await Save.begin(context, null, part);
+        await session.store(new MemorySource({ 'ram@0x0': pages }));
+        await work(session, context);
+      } finally {
+        context.close();
+      }
+    }
+
+    it('is committed in parts that gc leaves alone, and finds what is in them', async function () {
+      const { store, dir } = newStore(this);
+      await begin(dir, async (session, context) => {
+        assert.ok(context.index.packs().length >= 2);
+        assert.equal((await store.gc({ dryRun: false })).removedChunks, 0);
+        const result = await session.commit(machineMetadata());
+        assert.deepEqual([result.newChunks, result.reusedChunks], [2200, 1500]);
+        const packs = readdirSync(join(dir, 'packs')).map((name) => statSync(join(dir, 'packs', name)).size);
+        const { size } = statSync(join(dir, 'snapshots', result.id));
+        assert.equal(
+          result.storedBytes,
+          packs.reduce((total, bytes) => total + bytes, size),
+        );
+        assert.deepEqual((await load(store, result.id))['ram@0x0'], pages);
+        assert.equal((await save(store, { 'ram@0x0': pages.subarray(0, 1000 * PAGE_SIZE) })).newChunks, 0);
+      });
+      await store.gc({ dryRun: false });
+      assert.deepEqual((await store.check({ readData: true })).problems, []);
+    });
+
+    it('takes them back when it is given up, and keeps them when it is suspended', async function () {
+      const { store, dir } = newStore(this);
+      const files = () => ['packs', 'segments'].map((folder) => readdirSync(join(dir, folder)).length);
+      await begin(dir, async (session, context) => {
+        await session.abort();
+        assert.deepEqual([context.index.packs(), context.index.segments()], [[], []]);
+      });
+      assert.deepEqual(files(), [0, 0]);
+      await begin(dir, (session) => session.suspend());
+      assert.ok(files().every((count) => count >= 2));
+      assert.deepEqual((await store.check({ readData: true })).problems, []);
+      await store.gc({ dryRun: false });
+      assert.deepEqual(files(), [0, 0]);
+    });
   });
 
   it('goes beside others in the same store', async function () {

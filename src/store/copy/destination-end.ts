@@ -191,7 +191,7 @@ export async function receiveSnapshot(
   } catch (error) {
     // What has arrived is of use to the next attempt; if even that cannot be stored, the first error says why.
     await save.checkpoint().catch(() => {});
-    await save.abort();
+    await save.suspend();
     throw error;
   }
 }
