@@ -267,8 +267,18 @@ export class Store {
     return checkStore(this.#context, options, progress);
   }
 
-  /** Begins a save relative to a snapshot's id; full when `parent` is null or gone (see the session's `parent`). */
-  beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
+  /**
+   * Begins a save relative to a snapshot’s id; full when `parent` is null or gone (see the session’s `parent`). A `tag` that it
+   * could not be given is refused before anything is stored: USAGE.
+   */
+  async beginSave({
+    parent,
+    tag = null,
+  }: {
+    parent: string | null;
+    tag?: string | null;
+  }): Promise<SaveSession> {
+    if (tag !== null) requireTagLabel(tag);
     return Save.begin(this.#context, parent);
   }
 

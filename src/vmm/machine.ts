@@ -269,7 +269,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const wasRunning = this.#state === 'running';
     let pauseMs = 0;
     let state: Uint8Array | null = null;
-    const session = await store.beginSave({ parent });
+    const session = await store.beginSave({ parent, tag });
     try {
       const source = new RamSource(this.#slots, this.#dirty, session.parent === null, {
         pause: async () => {

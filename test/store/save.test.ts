@@ -211,6 +211,12 @@ describe('a save', () => {
     assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
   });
 
+  it('is refused a tag that cannot be before anything is stored', async function () {
+    const { store } = newStore(this);
+    for (const tag of ['a/b', '', '..', 'a'.repeat(65), '0'.repeat(32)])
+      await assert.rejects(store.beginSave({ parent: null, tag }), { code: 'USAGE' });
+  });
+
   it('is told when its source breaks the contract', async function () {
     const { store } = newStore(this);
     const attempt = async (regions: PageSource['regions'], pages: number[]): Promise<void> => {
