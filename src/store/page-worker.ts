@@ -335,15 +335,22 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
       return live === undefined || isSet(live, chunk);
     };
     const segments: Segment[] = [];
+    const unmapAll = (): void => {
+      for (const { words } of segments.splice(0)) unmapFile(words);
+    };
+    function* merged(): Generator<Uint8Array> {
+      yield* mergeSegments(segments, isThere);
+      unmapAll(); // before the result is mapped for its checksum
+    }
     try {
       for (const row of from) {
         const segment = mapSegment(dir, row);
         if (!segment) throw new DamageError(segmentFile(row.number), null, 'the segment cannot be read');
         segments.push(segment);
       }
-      return lockedSegment(writeSegment(pageOps, dir, into, mergeSegments(segments, isThere)));
+      return lockedSegment(writeSegment(pageOps, dir, into, merged()));
     } finally {
-      for (const { words } of segments) unmapFile(words);
+      unmapAll();
     }
   },
   buildSegment: ({ dir, packs, into }) =>

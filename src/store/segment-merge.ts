@@ -27,8 +27,8 @@ interface Target {
   readonly index: Index;
 }
 
-/** A merger after a save is never larger than 64 MiB: merging all is gc's. */
-const MAX_MERGED_ENTRIES = 4 << 20;
+/** A merger after a save is never larger than 256 MiB, which takes seconds: merging all is gc’s. */
+const MAX_MERGED_ENTRIES = 16 << 20;
 
 /** The Worker that merges: not the one that saves, where there are two. */
 const MERGING = 1;
