@@ -483,8 +483,14 @@ export class Index {
    * after it had synced the log and before it had told the others. Errors: NO_SPACE.
    */
   supersedeUnseen(): void {
-    // It must change something, or nothing is written.
-    this.freeingSpace(() => this.reserveNumbers(1));
+    // A page must have been changed, if only there and back, or nothing is written.
+    const add = "UPDATE counters SET value = value + ? WHERE name = 'nextNumber'";
+    this.freeingSpace(() =>
+      this.#immediately(() => {
+        this.#run(add, 1);
+        this.#run(add, -1);
+      }),
+    );
   }
 
   /** Numbers that no pack and no segment has had. */
