@@ -484,11 +484,12 @@ export class Index {
    */
   supersedeUnseen(): void {
     // A page must have been changed, if only there and back, or nothing is written.
-    const add = "UPDATE counters SET value = value + ? WHERE name = 'nextNumber'";
+    const set = "UPDATE counters SET value = ? WHERE name = 'nextNumber'";
     this.freeingSpace(() =>
       this.#immediately(() => {
-        this.#run(add, 1);
-        this.#run(add, -1);
+        const next = this.nextNumber();
+        this.#run(set, next - 1);
+        this.#run(set, next);
       }),
     );
   }

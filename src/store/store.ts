@@ -363,12 +363,28 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
     if (found && !found.isDirectory()) throw notAStore(dir);
     if (write) requireOwnFolders(dir);
     finishReplacement(dir);
-    if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) return Index.open(dir, write);
+    if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) {
+      const index = Index.open(dir, write);
+      try {
+        if (write && makeMissingFolders(dir)) fsyncDirectory(dir);
+        return index;
+      } catch (error) {
+        index.close();
+        throw error;
+      }
+    }
     if (!create) throw found ? notAStore(dir) : noSuchStore(dir);
     return createStore(dir);
   } catch (error) {
     throw storeError(dir, error);
   }
+}
+
+/** A creation that was cut short may have left the index alone, and a copy by other means no empty folders. */
+function makeMissingFolders(dir: string): boolean {
+  const missing = [PACKS, SNAPSHOTS, TAGS, SEGMENTS].filter((name) => !existsSync(at(dir, name)));
+  for (const name of missing) mkdirSync(at(dir, name), { recursive: true, mode: DIRECTORY_MODE });
+  return missing.length > 0;
 }
 
 /** What a creation or repair that was cut short may have left, and what a fresh file system has. */
@@ -398,8 +414,7 @@ function createStore(dir: string): Index {
     throw notAStore(dir);
   }
   chmodSync(dir, DIRECTORY_MODE);
-  for (const name of [PACKS, SNAPSHOTS, TAGS, SEGMENTS])
-    mkdirSync(at(dir, name), { recursive: true, mode: DIRECTORY_MODE });
+  makeMissingFolders(dir);
   const index = Index.create(dir);
   try {
     fillReserve(dir);

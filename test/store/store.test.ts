@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Database from 'better-sqlite3';
@@ -63,6 +72,24 @@ describe('a store', () => {
     other.exec('CREATE TABLE t (x)');
     other.close();
     assert.throws(() => Store.open(foreign, { write: true, create: true }), { code: 'NOT_A_STORE' });
+  });
+
+  it('makes its folders anew, where a cut creation or a copy without empty directories has left them out', async function () {
+    const { store, dir } = newStore(this);
+    store.close();
+    for (const name of ['packs', 'segments', 'snapshots', 'tags']) rmdirSync(join(dir, name));
+    const again = Store.open(dir, { write: true });
+    try {
+      await again.gc({ dryRun: false });
+      const contents = { 'ram@0x0': noise(1, 20) };
+      const { id } = await save(again, contents, { tag: 'a' });
+      assert.deepEqual(await load(again, id), contents);
+      assert.deepEqual((await again.check({ readData: true })).problems, []);
+      for (const name of ['packs', 'segments', 'snapshots', 'tags'])
+        assert.equal(statSync(join(dir, name)).mode & 0o777, 0o700);
+    } finally {
+      again.close();
+    }
   });
 
   it('keeps memory private: files 0600, directories 0700', async function () {
