@@ -55,6 +55,38 @@ static void checksum(const Napi::CallbackInfo& info) {
   memcpy(rangeOf(info, 5, 0, 8), &hash, 8);
 }
 
+// A checksum of what comes in parts. Its state is in a buffer of the caller's, of at least checksumStateBytes: nothing is
+// kept here, and nothing is to be freed. Copied in and out, because a buffer may begin anywhere.
+static XXH64_state_t stateOf(const Napi::CallbackInfo& info) {
+  XXH64_state_t state;
+  memcpy(&state, rangeOf(info, 0, 0, sizeof state), sizeof state);
+  if (state.memsize >= sizeof state.mem64) throwContract(info.Env(), "this is not the state of a checksum");
+  return state;
+}
+
+// checksumBegin(state)
+static void checksumBegin(const Napi::CallbackInfo& info) {
+  XXH64_state_t state;
+  memset(&state, 0, sizeof state);
+  XXH64_reset(&state, 0);
+  memcpy(rangeOf(info, 0, 0, sizeof state), &state, sizeof state);
+}
+
+// checksumUpdate(state, bytes, length)
+static void checksumUpdate(const Napi::CallbackInfo& info) {
+  XXH64_state_t state = stateOf(info);
+  int64_t length = integerArg(info, 2, 0, kMaxLength);
+  XXH64_update(&state, rangeOf(info, 1, 0, length), static_cast<size_t>(length));
+  memcpy(rangeOf(info, 0, 0, sizeof state), &state, sizeof state);
+}
+
+// checksumEnd(state, out): out = 8 bytes, the XXH64 little-endian.
+static void checksumEnd(const Napi::CallbackInfo& info) {
+  XXH64_state_t state = stateOf(info);
+  uint64_t hash = XXH64_digest(&state);
+  memcpy(rangeOf(info, 1, 0, 8), &hash, 8);
+}
+
 // equal(a, aOffset, b, bOffset, length) → boolean
 static Napi::Value equal(const Napi::CallbackInfo& info) {
   int64_t length = integerArg(info, 4, 0, kMaxLength);
@@ -87,6 +119,10 @@ static Napi::Value decompress(const Napi::CallbackInfo& info) {
 void initPages(Napi::Env env, Napi::Object exports) {
   exports.Set("hashPages", Napi::Function::New(env, hashPages));
   exports.Set("checksum", Napi::Function::New(env, checksum));
+  exports.Set("checksumStateBytes", Napi::Number::New(env, sizeof(XXH64_state_t)));
+  exports.Set("checksumBegin", Napi::Function::New(env, checksumBegin));
+  exports.Set("checksumUpdate", Napi::Function::New(env, checksumUpdate));
+  exports.Set("checksumEnd", Napi::Function::New(env, checksumEnd));
   exports.Set("equal", Napi::Function::New(env, equal));
   exports.Set("compress", Napi::Function::New(env, compress));
   exports.Set("decompress", Napi::Function::New(env, decompress));

@@ -21,6 +21,8 @@ export interface PageOps {
     seedHigh: number,
     out: Uint8Array,
   ): void;
+  /** The same with seed 0, of what comes in parts. */
+  checksumInParts(): ChecksumInParts;
   equal(a: Uint8Array, aOffset: number, b: Uint8Array, bOffset: number, length: number): boolean;
   /** Writes an LZ4 block (no length prefix) and returns its size; 0 when it would exceed `capacity`. */
   compress(
@@ -41,12 +43,18 @@ export interface PageOps {
   ): boolean;
 }
 
+export interface ChecksumInParts {
+  update(part: Uint8Array): void;
+  /** 8 little-endian bytes; the last call. */
+  end(): Uint8Array;
+}
+
 const PAGE_SIZE = 4096;
 
 /** xxhash-wasm and lz4-napi: no code of ours that was compiled. */
 export async function loadPortablePageOps(): Promise<PageOps> {
   const { default: xxhash } = await import('xxhash-wasm');
-  const { h64Raw } = await xxhash();
+  const { h64Raw, create64 } = await xxhash();
   const lz4 = createRequire(import.meta.url)('lz4-napi') as typeof import('lz4-napi');
   const zeros = new Uint8Array(PAGE_SIZE);
   const view = (bytes: Uint8Array, offset: number, length: number): Buffer =>
@@ -69,6 +77,17 @@ export async function loadPortablePageOps(): Promise<PageOps> {
         (BigInt(seedHigh) << 32n) | BigInt(seedLow),
       );
       new DataView(out.buffer, out.byteOffset, 8).setBigUint64(0, hash, true);
+    },
+    checksumInParts() {
+      const hash = create64();
+      return {
+        update: (part) => void hash.update(part),
+        end() {
+          const out = Buffer.alloc(8);
+          out.writeBigUInt64LE(hash.digest());
+          return out;
+        },
+      };
     },
     equal(a, aOffset, b, bOffset, length) {
       return (
@@ -100,11 +119,31 @@ export async function loadPortablePageOps(): Promise<PageOps> {
   };
 }
 
+interface NativeChecksum {
+  readonly checksumStateBytes: number;
+  checksumBegin(state: Uint8Array): void;
+  checksumUpdate(state: Uint8Array, bytes: Uint8Array, length: number): void;
+  checksumEnd(state: Uint8Array, out: Uint8Array): void;
+}
+
 /** The addon's page code. */
 export async function loadNativePageOps(): Promise<PageOps> {
   const { addon } = await import('./addon.js');
   const { hashPages, checksum, equal, compress, decompress } = addon as unknown as PageOps;
-  return { name: 'native', hashPages, checksum, equal, compress, decompress };
+  const native = addon as unknown as NativeChecksum;
+  const checksumInParts = (): ChecksumInParts => {
+    const state = new Uint8Array(native.checksumStateBytes);
+    native.checksumBegin(state);
+    return {
+      update: (part) => native.checksumUpdate(state, part, part.length),
+      end() {
+        const out = new Uint8Array(8);
+        native.checksumEnd(state, out);
+        return out;
+      },
+    };
+  };
+  return { name: 'native', hashPages, checksum, checksumInParts, equal, compress, decompress };
 }
 
 /** The implementation that the environment asks for. */

@@ -20,8 +20,11 @@ const limit = descriptorLimit();
 
 /** Packs that all saves of the process hold from gc. */
 export const MAX_HELD_PACKS = Math.max(8, Math.min(65_536, Math.floor(limit / 4)));
-/** Packs that one set keeps open to read; a process has some four sets. A pack's lists are up to 160 KiB. */
-export const MAX_OPEN_PACKS = Math.max(4, Math.min(512, Math.floor(limit / 16)));
+/**
+ * Packs that one set keeps open to read, a process having some four sets (a pack's lists are up to 160 KiB); and
+ * segments that are merged at once.
+ */
+export const MAX_OPEN_FILES = Math.max(4, Math.min(512, Math.floor(limit / 16)));
 
 export function isOutOfDescriptors(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException;

@@ -7,7 +7,7 @@
  */
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import { isOutOfDescriptors, MAX_OPEN_PACKS } from './descriptors.js';
+import { isOutOfDescriptors, MAX_OPEN_FILES } from './descriptors.js';
 import {
   checkFrame,
   decodeFooter,
@@ -358,7 +358,7 @@ export class PackSet {
   }
 
   #closeOldest(): void {
-    if (this.#packs.size < MAX_OPEN_PACKS) return;
+    if (this.#packs.size < MAX_OPEN_FILES) return;
     const [number, oldest] = this.#packs.entries().next().value!;
     if (oldest instanceof PackReader) oldest.close();
     this.#packs.delete(number);

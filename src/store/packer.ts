@@ -11,22 +11,16 @@ import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import {
-  FingerprintTable,
-  MAX_CANDIDATES,
-  SEGMENT_ENTRY_BYTES,
-  type Segment,
-  sortEntries,
-} from './fingerprints.js';
+import { FingerprintTable, MAX_CANDIDATES, type Segment } from './fingerprints.js';
 import { isDigest, PAGE_BYTES, SHA256_BYTES } from './format.js';
 import { at, fsyncDirectory, PACKS, packFile, removeIfThere, SEGMENTS } from './layout.js';
 import { PackHolds } from './pack-holds.js';
 import { FrameCache, PackSet } from './pack-reader.js';
 import { PackWriter, type SealedPack } from './pack-writer.js';
 import type { PageBatch } from './page-batch.js';
-import { mapSegment, type SegmentRow, segmentFile, writeSegment } from './segment-file.js';
-
-const SEGMENT_WORDS = SEGMENT_ENTRY_BYTES / 4;
+import { mapSegment, type SegmentRow, segmentFile } from './segment-file.js';
+import { writeSegment } from './segment-writer.js';
+import { ENTRY_WORDS, sortEntries } from './sorted-entries.js';
 
 export interface PackerResult {
   readonly packs: readonly SealedPack[];
@@ -56,7 +50,7 @@ export class Packer {
   /** Frames of the pack being written. */
   #ownFrames = new FrameCache(64);
   #writer: PackWriter | null = null;
-  #entries = new Uint32Array(4096 * SEGMENT_WORDS);
+  #entries = new Uint32Array(4096 * ENTRY_WORDS);
   #entryWords = 0;
 
   /** `generations`: the packs that may be referred to. */
@@ -79,7 +73,7 @@ export class Packer {
 
   /** Chunks that were written since the last checkpoint. */
   get uncommitted(): number {
-    return this.#entryWords / SEGMENT_WORDS;
+    return this.#entryWords / ENTRY_WORDS;
   }
 
   /** How many more packs can be begun. */
@@ -231,9 +225,10 @@ export class Packer {
   /** The segment has the number of the first pack. */
   #writeSegment(number: number | undefined): SegmentRow | null {
     if (number === undefined) return null;
+    const count = this.uncommitted;
     const entries = sortEntries(this.#entries.subarray(0, this.#entryWords));
     this.#entryWords = 0;
-    const { row, fd } = writeSegment(this.ops, this.dir, number, [entries])!;
+    const { row, fd } = writeSegment(this.ops, this.dir, number, [entries], count)!;
     this.#segmentLocks.push(fd);
     this.#unlisted.push(row);
     fsyncDirectory(at(this.dir, SEGMENTS));

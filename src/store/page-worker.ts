@@ -6,11 +6,10 @@ import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
-import { unmapFile } from '../native/mapped-file.js';
 import { writePages } from '../native/memory.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError, LostChunkError } from './damage.js';
-import { mergeSegments, SEGMENT_ENTRY_BYTES, Segment, sortEntries } from './fingerprints.js';
+import type { Segment } from './fingerprints.js';
 import {
   FRAME_BYTES,
   type FrameEntry,
@@ -33,14 +32,10 @@ import type {
   PlainError,
   Request,
 } from './page-jobs.js';
-import {
-  mapSegment,
-  type SegmentRow,
-  segmentFile,
-  verifySegment,
-  type WrittenSegment,
-  writeSegment,
-} from './segment-file.js';
+import { mapSegment, type SegmentRow } from './segment-file.js';
+import { readSegment, verifySegment } from './segment-scan.js';
+import { type WrittenSegment, writeSegment } from './segment-writer.js';
+import { ENTRY_WORDS, mergeEntries, sortEntries } from './sorted-entries.js';
 import { countBits } from './usage.js';
 
 const packers = new Map<number, Packer>();
@@ -86,32 +81,32 @@ function lockedSegment(written: WrittenSegment | null): SegmentRow | null {
 }
 
 /** The entries of a pack, sorted. */
-function entriesOf(reader: PackReader): Segment {
+function entriesOf(reader: PackReader): Uint32Array {
   const { fingerprints } = reader.readIdentities();
-  const words = new Uint32Array((reader.numbers.length * SEGMENT_ENTRY_BYTES) / 4);
+  const words = new Uint32Array(reader.numbers.length * ENTRY_WORDS);
   reader.numbers.forEach((number, i) => {
     words[4 * i] = fingerprints.readUInt32LE(8 * i);
     words[4 * i + 1] = fingerprints.readUInt32LE(8 * i + 4);
     words[4 * i + 2] = reader.pack.number;
     words[4 * i + 3] = number;
   });
-  return new Segment(new Uint32Array(sortEntries(words).buffer));
+  return sortEntries(words);
 }
 
-function segmentOfPacks(dir: string, packs: PackList): Segment[] {
-  const segments: Segment[] = [];
+function entriesOfPacks(dir: string, packs: PackList): Uint32Array[] {
+  const entries: Uint32Array[] = [];
   const set = new PackSet(pageOps, dir, (number) => generations.get(number));
   const generations = generationsOf(packs);
   for (const number of generations.keys()) {
     try {
-      segments.push(entriesOf(set.pack(number)));
+      entries.push(entriesOf(set.pack(number)));
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
     } finally {
       set.close();
     }
   }
-  return segments;
+  return entries;
 }
 
 function sessionOf<T>(sessions: Map<number, T>, session: number): T {
@@ -334,27 +329,15 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
       const live = changed.get(pack);
       return live === undefined || isSet(live, chunk);
     };
-    const segments: Segment[] = [];
-    const unmapAll = (): void => {
-      for (const { words } of segments.splice(0)) unmapFile(words);
-    };
-    function* merged(): Generator<Uint8Array> {
-      yield* mergeSegments(segments, isThere);
-      unmapAll(); // before the result is mapped for its checksum
-    }
-    try {
-      for (const row of from) {
-        const segment = mapSegment(dir, row);
-        if (!segment) throw new DamageError(segmentFile(row.number), null, 'the segment cannot be read');
-        segments.push(segment);
-      }
-      return lockedSegment(writeSegment(pageOps, dir, into, merged()));
-    } finally {
-      unmapAll();
-    }
+    const sources = from.map((row) => readSegment(pageOps, dir, row));
+    const most = from.reduce((total, { entries }) => total + entries, 0);
+    return lockedSegment(writeSegment(pageOps, dir, into, mergeEntries(sources, isThere), most));
   },
-  buildSegment: ({ dir, packs, into }) =>
-    lockedSegment(writeSegment(pageOps, dir, into, mergeSegments(segmentOfPacks(dir, packs)))),
+  buildSegment({ dir, packs, into }) {
+    const sources = entriesOfPacks(dir, packs).map((words) => [words]);
+    const most = sources.reduce((total, [words]) => total + words!.length / ENTRY_WORDS, 0);
+    return lockedSegment(writeSegment(pageOps, dir, into, mergeEntries(sources), most));
+  },
   segmentEnd({ into }) {
     const fd = segmentLocks.get(into);
     if (fd !== undefined) closeSync(fd);

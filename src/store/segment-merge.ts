@@ -4,10 +4,9 @@
  *
  * Invariant: a segment is listed before those it replaces are unlinked, so at each moment every chunk can be found.
  */
-
-import { unmapFile } from '../native/mapped-file.js';
 import { packList } from './context.js';
 import { DamageError } from './damage.js';
+import { MAX_OPEN_FILES } from './descriptors.js';
 import { unlinkUnlessLocked } from './file-locks.js';
 import type { Index } from './index-database.js';
 import { at, fsyncDirectory, removeIfThere, SEGMENTS } from './layout.js';
@@ -15,7 +14,7 @@ import type { GoneChunks } from './page-jobs.js';
 import { pageWorker } from './page-pool.js';
 import {
   MAX_SEGMENT_ENTRIES,
-  mapSegment,
+  openSegment,
   type SegmentRow,
   segmentBytes,
   segmentFile,
@@ -42,7 +41,7 @@ export async function mergeNewest(target: Target): Promise<void> {
   let total = 0;
   for (const row of target.index.segments().reverse()) {
     if (run.length > 0 && row.entries > 2 * total) break;
-    if (total + row.entries > MAX_MERGED_ENTRIES) break;
+    if (total + row.entries > MAX_MERGED_ENTRIES || run.length === MAX_OPEN_FILES) break;
     run.push(row);
     total += row.entries;
   }
@@ -54,7 +53,8 @@ function runsOf(rows: readonly SegmentRow[]): SegmentRow[][] {
   const runs: SegmentRow[][] = [];
   let total = 0;
   for (const row of rows) {
-    if (runs.length === 0 || total + row.entries > MAX_SEGMENT_ENTRIES) {
+    const isFull = total + row.entries > MAX_SEGMENT_ENTRIES || runs.at(-1)?.length === MAX_OPEN_FILES;
+    if (runs.length === 0 || isFull) {
       runs.push([]);
       total = 0;
     }
@@ -65,9 +65,13 @@ function runsOf(rows: readonly SegmentRow[]): SegmentRow[][] {
 }
 
 function canRead(dir: string, row: SegmentRow): boolean {
-  const segment = mapSegment(dir, row);
-  if (segment) unmapFile(segment.words);
-  return segment !== null;
+  try {
+    openSegment(dir, row).close();
+    return true;
+  } catch (error) {
+    if (error instanceof DamageError) return false;
+    throw error;
+  }
 }
 
 /**
@@ -78,10 +82,11 @@ export async function tidySegments(target: Target, gone: readonly GoneChunks[]):
   const rows = target.index.segments();
   const before = totalBytes(rows);
   if (rows.every((row) => canRead(target.dir, row))) {
-    if (gone.length > 0 || rows.length > runsOf(rows).length) await merge(target, runsOf(rows), gone);
+    const runs = runsOf(rows);
+    const areSound = gone.length > 0 || rows.length > runs.length ? await merge(target, runs, gone) : true;
     // Not so when a segment was lost, or when an earlier gc was cut short after it had taken packs away.
     const { listed, chunks } = target.index.coverage();
-    if (listed !== chunks) await rebuildSegments(target, target.index.segments());
+    if (!areSound || listed !== chunks) await rebuildSegments(target, target.index.segments());
   } else await rebuildSegments(target, rows);
   return before - totalBytes(target.index.segments());
 }
@@ -100,21 +105,25 @@ export function foretellTidying(target: Target, dropped: number): number {
 const totalBytes = (rows: readonly SegmentRow[]): number =>
   rows.reduce((total, { entries }) => total + segmentBytes(entries), 0);
 
+/** Makes one segment of each run; false when one that is still listed is damaged. */
 async function merge(
   target: Target,
   runs: readonly (readonly SegmentRow[])[],
   gone: readonly GoneChunks[],
-): Promise<void> {
+): Promise<boolean> {
+  let areSound = true;
   for (const from of runs) {
     const [into] = target.index.reserveNumbers(1) as [number];
     const ask = { dir: target.dir, from, into, gone };
     try {
       await replace(target, from, into, () => pageWorker(MERGING).do('mergeSegments', ask));
     } catch (error) {
-      // Another process has just merged one of them, or it is damaged: the next gc makes it good.
       if (!(error instanceof DamageError)) throw error;
+      // Else another process has just merged one of them.
+      if (from.every(({ number }) => target.index.hasSegment(number))) areSound = false;
     }
   }
+  return areSound;
 }
 
 /** Makes segments of all that the packs list, in place of those given. */

@@ -40,6 +40,7 @@ type Lost = Record<string, readonly (readonly [region: string, fromPage: number,
 /** Stores that can be used as they are. */
 const SOUND: Record<string, Lost> = {
   'v1/whole': {},
+  'v1/filtered': {},
   'v1/repaired': { holed: [['ram@0x0', 16, 32]], blind: [['ram@0x0', 0, 5]] },
 };
 
@@ -381,9 +382,11 @@ describe('the golden stores of format version 1 together', () => {
         });
       }
       if (segmentsOf(reader.dir).length > 1) found.add('several segments');
-      for (const number of segmentsOf(reader.dir))
-        if (new Set(readSegment(reader.dir, number).map(({ pack }) => pack)).size > 1)
-          found.add('a merged segment');
+      for (const number of segmentsOf(reader.dir)) {
+        const entries = readSegment(reader.dir, number);
+        if (new Set(entries.map(({ pack }) => pack)).size > 1) found.add('a merged segment');
+        if (entries.length >= 512) found.add('a segment with a filter');
+      }
       if (existsSync(join(dir, 'quarantine'))) found.add('quarantine');
       if (Object.values(reader.tags()).some((id) => !ids.has(id))) found.add('a tag of what is gone');
     }
@@ -405,6 +408,7 @@ describe('the golden stores of format version 1 together', () => {
       'a parent that is gone',
       'a parent that is there',
       'a region that is all zero',
+      'a segment with a filter',
       'a tag of what is gone',
       'an empty file',
       'quarantine',

@@ -33,8 +33,10 @@ export function readSegment(dir: string, number: number): SegmentEntry[] {
   must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
   must(bytes.readUInt32LE(12) === number, 'another segment');
   const count = bytes.readUInt32LE(16);
-  must(count >= 1 && 32 + count * 16 + 8 === bytes.length, 'the count does not give the size');
-  must(!bytes.subarray(20, 32).some((byte) => byte !== 0), 'there is something where zeros belong');
+  const blocks = bytes.readUInt32LE(20);
+  must(blocks === blocksFor(count), 'the filter has a wrong size');
+  must(count >= 1 && 32 + count * 16 + blocks * 64 + 8 === bytes.length, 'the count does not give the size');
+  must(!bytes.subarray(24, 32).some((byte) => byte !== 0), 'there is something where zeros belong');
   const checksum = h64Raw(bytes.subarray(0, -8), 0n);
   must(bytes.readBigUInt64LE(bytes.length - 8) === checksum, 'the checksum is wrong');
   const entries = Array.from({ length: count }, (_, i) => ({
@@ -46,5 +48,29 @@ export function readSegment(dir: string, number: number): SegmentEntry[] {
     entries.every((entry, i) => i === 0 || isBefore(entries[i - 1]!, entry)),
     'the entries do not ascend',
   );
+  must(
+    filterOf(entries, blocks).equals(bytes.subarray(32 + count * 16, -8)),
+    'the filter is not of the entries',
+  );
   return entries;
+}
+
+/** The smallest power of two with ten bits an entry; none for less than 512 entries. */
+function blocksFor(entries: number): number {
+  let blocks = 1;
+  while (blocks * 512 < entries * 10) blocks *= 2;
+  return entries < 512 ? 0 : blocks;
+}
+
+function filterOf(entries: readonly SegmentEntry[], blocks: number): Buffer {
+  const filter = Buffer.alloc(blocks * 64);
+  if (blocks > 0)
+    for (const { fingerprint } of entries) {
+      const block = Number((fingerprint * BigInt(blocks)) >> 64n);
+      for (const shift of [0n, 9n, 18n]) {
+        const bit = Number((fingerprint >> shift) & 511n);
+        filter[block * 64 + (bit >> 3)]! |= 1 << (bit & 7);
+      }
+    }
+  return filter;
 }

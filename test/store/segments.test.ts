@@ -6,8 +6,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { pageOps } from '../../src/native/pages.js';
 import { PAGE_SIZE } from '../../src/page-stream.js';
-import { Segment, sortEntries } from '../../src/store/fingerprints.js';
-import { mapSegment, segmentFile, verifySegment, writeSegment } from '../../src/store/segment-file.js';
+import { Segment } from '../../src/store/fingerprints.js';
+import { mapSegment, segmentFile } from '../../src/store/segment-file.js';
+import { verifySegment } from '../../src/store/segment-scan.js';
+import { writeSegment } from '../../src/store/segment-writer.js';
+import { sortEntries } from '../../src/store/sorted-entries.js';
 import type { Store } from '../../src/store/store.js';
 import {
   dropScratch,
@@ -110,6 +113,25 @@ describe('segments', () => {
       assert.deepEqual(await load(store, id), contents);
     });
 
+  it('with a flipped bit are not merged as if they were whole, and gc makes them anew', async function () {
+    const { store, dir } = newStore(this);
+    const all = [noise(1, 60), noise(2, 60)];
+    for (const pages of all) await save(store, { 'ram@0x0': pages });
+    const [first] = segmentsOf(dir) as [string];
+    flip(join(dir, 'segments', first), 32 + 16 * 30 + 3, 5); // in a fingerprint
+    const before = segmentsOf(dir);
+    assert.equal(await store.tidy(), null);
+    assert.deepEqual(segmentsOf(dir), before);
+    assert.deepEqual(
+      (await store.check({ readData: false })).problems.map(({ file, message }) => [file, message]),
+      [[`segments/${first}`, 'the segment does not match its checksum']],
+    );
+    await store.gc({ dryRun: false });
+    assert.equal(segmentsOf(dir).length, 1);
+    assert.equal((await store.check({ readData: true })).ok, true);
+    for (const pages of all) assert.ok((await newChunks(store, pages)) <= 2);
+  });
+
   it('show every flipped bit to check', async function () {
     const { store, dir } = newStore(this);
     await save(store, { 'ram@0x0': noise(1, 20) });
@@ -126,18 +148,49 @@ describe('segments', () => {
     assert.equal(verifySegment(pageOps, dir, row), null);
   });
 
+  it('of many entries show every flipped bit of the filter, and a filter of others', function () {
+    const { dir } = newStore(this);
+    const next = seeded(5);
+    const segmentOf = (number: number): Buffer => {
+      const words = Uint32Array.from({ length: 4 * 512 }, () => next());
+      const { fd } = writeSegment(pageOps, dir, number, [sortEntries(words)], 512)!;
+      closeSync(fd);
+      return readFileSync(join(dir, segmentFile(number)));
+    };
+    const row = { number: 7, entries: 512 };
+    const path = join(dir, segmentFile(7));
+    const bytes = segmentOf(7);
+    const filterAt = 32 + 16 * 512;
+    assert.equal(bytes.length, filterAt + 16 * 64 + 8);
+    assert.equal(verifySegment(pageOps, dir, row), null);
+    for (let bit = 8 * filterAt; bit < 8 * bytes.length; bit += 11) {
+      flip(path, bit >> 3, bit & 7);
+      assert.notEqual(verifySegment(pageOps, dir, row), null, `bit ${bit}`);
+      flip(path, bit >> 3, bit & 7);
+    }
+    const other = Buffer.concat([
+      bytes.subarray(0, filterAt),
+      segmentOf(8).subarray(filterAt, -8),
+      Buffer.alloc(8),
+    ]);
+    pageOps.checksum(other, 0, other.length - 8, 0, 0, other.subarray(-8));
+    writeFileSync(path, other);
+    const { offset, why } = verifySegment(pageOps, dir, row)!;
+    assert.deepEqual([offset, why], [filterAt, 'the filter is not that of the entries']);
+  });
+
   it('claim no more than there is', function () {
     const { dir } = newStore(this);
     const next = seeded(1);
     const words = Uint32Array.from({ length: 400 }, () => next());
-    const { row, fd } = writeSegment(pageOps, dir, 7, [sortEntries(words)])!;
+    const { row, fd } = writeSegment(pageOps, dir, 7, [sortEntries(words)], words.length / 4)!;
     closeSync(fd);
     assert.deepEqual(row, { number: 7, entries: 100 });
-    assert.deepEqual(mapSegment(dir, row), new Segment(new Uint32Array(sortEntries(words).buffer)));
+    assert.deepEqual(mapSegment(dir, row), new Segment(sortEntries(words)));
     for (const entries of [0, 99, 101, 2 ** 26 + 1, 2 ** 32 - 1, Number.MAX_SAFE_INTEGER])
       assert.equal(mapSegment(dir, { number: 7, entries }), null);
     assert.equal(mapSegment(dir, { number: 8, entries: 100 }), null);
-    assert.equal(writeSegment(pageOps, dir, 9, []), null);
+    assert.equal(writeSegment(pageOps, dir, 9, [], 0), null);
     assert.deepEqual(segmentsOf(dir), ['00000007.seg']);
   });
 

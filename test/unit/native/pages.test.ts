@@ -49,6 +49,21 @@ describe('page work, native and portable', () => {
     }
   });
 
+  it('gives the same checksum in parts as of the whole', () => {
+    const bytes = randomBytes(70000);
+    for (const ops of [native, portable]) {
+      const whole = new Uint8Array(8);
+      ops.checksum(bytes, 0, bytes.length, 0, 0, whole);
+      for (const step of [1, 7, 32, 33, 4096, 70000]) {
+        const checksum = ops.checksumInParts();
+        for (let at = 0; at < bytes.length; at += step) checksum.update(bytes.subarray(at, at + step));
+        assert.deepEqual([...checksum.end()], [...whole], `${ops.name}, ${step}`);
+      }
+      ops.checksum(bytes, 0, 0, 0, 0, whole);
+      assert.deepEqual([...ops.checksumInParts().end()], [...whole]);
+    }
+  });
+
   it('reads the LZ4 blocks that the other wrote', () => {
     const raw = Buffer.from('the quick brown fox '.repeat(4000)).subarray(0, 16 * PAGE);
     for (const [writer, reader] of [

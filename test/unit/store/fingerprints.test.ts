@@ -1,11 +1,6 @@
 import assert from 'node:assert/strict';
-import {
-  FingerprintTable,
-  MAX_CANDIDATES,
-  mergeSegments,
-  Segment,
-  sortEntries,
-} from '../../../src/store/fingerprints.js';
+import { FingerprintTable, MAX_CANDIDATES, Segment } from '../../../src/store/fingerprints.js';
+import { mergeEntries, sortEntries } from '../../../src/store/sorted-entries.js';
 import { seeded } from '../../store/scratch.js';
 
 const found = (
@@ -34,11 +29,23 @@ const shapes: Record<string, (random: number) => [number, number]> = {
   'in steps': (random) => [random & 1, (random & 0xff) << 24],
 };
 
-const segmentOf = (words: Uint32Array) => new Segment(new Uint32Array(sortEntries(words).buffer));
+const segmentOf = (words: Uint32Array) => new Segment(sortEntries(words));
 
-function merged(segments: Segment[], keep?: (pack: number, chunk: number) => boolean): Segment {
-  const bytes = Buffer.concat([...mergeSegments(segments, keep)].map((part) => Buffer.from(part)));
-  return new Segment(new Uint32Array(new Uint8Array(bytes).buffer));
+/** The words in parts, which are valid until the next, as those of a file are. */
+function* inParts(words: Uint32Array): Generator<Uint32Array> {
+  const part = new Uint32Array(4 * 7);
+  for (let at = 0; at < words.length; at += part.length) {
+    const some = words.subarray(at, at + part.length);
+    part.set(some);
+    yield part.subarray(0, some.length);
+  }
+  part.fill(0xffffffff);
+}
+
+function merged(sources: Uint32Array[], keep?: (pack: number, chunk: number) => boolean): Uint32Array {
+  const words: number[] = [];
+  for (const part of mergeEntries(sources.map(inParts), keep)) words.push(...part);
+  return Uint32Array.from(words);
 }
 
 describe('fingerprints', () => {
@@ -77,13 +84,28 @@ describe('fingerprints', () => {
         all.slice(4 * 101),
         new Uint32Array(0),
       ];
-      const segments = parts.map((part) => segmentOf(part));
-      assert.deepEqual(merged(segments), segmentOf(all));
-      const kept = merged(segments, (pack) => pack !== 2);
-      for (let i = 0; i < kept.count; i++) assert.notEqual(kept.words[4 * i + 2], 2);
-      assert.equal(kept.count, all.filter((_, i) => i % 4 === 2).filter((pack) => pack !== 2).length);
+      const sorted = parts.map(sortEntries);
+      assert.deepEqual(merged(sorted), sortEntries(all));
+      const kept = merged(sorted, (pack) => pack !== 2);
+      for (let i = 0; i < kept.length; i += 4) assert.notEqual(kept[i + 2], 2);
+      assert.equal(kept.length / 4, all.filter((_, i) => i % 4 === 2).filter((pack) => pack !== 2).length);
     });
   }
+
+  it('that are merged are let go of, also when the merger is given up', () => {
+    let ended = 0;
+    function* source(): Generator<Uint32Array> {
+      try {
+        for (let i = 0; i < 200_000; i++) yield Uint32Array.of(i, 0, 1, i);
+      } finally {
+        ended++;
+      }
+    }
+    for (const _ of mergeEntries([source(), source()])) break;
+    assert.equal(ended, 2);
+    for (const _ of mergeEntries([source()]));
+    assert.equal(ended, 3);
+  });
 
   it('are found in a table while it grows', () => {
     const table = new FingerprintTable();
