@@ -15,7 +15,6 @@ import { BATCH_PAGES, PAGE_SIZE, type PageSource, type Region } from '../page-st
 import type { StoreContext } from './context.js';
 import { packList } from './context.js';
 import { unlinkUnlessLocked } from './file-locks.js';
-import { BLOCK_PAGES } from './format.js';
 import type { PackRow } from './index-database.js';
 import {
   at,
@@ -26,7 +25,8 @@ import {
   SNAPSHOTS,
   storeError,
 } from './layout.js';
-import { ManifestBlock, readBlock } from './manifest.js';
+import type { ManifestBlock } from './manifest.js';
+import { type BlockToStore, ManifestDraft } from './manifest-draft.js';
 import type { PackSet } from './pack-reader.js';
 import type { PageBatch } from './page-batch.js';
 import { giveBatch, newSession, type PageWorker, pageWorker, takeBatch } from './page-pool.js';
@@ -79,25 +79,15 @@ export interface SaveSession {
 /** What a copy of a snapshot has of its original. */
 export type SnapshotOrigin = Pick<SnapshotDescription, 'id' | 'parent' | 'createdAt'>;
 
-/** A region's pages as this save knows them: blocks that were touched; all others are the parent's. */
-class RegionManifest {
-  readonly touched = new Map<number, ManifestBlock>();
-  /** The parent's blocks of the region of this name, by block number. */
-  readonly inherited = new Map<number, BlockEntry>();
-  /** Page numbers given so far are below this. */
-  pageLimit = 0;
-}
-
 export class Save implements SaveSession {
   readonly #worker: PageWorker = pageWorker(0);
   readonly #session = newSession();
+  /** Where the parent's blocks are read from. */
   readonly #packs: PackSet;
-  readonly #regions: RegionManifest[] = [];
-  readonly #names: string[] = [];
+  readonly #draft: ManifestDraft;
   readonly #free: PageBatch[] = [];
   /** Of a snapshot that is put together from blocks. */
   #placed: BlockList | null = null;
-  #source: readonly Region[] = [];
   #spareNumbers = 0;
   #pagesSinceSpaceCheck = 0;
   /** Packs and segments that checkpoints have committed. */
@@ -118,6 +108,7 @@ export class Save implements SaveSession {
     readonly maxUncommittedChunks: number,
   ) {
     this.#packs = context.packSet();
+    this.#draft = new ManifestDraft(context.ops, this.#packs, parentFile);
     for (let i = 0; i < BATCHES_IN_FLIGHT; i++) this.#free.push(takeBatch());
   }
 
@@ -169,7 +160,7 @@ export class Save implements SaveSession {
 
   async store(source: PageSource, progress?: Progress): Promise<void> {
     await this.#step(async () => {
-      this.#adopt(source.regions);
+      this.#draft.adopt(source.regions);
       const inFlight: Promise<void>[] = [];
       let doneBytes = 0;
       try {
@@ -182,10 +173,10 @@ export class Save implements SaveSession {
             break;
           }
           const { region, pages } = run;
-          this.#fillPrior(batch, region, pages);
+          this.#draft.fillPrior(batch, region, pages);
           await this.#requireSpace(pages.length);
           const handed = this.#hand(batch, pages.length, false).then(() => {
-            this.#takeOver(batch, region, pages);
+            this.#draft.takeOver(batch, region, pages);
             this.#free.push(batch);
             doneBytes += pages.length * PAGE_SIZE;
             progress?.(doneBytes, null);
@@ -200,66 +191,6 @@ export class Save implements SaveSession {
         throw error;
       }
     });
-  }
-
-  /** Learns the regions, or checks that they are still the same. */
-  #adopt(regions: readonly Region[]): void {
-    if (!areRegions(regions)) throw new RangeError('the regions have bad names or sizes');
-    const known = this.#names.length > 0;
-    if (
-      known &&
-      (regions.length !== this.#names.length || regions.some(({ name }, i) => name !== this.#names[i]))
-    )
-      throw new RangeError('the regions are not those that the save began with');
-    this.#source = regions;
-    if (known) return;
-    for (const { name } of regions) {
-      const manifest = new RegionManifest();
-      const before = this.parentFile?.description.regions.findIndex((region) => region.name === name) ?? -1;
-      for (const entry of this.parentFile?.blocks ?? [])
-        if (entry.region === before) manifest.inherited.set(entry.block, entry);
-      this.#names.push(name);
-      this.#regions.push(manifest);
-    }
-  }
-
-  /** The block, brought in from the parent when it is touched for the first time. */
-  #touch(manifest: RegionManifest, number: number): ManifestBlock {
-    let block = manifest.touched.get(number);
-    if (!block) {
-      block = this.#inheritedBlock(manifest, number);
-      manifest.touched.set(number, block);
-    }
-    return block;
-  }
-
-  #inheritedBlock(manifest: RegionManifest, number: number): ManifestBlock {
-    const entry = manifest.inherited.get(number);
-    return entry ? readBlock(this.context.ops, this.#packs, entry) : new ManifestBlock();
-  }
-
-  #fillPrior(batch: PageBatch, region: number, pages: Uint32Array): void {
-    const manifest = this.#regions[region];
-    if (!manifest || pages.length > BATCH_PAGES) throw new RangeError('the source gave a bad batch');
-    for (let i = 0; i < pages.length; i++) {
-      const page = pages[i]!;
-      const block = this.#touch(manifest, Math.floor(page / BLOCK_PAGES));
-      const from = page % BLOCK_PAGES;
-      batch.priorPlaces[2 * i] = block.places[2 * from]!;
-      batch.priorPlaces[2 * i + 1] = block.places[2 * from + 1]!;
-      batch.priorFingerprints[2 * i] = block.fingerprints[2 * from]!;
-      batch.priorFingerprints[2 * i + 1] = block.fingerprints[2 * from + 1]!;
-      if (page >= manifest.pageLimit) manifest.pageLimit = page + 1;
-    }
-  }
-
-  #takeOver(batch: PageBatch, region: number, pages: Uint32Array): void {
-    const manifest = this.#regions[region]!;
-    for (let i = 0; i < pages.length; i++) {
-      const page = pages[i]!;
-      const block = manifest.touched.get(Math.floor(page / BLOCK_PAGES))!;
-      block.take(page % BLOCK_PAGES, batch.places, batch.fingerprintWords, i);
-    }
   }
 
   /** Hands a batch to the Worker, with numbers for the packs it may have to begin. */
@@ -344,7 +275,7 @@ export class Save implements SaveSession {
 
   /** Says what the blocks of the snapshot are: entries of blocks that this save has stored, in the order of a file. */
   setBlocks(regions: readonly Region[], blocks: BlockList): void {
-    this.#adopt(regions);
+    this.#draft.adopt(regions);
     this.#placed = blocks;
   }
 
@@ -353,14 +284,14 @@ export class Save implements SaveSession {
     const result = await this.#step(async () => {
       if (metadata.tag !== null) requireTagLabel(metadata.tag);
       if (metadata.state.length > MAX_STATE_BYTES) throw new RangeError('the state is larger than 64 MiB');
-      const regions = this.#source;
+      const { regions } = this.#draft;
       if (!areRegions(regions)) throw new RangeError('the regions have bad names or sizes');
       const counts = { pages: 0, zeroPages: 0, unchangedPages: 0, references: 0 };
       const ownChunks = new ChunkSet();
       const blocks = this.#placed ?? new BlockList();
       if (!this.#placed)
-        for (const [i, { sizeBytes }] of regions.entries())
-          for (const entry of await this.#finishRegion(i, sizeBytes, counts, ownChunks)) blocks.push(entry);
+        for (const region of regions.keys())
+          for (const entry of await this.#finishRegion(region, counts, ownChunks)) blocks.push(entry);
       const nonZeroPages = regions.map(() => 0);
       for (const entry of blocks) nonZeroPages[entry.region]! += entry.nonZeroPages;
       const described: DescribedRegion[] = regions.map(({ name, sizeBytes }, i) => {
@@ -460,44 +391,13 @@ export class Save implements SaveSession {
   /** Stores the blocks of a region that are not the parent's, and counts its pages. */
   async #finishRegion(
     region: number,
-    sizeBytes: number,
     counts: { unchangedPages: number; references: number },
     ownChunks: ChunkSet,
   ): Promise<BlockEntry[]> {
-    const manifest = this.#regions[region]!;
-    const pageCount = pagesOf(sizeBytes);
-    if (manifest.pageLimit > pageCount) throw new RangeError('the source gave a page beyond its region');
-    const blockCount = Math.ceil(pageCount / BLOCK_PAGES);
-    if (pageCount % BLOCK_PAGES !== 0 && manifest.inherited.has(blockCount - 1))
-      this.#touch(manifest, blockCount - 1).cut(pageCount % BLOCK_PAGES);
-
-    const entries: BlockEntry[] = [];
-    const toStore: { number: number; block: ManifestBlock; nonZeroPages: number }[] = [];
-    for (const [number, entry] of manifest.inherited) {
-      if (number >= blockCount || manifest.touched.has(number)) continue;
-      counts.unchangedPages += entry.nonZeroPages;
-      entries.push({ ...entry, region });
-    }
-    for (const [number, block] of manifest.touched) {
-      const before = this.#inheritedBlock(manifest, number);
-      let nonZeroPages = 0;
-      let samePages = 0;
-      for (let page = 0; page < BLOCK_PAGES; page++) {
-        const same = block.hasSamePlace(page, before);
-        if (same) samePages++;
-        if (block.isZero(page)) continue;
-        nonZeroPages++;
-        if (same) {
-          counts.unchangedPages++;
-          continue;
-        }
-        counts.references++;
-        ownChunks.add(block.places[2 * page]!, block.places[2 * page + 1]!);
-      }
-      const entry = manifest.inherited.get(number);
-      if (samePages === BLOCK_PAGES && entry) entries.push({ ...entry, region });
-      else if (nonZeroPages > 0) toStore.push({ number, block, nonZeroPages });
-    }
+    const { kept, toStore, unchangedPages, references } = this.#draft.finish(region, ownChunks);
+    counts.unchangedPages += unchangedPages;
+    counts.references += references;
+    const entries = kept;
     const perBatch = BATCH_PAGES / 2;
     for (let i = 0; i < toStore.length; i += perBatch)
       entries.push(...(await this.#storeBlocks(region, toStore.slice(i, i + perBatch))));
@@ -505,10 +405,7 @@ export class Save implements SaveSession {
   }
 
   /** Blocks go the way of pages: fingerprint page, then places page. */
-  async #storeBlocks(
-    region: number,
-    blocks: readonly { number: number; block: ManifestBlock; nonZeroPages: number }[],
-  ): Promise<BlockEntry[]> {
+  async #storeBlocks(region: number, blocks: readonly BlockToStore[]): Promise<BlockEntry[]> {
     const batch = this.#free.pop()!;
     const words = new Uint32Array(batch.shared);
     const wordsPerPage = PAGE_SIZE / 4;
