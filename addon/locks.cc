@@ -20,15 +20,8 @@ static Napi::Value tryLock(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), rc == 0);
 }
 
-// unlock(fd)
-static void unlock(const Napi::CallbackInfo& info) {
-  int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
-  if (flock(fd, LOCK_UN) < 0) throwErrno(info.Env(), "flock", errno);
-}
-
 void initLocks(Napi::Env env, Napi::Object exports) {
   exports.Set("tryLock", Napi::Function::New(env, tryLock));
-  exports.Set("unlock", Napi::Function::New(env, unlock));
 }
 
 }  // namespace livesnap

@@ -24,7 +24,8 @@ export const verb = defineVerb({
         store.put(isStdin ? process.stdin : path, { tag: options.tag ?? null, name }, progress),
       );
       printSave(output, { ...result, pauseMs: 0, saveMs: Math.round(performance.now() - begun) });
-      await store.tidy();
+      const untidied = await store.tidy();
+      if (untidied) output.say(`note: the file is stored, but the store was not tidied: ${untidied.message}`);
     });
     return 0;
   },

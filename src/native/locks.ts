@@ -3,7 +3,6 @@ import { addon } from './addon.js';
 
 interface Locks {
   tryLock(fd: number, exclusive: boolean): boolean;
-  unlock(fd: number): void;
 }
 
 const native = addon as unknown as Locks;
@@ -11,5 +10,3 @@ const native = addon as unknown as Locks;
 /** Takes a shared or exclusive lock without waiting; false when another open file holds a conflicting one. */
 export const tryLock = (fd: number, mode: 'shared' | 'exclusive'): boolean =>
   native.tryLock(fd, mode === 'exclusive');
-
-export const unlock = (fd: number): void => native.unlock(fd);

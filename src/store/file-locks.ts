@@ -5,12 +5,14 @@
  *
  * Invariant: a lock counts only when, looked at once it is held, the name still leads to the file. (Its count of links
  * says nothing of that: a backup made of hard links has one of its own.) What is no plain file has none of these names
- * but by somebody else's doing: it is as good as not there, and is never locked or unlinked.
+ * but by somebody else's doing: it is as good as not there, and is never locked or unlinked. Of what the disk cannot
+ * open nobody knows who needs it: it is left alone, too, and whoever wants to read it is told.
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
 import { createPrivate } from './layout.js';
+import { isUnreadable } from './store-file.js';
 
 /** How often and how long a file that gc is looking at is tried again. */
 const TRIES = 1000;
@@ -32,17 +34,18 @@ function leadsTo(path: string, fd: number): boolean {
 /** What open says where there is no file: nothing, a link, a socket. */
 const NO_FILE = new Set(['ENOENT', 'ELOOP', 'ENXIO']);
 
-function openIfThere(path: string): number | null {
+function openIfThere(path: string): number | 'gone' | 'unreadable' {
   let fd: number;
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
-    if (NO_FILE.has((error as NodeJS.ErrnoException).code ?? '')) return null;
+    if (NO_FILE.has((error as NodeJS.ErrnoException).code ?? '')) return 'gone';
+    if (isUnreadable(error)) return 'unreadable';
     throw error;
   }
   if (fstatSync(fd).isFile()) return fd;
   closeSync(fd);
-  return null;
+  return 'gone';
 }
 
 /**
@@ -50,19 +53,29 @@ function openIfThere(path: string): number | null {
  * The lock lasts until the descriptor is closed. Errors: STORE_BUSY.
  */
 export function createLocked(path: string): number {
-  let fd = createPrivate(path);
   for (let tries = 0; tries < TRIES; tries++) {
-    if (!tryLock(fd, 'exclusive')) {
-      waitAStep(); // a gc looks at the file
-    } else if (leadsTo(path, fd)) {
-      return fd;
-    } else {
-      closeSync(fd); // it was faster than the lock, and took the file away
-      fd = createPrivate(path);
-    }
+    const fd = createPrivate(path);
+    if (lockOf(path, fd)) return fd;
+    closeSync(fd); // a gc that looked at the file was faster than the lock, and took it away
   }
-  closeSync(fd);
-  throw new LivesnapError('STORE_BUSY', `${path} cannot be locked`, { hint: 'Try again later.' });
+  throw cannotLock(path);
+}
+
+const cannotLock = (path: string): LivesnapError =>
+  new LivesnapError('STORE_BUSY', `${path} cannot be locked`, { hint: 'Try again later.' });
+
+/** Locks alone a file that was just made; false when its name has gone. Closes it when that fails. */
+function lockOf(path: string, fd: number): boolean {
+  try {
+    for (let tries = 0; tries < TRIES; tries++) {
+      if (tryLock(fd, 'exclusive')) return leadsTo(path, fd);
+      waitAStep(); // a gc looks at the file
+    }
+    throw cannotLock(path);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
 }
 
 /**
@@ -76,7 +89,7 @@ export const openExclusive = (path: string): number | null => openWithLock(path,
 
 function openWithLock(path: string, mode: 'shared' | 'exclusive'): number | null {
   const fd = openIfThere(path);
-  if (fd === null) return null;
+  if (typeof fd === 'string') return null;
   try {
     if (tryLock(fd, mode) && leadsTo(path, fd)) return fd;
   } catch (error) {
@@ -88,15 +101,22 @@ function openWithLock(path: string, mode: 'shared' | 'exclusive'): number | null
 }
 
 /** Whether sessions share the lock of a file (`shared`), its maker holds it (`exclusive`), or nobody (`free`). */
-export function lockState(path: string): 'free' | 'shared' | 'exclusive' | 'gone' {
+export function lockState(path: string): 'free' | 'shared' | 'exclusive' | 'gone' | 'unreadable' {
   const fd = openIfThere(path);
-  if (fd === null) return 'gone';
+  if (typeof fd === 'string') return fd;
   try {
     const state = tryLock(fd, 'exclusive') ? 'free' : tryLock(fd, 'shared') ? 'shared' : 'exclusive';
     return leadsTo(path, fd) ? state : 'gone';
   } finally {
     closeSync(fd);
   }
+}
+
+/** Whether the name is that of a plain file which can be read, as far as opening it tells. */
+export function isReadableFile(path: string): boolean {
+  const fd = openIfThere(path);
+  if (typeof fd === 'number') closeSync(fd);
+  return typeof fd === 'number';
 }
 
 /**

@@ -33,9 +33,11 @@ import {
   FILE_MODE,
   fsyncDirectory,
   INDEX_LOCK,
+  MAX_NUMBER,
   PACKS,
   RESERVE,
   removeIfThere,
+  requirePlainIndex,
   storeError,
 } from './layout.js';
 import type { SegmentRow } from './segment-file.js';
@@ -161,6 +163,7 @@ export class Index {
 
   /** Errors: NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_SPACE, DAMAGED. */
   static open(dir: string, write: boolean): Index {
+    requirePlainIndex(dir);
     const path = at(dir, DATABASE);
     const writable = canWrite(dir) && canWrite(path);
     if (write && !writable)
@@ -375,6 +378,7 @@ export class Index {
     this.#rows('snapshots', 'SELECT * FROM snapshots', [], note);
     this.tags(note);
     this.packs(note);
+    this.#rows('packs', 'SELECT number, readRun FROM packs', [], note);
     this.segments(note);
     this.nextNumber(note);
     return found;
@@ -601,7 +605,9 @@ export class Index {
   /** Notes that a run of check has read these packs. */
   noteRead(packs: readonly PackRow[]): void {
     this.#immediately(() => {
-      const run = this.#get<{ run: number }>('SELECT 1 + coalesce(max(readRun), 0) AS run FROM packs')!.run;
+      const { last } = this.#get<{ last: number }>('SELECT coalesce(max(readRun), 0) AS last FROM packs')!;
+      const run = last < MAX_NUMBER ? last + 1 : 1;
+      if (run === 1) this.#run('UPDATE packs SET readRun = 0');
       for (const { number, generation } of packs)
         this.#run(
           'UPDATE packs SET readRun = ? WHERE number = ? AND generation = ?',

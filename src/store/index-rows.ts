@@ -49,6 +49,7 @@ const RULES = {
     generation: integer(0, MAX_GENERATION),
     chunks: integer(1, PACK_CHUNKS),
     sizeBytes: integer(1, MAX_PACK_BYTES),
+    readRun: integer(0, MAX_NUMBER),
   },
   segments: { number, entries: integer(1, MAX_NUMBER) },
   counters: { value: number },

@@ -98,6 +98,17 @@ export function requireOwnFolders(dir: string): void {
       });
 }
 
+/** SQLite follows links, and opening a pipe waits for ever. Errors: NOT_A_STORE. */
+export function requirePlainIndex(dir: string): void {
+  for (const suffix of ['', '-wal', '-shm', '-journal']) {
+    const path = join(dir, DATABASE + suffix);
+    if (lstatSync(path, { throwIfNoEntry: false })?.isFile() === false)
+      throw new LivesnapError('NOT_A_STORE', `${path} is no plain file`, {
+        hint: 'The index of a store is its own, and no link: move the whole store instead.',
+      });
+  }
+}
+
 /** Opens a file that must not exist yet, for reading and writing. */
 export const createPrivate = (path: string): number =>
   openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, FILE_MODE);

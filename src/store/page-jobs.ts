@@ -59,8 +59,7 @@ export interface Jobs {
     ask: { session: number; dir: string; fingerprintBits: number; packs: PackList };
     answer: null;
   };
-  /** Fills a batch's pages from its places and proves them by its fingerprints. */
-  /** Reads and verifies the places of a batch; `into`: writes the pages to a memory as well. */
+  /** Fills a batch's pages from its places and proves them by its fingerprints; `into`: writes them to a memory, too. */
   readBatch: {
     ask: {
       session: number;

@@ -2,10 +2,10 @@
  * Pins: a session that reads a snapshot shares the lock of its file, so that `rm` leaves the file and gc counts what
  * the snapshot needs as needed, whatever the index says meanwhile (docs/format.md, "Locks").
  */
-import { closeSync, lstatSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
-import { openShared, waitAStep } from './file-locks.js';
+import { isReadableFile, openShared, waitAStep } from './file-locks.js';
 import { at } from './layout.js';
 import { snapshotFile } from './snapshot-file.js';
 import type { SnapshotSummary } from './types.js';
@@ -26,7 +26,7 @@ export class Pin {
 
   /**
    * Pins the snapshot that `resolve` names, which is asked again when that snapshot has just gone. A snapshot that is
-   * in the index but whose file is missing, or is no file, gets an empty pin: reading it will say so. Errors: those of
+   * in the index but whose file is missing, is no file or cannot be opened gets an empty pin: reading it will say so. Errors: those of
    * `resolve`, STORE_BUSY.
    */
   static take(context: StoreContext, resolve: () => string): Pin {
@@ -35,8 +35,7 @@ export class Pin {
       const path = at(context.dir, snapshotFile(id));
       const fd = openShared(path);
       const summary = context.index.summary(id);
-      const isFile = lstatSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
-      if (summary && (fd !== null || !isFile)) return new Pin(summary, fd);
+      if (summary && (fd !== null || !isReadableFile(path))) return new Pin(summary, fd);
       if (fd !== null) closeSync(fd);
       waitAStep();
     }

@@ -32,20 +32,29 @@ const MAX_MERGED_ENTRIES = 16 << 20;
 /** The Worker that merges: not the one that saves, where there are two. */
 const MERGING = 1;
 
+/** Files that this process has found damaged: finding it again would mean to read all of them, after each save. */
+const damagedFiles = new Set<string>();
+
 /**
  * Merges the newest segments while each is at least half as large as the one before it, so that a store has few and
- * an entry is rewritten a logarithmic number of times.
+ * an entry is rewritten a logarithmic number of times. One that is damaged is left to gc, and what is newer is merged the
+ * next time. Errors: DAMAGED.
  */
 export async function mergeNewest(target: Target): Promise<void> {
   const run: SegmentRow[] = [];
   let total = 0;
   for (const row of target.index.segments().reverse()) {
+    if (damagedFiles.has(at(target.dir, segmentFile(row.number)))) break;
     if (run.length > 0 && row.entries > 2 * total) break;
     if (total + row.entries > MAX_MERGED_ENTRIES || run.length === MAX_OPEN_FILES) break;
     run.push(row);
     total += row.entries;
   }
-  if (run.length > 1) await merge(target, [run], []);
+  if (run.length <= 1) return;
+  const damage = await merge(target, [run], []);
+  if (!damage) return;
+  damagedFiles.add(at(target.dir, damage.file));
+  throw damage;
 }
 
 /** Runs of segments that gc makes one of each. */
@@ -83,15 +92,18 @@ export async function tidySegments(target: Target, gone: readonly GoneChunks[]):
   const before = totalBytes(rows);
   if (rows.every((row) => canRead(target.dir, row))) {
     const runs = runsOf(rows);
-    const areSound = gone.length > 0 || rows.length > runs.length ? await merge(target, runs, gone) : true;
+    const damage = gone.length > 0 || rows.length > runs.length ? await merge(target, runs, gone) : null;
     // Not so when a segment was lost, or when an earlier gc was cut short after it had taken packs away.
     const { listed, chunks } = target.index.coverage();
-    if (!areSound || listed !== chunks) await rebuildSegments(target, target.index.segments());
+    if (damage || listed !== chunks) await rebuildSegments(target, target.index.segments());
   } else await rebuildSegments(target, rows);
   return before - totalBytes(target.index.segments());
 }
 
-/** What {@link tidySegments} will return when so many entries are dropped. */
+/**
+ * What {@link tidySegments} will return when so many entries are dropped; to the byte where one file has room for all,
+ * up to 2^24 chunks.
+ */
 export function foretellTidying(target: Target, dropped: number): number {
   const rows = target.index.segments();
   const runs = runsOf(rows);
@@ -105,13 +117,13 @@ export function foretellTidying(target: Target, dropped: number): number {
 const totalBytes = (rows: readonly SegmentRow[]): number =>
   rows.reduce((total, { entries }) => total + segmentBytes(entries), 0);
 
-/** Makes one segment of each run; false when one that is still listed is damaged. */
+/** Makes one segment of each run. Returns what is wrong with one that is listed still. */
 async function merge(
   target: Target,
   runs: readonly (readonly SegmentRow[])[],
   gone: readonly GoneChunks[],
-): Promise<boolean> {
-  let areSound = true;
+): Promise<DamageError | null> {
+  let damage: DamageError | null = null;
   for (const from of runs) {
     const [into] = target.index.reserveNumbers(1) as [number];
     const ask = { dir: target.dir, from, into, gone };
@@ -120,10 +132,10 @@ async function merge(
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
       // Else another process has just merged one of them.
-      if (from.every(({ number }) => target.index.hasSegment(number))) areSound = false;
+      if (from.every(({ number }) => target.index.hasSegment(number))) damage = error;
     }
   }
-  return areSound;
+  return damage;
 }
 
 /** Makes segments of all that the packs list, in place of those given. */

@@ -20,13 +20,18 @@ const UNREADABLE = new Set(['EIO', 'EBADMSG', 'ENODATA']);
 /** "Structure needs cleaning", for which Node has no name. */
 const EUCLEAN = -117;
 
+/** Whether a failed system call says that the disk cannot give what is there. */
+export function isUnreadable(error: unknown): boolean {
+  const { code = '', errno } = error as NodeJS.ErrnoException;
+  return UNREADABLE.has(code) || errno === EUCLEAN;
+}
+
 /** The damage that a failed system call tells of; null: it says nothing about the file. */
 export function damageOf(error: unknown, file: string, offset: number | null): DamageError | null {
-  const { code = '', errno } = error as NodeJS.ErrnoException;
+  const { code = '' } = error as NodeJS.ErrnoException;
   if (code === 'ENOENT') return new MissingFileError(file, null, 'the file is missing');
   if (NOT_PLAIN.has(code)) return notPlain(file);
-  if (UNREADABLE.has(code) || errno === EUCLEAN)
-    return new DamageError(file, offset, 'the disk cannot read it');
+  if (isUnreadable(error)) return new DamageError(file, offset, 'the disk cannot read it');
   return null;
 }
 

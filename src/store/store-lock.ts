@@ -6,11 +6,11 @@
  * exclusively by gc, against another gc. `tags/`: held exclusively while tags' files are brought in line with the
  * index. Single files have locks of their own: file-locks.ts.
  */
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
-import { at, FILE_MODE, type INDEX_LOCK, LOCK, type PACKS, storeError, type TAGS } from './layout.js';
+import { at, FILE_MODE, type INDEX_LOCK, LOCK, PACKS, storeError, TAGS } from './layout.js';
 
 type Mode = 'shared' | 'exclusive';
 type LockFile = typeof LOCK | typeof INDEX_LOCK | typeof PACKS | typeof TAGS;
@@ -53,8 +53,13 @@ export class StoreLock {
   }
 
   #try(mode: Mode): boolean {
-    this.#held = this.#fd < 0 || tryLock(this.#fd, mode);
-    return this.#held;
+    try {
+      this.#held = this.#fd < 0 || tryLock(this.#fd, mode);
+      return this.#held;
+    } catch (error) {
+      this.release();
+      throw storeError(this.dir, error);
+    }
   }
 
   #busy(mode: Mode): LivesnapError {
@@ -81,19 +86,40 @@ export class StoreLock {
 /** Errors that tell of a medium that cannot be written: a file that is missing there cannot be made by anybody. */
 const UNWRITABLE = new Set(['EROFS', 'EACCES', 'EPERM']);
 
-/** -1: see {@link StoreLock}. Errors: NO_SPACE, SYSTEM. */
+/** What open says of a link or a pipe, and of what is no directory where one must be. */
+const STRANGE = new Set(['ELOOP', 'ENXIO', 'ENOTDIR']);
+
+/** -1: see {@link StoreLock}. Errors: NOT_A_STORE, NO_SPACE, SYSTEM. */
 function openLockFile(dir: string, file: LockFile): number {
   const path = at(dir, file);
-  let first: NodeJS.ErrnoException;
+  const isFolder = file === PACKS || file === TAGS;
+  let fd: number;
   try {
-    return openSync(path, constants.O_RDONLY | constants.O_CREAT, FILE_MODE);
+    fd = isFolder ? openSync(path, READ | constants.O_DIRECTORY) : openOrMake(path);
   } catch (error) {
-    first = error as NodeJS.ErrnoException; // the file, or directory, may be there all the same
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (!isFolder && UNWRITABLE.has(code) && !existsSync(path)) return -1;
+    throw STRANGE.has(code) ? notOurs(path) : storeError(dir, error);
   }
+  if (isFolder || fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw notOurs(path);
+}
+
+/** Follows no link and waits for nobody: a store may come from anywhere. */
+const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+/** A lock file may be there, and lockable, where none could be made. */
+function openOrMake(path: string): number {
   try {
-    return openSync(path, constants.O_RDONLY);
+    return openSync(path, READ);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT' && UNWRITABLE.has(first.code ?? '')) return -1;
-    throw storeError(dir, first);
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return openSync(path, READ | constants.O_CREAT, FILE_MODE);
   }
 }
+
+const notOurs = (path: string): LivesnapError =>
+  new LivesnapError('NOT_A_STORE', `${path} is not what a store has there`, {
+    hint: 'Files and folders of a store are its own, and no links: find out who put this one there.',
+  });

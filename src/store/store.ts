@@ -34,6 +34,7 @@ import {
   QUARANTINE,
   RESERVE,
   requireOwnFolders,
+  requirePlainIndex,
   SEGMENTS,
   SNAPSHOT_ID,
   SNAPSHOTS,
@@ -362,6 +363,7 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
     const found = statSync(dir, { throwIfNoEntry: false });
     if (found && !found.isDirectory()) throw notAStore(dir);
     if (write) requireOwnFolders(dir);
+    requirePlainIndex(dir);
     finishReplacement(dir);
     if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) {
       const index = Index.open(dir, write);

@@ -26,8 +26,9 @@ export interface UnlistedFile {
 export function unlinkUnlisted({ index }: StoreContext, files: readonly UnlistedFile[]): (number | null)[] {
   const sizes: (number | null)[] = [];
   for (let i = 0; i < files.length; i += FILES_AT_ONCE) {
-    const held = files.slice(i, i + FILES_AT_ONCE).map((file) => ({ file, fd: openExclusive(file.path) }));
+    const held: { file: UnlistedFile; fd: number | null }[] = [];
     try {
+      for (const file of files.slice(i, i + FILES_AT_ONCE)) held.push({ file, fd: openExclusive(file.path) });
       if (held.some(({ fd }) => fd !== null)) index.supersedeUnseen();
       for (const { file, fd } of held) {
         if (fd === null || file.isListed()) {

@@ -1,8 +1,8 @@
 /**
  * Which chunks snapshots need: the marking that gc, check, show and stats share.
  *
- * A pack's chunks are a bitmap of 4 KiB, whatever the store holds; a manifest block that many snapshots share is read
- * once.
+ * A pack's chunks are a bitmap of 4 KiB at most, whatever the store holds; a manifest block that many snapshots share is
+ * read once.
  */
 import { DamageError, LostChunkError } from './damage.js';
 import { BLOCK_PAGES, CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes, PACK_CHUNKS } from './format.js';
@@ -16,8 +16,18 @@ export function countBits(bytes: Iterable<number>): number {
   return count;
 }
 
+/** So many chunks of a pack are a list: naming packs, which a hostile manifest does for nothing, costs little memory. */
+const LISTED_CHUNKS = 64;
+
+const bitmapOf = (chunks: readonly number[]): Uint8Array => {
+  const bits = new Uint8Array(PACK_CHUNKS / 8);
+  for (const chunk of chunks) bits[chunk >>> 3]! |= 1 << (chunk & 7);
+  return bits;
+};
+
 export class ChunkSet {
-  readonly #packs = new Map<number, Uint8Array>();
+  /** Chunk numbers while they are few, then a bit each. */
+  readonly #packs = new Map<number, number[] | Uint8Array>();
   #size = 0;
 
   get size(): number {
@@ -27,30 +37,32 @@ export class ChunkSet {
   /** False when it was there already, or cannot be in any pack. */
   add(pack: number, chunk: number): boolean {
     if (chunk >= PACK_CHUNKS) return false;
-    let bits = this.#packs.get(pack);
-    if (!bits) {
-      bits = new Uint8Array(PACK_CHUNKS / 8);
-      this.#packs.set(pack, bits);
-    }
-    const mask = 1 << (chunk & 7);
-    if ((bits[chunk >>> 3]! & mask) !== 0) return false;
-    bits[chunk >>> 3]! |= mask;
+    if (this.has(pack, chunk)) return false;
+    const known = this.#packs.get(pack);
+    if (known === undefined) this.#packs.set(pack, [chunk]);
+    else if (known instanceof Uint8Array) known[chunk >>> 3]! |= 1 << (chunk & 7);
+    else if (known.length < LISTED_CHUNKS) known.push(chunk);
+    else this.#packs.set(pack, bitmapOf([...known, chunk]));
     this.#size++;
     return true;
   }
 
   has(pack: number, chunk: number): boolean {
-    return ((this.#packs.get(pack)?.[chunk >>> 3] ?? 0) & (1 << (chunk & 7))) !== 0;
+    const known = this.#packs.get(pack);
+    if (known instanceof Uint8Array) return ((known[chunk >>> 3] ?? 0) & (1 << (chunk & 7))) !== 0;
+    return known?.includes(chunk) ?? false;
   }
 
-  /** One bit a chunk number; undefined: none of the pack. */
+  /** One bit a chunk number, as they are now; undefined: none of the pack. */
   bits(pack: number): Uint8Array | undefined {
-    return this.#packs.get(pack);
+    const known = this.#packs.get(pack);
+    return known instanceof Uint8Array || known === undefined ? known : bitmapOf(known);
   }
 
   /** How many of a pack's chunks are in the set. */
   count(pack: number): number {
-    return countBits(this.#packs.get(pack) ?? []);
+    const known = this.#packs.get(pack) ?? [];
+    return known instanceof Uint8Array ? countBits(known) : known.length;
   }
 
   packs(): Iterable<number> {

@@ -13,6 +13,7 @@
  *                    ACTION   ENOSPC, EIO, EMFILE, before (SIGKILL instead of the call), after (SIGKILL once it is done)
  *                    TIMES    once, or always: that call and all later ones of these classes
  *   LIVESNAP_UNREADABLE  a file, relative to the disk: every read of it fails with EIO
+ *   LIVESNAP_UNOPENABLE  a file, relative to the disk: opening it fails with EIO
  *
  * Invariants: every system call is made raw, so nothing recurses; call and record are made under one lock, so the
  * order of records is an order in which the calls can have happened, whatever threads made them; processes that have
@@ -74,6 +75,7 @@ static int trace = -1;
 static int watching;
 
 static char unreadable[PATH_MAX];
+static char unopenable[PATH_MAX];
 
 static char fault_classes[16];
 static long fault_at;
@@ -94,6 +96,8 @@ __attribute__((constructor)) static void begin(void) {
   if (mark && strlen(mark) < sizeof marks) strcpy(marks, mark);
   const char *bad = getenv("LIVESNAP_UNREADABLE");
   if (bad && strlen(bad) < sizeof unreadable) strcpy(unreadable, bad);
+  const char *shut = getenv("LIVESNAP_UNOPENABLE");
+  if (shut && strlen(shut) < sizeof unopenable) strcpy(unopenable, shut);
   const char *to = getenv("LIVESNAP_TRACE");
   if (to) {
     int fd = syscall(SYS_openat, AT_FDCWD, to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -249,6 +253,7 @@ static int open_any(int at, const char *path, int flags, mode_t mode) {
   char whole[PATH_MAX];
   const char *name = resolve(at, path, whole);
   if (!name || (flags & O_TMPFILE) == O_TMPFILE) return syscall(SYS_openat, at, path, flags, mode);
+  if (unopenable[0] && !strcmp(name, unopenable)) FAIL(EIO);
   lock();
   struct stat found;
   int is_new = (flags & O_CREAT) && syscall(SYS_newfstatat, AT_FDCWD, whole, &found, AT_SYMLINK_NOFOLLOW) < 0;

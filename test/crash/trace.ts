@@ -109,12 +109,18 @@ export interface Fault {
 }
 
 /**
- * The environment of a child whose changes below `disk` are recorded or disturbed. `unreadable`: a file, relative to
- * it, of which no byte can be read.
+ * The environment of a child whose changes below `disk` are recorded or disturbed. `unreadable`, `unopenable`: a file,
+ * relative to it, of which no byte can be read, and one that cannot even be opened.
  */
 export function watchedEnvironment(
   disk: string,
-  { trace, marks, fault, unreadable }: { trace?: string; marks?: string; fault?: Fault; unreadable?: string },
+  {
+    trace,
+    marks,
+    fault,
+    unreadable,
+    unopenable,
+  }: { trace?: string; marks?: string; fault?: Fault; unreadable?: string; unopenable?: string },
 ): NodeJS.ProcessEnv {
   return {
     ...process.env,
@@ -123,6 +129,7 @@ export function watchedEnvironment(
     LIVESNAP_DISK: disk,
     ...(marks === undefined ? {} : { LIVESNAP_MARKS: marks }),
     ...(unreadable === undefined ? {} : { LIVESNAP_UNREADABLE: unreadable }),
+    ...(unopenable === undefined ? {} : { LIVESNAP_UNOPENABLE: unopenable }),
     ...(trace === undefined ? {} : { LIVESNAP_TRACE: trace }),
     ...(fault === undefined
       ? {}

@@ -178,6 +178,7 @@ describe('copies', function () {
         'NOT_A_STORE',
         (dir) => truncateSync(join(dir, 'snapshots', snapshot), 2 ** 31),
       ],
+      'a huge index': ['NOT_A_STORE', (dir) => truncateSync(join(dir, 'store.db'), 2 ** 27)],
       'a pack that was cut': ['DAMAGED', (dir) => truncateSync(join(dir, 'packs', pack), 3000)],
       'a snapshot with huge counts': [
         'DAMAGED',

@@ -100,6 +100,7 @@ const forgeries: Record<string, [table: string, statement: (id: string) => strin
   'a pack of no chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 0, 100, 0)']],
   'a pack of too many chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 32769, 100, 0)']],
   'a pack of 2^50 bytes': ['packs', () => [`INSERT INTO packs VALUES (77, 0, 1, ${2n ** 50n}, 0)`]],
+  'a run of check beyond all': ['packs', () => [`UPDATE packs SET readRun = ${2n ** 63n - 1n}`]],
   'a segment beyond 32 bits': ['segments', () => [`INSERT INTO segments VALUES (${2n ** 33n}, 1)`]],
   'a segment of less than nothing': ['segments', () => ['INSERT INTO segments VALUES (77, -5)']],
   'no next number': ['counters', () => ['DELETE FROM counters']],
@@ -216,6 +217,27 @@ const strangers = [
   'CREATE TABLE passengers (x)',
   "CREATE TRIGGER t AFTER INSERT ON passengers BEGIN INSERT INTO passengers VALUES ('ran'); END",
 ];
+
+describe('the runs of check', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  for (const last of [2n ** 32n - 1n, 2n ** 63n - 1n])
+    it(`are counted anew after ${last}`, async function () {
+      const { store, dir } = newStore(this);
+      for (const seed of [1, 2]) await save(store, { x: noise(seed, 5) });
+      store.close();
+      forge(dir, `UPDATE packs SET readRun = ${last} WHERE number = 1`);
+      const again = Store.open(dir, { write: true });
+      await again.check({ readData: true });
+      assert.deepEqual(await again.check({ readData: true }), { ok: true, problems: [] });
+      again.close();
+      const database = new Database(join(dir, 'store.db'));
+      assert.deepEqual(database.prepare('SELECT DISTINCT readRun FROM packs').pluck().all(), [2]);
+      database.close();
+    });
+});
 
 describe('the schema of an index from elsewhere', () => {
   afterEach(function () {

@@ -120,8 +120,11 @@ describe('segments', () => {
     const [first] = segmentsOf(dir) as [string];
     flip(join(dir, 'segments', first), 32 + 16 * 30 + 3, 5); // in a fingerprint
     const before = segmentsOf(dir);
-    assert.equal(await store.tidy(), null);
+    assert.match((await store.tidy())!.message, new RegExp(`segments/${first}: .* checksum`));
     assert.deepEqual(segmentsOf(dir), before);
+    for (const seed of [3, 4]) await save(store, { 'ram@0x0': noise(seed, 60) });
+    assert.equal(await store.tidy(), null, 'what is newer is merged without it');
+    assert.equal(segmentsOf(dir).length, 2);
     assert.deepEqual(
       (await store.check({ readData: false })).problems.map(({ file, message }) => [file, message]),
       [[`segments/${first}`, 'the segment does not match its checksum']],
@@ -130,6 +133,7 @@ describe('segments', () => {
     assert.equal(segmentsOf(dir).length, 1);
     assert.equal((await store.check({ readData: true })).ok, true);
     for (const pages of all) assert.ok((await newChunks(store, pages)) <= 2);
+    assert.equal(segmentsOf(dir).length, 1);
   });
 
   it('show every flipped bit to check', async function () {

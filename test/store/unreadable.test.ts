@@ -41,11 +41,12 @@ interface Outcomes {
   readonly gcDry: Outcome<GcResult>;
   readonly gc: Outcome<GcResult>;
   readonly save: Outcome<SaveResult>;
+  readonly saveFull: Outcome<SaveResult>;
   readonly tag: Outcome<null>;
 }
 
-function inChild<T>(dir: string, what: string, unreadable: string | null): T {
-  const env = unreadable === null ? process.env : watchedEnvironment(dir, { unreadable });
+function inChild<T>(dir: string, what: string, unreadable: string | null, fault = 'unreadable'): T {
+  const env = unreadable === null ? process.env : watchedEnvironment(dir, { [fault]: unreadable });
   return JSON.parse(execFileSync(process.execPath, [child, dir, what], { env, encoding: 'utf8' }));
 }
 
@@ -136,6 +137,34 @@ describe('what cannot be read', () => {
     const store = Store.open(dir, { write: true });
     assert.deepEqual(await load(store, other), { 'ram@0x0': noise(2, 40) });
     store.close();
+  });
+
+  it('because it cannot be opened is no other damage: saves do without it, and gc leaves it', async function () {
+    const { dir, id, pack, other } = await make(this);
+    const file = `snapshots/${id}`;
+    requireNamed(inChild<Outcomes>(dir, id, file, 'unopenable'), file, id);
+    const outcomes = inChild<Outcomes>(dir, id, pack, 'unopenable');
+    for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc'] as const)
+      assert.equal(outcomes[verb].code, 'DAMAGED', `${verb}: ${JSON.stringify(outcomes[verb])}`);
+    assert.equal(outcomes.save.code, 'DAMAGED', 'its parent cannot be read'); // a machine then makes a full one
+    assert.equal(outcomes.saveFull.code, undefined, outcomes.saveFull.message);
+    // A dead pack, and a file that the index does not list.
+    const store = Store.open(dir, { write: true });
+    store.remove(store.list().flatMap((snapshot) => (snapshot.id === other ? [] : [snapshot.id])));
+    store.close();
+    const orphan = `snapshots/${'a'.repeat(32)}`;
+    for (const shut of [pack, orphan]) {
+      writeFileSync(join(dir, orphan), 'cut short');
+      const { gc } = inChild<Outcomes>(dir, other, shut, 'unopenable');
+      assert.equal(gc.code, undefined, gc.message);
+      assert.ok(existsSync(join(dir, shut)), 'nobody knows who needs it');
+      const again = Store.open(dir, { write: true });
+      again.remove(again.list().flatMap((snapshot) => (snapshot.id === other ? [] : [snapshot.id])));
+      again.close();
+    }
+    inChild<Outcomes>(dir, other, null);
+    for (const gone of [pack, orphan]) assert.ok(!existsSync(join(dir, gone)));
+    await requireLoads(dir, other, { 'ram@0x0': noise(2, 40) });
   });
 
   it('in a segment is found by check, and saves and repair do without it', async function () {

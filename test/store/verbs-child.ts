@@ -34,6 +34,7 @@ else {
     gcDry: () => store.gc({ dryRun: true }),
     gc: () => store.gc({ dryRun: false }),
     save: () => save(store, { 'ram@0x0': ram }, { parent: id, only: { 'ram@0x0': [0] } }),
+    saveFull: () => save(store, { 'ram@0x0': ram }),
     tag: () => store.setTag(id, 'again'),
   };
   const outcomes: Record<string, Outcome> = {};

@@ -24,14 +24,16 @@ import {
 import { MAX_SEGMENT_ENTRIES, parseSegmentName, segmentBytes } from '../segment-file.js';
 import { MAX_COPIED_FILE_BYTES } from '../snapshot-file.js';
 
-/** The index has a row a snapshot, pack, segment and tag: a million of them are far below this. */
-const MAX_INDEX_BYTES = 4 * 2 ** 30;
 const MAX_ENTRIES = 4_000_000;
+/**
+ * The index has a row a snapshot, pack, segment and tag, far shorter than this; the rest is for what has been removed, and
+ * for its log. All rows of a table are in memory at times.
+ */
+const INDEX_BYTES_A_FILE = 4096;
+const LEAST_INDEX_BYTES = 64 << 20;
 
+const INDEX_FILES = [DATABASE, `${DATABASE}-wal`, `${DATABASE}-shm`];
 const FILES: Record<string, number> = {
-  [DATABASE]: MAX_INDEX_BYTES,
-  [`${DATABASE}-wal`]: MAX_INDEX_BYTES,
-  [`${DATABASE}-shm`]: MAX_INDEX_BYTES,
   [LOCK]: 0,
   [INDEX_LOCK]: 0,
   [RESERVE]: 1 << 20,
@@ -58,6 +60,7 @@ export function requirePlainTree(dir: string): void {
   let entries = 0;
   for (const name of readdirSync(dir)) {
     const path = join(dir, name);
+    if (INDEX_FILES.includes(name)) continue;
     const folder = Object.hasOwn(FOLDERS, name) ? FOLDERS[name] : undefined;
     if (!folder) {
       if (!Object.hasOwn(FILES, name)) throw refused(path, 'a store has nothing of that name');
@@ -72,6 +75,9 @@ export function requirePlainTree(dir: string): void {
       requireFile(join(path, inner), folder.maxBytes);
     }
   }
+  for (const name of INDEX_FILES)
+    if (lstatSync(join(dir, name), { throwIfNoEntry: false }))
+      requireFile(join(dir, name), LEAST_INDEX_BYTES + entries * INDEX_BYTES_A_FILE);
 }
 
 function requireFile(path: string, maxBytes: number): void {
