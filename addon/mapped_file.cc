@@ -22,6 +22,7 @@ static constexpr size_t kMaxMappings = 4096;
 struct Mapping {
   std::atomic<uintptr_t> start;
   std::atomic<size_t> length;
+  struct Mapped* owner;  // under mappingsMutex
 };
 static Mapping mappings[kMaxMappings];
 static std::mutex mappingsMutex;
@@ -82,9 +83,12 @@ struct Mapped {
 };
 
 static void release(Mapped* mapped) {
+  if (mapped->entry == nullptr) return;
   {
     std::lock_guard<std::mutex> lock(mappingsMutex);
     mapped->entry->start.store(0, std::memory_order_release);
+    mapped->entry->owner = nullptr;
+    mapped->entry = nullptr;
   }
   munmap(mapped->base, mapped->length);
 }
@@ -107,6 +111,10 @@ static Napi::Value mapFile(const Napi::CallbackInfo& info) {
     throwErrno(env, "mmap", ENOMEM);
   }
   auto* mapped = new Mapped{base, length, mapping};
+  {
+    std::lock_guard<std::mutex> lock(mappingsMutex);
+    mapping->owner = mapped;
+  }
   return Napi::ArrayBuffer::New(
       env, base, length,
       [](Napi::Env, void*, Mapped* hint) {
@@ -116,8 +124,27 @@ static Napi::Value mapFile(const Napi::CallbackInfo& info) {
       mapped);
 }
 
+// unmapFile(buffer): unmaps at once what mapFile gave, instead of when it is collected; its views have length 0
+// afterwards. Runs on the JS thread that mapped it.
+static void unmapFile(const Napi::CallbackInfo& info) {
+  if (!info[0].IsArrayBuffer()) throwContract(info.Env(), "unmapFile takes what mapFile gave");
+  auto buffer = info[0].As<Napi::ArrayBuffer>();
+  if (buffer.IsDetached()) return;
+  auto start = reinterpret_cast<uintptr_t>(buffer.Data());
+  Mapped* mapped = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(mappingsMutex);
+    for (auto& mapping : mappings)
+      if (mapping.start.load(std::memory_order_relaxed) == start) mapped = mapping.owner;
+  }
+  if (mapped == nullptr) throwContract(info.Env(), "unmapFile takes what mapFile gave");
+  release(mapped);
+  buffer.Detach();  // may run the finalizer, which then finds nothing left to unmap
+}
+
 void initMappedFile(Napi::Env env, Napi::Object exports) {
   exports.Set("mapFile", Napi::Function::New(env, mapFile));
+  exports.Set("unmapFile", Napi::Function::New(env, unmapFile));
 }
 
 }  // namespace livesnap

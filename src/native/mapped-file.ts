@@ -6,9 +6,14 @@ import { addon } from './addon.js';
 
 interface MappedFile {
   mapFile(fd: number, length: number): ArrayBuffer;
+  unmapFile(mapped: ArrayBuffer): void;
 }
 
 const native = addon as unknown as MappedFile;
+
+/** Unmaps at once what {@link mapFile} gave; its views are empty afterwards. */
+export const unmapFile = ({ buffer }: { buffer: ArrayBufferLike }): void =>
+  native.unmapFile(buffer as ArrayBuffer);
 
 /** The first `length` bytes of a file, never to be written to; unmapped when it is collected. Errors: SYSTEM. */
 export const mapFile = (fd: number, length: number): Uint8Array => new Uint8Array(native.mapFile(fd, length));

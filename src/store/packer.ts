@@ -9,6 +9,7 @@
 import { hash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
+import { unmapFile } from '../native/mapped-file.js';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import { FingerprintTable, MAX_CANDIDATES, type Segment } from './fingerprints.js';
@@ -43,6 +44,8 @@ export class Packer {
   readonly #locks: number[] = [];
   readonly #segmentLocks: number[] = [];
   readonly #segments: Segment[];
+  /** Those of them that this packer has mapped itself. */
+  readonly #mapped: Segment[] = [];
   /** Of what has not been committed: with the packs of a copy, which may be any number, it would grow for ever. */
   #own = new FingerprintTable();
   readonly #candidates = new Uint32Array(MAX_CANDIDATES * 2);
@@ -271,7 +274,9 @@ export class Packer {
     this.#kept = this.#sealed.length;
     for (const row of this.#unlisted.splice(0)) {
       const segment = findable ? mapSegment(this.dir, row) : null;
-      if (segment) this.#segments.push(segment);
+      if (!segment) continue;
+      this.#segments.push(segment);
+      this.#mapped.push(segment);
     }
     this.#own = new FingerprintTable();
     for (const fd of this.#segmentLocks.splice(0)) closeSync(fd);
@@ -321,6 +326,7 @@ export class Packer {
     this.#writer?.close();
     this.#holds.release();
     for (const fd of [...this.#locks.splice(0), ...this.#segmentLocks.splice(0)]) closeSync(fd);
+    for (const { words } of this.#mapped.splice(0)) unmapFile(words);
   }
 
   abort(): void {

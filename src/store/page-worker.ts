@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
+import { unmapFile } from '../native/mapped-file.js';
 import { writePages } from '../native/memory.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError, LostChunkError } from './damage.js';
@@ -68,6 +69,10 @@ function segmentsOf(dir: string, rows: readonly SegmentRow[]): ReadonlyMap<numbe
     const segment = before.get(row.number) ?? mapSegment(dir, row);
     if (segment) segments.set(row.number, segment);
   }
+  const isMapped = new Set(segments.values());
+  // What another session still looks into goes with that, whenever it is collected.
+  if (packers.size === 0)
+    for (const segment of mapped.segments.values()) if (!isMapped.has(segment)) unmapFile(segment.words);
   mapped = { dir, segments };
   return segments;
 }
