@@ -36,6 +36,7 @@ import {
   textPages,
 } from './scratch.js';
 
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const quiet = { onPlan: () => {}, progress: () => {} };
 
 async function copy(
@@ -371,6 +372,50 @@ describe('a copy', () => {
       await requireEqual(source, destination, 'a');
     });
 
+  /** An empty directory that has room for so many bytes. */
+  function smallDisk(test: Mocha.Context, sizeBytes: number): string {
+    const dir = join(scratchDir(test), 'small');
+    mkdirSync(dir);
+    mountSmall(test, dir, sizeBytes);
+    return dir;
+  }
+
+  it('to a disk that is full ends there, and the rest of the snapshot is not read', async function () {
+    const { store: here } = newStore(this);
+    await save(here, { x: noise(6, 9000) }, { tag: 'a' });
+    const there = Store.open(smallDisk(this, 12 << 20), { write: true, create: true });
+    onDrop(this, () => there.close());
+    const [asking, serving] = localChannels();
+    let sent = 0;
+    const counting: Channel = {
+      ...changing(asking, MessageType.done, (bytes) => bytes),
+      send: async (type, ...parts) => {
+        await asking.send(type, ...parts);
+        if (type === MessageType.pages) sent += 16;
+      },
+    };
+    const served = serveCopies(serving, () => there, { compress: false });
+    served.catch(() => {});
+    await assert.rejects(askForCopies(counting, here, 'to', ['a'], { ...quiet, compress: false }), {
+      code: 'NO_SPACE',
+      message: /on the other side: .*full/,
+    });
+    assert.ok(sent < 4000, `${sent} pages were sent`);
+    await assert.rejects(served, { code: 'NO_SPACE' });
+  });
+
+  it('over ssh to a disk that is full says so', async function () {
+    const { store: here, dir } = newStore(this);
+    await save(here, { x: noise(6, 9000) }, { tag: 'a' });
+    const small = smallDisk(this, 12 << 20);
+    // In the place of a shell on another host.
+    useSsh(this, 'for command; do :; done; exec sh -c "$command"');
+    await assert.rejects(copy(dir, 'to', `ssh://host${small}`, ['a']), {
+      code: 'NO_SPACE',
+      message: /on the other side: .*full/,
+    });
+  });
+
   it('of a small snapshot that unfolds to a great deal takes no more than the small one', async function () {
     const { store: there, dir: other } = newStore(this);
     const { id } = await save(there, { x: Buffer.concat(Array.from({ length: 512 }, () => noise(1, 1))) });
@@ -431,6 +476,20 @@ function offerOf(value: unknown, state: Uint8Array = Buffer.alloc(0)): Buffer {
   const length = Buffer.alloc(4);
   length.writeUInt32LE(json.length);
   return Buffer.concat([length, json, state]);
+}
+
+/** For the length of a test `ssh` is a script, and livesnap on the other host this one. */
+function useSsh(test: Mocha.Context, script: string): void {
+  const bin = scratchDir(test);
+  writeFileSync(join(bin, 'ssh'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  const { PATH, LIVESNAP_REMOTE_COMMAND } = process.env;
+  onDrop(test, () => {
+    for (const [name, value] of Object.entries({ PATH, LIVESNAP_REMOTE_COMMAND }))
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+  });
+  process.env.PATH = `${bin}:${PATH}`;
+  process.env.LIVESNAP_REMOTE_COMMAND = `'${process.execPath}' '${MAIN}'`;
 }
 
 /** A channel on which messages of a type arrive as something else. */
@@ -607,8 +666,7 @@ describe('the destination of a copy', () => {
 
   it('needs little memory for each chunk that is announced', async function () {
     const { dir } = newStore(this);
-    const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
-    const child = spawn(process.execPath, ['--max-old-space-size=48', main, 'serve-store', '--store', dir], {
+    const child = spawn(process.execPath, ['--max-old-space-size=48', MAIN, 'serve-store', '--store', dir], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     const ended = once(child, 'exit');

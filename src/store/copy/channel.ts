@@ -5,6 +5,7 @@
  * Invariant: what the other side says of lengths and types is checked before anything is allocated or believed.
  */
 import type { Readable, Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ERROR_CODES, type ErrorCode, LivesnapError, type PlainError } from '../../errors.js';
 
 /** The types of messages; docs/copy.md says what each carries. */
@@ -36,9 +37,9 @@ export interface Message {
 }
 
 export interface Channel {
-  /** Resolves when there is room for more. Errors: REMOTE_FAILED. */
+  /** Resolves when there is room for more. Errors: REMOTE_FAILED, or what the other side failed with. */
   send(type: MessageType, ...parts: Uint8Array[]): Promise<void>;
-  /** The next message, of one of these types. Errors: REMOTE_FAILED, or what the other side failed with. */
+  /** The next message, of one of these types; one call at a time. Errors: as of {@link send}. */
   receive(...types: MessageType[]): Promise<Message>;
   close(): void;
 }
@@ -48,6 +49,19 @@ export const remoteFailed = (why: string, cause?: unknown): LivesnapError =>
     hint: 'What has arrived is kept: begin the copy again.',
     cause,
   });
+
+/** How long a side that has failed, or is done, is waited for. */
+const PATIENCE_MS = 3000;
+
+/** What `work` comes to; `otherwise` when it takes long. */
+export async function soon<T>(work: Promise<T>, otherwise: T): Promise<T> {
+  const over = new AbortController();
+  try {
+    return await Promise.race([work, sleep(PATIENCE_MS, otherwise, { signal: over.signal })]);
+  } finally {
+    over.abort();
+  }
+}
 
 /** An error as the other side tells it, which may be anything. */
 function plainError(bytes: Buffer): PlainError {
@@ -66,14 +80,35 @@ function plainError(bytes: Buffer): PlainError {
   };
 }
 
+function errorOfOtherSide({ bytes }: Message): LivesnapError {
+  const { code, message, hint } = plainError(bytes);
+  return new LivesnapError(code, `on the other side: ${message}`, hint === null ? {} : { hint });
+}
+
 /** What was received, if it is of a type that is expected now; an error of the other side is thrown here. */
 function expected(message: Message, types: readonly MessageType[]): Message {
-  if (message.type === MessageType.error) {
-    const { code, message: sentence, hint } = plainError(message.bytes);
-    throw new LivesnapError(code, `on the other side: ${sentence}`, hint === null ? {} : { hint });
-  }
+  if (message.type === MessageType.error) throw errorOfOtherSide(message);
   if (!types.includes(message.type)) throw remoteFailed(`sent a message of type ${message.type} out of turn`);
   return message;
+}
+
+/**
+ * Why nothing can be sent any more: what the other side failed with, if it said so before it went. `next` gives what
+ * has come from there and was not received yet.
+ */
+function whyGone(next: () => Promise<Message>, cause?: unknown): Promise<LivesnapError> {
+  const gone = remoteFailed('has gone', cause);
+  const hear = async (): Promise<LivesnapError> => {
+    try {
+      for (;;) {
+        const message = await next();
+        if (message.type === MessageType.error) return errorOfOtherSide(message);
+      }
+    } catch {
+      return gone;
+    }
+  };
+  return soon(hear(), gone);
 }
 
 /** Messages on streams: u32 length, u8 type, three bytes of 0, the bytes. */
@@ -81,6 +116,7 @@ export class StreamChannel implements Channel {
   readonly #input: AsyncIterator<Buffer>;
   #rest: Buffer = Buffer.alloc(0);
   #writeError: Error | null = null;
+  #gone: Promise<LivesnapError> | null = null;
 
   constructor(
     readonly input: Readable,
@@ -93,8 +129,7 @@ export class StreamChannel implements Channel {
   }
 
   async send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
-    if (this.#writeError || this.output.destroyed || this.output.writableEnded)
-      throw remoteFailed('has gone', this.#writeError ?? undefined);
+    if (this.#writeError || this.output.destroyed || this.output.writableEnded) throw await this.#whyGone();
     const header = Buffer.alloc(HEADER_BYTES);
     header.writeUInt32LE(parts.reduce((total, part) => total + part.length, 0));
     header[4] = type;
@@ -110,7 +145,12 @@ export class StreamChannel implements Channel {
         };
         this.output.on('drain', go).on('close', go).on('error', go);
       });
-    if (this.#writeError) throw remoteFailed('has gone', this.#writeError);
+    if (this.#writeError) throw await this.#whyGone();
+  }
+
+  #whyGone(): Promise<LivesnapError> {
+    this.#gone ??= whyGone(() => this.#next(), this.#writeError ?? undefined);
+    return this.#gone;
   }
 
   async #read(length: number): Promise<Buffer> {
@@ -132,13 +172,17 @@ export class StreamChannel implements Channel {
     return all.subarray(0, length);
   }
 
-  async receive(...types: MessageType[]): Promise<Message> {
+  async #next(): Promise<Message> {
     const header = await this.#read(HEADER_BYTES);
     const length = header.readUInt32LE(0);
     const type = header[4] as MessageType;
     if (type < 1 || type > MessageType.error || header.readUIntLE(5, 3) !== 0 || length > MAX_MESSAGE_BYTES)
       throw remoteFailed('does not speak as a livesnap does');
-    return expected({ type, bytes: await this.#read(length) }, types);
+    return { type, bytes: await this.#read(length) };
+  }
+
+  async receive(...types: MessageType[]): Promise<Message> {
+    return expected(await this.#next(), types);
   }
 
   close(): void {
@@ -165,10 +209,16 @@ class Queue {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  async put(message: Message): Promise<void> {
+  /** Resolves when there is room for more; to false when there will be none. */
+  async put(message: Message): Promise<boolean> {
+    if (this.#closed) return false;
     this.#messages.push(message);
     this.#wake();
-    while (this.isLong && !this.#closed) await this.#change();
+    while (this.isLong) {
+      if (this.#closed) return false;
+      await this.#change();
+    }
+    return true;
   }
 
   async take(): Promise<Message> {
@@ -195,8 +245,9 @@ class LocalChannel implements Channel {
     readonly outgoing: Queue,
   ) {}
 
-  send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
-    return this.outgoing.put({ type, bytes: Buffer.concat(parts) });
+  async send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
+    if (await this.outgoing.put({ type, bytes: Buffer.concat(parts) })) return;
+    throw await whyGone(() => this.incoming.take());
   }
 
   async receive(...types: MessageType[]): Promise<Message> {

@@ -31,10 +31,8 @@ async function greet(channel: Channel): Promise<void> {
   const greeting = Buffer.alloc(12);
   greeting.write(GREETING, 'latin1');
   greeting.writeUInt32LE(PROTOCOL_VERSION, 8);
-  const [{ bytes }] = await Promise.all([
-    channel.receive(MessageType.hello),
-    channel.send(MessageType.hello, greeting),
-  ]);
+  await channel.send(MessageType.hello, greeting);
+  const { bytes } = await channel.receive(MessageType.hello);
   if (bytes.length !== 12 || bytes.toString('latin1', 0, 8) !== GREETING)
     throw remoteFailed('does not speak as a livesnap does');
   const version = bytes.readUInt32LE(8);
