@@ -416,6 +416,18 @@ describe('a copy', () => {
     });
   });
 
+  it('over an ssh that talks nonsense and stays says what is wrong', async function () {
+    this.timeout(20_000);
+    const { store: here, dir } = newStore(this);
+    await save(here, { x: noise(6, 10) }, { tag: 'a' });
+    // Of an ssh that is ended by a signal the status is that of one that could not reach the host.
+    useSsh(this, "trap 'kill $!; exit 255' TERM; echo Welcome to this host; sleep 60 >&- & wait");
+    await assert.rejects(copy(dir, 'to', 'ssh://host/store', ['a']), {
+      code: 'REMOTE_FAILED',
+      message: /does not speak as a livesnap does/,
+    });
+  });
+
   it('of a small snapshot that unfolds to a great deal takes no more than the small one', async function () {
     const { store: there, dir: other } = newStore(this);
     const { id } = await save(there, { x: Buffer.concat(Array.from({ length: 512 }, () => noise(1, 1))) });

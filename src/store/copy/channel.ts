@@ -54,7 +54,7 @@ export const remoteFailed = (why: string, cause?: unknown): LivesnapError =>
 const PATIENCE_MS = 3000;
 
 /** What `work` comes to; `otherwise` when it takes long. */
-export async function soon<T>(work: Promise<T>, otherwise: T): Promise<T> {
+export async function soon<T, U>(work: Promise<T>, otherwise: U): Promise<T | U> {
   const over = new AbortController();
   try {
     return await Promise.race([work, sleep(PATIENCE_MS, otherwise, { signal: over.signal })]);

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { LivesnapError } from '../../errors.js';
 import { decodePart, parseAddress } from './address.js';
-import { type Channel, StreamChannel } from './channel.js';
+import { type Channel, StreamChannel, soon } from './channel.js';
 
 export interface SshAddress {
   readonly host: string;
@@ -63,12 +63,23 @@ export async function withSshChannel<T>(
       ),
     );
   });
-  const ended = once(ssh, 'exit').catch(() => [null]);
+  const ended: Promise<number | null> = once(ssh, 'exit').then(
+    ([status]) => status,
+    () => null,
+  );
+  /** What ssh left with, of itself: one that stays is ended, and what that leaves with means nothing. */
+  const left = async (): Promise<number | null> => {
+    const status = await soon(ended, undefined);
+    if (status !== undefined) return status;
+    ssh.kill();
+    await ended;
+    return null;
+  };
   try {
     return await Promise.race([work(new StreamChannel(ssh.stdout, ssh.stdin)), failed]);
   } catch (error) {
     ssh.stdin.destroy();
-    const [status] = await ended;
+    const status = await left();
     // 255 is ssh's own failure, 127 the shell's: the command is not there.
     if (
       error instanceof LivesnapError &&
@@ -89,6 +100,6 @@ export async function withSshChannel<T>(
     throw error;
   } finally {
     ssh.stdin.end();
-    await ended;
+    await left();
   }
 }
