@@ -38,7 +38,7 @@ import {
   type BlockEntry,
   BlockList,
   type DescribedRegion,
-  MAX_DESCRIPTION_BYTES,
+  isDescribable,
   MAX_STATE_BYTES,
   type Place,
   pagesOf,
@@ -325,8 +325,8 @@ export class Save implements SaveSession {
         machine,
         host,
       };
-      if (JSON.stringify(description).length * 3 > MAX_DESCRIPTION_BYTES)
-        throw new RangeError('the description of the machine is too long');
+      if (!isDescribable(description))
+        throw new RangeError('the description of the machine is too long or nested too deeply');
       const write = () => writeSnapshotFile(this.context.dir, description, blocks, metadata.state);
       const { sizeBytes: fileBytes, fd } = origin ? await this.#inTheRoomOf(id, write) : write();
       this.#written = { id, fd };

@@ -22,6 +22,8 @@ const BLOCK_ENTRY_BYTES = 32;
 
 export const MAX_STATE_BYTES = 64 << 20;
 export const MAX_DESCRIPTION_BYTES = 1 << 20;
+/** Arrays and objects within each other, the description itself being one: those who print it may recurse. */
+const MAX_NESTING = 64;
 export const MAX_REGIONS = 256;
 /** 32 TiB of pages that are not zero. */
 const MAX_BLOCKS = 1 << 24;
@@ -287,7 +289,7 @@ function isDigestRight(bytes: Buffer): boolean {
 }
 
 /** More than a store can have, and so little that the size of a file can be added. */
-const MAX_PACK_TOTAL = 2 ** 52;
+export const MAX_PACK_TOTAL = 2 ** 52;
 
 export const isSize = (value: unknown, limit = Number.MAX_SAFE_INTEGER): boolean =>
   Number.isInteger(value) && (value as number) >= 0 && (value as number) <= limit;
@@ -296,15 +298,25 @@ export const isSize = (value: unknown, limit = Number.MAX_SAFE_INTEGER): boolean
 export const isTime = (value: unknown): boolean =>
   typeof value === 'string' && value.length <= 64 && !Number.isNaN(Date.parse(value));
 
-/** The digest has vouched for accidents; this checks what another program may have written. */
+/** Of the JSON of a file. Errors: DAMAGED. */
 export function parseDescription(file: string, json: Buffer, id: string): SnapshotDescription {
-  const wrong = (why: string): DamageError => new DamageError(file, HEADER_BYTES, why);
-  let value: Partial<SnapshotDescription> | null;
+  let value: unknown;
   try {
     value = JSON.parse(json.toString('utf8'));
   } catch {
-    throw wrong('the description is not JSON');
+    throw new DamageError(file, HEADER_BYTES, 'the description is not JSON');
   }
+  return requireDescription(file, value, id);
+}
+
+/**
+ * The digest has vouched for accidents; this checks what another program may have written. `described`: as JSON says
+ * it. Errors: DAMAGED.
+ */
+export function requireDescription(file: string, described: unknown, id: string): SnapshotDescription {
+  const wrong = (why: string): DamageError => new DamageError(file, HEADER_BYTES, why);
+  if (!isShallow(described)) throw wrong('the description is nested too deeply');
+  const value = described as Partial<SnapshotDescription> | null;
   if (value?.id !== id) throw wrong('the description is of another snapshot');
   if (
     (value.kind !== 'machine' && value.kind !== 'file') ||
@@ -320,6 +332,21 @@ export function parseDescription(file: string, json: Buffer, id: string): Snapsh
     throw wrong('the description lacks something');
   return value as SnapshotDescription;
 }
+
+/** Looks level by level: JSON.parse copes with any depth, what recurses does not. */
+function isShallow(value: unknown): boolean {
+  let level = [value];
+  for (let depth = 0; depth <= MAX_NESTING; depth++) {
+    const nested = level.filter((part) => typeof part === 'object' && part !== null) as object[];
+    if (nested.length === 0) return true;
+    level = nested.flatMap((part) => Object.values(part));
+  }
+  return false;
+}
+
+/** Whether a description can be written, and then be read. */
+export const isDescribable = (description: SnapshotDescription): boolean =>
+  isShallow(description) && Buffer.byteLength(JSON.stringify(description)) <= MAX_DESCRIPTION_BYTES;
 
 /** Whether names and sizes are those that a snapshot may have. */
 export function areRegions(regions: unknown): regions is Region[] {

@@ -483,8 +483,11 @@ describe('a copy', () => {
   });
 });
 
-function offerOf(value: unknown, state: Uint8Array = Buffer.alloc(0)): Buffer {
-  const json = Buffer.from(JSON.stringify(value));
+const offerOf = (value: unknown, state: Uint8Array = Buffer.alloc(0)): Buffer =>
+  jsonOffer(JSON.stringify(value), state);
+
+function jsonOffer(text: string, state: Uint8Array = Buffer.alloc(0)): Buffer {
+  const json = Buffer.from(text);
   const length = Buffer.alloc(4);
   length.writeUInt32LE(json.length);
   return Buffer.concat([length, json, state]);
@@ -556,7 +559,10 @@ describe('the destination of a copy', () => {
     machine: null,
     host: null,
   };
+  const offerJson = JSON.stringify({ description, tag: null });
   const good = offerOf({ description, tag: null });
+  /** So many bytes and as many of `machine` as there may be are those of a description. */
+  const plainBytes = JSON.stringify({ ...description, machine: '' }).length;
   const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);
   const { offer, have, chunks, offered, need, pages, sent, blocks, layout, placed, error } = MessageType;
   const nothing = Buffer.alloc(0);
@@ -606,6 +612,26 @@ describe('the destination of a copy', () => {
           description: { ...description, regions: [{ name: 'a', sizeBytes: 2 ** 60, nonZeroPages: 1 }] },
           tag: null,
         }),
+      ],
+    ],
+    'a description that is longer than a file may have it': [
+      [offer, offerOf({ description: { ...description, machine: 'x'.repeat(1 << 20) }, tag: null })],
+    ],
+    'a description that is longer when it is written again': [
+      [offer, jsonOffer(offerJson.replace('"machine":null', `"machine":[${'1e20,'.repeat(100_000)}0]`))],
+    ],
+    'a description that would be too long with what is counted here': [
+      [
+        offer,
+        offerOf({ description: { ...description, machine: 'x'.repeat((1 << 20) - plainBytes) }, tag: null }),
+      ],
+    ],
+    'a description of 20,000 arrays within each other': [
+      [
+        offer,
+        jsonOffer(
+          offerJson.replace('"machine":null', `"machine":${'['.repeat(20_000)}${']'.repeat(20_000)}`),
+        ),
       ],
     ],
     'half an identity': [[offer, good], 'wait have', [chunks, Buffer.alloc(39)]],
@@ -662,6 +688,14 @@ describe('the destination of a copy', () => {
     'an error with a code of its own': [[error, Buffer.from('{"code":"__proto__","message":5}')]],
   };
 
+  async function play(theirs: Channel, steps: readonly Step[]): Promise<void> {
+    for (const step of steps) {
+      if (step === 'wait have') await theirs.receive(have);
+      else if (step === 'wait need') await theirs.receive(need);
+      else await theirs.send(...step);
+    }
+  }
+
   it('takes what is no lie', async function () {
     const { store } = newStore(this);
     const [mine, theirs] = localChannels();
@@ -674,6 +708,20 @@ describe('the destination of a copy', () => {
     await received;
     assert.deepEqual(await load(store, ID), { file: content });
     await requireSound(store);
+  });
+
+  it('takes a description of nearly 1 MiB', async function () {
+    const { store } = newStore(this);
+    const [mine, theirs] = localChannels();
+    const received = store.receiveCopy(mine, quiet);
+    received.catch(() => {});
+    const machine = 'x'.repeat((1 << 20) - 1000);
+    const long = offerOf({ description: { ...description, machine }, tag: null });
+    await play(theirs, [[offer, long], ...stored.slice(1), [layout, words(0, 0, 0)], [placed, nothing]]);
+    await received;
+    const snapshot = await store.openSnapshot(ID);
+    snapshot.close();
+    assert.equal(snapshot.metadata.machine, machine);
   });
 
   it('needs little memory for each chunk that is announced', async function () {
@@ -707,11 +755,7 @@ describe('the destination of a copy', () => {
       const [mine, theirs] = localChannels();
       const received = store.receiveCopy(mine, quiet);
       received.catch(() => {});
-      for (const step of steps) {
-        if (step === 'wait have') await theirs.receive(have);
-        else if (step === 'wait need') await theirs.receive(need);
-        else await theirs.send(...step);
-      }
+      await play(theirs, steps);
       await assert.rejects(received, { code: 'REMOTE_FAILED' });
       assert.deepEqual(store.list(), []);
       await store.gc({ dryRun: false });

@@ -260,6 +260,26 @@ describe('a save', () => {
     assert.equal(store.list().length, 0);
   });
 
+  it('takes a description as long and as deep as the format has it, and no other', async function () {
+    const { store } = newStore(this);
+    const described = async (machine: unknown): Promise<unknown> => {
+      const session = await store.beginSave({ parent: null });
+      try {
+        const { id } = await session.commit(machineMetadata({ machine }));
+        const snapshot = await store.openSnapshot(id);
+        snapshot.close();
+        return snapshot.metadata.machine;
+      } finally {
+        await session.abort();
+      }
+    };
+    const nested = (depth: number): unknown => JSON.parse('['.repeat(depth) + ']'.repeat(depth));
+    const long = 'é'.repeat(500_000);
+    for (const machine of [long, nested(63)]) assert.deepEqual(await described(machine), machine);
+    for (const machine of [long + long, nested(64)]) await assert.rejects(described(machine), RangeError);
+    assert.equal(store.list().length, 2);
+  });
+
   it('uses the memory of those before it, and so does reading, even when it fails', async function () {
     const { store } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 20) };

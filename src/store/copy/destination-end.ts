@@ -17,10 +17,13 @@ import { IsThereError, makeRoom } from '../same-snapshot.js';
 import { Save, type SnapshotOrigin } from '../save.js';
 import {
   BlockList,
+  isDescribable,
   MAX_COPIED_BLOCKS,
+  MAX_DESCRIPTION_BYTES,
+  MAX_PACK_TOTAL,
   MAX_STATE_BYTES,
   pagesOf,
-  parseDescription,
+  requireDescription,
   type SnapshotDescription,
 } from '../snapshot-file.js';
 import type { Progress, SnapshotMetadata } from '../types.js';
@@ -43,6 +46,8 @@ const MANY_PAGES = 64 * CHECKPOINT_PAGES;
 const MAX_CHUNKS = 1 << 26;
 /** What a word has room for. A save holds fewer packs, and those that it writes are fewer still. */
 const MAX_PACKS = 2 ** 32 / PACK_CHUNKS;
+/** A description and a tag. */
+const MAX_OFFER_BYTES = MAX_DESCRIPTION_BYTES + 1024;
 /** The fewest bytes of a block: its bits and the number of a chunk. */
 const MIN_BLOCK_BYTES = BLOCK_BITS_BYTES + 4;
 const BLOCK_BYTES = BLOCK_BITS_BYTES + 4 * BLOCK_PAGES;
@@ -150,9 +155,9 @@ interface Offer {
 function decodeOffer({ bytes }: Message): Offer {
   const length = bytes.length >= 4 ? bytes.readUInt32LE(0) : 0;
   const state = bytes.subarray(4 + length);
-  if (4 + length > bytes.length || state.length > MAX_STATE_BYTES)
+  if (4 + length > bytes.length || length > MAX_OFFER_BYTES || state.length > MAX_STATE_BYTES)
     throw remoteFailed('offers a snapshot of a length that cannot be');
-  let offer: { description?: { id?: unknown }; tag?: unknown };
+  let offer: { description?: { id?: unknown }; tag?: unknown } | null;
   try {
     offer = JSON.parse(bytes.toString('utf8', 4, 4 + length));
   } catch (error) {
@@ -163,13 +168,23 @@ function decodeOffer({ bytes }: Message): Offer {
     throw remoteFailed('offers a snapshot without an id');
   const mayBe = typeof tag === 'string' && (TAG_LABEL.test(tag) || LOOKS_LIKE_ID.test(tag));
   if (tag !== null && !mayBe) throw remoteFailed('offers a tag that cannot be');
+  let described: SnapshotDescription;
   try {
-    const json = Buffer.from(JSON.stringify(description));
-    return { description: parseDescription('the offer', json, description.id), tag, state };
+    described = requireDescription('the offer', description, description.id);
   } catch (error) {
     throw remoteFailed('offers a snapshot that does not make sense', error);
   }
+  if (!isDescribable(longest(described)))
+    throw remoteFailed('offers a snapshot whose description is too long');
+  return { description: described, tag, state };
 }
+
+/** What is counted here and not believed takes as many digits as it can. */
+const longest = (description: SnapshotDescription): SnapshotDescription => ({
+  ...description,
+  packBytes: MAX_PACK_TOTAL,
+  regions: description.regions.map((region) => ({ ...region, nonZeroPages: pagesOf(region.sizeBytes) })),
+});
 
 /** Takes a snapshot that is offered. Errors: REMOTE_FAILED, NO_SPACE, READ_ONLY, STORE_BUSY, … */
 export async function receiveSnapshot(

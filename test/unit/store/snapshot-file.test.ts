@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { closeSync, mkdirSync } from 'node:fs';
+import { closeSync, mkdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   areRegions,
   type BlockEntry,
   BlockList,
+  parseDescription,
   readSnapshotFile,
   type SnapshotDescription,
   writeSnapshotFile,
@@ -28,6 +29,9 @@ const description: SnapshotDescription = {
   machine: { any: [1, 'x'] },
   host: null,
 };
+/** Arrays and objects within each other, so many. */
+const nested = (depth: number): unknown =>
+  JSON.parse('[{"a":'.repeat(depth >> 1) + (depth % 2 ? '[]' : '0') + '}]'.repeat(depth >> 1));
 const block = (over: Partial<BlockEntry> = {}): BlockEntry => ({
   region: 0,
   block: 0,
@@ -62,6 +66,25 @@ describe('a snapshot’s file', () => {
     const { blocks: found, ...read } = readSnapshotFile(dir, id);
     assert.deepEqual([...found], blocks);
     assert.deepEqual(read, { description, state, sizeBytes });
+  });
+
+  it('may be described by 64 arrays and objects within each other', () => {
+    const deep = { ...description, machine: nested(63) };
+    closeSync(writeSnapshotFile(dir, deep, listOf([]), Buffer.alloc(0)).fd);
+    assert.deepEqual(readSnapshotFile(dir, id).description, deep);
+  });
+
+  it('is refused when it is described by more, however many', () => {
+    const path = join(dir, 'snapshots', id);
+    for (const depth of [64, 5000, 300_000]) {
+      const json = JSON.stringify({ ...description, machine: 'deep' });
+      const bytes = Buffer.from(json.replace('"deep"', '['.repeat(depth) + ']'.repeat(depth)));
+      assert.throws(() => parseDescription('a file', bytes, id), { code: 'DAMAGED', message: /nested/ });
+      if (depth > 64) continue;
+      closeSync(writeSnapshotFile(dir, { ...description, machine: nested(depth) }, listOf([]), bytes).fd);
+      assert.throws(() => readSnapshotFile(dir, id), { code: 'DAMAGED' });
+      unlinkSync(path);
+    }
   });
 
   const wrong: Record<string, [Partial<SnapshotDescription>, BlockEntry[]]> = {
