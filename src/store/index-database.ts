@@ -512,15 +512,16 @@ export class Index {
    * The one commit point of a save. `held` are the packs of others that it may refer to: a gc that was cut short between
    * its commit and its unlink has left their files, but not their rows, or those of a later generation, which has less. A
    * row of an earlier generation than the held one stays: another save has put it there, and it has all that this has.
+   * Returns whether the snapshot has the tag.
    */
   commitSave(
     snapshot: SnapshotRow,
-    tag: string | null,
+    tag: { label: string; onlyIfFree: boolean } | null,
     packs: readonly PackRow[],
     held: readonly PackRow[],
     segment: SegmentRow | null,
-  ): void {
-    this.#immediately(() => {
+  ): boolean {
+    return this.#immediately(() => {
       for (const pack of held) {
         const listed = this.generationOf(pack.number);
         if (listed !== undefined && listed <= pack.generation) continue;
@@ -530,7 +531,9 @@ export class Index {
       for (const pack of packs) this.#insertPack(pack);
       if (segment) this.#insertSegment(segment);
       this.#insertSnapshot(snapshot);
-      if (tag !== null) this.#moveTag(snapshot.id, tag);
+      if (tag === null || (tag.onlyIfFree && this.taggedAs(tag.label) !== undefined)) return false;
+      this.#moveTag(snapshot.id, tag.label);
+      return true;
     });
   }
 

@@ -279,7 +279,10 @@ export class Save implements SaveSession {
     this.#placed = blocks;
   }
 
-  /** `origin`: what a copy keeps of the snapshot it is of. Errors of a copy: STORE_BUSY, {@link IsThereError}. */
+  /**
+   * `origin`: what a copy keeps of the snapshot it is of. A copy takes its tag from no other snapshot. Errors of a copy:
+   * STORE_BUSY, {@link IsThereError}.
+   */
   async commit(metadata: SnapshotMetadata, origin?: SnapshotOrigin): Promise<SaveResult> {
     const result = await this.#step(async () => {
       if (metadata.tag !== null) requireTagLabel(metadata.tag);
@@ -311,7 +314,7 @@ export class Save implements SaveSession {
         createdAt: new Date().toISOString(),
       };
       const packBytes = ownPacks.reduce((total, pack) => total + pack.sizeBytes, 0);
-      const { kind, vm, memoryBytes, diskBytes, machine, host } = metadata;
+      const { kind, vm, tag, memoryBytes, diskBytes, machine, host } = metadata;
       const description = {
         id,
         kind,
@@ -333,7 +336,7 @@ export class Save implements SaveSession {
       fsyncDirectory(at(this.context.dir, SNAPSHOTS));
       const storedBytes = packBytes + fileBytes;
       this.#commitTried = true;
-      this.context.index.commitSave(
+      const isTagged = this.context.index.commitSave(
         {
           id,
           kind,
@@ -346,14 +349,14 @@ export class Save implements SaveSession {
           logicalBytes: regions.reduce((total, { sizeBytes }) => total + sizeBytes, 0),
           nonZeroPages: described.reduce((total, { nonZeroPages }) => total + nonZeroPages, 0),
         },
-        metadata.tag,
+        tag === null ? null : { label: tag, onlyIfFree: origin !== undefined },
         packs,
         held,
         segment,
       );
       return {
         id,
-        tag: metadata.tag,
+        tag: isTagged ? tag : null,
         parent,
         pages: counts.pages,
         zeroPages: counts.zeroPages,

@@ -16,6 +16,7 @@ import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
 import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
 import { parseSshAddress, sshArguments } from '../../src/store/copy/ssh.js';
 import { createLocked } from '../../src/store/file-locks.js';
+import { Index } from '../../src/store/index-database.js';
 import {
   BlockList,
   readSnapshotFile,
@@ -142,6 +143,27 @@ describe('a copy', () => {
     assert.equal(results[0]!.tagTaken, true);
     assert.equal(there.resolve('same'), theirs.id);
     assert.equal(there.find(mine.id).tag, null);
+  });
+
+  it('leaves a tag that is set at the last moment where it is, and says so', async function () {
+    const { store: here, dir } = newStore(this);
+    const { store: there, dir: other } = newStore(this);
+    const mine = await save(here, { x: noise(1, 3) }, { tag: 'same' });
+    const theirs = await save(there, { x: noise(2, 3) });
+    const { commitSave } = Index.prototype;
+    onDrop(this, () => {
+      Index.prototype.commitSave = commitSave;
+    });
+    Index.prototype.commitSave = function (...save) {
+      there.setTag(theirs.id, 'same');
+      return commitSave.apply(this, save);
+    };
+    const { results } = await copy(dir, 'to', other, ['same']);
+    assert.equal(results[0]!.tagTaken, true);
+    assert.equal(there.resolve('same'), theirs.id);
+    assert.equal(there.find(mine.id).tag, null);
+    assert.equal(readFileSync(join(other, 'tags/same'), 'latin1'), `${theirs.id}\n`);
+    await requireSound(there);
   });
 
   it('ends well beside another one of the same snapshot, whichever is first', async function () {

@@ -242,32 +242,28 @@ class Destination {
     const sentBytes = await this.#takePages(progress);
     save.setBlocks(description.regions, await this.#takeBlocks());
 
-    const tagTaken = tag !== null && !this.#isFree(tag);
+    // A tag that looks like an id would stand in for the snapshot of that id.
+    const label = tag !== null && LOOKS_LIKE_ID.test(tag) ? null : tag;
     const { kind, vm, memoryBytes, diskBytes, machine, host, parent, createdAt } = description;
-    const metadata = { kind, vm, tag: tagTaken ? null : tag, memoryBytes, diskBytes, machine, host, state };
-    const isFirst = await this.#commit(metadata, { id, parent, createdAt });
-    const leftBehind = isFirst ? tagTaken : tag !== null && this.context.index.taggedAs(tag) !== id;
-    await channel.send(MessageType.done, Uint8Array.of(leftBehind ? 1 : 0));
-    return { id, sentBytes, sentChunks, presentChunks, tagTaken: leftBehind };
+    const metadata = { kind, vm, tag: label, memoryBytes, diskBytes, machine, host, state };
+    const tagTaken = (await this.#commit(metadata, { id, parent, createdAt })) !== tag;
+    await channel.send(MessageType.done, Uint8Array.of(tagTaken ? 1 : 0));
+    return { id, sentBytes, sentChunks, presentChunks, tagTaken };
   }
 
-  /** False: another copy has brought the snapshot meanwhile, and nothing of this one is needed. Errors: STORE_BUSY. */
-  async #commit(metadata: SnapshotMetadata, origin: SnapshotOrigin): Promise<boolean> {
+  /** Gives the tag if the snapshot has it now. Errors: STORE_BUSY. */
+  async #commit(metadata: SnapshotMetadata, origin: SnapshotOrigin): Promise<string | null> {
     try {
       // Before the save is brought to its end: when there is no room, what has arrived can still be kept.
       await makeRoom(this.context, origin.id);
-      await this.save.commit(metadata, origin);
-      return true;
+      return (await this.save.commit(metadata, origin)).tag;
     } catch (error) {
       if (!(error instanceof IsThereError)) throw error;
+      // Another copy has brought the snapshot meanwhile, and nothing of this one is needed.
       await this.save.abort();
-      return false;
+      const { tag } = metadata;
+      return tag !== null && this.context.index.taggedAs(tag) === origin.id ? tag : null;
     }
-  }
-
-  /** A tag that looks like an id would stand in for the snapshot of that id. */
-  #isFree(tag: string): boolean {
-    return !LOOKS_LIKE_ID.test(tag) && this.context.index.taggedAs(tag) === undefined;
   }
 
   async #takeIdentities(): Promise<void> {
