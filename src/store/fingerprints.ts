@@ -65,7 +65,7 @@ export class Segment {
 
 /**
  * The chunks that one save has written so far: fingerprint → pack and chunk number. Open addressing; entries are
- * added, never removed.
+ * added, never removed one by one.
  */
 export class FingerprintTable {
   /** Four words a slot, as in {@link Segment}; pack 0 means free (no pack has that number). */
@@ -95,6 +95,12 @@ export class FingerprintTable {
     if ((this.#count + 1) * 2 > this.#mask) this.#grow();
     this.#insert(low, high, pack, chunk);
     this.#count++;
+  }
+
+  /** Takes all entries out; the room stays for others. */
+  clear(): void {
+    if (this.#count > 0) this.#slots.fill(0);
+    this.#count = 0;
   }
 
   #home(low: number, high: number): number {

@@ -9,9 +9,9 @@
 import { hash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
-import { unmapFile } from '../native/mapped-file.js';
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
+import { isOutOfDescriptors } from './descriptors.js';
 import { FingerprintTable, MAX_CANDIDATES, type Segment } from './fingerprints.js';
 import { isDigest, PAGE_BYTES, SHA256_BYTES } from './format.js';
 import { at, fsyncDirectory, PACKS, packFile, removeIfThere, SEGMENTS } from './layout.js';
@@ -19,7 +19,8 @@ import { PackHolds } from './pack-holds.js';
 import { FrameCache, PackSet } from './pack-reader.js';
 import { PackWriter, type SealedPack } from './pack-writer.js';
 import type { PageBatch } from './page-batch.js';
-import { mapSegment, type SegmentRow, segmentFile } from './segment-file.js';
+import { type SegmentRow, segmentFile } from './segment-file.js';
+import { SegmentProbe } from './segment-probe.js';
 import { writeSegment } from './segment-writer.js';
 import { ENTRY_WORDS, sortEntries } from './sorted-entries.js';
 
@@ -43,11 +44,11 @@ export class Packer {
   /** Descriptors of the packs sealed, and of segments that are not listed yet: their locks. */
   readonly #locks: number[] = [];
   readonly #segmentLocks: number[] = [];
-  readonly #segments: Segment[];
-  /** Those of them that this packer has mapped itself. */
-  readonly #mapped: Segment[] = [];
+  readonly #segments: readonly Segment[];
+  /** Those that this save has written on its way. */
+  readonly #probes: SegmentProbe[] = [];
   /** Of what has not been committed: with the packs of a copy, which may be any number, it would grow for ever. */
-  #own = new FingerprintTable();
+  readonly #own = new FingerprintTable();
   readonly #candidates = new Uint32Array(MAX_CANDIDATES * 2);
   readonly #unusedNumbers: number[] = [];
   /** Frames of the pack being written. */
@@ -66,7 +67,7 @@ export class Packer {
     this.#generations = generations;
     this.#packs = new PackSet(ops, dir, (number) => generations.get(number));
     this.#holds = new PackHolds(dir, generations);
-    this.#segments = [...segments];
+    this.#segments = segments;
   }
 
   /** Gives numbers for packs to come; there is always one more than needed. */
@@ -131,6 +132,7 @@ export class Packer {
     let found = this.#own.find(low, high, candidates, 0);
     const crowded = found === MAX_CANDIDATES;
     for (const segment of this.#segments) found = segment.find(low, high, candidates, found);
+    for (const probe of this.#probes) found = probe.find(low, high, candidates, found);
     for (let c = 0; c < found; c++) {
       const pack = candidates[2 * c]!;
       if (!this.#mayUse(pack)) continue;
@@ -272,14 +274,18 @@ export class Packer {
    */
   keep(findable: boolean): void {
     this.#kept = this.#sealed.length;
-    for (const row of this.#unlisted.splice(0)) {
-      const segment = findable ? mapSegment(this.dir, row) : null;
-      if (!segment) continue;
-      this.#segments.push(segment);
-      this.#mapped.push(segment);
-    }
-    this.#own = new FingerprintTable();
+    for (const row of this.#unlisted.splice(0)) if (findable) this.#probe(row);
+    this.#own.clear();
     for (const fd of this.#segmentLocks.splice(0)) closeSync(fd);
+  }
+
+  /** What cannot be probed is done without: its chunks are stored once more. */
+  #probe(row: SegmentRow): void {
+    try {
+      this.#probes.push(new SegmentProbe(this.dir, row));
+    } catch (error) {
+      if (!(error instanceof DamageError) && !isOutOfDescriptors(error)) throw error;
+    }
   }
 
   /**
@@ -326,7 +332,7 @@ export class Packer {
     this.#writer?.close();
     this.#holds.release();
     for (const fd of [...this.#locks.splice(0), ...this.#segmentLocks.splice(0)]) closeSync(fd);
-    for (const { words } of this.#mapped.splice(0)) unmapFile(words);
+    for (const probe of this.#probes.splice(0)) probe.close();
   }
 
   abort(): void {

@@ -59,10 +59,11 @@ const BATCHES_IN_FLIGHT = 4;
 const SPACE_CHECK_PAGES = 16 * BATCH_PAGES;
 const MIN_FREE_BYTES = 1 << 20;
 /**
- * New chunks (4 GiB) that are found by a table in memory. When there are more they are committed as packs without a
- * snapshot, and found by a mapped segment: what a save takes does not grow with what it stores.
+ * New chunks (4 GB) that are found by a table in memory. When there are more they are committed as packs without a
+ * snapshot, and found by a mapped segment: what a save takes does not grow with what it stores. With those that are on
+ * their way they are fewer than 2^20, for which the tables, which double, have room.
  */
-const MAX_UNCOMMITTED_CHUNKS = 1 << 20;
+const MAX_UNCOMMITTED_CHUNKS = 1_000_000;
 
 /** A save under way. Exactly one of `commit` and `abort` ends it; after a failed `store` or `commit`, call `abort`. */
 export interface SaveSession {

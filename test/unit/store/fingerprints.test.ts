@@ -118,5 +118,10 @@ describe('fingerprints', () => {
     assert.deepEqual(found(table, 1, 1), []);
     for (let i = 0; i < MAX_CANDIDATES + 3; i++) table.add(5, 5, 1, i);
     assert.equal(found(table, 5, 5).length, MAX_CANDIDATES);
+    table.clear();
+    assert.equal(table.count, 0);
+    assert.deepEqual(found(table, 5, 5), []);
+    table.add(5, 5, 2, 7);
+    assert.deepEqual(found(table, 5, 5), ['2/7']);
   });
 });
