@@ -22,6 +22,9 @@ class RegionDraft {
   pageLimit = 0;
 }
 
+/** Never written to. */
+const ALL_ZERO = new ManifestBlock();
+
 export interface BlockToStore {
   readonly number: number;
   readonly block: ManifestBlock;
@@ -131,7 +134,8 @@ export class ManifestDraft {
       kept.push({ ...entry, region });
     }
     for (const [number, block] of draft.touched) {
-      const before = this.#inherited(draft, number);
+      const entry = draft.inherited.get(number);
+      const before = entry ? readBlock(this.ops, this.packs, entry) : ALL_ZERO;
       let nonZeroPages = 0;
       let samePages = 0;
       for (let page = 0; page < BLOCK_PAGES; page++) {
@@ -146,7 +150,6 @@ export class ManifestDraft {
         references++;
         ownChunks.add(block.places[2 * page]!, block.places[2 * page + 1]!);
       }
-      const entry = draft.inherited.get(number);
       if (samePages === BLOCK_PAGES && entry) kept.push({ ...entry, region });
       else if (nonZeroPages > 0) toStore.push({ number, block, nonZeroPages });
     }
