@@ -7,13 +7,12 @@
  *
  * Runs beside saves, rm and gc: before something is called damaged it is looked at whether the index still wants it.
  */
-import { readdirSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
 import { BLOCK_PAGES, HIGHEST_NUMBER, PACK_CHUNKS } from './format.js';
 import type { OnWrongRow, PackRow } from './index-database.js';
-import { at, DATABASE, isTemporary, packFile, storeError, TAG_LABEL, TAGS } from './layout.js';
+import { DATABASE, isTemporary, namesIn, packFile, storeError, TAG_LABEL, TAGS } from './layout.js';
 import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
 import type { PackProblem } from './page-jobs.js';
@@ -182,7 +181,7 @@ class Check {
     for (const { file, why } of index.wrongRows()) this.#find(file, null, why);
     for (const { label, snapshot } of index.damagedTags())
       this.#find(DATABASE, null, `the tag ${label} is not the one that was written`, snapshot);
-    for (const name of readdirSync(at(dir, TAGS))) {
+    for (const name of namesIn(dir, TAGS)) {
       if (!TAG_LABEL.test(name) || isTemporary(name)) continue;
       try {
         readTag(dir, name);

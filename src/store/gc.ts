@@ -20,6 +20,7 @@ import {
   fsyncDirectory,
   generationsOnDisk,
   isTemporary,
+  namesIn,
   PACKS,
   packFile,
   parsePackName,
@@ -256,18 +257,18 @@ const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string 
 function orphans(context: StoreContext): UnlistedFile[] {
   const { index, dir } = context;
   const found: UnlistedFile[] = [];
-  for (const name of readdirSync(at(dir, PACKS))) {
+  for (const name of namesIn(dir, PACKS)) {
     const pack = parsePackName(name);
     const isListed = (): boolean => pack !== null && isOfUse(context, pack);
     if ((pack || isTemporary(name)) && !isListed())
       found.push({ path: at(dir, `${PACKS}/${name}`), isListed });
   }
-  for (const name of readdirSync(at(dir, SNAPSHOTS))) {
+  for (const name of namesIn(dir, SNAPSHOTS)) {
     const isListed = (): boolean => index.has(name);
     if ((SNAPSHOT_ID.test(name) || isTemporary(name)) && !isListed())
       found.push({ path: at(dir, `${SNAPSHOTS}/${name}`), isListed });
   }
-  for (const name of readdirSync(at(dir, SEGMENTS))) {
+  for (const name of namesIn(dir, SEGMENTS)) {
     const number = parseSegmentName(name);
     const isListed = (): boolean => number !== null && index.hasSegment(number);
     if (number !== null && !isListed()) found.push({ path: at(dir, `${SEGMENTS}/${name}`), isListed });

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import {
   closeSync,
   constants,
+  existsSync,
   fsyncSync,
   lstatSync,
   mkdirSync,
@@ -80,10 +81,29 @@ export function lowestGeneration(dir: string, number: number): number | null {
 }
 
 export function generationsOnDisk(dir: string, number: number): number[] {
-  return readdirSync(join(dir, PACKS)).flatMap((name) => {
+  return namesIn(dir, PACKS).flatMap((name) => {
     const pack = parsePackName(name);
     return pack?.number === number ? [pack.generation] : [];
   });
+}
+
+/**
+ * The names in a folder of a store; none where it is missing, as after a copy by a tool that leaves out empty folders.
+ */
+export function namesIn(dir: string, folder: string): string[] {
+  try {
+    return readdirSync(join(dir, folder));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+/** To be called by whoever writes: makes the folders of a store that are missing; true when there were any. */
+export function makeMissingFolders(dir: string): boolean {
+  const missing = [PACKS, SNAPSHOTS, TAGS, SEGMENTS].filter((name) => !existsSync(join(dir, name)));
+  for (const name of missing) mkdirSync(join(dir, name), { recursive: true, mode: DIRECTORY_MODE });
+  return missing.length > 0;
 }
 
 /** What a write that was cut short leaves behind; gc removes it. */

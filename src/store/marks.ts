@@ -6,11 +6,10 @@
  * while the caller holds the pack in question alone. A snapshot removed meanwhile is no damage; one that was removed
  * and copied back has its id again and other places, so it is known by its root digest.
  */
-import { readdirSync } from 'node:fs';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
 import { lockState } from './file-locks.js';
-import { at, SNAPSHOT_ID, SNAPSHOTS } from './layout.js';
+import { at, namesIn, SNAPSHOT_ID, SNAPSHOTS } from './layout.js';
 import type { PackSet } from './pack-reader.js';
 import { readNamed } from './restore.js';
 import { rootDigest, snapshotFile } from './snapshot-file.js';
@@ -46,7 +45,7 @@ export class Marks {
 
   #markPinned(): void {
     const { dir } = this.context;
-    for (const name of readdirSync(at(dir, SNAPSHOTS))) {
+    for (const name of namesIn(dir, SNAPSHOTS)) {
       if (!SNAPSHOT_ID.test(name) || this.#isMarked(name)) continue;
       const isPinned = (): boolean => lockState(at(dir, snapshotFile(name))) === 'shared';
       if (isPinned()) this.#mark(name, isPinned);

@@ -6,7 +6,7 @@
  * damaged pack the next generation is complete before the damaged one is moved to quarantine/; nothing that is not
  * understood is removed. Cut short anywhere and begun again, it comes to the same end.
  */
-import { lstatSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs';
+import { lstatSync, mkdirSync, renameSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
@@ -36,6 +36,8 @@ import {
   fsyncDirectory,
   INDEX_LOCK,
   LOOKS_LIKE_ID,
+  makeMissingFolders,
+  namesIn,
   PACKS,
   packFile,
   parsePackName,
@@ -98,8 +100,10 @@ export async function repairStore(
   { fingerprintBits = 64 }: { fingerprintBits?: number },
   progress?: Progress,
 ): Promise<RepairResult> {
-  for (const folder of [PACKS, SNAPSHOTS, TAGS])
-    if (!statSync(at(dir, folder), { throwIfNoEntry: false })?.isDirectory()) throw notAStore(dir);
+  for (const folder of [PACKS, SNAPSHOTS, TAGS]) {
+    const found = statSync(at(dir, folder), { throwIfNoEntry: false });
+    if (found ? !found.isDirectory() : folder === PACKS) throw notAStore(dir);
+  }
   const locks: StoreLock[] = [];
   usePageWorkers();
   const repair = new Repair(dir, withFingerprintBits(pageOps, fingerprintBits), fingerprintBits);
@@ -109,6 +113,7 @@ export async function repairStore(
     locks.push(await StoreLock.acquire(dir, 'exclusive'));
     locks.push(await StoreLock.acquire(dir, 'exclusive', INDEX_LOCK));
     removeReplaced(dir);
+    if (makeMissingFolders(dir)) fsyncDirectory(dir);
     return await repair.run(before, progress);
   } catch (error) {
     throw repairError(dir, error);
@@ -194,7 +199,7 @@ class Repair {
       [SEGMENTS]: (name) => parseSegmentName(name) !== null,
     };
     for (const [folder, ours] of Object.entries(isOurs))
-      for (const name of readdirIfThere(at(this.dir, folder)).filter(ours)) {
+      for (const name of namesIn(this.dir, folder).filter(ours)) {
         const file = `${folder}/${name}`;
         if (!lstatSync(at(this.dir, file)).isFile()) this.#quarantine(file, 'it is not a plain file');
       }
@@ -207,7 +212,7 @@ class Repair {
 
   /** Reads every byte of every pack; those with damage are kept open for salvage. */
   async #readPacks(progress?: Progress): Promise<void> {
-    const names = readdirSync(at(this.dir, PACKS))
+    const names = namesIn(this.dir, PACKS)
       .map(parsePackName)
       .filter((name) => name !== null)
       .filter((name) => {
@@ -266,7 +271,7 @@ class Repair {
   #readSnapshots(before: ReadonlySet<string> | null): SnapshotFile[] {
     const { dir, actions } = this;
     const files: SnapshotFile[] = [];
-    for (const id of readdirSync(at(dir, SNAPSHOTS)).sort()) {
+    for (const id of namesIn(dir, SNAPSHOTS).sort()) {
       if (!SNAPSHOT_ID.test(id)) continue;
       try {
         const file = readSnapshotFile(dir, id);
@@ -438,7 +443,7 @@ class Repair {
   /** A pack that comes back from a backup has a lower one, and counts again. */
   #freshGeneration(number: number): number {
     const generations = [PACKS, QUARANTINE].flatMap((folder) =>
-      readdirIfThere(at(this.dir, folder))
+      namesIn(this.dir, folder)
         .map(quarantinedPack)
         .filter((name) => name?.number === number && mayBePack(name))
         .map((name) => name!.generation),
@@ -449,7 +454,7 @@ class Repair {
   #readTags(snapshots: ReadonlySet<string>): { label: string; snapshot: string }[] {
     const { dir } = this;
     const tags = new Map<string, { label: string; snapshot: string }>();
-    for (const label of readdirSync(at(dir, TAGS)).sort()) {
+    for (const label of namesIn(dir, TAGS).sort()) {
       if (LOOKS_LIKE_ID.test(label))
         this.actions.push(
           `The tag ${label} looks like an id, which may be another snapshot’s, and was left out.`,
@@ -521,7 +526,7 @@ class Repair {
       removeUnfinished(dir);
       throw error;
     }
-    for (const name of readdirSync(at(dir, SEGMENTS)))
+    for (const name of namesIn(dir, SEGMENTS))
       if (parseSegmentName(name) !== null && !segments.has(`${SEGMENTS}/${name}`))
         removeIfThere(at(dir, `${SEGMENTS}/${name}`));
     fillReserve(dir);
@@ -533,7 +538,7 @@ class Repair {
   /** Those of an index that will not be: the next attempt would make them again, under other numbers. */
   #removeSegmentsFrom(first: number): void {
     try {
-      for (const name of readdirSync(at(this.dir, SEGMENTS)))
+      for (const name of namesIn(this.dir, SEGMENTS))
         if ((parseSegmentName(name) ?? 0) >= first) removeIfThere(at(this.dir, `${SEGMENTS}/${name}`));
     } catch {
       // The next repair, or gc, removes them. What went wrong before is what is to be told.
@@ -543,9 +548,8 @@ class Repair {
   /** The highest number of a segment's file; those there are orphans from now on. */
   #lastSegment(): number {
     const { dir } = this;
-    mkdirSync(at(dir, SEGMENTS), { recursive: true, mode: DIRECTORY_MODE });
     let last = 0;
-    for (const name of readdirSync(at(dir, SEGMENTS))) {
+    for (const name of namesIn(dir, SEGMENTS)) {
       const number = parseSegmentName(name);
       if (number === null) continue;
       if (number <= BELIEVED_BY_NAME || (number <= HIGHEST_NUMBER && saysSegment(dir, number)))
@@ -576,20 +580,11 @@ function bitsOf(set: ChunkSet, pack: number): number[] {
   return numbers;
 }
 
-function readdirIfThere(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw error;
-  }
-}
-
 /** Moves a file of the store to quarantine/, under a name that is free there. */
 function quarantine(dir: string, file: string): void {
   const folder = at(dir, QUARANTINE);
   mkdirSync(folder, { recursive: true, mode: DIRECTORY_MODE });
-  const taken = new Set(readdirSync(folder));
+  const taken = new Set(namesIn(dir, QUARANTINE));
   let name = basename(file);
   for (let i = 1; taken.has(name); i++) name = `${basename(file)}.${i}`;
   renameSync(at(dir, file), at(folder, name));
@@ -619,7 +614,7 @@ const isBeyond = ({ pack }: Place): boolean => pack > HIGHEST_NUMBER;
 /** The highest number of a pack that was set aside, and may come back. */
 function lastQuarantined(dir: string): number {
   let last = 0;
-  for (const name of readdirIfThere(at(dir, QUARANTINE))) {
+  for (const name of namesIn(dir, QUARANTINE)) {
     const pack = quarantinedPack(name);
     if (!pack || !mayBePack(pack) || pack.number <= last) continue;
     if (pack.number <= BELIEVED_BY_NAME || saysPack(dir, `${QUARANTINE}/${name}`, pack)) last = pack.number;

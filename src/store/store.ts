@@ -4,7 +4,7 @@
  * This is the whole of its public interface; each verb's work is in the module of its name. Every method leaves the
  * store as it was when it fails.
  */
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
@@ -30,6 +30,8 @@ import {
   INDEX_LOCK,
   LOCK,
   makeDirectory,
+  makeMissingFolders,
+  namesIn,
   PACKS,
   QUARANTINE,
   RESERVE,
@@ -368,6 +370,7 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
     if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) {
       const index = Index.open(dir, write);
       try {
+        // A creation that was cut short may have left the index alone, and a copy by other means no empty folders.
         if (write && makeMissingFolders(dir)) fsyncDirectory(dir);
         return index;
       } catch (error) {
@@ -380,13 +383,6 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
   } catch (error) {
     throw storeError(dir, error);
   }
-}
-
-/** A creation that was cut short may have left the index alone, and a copy by other means no empty folders. */
-function makeMissingFolders(dir: string): boolean {
-  const missing = [PACKS, SNAPSHOTS, TAGS, SEGMENTS].filter((name) => !existsSync(at(dir, name)));
-  for (const name of missing) mkdirSync(at(dir, name), { recursive: true, mode: DIRECTORY_MODE });
-  return missing.length > 0;
 }
 
 /** What a creation or repair that was cut short may have left, and what a fresh file system has. */
@@ -407,9 +403,7 @@ function createStore(dir: string): Index {
   makeDirectory(dir);
   const isNew =
     readdirSync(dir).every((name) => HARMLESS.has(name) || HARMLESS_DATABASE.test(name)) &&
-    [PACKS, SNAPSHOTS, TAGS].every(
-      (name) => !existsSync(at(dir, name)) || readdirSync(at(dir, name)).length === 0,
-    );
+    [PACKS, SNAPSHOTS, TAGS].every((name) => namesIn(dir, name).length === 0);
   if (!isNew) {
     // Another process may have made the store just now, and begun to write.
     if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) return Index.open(dir, true);

@@ -361,6 +361,25 @@ describe('repair', () => {
     });
   });
 
+  it('makes the folders that a copy without empty ones has left out', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 20) };
+    const { id } = await save(store, contents);
+    store.close();
+    for (const name of ['store.db', 'tags', 'segments']) rmSync(join(dir, name), { recursive: true });
+    assert.throws(() => Store.open(dir, { write: true }), { code: 'NOT_A_STORE', hint: /repair/ });
+    assert.deepEqual((await Store.repair(dir)).lost, []);
+    await using(dir, async (repaired) => {
+      assert.deepEqual(await load(repaired, id), contents);
+      assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] });
+    });
+    for (const name of ['tags', 'segments'])
+      assert.equal(statSync(join(dir, name)).mode & 0o777, 0o700, name);
+    rmSync(join(dir, 'tags'), { recursive: true });
+    writeFileSync(join(dir, 'tags'), '');
+    await assert.rejects(Store.repair(dir), { code: 'NOT_A_STORE' });
+  });
+
   it('comes to the same end when it was cut short before', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 100);

@@ -8,6 +8,7 @@ import {
   readdirSync,
   renameSync,
   rmdirSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -89,6 +90,55 @@ describe('a store', () => {
         assert.equal(statSync(join(dir, name)).mode & 0o777, 0o700);
     } finally {
       again.close();
+    }
+  });
+
+  it('is read as it is where empty folders have been left out', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 20) };
+    const { id } = await save(store, contents);
+    store.close();
+    rmdirSync(join(dir, 'tags'));
+    const read = async (work: (reader: Store) => unknown): Promise<void> => {
+      const reader = Store.open(dir, { write: false });
+      try {
+        await work(reader);
+      } finally {
+        reader.close();
+      }
+    };
+    await read(async (reader) => {
+      assert.deepEqual(await load(reader, id), contents);
+      assert.equal(reader.show(id).id, id);
+      assert.equal(reader.stats().snapshots, 1);
+      assert.deepEqual(await reader.check({ readData: true }), { ok: true, problems: [] });
+      await reader.gc({ dryRun: true });
+    });
+    const writer = Store.open(dir, { write: true });
+    writer.remove([id]);
+    await writer.gc({ dryRun: false });
+    writer.close();
+    for (const name of ['packs', 'segments', 'snapshots', 'tags']) rmdirSync(join(dir, name));
+    await read(async (reader) => {
+      assert.deepEqual(reader.list(), []);
+      assert.equal(reader.stats().packs, 0);
+      assert.deepEqual(await reader.check({ readData: true }), { ok: true, problems: [] });
+      await reader.gc({ dryRun: true });
+    });
+  });
+
+  it('says which pack is missing, though all of them are', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { 'ram@0x0': noise(1, 20) });
+    store.close();
+    rmSync(join(dir, 'packs'), { recursive: true });
+    const reader = Store.open(dir, { write: false });
+    try {
+      assert.throws(() => reader.show(id), { code: 'DAMAGED', message: /packs\/00000001-0/ });
+      await assert.rejects(load(reader, id), { code: 'DAMAGED', message: /packs\/00000001-0/ });
+      assert.equal((await reader.check({ readData: true })).ok, false);
+    } finally {
+      reader.close();
     }
   });
 
