@@ -20,6 +20,7 @@ import {
   fsyncDirectory,
   generationsOnDisk,
   isTemporary,
+  MAX_GENERATION,
   namesIn,
   PACKS,
   packFile,
@@ -187,6 +188,7 @@ class Collection {
   async #rewrite(pack: PackRow): Promise<void> {
     const { context, dryRun } = this;
     const { number, generation } = pack;
+    if (generation >= MAX_GENERATION) return; // there is no next one
     const fd = openExclusive(pathOf(context, pack));
     if (fd === null) return;
     try {

@@ -55,7 +55,7 @@ import {
 import { lossesOf } from './losses.js';
 import { PackReader, PackSet } from './pack-reader.js';
 import { pageWorker, pageWorkerCount, releasePageWorkers, usePageWorkers } from './page-pool.js';
-import { Salvage } from './salvage.js';
+import { Salvage, type SalvageResult } from './salvage.js';
 import { parseSegmentName, saysSegment, segmentFile } from './segment-file.js';
 import { rebuildSegments } from './segment-merge.js';
 import { type Place, readSnapshotFile, type SnapshotFile, snapshotFile } from './snapshot-file.js';
@@ -71,11 +71,11 @@ import { type ChunkSet, Usage } from './usage.js';
 
 /** Up to here a name is enough; no store has come so far. Up to HIGHEST_NUMBER a file, or a snapshot's places, must say it. */
 const BELIEVED_BY_NAME = 2 ** 31 - 1;
-/** Names have nine digits. */
-const HIGHEST_GENERATION = 999_000_000;
-
-const mayBePack = ({ number, generation }: PackName): boolean =>
-  number <= HIGHEST_NUMBER && generation <= HIGHEST_GENERATION;
+/**
+ * No pack is rewritten so often. What has a higher generation is read like any other, and what repair writes comes after
+ * those up to here: so whatever names there are, it never runs out of generations, and believes what it wrote.
+ */
+const HIGHEST_ORDINARY_GENERATION = 999_999;
 
 /** The index's row of a snapshot, all of it from its file. */
 export function snapshotRow({ description, sizeBytes }: SnapshotFile): SnapshotRow {
@@ -158,8 +158,10 @@ class Repair {
   readonly actions: string[] = [];
   readonly #packs = new Map<number, PackRow>();
   readonly #damaged = new Map<number, Salvage>();
-  /** What is to be set aside, pack by pack, once there is better: `made`, if anything. */
-  readonly #replacements: { readonly made: string | null; readonly outdated: readonly string[] }[] = [];
+  /** All generations of each pack that are in packs/, the lowest first. */
+  readonly #onDisk = new Map<number, readonly PackName[]>();
+  /** By pack, what is to be set aside (all that there was, the lowest first) once there is better: `made`, if anything. */
+  readonly #replacements = new Map<number, { made: readonly PackName[]; outdated: readonly PackName[] }>();
   /** What chunks are healed from. */
   #donors: PackSet | null = null;
   #highest = 0;
@@ -216,12 +218,12 @@ class Repair {
       .map(parsePackName)
       .filter((name) => name !== null)
       .filter((name) => {
-        if (mayBePack(name)) return true;
+        if (name.number <= HIGHEST_NUMBER) return true;
         this.#quarantine(packFile(name.number, name.generation), 'no pack comes to such a number');
         return false;
       })
-      .sort((a, b) => a.number - b.number || a.generation - b.generation);
-    const byNumber = new Map<number, PackName[]>();
+      .sort((a, b) => a.number - b.number || byGeneration(a, b));
+    const byNumber = this.#onDisk;
     for (const name of names) byNumber.set(name.number, [...(byNumber.get(name.number) ?? []), name]);
     const sizeOf = (name: PackName): number => statSync(this.#path(name)).size;
     const totalBytes = [...byNumber.values()].reduce((total, [lowest]) => total + sizeOf(lowest!), 0);
@@ -260,6 +262,7 @@ class Repair {
         salvage.close();
         for (const name of names)
           this.#quarantine(packFile(number, name.generation), 'nothing in it shows that it is this pack');
+        this.#onDisk.delete(number);
         return;
       }
       this.#damaged.set(number, salvage);
@@ -316,7 +319,7 @@ class Repair {
       if (!salvage.wasSealed && needed.count(number) === 0) continue;
       const [lowest, ...others] = salvage.names as [PackName, ...PackName[]];
       if (salvage.isEmpty && needed.count(number) === 0) {
-        this.#replacements.push({ made: null, outdated: salvage.names.map(fileOf) });
+        this.#replacements.set(number, { made: [], outdated: salvage.names });
         this.actions.push(
           `${packFile(number, lowest.generation)} was damaged and moved to ${QUARANTINE}/: nothing in it can be read, ` +
             'and no snapshot needs it.',
@@ -327,11 +330,8 @@ class Repair {
         this.#packs.set(number, { ...lowest, ...this.#listed(lowest) });
         continue;
       }
-      const generation = Math.max(...salvage.names.map((name) => name.generation)) + 1;
-      const { pack, healedChunks, lostChunks } = salvage.write(generation, bitsOf(needed, number), heal);
+      const { pack, healedChunks, lostChunks } = this.#replace(salvage, bitsOf(needed, number), heal);
       this.#healedChunks += healedChunks;
-      this.#packs.set(number, pack);
-      this.#replacements.push({ made: fileOf(pack), outdated: salvage.names.map(fileOf) });
       this.actions.push(
         `${packFile(number, lowest.generation)} was damaged and moved to ${QUARANTINE}/: of its ${pack.chunks} ` +
           `chunks ${lostChunks} are lost, ${healedChunks} were healed.`,
@@ -422,34 +422,53 @@ class Repair {
       const missing = bitsOf(needed, number).filter(isMissing);
       reader?.close();
       if (missing.length === 0) continue;
-      const names = row ? [row] : [];
-      const salvage = new Salvage(this.ops, this.dir, number, names);
-      const { pack } = salvage.write(
-        row ? row.generation + 1 : this.#freshGeneration(number),
-        missing,
-        () => null,
-      );
+      const [lowest] = this.#onDisk.get(number) ?? [];
+      const isNews = !this.#replacements.has(number);
+      const salvage = new Salvage(this.ops, this.dir, number, this.#onDisk.get(number) ?? []);
+      const { lostChunks } = this.#replace(salvage, missing, () => null);
       salvage.close();
-      this.#replacements.push({ made: fileOf(pack), outdated: row ? [fileOf(row)] : [] });
-      if (!row)
+      if (!lowest)
         this.actions.push(
-          `${packFile(number, 0)} is missing: the ${missing.length} chunks that are needed of it are lost.`,
+          `${packFile(number, 0)} is missing: the ${lostChunks} chunks that are needed of it are lost.`,
         );
-      this.#packs.set(number, pack);
+      else if (isNews)
+        this.actions.push(
+          `${fileOf(lowest)} lacks ${missing.length} chunks that are needed and was moved to ${QUARANTINE}/: ` +
+            `${lostChunks} are lost.`,
+        );
     }
     fsyncDirectory(at(this.dir, PACKS));
   }
 
+  /** Writes a generation of a pack that is to take the place of all that are on disk. */
+  #replace(
+    salvage: Salvage,
+    needed: readonly number[],
+    heal: (digest: Uint8Array) => Uint8Array | null,
+  ): SalvageResult {
+    const { number } = salvage;
+    const outdated = this.#onDisk.get(number) ?? [];
+    const result = salvage.write(this.#freshGeneration(number), needed, heal);
+    const made = [...(this.#replacements.get(number)?.made ?? []), result.pack];
+    this.#replacements.set(number, { made, outdated });
+    this.#onDisk.set(number, [...outdated, result.pack].sort(byGeneration));
+    this.#packs.set(number, result.pack);
+    return result;
+  }
+
   /** A pack that comes back from a backup has a lower one, and counts again. */
   #freshGeneration(number: number): number {
-    const generations = [PACKS, QUARANTINE].flatMap((folder) =>
-      namesIn(this.dir, folder)
-        .map(quarantinedPack)
-        .filter((name) => name?.number === number && mayBePack(name))
-        .map((name) => name!.generation),
-    );
-    return Math.max(0, ...generations) + 1;
+    this.#quarantined ??= quarantinedGenerations(this.dir);
+    const taken = new Set(this.#quarantined.get(number));
+    for (const { generation } of this.#onDisk.get(number) ?? []) taken.add(generation);
+    let generation = 1;
+    for (const other of taken)
+      if (other <= HIGHEST_ORDINARY_GENERATION) generation = Math.max(generation, other + 1);
+    while (taken.has(generation)) generation++;
+    return generation;
   }
+
+  #quarantined: ReadonlyMap<number, readonly number[]> | null = null;
 
   #readTags(snapshots: ReadonlySet<string>): { label: string; snapshot: string }[] {
     const { dir } = this;
@@ -472,18 +491,23 @@ class Repair {
     return [...tags.values()];
   }
 
+  /** The lowest goes last: while it is there, the next repair takes all of them into account. */
   #setAside(): void {
-    if (this.#replacements.length === 0) return;
-    for (let next = this.#replacements.shift(); next; next = this.#replacements.shift())
-      for (const file of next.outdated) quarantine(this.dir, file);
+    for (const [number, { outdated }] of this.#replacements) {
+      this.#replacements.delete(number);
+      for (const name of [...outdated].reverse()) {
+        if (outdated.length > 1 && name === outdated[0]) fsyncDirectory(at(this.dir, PACKS));
+        quarantine(this.dir, fileOf(name));
+      }
+    }
     fsyncDirectory(at(this.dir, PACKS));
   }
 
   /** After a failure: what was made beside what it should have replaced would take room at each attempt. */
   #removeMade(): void {
-    for (const { made } of this.#replacements)
+    for (const name of [...this.#replacements.values()].flatMap(({ made }) => made))
       try {
-        if (made !== null) removeIfThere(at(this.dir, made));
+        removeIfThere(at(this.dir, fileOf(name)));
       } catch {
         // The next repair takes it into account. What went wrong before is what is to be told.
       }
@@ -568,8 +592,20 @@ class Repair {
 
 const fileOf = ({ number, generation }: PackName): string => packFile(number, generation);
 
+const byGeneration = (a: PackName, b: PackName): number => a.generation - b.generation;
+
 /** A pack's name, with the suffix that it may have got in quarantine/. */
 const quarantinedPack = (name: string): PackName | null => parsePackName(name.replace(/\.\d+$/, ''));
+
+/** The generations of each pack that were set aside. */
+function quarantinedGenerations(dir: string): Map<number, number[]> {
+  const found = new Map<number, number[]>();
+  for (const name of namesIn(dir, QUARANTINE)) {
+    const pack = quarantinedPack(name);
+    if (pack) found.set(pack.number, [...(found.get(pack.number) ?? []), pack.generation]);
+  }
+  return found;
+}
 
 /** The chunk numbers of a pack that are in the set. */
 function bitsOf(set: ChunkSet, pack: number): number[] {
@@ -616,7 +652,7 @@ function lastQuarantined(dir: string): number {
   let last = 0;
   for (const name of namesIn(dir, QUARANTINE)) {
     const pack = quarantinedPack(name);
-    if (!pack || !mayBePack(pack) || pack.number <= last) continue;
+    if (!pack || pack.number > HIGHEST_NUMBER || pack.number <= last) continue;
     if (pack.number <= BELIEVED_BY_NAME || saysPack(dir, `${QUARANTINE}/${name}`, pack)) last = pack.number;
   }
   return last;

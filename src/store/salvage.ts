@@ -98,10 +98,13 @@ export class Salvage {
           fingerprint: identities.fingerprints.subarray(position * 8, position * 8 + 8),
           digest: identities.digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES),
         };
-        if (identity && !this.#identities.has(number)) this.#identities.set(number, identity);
-        if (!isReadable || this.#found.has(number)) continue;
+        // What an earlier one has or lists counts: a later one may be of another store.
+        if (this.#found.has(number)) continue;
+        if (identity && !isKnown(this.#identities.get(number))) this.#identities.set(number, identity);
+        if (!isReadable) continue;
         const page = this.#scratch.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-        if (!identity || isDigest(page, identity.digest))
+        const listed = this.#identities.get(number);
+        if (!isKnown(listed) || isDigest(page, listed.digest))
           this.#found.set(number, { source: index, frame: frameIndex, offset: i * PAGE_BYTES });
       }
     }
@@ -150,10 +153,11 @@ export class Salvage {
     let lostChunks = 0;
     try {
       for (const number of numbers) {
-        const identity = this.#identities.get(number);
+        const listed = this.#identities.get(number);
+        const identity = isKnown(listed) ? listed : undefined;
         const isManifest = this.#manifest.has(number);
         const own = this.read(number);
-        const other = !own && identity && !isZero(identity.digest) ? heal(identity.digest) : null;
+        const other = !own && identity ? heal(identity.digest) : null;
         if (own || other) {
           const bytes = own?.bytes ?? other!;
           const offset = own?.offset ?? 0;
@@ -195,4 +199,6 @@ function identitiesOf(source: PackReader): { fingerprints: Buffer; digests: Buff
   }
 }
 
-const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0);
+/** Of what was lost with its list too the identity is zeros. */
+const isKnown = (identity: Identity | undefined): identity is Identity =>
+  identity?.digest.some((byte) => byte !== 0) ?? false;

@@ -20,6 +20,7 @@ import type { LivesnapError } from '../../src/errors.js';
 import { pageOps } from '../../src/native/pages.js';
 import { parsePackName } from '../../src/store/layout.js';
 import { PackReader } from '../../src/store/pack-reader.js';
+import { PackWriter } from '../../src/store/pack-writer.js';
 import { Store } from '../../src/store/store.js';
 import type { RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, mountSmall, newStore, noise, save, scratchDir } from '../store/scratch.js';
@@ -143,6 +144,48 @@ describe('a repair that fails', () => {
       console.log(`        ${failed} failures`);
       assert.ok(failed > 5);
     });
+
+  it('when it is killed between two renames has taken nothing that another generation does not have', async function () {
+    this.timeout(300_000);
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 60) };
+    await save(store, contents, { tag: 'a' });
+    store.close();
+    const [name] = filesIn(dir, 'packs') as [string];
+    const { number } = parsePackName(name)!;
+    // Whole, and with less than what is needed.
+    const writer = new PackWriter(pageOps, dir, number, 1);
+    for (let i = 0; i < 30; i++) {
+      const page = noise(1, 60).subarray(i * 4096, (i + 1) * 4096);
+      const fingerprint = new Uint8Array(8);
+      pageOps.hashPages(page, 1, fingerprint);
+      writer.append(page, 0, fingerprint, false);
+    }
+    writer.seal();
+    writer.close();
+    flipFrame(dir, name, 0);
+    const clean = join(scratchDir(this), 'clean');
+    cpSync(dir, clean, { recursive: true });
+    assert.deepEqual((await Store.repair(clean)).lost, []);
+    let killed = 0;
+    for (let nth = 1; killed === nth - 1; nth++) {
+      const half = join(scratchDir(this), 'half');
+      cpSync(dir, half, { recursive: true });
+      try {
+        const env = watchedEnvironment(half, {
+          fault: { classes: 'r', nth, action: 'after', always: false },
+        });
+        execFileSync(process.execPath, [child, half, 'repair'], { env, stdio: 'pipe' });
+      } catch {
+        killed++;
+      }
+      assert.deepEqual((await Store.repair(half)).lost, [], `after rename ${nth}`);
+      const again = Store.open(half, { write: true });
+      assert.deepEqual(await load(again, 'a'), contents, `after rename ${nth}`);
+      again.close();
+    }
+    assert.ok(killed >= 4, `${killed} renames`);
+  });
 
   it('on a full disk says what to free, gives back what it took, and goes on where there is room', async function () {
     const disk = scratchDir(this);

@@ -16,6 +16,7 @@ import {
 import { join } from 'node:path';
 import type { LivesnapError } from '../../src/errors.js';
 import { pageOps } from '../../src/native/pages.js';
+import { decodeFooter, encodeFooter, encodePackHeader, FOOTER_BYTES } from '../../src/store/format.js';
 import { parsePackName } from '../../src/store/layout.js';
 import { PackReader } from '../../src/store/pack-reader.js';
 import { PackWriter } from '../../src/store/pack-writer.js';
@@ -42,6 +43,17 @@ function frameOf(
   const reader = new PackReader(pageOps, dir, parsePackName(name)!);
   reader.close();
   return reader.frames.at(index);
+}
+
+/** The bytes of a whole pack as they would be if it were of another generation. */
+function ofGeneration(pack: Buffer, generation: number): Buffer {
+  const bytes = Buffer.from(pack);
+  const number = bytes.readUInt32LE(12);
+  const own = { number, generation: bytes.readUInt32LE(16) };
+  const footer = decodeFooter(pageOps, bytes.subarray(-FOOTER_BYTES), own, bytes.length, 'the pack');
+  bytes.set(encodePackHeader(pageOps, { number, generation }));
+  bytes.set(encodeFooter(pageOps, { ...footer, generation }), bytes.length - FOOTER_BYTES);
+  return bytes;
 }
 
 async function using<T>(dir: string, work: (store: Store) => Promise<T>): Promise<T> {
@@ -283,6 +295,120 @@ describe('repair', () => {
     const { lost } = await Store.repair(dir);
     assert.deepEqual(ranges(lost), [['ram@0x0', 0, 40]]);
     await requireFound();
+  });
+
+  it('lists what a pack lacks in a generation above all that are there, and sets those aside', async function () {
+    const make = async (pages: number): Promise<string> => {
+      const { store, dir } = newStore(this);
+      await save(store, { 'ram@0x0': noise(pages, pages) }, { tag: 'mine' });
+      store.close();
+      return dir;
+    };
+    const [dir, other] = [await make(40), await make(3)];
+    const [pack] = packsOf(dir) as [string];
+    assert.deepEqual(packsOf(other), [pack]);
+    const put = (name: string, from: string): void => copyFileSync(from, join(dir, 'packs', name));
+    const [own, foreign] = [join(scratchDir(this), 'own'), join(other, 'packs', pack)];
+    copyFileSync(join(dir, 'packs', pack), own);
+    put(pack, foreign);
+    const empty = pack.replace('-0.', '-1.');
+    writeFileSync(join(dir, 'packs', empty), '');
+    const { lost } = await Store.repair(dir);
+    assert.deepEqual(ranges(lost), [['ram@0x0', 0, 40]]);
+    assert.deepEqual(packsOf(dir), [pack.replace('-0.', '-2.')]);
+    assert.deepEqual(readdirSync(join(dir, 'quarantine')).sort(), [pack, empty].sort());
+    assert.deepEqual((await Store.repair(dir)).lost, lost);
+    assert.deepEqual(packsOf(dir), [pack.replace('-0.', '-2.')]);
+
+    // What another generation has is not missing.
+    put(pack, foreign);
+    put(pack.replace('-0.', '-7.'), own);
+    const better = await Store.repair(dir);
+    assert.deepEqual(ranges(better.lost), [['ram@0x0', 0, 5]], 'the other store has these chunks too');
+    assert.deepEqual(packsOf(dir), [pack.replace('-0.', '-8.')]);
+    assert.deepEqual((await Store.repair(dir)).lost, better.lost);
+    // And a backup counts again.
+    put(pack, own);
+    assert.deepEqual((await Store.repair(dir)).lost, []);
+  });
+
+  it('comes to the same end whatever the generations are that it finds', async function () {
+    const { store, dir } = newStore(this);
+    const ram = noise(1, 40);
+    await save(store, { 'ram@0x0': ram }, { tag: 'mine' });
+    store.close();
+    const original = join(scratchDir(this), 'original');
+    cpSync(dir, original, { recursive: true });
+    const [pack] = packsOf(dir) as [string];
+    const path = join(dir, 'packs', pack);
+    const { offset } = frameOf(dir, pack, 1);
+    for (const generations of [
+      [0, 999_000_000],
+      [0, 999_000_001],
+      [0, 999_999_999],
+      [999_999_998, 999_999_999],
+      [999_999, 1_000_000, 999_999_999],
+      [999_999_999],
+    ]) {
+      rmSync(dir, { recursive: true });
+      cpSync(original, dir, { recursive: true });
+      const whole = readFileSync(path);
+      rmSync(path);
+      // Damage in each; together they have everything.
+      generations.forEach((generation, i) => {
+        const bytes = ofGeneration(whole, generation);
+        bytes[i === 0 ? 3 : offset + 1000]! ^= 1;
+        writeFileSync(path.replace('-0.', `-${generation}.`), bytes);
+      });
+      for (let run = 1; run <= 3; run++) {
+        const where = `${generations.join(', ')}, run ${run}`;
+        assert.deepEqual((await Store.repair(dir)).lost, [], where);
+        assert.equal(packsOf(dir).length, 1, where);
+        assert.equal(readdirSync(join(dir, 'quarantine')).length, generations.length, where);
+        await using(dir, async (repaired) => {
+          assert.deepEqual(await load(repaired, 'mine'), { 'ram@0x0': ram }, where);
+          assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] }, where);
+        });
+      }
+    }
+  });
+
+  it('takes a pack of any generation, and gc rewrites it as long as there is a next one', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 40) };
+    const whole = await save(store, contents);
+    const part = { 'ram@0x0': contents['ram@0x0'].subarray(0, 20 * PAGE) };
+    await save(store, part, { tag: 'part' });
+    store.remove([whole.id]);
+    store.close();
+    const original = join(scratchDir(this), 'original');
+    cpSync(dir, original, { recursive: true });
+    const [pack] = packsOf(dir) as [string];
+    for (const [generation, next] of [
+      [999_000_000, 999_000_001],
+      [999_999_998, 999_999_999],
+      [999_999_999, 999_999_999],
+    ]) {
+      rmSync(dir, { recursive: true });
+      cpSync(original, dir, { recursive: true });
+      const bytes = readFileSync(join(dir, 'packs', pack));
+      rmSync(join(dir, 'packs', pack));
+      writeFileSync(
+        join(dir, 'packs', pack.replace('-0.', `-${generation}.`)),
+        ofGeneration(bytes, generation!),
+      );
+      for (let run = 1; run <= 2; run++) {
+        const where = `${generation}, run ${run}`;
+        assert.deepEqual((await Store.repair(dir)).lost, [], where);
+        await using(dir, async (repaired) => {
+          for (const dryRun of [true, false]) await repaired.gc({ dryRun });
+          assert.deepEqual(await load(repaired, 'part'), part, where);
+          assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] }, where);
+        });
+        assert.equal(packsOf(dir)[0], pack.replace('-0.', `-${next}.`), where);
+        assert.ok(!existsSync(join(dir, 'quarantine')), where);
+      }
+    }
   });
 
   it('sets a pack aside of which nothing is left and that nobody needs', async function () {
