@@ -39,7 +39,7 @@ import { MissingFileError, StoreFile } from './store-file.js';
 /** Where a pack's bytes come from: its file, or what a copy has fetched of it. */
 export type PackBytes = Pick<StoreFile, 'sizeBytes' | 'readInto' | 'close'>;
 
-interface PackLists {
+export interface PackLists {
   readonly footer: PackFooter;
   readonly frames: FrameTable;
   readonly numbers: Uint32Array;
@@ -64,13 +64,17 @@ export class PackReader {
 
   /**
    * `bytes`: where they come from, if not from the pack's file. `salvage`: what is wrong with header and trailer is put up with, and the pack is read from its frames, up to the
-   * first that is damaged. Errors: DAMAGED, NEWER_FORMAT.
+   * first that is damaged; `lists`: what that gave before. Errors: DAMAGED, NEWER_FORMAT.
    */
   constructor(
     readonly ops: PageOps,
     dir: string,
     readonly pack: PackName,
-    { salvage = false, bytes }: { salvage?: boolean; bytes?: PackBytes } = {},
+    {
+      salvage = false,
+      lists: known = null,
+      bytes,
+    }: { salvage?: boolean; lists?: PackLists | null; bytes?: PackBytes } = {},
   ) {
     this.file = packFile(pack.number, pack.generation);
     this.#bytes = bytes ?? new StoreFile(dir, this.file);
@@ -80,7 +84,7 @@ export class PackReader {
         throw new DamageError(this.file, null, `a pack cannot have ${this.sizeBytes} bytes`);
       const header = this.#read(0, PACK_HEADER_BYTES);
       if (!salvage) this.#checked(0, () => decodePackHeader(ops, header, pack, this.file));
-      const lists = salvage ? (this.#tryLists() ?? this.#scan()) : this.#readLists();
+      const lists = known ?? (salvage ? (this.#tryLists() ?? this.#scan()) : this.#readLists());
       ({ footer: this.footer, frames: this.frames, numbers: this.numbers } = lists);
       this.isSealed = lists.isSealed;
     } catch (error) {

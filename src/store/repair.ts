@@ -55,10 +55,10 @@ import {
 import { lossesOf } from './losses.js';
 import { PackReader, PackSet } from './pack-reader.js';
 import { pageWorker, pageWorkerCount, releasePageWorkers, usePageWorkers } from './page-pool.js';
-import { Salvage, type SalvageResult } from './salvage.js';
+import { Salvage, SalvageFiles, type SalvageResult } from './salvage.js';
 import { parseSegmentName, saysSegment, segmentFile } from './segment-file.js';
 import { rebuildSegments } from './segment-merge.js';
-import { type Place, readSnapshotFile, type SnapshotFile, snapshotFile } from './snapshot-file.js';
+import { BlockList, type Place, readSnapshotFile, type SnapshotFile, snapshotFile } from './snapshot-file.js';
 import { readSmallFile, StoreFile } from './store-file.js';
 import { StoreLock } from './store-lock.js';
 import type { LostRange, Progress, RepairResult } from './types.js';
@@ -162,6 +162,7 @@ class Repair {
   readonly #onDisk = new Map<number, readonly PackName[]>();
   /** By pack, what is to be set aside (all that there was, the lowest first) once there is better: `made`, if anything. */
   readonly #replacements = new Map<number, { made: readonly PackName[]; outdated: readonly PackName[] }>();
+  readonly #salvageFiles: SalvageFiles;
   /** What chunks are healed from. */
   #donors: PackSet | null = null;
   #highest = 0;
@@ -171,7 +172,9 @@ class Repair {
     readonly dir: string,
     readonly ops: PageOps,
     readonly fingerprintBits: number,
-  ) {}
+  ) {
+    this.#salvageFiles = new SalvageFiles(ops, dir);
+  }
 
   async run(before: ReadonlySet<string> | null, progress?: Progress): Promise<RepairResult> {
     const { actions } = this;
@@ -212,7 +215,7 @@ class Repair {
     this.actions.push(`${file} was moved to ${QUARANTINE}/: ${why}.`);
   }
 
-  /** Reads every byte of every pack; those with damage are kept open for salvage. */
+  /** Reads every byte of every pack, and of those with damage what can be salvaged. */
   async #readPacks(progress?: Progress): Promise<void> {
     const names = namesIn(this.dir, PACKS)
       .map(parsePackName)
@@ -256,10 +259,9 @@ class Repair {
     if (listed && listed.chunks > 0 && problems.length === 0) {
       this.#packs.set(number, { ...lowest, ...listed });
     } else {
-      const salvage = new Salvage(this.ops, this.dir, number, names);
+      const salvage = new Salvage(this.#salvageFiles, number, names);
       // Trailers and frames are bound to the number.
       if (number > BELIEVED_BY_NAME && !salvage.wasSealed && salvage.isEmpty) {
-        salvage.close();
         for (const name of names)
           this.#quarantine(packFile(number, name.generation), 'nothing in it shows that it is this pack');
         this.#onDisk.delete(number);
@@ -285,7 +287,7 @@ class Repair {
               null,
               'it refers to a pack of a number that none comes to',
             );
-        files.push({ ...file, state: new Uint8Array(0) });
+        files.push(withoutBulk(file));
         if (before && !before.has(id))
           actions.push(
             `Snapshot ${id} was not in the index: an rm or a save that was cut short may have left it.`,
@@ -358,10 +360,15 @@ class Repair {
     }
     try {
       reader.readIdentities();
-      const lost = salvage.lost;
+      const { lost } = salvage;
+      const identities = salvage.identities();
+      const canHeal = (number: number): boolean => {
+        const identity = identities.of(number);
+        return identity !== null && heal(identity.digest) !== null;
+      };
       const marked = [...reader.frames].filter(({ flags }) => (flags & FrameFlag.lost) !== 0);
       const markedChunks = marked.reduce((total, { chunks }) => total + chunks, 0);
-      return markedChunks === lost.length && lost.every((number) => heal(salvage.digestOf(number)!) === null);
+      return markedChunks === lost.length && !lost.some(canHeal);
     } catch (error) {
       if (error instanceof DamageError) return false;
       throw error;
@@ -372,30 +379,29 @@ class Repair {
 
   /** Finds chunks by SHA-256 among all that can be read. The packs are searched once, for all that is lost. */
   #healer(): (digest: Uint8Array) => Uint8Array | null {
-    // Half of a fingerprint tells enough apart, and is a number; the SHA-256 decides.
-    const wanted = new Set<number>();
-    for (const salvage of this.#damaged.values())
-      for (const number of salvage.lost) {
-        const fingerprint = salvage.fingerprintOf(number);
-        if (fingerprint) wanted.add(Buffer.from(fingerprint).readUInt32LE());
-      }
-    if (wanted.size === 0) return () => null;
+    const wanted = this.#lostFingerprints();
+    if (wanted.length === 0) return () => null;
     const donors = new Map<string, { pack: number; chunk: number }>();
     for (const row of this.#packs.values()) {
       const reader = new PackReader(this.ops, this.dir, row);
       try {
         const { fingerprints, digests } = reader.readIdentities();
         reader.numbers.forEach((chunk, i) => {
-          if (!wanted.has(fingerprints.readUInt32LE(8 * i))) return;
+          if (!includes(wanted, fingerprints.readUInt32LE(8 * i))) return;
           donors.set(digests.toString('latin1', 32 * i, 32 * i + 32), { pack: row.number, chunk });
         });
       } finally {
         reader.close();
       }
     }
-    for (const [pack, salvage] of this.#damaged)
-      for (const { number, identity } of salvage.donors())
-        donors.set(Buffer.from(identity.digest).toString('latin1'), { pack, chunk: number });
+    for (const [pack, salvage] of this.#damaged) {
+      const identities = salvage.identities();
+      for (const chunk of salvage.found) {
+        const identity = identities.of(chunk);
+        if (identity && includes(wanted, halfOf(identity.fingerprint)))
+          donors.set(Buffer.from(identity.digest).toString('latin1'), { pack, chunk });
+      }
+    }
     const set = new PacksUnderRepair(this.ops, this.dir, new Map(this.#packs), this.#damaged);
     this.#donors = set;
     return (digest) => {
@@ -412,6 +418,25 @@ class Repair {
     };
   }
 
+  /** Of all chunks that are listed and cannot be read, ascending. */
+  #lostFingerprints(): Uint32Array {
+    const parts: Uint32Array[] = [];
+    for (const salvage of this.#damaged.values()) {
+      const { lost } = salvage;
+      if (lost.length === 0) continue;
+      const identities = salvage.identities();
+      const known = lost.map((number) => identities.of(number)).filter((identity) => identity !== null);
+      parts.push(Uint32Array.from(known, ({ fingerprint }) => halfOf(fingerprint)));
+    }
+    const all = new Uint32Array(parts.reduce((total, { length }) => total + length, 0));
+    let done = 0;
+    for (const part of parts) {
+      all.set(part, done);
+      done += part.length;
+    }
+    return all.sort();
+  }
+
   /** Chunks that snapshots refer to and that no pack lists are listed as lost, so that gc knows where it stands. */
   #listMissing(needed: ChunkSet): void {
     for (const number of needed.packs()) {
@@ -424,9 +449,8 @@ class Repair {
       if (missing.length === 0) continue;
       const [lowest] = this.#onDisk.get(number) ?? [];
       const isNews = !this.#replacements.has(number);
-      const salvage = new Salvage(this.ops, this.dir, number, this.#onDisk.get(number) ?? []);
+      const salvage = new Salvage(this.#salvageFiles, number, this.#onDisk.get(number) ?? []);
       const { lostChunks } = this.#replace(salvage, missing, () => null);
-      salvage.close();
       if (!lowest)
         this.actions.push(
           `${packFile(number, 0)} is missing: the ${lostChunks} chunks that are needed of it are lost.`,
@@ -585,7 +609,7 @@ class Repair {
 
   close(): void {
     this.#donors?.close();
-    for (const salvage of this.#damaged.values()) salvage.close();
+    this.#salvageFiles.close();
     this.#damaged.clear();
   }
 }
@@ -596,6 +620,31 @@ const byGeneration = (a: PackName, b: PackName): number => a.generation - b.gene
 
 /** A pack's name, with the suffix that it may have got in quarantine/. */
 const quarantinedPack = (name: string): PackName | null => parsePackName(name.replace(/\.\d+$/, ''));
+
+/** Half of a fingerprint tells enough apart, and is a number; the SHA-256 decides. */
+const halfOf = (fingerprint: Uint8Array): number =>
+  new DataView(fingerprint.buffer, fingerprint.byteOffset).getUint32(0, true);
+
+function includes(ascending: Uint32Array, value: number): boolean {
+  let low = 0;
+  let high = ascending.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (ascending[middle]! < value) low = middle + 1;
+    else high = middle;
+  }
+  return ascending[low] === value;
+}
+
+/** A snapshot without what repair has no use for, which may be many megabytes. All are kept until the end. */
+function withoutBulk({ description, blocks, sizeBytes }: SnapshotFile): SnapshotFile {
+  return {
+    description: { ...description, machine: null, host: null },
+    blocks: new BlockList(Buffer.from(blocks.bytes)), // a copy: these bytes are a part of the whole file's
+    state: new Uint8Array(0),
+    sizeBytes,
+  };
+}
 
 /** The generations of each pack that were set aside. */
 function quarantinedGenerations(dir: string): Map<number, number[]> {

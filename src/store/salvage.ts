@@ -3,25 +3,26 @@
  *
  * Invariants: a chunk keeps its number; bytes are taken only from a frame that passed its checksum, or from a chunk of
  * another pack with the same SHA-256; what cannot be had stays listed as lost, with its identity where that is known.
- * The files it reads are not changed.
+ * The files it reads are not changed. Every pack of a store may be damaged: what is kept of one is a few bits a chunk,
+ * and files and lists are read again when they are needed.
  */
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import { FRAME_BYTES, FrameFlag, isDigest, PAGE_BYTES, type PackName, SHA256_BYTES } from './format.js';
-import { FrameCache, PackReader } from './pack-reader.js';
+import {
+  FRAME_BYTES,
+  FrameFlag,
+  isDigest,
+  PACK_CHUNKS,
+  PAGE_BYTES,
+  type PackName,
+  SHA256_BYTES,
+} from './format.js';
+import { type PackLists, PackReader, PackSet } from './pack-reader.js';
 import { PackWriter, type SealedPack } from './pack-writer.js';
 
 interface Identity {
   readonly fingerprint: Uint8Array;
   readonly digest: Uint8Array;
-}
-
-/** Where the bytes of a chunk are. */
-interface Found {
-  readonly source: number;
-  readonly frame: number;
-  /** Of the chunk in its frame. */
-  readonly offset: number;
 }
 
 export interface SalvageResult {
@@ -32,109 +33,185 @@ export interface SalvageResult {
 
 const NO_IDENTITY: Identity = { fingerprint: new Uint8Array(8), digest: new Uint8Array(SHA256_BYTES) };
 
+/** Numbers of chunks of one pack, a bit each. */
+class Numbers implements Iterable<number> {
+  readonly #bits = new Uint8Array(PACK_CHUNKS / 8);
+
+  has(number: number): boolean {
+    return (this.#bits[number >>> 3]! & (1 << (number & 7))) !== 0;
+  }
+
+  add(number: number): void {
+    this.#bits[number >>> 3]! |= 1 << (number & 7);
+  }
+
+  get isEmpty(): boolean {
+    return this.#bits.every((byte) => byte === 0);
+  }
+
+  *[Symbol.iterator](): Generator<number> {
+    for (let number = 0; number < PACK_CHUNKS; number++) if (this.has(number)) yield number;
+  }
+}
+
+/** What is known of the chunks of a pack, by number: more than a megabyte, not to be kept. */
+export class Identities {
+  readonly known = new Numbers();
+  readonly #fingerprints = new Uint8Array(PACK_CHUNKS * 8);
+  readonly #digests = new Uint8Array(PACK_CHUNKS * SHA256_BYTES);
+
+  /** The first one counts. Of what was lost with its list too the identity is zeros, and none. */
+  add(number: number, { fingerprint, digest }: Identity): void {
+    if (this.known.has(number) || digest.every((byte) => byte === 0)) return;
+    this.known.add(number);
+    this.#fingerprints.set(fingerprint, number * 8);
+    this.#digests.set(digest, number * SHA256_BYTES);
+  }
+
+  of(number: number): Identity | null {
+    if (!this.known.has(number)) return null;
+    return {
+      fingerprint: this.#fingerprints.subarray(number * 8, number * 8 + 8),
+      digest: this.#digests.subarray(number * SHA256_BYTES, (number + 1) * SHA256_BYTES),
+    };
+  }
+}
+
+/** The files that packs are salvaged from, by numbers of its own: few are open at once. */
+export class SalvageFiles extends PackSet {
+  readonly #files: { readonly name: PackName; readonly lists: PackLists | null }[] = [];
+
+  constructor(ops: PageOps, dir: string) {
+    super(ops, dir, () => undefined);
+  }
+
+  /** `reader`: has read the file before. Only lists that took all of it to make are kept. */
+  add(reader: PackReader): number {
+    const { pack, footer, frames, numbers, isSealed } = reader;
+    return (
+      this.#files.push({ name: pack, lists: isSealed ? null : { footer, frames, numbers, isSealed } }) - 1
+    );
+  }
+
+  protected override openPack(file: number): PackReader {
+    const { name, lists } = this.#files[file]!;
+    return new PackReader(this.ops, this.dir, name, { salvage: true, lists });
+  }
+}
+
+/** A generation that has something to give. */
+interface Source {
+  readonly file: number;
+  /** Chunks to be read here. */
+  readonly found: Numbers;
+  /** Whether it has identities that those before it have not. */
+  readonly identifies: boolean;
+}
+
+/** One frame; a thread reads one at a time. */
+const scratch = new Uint8Array(FRAME_BYTES);
+
 export class Salvage {
-  readonly number: number;
-  /** Generations that can be opened at all. */
-  readonly #sources: PackReader[] = [];
-  readonly #caches: FrameCache[] = [];
-  readonly #found = new Map<number, Found>();
-  readonly #identities = new Map<number, Identity>();
-  readonly #manifest = new Set<number>();
-  readonly #scratch = new Uint8Array(FRAME_BYTES);
+  readonly #sources: Source[] = [];
+  /** Chunks that a list names, of which an identity is known, and that are manifest blocks. */
+  readonly #listed = new Numbers();
+  readonly #known: Numbers;
+  readonly #manifest = new Numbers();
+  #wasSealed = false;
 
   /** `names`: the generations of one pack that are on disk, in any condition. Errors: NEWER_FORMAT. */
   constructor(
-    readonly ops: PageOps,
-    readonly dir: string,
-    number: number,
+    readonly files: SalvageFiles,
+    readonly number: number,
     readonly names: readonly PackName[],
   ) {
-    this.number = number;
+    const identities = new Identities();
     for (const name of names) {
       try {
-        this.#sources.push(new PackReader(ops, dir, name, { salvage: true }));
-        this.#caches.push(new FrameCache(16));
+        const reader = new PackReader(files.ops, files.dir, name, { salvage: true });
+        try {
+          this.#survey(reader, identities);
+        } finally {
+          reader.close();
+        }
       } catch (error) {
-        if (!(error instanceof DamageError)) throw error;
+        if (!(error instanceof DamageError)) throw error; // it cannot be opened at all
       }
     }
-    for (let i = 0; i < this.#sources.length; i++) this.#survey(i);
+    this.#known = identities.known;
   }
 
   /** Whether one of them was ever sealed: else it may be of a save that did not commit. */
   get wasSealed(): boolean {
-    return this.#sources.some(({ isSealed }) => isSealed);
+    return this.#wasSealed;
   }
 
   /** Chunks that are listed and cannot be read. */
   get lost(): number[] {
-    return [...this.#identities.keys()].filter((number) => !this.#found.has(number));
+    return [...this.#listed].filter((number) => !this.#sourceOf(number));
+  }
+
+  /** Chunks that can be read. */
+  get found(): number[] {
+    return this.#sources.flatMap(({ found }) => [...found]);
   }
 
   get isEmpty(): boolean {
-    return this.#found.size === 0 && this.#identities.size === 0;
+    return this.#listed.isEmpty && this.#sources.every(({ found }) => found.isEmpty);
   }
 
-  digestOf(number: number): Uint8Array | undefined {
-    return this.#identities.get(number)?.digest;
+  #sourceOf(number: number): Source | undefined {
+    return this.#sources.find(({ found }) => found.has(number));
   }
 
-  fingerprintOf(number: number): Uint8Array | undefined {
-    return this.#identities.get(number)?.fingerprint;
-  }
-
-  #survey(index: number): void {
-    const source = this.#sources[index]!;
-    const identities = identitiesOf(source);
-    let frameIndex = -1;
-    for (const frame of source.frames) {
-      frameIndex++;
-      const isReadable = this.#canRead(source, frameIndex);
+  /** What an earlier generation has or lists counts: a later one may be of another store. */
+  #survey(reader: PackReader, identities: Identities): void {
+    this.#wasSealed ||= reader.isSealed;
+    const lists = identitiesOf(reader);
+    const found = new Numbers();
+    let identifies = false;
+    let index = -1;
+    for (const frame of reader.frames) {
+      index++;
+      const isReadable = canRead(reader, index);
       for (let i = 0; i < frame.chunks; i++) {
         const position = frame.first + i;
-        const number = source.numbers[position]!;
+        const number = reader.numbers[position]!;
         if ((frame.flags & FrameFlag.manifest) !== 0) this.#manifest.add(number);
-        const identity = identities && {
-          fingerprint: identities.fingerprints.subarray(position * 8, position * 8 + 8),
-          digest: identities.digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES),
-        };
-        // What an earlier one has or lists counts: a later one may be of another store.
-        if (this.#found.has(number)) continue;
-        if (identity && !isKnown(this.#identities.get(number))) this.#identities.set(number, identity);
+        if (this.#sourceOf(number)) continue;
+        if (lists) {
+          this.#listed.add(number);
+          const before = identities.known.has(number);
+          identities.add(number, identityAt(lists, position));
+          identifies ||= !before && identities.known.has(number);
+        }
         if (!isReadable) continue;
-        const page = this.#scratch.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-        const listed = this.#identities.get(number);
-        if (!isKnown(listed) || isDigest(page, listed.digest))
-          this.#found.set(number, { source: index, frame: frameIndex, offset: i * PAGE_BYTES });
+        const identity = identities.of(number);
+        const page = scratch.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+        if (!identity || isDigest(page, identity.digest)) found.add(number);
       }
     }
+    if (identifies || !found.isEmpty) this.#sources.push({ file: this.files.add(reader), found, identifies });
   }
 
-  #canRead(source: PackReader, frame: number): boolean {
-    try {
-      source.readFrame(frame, this.#scratch);
-      return true;
-    } catch (error) {
-      if (error instanceof DamageError) return false;
-      throw error;
+  /** The identities of chunks that are listed. */
+  identities(): Identities {
+    const identities = new Identities();
+    for (const { file, identifies } of this.#sources) {
+      const reader = identifies && tried(() => this.files.pack(file));
+      const lists = reader && identitiesOf(reader);
+      if (lists)
+        reader.numbers.forEach((number, position) => {
+          if (this.#known.has(number)) identities.add(number, identityAt(lists, position));
+        });
     }
+    return identities;
   }
 
   /** The bytes of a chunk, valid until the next call; null when they are lost. */
   read(number: number): { bytes: Uint8Array; offset: number } | null {
-    const found = this.#found.get(number);
-    if (!found) return null;
-    const { source, frame, offset } = found;
-    const read = (raw: Uint8Array): void => this.#sources[source]!.readFrame(frame, raw);
-    return { bytes: this.#caches[source]!.get(frame, read), offset };
-  }
-
-  /** The chunks that can be read, with the SHA-256s that are known. */
-  *donors(): Generator<{ number: number; identity: Identity }> {
-    for (const number of this.#found.keys()) {
-      const identity = this.#identities.get(number);
-      if (identity) yield { number, identity };
-    }
+    const source = this.#sourceOf(number);
+    return source ? tried(() => this.files.chunk(source.file, number)) : null;
   }
 
   /**
@@ -146,15 +223,15 @@ export class Salvage {
     needed: Iterable<number>,
     heal: (digest: Uint8Array) => Uint8Array | null,
   ): SalvageResult {
-    const numbers = [...new Set([...this.#found.keys(), ...this.#identities.keys(), ...needed])];
-    numbers.sort((a, b) => a - b);
-    const writer = new PackWriter(this.ops, this.dir, this.number, generation);
+    const numbers = new Numbers();
+    for (const some of [this.#listed, this.found, needed]) for (const number of some) numbers.add(number);
+    const identities = this.identities();
+    const writer = new PackWriter(this.files.ops, this.files.dir, this.number, generation);
     let healedChunks = 0;
     let lostChunks = 0;
     try {
       for (const number of numbers) {
-        const listed = this.#identities.get(number);
-        const identity = isKnown(listed) ? listed : undefined;
+        const identity = identities.of(number);
         const isManifest = this.#manifest.has(number);
         const own = this.read(number);
         const other = !own && identity ? heal(identity.digest) : null;
@@ -181,24 +258,32 @@ export class Salvage {
 
   #hash(bytes: Uint8Array, offset: number): Uint8Array {
     const fingerprint = new Uint8Array(8);
-    this.ops.hashPages(bytes.subarray(offset, offset + PAGE_BYTES), 1, fingerprint);
+    this.files.ops.hashPages(bytes.subarray(offset, offset + PAGE_BYTES), 1, fingerprint);
     return fingerprint;
-  }
-
-  close(): void {
-    for (const source of this.#sources) source.close();
   }
 }
 
-function identitiesOf(source: PackReader): { fingerprints: Buffer; digests: Buffer } | null {
+type IdentityLists = ReturnType<PackReader['readIdentities']>;
+
+const identityAt = ({ fingerprints, digests }: IdentityLists, position: number): Identity => ({
+  fingerprint: fingerprints.subarray(position * 8, position * 8 + 8),
+  digest: digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES),
+});
+
+const identitiesOf = (reader: PackReader): IdentityLists | null => tried(() => reader.readIdentities());
+
+const canRead = (reader: PackReader, frame: number): boolean =>
+  tried(() => {
+    reader.readFrame(frame, scratch);
+    return true;
+  }) ?? false;
+
+/** Null where there is damage; the disk may not give again what it has given before. */
+function tried<T>(read: () => T): T | null {
   try {
-    return source.readIdentities();
+    return read();
   } catch (error) {
     if (error instanceof DamageError) return null;
     throw error;
   }
 }
-
-/** Of what was lost with its list too the identity is zeros. */
-const isKnown = (identity: Identity | undefined): identity is Identity =>
-  identity?.digest.some((byte) => byte !== 0) ?? false;

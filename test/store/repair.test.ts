@@ -332,6 +332,31 @@ describe('repair', () => {
     assert.deepEqual((await Store.repair(dir)).lost, []);
   });
 
+  it('does not take the pages of another store for those that are lost', async function () {
+    const make = async (seed: number): Promise<string> => {
+      const { store, dir } = newStore(this);
+      await save(store, { 'ram@0x0': noise(seed, 40) }, { tag: 'mine' });
+      store.close();
+      return dir;
+    };
+    const [dir, other] = [await make(1), await make(2)];
+    const [pack] = packsOf(dir) as [string];
+    flip(join(dir, 'packs', pack), frameOf(dir, pack, 0).offset + 1000);
+    const foreign = ofGeneration(readFileSync(join(other, 'packs', pack)), 1);
+    writeFileSync(join(dir, 'packs', pack.replace('-0.', '-1.')), foreign);
+    for (let run = 1; run <= 2; run++) {
+      assert.deepEqual(ranges((await Store.repair(dir)).lost), [['ram@0x0', 0, 16]], `run ${run}`);
+      assert.deepEqual(packsOf(dir), [pack.replace('-0.', '-2.')], `run ${run}`);
+      await using(dir, async (repaired) => {
+        const { problems } = await repaired.check({ readData: true });
+        assert.deepEqual(
+          problems.map(({ message }) => message),
+          ['chunks were lost here'],
+        );
+      });
+    }
+  });
+
   it('comes to the same end whatever the generations are that it finds', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 40);

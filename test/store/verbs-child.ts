@@ -1,6 +1,6 @@
 /**
  * A process of its own that does everything with a store: `DIR ID` (a snapshot, and parent of a save) prints what each
- * verb came to, `DIR repair` what a repair did; as JSON, errors by their code and message.
+ * verb came to, `DIR repair` what a repair did and the most memory it had; as JSON, errors by their code and message.
  */
 import { LivesnapError } from '../../src/errors.js';
 import { Store } from '../../src/store/store.js';
@@ -19,8 +19,10 @@ export async function outcomeOf(work: () => unknown): Promise<Outcome> {
 }
 
 const [dir, id] = process.argv.slice(2) as [string, string];
-if (id === 'repair') console.log(JSON.stringify(await outcomeOf(() => Store.repair(dir))));
-else {
+if (id === 'repair') {
+  const outcome = await outcomeOf(() => Store.repair(dir));
+  console.log(JSON.stringify({ ...outcome, maxRssKiB: process.resourceUsage().maxRSS }));
+} else {
   const store = Store.open(dir, { write: true });
   const ram = noise(1, 100);
   noise(77, 1).copy(ram);
