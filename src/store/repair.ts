@@ -6,21 +6,12 @@
  * damaged pack the next generation is complete before the damaged one is moved to quarantine/; nothing that is not
  * understood is removed. Cut short anywhere and begun again, it comes to the same end.
  */
-import { lstatSync, mkdirSync, renameSync, statSync } from 'node:fs';
-import { basename } from 'node:path';
+import { lstatSync, statSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError } from './damage.js';
-import {
-  decodePackHeader,
-  FormatError,
-  FrameFlag,
-  HIGHEST_NUMBER,
-  isDigest,
-  PACK_HEADER_BYTES,
-  PAGE_BYTES,
-  type PackName,
-} from './format.js';
+import { FrameFlag, HIGHEST_NUMBER, type PackName } from './format.js';
+import { Healer, PacksUnderRepair } from './healer.js';
 import { Index, notAStore, type PackRow, type SnapshotRow } from './index-database.js';
 import {
   finishReplacement,
@@ -31,7 +22,6 @@ import {
 } from './index-replacement.js';
 import {
   at,
-  DIRECTORY_MODE,
   fillReserve,
   fsyncDirectory,
   INDEX_LOCK,
@@ -53,24 +43,18 @@ import {
   tagFile,
 } from './layout.js';
 import { lossesOf } from './losses.js';
-import { PackReader, PackSet } from './pack-reader.js';
+import { PackReader } from './pack-reader.js';
 import { pageWorker, pageWorkerCount, releasePageWorkers, usePageWorkers } from './page-pool.js';
-import { Salvage, SalvageFiles, type SalvageResult } from './salvage.js';
+import { BELIEVED_BY_NAME, lastQuarantined, quarantine, quarantinedGenerations } from './quarantine.js';
+import { type Heal, Salvage, SalvageFiles, type SalvageResult } from './salvage.js';
 import { parseSegmentName, saysSegment, segmentFile } from './segment-file.js';
 import { rebuildSegments } from './segment-merge.js';
 import { BlockList, type Place, readSnapshotFile, type SnapshotFile, snapshotFile } from './snapshot-file.js';
-import { readSmallFile, StoreFile } from './store-file.js';
+import { readSmallFile } from './store-file.js';
 import { StoreLock } from './store-lock.js';
 import type { LostRange, Progress, RepairResult } from './types.js';
 import { type ChunkSet, Usage } from './usage.js';
 
-/*
- * Which numbers of files and places are believed: the index's next number comes after the highest of them, and must
- * leave numbers for all packs and segments to come.
- */
-
-/** Up to here a name is enough; no store has come so far. Up to HIGHEST_NUMBER a file, or a snapshot's places, must say it. */
-const BELIEVED_BY_NAME = 2 ** 31 - 1;
 /**
  * No pack is rewritten so often. What has a higher generation is read like any other, and what repair writes comes after
  * those up to here: so whatever names there are, it never runs out of generations, and believes what it wrote.
@@ -134,26 +118,6 @@ function repairError(dir: string, error: unknown): unknown {
   });
 }
 
-/** The packs of a store under repair: those that are whole, and damaged ones as far as they can be read. */
-class PacksUnderRepair extends PackSet {
-  constructor(
-    ops: PageOps,
-    dir: string,
-    readonly whole: ReadonlyMap<number, PackRow>,
-    readonly damaged: ReadonlyMap<number, Salvage>,
-  ) {
-    super(ops, dir, (number) => whole.get(number)?.generation);
-  }
-
-  override chunk(pack: number, number: number): { bytes: Uint8Array; offset: number } {
-    const salvage = this.damaged.get(pack);
-    if (!salvage) return super.chunk(pack, number);
-    const found = salvage.read(number);
-    if (!found) throw new DamageError(packFile(pack, 0), null, `chunk ${number} cannot be read`);
-    return found;
-  }
-}
-
 class Repair {
   readonly actions: string[] = [];
   readonly #packs = new Map<number, PackRow>();
@@ -163,8 +127,7 @@ class Repair {
   /** By pack, what is to be set aside (all that there was, the lowest first) once there is better: `made`, if anything. */
   readonly #replacements = new Map<number, { made: readonly PackName[]; outdated: readonly PackName[] }>();
   readonly #salvageFiles: SalvageFiles;
-  /** What chunks are healed from. */
-  #donors: PackSet | null = null;
+  #healer: Healer | null = null;
   #highest = 0;
   #healedChunks = 0;
 
@@ -315,7 +278,8 @@ class Repair {
 
   /** Writes the next generation of each damaged pack. */
   #salvage(needed: ChunkSet): void {
-    const heal = this.#healer();
+    this.#healer = new Healer(this.ops, this.dir, this.#packs, this.#damaged);
+    const { heal } = this.#healer;
     for (const [number, salvage] of this.#damaged) {
       // One that was never sealed and is not needed is of a save that did not commit, for all that is known: gc's.
       if (!salvage.wasSealed && needed.count(number) === 0) continue;
@@ -350,7 +314,7 @@ class Repair {
   }
 
   /** Whether all that is wrong with a pack are the marks of an earlier repair, and nothing of it can be healed now. */
-  #isMarkedOnly(name: PackName, salvage: Salvage, heal: (digest: Uint8Array) => Uint8Array | null): boolean {
+  #isMarkedOnly(name: PackName, salvage: Salvage, heal: Heal): boolean {
     let reader: PackReader;
     try {
       reader = new PackReader(this.ops, this.dir, name);
@@ -375,66 +339,6 @@ class Repair {
     } finally {
       reader.close();
     }
-  }
-
-  /** Finds chunks by SHA-256 among all that can be read. The packs are searched once, for all that is lost. */
-  #healer(): (digest: Uint8Array) => Uint8Array | null {
-    const wanted = this.#lostFingerprints();
-    if (wanted.length === 0) return () => null;
-    const donors = new Map<string, { pack: number; chunk: number }>();
-    for (const row of this.#packs.values()) {
-      const reader = new PackReader(this.ops, this.dir, row);
-      try {
-        const { fingerprints, digests } = reader.readIdentities();
-        reader.numbers.forEach((chunk, i) => {
-          if (!includes(wanted, fingerprints.readUInt32LE(8 * i))) return;
-          donors.set(digests.toString('latin1', 32 * i, 32 * i + 32), { pack: row.number, chunk });
-        });
-      } finally {
-        reader.close();
-      }
-    }
-    for (const [pack, salvage] of this.#damaged) {
-      const identities = salvage.identities();
-      for (const chunk of salvage.found) {
-        const identity = identities.of(chunk);
-        if (identity && includes(wanted, halfOf(identity.fingerprint)))
-          donors.set(Buffer.from(identity.digest).toString('latin1'), { pack, chunk });
-      }
-    }
-    const set = new PacksUnderRepair(this.ops, this.dir, new Map(this.#packs), this.#damaged);
-    this.#donors = set;
-    return (digest) => {
-      const donor = donors.get(Buffer.from(digest).toString('latin1'));
-      if (!donor) return null;
-      try {
-        const { bytes, offset } = set.chunk(donor.pack, donor.chunk);
-        const page = bytes.slice(offset, offset + PAGE_BYTES);
-        return isDigest(page, digest) ? page : null;
-      } catch (error) {
-        if (error instanceof DamageError) return null;
-        throw error;
-      }
-    };
-  }
-
-  /** Of all chunks that are listed and cannot be read, ascending. */
-  #lostFingerprints(): Uint32Array {
-    const parts: Uint32Array[] = [];
-    for (const salvage of this.#damaged.values()) {
-      const { lost } = salvage;
-      if (lost.length === 0) continue;
-      const identities = salvage.identities();
-      const known = lost.map((number) => identities.of(number)).filter((identity) => identity !== null);
-      parts.push(Uint32Array.from(known, ({ fingerprint }) => halfOf(fingerprint)));
-    }
-    const all = new Uint32Array(parts.reduce((total, { length }) => total + length, 0));
-    let done = 0;
-    for (const part of parts) {
-      all.set(part, done);
-      done += part.length;
-    }
-    return all.sort();
   }
 
   /** Chunks that snapshots refer to and that no pack lists are listed as lost, so that gc knows where it stands. */
@@ -465,11 +369,7 @@ class Repair {
   }
 
   /** Writes a generation of a pack that is to take the place of all that are on disk. */
-  #replace(
-    salvage: Salvage,
-    needed: readonly number[],
-    heal: (digest: Uint8Array) => Uint8Array | null,
-  ): SalvageResult {
+  #replace(salvage: Salvage, needed: readonly number[], heal: Heal): SalvageResult {
     const { number } = salvage;
     const outdated = this.#onDisk.get(number) ?? [];
     const result = salvage.write(this.#freshGeneration(number), needed, heal);
@@ -608,7 +508,7 @@ class Repair {
   }
 
   close(): void {
-    this.#donors?.close();
+    this.#healer?.close();
     this.#salvageFiles.close();
     this.#damaged.clear();
   }
@@ -617,24 +517,6 @@ class Repair {
 const fileOf = ({ number, generation }: PackName): string => packFile(number, generation);
 
 const byGeneration = (a: PackName, b: PackName): number => a.generation - b.generation;
-
-/** A pack's name, with the suffix that it may have got in quarantine/. */
-const quarantinedPack = (name: string): PackName | null => parsePackName(name.replace(/\.\d+$/, ''));
-
-/** Half of a fingerprint tells enough apart, and is a number; the SHA-256 decides. */
-const halfOf = (fingerprint: Uint8Array): number =>
-  new DataView(fingerprint.buffer, fingerprint.byteOffset).getUint32(0, true);
-
-function includes(ascending: Uint32Array, value: number): boolean {
-  let low = 0;
-  let high = ascending.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (ascending[middle]! < value) low = middle + 1;
-    else high = middle;
-  }
-  return ascending[low] === value;
-}
 
 /** A snapshot without what repair has no use for, which may be many megabytes. All are kept until the end. */
 function withoutBulk({ description, blocks, sizeBytes }: SnapshotFile): SnapshotFile {
@@ -646,16 +528,6 @@ function withoutBulk({ description, blocks, sizeBytes }: SnapshotFile): Snapshot
   };
 }
 
-/** The generations of each pack that were set aside. */
-function quarantinedGenerations(dir: string): Map<number, number[]> {
-  const found = new Map<number, number[]>();
-  for (const name of namesIn(dir, QUARANTINE)) {
-    const pack = quarantinedPack(name);
-    if (pack) found.set(pack.number, [...(found.get(pack.number) ?? []), pack.generation]);
-  }
-  return found;
-}
-
 /** The chunk numbers of a pack that are in the set. */
 function bitsOf(set: ChunkSet, pack: number): number[] {
   const bits = set.bits(pack);
@@ -663,18 +535,6 @@ function bitsOf(set: ChunkSet, pack: number): number[] {
   for (let i = 0; bits && i < bits.length * 8; i++)
     if ((bits[i >>> 3]! & (1 << (i & 7))) !== 0) numbers.push(i);
   return numbers;
-}
-
-/** Moves a file of the store to quarantine/, under a name that is free there. */
-function quarantine(dir: string, file: string): void {
-  const folder = at(dir, QUARANTINE);
-  mkdirSync(folder, { recursive: true, mode: DIRECTORY_MODE });
-  const taken = new Set(namesIn(dir, QUARANTINE));
-  let name = basename(file);
-  for (let i = 1; taken.has(name); i++) name = `${basename(file)}.${i}`;
-  renameSync(at(dir, file), at(folder, name));
-  fsyncDirectory(folder);
-  fsyncDirectory(dir);
 }
 
 /** The ids in the index that is there; null when it cannot be read. */
@@ -695,30 +555,3 @@ function knownSnapshots(dir: string, actions: string[]): Set<string> | null {
 }
 
 const isBeyond = ({ pack }: Place): boolean => pack > HIGHEST_NUMBER;
-
-/** The highest number of a pack that was set aside, and may come back. */
-function lastQuarantined(dir: string): number {
-  let last = 0;
-  for (const name of namesIn(dir, QUARANTINE)) {
-    const pack = quarantinedPack(name);
-    if (!pack || pack.number > HIGHEST_NUMBER || pack.number <= last) continue;
-    if (pack.number <= BELIEVED_BY_NAME || saysPack(dir, `${QUARANTINE}/${name}`, pack)) last = pack.number;
-  }
-  return last;
-}
-
-/** Whether a file's header is that of this pack. */
-function saysPack(dir: string, file: string, pack: PackName): boolean {
-  try {
-    const opened = new StoreFile(dir, file);
-    try {
-      decodePackHeader(pageOps, opened.read(0, PACK_HEADER_BYTES), pack, file);
-      return true;
-    } finally {
-      opened.close();
-    }
-  } catch (error) {
-    if (error instanceof DamageError || error instanceof FormatError) return false;
-    throw error;
-  }
-}

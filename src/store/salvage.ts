@@ -31,6 +31,9 @@ export interface SalvageResult {
   readonly lostChunks: number;
 }
 
+/** Gives the bytes of a chunk with this SHA-256, from elsewhere; null: there are none. */
+export type Heal = (digest: Uint8Array) => Uint8Array | null;
+
 const NO_IDENTITY: Identity = { fingerprint: new Uint8Array(8), digest: new Uint8Array(SHA256_BYTES) };
 
 /** Numbers of chunks of one pack, a bit each. */
@@ -215,14 +218,9 @@ export class Salvage {
   }
 
   /**
-   * Writes the next generation. `needed`: numbers that snapshots refer to, which are listed in any case. `heal` gives
-   * the bytes of a chunk with this SHA-256, from elsewhere. Errors: NO_SPACE, …
+   * Writes the next generation. `needed`: numbers that snapshots refer to, which are listed in any case. Errors: NO_SPACE, …
    */
-  write(
-    generation: number,
-    needed: Iterable<number>,
-    heal: (digest: Uint8Array) => Uint8Array | null,
-  ): SalvageResult {
+  write(generation: number, needed: Iterable<number>, heal: Heal): SalvageResult {
     const numbers = new Numbers();
     for (const some of [this.#listed, this.found, needed]) for (const number of some) numbers.add(number);
     const identities = this.identities();
