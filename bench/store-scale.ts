@@ -1,6 +1,7 @@
 /**
  * A store of 10 million chunks (40 GB of pages), made by ordinary saves: what a save takes there beside one in an empty
- * store, and time and peak memory of the other verbs. Each measurement is a process of its own.
+ * store, and time and peak memory of the other verbs; then as many pages in one save, and a copy of it to another
+ * store. Each measurement is a process of its own.
  *
  *     node dist/bench/store-scale.js [--chunks N] [--rounds N] [--dir DIR]
  *
@@ -14,6 +15,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../src/page-stream.js';
+import { copySnapshots } from '../src/store/copy/copy.js';
 import { Store } from '../src/store/store.js';
 import type { SnapshotMetadata } from '../src/store/types.js';
 
@@ -90,6 +92,14 @@ const JOBS: Record<string, (store: Store, argument: string) => unknown> = {
     ),
   'gc --dry-run': (store) => store.gc({ dryRun: true }),
   gc: (store) => store.gc({ dryRun: false }),
+  'one save of them all': (store, pages) => save(store, 1, Number(pages)),
+  'copy of it': async (store, to) => {
+    const refs = [store.list()[0]!.id];
+    await copySnapshots({
+      ...{ storeDir: store.dir, direction: 'to', remote: to, refs },
+      ...{ onPlan: () => {}, progress: () => {} },
+    });
+  },
 };
 
 interface Measured {
@@ -105,7 +115,7 @@ async function child(job: string, dir: string, argument: string): Promise<void> 
   const result = await JOBS[job]!(store, argument);
   const ms = performance.now() - begun;
   // As a machine's process and the command line do, when the save has been answered.
-  if (job === 'save') await store.tidy();
+  if (job.includes('save')) await store.tidy();
   const tidyMs = performance.now() - begun - ms;
   store.close();
   const peakMiB = process.resourceUsage().maxRSS / 1024;
@@ -171,6 +181,10 @@ function main(chunks: number, rounds: number, base: string): void {
     'check',
   ])
     row(job, measure(job, big));
+  rmSync(big, { recursive: true });
+  const whole = join(base, 'whole');
+  row('one save of them all', measure('one save of them all', whole, String(chunks)));
+  row('copy of it', measure('copy of it', whole, join(base, 'copy')));
 }
 
 const { values, positionals } = parseArgs({
