@@ -41,6 +41,7 @@ import {
   storeError,
 } from './layout.js';
 import type { SegmentRow } from './segment-file.js';
+import type { SnapshotFile } from './snapshot-file.js';
 import { StoreLock } from './store-lock.js';
 import type { SnapshotKind, SnapshotSummary } from './types.js';
 
@@ -59,6 +60,20 @@ export interface SnapshotRow {
   readonly storedBytes: number;
   readonly logicalBytes: number;
   readonly nonZeroPages: number;
+}
+
+/** The row of a snapshot, all of it from its file. */
+export function snapshotRow({
+  description,
+  sizeBytes,
+}: Pick<SnapshotFile, 'description' | 'sizeBytes'>): SnapshotRow {
+  const { id, kind, vm, parent, createdAt, memoryBytes, diskBytes, packBytes, regions } = description;
+  return {
+    ...{ id, kind, vm, parent, createdAt, memoryBytes, diskBytes },
+    storedBytes: packBytes + sizeBytes,
+    logicalBytes: regions.reduce((total, region) => total + region.sizeBytes, 0),
+    nonZeroPages: regions.reduce((total, region) => total + region.nonZeroPages, 0),
+  };
 }
 
 export interface PackRow {

@@ -12,7 +12,7 @@ import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import { FrameFlag, HIGHEST_NUMBER, type PackName } from './format.js';
 import { Healer, PacksUnderRepair } from './healer.js';
-import { Index, notAStore, type PackRow, type SnapshotRow } from './index-database.js';
+import { Index, notAStore, type PackRow, snapshotRow } from './index-database.js';
 import {
   finishReplacement,
   NEW_DATABASE,
@@ -60,23 +60,6 @@ import { type ChunkSet, Usage } from './usage.js';
  * those up to here: so whatever names there are, it never runs out of generations, and believes what it wrote.
  */
 const HIGHEST_ORDINARY_GENERATION = 999_999;
-
-/** The index's row of a snapshot, all of it from its file. */
-export function snapshotRow({ description, sizeBytes }: SnapshotFile): SnapshotRow {
-  const { id, kind, vm, parent, createdAt, memoryBytes, diskBytes, packBytes, regions } = description;
-  return {
-    id,
-    kind,
-    vm,
-    parent,
-    createdAt,
-    memoryBytes,
-    diskBytes,
-    storedBytes: packBytes + sizeBytes,
-    logicalBytes: regions.reduce((total, region) => total + region.sizeBytes, 0),
-    nonZeroPages: regions.reduce((total, region) => total + region.nonZeroPages, 0),
-  };
-}
 
 /** Errors: NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_SPACE. */
 export async function repairStore(

@@ -15,7 +15,7 @@ import { BATCH_PAGES, PAGE_SIZE, type PageSource, type Region } from '../page-st
 import type { StoreContext } from './context.js';
 import { packList } from './context.js';
 import { unlinkUnlessLocked } from './file-locks.js';
-import type { PackRow } from './index-database.js';
+import { type PackRow, snapshotRow } from './index-database.js';
 import {
   at,
   fsyncDirectory,
@@ -332,24 +332,13 @@ export class Save implements SaveSession {
       if (!isDescribable(description))
         throw new RangeError('the description of the machine is too long or nested too deeply');
       const write = () => writeSnapshotFile(this.context.dir, description, blocks, metadata.state);
-      const { sizeBytes: fileBytes, fd } = origin ? await this.#inTheRoomOf(id, write) : write();
+      const { sizeBytes, fd } = origin ? await this.#inTheRoomOf(id, write) : write();
       this.#written = { id, fd };
       fsyncDirectory(at(this.context.dir, SNAPSHOTS));
-      const storedBytes = packBytes + fileBytes;
+      const row = snapshotRow({ description, sizeBytes });
       this.#commitTried = true;
       const isTagged = this.context.index.commitSave(
-        {
-          id,
-          kind,
-          vm,
-          parent,
-          createdAt,
-          memoryBytes,
-          diskBytes,
-          storedBytes,
-          logicalBytes: regions.reduce((total, { sizeBytes }) => total + sizeBytes, 0),
-          nonZeroPages: described.reduce((total, { nonZeroPages }) => total + nonZeroPages, 0),
-        },
+        row,
         tag === null ? null : { label: tag, onlyIfFree: origin !== undefined },
         packs,
         held,
@@ -364,7 +353,7 @@ export class Save implements SaveSession {
         unchangedPages: counts.unchangedPages,
         newChunks,
         reusedChunks: counts.references - newChunks,
-        storedBytes,
+        storedBytes: row.storedBytes,
       };
     });
     // The snapshot exists. What follows may fail without taking it back.
