@@ -6,7 +6,7 @@
  * it; the index commits before a file goes; if it cannot tell what a snapshot needs it takes nothing; only names that
  * a store makes are touched. On a full disk it goes from what needs no room (whole dead packs) to what needs some.
  */
-import { closeSync, lstatSync, readdirSync, unlinkSync } from 'node:fs';
+import { closeSync, existsSync, lstatSync, readdirSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './damage.js';
@@ -279,12 +279,15 @@ function orphans(context: StoreContext): UnlistedFile[] {
 }
 
 /**
- * Whether the index lists the pack; or an earlier generation than the listed one, in which chunks are lost: then it has
- * come back from a backup, and the next repair will take it.
+ * Whether the index lists the pack, or the next repair will want it: a generation of a pack whose listed one is not there,
+ * which a repair that was cut short has set aside and of which this may be all there is; or an earlier one than the listed
+ * one, in which chunks are lost: it has come back from a backup.
  */
 function isOfUse(context: StoreContext, { number, generation }: PackName): boolean {
   const listed = context.index.generationOf(number);
-  if (listed === undefined || listed <= generation) return listed === generation;
+  if (listed === undefined || listed === generation) return listed === generation;
+  if (!existsSync(at(context.dir, packFile(number, listed)))) return true;
+  if (listed < generation) return false;
   try {
     const reader = new PackReader(context.ops, context.dir, { number, generation: listed });
     try {

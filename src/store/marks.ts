@@ -47,7 +47,9 @@ export class Marks {
     const { dir } = this.context;
     for (const name of namesIn(dir, SNAPSHOTS)) {
       if (!SNAPSHOT_ID.test(name) || this.#isMarked(name)) continue;
-      const isPinned = (): boolean => lockState(at(dir, snapshotFile(name))) === 'shared';
+      const state = (): string => lockState(at(dir, snapshotFile(name)));
+      if (state() === 'unreadable') throw damagedFile(name); // nobody can tell whether it is pinned
+      const isPinned = (): boolean => state() === 'shared';
       if (isPinned()) this.#mark(name, isPinned);
     }
   }
@@ -79,6 +81,9 @@ export class Marks {
     this.#packs.close();
   }
 }
+
+const damagedFile = (id: string): DamageError =>
+  new DamageError(snapshotFile(id), null, 'the disk cannot read it', id);
 
 /** What all snapshots need at this moment. */
 export function markAll(context: StoreContext, except?: string): Usage {

@@ -269,7 +269,10 @@ export class PackWriter {
 
   /** Gives the pack up: the file goes. */
   abandon(): void {
-    if (!this.dryRun) removeIfThere(at(this.dir, this.file));
-    this.close();
+    try {
+      if (!this.dryRun) removeIfThere(at(this.dir, this.file));
+    } finally {
+      this.close();
+    }
   }
 }

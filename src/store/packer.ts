@@ -335,13 +335,16 @@ export class Packer {
     for (const probe of this.#probes.splice(0)) probe.close();
   }
 
+  /** Errors: those of unlinking; what is left is an orphan, and nothing of it is held any more. */
   abort(): void {
-    this.#writer?.abandon();
-    this.#writer = null;
-    for (const { number, generation } of this.#sealed.slice(this.#kept))
-      removeIfThere(at(this.dir, packFile(number, generation)));
-    for (const { number } of this.#unlisted) removeIfThere(at(this.dir, segmentFile(number)));
-    this.end();
+    try {
+      this.#writer?.abandon();
+      for (const { number, generation } of this.#sealed.slice(this.#kept))
+        removeIfThere(at(this.dir, packFile(number, generation)));
+      for (const { number } of this.#unlisted) removeIfThere(at(this.dir, segmentFile(number)));
+    } finally {
+      this.end();
+    }
   }
 }
 

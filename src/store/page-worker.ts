@@ -302,13 +302,15 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   },
   packSeal: ({ session }) => sessionOf(packers, session).seal(),
   packEnd({ session }) {
-    packers.get(session)?.end();
+    const packer = packers.get(session);
     packers.delete(session);
+    packer?.end();
     return null;
   },
   packAbort({ session }) {
-    packers.get(session)?.abort();
+    const packer = packers.get(session);
     packers.delete(session);
+    packer?.abort();
     return null;
   },
   readBegin({ session, dir, fingerprintBits, packs }) {

@@ -5,7 +5,7 @@
  * Invariant: nothing in it is ever removed or overwritten; what comes back from it is a pack like any other, so its
  * number and generation are never given again.
  */
-import { mkdirSync, renameSync } from 'node:fs';
+import { lstatSync, mkdirSync, renameSync } from 'node:fs';
 import { basename } from 'node:path';
 import { pageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
@@ -24,9 +24,10 @@ export const BELIEVED_BY_NAME = 2 ** 31 - 1;
 export function quarantine(dir: string, file: string): void {
   const folder = at(dir, QUARANTINE);
   mkdirSync(folder, { recursive: true, mode: DIRECTORY_MODE });
-  const taken = new Set(namesIn(dir, QUARANTINE));
+  const isTaken = (name: string): boolean =>
+    lstatSync(at(folder, name), { throwIfNoEntry: false }) !== undefined;
   let name = basename(file);
-  for (let i = 1; taken.has(name); i++) name = `${basename(file)}.${i}`;
+  for (let i = 1; isTaken(name); i++) name = `${basename(file)}.${i}`;
   renameSync(at(dir, file), at(folder, name));
   fsyncDirectory(folder);
   fsyncDirectory(dir);
@@ -37,7 +38,10 @@ export function quarantinedGenerations(dir: string): Map<number, number[]> {
   const found = new Map<number, number[]>();
   for (const name of namesIn(dir, QUARANTINE)) {
     const pack = quarantinedPack(name);
-    if (pack) found.set(pack.number, [...(found.get(pack.number) ?? []), pack.generation]);
+    if (!pack) continue;
+    const known = found.get(pack.number);
+    if (known) known.push(pack.generation);
+    else found.set(pack.number, [pack.generation]);
   }
   return found;
 }

@@ -2,9 +2,10 @@
  * repair: makes the index anew from packs/, snapshots/ and tags/, which are then the truth, sets damage aside and heals
  * what can be healed (docs/format.md, "Repair").
  *
- * Invariants: the new index is complete and fsynced under another name before it takes the old one's place; of a
- * damaged pack the next generation is complete before the damaged one is moved to quarantine/; nothing that is not
- * understood is removed. Cut short anywhere and begun again, it comes to the same end.
+ * Invariants: the new index is complete and fsynced under another name before it takes the old one's place; a damaged
+ * pack is moved to quarantine/ when its next generation is complete and the index lists that, so that between any two
+ * steps whatever else uses the store, gc included, takes away nothing that is needed; nothing that is not understood is
+ * removed. Cut short anywhere and begun again, it comes to the same end.
  */
 import { lstatSync, statSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
@@ -106,7 +107,7 @@ class Repair {
   readonly #packs = new Map<number, PackRow>();
   readonly #damaged = new Map<number, Salvage>();
   /** All generations of each pack that are in packs/, the lowest first. */
-  readonly #onDisk = new Map<number, readonly PackName[]>();
+  readonly #onDisk = new Map<number, PackName[]>();
   /** By pack, what is to be set aside (all that there was, the lowest first) once there is better: `made`, if anything. */
   readonly #replacements = new Map<number, { made: readonly PackName[]; outdated: readonly PackName[] }>();
   readonly #salvageFiles: SalvageFiles;
@@ -127,17 +128,21 @@ class Repair {
     this.#setStrangersAside();
     await this.#readPacks(progress);
     const files = this.#readSnapshots(before);
+    let lost: LostRange[];
+    let segments: ReadonlySet<string>;
     try {
       this.#salvage(this.#markNeeded(files));
       this.#listMissing(this.#markNeeded(files));
-      this.#setAside();
+      const tags = this.#readTags(new Set(files.map(({ description }) => description.id)));
+      lost = this.#losses(files, tags);
+      segments = await this.#rebuildIndex(files, tags);
     } catch (error) {
       this.#removeMade();
       throw error;
     }
-    const tags = this.#readTags(new Set(files.map(({ description }) => description.id)));
-    const lost = this.#losses(files, tags);
-    await this.#rebuildIndex(files, tags);
+    this.#setAside();
+    this.#removeOtherSegments(segments);
+    fillReserve(this.dir);
     return { actions, healedChunks: this.#healedChunks, lost };
   }
 
@@ -173,23 +178,29 @@ class Repair {
       })
       .sort((a, b) => a.number - b.number || byGeneration(a, b));
     const byNumber = this.#onDisk;
-    for (const name of names) byNumber.set(name.number, [...(byNumber.get(name.number) ?? []), name]);
-    const sizeOf = (name: PackName): number => statSync(this.#path(name)).size;
-    const totalBytes = [...byNumber.values()].reduce((total, [lowest]) => total + sizeOf(lowest!), 0);
+    for (const name of names) {
+      const known = byNumber.get(name.number);
+      if (known) known.push(name);
+      else byNumber.set(name.number, [name]);
+    }
+    const waiting = [...byNumber.values()].map((names) => ({ names, bytes: this.#sizeOf(names[0]!) }));
+    const totalBytes = waiting.reduce((total, { bytes }) => total + bytes, 0);
     let doneBytes = 0;
-    const waiting = [...byNumber.values()];
+    let next = 0;
     const lane = async (worker: number): Promise<void> => {
-      for (let names = waiting.shift(); names; names = waiting.shift()) {
-        await this.#readPack(worker, names);
-        doneBytes += sizeOf(names[0]!);
+      for (let pack = waiting[next++]; pack; pack = waiting[next++]) {
+        await this.#readPack(worker, pack.names);
+        doneBytes += pack.bytes;
         progress?.(doneBytes, totalBytes);
       }
     };
-    await Promise.all(Array.from({ length: pageWorkerCount }, (_, i) => lane(i)));
+    // The locks are let go of when this fails: not before the other lane has come to its end, too.
+    const lanes = await Promise.allSettled(Array.from({ length: pageWorkerCount }, (_, i) => lane(i)));
+    for (const outcome of lanes) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
-  #path({ number, generation }: PackName): string {
-    return at(this.dir, packFile(number, generation));
+  #sizeOf(name: PackName): number {
+    return statSync(at(this.dir, fileOf(name))).size;
   }
 
   /** The lowest generation counts; the others are of gcs that did not come to their end, or of an earlier repair. */
@@ -279,6 +290,16 @@ class Repair {
         this.#packs.set(number, { ...lowest, ...this.#listed(lowest) });
         continue;
       }
+      const made = others.find((name) => this.#isEnough(name, salvage, heal));
+      if (made) {
+        this.#packs.set(number, { ...made, ...this.#listed(made) });
+        this.#replacements.set(number, { made: [], outdated: salvage.names.filter((name) => name !== made) });
+        this.actions.push(
+          `${packFile(number, lowest.generation)} was damaged and moved to ${QUARANTINE}/: ` +
+            `${packFile(number, made.generation)} has all that can be had of it.`,
+        );
+        continue;
+      }
       const { pack, healedChunks, lostChunks } = this.#replace(salvage, bitsOf(needed, number), heal);
       this.#healedChunks += healedChunks;
       this.actions.push(
@@ -296,7 +317,7 @@ class Repair {
     return { chunks: reader.numbers.length, sizeBytes: reader.sizeBytes };
   }
 
-  /** Whether all that is wrong with a pack are the marks of an earlier repair, and nothing of it can be healed now. */
+  /** Whether all that is wrong with a pack, if anything, are the marks of an earlier repair, and nothing of it can be healed now. */
   #isMarkedOnly(name: PackName, salvage: Salvage, heal: Heal): boolean {
     let reader: PackReader;
     try {
@@ -322,6 +343,12 @@ class Repair {
     } finally {
       reader.close();
     }
+  }
+
+  /** Whether a generation, as an earlier repair made it that was cut short, is all that could be written now. */
+  #isEnough(name: PackName, all: Salvage, heal: Heal): boolean {
+    const own = new Salvage(this.#salvageFiles, name.number, [name]);
+    return own.hasAllOf(all) && this.#isMarkedOnly(name, own, heal);
   }
 
   /** Chunks that snapshots refer to and that no pack lists are listed as lost, so that gc knows where it stands. */
@@ -430,10 +457,11 @@ class Repair {
     }
   }
 
+  /** Returns the segments' files that the new index lists. */
   async #rebuildIndex(
     files: readonly SnapshotFile[],
     tags: readonly { label: string; snapshot: string }[],
-  ): Promise<void> {
+  ): Promise<ReadonlySet<string>> {
     const { dir } = this;
     const nextNumber = Math.max(this.#highest, this.#lastSegment(), lastQuarantined(dir)) + 1;
     const packs = [...this.#packs.values()].sort((a, b) => a.number - b.number);
@@ -457,13 +485,16 @@ class Repair {
       removeUnfinished(dir);
       throw error;
     }
-    for (const name of namesIn(dir, SEGMENTS))
-      if (parseSegmentName(name) !== null && !segments.has(`${SEGMENTS}/${name}`))
-        removeIfThere(at(dir, `${SEGMENTS}/${name}`));
-    fillReserve(dir);
     this.actions.push(
       `The index was rebuilt: ${files.length} snapshots, ${tags.length} tags, ${packs.length} packs.`,
     );
+    return segments;
+  }
+
+  #removeOtherSegments(listed: ReadonlySet<string>): void {
+    for (const name of namesIn(this.dir, SEGMENTS))
+      if (parseSegmentName(name) !== null && !listed.has(`${SEGMENTS}/${name}`))
+        removeIfThere(at(this.dir, `${SEGMENTS}/${name}`));
   }
 
   /** Those of an index that will not be: the next attempt would make them again, under other numbers. */

@@ -4,7 +4,8 @@
  * Invariants: a chunk keeps its number; bytes are taken only from a frame that passed its checksum, or from a chunk of
  * another pack with the same SHA-256; what cannot be had stays listed as lost, with its identity where that is known.
  * The files it reads are not changed. Every pack of a store may be damaged: what is kept of one is a few bits a chunk,
- * and files and lists are read again when they are needed.
+ * and files and lists are read again when they are needed; of a pack without a trailer, whose list took all of the file to
+ * make, that list, too (up to 180 KB).
  */
 import type { PageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
@@ -34,6 +35,7 @@ export interface SalvageResult {
 /** Gives the bytes of a chunk with this SHA-256, from elsewhere; null: there are none. */
 export type Heal = (digest: Uint8Array) => Uint8Array | null;
 
+const NOTHING = new Uint8Array(0);
 const NO_IDENTITY: Identity = { fingerprint: new Uint8Array(8), digest: new Uint8Array(SHA256_BYTES) };
 
 /** Numbers of chunks of one pack, a bit each. */
@@ -107,8 +109,8 @@ interface Source {
   readonly file: number;
   /** Chunks to be read here. */
   readonly found: Numbers;
-  /** Whether it has identities that those before it have not. */
-  readonly identifies: boolean;
+  /** Chunks whose identity is taken from here, and from nowhere else: another one may be of another store. */
+  readonly identified: Numbers;
 }
 
 /** One frame; a thread reads one at a time. */
@@ -116,9 +118,8 @@ const scratch = new Uint8Array(FRAME_BYTES);
 
 export class Salvage {
   readonly #sources: Source[] = [];
-  /** Chunks that a list names, of which an identity is known, and that are manifest blocks. */
+  /** Chunks that a list names, and those that are manifest blocks. */
   readonly #listed = new Numbers();
-  readonly #known: Numbers;
   readonly #manifest = new Numbers();
   #wasSealed = false;
 
@@ -141,7 +142,6 @@ export class Salvage {
         if (!(error instanceof DamageError)) throw error; // it cannot be opened at all
       }
     }
-    this.#known = identities.known;
   }
 
   /** Whether one of them was ever sealed: else it may be of a save that did not commit. */
@@ -163,6 +163,21 @@ export class Salvage {
     return this.#listed.isEmpty && this.#sources.every(({ found }) => found.isEmpty);
   }
 
+  /** Whether what can be read here is all that can be read there, and of the same identity; what is lost here is lost there. */
+  hasAllOf(other: Salvage): boolean {
+    const mine = this.identities();
+    const theirs = other.identities();
+    for (let number = 0; number < PACK_CHUNKS; number++) {
+      if (this.#sourceOf(number) === undefined && other.#sourceOf(number) !== undefined) return false;
+      if (this.#listed.has(number) !== (other.#listed.has(number) || other.#sourceOf(number) !== undefined))
+        return false;
+      const theirIdentity = theirs.of(number);
+      if (theirIdentity && Buffer.compare(mine.of(number)?.digest ?? NOTHING, theirIdentity.digest) !== 0)
+        return false;
+    }
+    return true;
+  }
+
   #sourceOf(number: number): Source | undefined {
     return this.#sources.find(({ found }) => found.has(number));
   }
@@ -172,7 +187,7 @@ export class Salvage {
     this.#wasSealed ||= reader.isSealed;
     const lists = identitiesOf(reader);
     const found = new Numbers();
-    let identifies = false;
+    const identified = new Numbers();
     let index = -1;
     for (const frame of reader.frames) {
       index++;
@@ -186,7 +201,7 @@ export class Salvage {
           this.#listed.add(number);
           const before = identities.known.has(number);
           identities.add(number, identityAt(lists, position));
-          identifies ||= !before && identities.known.has(number);
+          if (!before && identities.known.has(number)) identified.add(number);
         }
         if (!isReadable) continue;
         const identity = identities.of(number);
@@ -194,18 +209,19 @@ export class Salvage {
         if (!identity || isDigest(page, identity.digest)) found.add(number);
       }
     }
-    if (identifies || !found.isEmpty) this.#sources.push({ file: this.files.add(reader), found, identifies });
+    if (!identified.isEmpty || !found.isEmpty)
+      this.#sources.push({ file: this.files.add(reader), found, identified });
   }
 
   /** The identities of chunks that are listed. */
   identities(): Identities {
     const identities = new Identities();
-    for (const { file, identifies } of this.#sources) {
-      const reader = identifies && tried(() => this.files.pack(file));
+    for (const { file, identified } of this.#sources) {
+      const reader = identified.isEmpty ? null : tried(() => this.files.pack(file));
       const lists = reader && identitiesOf(reader);
       if (lists)
         reader.numbers.forEach((number, position) => {
-          if (this.#known.has(number)) identities.add(number, identityAt(lists, position));
+          if (identified.has(number)) identities.add(number, identityAt(lists, position));
         });
     }
     return identities;

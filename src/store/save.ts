@@ -60,8 +60,8 @@ const SPACE_CHECK_PAGES = 16 * BATCH_PAGES;
 const MIN_FREE_BYTES = 1 << 20;
 /**
  * New chunks (4 GB) that are found by a table in memory. When there are more they are committed as packs without a
- * snapshot, and found by a mapped segment: what a save takes does not grow with what it stores. With those that are on
- * their way they are fewer than 2^20, for which the tables, which double, have room.
+ * snapshot, and found by their segments: what a save takes hardly grows with what it stores (the filters do, by 2 MiB).
+ * With those that are on their way they are fewer than 2^20, for which the tables, which double, have room.
  */
 const MAX_UNCOMMITTED_CHUNKS = 1_000_000;
 

@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import Database from 'better-sqlite3';
 import type { LivesnapError } from '../../src/errors.js';
 import { pageOps } from '../../src/native/pages.js';
 import { parsePackName } from '../../src/store/layout.js';
@@ -38,6 +39,15 @@ function flipFrame(dir: string, name: string, index: number): void {
   const bytes = readFileSync(path);
   bytes[reader.frames.at(index).offset + 60]! ^= 1;
   writeFileSync(path, bytes);
+}
+
+/** By the number of the pack. */
+function generationsListed(dir: string): Map<number, number> {
+  if (!existsSync(join(dir, 'store.db'))) return new Map();
+  const database = new Database(join(dir, 'store.db'));
+  const rows = database.prepare('SELECT number, generation FROM packs').raw().all();
+  database.close();
+  return new Map(rows as [number, number][]);
 }
 
 /** A store in which repair has everything to do: to salvage, to heal, to list what is missing, to set aside. */
@@ -128,11 +138,12 @@ describe('a repair that fails', () => {
           );
           // One call of those that fail once may be the last that replaces the index.
           if (fault.always) assert.deepEqual(filesIn(dir, 'segments'), segments, where);
-          // What was made and has not taken the place of anything is gone.
+          // What was made and the index does not list is gone.
+          const listed = generationsListed(dir);
           const packs = filesIn(dir, 'packs').map((name) => parsePackName(name)!);
           for (const { number, generation } of packs) {
             const name = `${number.toString(16).padStart(8, '0')}-${generation}.pack`;
-            if (!before.has(name))
+            if (!before.has(name) && listed.get(number) !== generation)
               assert.ok(packs.filter((one) => one.number === number).length === 1, `${where}: ${name}`);
           }
         }
@@ -185,6 +196,54 @@ describe('a repair that fails', () => {
       again.close();
     }
     assert.ok(killed >= 4, `${killed} renames`);
+  });
+
+  it('when it is killed leaves gc nothing to take away that is needed', async function () {
+    this.timeout(300_000);
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 60) };
+    await save(store, contents, { tag: 'a' });
+    store.close();
+    const [name] = filesIn(dir, 'packs') as [string];
+    // All chunks can be had from its frames.
+    const path = join(dir, 'packs', name);
+    const bytes = readFileSync(path);
+    bytes[20]! ^= 1;
+    writeFileSync(path, bytes);
+    const old = join(scratchDir(this), 'store.db');
+    cpSync(join(dir, 'store.db'), old);
+    const gcThenRepair = async (where: string, half: string): Promise<void> => {
+      if (existsSync(join(half, 'store.db'))) {
+        const meanwhile = Store.open(half, { write: true });
+        await meanwhile.gc({ dryRun: false }).catch((error: LivesnapError) => {
+          assert.equal(error.code, 'DAMAGED', where);
+        });
+        meanwhile.close();
+      }
+      assert.deepEqual((await Store.repair(half)).lost, [], where);
+      const again = Store.open(half, { write: true });
+      assert.deepEqual(await load(again, 'a'), contents, where);
+      again.close();
+    };
+    let killed = 0;
+    for (let nth = 1; killed === nth - 1; nth++) {
+      const half = join(scratchDir(this), 'half');
+      cpSync(dir, half, { recursive: true });
+      const env = watchedEnvironment(half, {
+        fault: { classes: 'r', nth, action: 'after', always: false },
+      });
+      try {
+        execFileSync(process.execPath, [child, half, 'repair'], { env, stdio: 'pipe' });
+      } catch {
+        killed++;
+      }
+      await gcThenRepair(`after rename ${nth}`, half);
+    }
+    assert.ok(killed >= 3, `${killed} renames`);
+    // Nor does it when the index of before is put back.
+    await Store.repair(dir);
+    cpSync(old, join(dir, 'store.db'));
+    await gcThenRepair('with the old index', dir);
   });
 
   it('on a full disk says what to free, gives back what it took, and goes on where there is room', async function () {

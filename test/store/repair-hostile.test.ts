@@ -148,6 +148,8 @@ const HOSTILE: Record<string, (made: Made) => void> = {
   'a pack copied under the last number': ({ dir, kept }) =>
     copyFileSync(join(dir, 'packs', kept), join(dir, 'packs/ffffffff-0.pack')),
   'an empty pack of a high number': ({ dir }) => writeFileSync(join(dir, 'packs/fffffffe-0.pack'), ''),
+  'a high number of which nothing shows that it is a pack': ({ dir }) =>
+    writeFileSync(join(dir, 'packs/80000001-0.pack'), 'no pack'),
   'a pack of number 0': ({ dir, kept }) =>
     copyFileSync(join(dir, 'packs', kept), join(dir, 'packs/00000000-0.pack')),
   'a whole pack of the last number': ({ dir }) => sealed(dir, 0xffffffff, 0, 3),

@@ -72,7 +72,10 @@ export async function withSshChannel<T>(
     const status = await soon(ended, undefined);
     if (status !== undefined) return status;
     ssh.kill();
-    await ended;
+    if ((await soon(ended, undefined)) === undefined) {
+      ssh.kill('SIGKILL');
+      await ended;
+    }
     return null;
   };
   try {
