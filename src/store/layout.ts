@@ -12,6 +12,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readSync,
   renameSync,
   statfsSync,
   statSync,
@@ -118,15 +119,40 @@ export function requireOwnFolders(dir: string): void {
       });
 }
 
-/** SQLite follows links, and opening a pipe waits for ever. Errors: NOT_A_STORE. */
+/**
+ * Looks at the files that SQLite is about to open: it follows links, waits for a pipe for ever, and, if a rollback journal
+ * names a super-journal, removes the file of that name, wherever it is (https://www.sqlite.org/fileformat.html, "The
+ * Rollback Journal"). Errors: NOT_A_STORE.
+ */
 export function requirePlainIndex(dir: string): void {
   for (const suffix of ['', '-wal', '-shm', '-journal']) {
     const path = join(dir, DATABASE + suffix);
-    if (lstatSync(path, { throwIfNoEntry: false })?.isFile() === false)
-      throw new LivesnapError('NOT_A_STORE', `${path} is no plain file`, {
-        hint: 'The index of a store is its own, and no link: move the whole store instead.',
+    const found = lstatSync(path, { throwIfNoEntry: false });
+    if (!found) continue;
+    const why = found.isFile()
+      ? suffix === '-journal' && namesSuperJournal(path, found.size)
+        ? 'names a file elsewhere'
+        : null
+      : 'is no plain file';
+    if (why)
+      throw new LivesnapError('NOT_A_STORE', `${path} ${why}`, {
+        hint: 'The index of a store is its own: move the whole store instead, and take none from a stranger.',
       });
   }
+}
+
+const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
+
+/** Whether a rollback journal ends as one with the name of a super-journal does. A store has no journal but for the moment when it is made. */
+function namesSuperJournal(path: string, sizeBytes: number): boolean {
+  const end = Buffer.alloc(JOURNAL_MAGIC.length);
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    readSync(fd, end, 0, end.length, Math.max(0, sizeBytes - end.length));
+  } finally {
+    closeSync(fd);
+  }
+  return end.equals(JOURNAL_MAGIC);
 }
 
 /** Opens a file that must not exist yet, for reading and writing. */

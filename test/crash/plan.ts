@@ -455,6 +455,15 @@ class Outlook {
     const present = this.present(store);
     if (!present.includes(content)) present.push(content);
   }
+
+  /** `subject`: as {@link madeBy} says it. */
+  forget(subject: string): void {
+    for (const [name, present] of this.#present)
+      this.#present.set(
+        name,
+        present.filter(({ label }) => `${name}/${label}` !== subject),
+      );
+  }
 }
 
 type Verb = Exclude<Step['do'], 'together'>;
@@ -617,6 +626,11 @@ export function makeStepsAtOnce(choose: Chooser, world: World, store: string): S
     const made = new Set(independent.flatMap((other, j) => (i === j ? [] : madeBy(other))));
     return !subjectsOf(step).some((subject) => made.has(subject));
   });
+  // Nor may what comes afterwards build on one that was left out.
+  const made = new Set(steps.flatMap(madeBy));
+  for (const step of independent)
+    if (!steps.includes(step))
+      for (const subject of madeBy(step)) if (!made.has(subject)) outlook.forget(subject);
   const gc = {
     do: 'gc',
     store: outlook.present(OTHER).length > 0 ? choose.pick([store, OTHER]) : store,

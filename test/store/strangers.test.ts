@@ -1,10 +1,65 @@
 /** Links and pipes with the names of a store's locks and index: nobody follows them, waits for them or makes their ends. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { importSnapshots } from '../../src/store/copy/export.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, newStore, noise, save, scratchDir } from './scratch.js';
+
+/** A rollback journal of one page that names a super-journal (https://www.sqlite.org/fileformat.html). */
+function journalNaming(path: string, database: Buffer): Buffer {
+  const pageSize = database.readUInt16BE(16);
+  const sector = Buffer.alloc(512);
+  Buffer.from('d9d505f920a163d7', 'hex').copy(sector);
+  sector.writeUInt32BE(1, 8); // pages in the journal
+  sector.writeUInt32BE(0, 12); // nonce
+  sector.writeUInt32BE(database.length / pageSize, 16);
+  sector.writeUInt32BE(512, 20);
+  sector.writeUInt32BE(pageSize, 24);
+  const page = Buffer.alloc(4 + pageSize + 4);
+  page.writeUInt32BE(1, 0);
+  database.copy(page, 4, 0, pageSize);
+  let sum = 0;
+  for (let at = pageSize - 200; at > 0; at -= 200) sum = (sum + database[at]!) >>> 0;
+  page.writeUInt32BE(sum, 4 + pageSize);
+  const name = Buffer.from(path);
+  const end = Buffer.alloc(4 + name.length + 16);
+  end.writeUInt32BE(Math.floor(2 ** 30 / pageSize) + 1, 0); // the lock byte's page
+  name.copy(end, 4);
+  end.writeUInt32BE(name.length, 4 + name.length);
+  end.writeUInt32BE(
+    name.reduce((total, byte) => total + byte, 0),
+    8 + name.length,
+  );
+  Buffer.from('d9d505f920a163d7', 'hex').copy(end, 12 + name.length);
+  return Buffer.concat([sector, page, end]);
+}
+
+describe('a store with a journal from elsewhere', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('is refused: SQLite would remove the file that it names', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { x: noise(1, 3) });
+    store.close();
+    const victim = join(scratchDir(this), 'victim');
+    writeFileSync(victim, 'of value');
+    const journal = join(dir, 'store.db-journal');
+    writeFileSync(journal, journalNaming(victim, readFileSync(join(dir, 'store.db'))));
+    for (const write of [false, true])
+      assert.throws(() => Store.open(dir, { write }).close(), { code: 'NOT_A_STORE', message: /elsewhere/ });
+    await assert.rejects(
+      importSnapshots({ storeDir: join(scratchDir(this), 'into'), from: dir, onPlan() {}, progress() {} }),
+      { code: 'NOT_A_STORE' },
+    );
+    await Store.repair(dir);
+    assert.equal(readFileSync(victim, 'utf8'), 'of value');
+    Store.open(dir, { write: true }).close();
+  });
+});
 
 describe('a store whose own files are', () => {
   afterEach(function () {

@@ -32,7 +32,8 @@ const MAX_ENTRIES = 4_000_000;
 const INDEX_BYTES_A_FILE = 4096;
 const LEAST_INDEX_BYTES = 64 << 20;
 
-const INDEX_FILES = [DATABASE, `${DATABASE}-wal`, `${DATABASE}-shm`];
+/** A creation that was cut short leaves a journal. */
+const INDEX_FILES = ['', '-wal', '-shm', '-journal'].map((suffix) => DATABASE + suffix);
 const FILES: Record<string, number> = {
   [LOCK]: 0,
   [INDEX_LOCK]: 0,
