@@ -47,10 +47,10 @@ export class Marks {
     const { dir } = this.context;
     for (const name of namesIn(dir, SNAPSHOTS)) {
       if (!SNAPSHOT_ID.test(name) || this.#isMarked(name)) continue;
-      const state = (): string => lockState(at(dir, snapshotFile(name)));
-      if (state() === 'unreadable') throw damagedFile(name); // nobody can tell whether it is pinned
-      const isPinned = (): boolean => state() === 'shared';
-      if (isPinned()) this.#mark(name, isPinned);
+      // Of one that cannot be opened nobody can tell whether it is pinned: it is marked as well, or said to be damaged.
+      const mayBePinned = (): boolean =>
+        ['shared', 'unreadable'].includes(lockState(at(dir, snapshotFile(name))));
+      if (mayBePinned()) this.#mark(name, mayBePinned);
     }
   }
 
@@ -81,9 +81,6 @@ export class Marks {
     this.#packs.close();
   }
 }
-
-const damagedFile = (id: string): DamageError =>
-  new DamageError(snapshotFile(id), null, 'the disk cannot read it', id);
 
 /** What all snapshots need at this moment. */
 export function markAll(context: StoreContext, except?: string): Usage {

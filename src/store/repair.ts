@@ -427,13 +427,11 @@ class Repair {
 
   /** The lowest goes last: while it is there, the next repair takes all of them into account. */
   #setAside(): void {
-    for (const [number, { outdated }] of this.#replacements) {
-      this.#replacements.delete(number);
+    for (const { outdated } of this.#replacements.values())
       for (const name of [...outdated].reverse()) {
         if (outdated.length > 1 && name === outdated[0]) fsyncDirectory(at(this.dir, PACKS));
         quarantine(this.dir, fileOf(name));
       }
-    }
     fsyncDirectory(at(this.dir, PACKS));
   }
 

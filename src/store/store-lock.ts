@@ -22,7 +22,6 @@ const STEP_MS = 10;
 export class StoreLock {
   /** -1: the store has no lock file and cannot be given one; then nobody else writes here either. */
   readonly #fd: number;
-  #held = false;
 
   private constructor(
     readonly dir: string,
@@ -54,8 +53,7 @@ export class StoreLock {
 
   #try(mode: Mode): boolean {
     try {
-      this.#held = this.#fd < 0 || tryLock(this.#fd, mode);
-      return this.#held;
+      return this.#fd < 0 || tryLock(this.#fd, mode);
     } catch (error) {
       this.release();
       throw storeError(this.dir, error);

@@ -99,6 +99,33 @@ async function stateOf(dir: string): Promise<unknown> {
   }
 }
 
+/** Kills a repair of a copy of the store after its first rename, and so on to the last; returns how many there are. */
+async function killAfterEachRename(
+  test: Mocha.Context,
+  dir: string,
+  look: (half: string, where: string) => Promise<void>,
+): Promise<number> {
+  let killed = 0;
+  for (let nth = 1; killed === nth - 1; nth++) {
+    const half = join(scratchDir(test), 'half');
+    cpSync(dir, half, { recursive: true });
+    const env = watchedEnvironment(half, { fault: { classes: 'r', nth, action: 'after', always: false } });
+    try {
+      execFileSync(process.execPath, [child, half, 'repair'], { env, stdio: 'pipe' });
+    } catch {
+      killed++;
+    }
+    await look(half, `after rename ${nth}`);
+  }
+  return killed;
+}
+
+async function requireLoads(dir: string, contents: Record<string, Buffer>, where: string): Promise<void> {
+  const store = Store.open(dir, { write: true });
+  assert.deepEqual(await load(store, 'a'), contents, where);
+  store.close();
+}
+
 describe('a repair that fails', () => {
   afterEach(function () {
     dropScratch(this);
@@ -178,23 +205,10 @@ describe('a repair that fails', () => {
     const clean = join(scratchDir(this), 'clean');
     cpSync(dir, clean, { recursive: true });
     assert.deepEqual((await Store.repair(clean)).lost, []);
-    let killed = 0;
-    for (let nth = 1; killed === nth - 1; nth++) {
-      const half = join(scratchDir(this), 'half');
-      cpSync(dir, half, { recursive: true });
-      try {
-        const env = watchedEnvironment(half, {
-          fault: { classes: 'r', nth, action: 'after', always: false },
-        });
-        execFileSync(process.execPath, [child, half, 'repair'], { env, stdio: 'pipe' });
-      } catch {
-        killed++;
-      }
-      assert.deepEqual((await Store.repair(half)).lost, [], `after rename ${nth}`);
-      const again = Store.open(half, { write: true });
-      assert.deepEqual(await load(again, 'a'), contents, `after rename ${nth}`);
-      again.close();
-    }
+    const killed = await killAfterEachRename(this, dir, async (half, where) => {
+      assert.deepEqual((await Store.repair(half)).lost, [], where);
+      await requireLoads(half, contents, where);
+    });
     assert.ok(killed >= 4, `${killed} renames`);
   });
 
@@ -212,7 +226,7 @@ describe('a repair that fails', () => {
     writeFileSync(path, bytes);
     const old = join(scratchDir(this), 'store.db');
     cpSync(join(dir, 'store.db'), old);
-    const gcThenRepair = async (where: string, half: string): Promise<void> => {
+    const gcThenRepair = async (half: string, where: string): Promise<void> => {
       if (existsSync(join(half, 'store.db'))) {
         const meanwhile = Store.open(half, { write: true });
         await meanwhile.gc({ dryRun: false }).catch((error: LivesnapError) => {
@@ -221,29 +235,14 @@ describe('a repair that fails', () => {
         meanwhile.close();
       }
       assert.deepEqual((await Store.repair(half)).lost, [], where);
-      const again = Store.open(half, { write: true });
-      assert.deepEqual(await load(again, 'a'), contents, where);
-      again.close();
+      await requireLoads(half, contents, where);
     };
-    let killed = 0;
-    for (let nth = 1; killed === nth - 1; nth++) {
-      const half = join(scratchDir(this), 'half');
-      cpSync(dir, half, { recursive: true });
-      const env = watchedEnvironment(half, {
-        fault: { classes: 'r', nth, action: 'after', always: false },
-      });
-      try {
-        execFileSync(process.execPath, [child, half, 'repair'], { env, stdio: 'pipe' });
-      } catch {
-        killed++;
-      }
-      await gcThenRepair(`after rename ${nth}`, half);
-    }
+    const killed = await killAfterEachRename(this, dir, gcThenRepair);
     assert.ok(killed >= 3, `${killed} renames`);
     // Nor does it when the index of before is put back.
     await Store.repair(dir);
     cpSync(old, join(dir, 'store.db'));
-    await gcThenRepair('with the old index', dir);
+    await gcThenRepair(dir, 'with the old index');
   });
 
   it('on a full disk says what to free, gives back what it took, and goes on where there is room', async function () {
