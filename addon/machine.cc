@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "errors.h"
 #include "registry.h"
 #include "vcpu_thread.h"
@@ -51,38 +53,81 @@ static int openKvm(Napi::Env env) {
   return fd;
 }
 
-// How many bytes of its argument an ioctl reads or writes: the size in its number, or, where the structure ends in an
-// array, what the count at its head says. SIZE_MAX for those that carry pointers and are not made from TypeScript.
-static size_t ioctlSize(uint64_t request, const Bytes& bytes, size_t xsaveSize) {
-  uint32_t count = 0;
-  if (bytes.length >= 4) memcpy(&count, bytes.data, 4);
-  switch (request) {
-    case KVM_GET_SUPPORTED_CPUID:
-    case KVM_GET_EMULATED_CPUID:
-    case KVM_SET_CPUID2:
-    case KVM_GET_CPUID2:
-      return sizeof(kvm_cpuid2) + count * sizeof(kvm_cpuid_entry2);
-    case KVM_GET_MSRS:
-    case KVM_SET_MSRS:
-      return sizeof(kvm_msrs) + count * sizeof(kvm_msr_entry);
-    case KVM_GET_MSR_INDEX_LIST:
-      return sizeof(kvm_msr_list) + count * sizeof(uint32_t);
-    case KVM_GET_XSAVE:
-    case KVM_GET_XSAVE2:
-    case KVM_SET_XSAVE:
-      return xsaveSize;
-    case KVM_GET_DIRTY_LOG:
-    case KVM_X86_SET_MSR_FILTER:
-    case KVM_SET_USER_MEMORY_REGION:
-      return SIZE_MAX;
-    default:
-      return _IOC_SIZE(request);
+// Which file descriptor an ioctl is made on: KVM uses some numbers twice.
+enum class Target { kSystem, kVm, kVcpu };
+
+// Ioctls whose argument is a head and then as many entries as the first word of the head says. They are known by
+// _IOC_NR alone: a request number has the size of its structure in it, and C++ gives a structure with a flexible array
+// another size than C does. For the same reason the sizes here are the kernel's, and no sizeof.
+struct CountedIoctl {
+  Target target;
+  unsigned nr;
+  size_t headBytes;
+  size_t entryBytes;
+};
+static constexpr CountedIoctl kCountedIoctls[] = {
+    {Target::kSystem, 0x02, 4, 4},   // GET_MSR_INDEX_LIST
+    {Target::kSystem, 0x05, 8, 40},  // GET_SUPPORTED_CPUID
+    {Target::kSystem, 0x09, 8, 40},  // GET_EMULATED_CPUID
+    {Target::kSystem, 0x0a, 4, 4},   // GET_MSR_FEATURE_INDEX_LIST
+    {Target::kSystem, 0x88, 8, 16},  // GET_MSRS of features
+    {Target::kVm, 0x6a, 8, 48},      // SET_GSI_ROUTING
+    {Target::kVcpu, 0x88, 8, 16},    // GET_MSRS
+    {Target::kVcpu, 0x89, 8, 16},    // SET_MSRS
+    {Target::kVcpu, 0x90, 8, 40},    // SET_CPUID2
+    {Target::kVcpu, 0x91, 8, 40},    // GET_CPUID2
+};
+
+// Ioctls that TypeScript may not make, because the kernel follows a pointer in the argument or measures it otherwise.
+struct RefusedIoctl {
+  Target target;
+  unsigned nr;
+};
+static constexpr RefusedIoctl kRefusedIoctls[] = {
+    {Target::kSystem, 0xc1},  // GET_SUPPORTED_HV_CPUID
+    {Target::kSystem, 0xe2},  // GET_DEVICE_ATTR
+    {Target::kVm, 0x42},      // GET_DIRTY_LOG
+    {Target::kVm, 0x46},      // SET_USER_MEMORY_REGION
+    {Target::kVm, 0x49},      // SET_USER_MEMORY_REGION2
+    {Target::kVm, 0x7a},      // XEN_HVM_CONFIG
+    {Target::kVm, 0xb2},      // SET_PMU_EVENT_FILTER
+    {Target::kVm, 0xba},      // MEMORY_ENCRYPT_OP
+    {Target::kVm, 0xc0},      // CLEAR_DIRTY_LOG
+    {Target::kVm, 0xc6},      // X86_SET_MSR_FILTER
+    {Target::kVm, 0xe1},      // SET_DEVICE_ATTR
+    {Target::kVm, 0xe2},      // GET_DEVICE_ATTR
+    {Target::kVcpu, 0x8a},    // SET_CPUID
+    {Target::kVcpu, 0x8b},    // SET_SIGNAL_MASK
+    {Target::kVcpu, 0xab},    // GET_ONE_REG
+    {Target::kVcpu, 0xac},    // SET_ONE_REG
+    {Target::kVcpu, 0xb0},    // GET_REG_LIST
+    {Target::kVcpu, 0xbe},    // GET_NESTED_STATE
+    {Target::kVcpu, 0xbf},    // SET_NESTED_STATE
+    {Target::kVcpu, 0xc1},    // GET_SUPPORTED_HV_CPUID
+    {Target::kVcpu, 0xe1},    // SET_DEVICE_ATTR
+    {Target::kVcpu, 0xe2},    // GET_DEVICE_ATTR
+};
+
+// How many bytes of its argument an ioctl reads or writes; SIZE_MAX for one that TypeScript may not make.
+static size_t ioctlSize(Target target, uint64_t request, const Bytes& bytes, size_t xsaveSize) {
+  size_t sizeInNumber = _IOC_SIZE(request);
+  auto nr = static_cast<unsigned>(_IOC_NR(request));
+  for (const auto& refused : kRefusedIoctls)
+    if (refused.target == target && refused.nr == nr) return SIZE_MAX;
+  for (const auto& counted : kCountedIoctls) {
+    if (counted.target != target || counted.nr != nr) continue;
+    uint32_t count = 0;
+    if (bytes.length >= sizeof count) memcpy(&count, bytes.data, sizeof count);
+    return std::max(sizeInNumber, counted.headBytes + size_t{count} * counted.entryBytes);
   }
+  // GET_XSAVE, SET_XSAVE, GET_XSAVE2: KVM_CAP_XSAVE2 says how much the last two take.
+  if (target == Target::kVcpu && (nr == 0xa4 || nr == 0xa5 || nr == 0xcf)) return std::max(sizeInNumber, xsaveSize);
+  return sizeInNumber;
 }
 
 // ioctl(fd, request, argument) with argument an integer, or a Uint8Array long enough for what the kernel reads and
-// writes. Returns the ioctl's result; throws SystemError named after `what`.
-static Napi::Value doIoctl(const Napi::CallbackInfo& info, size_t first, int fd, size_t xsaveSize, const char* what) {
+// writes. Returns the ioctl's result; throws SystemError.
+static Napi::Value doIoctl(const Napi::CallbackInfo& info, size_t first, int fd, Target target, size_t xsaveSize) {
   auto request = static_cast<uint64_t>(integerArg(info, first, 0, UINT32_MAX));
   int rc;
   if (info[first + 1].IsNumber()) {
@@ -92,16 +137,18 @@ static Napi::Value doIoctl(const Napi::CallbackInfo& info, size_t first, int fd,
     while (rc < 0 && errno == EINTR);
   } else {
     auto bytes = bytesArg(info, first + 1);
-    if (bytes.length < ioctlSize(request, bytes, xsaveSize) || bytes.length < _IOC_SIZE(request))
-      throwContract(info.Env(), "an ioctl's argument is too short");
     if (_IOC_DIR(request) == _IOC_NONE) throwContract(info.Env(), "this ioctl takes an integer");
+    size_t needed = ioctlSize(target, request, bytes, xsaveSize);
+    if (needed == SIZE_MAX) throwContract(info.Env(), "this ioctl is not made from TypeScript");
+    if (bytes.length < needed) throwContract(info.Env(), "an ioctl's argument is too short");
     do rc = ioctl(fd, request, bytes.data);
     while (rc < 0 && errno == EINTR);
   }
   if (rc < 0) {
     int err = errno;
+    const char* name = target == Target::kSystem ? "system" : target == Target::kVm ? "VM" : "vCPU";
     char call[64];
-    snprintf(call, sizeof call, "%s 0x%lx", what, static_cast<unsigned long>(request));
+    snprintf(call, sizeof call, "KVM %s ioctl 0x%lx", name, static_cast<unsigned long>(request));
     throwErrno(info.Env(), call, err);
   }
   return Napi::Number::New(info.Env(), rc);
@@ -113,7 +160,7 @@ static Napi::Value kvmIoctl(const Napi::CallbackInfo& info) {
     int fd;
     ~Closer() { close(fd); }
   } kvm{openKvm(info.Env())};
-  return doIoctl(info, 0, kvm.fd, 4096, "KVM system ioctl");
+  return doIoctl(info, 0, kvm.fd, Target::kSystem, 4096);
 }
 
 // machineCreate() → handle
@@ -144,7 +191,7 @@ static Napi::Value machineXsaveSize(const Napi::CallbackInfo& info) {
 // machineIoctl(machine, request, argument): on the VM.
 static Napi::Value machineIoctl(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
-  return doIoctl(info, 1, machine->vmFd, machine->xsaveSize, "KVM VM ioctl");
+  return doIoctl(info, 1, machine->vmFd, Target::kVm, machine->xsaveSize);
 }
 
 // machineEnableCap(machine, capability, argument0)
@@ -245,7 +292,7 @@ static Napi::Value vcpuIoctl(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   Vcpu& vcpu = vcpuArg(info, *machine);
   if (vcpu.phase.load() == Vcpu::kRunning) throwContract(info.Env(), "this vCPU is running");
-  return doIoctl(info, 2, vcpu.fd, machine->xsaveSize, "KVM vCPU ioctl");
+  return doIoctl(info, 2, vcpu.fd, Target::kVcpu, machine->xsaveSize);
 }
 
 // The Worker that has the device loop ends: nobody would answer exits any more. Runs in that environment's clean-up.

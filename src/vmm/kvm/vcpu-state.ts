@@ -60,7 +60,10 @@ export interface VcpuState extends Record<RawName, Uint8Array> {
 
 /** How far two TSC rates may differ and still be the same to a guest, as in KVM's own default tolerance. */
 const TSC_TOLERANCE_PPM = 250;
+/** More than any KVM lists (KVM_GET_MSR_INDEX_LIST). */
 const MAX_MSRS = 1024;
+/** GET_MSRS and SET_MSRS take fewer than 256 at a time (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS). */
+const MSRS_PER_CALL = 255;
 const MSR_HEADER_BYTES = 8;
 const MSR_ENTRY_BYTES = 16;
 
@@ -126,33 +129,36 @@ function encodeMsrs(msrs: readonly MsrValue[]): Uint8Array {
 /** Reads MSRs, in order; those that KVM lists but this processor does not have are left out. */
 export function getMsrs(machine: KvmMachine, vcpu: number, indices: readonly number[]): MsrValue[] {
   const found: MsrValue[] = [];
-  let rest = [...indices];
-  while (rest.length > 0) {
-    const bytes = encodeMsrs(rest.map((index) => ({ index, value: 0n })));
+  let next = 0;
+  while (next < indices.length) {
+    const batch = indices.slice(next, next + MSRS_PER_CALL);
+    const bytes = encodeMsrs(batch.map((index) => ({ index, value: 0n })));
     const count = vcpuIoctl(machine, vcpu, Ioctl.GET_MSRS, bytes);
     const view = new DataView(bytes.buffer);
     for (let i = 0; i < count; i++) {
       found.push({
-        index: rest[i]!,
+        index: batch[i]!,
         value: view.getBigUint64(MSR_HEADER_BYTES + i * MSR_ENTRY_BYTES + 8, true),
       });
     }
     // KVM stops at the first it cannot read.
-    rest = rest.slice(count + 1);
+    next += count < batch.length ? count + 1 : count;
   }
   return found;
 }
 
-/** @throws LivesnapError BAD_STATE when KVM does not take every one (a short count). */
+/** Writes MSRs, in order. @throws LivesnapError HOST_LACKS when KVM does not take every one (a short count). */
 export function setMsrs(machine: KvmMachine, vcpu: number, msrs: readonly MsrValue[]): void {
-  if (msrs.length === 0) return;
-  const count = vcpuIoctl(machine, vcpu, Ioctl.SET_MSRS, encodeMsrs(msrs));
-  if (count < msrs.length) {
-    throw new LivesnapError(
-      'HOST_LACKS',
-      `this host's KVM does not take the saved value of MSR 0x${msrs[count]!.index.toString(16)}`,
-      { hint: 'Restore on a host with the processor and kernel of the one it was saved on.' },
-    );
+  for (let next = 0; next < msrs.length; next += MSRS_PER_CALL) {
+    const batch = msrs.slice(next, next + MSRS_PER_CALL);
+    const count = vcpuIoctl(machine, vcpu, Ioctl.SET_MSRS, encodeMsrs(batch));
+    if (count < batch.length) {
+      throw new LivesnapError(
+        'HOST_LACKS',
+        `this host's KVM does not take the saved value of MSR 0x${batch[count]!.index.toString(16)}`,
+        { hint: 'Restore on a host with the processor and kernel of the one it was saved on.' },
+      );
+    }
   }
 }
 
