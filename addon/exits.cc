@@ -6,6 +6,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "errors.h"
 #include "machine.h"
 #include "vcpu_thread.h"
@@ -36,9 +39,9 @@ size_t pioBytes(const Vcpu& vcpu) {
 static void describeExit(Machine& machine, Vcpu& vcpu) {
   kvm_run& run = *vcpu.run;
   uint8_t* data = machine.exitPage + kExitDataOffset;
+  memset(machine.exitPage, 0, kExitDataOffset);  // no word is left of an earlier exit
   setWord(machine, kWordVcpu, vcpu.index);
   setWord(machine, kWordReason, run.exit_reason);
-  setWord(machine, kWordError, 0);
   if (vcpu.runErrno != 0) {
     setWord(machine, kWordReason, kReasonRunFailed);
     setWord(machine, kWordDataLow, vcpu.runErrno);
@@ -75,13 +78,9 @@ static void describeExit(Machine& machine, Vcpu& vcpu) {
       break;
     case KVM_EXIT_INTERNAL_ERROR:
       setWord(machine, kWordSuberror, run.internal.suberror);
-      setWord(machine, kWordInstructionSize, 0);
-      if (run.internal.suberror == KVM_INTERNAL_ERROR_EMULATION && run.emulation_failure.ndata >= 3) {
-        size_t size = run.emulation_failure.insn_size <= 15 ? run.emulation_failure.insn_size : 15;
-        if (size == 0) size = 15;  // KVM fills the bytes even where it does not know how many it needed
-        setWord(machine, kWordInstructionSize, size);
-        memcpy(data, run.emulation_failure.insn_bytes, size);
-      }
+      setWord(machine, kWordSize, sizeof run.internal.data[0]);
+      setWord(machine, kWordCount, std::min<size_t>(run.internal.ndata, std::size(run.internal.data)));
+      memcpy(data, run.internal.data, sizeof run.internal.data);
       break;
     case KVM_EXIT_FAIL_ENTRY:
       setWord(machine, kWordDataLow, run.fail_entry.hardware_entry_failure_reason);

@@ -47,8 +47,7 @@ enum ExitWord : size_t {
   kWordDataHigh = 8,
   kWordError = 9,  // MSR: set by the reply, 1 injects #GP
   kWordSuberror = 10,
-  kWordInstructionSize = 11,
-  kExitDataOffset = 64,  // bytes; also where instruction bytes of a failed emulation are
+  kExitDataOffset = 64,  // bytes; also where the data of a KVM_EXIT_INTERNAL_ERROR is, kWordCount items of 8 bytes
   kExitDataSize = 4096,
   kExitPageSize = kExitDataOffset + kExitDataSize,
 };

@@ -91,7 +91,6 @@ export const ExitWord = {
   dataHigh: 8,
   error: 9,
   suberror: 10,
-  instructionBytes: 11,
 } as const;
 export const EXIT_DATA_OFFSET = 64;
 export const EXIT_PAGE_BYTES = EXIT_DATA_OFFSET + 4096;

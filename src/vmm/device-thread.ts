@@ -39,8 +39,9 @@ import type { Bus } from './devices/bus.js';
 import type { AccessSize } from './devices/device.js';
 import { Platform, type PlatformParts } from './devices/platform.js';
 import { COM1_BASE } from './devices/ports.js';
-import { ExitReason, INTERNAL_ERROR_EMULATION, Ioctl, Msr } from './kvm/abi.js';
-import { describeExit, describeFailedInstruction } from './kvm/exit-text.js';
+import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
+import { describeExit, describeTripleFault } from './kvm/exit-text.js';
+import { failedInstruction } from './kvm/failed-instruction.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { finishInstruction, setDeadline } from './kvm/pvm.js';
 import { getRegs, saveVcpu } from './kvm/vcpu-state.js';
@@ -227,29 +228,24 @@ class DeviceThread {
     const vcpu = this.#words[ExitWord.vcpu]!;
     if (reason === ExitReason.SHUTDOWN) {
       const { rip } = getRegs(this.#machine, vcpu);
-      post({
-        type: 'log',
-        message: `vCPU ${vcpu} reset the machine by a triple fault at rip 0x${rip.toString(16)}`,
-      });
+      post({ type: 'log', message: describeTripleFault(this.#host.kind, vcpu, rip) });
       this.#finish({ kind: 'reset' });
       return;
     }
+    const suberror = this.#words[ExitWord.suberror]!;
     const instruction =
-      reason === ExitReason.INTERNAL_ERROR && this.#words[ExitWord.suberror] === INTERNAL_ERROR_EMULATION
-        ? this.#data.slice(0, this.#words[ExitWord.instructionBytes])
+      reason === ExitReason.INTERNAL_ERROR
+        ? failedInstruction(suberror, this.#words[ExitWord.count]!, this.#data)
         : null;
     if (instruction && this.#host.kind === 'pvm' && finishInstruction(this.#machine, vcpu, instruction))
       return;
-    const regs = getRegs(this.#machine, vcpu);
-    const message =
-      instruction && instruction.length > 0
-        ? describeFailedInstruction(vcpu, regs.rip, instruction)
-        : describeExit(vcpu, regs.rip, {
-            reason,
-            runFailed: reason === REASON_RUN_FAILED,
-            detail: this.#words[ExitWord.dataLow]!,
-            suberror: this.#words[ExitWord.suberror]!,
-          });
+    const message = describeExit(vcpu, getRegs(this.#machine, vcpu).rip, {
+      reason,
+      runFailed: reason === REASON_RUN_FAILED,
+      detail: this.#words[ExitWord.dataLow]!,
+      suberror,
+      instruction,
+    });
     this.#finish({ kind: 'failed', error: { code: 'MACHINE_FAILED', message, hint: null } });
   }
 }
