@@ -21,6 +21,7 @@ import { DeviceThreadClient } from './device-thread-client.js';
 import type { MachineParts, PlainEnd } from './device-thread-messages.js';
 import { DirtyPages } from './dirty-pages.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
+import { nestedNotices } from './kvm/nested.js';
 import { pvmCmdline } from './kvm/pvm.js';
 import type { MemorySlot } from './kvm/vm.js';
 import { decodeMachineState } from './machine-state.js';
@@ -186,7 +187,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         writePages(slots[region]!.memory, pages, bytes);
       },
     };
-    return Machine.#launch(host, slots, config, bootPath, [], snapshot.summary.id, async () => {
+    const notices = nestedNotices(state.vcpus);
+    return Machine.#launch(host, slots, config, bootPath, notices, snapshot.summary.id, async () => {
       await snapshot.fill(sink, progress);
       return { state: snapshot.metadata.state };
     });

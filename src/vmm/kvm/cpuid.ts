@@ -56,6 +56,7 @@ const withBit = (word: number, n: number, on: boolean): number => (on ? word | b
 
 /** Feature bits by their names in the SDM and APM. */
 const Leaf1Ecx = {
+  vmx: 5,
   fma: 12,
   cx16: 13,
   pcid: 17,
@@ -70,14 +71,17 @@ const Leaf1Ecx = {
   hypervisor: 31,
 };
 const Leaf1Edx = { htt: 28 };
+const Leaf80000001Ecx = { svm: 2 };
 /** EBX of leaf 7: what works only in ring 3 of a PVM guest, or needs XSAVE, which its kernel cannot run. */
 const Leaf7EbxNotOnPvm = [0, 5, 7, 9, 10, 16, 17, 18, 20, 21, 28, 30, 31];
 const Leaf7EcxNotOnPvm = [1, 2, 6, 9, 10, 11, 12, 14, 16];
 
 /**
  * CPUID of the vCPU `apicId` of `cpus`: the host's, plus the hypervisor bit and the TSC-deadline timer that KVM's
- * LAPIC has, with the topology of `cpus` one-thread cores in one socket. On a PVM host the features whose
- * instructions its kernel mode cannot run are taken out as far as KVM lets them be (the command line says the rest).
+ * LAPIC has, with the topology of `cpus` one-thread cores in one socket. VMX and SVM are taken out, since the state of
+ * virtual machines inside the guest is not saved (nested.ts); without the bits KVM refuses the guest their MSRs and
+ * instructions, too. On a PVM host the features whose instructions its kernel mode cannot run are taken out as far as
+ * KVM lets them be (the command line says the rest).
  */
 export function guestCpuid(
   supported: readonly CpuidEntry[],
@@ -94,6 +98,7 @@ export function guestCpuid(
         // EBX: initial APIC id, logical processors of the package (8 bits each), CLFLUSH size, brand.
         entry.ebx = (((apicId & 0xff) << 24) | (Math.min(cpus, 255) << 16) | (entry.ebx & 0xffff)) >>> 0;
         entry.ecx = withBit(entry.ecx, Leaf1Ecx.hypervisor, true);
+        entry.ecx = withBit(entry.ecx, Leaf1Ecx.vmx, false);
         entry.ecx = withBit(entry.ecx, Leaf1Ecx.tscDeadline, host.tscDeadlineTimer);
         entry.edx = withBit(entry.edx, Leaf1Edx.htt, cpus > 1);
         if (pvm) {
@@ -133,6 +138,12 @@ export function guestCpuid(
       case 0xd:
         if (pvm) return [{ ...entry, eax: 0, ebx: 0, ecx: 0, edx: 0 }];
         return [entry];
+      case 0x8000_0001:
+        entry.ecx = withBit(entry.ecx, Leaf80000001Ecx.svm, false);
+        return [entry];
+      case 0x8000_000a:
+        // SVM revision and features.
+        return [{ ...entry, eax: 0, ebx: 0, ecx: 0, edx: 0 }];
       case 0x8000_0007:
         // A PVM guest sees the host's TSC, which jumps when the guest is restored: it is not invariant, so that
         // Linux stays with kvm-clock.

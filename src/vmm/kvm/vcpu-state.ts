@@ -215,7 +215,23 @@ export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
   };
 }
 
-/** Puts a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS when this host's TSC has another rate. */
+/**
+ * Whether saved extended control registers are to be set: a processor without XSAVE has none, and its KVM refuses to
+ * set even none of them.
+ * @param saved struct kvm_xcrs of the snapshot
+ * @param fresh struct kvm_xcrs of a new vCPU on this host
+ * @throws LivesnapError HOST_LACKS when the snapshot has some and this host has none
+ */
+export function mustSetXcrs(saved: Uint8Array, fresh: Uint8Array): boolean {
+  const count = (xcrs: Uint8Array): number => new DataView(xcrs.buffer, xcrs.byteOffset).getUint32(0, true);
+  if (count(saved) === 0) return false;
+  if (count(fresh) > 0) return true;
+  throw new LivesnapError('HOST_LACKS', 'the snapshot needs XSAVE, which this host does not have', {
+    hint: 'Restore on a host whose processor and KVM have XSAVE.',
+  });
+}
+
+/** Puts a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS */
 export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState, tscControl: boolean): void {
   setTscRate(machine, vcpu, state.tscKhz, tscControl);
   setCpuid(machine, vcpu, state.cpuid);
@@ -232,7 +248,7 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
   }
   xsave.set(state.xsave);
   vcpuIoctl(machine, vcpu, Ioctl.SET_XSAVE, xsave);
-  setRaw(machine, vcpu, 'xcrs', state);
+  if (mustSetXcrs(state.xcrs, getRaw(machine, vcpu, 'xcrs'))) setRaw(machine, vcpu, 'xcrs', state);
   setRaw(machine, vcpu, 'debugRegs', state);
   setRaw(machine, vcpu, 'lapic', state);
   const isDeadline = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC_DEADLINE;

@@ -59,6 +59,22 @@ describe('guestCpuid', () => {
     assert.equal(leaf('vmx', 0xd).eax, 7);
   });
 
+  it('offers no guest VMX or SVM, whose state is not saved, and leaves the bits beside them', () => {
+    const nesting = [
+      entry(1, 0, { ecx: 0xffff_ffff }),
+      entry(0x8000_0001, 0, { eax: 1, ebx: 2, ecx: 0xffff_ffff, edx: 3 }),
+      entry(0x8000_000a, 0, { eax: 1, ebx: 8, ecx: 0, edx: 0xffff_ffff }),
+    ];
+    for (const kind of ['vmx', 'svm', 'pvm', 'unknown'] as const) {
+      const entries = guestCpuid(nesting, 0, 1, { kind, tscDeadlineTimer: true });
+      assert.equal((find(entries, 1).ecx >>> 5) & 1, 0, 'VMX');
+      assert.deepEqual(find(entries, 0x8000_0001), { ...nesting[1]!, ecx: 0xffff_fffb });
+      assert.deepEqual(find(entries, 0x8000_000a), entry(0x8000_000a, 0), 'the SVM leaf');
+    }
+    const { ecx } = find(guestCpuid(nesting, 0, 1, { kind: 'vmx', tscDeadlineTimer: true }), 1);
+    assert.equal(ecx, 0xffff_ffdf);
+  });
+
   it('encodes what it decodes', () => {
     assert.deepEqual(decodeCpuid(encodeCpuid(supported)), supported);
   });
