@@ -43,13 +43,18 @@ static void onBusError(int signal, siginfo_t* info, void* context) {
     break;
   }
   errno = savedErrno;
-  // Not ours: as it would have been without us. On return the access is tried again, and the signal comes again.
+  // Not ours: another mapping's, or sent by somebody. What would have happened without us happens: the handler before
+  // ours is called and ours stays, or the process dies of it. The signal is raised anew, since no access is tried again
+  // when it was sent; it is blocked until this handler returns.
   if ((previousAction.sa_flags & SA_SIGINFO) != 0) {
     previousAction.sa_sigaction(signal, info, context);
   } else if (previousAction.sa_handler != SIG_DFL && previousAction.sa_handler != SIG_IGN) {
     previousAction.sa_handler(signal);
   } else {
-    sigaction(SIGBUS, &previousAction, nullptr);
+    struct sigaction die = {};
+    die.sa_handler = SIG_DFL;
+    sigaction(SIGBUS, &die, nullptr);
+    raise(SIGBUS);
   }
 }
 

@@ -198,12 +198,31 @@ describe('segments', () => {
     assert.deepEqual(segmentsOf(dir), ['00000007.seg']);
   });
 
-  it('that are cut short while they are mapped read as zeros and end nobody', function () {
-    const { dir } = newStore(this);
-    const child = spawnSync(process.execPath, [busErrorChild, dir, segmentFile(7)], { encoding: 'utf8' });
-    assert.equal(child.signal, null);
-    assert.equal(child.stdout, '0 0\n', child.stderr);
-  });
+  for (const [what, which] of [
+    ['are cut short while they are mapped', 'none'],
+    ['are cut short after another SIGBUS was heard by a handler', 'heard'],
+  ] as const)
+    it(`that ${what} read as zeros and end no process`, function () {
+      const { dir } = newStore(this);
+      const child = spawnSync(process.execPath, [busErrorChild, dir, segmentFile(7), which], {
+        encoding: 'utf8',
+      });
+      assert.equal(child.signal, null);
+      assert.equal(child.stdout, '0 0\n', child.stderr);
+    });
+
+  for (const [what, which] of [
+    ['sent by somebody', 'sent'],
+    ['of another mapping', 'elsewhere'],
+  ] as const)
+    it(`leave a SIGBUS ${what} what it is: the end of the process`, function () {
+      const { dir } = newStore(this);
+      const child = spawnSync(process.execPath, [busErrorChild, dir, segmentFile(7), which], {
+        encoding: 'utf8',
+        cwd: dir, // where a core file may go
+      });
+      assert.deepEqual([child.signal, child.stdout], ['SIGBUS', ''], child.stderr);
+    });
 
   it('are merged by several processes at once without losing any', async function () {
     const { store, dir } = newStore(this);
