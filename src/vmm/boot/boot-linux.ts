@@ -11,10 +11,18 @@ import { bootParams, rngSeedSetupData } from './boot-params.js';
 import { type BootPath, type BootState, bootGdt, bootPageTables, bootState } from './boot-state.js';
 import type { LoadSegment } from './elf-image.js';
 import type { GuestMemory } from './guest-memory.js';
-import { ImageFile } from './image-file.js';
+import { hex, ImageFile } from './image-file.js';
 import { MAX_CPUS } from './interrupt-wiring.js';
 import { type KernelImage, readKernelImage } from './kernel-image.js';
-import { e820, LowMemory, lowRamEnd, type RamSlot, ramLayout } from './memory-layout.js';
+import {
+  e820,
+  HOLE_START,
+  LowMemory,
+  lowRamEnd,
+  moreMemory,
+  type RamSlot,
+  ramLayout,
+} from './memory-layout.js';
 import { mpFloatingPointer, mpTable } from './mp-table.js';
 
 export interface BootConfig {
@@ -91,11 +99,13 @@ function cmdlineBytes(cmdline: string, kernel: KernelImage): Buffer {
   if (cmdline.includes('\0'))
     throw new LivesnapError('USAGE', 'the kernel command line contains a zero byte');
   const bytes = Buffer.from(`${cmdline}\0`, 'utf8');
-  const maxBytes = Math.min(kernel.cmdlineMaxBytes, LowMemory.cmdlineEnd - LowMemory.cmdline - 1);
+  const roomBytes = LowMemory.cmdlineEnd - LowMemory.cmdline - 1;
+  const maxBytes = Math.min(kernel.cmdlineMaxBytes, roomBytes);
   if (bytes.length - 1 > maxBytes) {
+    const who = kernel.cmdlineMaxBytes <= roomBytes ? 'this kernel' : 'livesnap';
     throw new LivesnapError(
       'USAGE',
-      `the kernel command line is ${bytes.length - 1} bytes long, and this kernel takes at most ${maxBytes}`,
+      `the kernel command line is ${bytes.length - 1} bytes long, and ${who} takes at most ${maxBytes}`,
     );
   }
   return bytes;
@@ -106,19 +116,39 @@ function readInitrd(path: string, kernel: KernelImage, ramEnd: number): LoadSegm
   const file = ImageFile.open(path, 'initrd');
   try {
     const { sizeBytes } = file;
-    const top = Math.min(ramEnd, kernel.initrdAddrMax + 1);
-    const gpa = Math.floor((top - sizeBytes) / PAGE_BYTES) * PAGE_BYTES;
+    const highest = (end: number): number =>
+      Math.floor((Math.min(end, kernel.initrdAddrMax + 1) - sizeBytes) / PAGE_BYTES) * PAGE_BYTES;
+    const gpa = highest(ramEnd);
     if (gpa < kernel.endGpa) {
+      const { limit, hint } = initrdLimit(kernel, sizeBytes, ramEnd, highest(HOLE_START) >= kernel.endGpa);
       throw new LivesnapError(
         'BAD_IMAGE',
-        `the initrd ${path} of ${sizeBytes} bytes does not fit in the ${Math.max(0, top - kernel.endGpa)} bytes of memory that the kernel leaves`,
-        { hint: 'Give the machine more memory.' },
+        `the initrd ${path} of ${sizeBytes} bytes does not fit between the kernel, which ends at ${hex(kernel.endGpa)}, and ${limit}`,
+        { hint },
       );
     }
     return { gpa, sizeBytes, bytes: file.read(0, sizeBytes, 'the initrd') };
   } finally {
     file.close();
   }
+}
+
+/** Where the room for an initrd ends that does not fit, and what to do; `fitsInMore`: it would with more memory. */
+function initrdLimit(
+  kernel: KernelImage,
+  sizeBytes: number,
+  ramEnd: number,
+  fitsInMore: boolean,
+): { limit: string; hint: string } {
+  if (fitsInMore) {
+    const pages = Math.ceil(kernel.endGpa / PAGE_BYTES) + Math.ceil(sizeBytes / PAGE_BYTES);
+    return { limit: `${hex(ramEnd)}, where RAM ends`, hint: moreMemory(pages * PAGE_BYTES) };
+  }
+  const limit =
+    kernel.initrdAddrMax < HOLE_START
+      ? `${hex(kernel.initrdAddrMax)}, the highest address at which this kernel takes an initrd`
+      : `${hex(HOLE_START)}, where the addresses of devices begin`;
+  return { limit, hint: 'Give a smaller initrd; more memory does not help.' };
 }
 
 /** What a BIOS would have left: its words on base memory and the EBDA (sizes in KiB), MP table, ACPI tables. */

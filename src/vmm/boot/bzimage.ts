@@ -3,7 +3,8 @@
  * Linux boot protocol (Documentation/arch/x86/boot.rst), sections "The Real-Mode Kernel Header" and "64-bit Boot
  * Protocol".
  *
- * Invariant: the file holds all that its header speaks of, and `init_size` bytes from the preferred address are RAM.
+ * Invariant: the file holds all that its header speaks of, but for what rounding adds to its size, and `init_size`
+ * bytes from the preferred address are RAM.
  */
 
 import { SETUP_HEADER_MAGIC, SetupHeader } from './boot-params.js';
@@ -11,9 +12,10 @@ import { readElf } from './elf-image.js';
 import { hex, type Image, ImageBytes } from './image-file.js';
 import type { KernelImage } from './kernel-image.js';
 import { payloadFormat, unpackPayload } from './kernel-payload.js';
-import { HIGH_MEMORY_START } from './memory-layout.js';
+import { HIGH_MEMORY_START, kernelLimit } from './memory-layout.js';
 
 const SECTOR_BYTES = 512;
+const SYSSIZE_UNIT_BYTES = 16;
 /** Enough of the file for every header that fits in struct boot_params. */
 const HEAD_BYTES = 0x290;
 const BOOT_FLAG = 0xaa55;
@@ -40,7 +42,7 @@ export function readBzImage(image: Image, ramEnd: number): KernelImage {
   checkVersion(image, head);
   const setupHeader = copySetupHeader(image, head);
   const kernelOffset = ((head[SetupHeader.setupSects]! || DEFAULT_SETUP_SECTS) + 1) * SECTOR_BYTES;
-  const kernelBytes = head.readUInt32LE(SetupHeader.syssize) * 16;
+  const kernelBytes = head.readUInt32LE(SetupHeader.syssize) * SYSSIZE_UNIT_BYTES;
   const prefAddress = head.readBigUInt64LE(SetupHeader.prefAddress);
   const initSizeBytes = head.readUInt32LE(SetupHeader.initSize);
   if (prefAddress < BigInt(HIGH_MEMORY_START)) {
@@ -49,11 +51,13 @@ export function readBzImage(image: Image, ramEnd: number): KernelImage {
       `the kernel is to be loaded at ${hex(prefAddress)}, below 1 MiB`,
     );
   }
-  if (prefAddress + BigInt(initSizeBytes) > BigInt(ramEnd)) {
+  const end = prefAddress + BigInt(initSizeBytes);
+  if (end > BigInt(ramEnd)) {
+    const { limit, hint } = kernelLimit(end, ramEnd);
     throw image.bad(
       SetupHeader.initSize,
-      `the kernel needs ${initSizeBytes} bytes at address ${hex(prefAddress)}, and memory ends at ${hex(ramEnd)}`,
-      'Give the machine more memory.',
+      `the kernel needs ${initSizeBytes} bytes at address ${hex(prefAddress)}, which do not fit in memory: ${limit}`,
+      hint,
     );
   }
   if (kernelBytes > initSizeBytes) {
@@ -62,16 +66,30 @@ export function readBzImage(image: Image, ramEnd: number): KernelImage {
       `a kernel of ${kernelBytes} bytes says that ${initSizeBytes} are enough for it to run in`,
     );
   }
-  const kernel = image.read(kernelOffset, kernelBytes, 'the kernel');
-  const payload = findPayload(image, head, kernel);
+  const payload = findPayload(image, head, kernelBytes);
+  // syssize is rounded up, and not every build pads its file: bytes that are missing for that reason stay zero.
+  const presentBytes = image.sizeBytes - kernelOffset;
+  const isRounded = presentBytes >= payload.end && presentBytes > kernelBytes - SYSSIZE_UNIT_BYTES;
+  const kernel = image.read(
+    kernelOffset,
+    isRounded ? Math.min(kernelBytes, presentBytes) : kernelBytes,
+    'the kernel',
+  );
+  const payloadBytes = kernel.subarray(payload.offset, payload.end);
   const common = {
     setupHeader,
     endGpa: Number(prefAddress) + initSizeBytes,
     initrdAddrMax: head.readUInt32LE(SetupHeader.initrdAddrMax),
     cmdlineMaxBytes: head.readUInt32LE(SetupHeader.cmdlineSize),
   };
-  const format = payloadFormat(payload.bytes);
+  const format = payloadFormat(payloadBytes);
   if (format === null) {
+    if (kernel.length <= ENTRY_64_OFFSET) {
+      throw image.bad(
+        SetupHeader.syssize,
+        `a kernel of ${kernel.length} bytes has no 64-bit entry at ${hex(ENTRY_64_OFFSET)}`,
+      );
+    }
     const gpa = Number(prefAddress);
     return {
       ...common,
@@ -81,7 +99,7 @@ export function readBzImage(image: Image, ramEnd: number): KernelImage {
     };
   }
   // The kernel unpacks itself in place, so what it unpacks to never exceeds init_size.
-  const elf = unpackPayload(format, payload.bytes, image, kernelOffset + payload.offset, initSizeBytes);
+  const elf = unpackPayload(format, payloadBytes, image, kernelOffset + payload.offset, initSizeBytes);
   const { entry, segments } = readElf(new ImageBytes(`${image.name} (its ${format} payload)`, elf), ramEnd);
   const elfEnd = segments.reduce((end, segment) => Math.max(end, segment.gpa + segment.sizeBytes), 0);
   return {
@@ -126,14 +144,15 @@ function copySetupHeader(image: Image, head: Buffer): Buffer {
   return Buffer.from(head.subarray(SetupHeader.start, end));
 }
 
-function findPayload(image: Image, head: Buffer, kernel: Buffer): { offset: number; bytes: Buffer } {
+/** Where in the kernel its payload is; a kernel may have none. */
+function findPayload(image: Image, head: Buffer, kernelBytes: number): { offset: number; end: number } {
   const offset = head.readUInt32LE(SetupHeader.payloadOffset);
   const length = head.readUInt32LE(SetupHeader.payloadLength);
-  if (offset + length > kernel.length) {
+  if (offset + length > kernelBytes) {
     throw image.bad(
       SetupHeader.payloadOffset,
-      `a payload of ${length} bytes at ${hex(offset)} goes beyond the kernel's ${kernel.length} bytes`,
+      `a payload of ${length} bytes at ${hex(offset)} goes beyond the kernel's ${kernelBytes} bytes`,
     );
   }
-  return { offset, bytes: kernel.subarray(offset, offset + length) };
+  return length === 0 ? { offset: 0, end: 0 } : { offset, end: offset + length };
 }

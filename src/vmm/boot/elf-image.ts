@@ -4,9 +4,8 @@
  * Invariants: every range that is returned lies in RAM above the first MiB and overlaps no other; the entry point
  * lies in one of them; bytes are read only for ranges that have been checked, so RAM's size bounds what is held.
  */
-import type { LivesnapError } from '../../errors.js';
 import { hex, type Image } from './image-file.js';
-import { HIGH_MEMORY_START } from './memory-layout.js';
+import { HIGH_MEMORY_START, kernelLimit } from './memory-layout.js';
 
 const EHDR_BYTES = 64;
 const PHDR_BYTES = 56;
@@ -137,8 +136,14 @@ function readRanges(image: Image, tableOffset: bigint, count: number, ramEnd: nu
     if (paddr < BigInt(HIGH_MEMORY_START)) {
       throw image.bad(headerOffset + Phdr.paddr, `a segment is to be loaded at ${hex(paddr)}, below 1 MiB`);
     }
-    if (paddr + memBytes > BigInt(ramEnd))
-      throw beyondRam(image, headerOffset + Phdr.paddr, paddr, memBytes, ramEnd);
+    if (paddr + memBytes > BigInt(ramEnd)) {
+      const { limit, hint } = kernelLimit(paddr + memBytes, ramEnd);
+      throw image.bad(
+        headerOffset + Phdr.paddr,
+        `a segment of ${memBytes} bytes at address ${hex(paddr)} does not fit in memory: ${limit}`,
+        hint,
+      );
+    }
     ranges.push({
       headerOffset,
       fileOffset: fileNumber(
@@ -185,18 +190,4 @@ function fileNumber(image: Image, value: bigint, fieldOffset: number, what: stri
     );
   }
   return Number(value);
-}
-
-function beyondRam(
-  image: Image,
-  at: number,
-  paddr: bigint,
-  sizeBytes: bigint,
-  ramEnd: number,
-): LivesnapError {
-  return image.bad(
-    at,
-    `a segment of ${sizeBytes} bytes at address ${hex(paddr)} does not fit in memory, which ends at ${hex(ramEnd)}`,
-    'Give the machine more memory.',
-  );
 }

@@ -6,6 +6,7 @@
  * anything else it writes there; the guest is never told that a reserved range is free RAM.
  */
 import { LivesnapError } from '../../errors.js';
+import { hex } from './image-file.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -74,15 +75,17 @@ export interface E820Entry {
  * @throws LivesnapError USAGE if the size is not a whole number of pages or not one a machine can have.
  */
 export function ramLayout(memoryBytes: number): readonly RamSlot[] {
-  if (!Number.isSafeInteger(memoryBytes) || memoryBytes % 4096 !== 0) {
-    throw new LivesnapError('USAGE', `memory of ${memoryBytes} bytes is not a multiple of 4096`);
-  }
-  if (memoryBytes < MIN_MEMORY_BYTES || memoryBytes > MAX_MEMORY_BYTES) {
+  if (!(memoryBytes >= MIN_MEMORY_BYTES && memoryBytes <= MAX_MEMORY_BYTES)) {
     throw new LivesnapError(
       'USAGE',
       `memory of ${memoryBytes} bytes is outside what a machine can have (2 MiB to 32 TiB)`,
       { hint: 'Give a size such as 256M or 4G.' },
     );
+  }
+  if (memoryBytes % 4096 !== 0) {
+    throw new LivesnapError('USAGE', `memory of ${memoryBytes} bytes is not a multiple of 4096`, {
+      hint: 'Give a size such as 256M or 4G.',
+    });
   }
   const below = Math.min(memoryBytes, HOLE_START);
   const slots: RamSlot[] = [{ gpa: 0, sizeBytes: below }];
@@ -105,6 +108,23 @@ export function e820(layout: readonly RamSlot[]): readonly E820Entry[] {
     if (slot.gpa >= HOLE_END) add(slot.gpa, slot.gpa + slot.sizeBytes, E820Type.ram);
   }
   return entries;
+}
+
+/** What to do about a kernel or initrd that needs RAM up to `end`, which lies at or below {@link HOLE_START}. */
+export const moreMemory = (end: number): string =>
+  `Give the machine more memory: at least ${Math.ceil(end / MIB)}M.`;
+
+/**
+ * Which limit keeps a part of the kernel that ends at `end` out of RAM that ends at `ramEnd`, and what to do: more
+ * memory helps only below the hole.
+ */
+export function kernelLimit(end: bigint, ramEnd: number): { limit: string; hint: string } {
+  if (end <= BigInt(HOLE_START))
+    return { limit: `RAM ends at ${hex(ramEnd)}`, hint: moreMemory(Number(end)) };
+  return {
+    limit: `a kernel must end at or below ${hex(HOLE_START)}, where the addresses of devices begin`,
+    hint: 'Give a kernel that is loaded below 3 GiB.',
+  };
 }
 
 /** First address after the RAM that begins at 0: kernel and initrd lie below it. */

@@ -170,8 +170,30 @@ describe('booting Linux', () => {
       const initrdPath = dir.file('initrd', Buffer.alloc(most + 1));
       assert.throws(() => readBoot(config({ kernelPath, initrdPath })), {
         code: 'BAD_IMAGE',
-        message: new RegExp(`initrd of ${most + 1} bytes does not fit in the ${most} bytes`),
-        hint: /more memory/,
+        message: new RegExp(
+          `initrd of ${most + 1} bytes does not fit between the kernel, which ends at 0x2800000, and 0x4000000, where RAM ends`,
+        ),
+        hint: 'Give the machine more memory: at least 65M.',
+      });
+      load({ kernelPath, initrdPath, memoryBytes: 65 * MIB });
+    });
+
+    it('that more memory makes no room for is refused with the real limit', () => {
+      const initrdPath = dir.file('initrd', Buffer.alloc(8 * MIB + 1));
+      const attempt = (options: BzImageOptions, memoryBytes: number) => () =>
+        readBoot(config({ kernelPath: bzImageFile(options), initrdPath, memoryBytes }));
+      const noHelp = { code: 'BAD_IMAGE', hint: 'Give a smaller initrd; more memory does not help.' };
+      const reach = 40 * MIB + 8 * MIB - 1;
+      for (const memoryBytes of [44 * MIB, 64 * MIB, 5 * GIB]) {
+        assert.throws(attempt({ initrdAddrMax: reach }, memoryBytes), {
+          ...noHelp,
+          message: /and 0x2ffffff, the highest address at which this kernel takes an initrd/,
+        });
+      }
+      const everywhere = { initrdAddrMax: 0xffff_ffff, prefAddress: 0xc000_0000n - BigInt(24 * MIB) };
+      assert.throws(attempt(everywhere, 5 * GIB), {
+        ...noHelp,
+        message: /and 0xc0000000, where the addresses of devices begin/,
       });
     });
 
@@ -207,6 +229,7 @@ describe('booting Linux', () => {
     const endless = bzImageFile({ cmdlineSize: 0xffff_ffff });
     assert.throws(() => readBoot(config({ kernelPath: endless, cmdline: 'x'.repeat(70_000) })), {
       code: 'USAGE',
+      message: /70000 bytes long, and livesnap takes at most 65535/,
     });
   });
 
@@ -220,7 +243,8 @@ describe('booting Linux', () => {
     assert.throws(() => readBoot(config({ memoryBytes: 0 })), { code: 'USAGE' });
     assert.throws(() => readBoot(config({ memoryBytes: 16 * MIB })), {
       code: 'BAD_IMAGE',
-      hint: /more memory/,
+      hint: 'Give the machine more memory: at least 17M.',
     });
+    readBoot(config({ memoryBytes: 17 * MIB }));
   });
 });

@@ -136,8 +136,65 @@ describe('bzImage', () => {
 
   it('that is truncated is refused, wherever it ends', () => {
     const whole = bzImage(xz, { setupSects: 1 });
-    for (let length = 0x206; length < whole.length; length++) refused(whole.subarray(0, length), /truncated/);
+    const payloadEnd = 2 * 512 + STUB_BYTES + xz.length;
+    for (let length = 0x206; length < payloadEnd; length++) refused(whole.subarray(0, length), /truncated/);
     assert.doesNotThrow(() => read(Buffer.concat([whole, Buffer.from('a signature')])));
+  });
+
+  it('may end up to 15 bytes before its size in units of 16, and those bytes are zero', () => {
+    const whole = bzImage(Buffer.alloc(0));
+    for (let missing = 0; missing <= 15; missing++) {
+      const kernel = read(whole.subarray(0, whole.length - missing));
+      const [{ bytes, sizeBytes }] = kernel.segments as [(typeof kernel.segments)[0]];
+      assert.equal(
+        bytes.length,
+        STUB_BYTES - missing,
+        'what is not in the file is not written to fresh memory',
+      );
+      assert.equal(sizeBytes, 24 * MIB);
+    }
+    refused(whole.subarray(0, whole.length - 16), /truncated: the kernel takes 1024 bytes at offset 0x800/);
+  });
+
+  it('whose file ends within its payload is refused, though the bytes that are missing are fewer than 16', () => {
+    for (const payload of [xz, gzipSync(elfKernel())]) {
+      const whole = bzImage(payload);
+      const padding = -payload.length & 15;
+      assert.doesNotThrow(() => read(whole.subarray(0, whole.length - padding)));
+      refused(whole.subarray(0, whole.length - padding - 1), /truncated: the kernel takes/);
+    }
+  });
+
+  it('that is too short to have its own 64-bit entry is refused', () => {
+    const image = bzImage(Buffer.alloc(0), { payloadOffset: 0 });
+    image.writeUInt32LE(0x200 / 16, 0x1f4);
+    refused(image, /a kernel of 512 bytes has no 64-bit entry at 0x200/);
+    image.writeUInt32LE(0, 0x1f4);
+    refused(image, /a kernel of 0 bytes/);
+  });
+
+  it('that does not fit is told the real limit: more memory only where that helps', () => {
+    const refusal = (options: BzImageOptions) => {
+      try {
+        read(bzImage(xz, options));
+      } catch (error) {
+        return error as { message: string; hint: string };
+      }
+      throw new Error('it fits');
+    };
+    const small = refusal({ initSizeBytes: 60 * MIB });
+    assert.match(small.message, /RAM ends at 0x4000000/);
+    assert.equal(small.hint, 'Give the machine more memory: at least 76M.');
+    assert.doesNotThrow(() => read(bzImage(xz, { initSizeBytes: 60 * MIB }), 76 * MIB));
+    for (const options of [
+      { prefAddress: 0xbfff_f000n },
+      { prefAddress: 1n << 40n },
+      { initSizeBytes: 0xffff_ffff },
+    ]) {
+      const { message, hint } = refusal(options);
+      assert.match(message, /a kernel must end at or below 0xc0000000/);
+      assert.equal(hint, 'Give a kernel that is loaded below 3 GiB.');
+    }
   });
 
   const wrong: [string, BzImageOptions, RegExp][] = [
@@ -145,7 +202,7 @@ describe('bzImage', () => {
     ['without a 64-bit entry', { xloadflags: 0 }, /no 64-bit entry/],
     ['that is loaded low', { loadflags: 0 }, /zImage/],
     ['that runs below 1 MiB', { prefAddress: 0x1_0000n }, /0x10000, below 1 MiB/],
-    ['that runs beyond memory', { prefAddress: 1n << 40n }, /memory ends at 0x4000000/],
+    ['that runs beyond memory', { prefAddress: 1n << 40n }, /must end at or below 0xc0000000/],
     ['that needs more than there is', { initSizeBytes: 60 * MIB }, /needs 62914560 bytes/],
     ['that needs less than itself', { initSizeBytes: 64 }, /says that 64 are enough/],
     ['whose payload is elsewhere', { payloadOffset: 0xffff_fff0 }, /goes beyond the kernel's/],

@@ -95,6 +95,26 @@ describe('ELF kernel', () => {
     refused({ segments: [{ fileOffset: 130n }] }, /truncated/);
   });
 
+  it('that does not fit is told the real limit: more memory only where that helps', () => {
+    const segment = (paddr: bigint, memBytes: number) =>
+      elfKernel({ segments: [{ paddr, memBytes }], entry: paddr });
+    const bytes = segment(BigInt(KERNEL_GPA), 100 * MIB);
+    assert.throws(() => read(bytes), {
+      message: /RAM ends at 0x4000000/,
+      hint: 'Give the machine more memory: at least 116M.',
+    });
+    assert.doesNotThrow(() => read(bytes, 116 * MIB));
+    for (const paddr of [0xbfff_fff0n, 0xd000_0000n, 0x1_0000_0000n, 0xffff_ffff_ffff_f000n]) {
+      for (const ramEnd of [64 * MIB, 0xc000_0000]) {
+        assert.throws(() => read(segment(paddr, 64), ramEnd), {
+          message: /a kernel must end at or below 0xc0000000/,
+          hint: 'Give a kernel that is loaded below 3 GiB.',
+        });
+      }
+    }
+    assert.doesNotThrow(() => read(segment(0xbfff_ffc0n, 64), 0xc000_0000));
+  });
+
   it('whose entry lies nowhere is refused', () => {
     refused({ entry: 0n }, /entry point 0x0 lies in none/);
     refused({ entry: BigInt(KERNEL_GPA + KERNEL_CODE.length * 2) }, /entry point/);

@@ -20,7 +20,15 @@ describe('RAM layout', () => {
 
   for (const size of [0, -4096, 4095, 4096.5, Number.NaN, 2 ** 60, MIB]) {
     it(`is refused for ${size} bytes`, () => {
-      assert.throws(() => ramLayout(size), { code: 'USAGE' });
+      assert.throws(() => ramLayout(size), { code: 'USAGE', message: /outside what a machine can have/ });
+    });
+  }
+});
+
+describe('RAM of a size between two pages', () => {
+  for (const size of [2 * MIB + 1, 2 * MIB + 0.5, GIB - 4095]) {
+    it(`is refused: ${size} bytes`, () => {
+      assert.throws(() => ramLayout(size), { code: 'USAGE', message: /not a multiple of 4096/ });
     });
   }
 });
