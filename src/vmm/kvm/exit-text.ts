@@ -1,5 +1,5 @@
 /** Describes an exit that ends a machine, in a sentence that a person can act on. */
-import { ExitReason } from './abi.js';
+import { ExitReason, INTERNAL_ERROR_EMULATION } from './abi.js';
 import type { KvmKind } from './host.js';
 
 const REASONS: Record<number, string> = {
@@ -34,9 +34,11 @@ export interface FatalExit {
 }
 
 export function describeExit(vcpu: number, rip: bigint, exit: FatalExit): string {
-  if (exit.instruction) {
+  if (exit.reason === ExitReason.INTERNAL_ERROR && exit.suberror === INTERNAL_ERROR_EMULATION) {
+    const where = `at ${hex(rip)} (vCPU ${vcpu})`;
+    if (!exit.instruction) return `KVM cannot run the instruction ${where} and does not say what it is`;
     const bytes = Array.from(exit.instruction, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
-    return `KVM cannot run the instruction ${bytes} at ${hex(rip)} (vCPU ${vcpu})`;
+    return `KVM cannot run the instruction ${bytes} ${where}`;
   }
   const at = `at rip ${hex(rip)}`;
   if (exit.runFailed) return `KVM_RUN of vCPU ${vcpu} failed with errno ${exit.detail} ${at}`;

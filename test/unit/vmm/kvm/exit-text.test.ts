@@ -30,6 +30,13 @@ describe('describeExit', () => {
     );
   });
 
+  it('names the address alone when KVM does not say what the instruction is', () => {
+    assert.equal(
+      describeExit(0, 0xd000_0000n, { ...exit, reason: ExitReason.INTERNAL_ERROR, suberror: 1 }),
+      'KVM cannot run the instruction at 0xd0000000 (vCPU 0) and does not say what it is',
+    );
+  });
+
   it('names the errno of a KVM_RUN that failed', () => {
     assert.equal(
       describeExit(0, 16n, { ...exit, reason: 0xffff_ffff, runFailed: true, detail: 14 }),
