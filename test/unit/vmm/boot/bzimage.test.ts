@@ -197,6 +197,14 @@ describe('bzImage', () => {
     }
   });
 
+  it('that is not for this machine is refused with what to use instead', () => {
+    const hint = (bytes: Buffer, expected: string) => assert.throws(() => read(bytes), { hint: expected });
+    hint(bzImage(xz, { version: 0x020b }), 'Use Linux 3.8 or newer.');
+    hint(bzImage(xz, { xloadflags: 0 }), 'Give a kernel built for x86-64.');
+    hint(bzImage(gzipSync(elfKernel({ machine: 183 }))), 'Give a kernel built for x86-64.');
+    hint(bzImage(xz).subarray(0, 2000), 'Copy or build the file again.');
+  });
+
   const wrong: [string, BzImageOptions, RegExp][] = [
     ['of an older protocol', { version: 0x020b }, /protocol 2\.11, and 2\.12 is needed/],
     ['without a 64-bit entry', { xloadflags: 0 }, /no 64-bit entry/],
