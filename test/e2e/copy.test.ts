@@ -83,6 +83,29 @@ describe('copies', function () {
     await world.fails(1, 'REMOTE_FAILED', ['copy', 'a', '--from', 'http://127.0.0.1:9/x']);
   });
 
+  it('to and from what is no directory are refused, and nothing is made', async () => {
+    await put('a', noise(1, 4));
+    const before = readdirSync('.');
+    for (const scp of ['me@host:/srv/store', 'host:store', '[::1]:/x']) {
+      for (const option of ['--to', '--from']) {
+        const { message, hint } = await world.fails(2, 'USAGE', ['copy', 'a', option, scp], true);
+        assert.match(message, /scp-style/);
+        assert.match(hint, /^Write ssh:\/\//);
+      }
+      await world.fails(2, 'USAGE', ['export', 'a', scp], true);
+      await world.fails(2, 'USAGE', ['import', scp], true);
+      await world.fails(2, 'USAGE', ['put', MAIN, '--store', scp], true);
+    }
+    for (const unknown of ['sftp://host/dir', 's3://bucket', 'file:///srv/store']) {
+      const { message, hint } = await world.fails(2, 'USAGE', ['copy', 'a', '--to', unknown], true);
+      assert.match(message, new RegExp(`know ${unknown.split('/')[0]}//`));
+      for (const known of ['ssh://', 'http://', 'https://']) assert.ok(hint.includes(known), hint);
+      await world.fails(2, 'USAGE', ['export', 'a', unknown], true);
+      await world.fails(2, 'USAGE', ['ls', '--store', unknown], true);
+    }
+    assert.deepEqual(readdirSync('.'), before);
+  });
+
   it('are exported whole, moved by any means, imported, and never half there', async () => {
     const bytes = Buffer.concat([noise(1, 100), Buffer.from('a short end')]);
     const id = await put('a', bytes);

@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { Store } from '../store.js';
 import type { Progress } from '../types.js';
-import { parseAddress } from './address.js';
+import { parseAddress, schemeOf } from './address.js';
 import { localChannels } from './channel.js';
 import type { CopyResult, OnPlan } from './copy-result.js';
 import { HttpStore } from './http-store.js';
@@ -30,9 +30,9 @@ export interface CopyRequest {
 /** Errors: USAGE, REMOTE_FAILED, and those of both stores. */
 export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]> {
   const { storeDir, direction, remote, refs } = request;
-  const isAddress = /^[a-z][a-z0-9+.-]*:\/\//i.exec(remote)?.[0].toLowerCase();
-  switch (isAddress) {
-    case 'ssh://': {
+  const scheme = schemeOf(remote);
+  switch (scheme) {
+    case 'ssh': {
       const address = parseSshAddress(remote);
       return withLocalEnd(request, (end) =>
         withSshChannel(address, (channel) =>
@@ -40,14 +40,14 @@ export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]>
         ),
       );
     }
-    case 'http://':
-    case 'https://':
+    case 'http':
+    case 'https':
       return copyFromHttp(request);
-    case undefined:
+    case null:
       return copyBetweenDirectories(request, resolve(storeDir), resolve(remote));
     default:
-      throw new LivesnapError('USAGE', `livesnap does not know ${isAddress} addresses`, {
-        hint: 'Give a directory, ssh://host/dir, or (to copy from) http://host/path.',
+      throw new LivesnapError('USAGE', `livesnap does not know ${scheme}:// addresses`, {
+        hint: 'Give a directory, ssh://host/dir, or (to copy from) http://host/path or https://host/path.',
       });
   }
 }

@@ -32,6 +32,7 @@ import {
   writeAtomically,
 } from '../layout.js';
 import { Store } from '../store.js';
+import { requireLocal } from './address.js';
 import { type CopyRequest, copySnapshots } from './copy.js';
 import type { CopyResult } from './copy-result.js';
 import { requirePlainTree } from './plain-tree.js';
@@ -47,7 +48,7 @@ const DROPPED = 'dropped';
 export async function exportSnapshot(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { ref: string; to: string },
 ): Promise<CopyResult> {
-  const target = resolve(request.to);
+  const target = resolve(requireLocal(request.to));
   requireFree(target);
   const { fingerprintBits = 64 } = request;
   try {
@@ -203,7 +204,7 @@ export function exportedSnapshots(dir: string, fingerprintBits = 64): string[] {
 export async function importSnapshots(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { from: string },
 ): Promise<CopyResult[]> {
-  const from = resolve(request.from);
+  const from = resolve(requireLocal(request.from));
   const refs = exportedSnapshots(from, request.fingerprintBits);
   return copySnapshots({ ...request, direction: 'from', remote: from, refs });
 }
