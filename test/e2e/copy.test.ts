@@ -106,6 +106,31 @@ describe('copies', function () {
     assert.deepEqual(readdirSync('.'), before);
   });
 
+  it('show a bar on a terminal, with the total, and leave what was said before it', async () => {
+    await put('a', noise(1, 512));
+    const other = join(world.dir, 'other');
+    const exported = join(world.dir, 'exported');
+    const fresh = (name: string): string[] => ['--store', join(world.dir, name)];
+    for (const [label, args] of [
+      ['copying', ['copy', 'a', '--to', other]],
+      ['copying', ['copy', 'a', '--from', other, ...fresh('x')]],
+      ['exporting', ['export', 'a', exported]],
+      ['importing', ['import', exported, ...fresh('y')]],
+    ] as const) {
+      const shown = onTerminal(world.env, args);
+      assert.match(shown, new RegExp(`${label} █+ 2 MiB of 2 MiB`), args.join(' '));
+      // The bar is cleared away for the announcement, and where it begins again is below that.
+      assert.match(
+        shown,
+        /␛\[2K[0-9a-f]{12}: 512 of 512 chunks to send, 2 MiB before compression\r\n␛7/,
+        args.join(' '),
+      );
+    }
+    for (const quiet of ['--quiet', '--json'])
+      assert.doesNotMatch(onTerminal(world.env, ['copy', 'a', '--to', other, quiet]), /chunks to send/);
+    assert.doesNotMatch(onTerminal(world.env, ['export', 'a', join(world.dir, 'z'), '--quiet']), /exporting/);
+  });
+
   it('are exported whole, moved by any means, imported, and never half there', async () => {
     const bytes = Buffer.concat([noise(1, 100), Buffer.from('a short end')]);
     const id = await put('a', bytes);
@@ -392,6 +417,15 @@ describe('copies', function () {
     });
   });
 });
+
+/** What livesnap sends to the terminal that it runs on; escapes are made visible. */
+function onTerminal(env: NodeJS.ProcessEnv, args: readonly string[]): string {
+  const quoted = [process.execPath, MAIN, ...args].map((word) => `'${word}'`).join(' ');
+  return execFileSync('script', ['-qec', quoted, '/dev/null'], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+    .toString()
+    .replaceAll('\x1b', '␛')
+    .replaceAll('␛[0K', '');
+}
 
 async function freePort(): Promise<number> {
   const server = createServer();

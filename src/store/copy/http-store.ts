@@ -35,7 +35,7 @@ import {
 } from '../snapshot-file.js';
 import { parseAddress } from './address.js';
 import type { Channel } from './channel.js';
-import type { CopyResult, OnPlan } from './copy-result.js';
+import type { CopyResult, SendOptions } from './copy-result.js';
 import { identitiesOf } from './local-reader.js';
 import { Passage, RemotePack } from './remote-pack.js';
 import type { CopyEnd } from './sessions.js';
@@ -69,11 +69,7 @@ export class HttpStore implements CopyEnd {
     return this.#base;
   }
 
-  async sendCopy(
-    channel: Channel,
-    ref: string,
-    options: { compress: boolean; onPlan: OnPlan },
-  ): Promise<CopyResult> {
+  async sendCopy(channel: Channel, ref: string, options: SendOptions): Promise<CopyResult> {
     const before = this.fetchedBytes;
     const reader = await this.#open(ref);
     try {

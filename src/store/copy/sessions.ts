@@ -4,9 +4,8 @@
  */
 import { LivesnapError } from '../../errors.js';
 import { SNAPSHOT_ID, storeError } from '../layout.js';
-import type { Progress } from '../types.js';
 import { type Channel, MessageType, remoteFailed } from './channel.js';
-import type { CopyResult, OnPlan, ReceiveOptions } from './copy-result.js';
+import type { CopyResult, ReceiveOptions, SendOptions } from './copy-result.js';
 
 export const PROTOCOL_VERSION = 1;
 const GREETING = 'LIVESNAP';
@@ -14,11 +13,7 @@ const GREETING = 'LIVESNAP';
 /** What a store can do in a copy: a {@link Store} of this machine. */
 export interface CopyEnd {
   readonly dir: string;
-  sendCopy(
-    channel: Channel,
-    ref: string,
-    options: { compress: boolean; onPlan: OnPlan },
-  ): Promise<CopyResult>;
+  sendCopy(channel: Channel, ref: string, options: SendOptions): Promise<CopyResult>;
   receiveCopy(channel: Channel, options: ReceiveOptions): Promise<CopyResult>;
 }
 
@@ -62,7 +57,7 @@ export async function askForCopies(
   end: CopyEnd,
   direction: 'to' | 'from',
   refs: readonly string[],
-  options: { compress: boolean; onPlan: OnPlan; progress: Progress },
+  options: SendOptions,
 ): Promise<CopyResult[]> {
   try {
     await greet(channel);
@@ -100,7 +95,7 @@ export async function serveCopies(
       const end = openEnd(verb === 'receive');
       const silent = { onPlan: () => {}, progress: () => {} };
       if (verb === 'receive') await end.receiveCopy(channel, silent);
-      else await end.sendCopy(channel, ref ?? '', { compress, onPlan: () => {} });
+      else await end.sendCopy(channel, ref ?? '', { compress, ...silent });
     }
   } catch (error) {
     await tell(channel, error);

@@ -14,7 +14,7 @@ import type { ManifestBlock } from '../manifest.js';
 import { type BlockEntry, MAX_COPIED_BLOCKS, snapshotFile } from '../snapshot-file.js';
 import { type Channel, MessageType, remoteFailed } from './channel.js';
 import { ChunkNumbers } from './chunk-numbers.js';
-import type { CopyResult, OnPlan } from './copy-result.js';
+import type { CopyResult, SendOptions } from './copy-result.js';
 import type { SnapshotReader } from './snapshot-reader.js';
 
 /** What one message carries: identities, blocks, pairs of a layout. */
@@ -25,11 +25,11 @@ export const LAYOUT_PER_MESSAGE = 16384;
 /** A bit a page of a block. */
 export const BLOCK_BITS_BYTES = BLOCK_PAGES / 8;
 
-/** Offers the snapshot and sends what is asked for. `compress`: not within one machine. */
+/** Offers the snapshot and sends what is asked for. Progress is in bytes of pages, before compression. */
 export async function sendSnapshot(
   channel: Channel,
   reader: SnapshotReader,
-  { compress, onPlan }: { compress: boolean; onPlan: OnPlan },
+  { compress, onPlan, progress }: SendOptions,
 ): Promise<CopyResult> {
   const { description, tag, state } = reader;
   const { id } = description;
@@ -55,7 +55,11 @@ export async function sendSnapshot(
   for (let i = 0; i < size; i++) if (isSet(needed, i)) sentChunks++;
   const presentChunks = size - sentChunks;
   onPlan({ id, alreadyThere: false, sendChunks: sentChunks, presentChunks });
-  const sentBytes = await offer.sendPages(channel, needed, compress);
+  const totalBytes = sentChunks * PAGE_BYTES;
+  progress(0, totalBytes);
+  const sentBytes = await offer.sendPages(channel, needed, compress, (doneBytes) =>
+    progress(doneBytes, totalBytes),
+  );
   await offer.sendBlocks(channel);
   await offer.sendLayout(channel);
   const { bytes: done } = await channel.receive(MessageType.done);
@@ -136,13 +140,19 @@ class Offer {
   }
 
   /** Frames of exactly {@link FRAME_CHUNKS} pages, but for the last. Gives their bytes. */
-  async sendPages(channel: Channel, needed: Uint8Array, compress: boolean): Promise<number> {
+  async sendPages(
+    channel: Channel,
+    needed: Uint8Array,
+    compress: boolean,
+    sent: (doneBytes: number) => void,
+  ): Promise<number> {
     const { reader } = this;
     await reader.expect(this.#wanted(needed));
     const raw = new Uint8Array(FRAME_BYTES);
     const packed = new Uint8Array(FRAME_BYTES);
     let numbers: number[] = [];
     let sentBytes = 0;
+    let doneBytes = 0;
     const flush = async (): Promise<void> => {
       const rawBytes = numbers.length * PAGE_BYTES;
       const limit = rawBytes - (rawBytes >> 4);
@@ -152,6 +162,8 @@ class Offer {
       const list = new Uint8Array(Uint32Array.from(numbers).buffer);
       await channel.send(MessageType.pages, head, list, payload);
       sentBytes += payload.length;
+      doneBytes += rawBytes;
+      sent(doneBytes);
       numbers = [];
     };
     for (const { pack, chunk, number } of this.#wanted(needed)) {
