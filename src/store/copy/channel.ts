@@ -30,6 +30,8 @@ export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 /** No message is longer: a machine's state may have 64 MiB. */
 const MAX_MESSAGE_BYTES = 66 << 20;
 const HEADER_BYTES = 8;
+/** Room for so many bytes of a message is made before they come; most messages have no more. */
+const FIRST_BYTES = 128 << 10;
 
 export interface Message {
   readonly type: MessageType;
@@ -114,6 +116,7 @@ function whyGone(next: () => Promise<Message>, cause?: unknown): Promise<Livesna
 /** Messages on streams: u32 length, u8 type, three bytes of 0, the bytes. */
 export class StreamChannel implements Channel {
   readonly #input: AsyncIterator<Buffer>;
+  /** What of the last piece has not been read yet. */
   #rest: Buffer = Buffer.alloc(0);
   #writeError: Error | null = null;
   #gone: Promise<LivesnapError> | null = null;
@@ -153,23 +156,38 @@ export class StreamChannel implements Channel {
     return this.#gone;
   }
 
-  async #read(length: number): Promise<Buffer> {
-    const parts = [this.#rest];
-    let have = this.#rest.length;
-    while (have < length) {
-      let next: IteratorResult<Buffer>;
-      try {
-        next = await this.#input.next();
-      } catch (error) {
-        throw remoteFailed('has broken off', error);
-      }
-      if (next.done) throw remoteFailed('has broken off');
-      parts.push(next.value);
-      have += next.value.length;
+  /** The next piece of the stream. */
+  async #piece(): Promise<Buffer> {
+    let next: IteratorResult<Buffer>;
+    try {
+      next = await this.#input.next();
+    } catch (error) {
+      throw remoteFailed('has broken off', error);
     }
-    const all = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
-    this.#rest = all.subarray(length);
-    return all.subarray(0, length);
+    if (next.done) throw remoteFailed('has broken off');
+    return next.value;
+  }
+
+  /** Pieces may be of one byte and hold far more memory each, so that their bytes are copied, and they are not kept. */
+  async #read(length: number): Promise<Buffer> {
+    const begun = this.#rest.subarray(0, length);
+    this.#rest = this.#rest.subarray(begun.length);
+    if (begun.length === length) return begun;
+    let bytes = Buffer.alloc(Math.min(length, Math.max(FIRST_BYTES, begun.length)));
+    let filled = begun.copy(bytes);
+    while (filled < length) {
+      const piece = await this.#piece();
+      const part = piece.subarray(0, length - filled);
+      if (filled + part.length > bytes.length) {
+        // No more than twice what has come, whatever length is announced.
+        const grown = Buffer.alloc(Math.min(length, 2 * (filled + part.length)));
+        bytes.copy(grown, 0, 0, filled);
+        bytes = grown;
+      }
+      filled += part.copy(bytes, filled);
+      this.#rest = piece.subarray(part.length);
+    }
+    return bytes;
   }
 
   async #next(): Promise<Message> {

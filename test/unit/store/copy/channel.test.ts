@@ -1,6 +1,9 @@
-/** What a sender learns when the other end has gone: what that one failed with, if it has said so. */
+/** Messages on streams, and what a sender learns when the other end has gone. */
 import assert from 'node:assert/strict';
-import { PassThrough } from 'node:stream';
+import { PassThrough, type Readable } from 'node:stream';
+import { setImmediate as turn } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import {
   type Channel,
   localChannels,
@@ -67,3 +70,71 @@ describe('an end of a copy that sends to one that has gone', () => {
     channel.close();
   });
 });
+
+describe('a channel on streams', () => {
+  /** A message as it travels. */
+  const framed = (type: MessageType, bytes: Buffer): Buffer => {
+    const header = Buffer.alloc(8);
+    header.writeUInt32LE(bytes.length);
+    header[4] = type;
+    return Buffer.concat([header, bytes]);
+  };
+  const content = (length: number): Buffer => Buffer.from(Array.from({ length }, (_, i) => (i * 7) & 255));
+  const inputOf = (pieces: AsyncIterable<Buffer>): Readable => pieces as unknown as Readable;
+
+  it('keeps the bytes of a message, and not the pieces that they come in', async () => {
+    const bytes = content(5000);
+    let kept = Number.NaN;
+    async function* byteByByte(): AsyncGenerator<Buffer> {
+      const pieces: WeakRef<ArrayBufferLike>[] = [];
+      const whole = framed(pages, bytes);
+      for (const [i, byte] of whole.entries()) {
+        if (i === whole.length - 1) kept = await countReachable(pieces);
+        // Each has memory of its own, as what comes from a socket has.
+        const piece = Buffer.from(new ArrayBuffer(4096), 0, 1);
+        piece[0] = byte;
+        pieces.push(new WeakRef(piece.buffer));
+        yield piece;
+      }
+    }
+    const channel = new StreamChannel(inputOf(byteByByte()), new PassThrough());
+    assert.deepEqual((await channel.receive(pages)).bytes, bytes);
+    assert.ok(kept < 100, `${kept} of 5000 pieces are kept`);
+  });
+
+  it('allocates by what has come, not by the length that is announced', async () => {
+    const whole = framed(pages, content(1000));
+    whole.writeUInt32LE(60 << 20);
+    let allocated = Number.NaN;
+    async function* cut(): AsyncGenerator<Buffer> {
+      const before = process.memoryUsage().arrayBuffers;
+      for (const byte of whole) yield Buffer.of(byte);
+      allocated = process.memoryUsage().arrayBuffers - before;
+    }
+    const channel = new StreamChannel(inputOf(cut()), new PassThrough());
+    await assert.rejects(channel.receive(pages), { code: 'REMOTE_FAILED' });
+    assert.ok(allocated < 1 << 20, `${allocated} bytes`);
+  });
+
+  it('gives the same messages however the bytes are cut', async () => {
+    const sizes = [0, 1, 7, 8, 9, 4096, 65_536, 65_537, 300_000];
+    const whole = Buffer.concat(sizes.map((size) => framed(pages, content(size))));
+    for (const step of [1, 7, 8, 9, 1000, 65_536, 65_544, whole.length - 1, whole.length]) {
+      async function* cut(): AsyncGenerator<Buffer> {
+        for (let at = 0; at < whole.length; at += step) yield whole.subarray(at, at + step);
+      }
+      const channel = new StreamChannel(inputOf(cut()), new PassThrough());
+      for (const size of sizes) assert.deepEqual((await channel.receive(pages)).bytes, content(size));
+      await assert.rejects(channel.receive(pages), { code: 'REMOTE_FAILED', message: /broken off/ });
+    }
+  });
+});
+
+/** How many are not garbage. */
+async function countReachable(refs: readonly WeakRef<object>[]): Promise<number> {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  await turn(); // a reference that was just made is held until then
+  collect();
+  return refs.filter((ref) => ref.deref() !== undefined).length;
+}
