@@ -3,7 +3,15 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { hash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, normalize } from 'node:path';
@@ -981,6 +989,54 @@ describe('a copy over http', () => {
       code: 'REMOTE_FAILED',
     });
   });
+
+  it('follows no redirect, and names where it leads', async function () {
+    const { store: there, dir: other } = newStore(this);
+    const { id } = await save(there, { x: noise(1, 20) }, { tag: 'a' });
+    const inner = await serve(this, other);
+    const targets = [
+      `${inner.address}tags/a`,
+      '/elsewhere',
+      '//127.0.0.1:1/x',
+      'file:///etc/passwd',
+      'data:,x',
+      '\u00e9 and more than a URL has',
+    ];
+    for (const location of targets)
+      for (const status of [301, 302, 303, 307, 308])
+        for (const kind of ['tags/', 'snapshots/', 'packs/']) {
+          const redirecting = await serve(this, other, {
+            spoil: (path, response) =>
+              path.startsWith(kind) &&
+              !!response.writeHead(status, { location: encodeURI(location) }).end('moved'),
+          });
+          const { store: here, dir } = newStore(this);
+          await assert.rejects(
+            copy(dir, 'from', redirecting.address, [kind === 'tags/' ? 'a' : id]),
+            (error: LivesnapError) => {
+              assert.equal(error.code, 'REMOTE_FAILED');
+              assert.ok(
+                error.message.includes(`redirects to ${JSON.stringify(encodeURI(location))}`),
+                error.message,
+              );
+              return true;
+            },
+          );
+          assert.deepEqual(here.list(), []);
+        }
+    assert.deepEqual(inner.requests, []);
+  });
+
+  it('refuses an address with a password, and does not repeat it', async function () {
+    const dir = join(scratchDir(this), 'not-made');
+    for (const address of ['http://me:secret@127.0.0.1:9/', 'https://:secret@127.0.0.1:9/'])
+      await assert.rejects(copy(dir, 'from', address, ['a']), (error: LivesnapError) => {
+        assert.equal(error.code, 'USAGE');
+        assert.ok(!`${error.message}${error.hint}`.includes('secret'), error.message);
+        return true;
+      });
+    assert.ok(!existsSync(dir));
+  });
 });
 
 describe('an address of ssh', () => {
@@ -1000,6 +1056,17 @@ describe('an address of ssh', () => {
       'livesnap serve-store --store "$HOME"/\'my store\'',
     );
     assert.equal(parseSshAddress('ssh://h/a%23b%3Fc%25').dir, '/a#b?c%');
+    // Brackets are the address's, not ssh's.
+    for (const [address, words] of Object.entries({
+      'ssh://[::1]/s': ['--', '::1'],
+      'ssh://me@[2001:db8::7]:2222/s': ['-p', '2222', '--', 'me@2001:db8::7'],
+      'ssh://host:22/s': ['-p', '22', '--', 'host'],
+      'ssh://host:/s': ['--', 'host'],
+      'ssh://my_host.example/s': ['--', 'my_host.example'],
+      'ssh://h%C3%B4te/s': ['--', 'hôte'],
+      'ssh://a%40b@host/s': ['--', 'a@b@host'],
+    }))
+      assert.deepEqual(sshArguments(parseSshAddress(address)).slice(0, -1), words, address);
     // They would be another store without a word.
     for (const cut of ['ssh://h/dir#x', 'ssh://h/dir?x', 'ssh://h/dir#', 'ssh://h/dir?', 'ssh://h/d\tir'])
       assert.throws(() => parseSshAddress(cut), { code: 'USAGE', hint: /%23/ }, cut);
@@ -1016,6 +1083,21 @@ describe('an address of ssh', () => {
       'ssh://host',
       'ssh://me:secret@host/dir',
       'ssh://-x@host/dir',
+      'ssh://me@-host/dir',
+      'ssh://%2DoProxyCommand=x/dir',
+      'ssh://%2dx@host/dir',
+      'ssh://a%20b/dir',
+      'ssh://a%22b/dir',
+      'ssh://a%24(x)/dir',
+      'ssh://a%40b/dir',
+      "ssh://a'b@host/dir",
+      'ssh://a;b@host/dir',
+      'ssh://host:0/dir',
+      'ssh://host:65536/dir',
+      'ssh://host:x/dir',
+      'ssh://::1/dir',
+      'ssh://[::1/dir',
+      'ssh://[x]/dir',
     ])
       assert.throws(() => parseSshAddress(bad), { code: 'USAGE' }, bad);
   });

@@ -21,7 +21,7 @@ export function schemeOf(text: string): string | null {
   const [, host, path] = scp as unknown as [string, string, string];
   const encoded = path.replace(/[%?#\p{Cc}]|\s$/gu, encodeURIComponent);
   const dir = encoded.startsWith('/') ? encoded : `/~/${encoded.replace(/^~\//, '')}`;
-  throw new LivesnapError('USAGE', `${JSON.stringify(text)} is an scp-style address`, {
+  throw new LivesnapError('USAGE', `${shown(text)} is an scp-style address`, {
     hint: `Write ssh://${host}${dir}, or ./${text} for a directory of that name here.`,
   });
 }
@@ -29,21 +29,25 @@ export function schemeOf(text: string): string | null {
 /** For verbs that take directories of this machine only. Errors: USAGE. */
 export function requireLocal(text: string): string {
   if (schemeIn(text) !== null || SCP_ADDRESS.test(text))
-    throw new LivesnapError('USAGE', `${JSON.stringify(text)} is an address, not a directory`, {
+    throw new LivesnapError('USAGE', `${shown(text)} is an address, not a directory`, {
       hint: `Only livesnap copy reaches other hosts (ssh://user@host/path). Write ./${text} for a directory of that name here.`,
     });
   return text;
 }
 
+/** An address as errors show it: without its password. */
+export const shown = (address: string): string =>
+  JSON.stringify(address.replace(/(:\/\/[^/@:]*):[^/@]*@/, '$1:…@'));
+
 /** Errors: USAGE. */
 export function parseAddress(address: string): URL {
   // A URL ends its path at the first two, and loses the others.
   if (/[?#\p{Cc}]|\s$/u.test(address))
-    throw new LivesnapError('USAGE', `${JSON.stringify(address)} is no address of a store`, { hint });
+    throw new LivesnapError('USAGE', `${shown(address)} is no address of a store`, { hint });
   try {
     return new URL(address);
   } catch {
-    throw new LivesnapError('USAGE', `${JSON.stringify(address)} is no address`, {
+    throw new LivesnapError('USAGE', `${shown(address)} is no address`, {
       hint: 'Give ssh://host/dir, or (to copy from) http://host/path.',
     });
   }
@@ -58,7 +62,7 @@ export function decodePart(address: string, part: string): string {
     // a % that begins nothing
   }
   if (text === null || /\p{Cc}/u.test(text))
-    throw new LivesnapError('USAGE', `${JSON.stringify(part)} in ${JSON.stringify(address)} is no text`, {
+    throw new LivesnapError('USAGE', `part of ${shown(address)} is no text`, {
       hint,
     });
   return text;

@@ -6,10 +6,10 @@ import { resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { Store } from '../store.js';
 import type { Progress } from '../types.js';
-import { parseAddress, schemeOf } from './address.js';
+import { schemeOf } from './address.js';
 import { localChannels } from './channel.js';
 import type { CopyResult, OnPlan } from './copy-result.js';
-import { HttpStore } from './http-store.js';
+import { HttpStore, parseHttpAddress } from './http-store.js';
 import { askForCopies, type CopyEnd, serveCopies } from './sessions.js';
 import { parseSshAddress, withSshChannel } from './ssh.js';
 
@@ -112,7 +112,7 @@ async function copyFromHttp(request: CopyRequest): Promise<CopyResult[]> {
     throw new LivesnapError('USAGE', 'nothing can be copied to a web server', {
       hint: 'Copy to a directory or to ssh://host/dir; http addresses can be copied from.',
     });
-  parseAddress(remote); // before a store is made here
+  parseHttpAddress(remote); // before a store is made here
   return withLocalEnd(request, async (store) => {
     const source = new HttpStore(remote, store.dir);
     try {

@@ -4,7 +4,8 @@
  *
  * What is fetched of packs is put into nameless files in the store that the copy is for, and read from there as a
  * store's packs are, so that everything is verified by the same code. Invariants: the server is hostile, and the length
- * of what it sends is checked before it is kept; pages are kept no longer than it takes to pass them on.
+ * of what it sends is checked before it is kept; pages are kept no longer than it takes to pass them on. No other server
+ * is asked for anything: a redirect may lead to this host or into its network.
  */
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
@@ -33,7 +34,7 @@ import {
   type SnapshotFile,
   snapshotFile,
 } from '../snapshot-file.js';
-import { parseAddress } from './address.js';
+import { parseAddress, shown } from './address.js';
 import type { Channel } from './channel.js';
 import type { CopyResult, SendOptions } from './copy-result.js';
 import { identitiesOf } from './local-reader.js';
@@ -59,8 +60,7 @@ export class HttpStore implements CopyEnd {
 
   /** `dir`: the store that the copy is for. Errors: USAGE, NO_SPACE, READ_ONLY. */
   constructor(address: string, dir: string) {
-    const { href } = parseAddress(address);
-    this.#base = href.endsWith('/') ? href : `${href}/`;
+    this.#base = parseHttpAddress(address);
     this.#keep = new Spool(dir);
     this.#passage = new Passage(new Spool(dir));
   }
@@ -113,11 +113,19 @@ export class HttpStore implements CopyEnd {
     try {
       // Files of a store do not shrink by compression, and lengths are to be those of the file.
       const headers = { 'accept-encoding': 'identity', ...(range === undefined ? {} : { range }) };
-      response = await fetch(this.#base + file, { headers, redirect: 'follow' });
+      response = await fetch(this.#base + file, { headers, redirect: 'manual' });
     } catch (error) {
       throw new LivesnapError('REMOTE_FAILED', `${this.#base} cannot be read: ${reasonOf(error)}`, {
         hint: 'Check the address; a copy that was cut goes on where it stopped.',
         cause: error,
+      });
+    }
+    const location = response.headers.get('location');
+    if (response.status >= 300 && response.status < 400 && location !== null) {
+      await response.body?.cancel();
+      const to = JSON.stringify(location.length > 200 ? `${location.slice(0, 200)}…` : location);
+      throw new LivesnapError('REMOTE_FAILED', `${this.#base}${file} redirects to ${to}`, {
+        hint: 'Redirects are not followed. If the store is there, give that address.',
       });
     }
     if (!response.ok && response.status !== 404 && response.status !== 416) {
@@ -174,6 +182,16 @@ export class HttpStore implements CopyEnd {
     this.#keep.close();
     this.#passage.spool.close();
   }
+}
+
+/** The address of the store's directory, which ends with a slash. Errors: USAGE. */
+export function parseHttpAddress(address: string): string {
+  const { href, username, password } = parseAddress(address);
+  if (username !== '' || password !== '')
+    throw new LivesnapError('USAGE', `${shown(address)} has a user or a password`, {
+      hint: 'livesnap logs in to no web server: give http://host/path.',
+    });
+  return href.endsWith('/') ? href : `${href}/`;
 }
 
 const reasonOf = (error: unknown): string =>

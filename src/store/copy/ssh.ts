@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { LivesnapError } from '../../errors.js';
-import { decodePart, parseAddress } from './address.js';
+import { decodePart, parseAddress, shown } from './address.js';
 import { type Channel, StreamChannel, soon } from './channel.js';
 
 export interface SshAddress {
@@ -13,6 +13,11 @@ export interface SshAddress {
   readonly port: string | null;
   readonly dir: string;
 }
+
+/** What ssh itself takes for a host; a name in its configuration may have other letters than the DNS. */
+const HOST = /^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_.+-]*$/u;
+/** None that a ProxyCommand would give to a shell. A backslash may stand between a domain and a user. */
+const USER = /^(?!-)[^\s'"`;&<>|(){}$]*$/u;
 
 /** For the remote shell: within single quotes nothing has a meaning. */
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
@@ -22,27 +27,28 @@ export function parseSshAddress(address: string): SshAddress {
   const url = parseAddress(address);
   const dir = decodePart(address, url.pathname);
   const user = decodePart(address, url.username);
-  const host = user === '' ? url.hostname : `${user}@${url.hostname}`;
-  // ssh would take a host that begins with a dash for an option.
+  const isIpv6 = url.hostname.startsWith('[');
+  // ssh takes no brackets, and a host that begins with a dash for an option.
+  const host = isIpv6 ? url.hostname.slice(1, -1) : decodePart(address, url.hostname);
   if (
-    url.hostname === '' ||
-    host.startsWith('-') ||
-    url.hostname.startsWith('-') ||
+    !(isIpv6 || HOST.test(host)) ||
+    !USER.test(user) ||
+    url.port === '0' ||
     dir.length < 2 ||
     url.password !== ''
   )
     throw usage(address);
-  return { host, port: url.port === '' ? null : url.port, dir };
+  return { host: user === '' ? host : `${user}@${host}`, port: url.port === '' ? null : url.port, dir };
 }
 
 const usage = (address: string): LivesnapError =>
-  new LivesnapError('USAGE', `${JSON.stringify(address)} names no store on another host`, {
+  new LivesnapError('USAGE', `${shown(address)} names no store on another host`, {
     hint: 'Give ssh://host/dir, ssh://user@host:port/dir or ssh://host/~/dir; ssh asks for passwords itself.',
   });
 
 /** The words that ssh is called with. LIVESNAP_REMOTE_COMMAND: how livesnap is called there, if not by its name. */
 export function sshArguments({ host, port, dir }: SshAddress): string[] {
-  const command = process.env.LIVESNAP_REMOTE_COMMAND ?? 'livesnap';
+  const command = process.env.LIVESNAP_REMOTE_COMMAND || 'livesnap';
   const path = dir.startsWith('/~/') ? `"$HOME"/${quoted(dir.slice(3))}` : quoted(dir);
   return [...(port === null ? [] : ['-p', port]), '--', host, `${command} serve-store --store ${path}`];
 }
