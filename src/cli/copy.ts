@@ -30,6 +30,7 @@ export const verb = defineVerb({
         remote: to ?? from!,
         refs: operands,
         onPlan: (plan) => announce(output, plan),
+        onNotice: (line) => output.say(line),
         progress,
       }),
     );

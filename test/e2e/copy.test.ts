@@ -131,6 +131,22 @@ describe('copies', function () {
     assert.doesNotMatch(onTerminal(world.env, ['export', 'a', join(world.dir, 'z'), '--quiet']), /exporting/);
   });
 
+  it('show nothing of what the host there prints that would drive the terminal', async () => {
+    await put('a', noise(1, 4));
+    const bin = join(world.dir, 'bin');
+    mkdirSync(bin);
+    writeFileSync(join(bin, 'ssh'), "#!/bin/sh\nprintf 'a\\033]0;x\\007b\\n' >&2\nexit 255\n", {
+      mode: 0o755,
+    });
+    world.env.PATH = `${bin}:${process.env.PATH}`;
+    const ran = await world.run(['copy', 'a', '--to', 'ssh://host/dir']);
+    assert.equal(ran.status, 1);
+    assert.match(ran.stderr, /^a\\x1b\]0;x\\x07b\nlivesnap: ssh could not reach host: a\\x1b/);
+    const json = await world.run(['copy', 'a', '--to', 'ssh://host/dir', '--json', '--quiet']);
+    assert.match(JSON.parse(json.stdout).error.message, /could not reach host: a/);
+    assert.equal(json.stderr, '');
+  });
+
   it('are exported whole, moved by any means, imported, and never half there', async () => {
     const bytes = Buffer.concat([noise(1, 100), Buffer.from('a short end')]);
     const id = await put('a', bytes);

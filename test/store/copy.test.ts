@@ -458,6 +458,28 @@ describe('a copy', () => {
     });
   });
 
+  it('over ssh tells what ssh prints in lines of a bounded length, and the last one is in the error', async function () {
+    const { store: here, dir } = newStore(this);
+    await save(here, { x: noise(6, 10) }, { tag: 'a' });
+    useSsh(
+      this,
+      "printf 'one\\r\\ntwo\\n' >&2; head -c 100000 /dev/zero | tr '\\0' x >&2; printf '\\nlast' >&2; exit 255",
+    );
+    const lines: string[] = [];
+    await assert.rejects(
+      copySnapshots({
+        ...quiet,
+        ...{ storeDir: dir, direction: 'to', remote: 'ssh://host/store', refs: ['a'] },
+        onNotice: (line) => void lines.push(line),
+      }),
+      { code: 'REMOTE_FAILED', message: 'ssh could not reach host: last' },
+    );
+    assert.deepEqual([lines.slice(0, 2), lines.at(-1)], [['one', 'two'], 'last']);
+    const long = lines.slice(2, -1);
+    assert.equal(long.join(''), 'x'.repeat(100_000));
+    assert.ok(long.every((line) => line.length <= 4096));
+  });
+
   it('of a small snapshot that unfolds to a great deal takes no more than the small one', async function () {
     const { store: there, dir: other } = newStore(this);
     const { id } = await save(there, { x: Buffer.concat(Array.from({ length: 512 }, () => noise(1, 1))) });
@@ -715,6 +737,8 @@ describe('the destination of a copy', () => {
     'unknown flags': [...until, [pages, Buffer.concat([Buffer.from([9, 2, 0, 0]), words(0, 1), content])]],
     'an end before all has come': [...until, [sent, Buffer.alloc(0)]],
     'an error that makes no sense': [[error, Buffer.from('!')]],
+    'an error of 1 MiB': [[error, Buffer.from(JSON.stringify({ message: 'x'.repeat(1 << 20) }))]],
+    'a greeting in the middle': [[MessageType.hello, Buffer.alloc(12)]],
     'an error with a code of its own': [[error, Buffer.from('{"code":"__proto__","message":5}')]],
   };
 

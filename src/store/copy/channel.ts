@@ -27,9 +27,25 @@ export const MessageType = {
 } as const;
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
-/** No message is longer: a machine's state may have 64 MiB. */
-const MAX_MESSAGE_BYTES = 66 << 20;
 const HEADER_BYTES = 8;
+
+/** No message of a type is longer; docs/copy.md says what is in it. */
+const MAX_BYTES: Record<MessageType, number> = {
+  [MessageType.hello]: 12,
+  [MessageType.request]: 1 << 20, // a reference is a word of a command line
+  [MessageType.offer]: 66 << 20, // a machine's state may have 64 MiB
+  [MessageType.have]: 1,
+  [MessageType.chunks]: 4096 * 40,
+  [MessageType.offered]: 0,
+  [MessageType.need]: 1 << 23, // of 2^26 chunks
+  [MessageType.pages]: 4 + 16 * (4 + 4096),
+  [MessageType.sent]: 0,
+  [MessageType.blocks]: 32 * (64 + 4 * 512),
+  [MessageType.layout]: 4 + 8 * 16_384,
+  [MessageType.placed]: 0,
+  [MessageType.done]: 1,
+  [MessageType.error]: 64 << 10,
+};
 /** Room for so many bytes of a message is made before they come; most messages have no more. */
 const FIRST_BYTES = 128 << 10;
 
@@ -65,6 +81,11 @@ export async function soon<T, U>(work: Promise<T>, otherwise: U): Promise<T | U>
   }
 }
 
+/** What the other side says, as far as a person reads it. */
+const MAX_WORDS = 1000;
+export const readable = (words: string): string =>
+  words.length > MAX_WORDS ? `${words.slice(0, MAX_WORDS)}…` : words;
+
 /** An error as the other side tells it, which may be anything. */
 function plainError(bytes: Buffer): PlainError {
   let told: { code?: unknown; message?: unknown; hint?: unknown } | null = null;
@@ -77,8 +98,8 @@ function plainError(bytes: Buffer): PlainError {
   return {
     code:
       typeof code === 'string' && Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : 'REMOTE_FAILED',
-    message: typeof message === 'string' ? message : 'it failed',
-    hint: typeof hint === 'string' ? hint : null,
+    message: typeof message === 'string' ? readable(message) : 'it failed',
+    hint: typeof hint === 'string' ? readable(hint) : null,
   };
 }
 
@@ -87,8 +108,13 @@ function errorOfOtherSide({ bytes }: Message): LivesnapError {
   return new LivesnapError(code, `on the other side: ${message}`, hint === null ? {} : { hint });
 }
 
+function requireLength(type: MessageType, bytes: number): void {
+  if (bytes > MAX_BYTES[type]) throw remoteFailed(`sends a message of type ${type} that is too long`);
+}
+
 /** What was received, if it is of a type that is expected now; an error of the other side is thrown here. */
 function expected(message: Message, types: readonly MessageType[]): Message {
+  requireLength(message.type, message.bytes.length);
   if (message.type === MessageType.error) throw errorOfOtherSide(message);
   if (!types.includes(message.type)) throw remoteFailed(`sent a message of type ${message.type} out of turn`);
   return message;
@@ -194,8 +220,9 @@ export class StreamChannel implements Channel {
     const header = await this.#read(HEADER_BYTES);
     const length = header.readUInt32LE(0);
     const type = header[4] as MessageType;
-    if (type < 1 || type > MessageType.error || header.readUIntLE(5, 3) !== 0 || length > MAX_MESSAGE_BYTES)
+    if (type < 1 || type > MessageType.error || header.readUIntLE(5, 3) !== 0)
       throw remoteFailed('does not speak as a livesnap does');
+    requireLength(type, length);
     return { type, bytes: await this.#read(length) };
   }
 

@@ -24,6 +24,8 @@ export interface CopyRequest {
   /** Only for tests; see `Store.open`. */
   readonly fingerprintBits?: number;
   readonly onPlan: OnPlan;
+  /** Gets each line that ssh, or the host at its other end, prints. */
+  readonly onNotice?: (line: string) => void;
   readonly progress: Progress;
 }
 
@@ -35,7 +37,7 @@ export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]>
     case 'ssh': {
       const address = parseSshAddress(remote);
       return withLocalEnd(request, (end) =>
-        withSshChannel(address, (channel) =>
+        withSshChannel(address, request.onNotice ?? (() => {}), (channel) =>
           askForCopies(channel, end, direction, refs, { ...request, compress: true }),
         ),
       );

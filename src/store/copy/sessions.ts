@@ -4,7 +4,7 @@
  */
 import { LivesnapError } from '../../errors.js';
 import { SNAPSHOT_ID, storeError } from '../layout.js';
-import { type Channel, MessageType, remoteFailed } from './channel.js';
+import { type Channel, MessageType, readable, remoteFailed } from './channel.js';
 import type { CopyResult, ReceiveOptions, SendOptions } from './copy-result.js';
 
 export const PROTOCOL_VERSION = 1;
@@ -48,7 +48,9 @@ async function tell(channel: Channel, error: unknown): Promise<void> {
     error instanceof LivesnapError
       ? error
       : new LivesnapError('SYSTEM', `internal error: ${(error as Error)?.message ?? error}`);
-  await channel.send(MessageType.error, Buffer.from(JSON.stringify(known.toJSON()))).catch(() => {});
+  const { code, message, hint } = known.toJSON();
+  const told = { code, message: readable(message), hint: hint === null ? null : readable(hint) };
+  await channel.send(MessageType.error, Buffer.from(JSON.stringify(told))).catch(() => {});
 }
 
 /** Asks: copies the snapshots that `refs` name from or to the store at the other end. */

@@ -4,6 +4,8 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import type { Readable } from 'node:stream';
 import { LivesnapError } from '../../errors.js';
 import { decodePart, parseAddress, shown } from './address.js';
 import { type Channel, StreamChannel, soon } from './channel.js';
@@ -53,12 +55,48 @@ export function sshArguments({ host, port, dir }: SshAddress): string[] {
   return [...(port === null ? [] : ['-p', port]), '--', host, `${command} serve-store --store ${path}`];
 }
 
-/** Runs `work` on a channel to the livesnap there. Errors: REMOTE_FAILED, and those of `work`. */
+/** Longer lines are told in parts. */
+const MAX_LINE = 4096;
+
+/** What ssh and the shell there print, which may be anything, line by line. */
+class Notices {
+  /** Resolves when nothing more comes. */
+  readonly ended: Promise<unknown>;
+  last = '';
+  #rest = '';
+
+  constructor(
+    readonly input: Readable,
+    readonly tell: (line: string) => void,
+  ) {
+    this.ended = once(input, 'close').catch(() => {});
+    input.setEncoding('utf8').on('data', (part: string) => {
+      const lines = (this.#rest + part).match(new RegExp(`[^\n]{${MAX_LINE}}|[^\n]*\n|[^\n]+$`, 'g')) ?? [];
+      this.#rest = lines.at(-1)?.endsWith('\n') ? '' : (lines.pop() ?? '');
+      for (const line of lines) this.#tell(line);
+    });
+    input.on('end', () => this.#tell(this.#rest));
+  }
+
+  #tell(line: string): void {
+    const text = line.trimEnd();
+    if (text === '') return;
+    this.last = text;
+    this.tell(text);
+  }
+}
+
+/**
+ * Runs `work` on a channel to the livesnap there; `onNotice` gets the lines that ssh prints. Errors: REMOTE_FAILED, and
+ * those of `work`.
+ */
 export async function withSshChannel<T>(
   address: SshAddress,
+  onNotice: (line: string) => void,
   work: (channel: Channel) => Promise<T>,
 ): Promise<T> {
-  const ssh = spawn('ssh', sshArguments(address), { stdio: ['pipe', 'pipe', 'inherit'] });
+  const ssh = spawn('ssh', sshArguments(address), { stdio: ['pipe', 'pipe', 'pipe'] });
+  const notices = new Notices(ssh.stderr, onNotice);
   const failed = new Promise<never>((_, reject) => {
     ssh.once('error', (error: NodeJS.ErrnoException) =>
       reject(
@@ -89,6 +127,7 @@ export async function withSshChannel<T>(
   } catch (error) {
     ssh.stdin.destroy();
     const status = await left();
+    await soon(notices.ended, undefined);
     // 255 is ssh's own failure, 127 the shell's: the command is not there.
     if (
       error instanceof LivesnapError &&
@@ -97,11 +136,12 @@ export async function withSshChannel<T>(
     )
       throw new LivesnapError(
         'REMOTE_FAILED',
-        status === 255 ? `ssh could not reach ${address.host}` : `there is no livesnap on ${address.host}`,
+        (status === 255 ? `ssh could not reach ${address.host}` : `there is no livesnap on ${address.host}`) +
+          (notices.last === '' ? '' : `: ${notices.last}`),
         {
           hint:
             status === 255
-              ? 'Try ssh by itself; its own message is above.'
+              ? `Try ssh ${address.host} by itself.`
               : 'Install it there, or say how it is called there with LIVESNAP_REMOTE_COMMAND.',
           cause: error,
         },
@@ -110,5 +150,7 @@ export async function withSshChannel<T>(
   } finally {
     ssh.stdin.end();
     await left();
+    // A connection that ssh shares and leaves in the background holds this pipe: nobody waits for it.
+    (ssh.stderr as Socket).unref();
   }
 }

@@ -11,7 +11,7 @@ import {
   StreamChannel,
 } from '../../../../src/store/copy/channel.js';
 
-const { pages, have, error } = MessageType;
+const { offer, pages, have, error } = MessageType;
 const page = Buffer.alloc(4096);
 const full = Buffer.from(JSON.stringify({ code: 'NO_SPACE', message: 'the disk is full', hint: null }));
 const isFull = { code: 'NO_SPACE', message: 'on the other side: the disk is full' };
@@ -103,7 +103,7 @@ describe('a channel on streams', () => {
   });
 
   it('allocates by what has come, not by the length that is announced', async () => {
-    const whole = framed(pages, content(1000));
+    const whole = framed(offer, content(1000));
     whole.writeUInt32LE(60 << 20);
     let allocated = Number.NaN;
     async function* cut(): AsyncGenerator<Buffer> {
@@ -112,20 +112,60 @@ describe('a channel on streams', () => {
       allocated = process.memoryUsage().arrayBuffers - before;
     }
     const channel = new StreamChannel(inputOf(cut()), new PassThrough());
-    await assert.rejects(channel.receive(pages), { code: 'REMOTE_FAILED' });
+    await assert.rejects(channel.receive(offer), { code: 'REMOTE_FAILED' });
     assert.ok(allocated < 1 << 20, `${allocated} bytes`);
+  });
+
+  it('refuses a message that is longer than one of its type can be, before it has come', async () => {
+    const { hello, request, have, chunks, need, blocks, layout, placed, done, error } = MessageType;
+    for (const [type, bytes] of [
+      [hello, 13],
+      [request, (1 << 20) + 1],
+      [have, 2],
+      [chunks, 40 * 4096 + 1],
+      [need, (1 << 23) + 1],
+      [pages, 4 + 16 * 4100 + 1],
+      [blocks, 32 * (64 + 2048) + 1],
+      [layout, 4 + 8 * 16_384 + 1],
+      [placed, 1],
+      [done, 2],
+      [error, (64 << 10) + 1],
+    ] as const) {
+      const header = framed(type, Buffer.alloc(0));
+      header.writeUInt32LE(bytes);
+      async function* headerAlone(): AsyncGenerator<Buffer> {
+        yield header;
+        assert.fail('more is read');
+      }
+      const channel = new StreamChannel(inputOf(headerAlone()), new PassThrough());
+      await assert.rejects(channel.receive(type), { code: 'REMOTE_FAILED', message: /too long/ }, `${type}`);
+      const [mine, theirs] = localChannels();
+      await theirs.send(type, Buffer.alloc(bytes));
+      await assert.rejects(mine.receive(type), { code: 'REMOTE_FAILED', message: /too long/ }, `${type}`);
+    }
+  });
+
+  it('shows no more of an error of the other side than a person reads', async () => {
+    const [mine, theirs] = localChannels();
+    const long = 'x'.repeat(20_000);
+    await theirs.send(error, Buffer.from(JSON.stringify({ code: 'DAMAGED', message: long, hint: long })));
+    await assert.rejects(mine.receive(pages), (failure: { code: string; message: string; hint: string }) => {
+      assert.equal(failure.code, 'DAMAGED');
+      assert.ok(failure.message.length < 1100 && failure.hint.length < 1100);
+      return true;
+    });
   });
 
   it('gives the same messages however the bytes are cut', async () => {
     const sizes = [0, 1, 7, 8, 9, 4096, 65_536, 65_537, 300_000];
-    const whole = Buffer.concat(sizes.map((size) => framed(pages, content(size))));
+    const whole = Buffer.concat(sizes.map((size) => framed(offer, content(size))));
     for (const step of [1, 7, 8, 9, 1000, 65_536, 65_544, whole.length - 1, whole.length]) {
       async function* cut(): AsyncGenerator<Buffer> {
         for (let at = 0; at < whole.length; at += step) yield whole.subarray(at, at + step);
       }
       const channel = new StreamChannel(inputOf(cut()), new PassThrough());
-      for (const size of sizes) assert.deepEqual((await channel.receive(pages)).bytes, content(size));
-      await assert.rejects(channel.receive(pages), { code: 'REMOTE_FAILED', message: /broken off/ });
+      for (const size of sizes) assert.deepEqual((await channel.receive(offer)).bytes, content(size));
+      await assert.rejects(channel.receive(offer), { code: 'REMOTE_FAILED', message: /broken off/ });
     }
   });
 });
