@@ -8,7 +8,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
 import { ExitStatus, LivesnapError } from '../errors.js';
-import { requireLocal } from '../store/copy/address.js';
+import { requireLocal } from '../store/remote/address.js';
 import { firstWord, withVerb } from './arguments.js';
 import { complain, Output } from './output.js';
 import type { Verb } from './verb.js';

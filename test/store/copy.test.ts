@@ -19,12 +19,12 @@ import { Duplex, PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { LivesnapError } from '../../src/errors.js';
 import { type Channel, localChannels, MessageType, StreamChannel } from '../../src/store/copy/channel.js';
-import { copySnapshots } from '../../src/store/copy/copy.js';
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
 import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
-import { parseSshAddress, sshArguments } from '../../src/store/copy/ssh.js';
 import { createLocked } from '../../src/store/file-locks.js';
 import { Index } from '../../src/store/index-database.js';
+import { copySnapshots } from '../../src/store/remote/copy.js';
+import { parseSshAddress, sshArguments } from '../../src/store/remote/ssh.js';
 import {
   BlockList,
   readSnapshotFile,
@@ -493,7 +493,7 @@ describe('a copy', () => {
     const regions = [{ name: 'x', sizeBytes: blocks * 512 * 4096, nonZeroPages: blocks * 512 }];
     closeSync(writeSnapshotFile(other, { ...description, regions }, list, state).fd);
     const { store: here, dir } = newStore(this);
-    const exports = new URL('../../src/store/copy/export.js', import.meta.url);
+    const exports = new URL('../../src/store/remote/export.js', import.meta.url);
     const script = `const [storeDir, from] = process.argv.slice(1);
       import(${JSON.stringify(exports)}).then(async ({ importSnapshots }) => {
         await importSnapshots({ storeDir, from, onPlan: () => {}, progress: () => {} });

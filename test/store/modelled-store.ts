@@ -18,10 +18,10 @@ import {
   type MessageType,
   remoteFailed,
 } from '../../src/store/copy/channel.js';
-import { copySnapshots } from '../../src/store/copy/copy.js';
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
-import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/copy/export.js';
 import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
+import { copySnapshots } from '../../src/store/remote/copy.js';
+import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
 import { MemorySink, save } from './scratch.js';

@@ -22,6 +22,7 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { tryLock } from '../../native/locks.js';
+import type { CopyResult } from '../copy/copy-result.js';
 import {
   fsyncDirectory,
   makeDirectory,
@@ -34,7 +35,6 @@ import {
 import { Store } from '../store.js';
 import { requireLocal } from './address.js';
 import { type CopyRequest, copySnapshots } from './copy.js';
-import type { CopyResult } from './copy-result.js';
 import { requirePlainTree } from './plain-tree.js';
 
 /** What NAME.partial may hold: the mark, with the id of the snapshot, */

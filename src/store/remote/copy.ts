@@ -4,13 +4,13 @@
  */
 import { resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
+import { localChannels } from '../copy/channel.js';
+import type { CopyResult, OnPlan } from '../copy/copy-result.js';
+import { askForCopies, type CopyEnd, serveCopies } from '../copy/sessions.js';
 import { Store } from '../store.js';
 import type { Progress } from '../types.js';
 import { schemeOf } from './address.js';
-import { localChannels } from './channel.js';
-import type { CopyResult, OnPlan } from './copy-result.js';
 import { HttpStore, parseHttpAddress } from './http-store.js';
-import { askForCopies, type CopyEnd, serveCopies } from './sessions.js';
 import { parseSshAddress, withSshChannel } from './ssh.js';
 
 export interface CopyRequest {

@@ -9,6 +9,12 @@
  */
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
+import type { Channel } from '../copy/channel.js';
+import type { CopyResult, SendOptions } from '../copy/copy-result.js';
+import { identitiesOf } from '../copy/local-reader.js';
+import type { CopyEnd } from '../copy/sessions.js';
+import type { PackIdentities, SnapshotReader } from '../copy/snapshot-reader.js';
+import { sendSnapshot } from '../copy/source-end.js';
 import { DamageError } from '../damage.js';
 import {
   CHUNK_ENTRY_BYTES,
@@ -35,13 +41,7 @@ import {
   snapshotFile,
 } from '../snapshot-file.js';
 import { parseAddress, shown } from './address.js';
-import type { Channel } from './channel.js';
-import type { CopyResult, SendOptions } from './copy-result.js';
-import { identitiesOf } from './local-reader.js';
 import { Passage, RemotePack } from './remote-pack.js';
-import type { CopyEnd } from './sessions.js';
-import type { PackIdentities, SnapshotReader } from './snapshot-reader.js';
-import { sendSnapshot } from './source-end.js';
 import { Spool } from './spool.js';
 
 /** gc rewrites a pack when a twentieth of it is dead, so it cannot be more often than this. */

@@ -7,8 +7,8 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { LivesnapError } from '../../errors.js';
+import { type Channel, StreamChannel, soon } from '../copy/channel.js';
 import { decodePart, parseAddress, shown } from './address.js';
-import { type Channel, StreamChannel, soon } from './channel.js';
 
 export interface SshAddress {
   readonly host: string;

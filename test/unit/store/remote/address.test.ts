@@ -1,6 +1,6 @@
 /** Which texts are addresses, and which are directories of this machine. */
 import assert from 'node:assert/strict';
-import { requireLocal, schemeOf } from '../../../../src/store/copy/address.js';
+import { requireLocal, schemeOf } from '../../../../src/store/remote/address.js';
 
 /** What scp and rsync take for a host and a path, and how it is written here. */
 const SCP_STYLE: Record<string, string> = {
