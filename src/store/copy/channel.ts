@@ -1,51 +1,21 @@
 /**
- * How the two ends of a copy talk: messages of a type and some bytes (docs/copy.md), over a pair of streams or within
- * the process.
+ * How messages (protocol.ts) go between the two ends of a copy: over a pair of streams, or within the process.
  *
  * Invariant: what the other side says of lengths and types is checked before anything is allocated or believed.
  */
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ERROR_CODES, type ErrorCode, LivesnapError, type PlainError } from '../../errors.js';
+import type { LivesnapError } from '../../errors.js';
+import {
+  decodeError,
+  decodeHeader,
+  encodeHeader,
+  HEADER_BYTES,
+  MessageType,
+  remoteFailed,
+  requireLength,
+} from './protocol.js';
 
-/** The types of messages; docs/copy.md says what each carries. */
-export const MessageType = {
-  hello: 1,
-  request: 2,
-  offer: 3,
-  have: 4,
-  chunks: 5,
-  offered: 6,
-  need: 7,
-  pages: 8,
-  sent: 9,
-  blocks: 10,
-  layout: 11,
-  placed: 12,
-  done: 13,
-  error: 14,
-} as const;
-export type MessageType = (typeof MessageType)[keyof typeof MessageType];
-
-const HEADER_BYTES = 8;
-
-/** No message of a type is longer; docs/copy.md says what is in it. */
-const MAX_BYTES: Record<MessageType, number> = {
-  [MessageType.hello]: 12,
-  [MessageType.request]: 1 << 20, // a reference is a word of a command line
-  [MessageType.offer]: 66 << 20, // a machine's state may have 64 MiB
-  [MessageType.have]: 1,
-  [MessageType.chunks]: 4096 * 40,
-  [MessageType.offered]: 0,
-  [MessageType.need]: 1 << 23, // of 2^26 chunks
-  [MessageType.pages]: 4 + 16 * (4 + 4096),
-  [MessageType.sent]: 0,
-  [MessageType.blocks]: 32 * (64 + 4 * 512),
-  [MessageType.layout]: 4 + 8 * 16_384,
-  [MessageType.placed]: 0,
-  [MessageType.done]: 1,
-  [MessageType.error]: 64 << 10,
-};
 /** Room for so many bytes of a message is made before they come; most messages have no more. */
 const FIRST_BYTES = 128 << 10;
 
@@ -62,17 +32,11 @@ export interface Channel {
   close(): void;
 }
 
-export const remoteFailed = (why: string, cause?: unknown): LivesnapError =>
-  new LivesnapError('REMOTE_FAILED', `the other side of the copy ${why}`, {
-    hint: 'What has arrived is kept: begin the copy again.',
-    cause,
-  });
-
 /** How long a side that has failed, or is done, is waited for. */
 const PATIENCE_MS = 3000;
 
 /** What `work` comes to; `otherwise` when it takes long. */
-export async function soon<T, U>(work: Promise<T>, otherwise: U): Promise<T | U> {
+export async function withTimeout<T, U>(work: Promise<T>, otherwise: U): Promise<T | U> {
   const over = new AbortController();
   try {
     return await Promise.race([work, sleep(PATIENCE_MS, otherwise, { signal: over.signal })]);
@@ -81,41 +45,10 @@ export async function soon<T, U>(work: Promise<T>, otherwise: U): Promise<T | U>
   }
 }
 
-/** What the other side says, as far as a person reads it. */
-const MAX_WORDS = 1000;
-export const readable = (words: string): string =>
-  words.length > MAX_WORDS ? `${words.slice(0, MAX_WORDS)}…` : words;
-
-/** An error as the other side tells it, which may be anything. */
-function plainError(bytes: Buffer): PlainError {
-  let told: { code?: unknown; message?: unknown; hint?: unknown } | null = null;
-  try {
-    told = JSON.parse(bytes.toString('utf8'));
-  } catch {
-    // an error all the same
-  }
-  const { code, message, hint } = told ?? {};
-  return {
-    code:
-      typeof code === 'string' && Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : 'REMOTE_FAILED',
-    message: typeof message === 'string' ? readable(message) : 'it failed',
-    hint: typeof hint === 'string' ? readable(hint) : null,
-  };
-}
-
-function errorOfOtherSide({ bytes }: Message): LivesnapError {
-  const { code, message, hint } = plainError(bytes);
-  return new LivesnapError(code, `on the other side: ${message}`, hint === null ? {} : { hint });
-}
-
-function requireLength(type: MessageType, bytes: number): void {
-  if (bytes > MAX_BYTES[type]) throw remoteFailed(`sends a message of type ${type} that is too long`);
-}
-
 /** What was received, if it is of a type that is expected now; an error of the other side is thrown here. */
 function expected(message: Message, types: readonly MessageType[]): Message {
   requireLength(message.type, message.bytes.length);
-  if (message.type === MessageType.error) throw errorOfOtherSide(message);
+  if (message.type === MessageType.error) throw decodeError(message.bytes);
   if (!types.includes(message.type)) throw remoteFailed(`sent a message of type ${message.type} out of turn`);
   return message;
 }
@@ -130,16 +63,16 @@ function whyGone(next: () => Promise<Message>, cause?: unknown): Promise<Livesna
     try {
       for (;;) {
         const message = await next();
-        if (message.type === MessageType.error) return errorOfOtherSide(message);
+        if (message.type === MessageType.error) return decodeError(message.bytes);
       }
     } catch {
       return gone;
     }
   };
-  return soon(hear(), gone);
+  return withTimeout(hear(), gone);
 }
 
-/** Messages on streams: u32 length, u8 type, three bytes of 0, the bytes. */
+/** Messages on streams. */
 export class StreamChannel implements Channel {
   readonly #input: AsyncIterator<Buffer>;
   /** What of the last piece has not been read yet. */
@@ -159,9 +92,10 @@ export class StreamChannel implements Channel {
 
   async send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
     if (this.#writeError || this.output.destroyed || this.output.writableEnded) throw await this.#whyGone();
-    const header = Buffer.alloc(HEADER_BYTES);
-    header.writeUInt32LE(parts.reduce((total, part) => total + part.length, 0));
-    header[4] = type;
+    const header = encodeHeader(
+      type,
+      parts.reduce((total, part) => total + part.length, 0),
+    );
     this.output.cork();
     // Written later, perhaps: the caller may use its memory again meanwhile.
     const goesOn = this.output.write(Buffer.concat([header, ...parts]));
@@ -217,12 +151,7 @@ export class StreamChannel implements Channel {
   }
 
   async #next(): Promise<Message> {
-    const header = await this.#read(HEADER_BYTES);
-    const length = header.readUInt32LE(0);
-    const type = header[4] as MessageType;
-    if (type < 1 || type > MessageType.error || header.readUIntLE(5, 3) !== 0)
-      throw remoteFailed('does not speak as a livesnap does');
-    requireLength(type, length);
+    const { type, length } = decodeHeader(await this.#read(HEADER_BYTES));
     return { type, bytes: await this.#read(length) };
   }
 

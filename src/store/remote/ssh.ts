@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { LivesnapError } from '../../errors.js';
-import { type Channel, StreamChannel, soon } from '../copy/channel.js';
+import { type Channel, StreamChannel, withTimeout } from '../copy/channel.js';
 import { decodePart, parseAddress, shown } from './address.js';
 
 export interface SshAddress {
@@ -113,10 +113,10 @@ export async function withSshChannel<T>(
   );
   /** What ssh left with, of itself: one that stays is ended, and what that leaves with means nothing. */
   const left = async (): Promise<number | null> => {
-    const status = await soon(ended, undefined);
+    const status = await withTimeout(ended, undefined);
     if (status !== undefined) return status;
     ssh.kill();
-    if ((await soon(ended, undefined)) === undefined) {
+    if ((await withTimeout(ended, undefined)) === undefined) {
       ssh.kill('SIGKILL');
       await ended;
     }
@@ -127,7 +127,7 @@ export async function withSshChannel<T>(
   } catch (error) {
     ssh.stdin.destroy();
     const status = await left();
-    await soon(notices.ended, undefined);
+    await withTimeout(notices.ended, undefined);
     // 255 is ssh's own failure, 127 the shell's: the command is not there.
     if (
       error instanceof LivesnapError &&

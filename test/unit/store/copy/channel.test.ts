@@ -4,12 +4,8 @@ import { PassThrough, type Readable } from 'node:stream';
 import { setImmediate as turn } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import {
-  type Channel,
-  localChannels,
-  MessageType,
-  StreamChannel,
-} from '../../../../src/store/copy/channel.js';
+import { type Channel, localChannels, StreamChannel } from '../../../../src/store/copy/channel.js';
+import { MessageType } from '../../../../src/store/copy/protocol.js';
 
 const { offer, pages, have, error } = MessageType;
 const page = Buffer.alloc(4096);
