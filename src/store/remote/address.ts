@@ -39,8 +39,8 @@ export function requireLocal(text: string): string {
 export const shown = (address: string): string =>
   JSON.stringify(address.replace(/(:\/\/[^/@:]*):[^/@]*@/, '$1:…@'));
 
-/** Errors: USAGE. */
-export function parseAddress(address: string): URL {
+/** `example`: what addresses of that scheme look like. Errors: USAGE. */
+export function parseAddress(address: string, example: string): URL {
   // A URL ends its path at the first two, and loses the others.
   if (/[?#\p{Cc}]|\s$/u.test(address))
     throw new LivesnapError('USAGE', `${shown(address)} is no address of a store`, { hint });
@@ -48,7 +48,7 @@ export function parseAddress(address: string): URL {
     return new URL(address);
   } catch {
     throw new LivesnapError('USAGE', `${shown(address)} is no address`, {
-      hint: 'Give ssh://host/dir, or (to copy from) http://host/path.',
+      hint: `Give ${example}.`,
     });
   }
 }

@@ -53,20 +53,20 @@ export async function exportSnapshot(
   const { fingerprintBits = 64 } = request;
   try {
     const id = withStore(request.storeDir, fingerprintBits, (store) => store.resolve(request.ref));
-    const workshop = new Workshop(`${target}.partial`);
+    const partial = new ExportDirectory(`${target}.partial`);
     try {
-      workshop.prepare(id, fingerprintBits);
-      const made = workshop.at(MADE);
+      partial.prepare(id, fingerprintBits);
+      const made = partial.at(MADE);
       const [result] = await copySnapshots({ ...request, direction: 'to', remote: made, refs: [id] });
       removeIfThere(join(made, RESERVE)); // nobody will write there
       requireFree(target);
       if (existsSync(target)) rmdirSync(target);
       renameSync(made, target);
       fsyncDirectory(dirname(target));
-      workshop.remove();
+      partial.remove();
       return result!;
     } finally {
-      workshop.close();
+      partial.close();
     }
   } catch (error) {
     throw storeError(target, error);
@@ -74,7 +74,7 @@ export async function exportSnapshot(
 }
 
 /** The directory beside in which an export is made, locked against another export while it lasts. */
-class Workshop {
+class ExportDirectory {
   readonly #fd: number;
 
   /** Errors: USAGE, STORE_BUSY. */

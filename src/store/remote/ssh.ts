@@ -8,7 +8,23 @@ import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { LivesnapError } from '../../errors.js';
 import { type Channel, StreamChannel, withTimeout } from '../copy/channel.js';
+import { askForCopies } from '../copy/sessions.js';
 import { decodePart, parseAddress, shown } from './address.js';
+import type { Scheme } from './remote.js';
+
+export const ssh: Scheme = {
+  example: 'ssh://host/dir',
+  receives: true,
+  open(address) {
+    const parsed = parseSshAddress(address);
+    return {
+      copy: (store, { direction, refs, onPlan, progress, onNotice = () => {} }) =>
+        withSshChannel(parsed, onNotice, (channel) =>
+          askForCopies(channel, store, direction, refs, { onPlan, progress, compress: true }),
+        ),
+    };
+  },
+};
 
 export interface SshAddress {
   readonly host: string;
@@ -26,7 +42,7 @@ const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** `/~/x` is below the home directory there. Errors: USAGE. */
 export function parseSshAddress(address: string): SshAddress {
-  const url = parseAddress(address);
+  const url = parseAddress(address, ssh.example);
   const dir = decodePart(address, url.pathname);
   const user = decodePart(address, url.username);
   const isIpv6 = url.hostname.startsWith('[');
@@ -52,11 +68,13 @@ const usage = (address: string): LivesnapError =>
 export function sshArguments({ host, port, dir }: SshAddress): string[] {
   const command = process.env.LIVESNAP_REMOTE_COMMAND || 'livesnap';
   const path = dir.startsWith('/~/') ? `"$HOME"/${quoted(dir.slice(3))}` : quoted(dir);
-  return [...(port === null ? [] : ['-p', port]), '--', host, `${command} serve-store --store ${path}`];
+  return [...portArguments({ port }), '--', host, `${command} serve-store --store ${path}`];
 }
 
-/** Longer lines are told in parts. */
-const MAX_LINE = 4096;
+const portArguments = ({ port }: Pick<SshAddress, 'port'>): string[] => (port === null ? [] : ['-p', port]);
+
+/** Lines, the longer ones in parts; the last may go on. */
+const LINES = /[^\n]{4096}|[^\n]*\n|[^\n]+$/g;
 
 /** What ssh and the shell there print, which may be anything, line by line. */
 class Notices {
@@ -71,7 +89,7 @@ class Notices {
   ) {
     this.ended = once(input, 'close').catch(() => {});
     input.setEncoding('utf8').on('data', (part: string) => {
-      const lines = (this.#rest + part).match(new RegExp(`[^\n]{${MAX_LINE}}|[^\n]*\n|[^\n]+$`, 'g')) ?? [];
+      const lines = (this.#rest + part).match(LINES) ?? [];
       this.#rest = lines.at(-1)?.endsWith('\n') ? '' : (lines.pop() ?? '');
       for (const line of lines) this.#tell(line);
     });
@@ -90,15 +108,15 @@ class Notices {
  * Runs `work` on a channel to the livesnap there; `onNotice` gets the lines that ssh prints. Errors: REMOTE_FAILED, and
  * those of `work`.
  */
-export async function withSshChannel<T>(
+async function withSshChannel<T>(
   address: SshAddress,
   onNotice: (line: string) => void,
   work: (channel: Channel) => Promise<T>,
 ): Promise<T> {
-  const ssh = spawn('ssh', sshArguments(address), { stdio: ['pipe', 'pipe', 'pipe'] });
-  const notices = new Notices(ssh.stderr, onNotice);
+  const child = spawn('ssh', sshArguments(address), { stdio: ['pipe', 'pipe', 'pipe'] });
+  const notices = new Notices(child.stderr, onNotice);
   const failed = new Promise<never>((_, reject) => {
-    ssh.once('error', (error: NodeJS.ErrnoException) =>
+    child.once('error', (error: NodeJS.ErrnoException) =>
       reject(
         new LivesnapError('REMOTE_FAILED', `ssh cannot be run: ${error.message}`, {
           hint: 'Install ssh (Debian: openssh-client).',
@@ -107,7 +125,7 @@ export async function withSshChannel<T>(
       ),
     );
   });
-  const ended: Promise<number | null> = once(ssh, 'exit').then(
+  const ended: Promise<number | null> = once(child, 'exit').then(
     ([status]) => status,
     () => null,
   );
@@ -115,17 +133,17 @@ export async function withSshChannel<T>(
   const left = async (): Promise<number | null> => {
     const status = await withTimeout(ended, undefined);
     if (status !== undefined) return status;
-    ssh.kill();
+    child.kill();
     if ((await withTimeout(ended, undefined)) === undefined) {
-      ssh.kill('SIGKILL');
+      child.kill('SIGKILL');
       await ended;
     }
     return null;
   };
   try {
-    return await Promise.race([work(new StreamChannel(ssh.stdout, ssh.stdin)), failed]);
+    return await Promise.race([work(new StreamChannel(child.stdout, child.stdin)), failed]);
   } catch (error) {
-    ssh.stdin.destroy();
+    child.stdin.destroy();
     const status = await left();
     await withTimeout(notices.ended, undefined);
     // 255 is ssh's own failure, 127 the shell's: the command is not there.
@@ -141,16 +159,16 @@ export async function withSshChannel<T>(
         {
           hint:
             status === 255
-              ? `Try ssh ${address.host} by itself.`
+              ? `Try it by itself: ssh ${[...portArguments(address), address.host].join(' ')}`
               : 'Install it there, or say how it is called there with LIVESNAP_REMOTE_COMMAND.',
           cause: error,
         },
       );
     throw error;
   } finally {
-    ssh.stdin.end();
+    child.stdin.end();
     await left();
     // A connection that ssh shares and leaves in the background holds this pipe: nobody waits for it.
-    (ssh.stderr as Socket).unref();
+    (child.stderr as Socket).unref();
   }
 }

@@ -54,16 +54,21 @@ describe('an end of a copy that sends to one that has gone', () => {
     });
   }
 
-  it('does not wait long for what it may say', async function () {
-    this.timeout(10_000);
+  it('waits for what it may say for a while, and once only', async () => {
+    let waits = 0;
+    const silent = {
+      [Symbol.asyncIterator]: () => ({
+        next() {
+          waits++;
+          return new Promise(() => {});
+        },
+      }),
+    };
     const output = new PassThrough();
-    const channel = new StreamChannel(new PassThrough(), output);
+    const channel = new StreamChannel(silent as unknown as Readable, output);
     output.destroy();
-    await assert.rejects(channel.send(pages, page), hasGone);
-    const begun = Date.now();
-    await assert.rejects(channel.send(pages, page), hasGone);
-    assert.ok(Date.now() - begun < 1000, 'and waits once only');
-    channel.close();
+    for (let i = 0; i < 3; i++) await assert.rejects(channel.send(pages, page), hasGone);
+    assert.equal(waits, 1);
   });
 });
 
