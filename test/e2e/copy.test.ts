@@ -86,23 +86,24 @@ describe('copies', function () {
   it('to and from what is no directory are refused, and nothing is made', async () => {
     await put('a', noise(1, 4));
     const before = readdirSync('.');
-    for (const scp of ['me@host:/srv/store', 'host:store', '[::1]:/x']) {
-      for (const option of ['--to', '--from']) {
-        const { message, hint } = await world.fails(2, 'USAGE', ['copy', 'a', option, scp], true);
-        assert.match(message, /scp-style/);
-        assert.match(hint, /^Write ssh:\/\//);
-      }
-      await world.fails(2, 'USAGE', ['export', 'a', scp], true);
-      await world.fails(2, 'USAGE', ['import', scp], true);
-      await world.fails(2, 'USAGE', ['put', MAIN, '--store', scp], true);
+    const scp = 'me@host:/srv/store';
+    const said = await Promise.all(
+      ['--to', '--from'].map((option) => world.fails(2, 'USAGE', ['copy', 'a', option, scp], true)),
+    );
+    for (const { message, hint } of said) {
+      assert.match(message, /scp-style/);
+      assert.match(hint, /^Write ssh:\/\/me@host\/srv\/store/);
     }
-    for (const unknown of ['sftp://host/dir', 's3://bucket', 'file:///srv/store']) {
-      const { message, hint } = await world.fails(2, 'USAGE', ['copy', 'a', '--to', unknown], true);
-      assert.match(message, new RegExp(`know ${unknown.split('/')[0]}//`));
-      for (const known of ['ssh://', 'http://', 'https://']) assert.ok(hint.includes(known), hint);
-      await world.fails(2, 'USAGE', ['export', 'a', unknown], true);
-      await world.fails(2, 'USAGE', ['ls', '--store', unknown], true);
-    }
+    await Promise.all([
+      world.fails(2, 'USAGE', ['export', 'a', scp], true),
+      world.fails(2, 'USAGE', ['import', scp], true),
+      world.fails(2, 'USAGE', ['put', MAIN, '--store', scp], true),
+      world.fails(2, 'USAGE', ['export', 'a', 's3://bucket'], true),
+      world.fails(2, 'USAGE', ['ls', '--store', 'ssh://host/dir'], true),
+    ]);
+    const { message, hint } = await world.fails(2, 'USAGE', ['copy', 'a', '--to', 'sftp://host/dir'], true);
+    assert.match(message, /know sftp:\/\//);
+    for (const known of ['ssh://', 'http://', 'https://']) assert.ok(hint.includes(known), hint);
     assert.deepEqual(readdirSync('.'), before);
   });
 
