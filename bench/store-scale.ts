@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../src/page-stream.js';
-import { copySnapshots } from '../src/store/copy/copy.js';
+import { copySnapshots } from '../src/store/remote/copy.js';
 import { Store } from '../src/store/store.js';
 import type { SnapshotMetadata } from '../src/store/types.js';
 

@@ -22,7 +22,7 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', 'copy needs either --to or --from', {
         hint: 'livesnap copy SNAPSHOT --to /other/store, or --from ssh://host/dir.',
       });
-    const { copySnapshots } = await import('../store/copy/copy.js');
+    const { copySnapshots } = await import('../store/remote/copy.js');
     const results = await output.withProgress('copying', (progress) =>
       copySnapshots({
         storeDir,
@@ -30,6 +30,7 @@ export const verb = defineVerb({
         remote: to ?? from!,
         refs: operands,
         onPlan: (plan) => announce(output, plan),
+        onNotice: (line) => output.say(line),
         progress,
       }),
     );

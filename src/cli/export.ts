@@ -9,7 +9,7 @@ export const verb = defineVerb({
   notes: 'The directory can be copied by any means, imported, and restored from: livesnap restore DIR.',
   async run({ operands, output, storeDir }) {
     const [ref, to] = operands as [string, string];
-    const { exportSnapshot } = await import('../store/copy/export.js');
+    const { exportSnapshot } = await import('../store/remote/export.js');
     const result = await output.withProgress('exporting', (progress) =>
       exportSnapshot({ storeDir, ref, to, onPlan: (plan) => announce(output, plan), progress }),
     );

@@ -9,7 +9,7 @@ export const verb = defineVerb({
   notes: 'The directory may come from anywhere: everything in it is checked before it is believed.',
   async run({ operands, output, storeDir }) {
     const [from] = operands as [string];
-    const { importSnapshots } = await import('../store/copy/export.js');
+    const { importSnapshots } = await import('../store/remote/export.js');
     const results = await output.withProgress('importing', (progress) =>
       importSnapshots({ storeDir, from, onPlan: (plan) => announce(output, plan), progress }),
     );

@@ -8,6 +8,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { requireLocal } from '../store/remote/address.js';
 import { firstWord, withVerb } from './arguments.js';
 import { complain, Output } from './output.js';
 import type { Verb } from './verb.js';
@@ -53,7 +54,7 @@ interface CommonValues {
 
 function storeDir(given: string | undefined): string {
   const data = process.env.XDG_DATA_HOME || join(homedir(), '.local/share');
-  return resolve(given ?? (process.env.LIVESNAP_STORE || join(data, 'livesnap')));
+  return resolve(requireLocal(given ?? (process.env.LIVESNAP_STORE || join(data, 'livesnap'))));
 }
 
 /** `parse` with errors that say which option they are about. */

@@ -86,6 +86,9 @@ export function formatPairs(pairs: readonly (readonly [string, string | null])[]
 }
 
 export class Output {
+  /** Prints with the bar, if there is one, out of the way. */
+  #print = (text: string): void => void process.stderr.write(text);
+
   constructor(
     readonly json: boolean,
     readonly quiet: boolean,
@@ -99,7 +102,7 @@ export class Output {
 
   /** A sentence for whoever is watching. */
   say(sentence: string): void {
-    if (!this.quiet) process.stderr.write(`${printableLines(sentence)}\n`);
+    if (!this.quiet) this.#print(`${printableLines(sentence)}\n`);
   }
 
   /** `say`, when the result is for people. */
@@ -130,16 +133,30 @@ export class Output {
       },
       cliProgress.Presets.shades_classic,
     );
-    bar.start(1, 0, { done: '…', whole: null });
+    let state = { total: 1, value: 0, shown: { done: '…', whole: null as string | null } };
+    const start = (): void => bar.start(state.total, state.value, state.shown);
+    const printAlone = this.#print;
+    this.#print = (text) => {
+      bar.stop();
+      printAlone(text);
+      start();
+    };
+    start();
     try {
       return await work((doneBytes, totalBytes) => {
-        bar.setTotal(Math.max(totalBytes ?? doneBytes, 1));
-        bar.update(totalBytes === null ? 0 : doneBytes, {
-          done: formatBytes(doneBytes),
-          whole: totalBytes === null ? null : formatBytes(totalBytes),
-        });
+        state = {
+          total: Math.max(totalBytes ?? doneBytes, 1),
+          value: totalBytes === null ? 0 : doneBytes,
+          shown: {
+            done: formatBytes(doneBytes),
+            whole: totalBytes === null ? null : formatBytes(totalBytes),
+          },
+        };
+        bar.setTotal(state.total);
+        bar.update(state.value, state.shown);
       });
     } finally {
+      this.#print = printAlone;
       bar.stop();
     }
   }

@@ -64,7 +64,7 @@ async function locate(storeDir: string, reference: string): Promise<{ dir: strin
     if (!isMissing || !statSync(reference, { throwIfNoEntry: false })?.isDirectory()) throw error;
   }
   const dir = resolve(reference);
-  const { exportedSnapshots } = await import('../store/copy/export.js');
+  const { exportedSnapshots } = await import('../store/remote/export.js');
   const ids = exportedSnapshots(dir);
   if (ids.length !== 1)
     throw new LivesnapError('USAGE', `${dir} holds ${ids.length} snapshots, not one`, {

@@ -71,7 +71,7 @@ export class Packer {
   }
 
   /** Gives numbers for packs to come; there is always one more than needed. */
-  giveNumbers(numbers: readonly number[]): void {
+  addPackNumbers(numbers: readonly number[]): void {
     this.#unusedNumbers.push(...numbers);
   }
 
@@ -86,7 +86,7 @@ export class Packer {
   }
 
   /** Fills in fingerprint and place of the first `count` pages. */
-  absorb(batch: PageBatch, count: number, manifest: boolean): void {
+  deduplicate(batch: PageBatch, count: number, manifest: boolean): void {
     const { pages, fingerprints, fingerprintWords: words, places, priorFingerprints, priorPlaces } = batch;
     this.ops.hashPages(pages, count, fingerprints);
     for (let i = 0; i < count; i++) {
@@ -308,10 +308,10 @@ export class Packer {
   }
 
   /**
-   * Absorbs pages that came from elsewhere; `digest` is the SHA-256 of the SHA-256s that were announced. Errors:
+   * Stores pages that came from elsewhere; `digest` is the SHA-256 of the SHA-256s that were announced. Errors:
    * REMOTE_FAILED when one is not what was promised.
    */
-  arrive(batch: PageBatch, count: number, digest: Uint8Array): void {
+  storeReceived(batch: PageBatch, count: number, digest: Uint8Array): void {
     const digests = Buffer.alloc(count * SHA256_BYTES);
     for (let i = 0; i < count; i++)
       digests.set(
@@ -323,7 +323,7 @@ export class Packer {
         hint: 'Try again; if it comes back, run livesnap check --read-data on the other side.',
       });
     batch.priorPlaces.fill(0);
-    this.absorb(batch, count, false);
+    this.deduplicate(batch, count, false);
   }
 
   /** Lets go of all packs: the save has been committed. */

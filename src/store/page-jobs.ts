@@ -36,7 +36,7 @@ export interface Jobs {
     answer: { places: Uint32Array };
   };
   /** As packBatch, of pages that come from elsewhere: `digest` is the SHA-256 that their SHA-256s must have. */
-  packArrival: {
+  packReceived: {
     ask: {
       session: number;
       batch: SharedArrayBuffer;

@@ -282,17 +282,17 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   },
   packBatch({ session, batch, count, manifest, newNumbers }) {
     const packer = sessionOf(packers, session);
-    packer.giveNumbers(newNumbers);
-    packer.absorb(batchOf(batch), count, manifest);
+    packer.addPackNumbers(newNumbers);
+    packer.deduplicate(batchOf(batch), count, manifest);
     return { spareNumbers: packer.spareNumbers, uncommitted: packer.uncommitted };
   },
   packLocate: ({ session, fingerprints, digests }) => ({
     places: sessionOf(packers, session).locate(fingerprints, digests),
   }),
-  packArrival({ session, batch, count, digest, newNumbers }) {
+  packReceived({ session, batch, count, digest, newNumbers }) {
     const packer = sessionOf(packers, session);
-    packer.giveNumbers(newNumbers);
-    packer.arrive(batchOf(batch), count, digest);
+    packer.addPackNumbers(newNumbers);
+    packer.storeReceived(batchOf(batch), count, digest);
     return { spareNumbers: packer.spareNumbers };
   },
   packCheckpoint: ({ session }) => sessionOf(packers, session).checkpoint(),

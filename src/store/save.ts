@@ -230,7 +230,7 @@ export class Save implements SaveSession {
    * Stores `count` pages that came from elsewhere; `digest` must be the SHA-256 of their SHA-256s. Gives fingerprints
    * and places, as pairs of words. Errors: REMOTE_FAILED.
    */
-  async arrive(
+  async storeReceived(
     pages: Uint8Array,
     count: number,
     digest: Uint8Array,
@@ -241,7 +241,7 @@ export class Save implements SaveSession {
       await this.#requireSpace(count);
       const newNumbers = this.#newNumbers();
       const ask = { session: this.#session, batch: batch.shared, count, digest, newNumbers };
-      this.#spareNumbers = (await this.#worker.do('packArrival', ask)).spareNumbers;
+      this.#spareNumbers = (await this.#worker.do('packReceived', ask)).spareNumbers;
       this.#free.push(batch);
       return {
         places: batch.places.slice(0, 2 * count),

@@ -11,7 +11,7 @@ import { pageOps, withFingerprintBits } from '../native/pages.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
 import type { Channel } from './copy/channel.js';
-import type { CopyResult, OnPlan, ReceiveOptions } from './copy/copy-result.js';
+import type { CopyResult, ReceiveOptions, SendOptions } from './copy/copy-result.js';
 import { receiveSnapshot } from './copy/destination-end.js';
 import { LocalReader } from './copy/local-reader.js';
 import { sendSnapshot } from './copy/source-end.js';
@@ -314,11 +314,7 @@ export class Store {
   }
 
   /** Sends a snapshot to the store at the other end. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, REMOTE_FAILED. */
-  async sendCopy(
-    channel: Channel,
-    ref: string,
-    options: { compress: boolean; onPlan: OnPlan },
-  ): Promise<CopyResult> {
+  async sendCopy(channel: Channel, ref: string, options: SendOptions): Promise<CopyResult> {
     const context = this.#context;
     const reader = new LocalReader(await StoredSnapshot.open(context, () => this.resolve(ref)));
     try {

@@ -2,8 +2,8 @@
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { LivesnapError } from '../../src/errors.js';
-import { copySnapshots } from '../../src/store/copy/copy.js';
-import { exportSnapshot, importSnapshots } from '../../src/store/copy/export.js';
+import { copySnapshots } from '../../src/store/remote/copy.js';
+import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import { load, MemorySource, machineMetadata } from '../store/scratch.js';
 import { Contents, type CopyStep, type Mark, type Step } from './plan.js';

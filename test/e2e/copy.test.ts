@@ -83,6 +83,71 @@ describe('copies', function () {
     await world.fails(1, 'REMOTE_FAILED', ['copy', 'a', '--from', 'http://127.0.0.1:9/x']);
   });
 
+  it('to and from what is no directory are refused, and nothing is made', async () => {
+    await put('a', noise(1, 4));
+    const before = readdirSync('.');
+    const scp = 'me@host:/srv/store';
+    const said = await Promise.all(
+      ['--to', '--from'].map((option) => world.fails(2, 'USAGE', ['copy', 'a', option, scp], true)),
+    );
+    for (const { message, hint } of said) {
+      assert.match(message, /scp-style/);
+      assert.match(hint, /^Write ssh:\/\/me@host\/srv\/store/);
+    }
+    await Promise.all([
+      world.fails(2, 'USAGE', ['export', 'a', scp], true),
+      world.fails(2, 'USAGE', ['import', scp], true),
+      world.fails(2, 'USAGE', ['put', MAIN, '--store', scp], true),
+      world.fails(2, 'USAGE', ['export', 'a', 's3://bucket'], true),
+      world.fails(2, 'USAGE', ['ls', '--store', 'ssh://host/dir'], true),
+    ]);
+    const { message, hint } = await world.fails(2, 'USAGE', ['copy', 'a', '--to', 'sftp://host/dir'], true);
+    assert.match(message, /know sftp:\/\//);
+    for (const known of ['ssh://', 'http://', 'https://']) assert.ok(hint.includes(known), hint);
+    assert.deepEqual(readdirSync('.'), before);
+  });
+
+  it('show a bar on a terminal, with the total, and leave what was said before it', async () => {
+    await put('a', noise(1, 512));
+    const other = join(world.dir, 'other');
+    const exported = join(world.dir, 'exported');
+    const fresh = (name: string): string[] => ['--store', join(world.dir, name)];
+    for (const [label, args] of [
+      ['copying', ['copy', 'a', '--to', other]],
+      ['copying', ['copy', 'a', '--from', other, ...fresh('x')]],
+      ['exporting', ['export', 'a', exported]],
+      ['importing', ['import', exported, ...fresh('y')]],
+    ] as const) {
+      const shown = onTerminal(world.env, args);
+      assert.match(shown, new RegExp(`${label} █+ 2 MiB of 2 MiB`), args.join(' '));
+      // The bar is cleared away for the announcement, and where it begins again is below that.
+      assert.match(
+        shown,
+        /␛\[2K[0-9a-f]{12}: 512 of 512 chunks to send, 2 MiB before compression\r\n␛7/,
+        args.join(' '),
+      );
+    }
+    for (const quiet of ['--quiet', '--json'])
+      assert.doesNotMatch(onTerminal(world.env, ['copy', 'a', '--to', other, quiet]), /chunks to send/);
+    assert.doesNotMatch(onTerminal(world.env, ['export', 'a', join(world.dir, 'z'), '--quiet']), /exporting/);
+  });
+
+  it('show nothing of what the host there prints that would drive the terminal', async () => {
+    await put('a', noise(1, 4));
+    const bin = join(world.dir, 'bin');
+    mkdirSync(bin);
+    writeFileSync(join(bin, 'ssh'), "#!/bin/sh\nprintf 'a\\033]0;x\\007b\\n' >&2\nexit 255\n", {
+      mode: 0o755,
+    });
+    world.env.PATH = `${bin}:${process.env.PATH}`;
+    const ran = await world.run(['copy', 'a', '--to', 'ssh://host/dir']);
+    assert.equal(ran.status, 1);
+    assert.match(ran.stderr, /^a\\x1b\]0;x\\x07b\nlivesnap: ssh could not reach host: a\\x1b/);
+    const json = await world.run(['copy', 'a', '--to', 'ssh://host/dir', '--json', '--quiet']);
+    assert.match(JSON.parse(json.stdout).error.message, /could not reach host: a/);
+    assert.equal(json.stderr, '');
+  });
+
   it('are exported whole, moved by any means, imported, and never half there', async () => {
     const bytes = Buffer.concat([noise(1, 100), Buffer.from('a short end')]);
     const id = await put('a', bytes);
@@ -369,6 +434,15 @@ describe('copies', function () {
     });
   });
 });
+
+/** What livesnap sends to the terminal that it runs on; escapes are made visible. */
+function onTerminal(env: NodeJS.ProcessEnv, args: readonly string[]): string {
+  const quoted = [process.execPath, MAIN, ...args].map((word) => `'${word}'`).join(' ');
+  return execFileSync('script', ['-qec', quoted, '/dev/null'], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+    .toString()
+    .replaceAll('\x1b', '␛')
+    .replaceAll('␛[0K', '');
+}
 
 async function freePort(): Promise<number> {
   const server = createServer();

@@ -3,20 +3,29 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { hash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, normalize } from 'node:path';
 import { Duplex, PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { LivesnapError } from '../../src/errors.js';
-import { type Channel, localChannels, MessageType, StreamChannel } from '../../src/store/copy/channel.js';
-import { copySnapshots } from '../../src/store/copy/copy.js';
+import { type Channel, localChannels, StreamChannel } from '../../src/store/copy/channel.js';
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
+import { encodeHello, MessageType } from '../../src/store/copy/protocol.js';
 import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
-import { parseSshAddress, sshArguments } from '../../src/store/copy/ssh.js';
 import { createLocked } from '../../src/store/file-locks.js';
 import { Index } from '../../src/store/index-database.js';
+import { copySnapshots } from '../../src/store/remote/copy.js';
+import { parseSshAddress, sshArguments } from '../../src/store/remote/ssh.js';
 import {
   BlockList,
   readSnapshotFile,
@@ -450,6 +459,28 @@ describe('a copy', () => {
     });
   });
 
+  it('over ssh tells what ssh prints in lines of a bounded length, and the last one is in the error', async function () {
+    const { store: here, dir } = newStore(this);
+    await save(here, { x: noise(6, 10) }, { tag: 'a' });
+    useSsh(
+      this,
+      "printf 'one\\r\\ntwo\\n' >&2; head -c 100000 /dev/zero | tr '\\0' x >&2; printf '\\nlast' >&2; exit 255",
+    );
+    const lines: string[] = [];
+    await assert.rejects(
+      copySnapshots({
+        ...quiet,
+        ...{ storeDir: dir, direction: 'to', remote: 'ssh://host/store', refs: ['a'] },
+        onNotice: (line) => void lines.push(line),
+      }),
+      { code: 'REMOTE_FAILED', message: 'ssh could not reach host: last' },
+    );
+    assert.deepEqual([lines.slice(0, 2), lines.at(-1)], [['one', 'two'], 'last']);
+    const long = lines.slice(2, -1);
+    assert.equal(long.join(''), 'x'.repeat(100_000));
+    assert.ok(long.every((line) => line.length <= 4096));
+  });
+
   it('of a small snapshot that unfolds to a great deal takes no more than the small one', async function () {
     const { store: there, dir: other } = newStore(this);
     const { id } = await save(there, { x: Buffer.concat(Array.from({ length: 512 }, () => noise(1, 1))) });
@@ -463,7 +494,7 @@ describe('a copy', () => {
     const regions = [{ name: 'x', sizeBytes: blocks * 512 * 4096, nonZeroPages: blocks * 512 }];
     closeSync(writeSnapshotFile(other, { ...description, regions }, list, state).fd);
     const { store: here, dir } = newStore(this);
-    const exports = new URL('../../src/store/copy/export.js', import.meta.url);
+    const exports = new URL('../../src/store/remote/export.js', import.meta.url);
     const script = `const [storeDir, from] = process.argv.slice(1);
       import(${JSON.stringify(exports)}).then(async ({ importSnapshots }) => {
         await importSnapshots({ storeDir, from, onPlan: () => {}, progress: () => {} });
@@ -707,6 +738,8 @@ describe('the destination of a copy', () => {
     'unknown flags': [...until, [pages, Buffer.concat([Buffer.from([9, 2, 0, 0]), words(0, 1), content])]],
     'an end before all has come': [...until, [sent, Buffer.alloc(0)]],
     'an error that makes no sense': [[error, Buffer.from('!')]],
+    'an error of 1 MiB': [[error, Buffer.from(JSON.stringify({ message: 'x'.repeat(1 << 20) }))]],
+    'a greeting in the middle': [[MessageType.hello, Buffer.alloc(12)]],
     'an error with a code of its own': [[error, Buffer.from('{"code":"__proto__","message":5}')]],
   };
 
@@ -753,10 +786,7 @@ describe('the destination of a copy', () => {
     });
     const ended = once(child, 'exit');
     const channel = new StreamChannel(child.stdout!, child.stdin!);
-    const hello = Buffer.alloc(12);
-    hello.write('LIVESNAP', 'latin1');
-    hello.writeUInt32LE(1, 8);
-    await channel.send(MessageType.hello, hello);
+    await channel.send(MessageType.hello, encodeHello());
     await channel.receive(MessageType.hello);
     await channel.send(MessageType.request, Buffer.from('{"verb": "receive"}'));
     await channel.send(offer, good);
@@ -981,6 +1011,54 @@ describe('a copy over http', () => {
       code: 'REMOTE_FAILED',
     });
   });
+
+  it('follows no redirect, and names where it leads', async function () {
+    const { store: there, dir: other } = newStore(this);
+    const { id } = await save(there, { x: noise(1, 20) }, { tag: 'a' });
+    const inner = await serve(this, other);
+    const targets = [
+      `${inner.address}tags/a`,
+      '/elsewhere',
+      '//127.0.0.1:1/x',
+      'file:///etc/passwd',
+      'data:,x',
+      '\u00e9 and more than a URL has',
+    ];
+    for (const location of targets)
+      for (const status of [301, 302, 303, 307, 308])
+        for (const kind of ['tags/', 'snapshots/', 'packs/']) {
+          const redirecting = await serve(this, other, {
+            spoil: (path, response) =>
+              path.startsWith(kind) &&
+              !!response.writeHead(status, { location: encodeURI(location) }).end('moved'),
+          });
+          const { store: here, dir } = newStore(this);
+          await assert.rejects(
+            copy(dir, 'from', redirecting.address, [kind === 'tags/' ? 'a' : id]),
+            (error: LivesnapError) => {
+              assert.equal(error.code, 'REMOTE_FAILED');
+              assert.ok(
+                error.message.includes(`redirects to ${JSON.stringify(encodeURI(location))}`),
+                error.message,
+              );
+              return true;
+            },
+          );
+          assert.deepEqual(here.list(), []);
+        }
+    assert.deepEqual(inner.requests, []);
+  });
+
+  it('refuses an address with a password, and does not repeat it', async function () {
+    const dir = join(scratchDir(this), 'not-made');
+    for (const address of ['http://me:secret@127.0.0.1:9/', 'https://:secret@127.0.0.1:9/'])
+      await assert.rejects(copy(dir, 'from', address, ['a']), (error: LivesnapError) => {
+        assert.equal(error.code, 'USAGE');
+        assert.ok(!`${error.message}${error.hint}`.includes('secret'), error.message);
+        return true;
+      });
+    assert.ok(!existsSync(dir));
+  });
 });
 
 describe('an address of ssh', () => {
@@ -1000,6 +1078,17 @@ describe('an address of ssh', () => {
       'livesnap serve-store --store "$HOME"/\'my store\'',
     );
     assert.equal(parseSshAddress('ssh://h/a%23b%3Fc%25').dir, '/a#b?c%');
+    // Brackets are the address's, not ssh's.
+    for (const [address, words] of Object.entries({
+      'ssh://[::1]/s': ['--', '::1'],
+      'ssh://me@[2001:db8::7]:2222/s': ['-p', '2222', '--', 'me@2001:db8::7'],
+      'ssh://host:22/s': ['-p', '22', '--', 'host'],
+      'ssh://host:/s': ['--', 'host'],
+      'ssh://my_host.example/s': ['--', 'my_host.example'],
+      'ssh://h%C3%B4te/s': ['--', 'hôte'],
+      'ssh://a%40b@host/s': ['--', 'a@b@host'],
+    }))
+      assert.deepEqual(sshArguments(parseSshAddress(address)).slice(0, -1), words, address);
     // They would be another store without a word.
     for (const cut of ['ssh://h/dir#x', 'ssh://h/dir?x', 'ssh://h/dir#', 'ssh://h/dir?', 'ssh://h/d\tir'])
       assert.throws(() => parseSshAddress(cut), { code: 'USAGE', hint: /%23/ }, cut);
@@ -1016,6 +1105,21 @@ describe('an address of ssh', () => {
       'ssh://host',
       'ssh://me:secret@host/dir',
       'ssh://-x@host/dir',
+      'ssh://me@-host/dir',
+      'ssh://%2DoProxyCommand=x/dir',
+      'ssh://%2dx@host/dir',
+      'ssh://a%20b/dir',
+      'ssh://a%22b/dir',
+      'ssh://a%24(x)/dir',
+      'ssh://a%40b/dir',
+      "ssh://a'b@host/dir",
+      'ssh://a;b@host/dir',
+      'ssh://host:0/dir',
+      'ssh://host:65536/dir',
+      'ssh://host:x/dir',
+      'ssh://::1/dir',
+      'ssh://[::1/dir',
+      'ssh://[x]/dir',
     ])
       assert.throws(() => parseSshAddress(bad), { code: 'USAGE' }, bad);
   });

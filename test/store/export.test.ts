@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
-import { exportSnapshot } from '../../src/store/copy/export.js';
+import { exportSnapshot } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, newStore, noise, save, scratchDir } from './scratch.js';
 

@@ -21,7 +21,6 @@ import { tryLock } from '../../src/native/locks.js';
 import { pageOps } from '../../src/native/pages.js';
 import { PAGE_SIZE } from '../../src/page-stream.js';
 import { StoreContext } from '../../src/store/context.js';
-import { copySnapshots } from '../../src/store/copy/copy.js';
 import {
   createLocked,
   lockState,
@@ -32,6 +31,7 @@ import {
 import { Index, type PackRow } from '../../src/store/index-database.js';
 import { Marks } from '../../src/store/marks.js';
 import { PackHolds } from '../../src/store/pack-holds.js';
+import { copySnapshots } from '../../src/store/remote/copy.js';
 import { type SaveSession, Store } from '../../src/store/store.js';
 import {
   dropScratch,

@@ -11,17 +11,12 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { LivesnapError } from '../../src/errors.js';
 import { PAGE_SIZE } from '../../src/page-stream.js';
-import {
-  type Channel,
-  localChannels,
-  type Message,
-  type MessageType,
-  remoteFailed,
-} from '../../src/store/copy/channel.js';
-import { copySnapshots } from '../../src/store/copy/copy.js';
+import { type Channel, localChannels, type Message } from '../../src/store/copy/channel.js';
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
-import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/copy/export.js';
+import { type MessageType, remoteFailed } from '../../src/store/copy/protocol.js';
 import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
+import { copySnapshots } from '../../src/store/remote/copy.js';
+import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
 import { MemorySink, save } from './scratch.js';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { importSnapshots } from '../../src/store/copy/export.js';
+import { importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, newStore, noise, save, scratchDir } from './scratch.js';
 

@@ -1,35 +1,23 @@
 /**
- * How the two ends of a copy talk: messages of a type and some bytes (docs/copy.md), over a pair of streams or within
- * the process.
+ * How messages (protocol.ts) go between the two ends of a copy: over a pair of streams, or within the process.
  *
  * Invariant: what the other side says of lengths and types is checked before anything is allocated or believed.
  */
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ERROR_CODES, type ErrorCode, LivesnapError, type PlainError } from '../../errors.js';
+import type { LivesnapError } from '../../errors.js';
+import {
+  decodeError,
+  decodeHeader,
+  encodeHeader,
+  HEADER_BYTES,
+  MessageType,
+  remoteFailed,
+  requireLength,
+} from './protocol.js';
 
-/** The types of messages; docs/copy.md says what each carries. */
-export const MessageType = {
-  hello: 1,
-  request: 2,
-  offer: 3,
-  have: 4,
-  chunks: 5,
-  offered: 6,
-  need: 7,
-  pages: 8,
-  sent: 9,
-  blocks: 10,
-  layout: 11,
-  placed: 12,
-  done: 13,
-  error: 14,
-} as const;
-export type MessageType = (typeof MessageType)[keyof typeof MessageType];
-
-/** No message is longer: a machine's state may have 64 MiB. */
-const MAX_MESSAGE_BYTES = 66 << 20;
-const HEADER_BYTES = 8;
+/** Room for so many bytes of a message is made before they come; most messages have no more. */
+const FIRST_BYTES = 128 << 10;
 
 export interface Message {
   readonly type: MessageType;
@@ -44,17 +32,11 @@ export interface Channel {
   close(): void;
 }
 
-export const remoteFailed = (why: string, cause?: unknown): LivesnapError =>
-  new LivesnapError('REMOTE_FAILED', `the other side of the copy ${why}`, {
-    hint: 'What has arrived is kept: begin the copy again.',
-    cause,
-  });
-
 /** How long a side that has failed, or is done, is waited for. */
 const PATIENCE_MS = 3000;
 
 /** What `work` comes to; `otherwise` when it takes long. */
-export async function soon<T, U>(work: Promise<T>, otherwise: U): Promise<T | U> {
+export async function withTimeout<T, U>(work: Promise<T>, otherwise: U): Promise<T | U> {
   const over = new AbortController();
   try {
     return await Promise.race([work, sleep(PATIENCE_MS, otherwise, { signal: over.signal })]);
@@ -63,31 +45,10 @@ export async function soon<T, U>(work: Promise<T>, otherwise: U): Promise<T | U>
   }
 }
 
-/** An error as the other side tells it, which may be anything. */
-function plainError(bytes: Buffer): PlainError {
-  let told: { code?: unknown; message?: unknown; hint?: unknown } | null = null;
-  try {
-    told = JSON.parse(bytes.toString('utf8'));
-  } catch {
-    // an error all the same
-  }
-  const { code, message, hint } = told ?? {};
-  return {
-    code:
-      typeof code === 'string' && Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : 'REMOTE_FAILED',
-    message: typeof message === 'string' ? message : 'it failed',
-    hint: typeof hint === 'string' ? hint : null,
-  };
-}
-
-function errorOfOtherSide({ bytes }: Message): LivesnapError {
-  const { code, message, hint } = plainError(bytes);
-  return new LivesnapError(code, `on the other side: ${message}`, hint === null ? {} : { hint });
-}
-
 /** What was received, if it is of a type that is expected now; an error of the other side is thrown here. */
 function expected(message: Message, types: readonly MessageType[]): Message {
-  if (message.type === MessageType.error) throw errorOfOtherSide(message);
+  requireLength(message.type, message.bytes.length);
+  if (message.type === MessageType.error) throw decodeError(message.bytes);
   if (!types.includes(message.type)) throw remoteFailed(`sent a message of type ${message.type} out of turn`);
   return message;
 }
@@ -102,18 +63,19 @@ function whyGone(next: () => Promise<Message>, cause?: unknown): Promise<Livesna
     try {
       for (;;) {
         const message = await next();
-        if (message.type === MessageType.error) return errorOfOtherSide(message);
+        if (message.type === MessageType.error) return decodeError(message.bytes);
       }
     } catch {
       return gone;
     }
   };
-  return soon(hear(), gone);
+  return withTimeout(hear(), gone);
 }
 
-/** Messages on streams: u32 length, u8 type, three bytes of 0, the bytes. */
+/** Messages on streams. */
 export class StreamChannel implements Channel {
   readonly #input: AsyncIterator<Buffer>;
+  /** What of the last piece has not been read yet. */
   #rest: Buffer = Buffer.alloc(0);
   #writeError: Error | null = null;
   #gone: Promise<LivesnapError> | null = null;
@@ -130,9 +92,10 @@ export class StreamChannel implements Channel {
 
   async send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
     if (this.#writeError || this.output.destroyed || this.output.writableEnded) throw await this.#whyGone();
-    const header = Buffer.alloc(HEADER_BYTES);
-    header.writeUInt32LE(parts.reduce((total, part) => total + part.length, 0));
-    header[4] = type;
+    const header = encodeHeader(
+      type,
+      parts.reduce((total, part) => total + part.length, 0),
+    );
     this.output.cork();
     // Written later, perhaps: the caller may use its memory again meanwhile.
     const goesOn = this.output.write(Buffer.concat([header, ...parts]));
@@ -153,31 +116,42 @@ export class StreamChannel implements Channel {
     return this.#gone;
   }
 
-  async #read(length: number): Promise<Buffer> {
-    const parts = [this.#rest];
-    let have = this.#rest.length;
-    while (have < length) {
-      let next: IteratorResult<Buffer>;
-      try {
-        next = await this.#input.next();
-      } catch (error) {
-        throw remoteFailed('has broken off', error);
-      }
-      if (next.done) throw remoteFailed('has broken off');
-      parts.push(next.value);
-      have += next.value.length;
+  /** The next piece of the stream. */
+  async #piece(): Promise<Buffer> {
+    let next: IteratorResult<Buffer>;
+    try {
+      next = await this.#input.next();
+    } catch (error) {
+      throw remoteFailed('has broken off', error);
     }
-    const all = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
-    this.#rest = all.subarray(length);
-    return all.subarray(0, length);
+    if (next.done) throw remoteFailed('has broken off');
+    return next.value;
+  }
+
+  /** Pieces may be of one byte and hold far more memory each, so that their bytes are copied, and they are not kept. */
+  async #read(length: number): Promise<Buffer> {
+    const begun = this.#rest.subarray(0, length);
+    this.#rest = this.#rest.subarray(begun.length);
+    if (begun.length === length) return begun;
+    let bytes = Buffer.alloc(Math.min(length, Math.max(FIRST_BYTES, begun.length)));
+    let filled = begun.copy(bytes);
+    while (filled < length) {
+      const piece = await this.#piece();
+      const part = piece.subarray(0, length - filled);
+      if (filled + part.length > bytes.length) {
+        // No more than twice what has come, whatever length is announced.
+        const grown = Buffer.alloc(Math.min(length, 2 * (filled + part.length)));
+        bytes.copy(grown, 0, 0, filled);
+        bytes = grown;
+      }
+      filled += part.copy(bytes, filled);
+      this.#rest = piece.subarray(part.length);
+    }
+    return bytes;
   }
 
   async #next(): Promise<Message> {
-    const header = await this.#read(HEADER_BYTES);
-    const length = header.readUInt32LE(0);
-    const type = header[4] as MessageType;
-    if (type < 1 || type > MessageType.error || header.readUIntLE(5, 3) !== 0 || length > MAX_MESSAGE_BYTES)
-      throw remoteFailed('does not speak as a livesnap does');
+    const { type, length } = decodeHeader(await this.#read(HEADER_BYTES));
     return { type, bytes: await this.#read(length) };
   }
 

@@ -12,6 +12,13 @@ export interface CopyPlan {
 /** Called once for each snapshot, when it is known what will travel. */
 export type OnPlan = (plan: CopyPlan) => void;
 
+export interface SendOptions {
+  /** Compress pages on their way: not within one machine. */
+  readonly compress: boolean;
+  readonly onPlan: OnPlan;
+  readonly progress: Progress;
+}
+
 export interface ReceiveOptions {
   /** The snapshot that was asked for, where it was by its id; another one is refused. */
   readonly id?: string | null;

@@ -2,59 +2,37 @@
  * Conversations between two stores (docs/copy.md): one side asks, snapshot after snapshot, the other serves; either may
  * be the source. Within one machine both sides are of this process.
  */
-import { LivesnapError } from '../../errors.js';
 import { SNAPSHOT_ID, storeError } from '../layout.js';
-import type { Progress } from '../types.js';
-import { type Channel, MessageType, remoteFailed } from './channel.js';
-import type { CopyResult, OnPlan, ReceiveOptions } from './copy-result.js';
+import { type Channel, localChannels } from './channel.js';
+import type { CopyResult, ReceiveOptions, SendOptions } from './copy-result.js';
+import {
+  decodeRequest,
+  encodeError,
+  encodeHello,
+  encodeRequest,
+  MessageType,
+  requireHello,
+  type SessionRequest,
+} from './protocol.js';
 
-export const PROTOCOL_VERSION = 1;
-const GREETING = 'LIVESNAP';
-
-/** What a store can do in a copy: a {@link Store} of this machine. */
+/** What a store can do in a copy. */
 export interface CopyEnd {
   readonly dir: string;
-  sendCopy(
-    channel: Channel,
-    ref: string,
-    options: { compress: boolean; onPlan: OnPlan },
-  ): Promise<CopyResult>;
+  sendCopy(channel: Channel, ref: string, options: SendOptions): Promise<CopyResult>;
   receiveCopy(channel: Channel, options: ReceiveOptions): Promise<CopyResult>;
 }
 
-interface Request {
-  readonly verb: 'send' | 'receive' | 'end';
-  readonly ref?: string;
-}
-
 async function greet(channel: Channel): Promise<void> {
-  const greeting = Buffer.alloc(12);
-  greeting.write(GREETING, 'latin1');
-  greeting.writeUInt32LE(PROTOCOL_VERSION, 8);
-  await channel.send(MessageType.hello, greeting);
-  const { bytes } = await channel.receive(MessageType.hello);
-  if (bytes.length !== 12 || bytes.toString('latin1', 0, 8) !== GREETING)
-    throw remoteFailed('does not speak as a livesnap does');
-  const version = bytes.readUInt32LE(8);
-  if (version !== PROTOCOL_VERSION)
-    throw new LivesnapError(
-      'REMOTE_FAILED',
-      `the livesnap on the other side copies by version ${version}, this one by version ${PROTOCOL_VERSION}`,
-      { hint: 'Use the same livesnap on both sides.' },
-    );
+  await channel.send(MessageType.hello, encodeHello());
+  requireHello((await channel.receive(MessageType.hello)).bytes);
 }
 
-const request = (channel: Channel, what: Request): Promise<void> =>
-  channel.send(MessageType.request, Buffer.from(JSON.stringify(what)));
+const ask = (channel: Channel, request: SessionRequest): Promise<void> =>
+  channel.send(MessageType.request, encodeRequest(request));
 
 /** Tells the other side what went wrong here, if it still listens. */
-async function tell(channel: Channel, error: unknown): Promise<void> {
-  const known =
-    error instanceof LivesnapError
-      ? error
-      : new LivesnapError('SYSTEM', `internal error: ${(error as Error)?.message ?? error}`);
-  await channel.send(MessageType.error, Buffer.from(JSON.stringify(known.toJSON()))).catch(() => {});
-}
+const tell = (channel: Channel, error: unknown): Promise<void> =>
+  channel.send(MessageType.error, encodeError(error)).catch(() => {});
 
 /** Asks: copies the snapshots that `refs` name from or to the store at the other end. */
 export async function askForCopies(
@@ -62,20 +40,20 @@ export async function askForCopies(
   end: CopyEnd,
   direction: 'to' | 'from',
   refs: readonly string[],
-  options: { compress: boolean; onPlan: OnPlan; progress: Progress },
+  options: SendOptions,
 ): Promise<CopyResult[]> {
   try {
     await greet(channel);
     const results: CopyResult[] = [];
     for (const ref of refs) {
-      await request(channel, direction === 'to' ? { verb: 'receive' } : { verb: 'send', ref });
+      await ask(channel, direction === 'to' ? { verb: 'receive' } : { verb: 'send', ref });
       results.push(
         direction === 'to'
           ? await end.sendCopy(channel, ref, options)
           : await end.receiveCopy(channel, { ...options, id: SNAPSHOT_ID.test(ref) ? ref : null }),
       );
     }
-    await request(channel, { verb: 'end' });
+    await ask(channel, { verb: 'end' });
     return results;
   } catch (error) {
     const known = storeError(end.dir, error);
@@ -95,12 +73,12 @@ export async function serveCopies(
   try {
     await greet(channel);
     for (;;) {
-      const { verb, ref } = decodeRequest((await channel.receive(MessageType.request)).bytes);
-      if (verb === 'end') return;
-      const end = openEnd(verb === 'receive');
+      const request = decodeRequest((await channel.receive(MessageType.request)).bytes);
+      if (request.verb === 'end') return;
+      const end = openEnd(request.verb === 'receive');
       const silent = { onPlan: () => {}, progress: () => {} };
-      if (verb === 'receive') await end.receiveCopy(channel, silent);
-      else await end.sendCopy(channel, ref ?? '', { compress, onPlan: () => {} });
+      if (request.verb === 'receive') await end.receiveCopy(channel, silent);
+      else await end.sendCopy(channel, request.ref, { compress, ...silent });
     }
   } catch (error) {
     await tell(channel, error);
@@ -110,18 +88,23 @@ export async function serveCopies(
   }
 }
 
-function decodeRequest(bytes: Buffer): Request {
-  let asked: Partial<Request> | null = null;
+/** Copies between two stores of this process. When it settles, neither is at work any more. */
+export async function copyWithin(
+  here: CopyEnd,
+  there: CopyEnd,
+  direction: 'to' | 'from',
+  refs: readonly string[],
+  options: Omit<SendOptions, 'compress'>,
+): Promise<CopyResult[]> {
+  const [asking, serving] = localChannels();
+  const served = serveCopies(serving, () => there, { compress: false });
+  served.catch(() => {}); // the asking side is told, and throws
   try {
-    asked = JSON.parse(bytes.toString('utf8'));
-  } catch {
-    // not a request
+    const results = await askForCopies(asking, here, direction, refs, { ...options, compress: false });
+    await served;
+    return results;
+  } finally {
+    asking.close();
+    await Promise.allSettled([served]);
   }
-  const { verb, ref } = asked ?? {};
-  if (
-    (verb !== 'send' && verb !== 'receive' && verb !== 'end') ||
-    (verb === 'send' && typeof ref !== 'string')
-  )
-    throw remoteFailed('asks for something that there is not');
-  return { verb, ...(typeof ref === 'string' ? { ref } : {}) };
 }

@@ -8,28 +8,35 @@
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
 import { DamageError } from '../damage.js';
-import { BLOCK_PAGES, FRAME_BYTES, FRAME_CHUNKS, PACK_CHUNKS, PAGE_BYTES } from '../format.js';
+import { BLOCK_PAGES, FRAME_BYTES, PACK_CHUNKS, PAGE_BYTES } from '../format.js';
 import { packFile } from '../layout.js';
 import type { ManifestBlock } from '../manifest.js';
 import { type BlockEntry, MAX_COPIED_BLOCKS, snapshotFile } from '../snapshot-file.js';
-import { type Channel, MessageType, remoteFailed } from './channel.js';
+import type { Channel } from './channel.js';
 import { ChunkNumbers } from './chunk-numbers.js';
-import type { CopyResult, OnPlan } from './copy-result.js';
+import type { CopyResult, SendOptions } from './copy-result.js';
+import {
+  BLOCKS_PER_MESSAGE,
+  decodeFlag,
+  decodeNeed,
+  encodeBlock,
+  encodeLayout,
+  encodeOffer,
+  encodePages,
+  IdentityList,
+  isSet,
+  LAYOUT_PER_MESSAGE,
+  MessageType,
+  PAGES_PER_MESSAGE,
+  ZERO_PAGE,
+} from './protocol.js';
 import type { SnapshotReader } from './snapshot-reader.js';
 
-/** What one message carries: identities, blocks, pairs of a layout. */
-export const CHUNKS_PER_MESSAGE = 4096;
-export const IDENTITY_BYTES = 40;
-export const BLOCKS_PER_MESSAGE = 32;
-export const LAYOUT_PER_MESSAGE = 16384;
-/** A bit a page of a block. */
-export const BLOCK_BITS_BYTES = BLOCK_PAGES / 8;
-
-/** Offers the snapshot and sends what is asked for. `compress`: not within one machine. */
+/** Offers the snapshot and sends what is asked for. Progress is in bytes of pages, before compression. */
 export async function sendSnapshot(
   channel: Channel,
   reader: SnapshotReader,
-  { compress, onPlan }: { compress: boolean; onPlan: OnPlan },
+  { compress, onPlan, progress }: SendOptions,
 ): Promise<CopyResult> {
   const { description, tag, state } = reader;
   const { id } = description;
@@ -37,35 +44,32 @@ export async function sendSnapshot(
     throw new LivesnapError('USAGE', `snapshot ${id} has more pages than a copy takes`, {
       hint: `A copy takes ${(MAX_COPIED_BLOCKS * BLOCK_PAGES * PAGE_BYTES) / 2 ** 40} TiB of pages that are not zero.`,
     });
-  const json = Buffer.from(JSON.stringify({ description, tag }));
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(json.length);
-  await channel.send(MessageType.offer, length, json, state);
-  const { bytes: have } = await channel.receive(MessageType.have);
-  if (have[0] === 1) {
+  await channel.send(MessageType.offer, ...encodeOffer({ description, tag, state }));
+  if (decodeFlag((await channel.receive(MessageType.have)).bytes)) {
     onPlan({ id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
     return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagTaken: false };
   }
-  const offer = await Offer.of(reader);
-  await offer.sendIdentities(channel);
-  const { bytes: needed } = await channel.receive(MessageType.need);
-  const { size } = offer.chunks;
-  if (needed.length !== Math.ceil(size / 8)) throw remoteFailed('asked for chunks that were not offered');
+  const outgoing = await OutgoingSnapshot.of(reader);
+  await outgoing.sendIdentities(channel);
+  const { size } = outgoing.chunks;
+  const needed = decodeNeed((await channel.receive(MessageType.need)).bytes, size);
   let sentChunks = 0;
   for (let i = 0; i < size; i++) if (isSet(needed, i)) sentChunks++;
   const presentChunks = size - sentChunks;
   onPlan({ id, alreadyThere: false, sendChunks: sentChunks, presentChunks });
-  const sentBytes = await offer.sendPages(channel, needed, compress);
-  await offer.sendBlocks(channel);
-  await offer.sendLayout(channel);
-  const { bytes: done } = await channel.receive(MessageType.done);
-  return { id, sentBytes, sentChunks, presentChunks, tagTaken: done[0] === 1 };
+  const totalBytes = sentChunks * PAGE_BYTES;
+  progress(0, totalBytes);
+  const sentBytes = await outgoing.sendPages(channel, needed, compress, (doneBytes) =>
+    progress(doneBytes, totalBytes),
+  );
+  await outgoing.sendBlocks(channel);
+  await outgoing.sendLayout(channel);
+  const tagTaken = decodeFlag((await channel.receive(MessageType.done)).bytes);
+  return { id, sentBytes, sentChunks, presentChunks, tagTaken };
 }
 
-const isSet = (bits: Uint8Array, i: number): boolean => (bits[i >>> 3]! & (1 << (i & 7))) !== 0;
-
-/** What the source offers. A block that the snapshot has in many places is read, and sent, as one. */
-class Offer {
+/** What is sent of a snapshot. A block that the snapshot has in many places is read, and sent, as one. */
+class OutgoingSnapshot {
   readonly chunks = new ChunkNumbers();
   /** By the place of a block's places: its number among those that differ. */
   readonly #numbers = new Map<number, number>();
@@ -77,11 +81,11 @@ class Offer {
   private constructor(readonly reader: SnapshotReader) {}
 
   /** Errors: DAMAGED. */
-  static async of(reader: SnapshotReader): Promise<Offer> {
-    const offer = new Offer(reader);
-    for (let i = 0; i < reader.blocks.length; i++) await offer.#add(i);
-    offer.chunks.number();
-    return offer;
+  static async of(reader: SnapshotReader): Promise<OutgoingSnapshot> {
+    const outgoing = new OutgoingSnapshot(reader);
+    for (let i = 0; i < reader.blocks.length; i++) await outgoing.#add(i);
+    outgoing.chunks.number();
+    return outgoing;
   }
 
   async #add(index: number): Promise<void> {
@@ -107,22 +111,18 @@ class Offer {
   async sendIdentities(channel: Channel): Promise<void> {
     const { reader, chunks } = this;
     this.#folded = new Uint32Array(chunks.size);
-    const message = new Uint8Array(CHUNKS_PER_MESSAGE * IDENTITY_BYTES);
-    let filled = 0;
+    const list = new IdentityList();
     let number = 0;
     for (const { pack, chunk } of chunks.places()) {
       const identity = (await reader.identities(pack)).of(chunk);
       if (!identity) throw noSuchChunk(pack, chunk);
-      message.set(identity.fingerprint, filled);
-      message.set(identity.digest, filled + 8);
-      const words = new DataView(message.buffer, filled, 8);
+      list.push(identity.fingerprint, identity.digest);
+      const { buffer, byteOffset } = identity.fingerprint;
+      const words = new DataView(buffer, byteOffset, 8);
       this.#folded[number++] = words.getUint32(0, true) ^ words.getUint32(4, true);
-      filled += IDENTITY_BYTES;
-      if (filled < message.length) continue;
-      await channel.send(MessageType.chunks, message);
-      filled = 0;
+      if (list.isFull) await channel.send(MessageType.chunks, list.take());
     }
-    if (filled > 0) await channel.send(MessageType.chunks, message.subarray(0, filled));
+    if (!list.isEmpty) await channel.send(MessageType.chunks, list.take());
     await channel.send(MessageType.offered);
   }
 
@@ -135,29 +135,36 @@ class Offer {
     }
   }
 
-  /** Frames of exactly {@link FRAME_CHUNKS} pages, but for the last. Gives their bytes. */
-  async sendPages(channel: Channel, needed: Uint8Array, compress: boolean): Promise<number> {
+  /** Messages of exactly {@link PAGES_PER_MESSAGE} pages, but for the last. Gives the bytes of their payloads. */
+  async sendPages(
+    channel: Channel,
+    needed: Uint8Array,
+    compress: boolean,
+    sent: (doneBytes: number) => void,
+  ): Promise<number> {
     const { reader } = this;
     await reader.expect(this.#wanted(needed));
     const raw = new Uint8Array(FRAME_BYTES);
     const packed = new Uint8Array(FRAME_BYTES);
     let numbers: number[] = [];
     let sentBytes = 0;
+    let doneBytes = 0;
     const flush = async (): Promise<void> => {
       const rawBytes = numbers.length * PAGE_BYTES;
       const limit = rawBytes - (rawBytes >> 4);
       const packedBytes = compress ? pageOps.compress(raw, rawBytes, packed, 0, limit) : 0;
-      const head = Uint8Array.of(packedBytes > 0 ? 1 : 0, numbers.length, 0, 0);
-      const payload = packedBytes > 0 ? packed.subarray(0, packedBytes) : raw.subarray(0, rawBytes);
-      const list = new Uint8Array(Uint32Array.from(numbers).buffer);
-      await channel.send(MessageType.pages, head, list, payload);
+      const isCompressed = packedBytes > 0;
+      const payload = isCompressed ? packed.subarray(0, packedBytes) : raw.subarray(0, rawBytes);
+      await channel.send(MessageType.pages, ...encodePages({ isCompressed, numbers, payload }));
       sentBytes += payload.length;
+      doneBytes += rawBytes;
+      sent(doneBytes);
       numbers = [];
     };
     for (const { pack, chunk, number } of this.#wanted(needed)) {
       raw.set(await reader.page(pack, chunk), numbers.length * PAGE_BYTES);
       numbers.push(number);
-      if (numbers.length === FRAME_CHUNKS) await flush();
+      if (numbers.length === PAGES_PER_MESSAGE) await flush();
     }
     if (numbers.length > 0) await flush();
     await channel.send(MessageType.sent);
@@ -175,10 +182,9 @@ class Offer {
     if (parts.length > 0) await channel.send(MessageType.blocks, ...parts);
   }
 
-  /** A bit a page, and the numbers of their chunks, which must be those that the manifest means. Errors: DAMAGED. */
+  /** A block as it is sent: its chunks must be those that the manifest means. Errors: DAMAGED. */
   #encoded(block: ManifestBlock): [Uint8Array, Uint8Array] {
-    const bits = new Uint8Array(BLOCK_BITS_BYTES);
-    const numbers: number[] = [];
+    const pages = new Uint32Array(BLOCK_PAGES).fill(ZERO_PAGE);
     for (let page = 0; page < BLOCK_PAGES; page++) {
       if (block.isZero(page)) continue;
       const [pack, chunk] = [block.places[2 * page]!, block.places[2 * page + 1]!];
@@ -186,18 +192,16 @@ class Offer {
       const folded = (block.fingerprints[2 * page]! ^ block.fingerprints[2 * page + 1]!) >>> 0;
       if (this.#folded[number] !== folded)
         throw new DamageError(packFile(pack, 0), null, `chunk ${chunk} is not the page that was saved`);
-      bits[page >>> 3]! |= 1 << (page & 7);
-      numbers.push(number);
+      pages[page] = number;
     }
-    return [bits, new Uint8Array(Uint32Array.from(numbers).buffer)];
+    return encodeBlock(pages);
   }
 
   async sendLayout(channel: Channel): Promise<void> {
     let region = 0;
     let pairs: number[] = [];
     const flush = async (): Promise<void> => {
-      const words = Uint32Array.from([region, ...pairs]);
-      if (pairs.length > 0) await channel.send(MessageType.layout, new Uint8Array(words.buffer));
+      if (pairs.length > 0) await channel.send(MessageType.layout, encodeLayout({ region, pairs }));
       pairs = [];
     };
     for (const entry of this.reader.blocks) {

@@ -1,5 +1,5 @@
 /**
- * The bytes of a pack of a web server, as far as they have been fetched. Lists and manifest frames are kept to the end
+ * The bytes of a pack of a remote, as far as they have been fetched. Lists and manifest frames are kept to the end
  * of the copy, a hundredth of the pack; pages are passed on and forgotten: only one pack at a time has some here.
  */
 import { DamageError } from '../damage.js';
@@ -17,11 +17,14 @@ const holds = (extent: Extent | null, from: number, to: number): extent is Exten
   extent !== null && extent.from <= from && extent.to >= to;
 
 /** Where pages are on their way; what another pack had here is gone then. */
-export class Passage {
+export class PageWindow {
   owner: RemotePack | null = null;
   extent: Extent | null = null;
 
   constructor(readonly spool: Spool) {}
+
+  /** Appends to the spool. */
+  readonly take = (part: Uint8Array): void => this.spool.append(part);
 
   /** Begins anew with bytes of a pack from `from` on, which are then appended to the spool. */
   begin(owner: RemotePack | null, from: number): void {
@@ -41,14 +44,14 @@ export class RemotePack implements PackBytes {
   /** Ascending. */
   readonly #kept: Extent[] = [];
 
-  /** `isWhole`: the server gives no part of it. */
+  /** `isWhole`: the remote gives no part of it. */
   constructor(
     readonly file: string,
     readonly generation: number,
     readonly sizeBytes: number,
     readonly isWhole: boolean,
-    readonly keep: Spool,
-    readonly passage: Passage,
+    readonly lists: Spool,
+    readonly window: PageWindow,
   ) {}
 
   #find(from: number, to: number): { extent: Extent; spool: Spool } | null {
@@ -60,8 +63,8 @@ export class RemotePack implements PackBytes {
       else high = middle;
     }
     const kept = this.#kept[low] ?? null;
-    if (holds(kept, from, to)) return { extent: kept, spool: this.keep };
-    const { owner, extent, spool } = this.passage;
+    if (holds(kept, from, to)) return { extent: kept, spool: this.lists };
+    const { owner, extent, spool } = this.window;
     return owner === this && holds(extent, from, to) ? { extent, spool } : null;
   }
 
@@ -71,18 +74,18 @@ export class RemotePack implements PackBytes {
 
   /** What was appended to the kept spool since it had `at` bytes is the pack's from `from` on. */
   kept(from: number, at: number): void {
-    this.#kept.push({ from, to: from + this.keep.sizeBytes - at, at });
+    this.#kept.push({ from, to: from + this.lists.sizeBytes - at, at });
     this.#kept.sort((a, b) => a.from - b.from);
   }
 
-  /** Keeps what is in the passage. */
-  keepPassing(from: number, to: number): void {
-    const at = this.keep.sizeBytes;
+  /** Keeps what is in the window. */
+  keepFromWindow(from: number, to: number): void {
+    const at = this.lists.sizeBytes;
     const part = Buffer.alloc(Math.min(to - from, 1 << 20));
     for (let position = from; position < to; ) {
       const got = this.#read(part, 0, Math.min(part.length, to - position), position);
       if (got === 0) throw new Error('these bytes are not here');
-      this.keep.append(part.subarray(0, got));
+      this.lists.append(part.subarray(0, got));
       position += got;
     }
     this.kept(from, at);

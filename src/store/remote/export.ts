@@ -22,6 +22,7 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { tryLock } from '../../native/locks.js';
+import type { CopyResult } from '../copy/copy-result.js';
 import {
   fsyncDirectory,
   makeDirectory,
@@ -32,8 +33,8 @@ import {
   writeAtomically,
 } from '../layout.js';
 import { Store } from '../store.js';
+import { requireLocal } from './address.js';
 import { type CopyRequest, copySnapshots } from './copy.js';
-import type { CopyResult } from './copy-result.js';
 import { requirePlainTree } from './plain-tree.js';
 
 /** What NAME.partial may hold: the mark, with the id of the snapshot, */
@@ -47,25 +48,25 @@ const DROPPED = 'dropped';
 export async function exportSnapshot(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { ref: string; to: string },
 ): Promise<CopyResult> {
-  const target = resolve(request.to);
+  const target = resolve(requireLocal(request.to));
   requireFree(target);
   const { fingerprintBits = 64 } = request;
   try {
     const id = withStore(request.storeDir, fingerprintBits, (store) => store.resolve(request.ref));
-    const workshop = new Workshop(`${target}.partial`);
+    const partial = new ExportDirectory(`${target}.partial`);
     try {
-      workshop.prepare(id, fingerprintBits);
-      const made = workshop.at(MADE);
+      partial.prepare(id, fingerprintBits);
+      const made = partial.at(MADE);
       const [result] = await copySnapshots({ ...request, direction: 'to', remote: made, refs: [id] });
       removeIfThere(join(made, RESERVE)); // nobody will write there
       requireFree(target);
       if (existsSync(target)) rmdirSync(target);
       renameSync(made, target);
       fsyncDirectory(dirname(target));
-      workshop.remove();
+      partial.remove();
       return result!;
     } finally {
-      workshop.close();
+      partial.close();
     }
   } catch (error) {
     throw storeError(target, error);
@@ -73,7 +74,7 @@ export async function exportSnapshot(
 }
 
 /** The directory beside in which an export is made, locked against another export while it lasts. */
-class Workshop {
+class ExportDirectory {
   readonly #fd: number;
 
   /** Errors: USAGE, STORE_BUSY. */
@@ -203,7 +204,7 @@ export function exportedSnapshots(dir: string, fingerprintBits = 64): string[] {
 export async function importSnapshots(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { from: string },
 ): Promise<CopyResult[]> {
-  const from = resolve(request.from);
+  const from = resolve(requireLocal(request.from));
   const refs = exportedSnapshots(from, request.fingerprintBits);
   return copySnapshots({ ...request, direction: 'from', remote: from, refs });
 }

@@ -1,0 +1,229 @@
+/**
+ * A snapshot of a store of which the files can be fetched and nothing more (remote-files.ts), as the source end reads it.
+ * Lists and manifests of packs are fetched once and kept, pages when they are sent.
+ *
+ * Invariant: what is fetched is verified as everything read from a store is, before any number in it is used.
+ */
+import { LivesnapError } from '../../errors.js';
+import { pageOps } from '../../native/pages.js';
+import { identitiesOf } from '../copy/local-reader.js';
+import type { PackIdentities, SnapshotReader } from '../copy/snapshot-reader.js';
+import { DamageError } from '../damage.js';
+import {
+  CHUNK_ENTRY_BYTES,
+  decodeFooter,
+  FOOTER_BYTES,
+  FormatError,
+  FrameFlag,
+  frameBytes,
+  MAX_PACK_BYTES,
+  PACK_CHUNKS,
+  PACK_HEADER_BYTES,
+  PAGE_BYTES,
+} from '../format.js';
+import { packFile } from '../layout.js';
+import { type ManifestBlock, readBlock } from '../manifest.js';
+import { PackReader, PackSet } from '../pack-reader.js';
+import type { BlockEntry, BlockList, SnapshotDescription, SnapshotFile } from '../snapshot-file.js';
+import type { RemoteFiles } from './remote-files.js';
+import { type PageWindow, RemotePack } from './remote-pack.js';
+import type { Spool } from './spool.js';
+
+/** gc rewrites a pack when a twentieth of it is dead, so it cannot be more often than this. */
+const MAX_GENERATIONS = 256;
+/** Frames that are wanted and lie close to each other come with one request, of about so many bytes. */
+const FETCH_BYTES = 4 << 20;
+const GAP_BYTES = 64 << 10;
+
+/** The packs of the remote; those that are asked for have been fetched as far as they are needed. */
+class RemotePackSet extends PackSet {
+  constructor(readonly remote: ReadonlyMap<number, RemotePack>) {
+    super(pageOps, '', (number) => remote.get(number)?.generation);
+  }
+
+  protected override openPack(number: number): PackReader {
+    const bytes = this.remote.get(number)!;
+    return new PackReader(pageOps, '', { number, generation: bytes.generation }, { bytes });
+  }
+}
+
+export class FilesReader implements SnapshotReader {
+  readonly #remote = new Map<number, RemotePack>();
+  readonly #packs = new RemotePackSet(this.#remote);
+  /** Frames that will be asked for, by pack, ascending. */
+  readonly #wanted = new Map<number, number[]>();
+  #identities: { pack: number; of: PackIdentities } | null = null;
+
+  constructor(
+    readonly files: RemoteFiles,
+    readonly lists: Spool,
+    readonly window: PageWindow,
+    readonly file: SnapshotFile,
+    readonly tag: string | null,
+  ) {}
+
+  get description(): SnapshotDescription {
+    return this.file.description;
+  }
+
+  get blocks(): BlockList {
+    return this.file.blocks;
+  }
+
+  get state(): Uint8Array {
+    return this.file.state;
+  }
+
+  async block(entry: BlockEntry): Promise<ManifestBlock> {
+    for (const { pack, chunk } of [entry.places, entry.fingerprints])
+      await this.#fetchChunk(pack, chunk, true);
+    return readBlock(pageOps, this.#packs, entry);
+  }
+
+  async hasChunk(pack: number, chunk: number): Promise<boolean> {
+    await this.#find(pack);
+    return this.#packs.pack(pack).positionOf(chunk) >= 0;
+  }
+
+  async identities(pack: number): Promise<PackIdentities> {
+    if (this.#identities?.pack !== pack) {
+      await this.#find(pack);
+      this.#identities = { pack, of: identitiesOf(this.#packs.pack(pack)) };
+    }
+    return this.#identities.of;
+  }
+
+  async expect(places: Iterable<{ pack: number; chunk: number }>): Promise<void> {
+    for (const { pack, chunk } of places) {
+      await this.#find(pack);
+      const reader = this.#packs.pack(pack);
+      const position = reader.positionOf(chunk);
+      if (position < 0) continue;
+      const frames = this.#wanted.get(pack) ?? [];
+      const frame = reader.frames.indexOf(position);
+      if (frames.at(-1) !== frame) frames.push(frame);
+      this.#wanted.set(pack, frames);
+    }
+  }
+
+  async page(pack: number, chunk: number): Promise<Uint8Array> {
+    await this.#fetchChunk(pack, chunk, false);
+    const { bytes, offset } = this.#packs.chunk(pack, chunk);
+    return bytes.subarray(offset, offset + PAGE_BYTES);
+  }
+
+  /** Fetches the frame of a chunk, and those after it that will be wanted next. */
+  async #fetchChunk(number: number, chunk: number, isManifest: boolean): Promise<void> {
+    const pack = await this.#find(number);
+    const reader = this.#packs.pack(number);
+    const position = reader.positionOf(chunk);
+    if (position < 0) return;
+    const index = reader.frames.indexOf(position);
+    const first = reader.frames.at(index);
+    let end = first.offset + frameBytes(first);
+    if (pack.has(first.offset, end)) return;
+    if (pack.isWhole) {
+      await this.#fetchWhole(pack);
+      return;
+    }
+    const next = isManifest ? following(index, reader.frames.length) : (this.#wanted.get(number) ?? []);
+    for (const candidate of next) {
+      if (candidate <= index) continue;
+      const frame = reader.frames.at(candidate);
+      const isNear = frame.offset - end <= GAP_BYTES && frame.offset - first.offset < FETCH_BYTES;
+      if (!isNear || (isManifest && (frame.flags & FrameFlag.manifest) === 0)) break;
+      if (pack.has(frame.offset, frame.offset + frameBytes(frame))) break;
+      end = frame.offset + frameBytes(frame);
+    }
+    if (isManifest) await this.#fetchToKeep(pack, first.offset, end);
+    else {
+      this.window.begin(pack, first.offset);
+      await this.files.range(pack.file, first.offset, end, this.window.take);
+      this.window.end();
+    }
+  }
+
+  /** Finds the pack and fetches its header and lists. */
+  async #find(number: number): Promise<RemotePack> {
+    let pack = this.#remote.get(number) ?? null;
+    if (pack) return pack;
+    for (let generation = 0; !pack && generation < MAX_GENERATIONS; generation++)
+      pack = await this.#findGeneration(number, generation);
+    if (!pack) throw new DamageError(packFile(number, 0), null, 'the pack is missing');
+    this.#remote.set(number, pack);
+    if (pack.isWhole) this.#keepLists(number, pack);
+    return pack;
+  }
+
+  async #findGeneration(number: number, generation: number): Promise<RemotePack | null> {
+    const file = packFile(number, generation);
+    this.window.begin(null, 0);
+    const tail = await this.files.tail(file, FOOTER_BYTES, MAX_PACK_BYTES, this.window.take);
+    if (tail === null) return null;
+    const { sizeBytes, bytes: footer } = tail;
+    if (footer === null) {
+      const pack = new RemotePack(file, generation, sizeBytes, true, this.lists, this.window);
+      this.window.owner = pack;
+      this.window.end();
+      return pack;
+    }
+    if (sizeBytes < PACK_HEADER_BYTES + FOOTER_BYTES)
+      throw new DamageError(file, null, `a pack cannot have ${sizeBytes} bytes`);
+    let trailerOffset: number;
+    try {
+      ({ trailerOffset } = decodeFooter(pageOps, footer, { number, generation }, sizeBytes, file));
+    } catch (error) {
+      if (error instanceof FormatError) throw new DamageError(file, sizeBytes - FOOTER_BYTES, error.message);
+      throw error;
+    }
+    if (sizeBytes - trailerOffset > PACK_CHUNKS * (16 + CHUNK_ENTRY_BYTES) + FOOTER_BYTES)
+      throw new DamageError(file, trailerOffset, 'the lists are longer than they can be');
+    const pack = new RemotePack(file, generation, sizeBytes, false, this.lists, this.window);
+    await this.#fetchToKeep(pack, 0, PACK_HEADER_BYTES);
+    await this.#fetchToKeep(pack, trailerOffset, sizeBytes);
+    return pack;
+  }
+
+  /** Of a pack that has come whole: what is not pages is kept, and pages are fetched once more when they are sent. */
+  #keepLists(number: number, pack: RemotePack): void {
+    const { frames, footer } = this.#packs.pack(number);
+    pack.keepFromWindow(0, PACK_HEADER_BYTES);
+    pack.keepFromWindow(footer.trailerOffset, pack.sizeBytes);
+    let [from, to] = [0, 0];
+    for (const frame of frames) {
+      if ((frame.flags & FrameFlag.manifest) === 0) continue;
+      if (frame.offset !== to) {
+        if (to > from) pack.keepFromWindow(from, to);
+        from = frame.offset;
+      }
+      to = frame.offset + frameBytes(frame);
+    }
+    if (to > from) pack.keepFromWindow(from, to);
+  }
+
+  async #fetchWhole(pack: RemotePack): Promise<void> {
+    this.window.begin(pack, 0);
+    const size = await this.files.whole(pack.file, MAX_PACK_BYTES, this.window.take);
+    if (size !== pack.sizeBytes)
+      throw new LivesnapError(
+        'REMOTE_FAILED',
+        `${this.files.base}${pack.file} is not what it was a moment ago`,
+        { hint: 'What has arrived is kept: begin the copy again.' },
+      );
+    this.window.end();
+  }
+
+  async #fetchToKeep(pack: RemotePack, from: number, to: number): Promise<void> {
+    const at = this.lists.sizeBytes;
+    await this.files.range(pack.file, from, to, (part) => this.lists.append(part));
+    pack.kept(from, at);
+  }
+
+  close(): void {
+    this.#packs.close();
+  }
+}
+
+function* following(index: number, count: number): Generator<number> {
+  for (let i = index + 1; i < count; i++) yield i;
+}

@@ -1,0 +1,31 @@
+/** The schemes of addresses that livesnap knows. What it takes to add one: CONTRIBUTING.md, "How to add: a remote". */
+import { LivesnapError } from '../../errors.js';
+import { http, https } from './http.js';
+import type { CopyTask, Remote, Scheme } from './remote.js';
+import { ssh } from './ssh.js';
+
+export const SCHEMES: Readonly<Record<string, Scheme>> = {
+  ssh,
+  http,
+  https,
+};
+
+/** Errors: USAGE. */
+export function openRemote(scheme: string, address: string, direction: CopyTask['direction']): Remote {
+  const known = Object.hasOwn(SCHEMES, scheme) ? SCHEMES[scheme] : undefined;
+  if (!known)
+    throw new LivesnapError('USAGE', `livesnap does not know ${scheme}:// addresses`, {
+      hint: `Give a directory or ${examples(true)}, or to copy from ${examples(false)}.`,
+    });
+  if (direction === 'to' && !known.receives)
+    throw new LivesnapError('USAGE', `nothing can be copied to ${scheme}:// addresses`, {
+      hint: `Copy to a directory or ${examples(true)}.`,
+    });
+  return known.open(address);
+}
+
+const examples = (receives: boolean): string =>
+  Object.values(SCHEMES)
+    .filter((scheme) => scheme.receives === receives)
+    .map(({ example }) => example)
+    .join(' or ');

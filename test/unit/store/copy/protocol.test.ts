@@ -1,0 +1,169 @@
+/** The bytes of each message, as docs/copy.md has them. What hostile messages do is tested in test/store/copy.test.ts. */
+import assert from 'node:assert/strict';
+import { LivesnapError } from '../../../../src/errors.js';
+import {
+  decodeBlocks,
+  decodeChunks,
+  decodeError,
+  decodeFlag,
+  decodeHeader,
+  decodeLayout,
+  decodeNeed,
+  decodeOffer,
+  decodePages,
+  decodeRequest,
+  encodeBlock,
+  encodeError,
+  encodeFlag,
+  encodeHeader,
+  encodeHello,
+  encodeLayout,
+  encodeOffer,
+  encodePages,
+  encodeRequest,
+  IdentityList,
+  MessageType,
+  requireHello,
+  ZERO_PAGE,
+} from '../../../../src/store/copy/protocol.js';
+import type { SnapshotDescription } from '../../../../src/store/snapshot-file.js';
+
+const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);
+const joined = (parts: Uint8Array[]): Buffer => Buffer.concat(parts);
+const refused = { code: 'REMOTE_FAILED' };
+
+describe('the protocol of a copy', () => {
+  it('precedes a message with its length, its type and three zeros', () => {
+    const header = encodeHeader(MessageType.pages, 0x1234);
+    assert.deepEqual(header, Buffer.from('3412000008000000', 'hex'));
+    assert.deepEqual(decodeHeader(header), { type: MessageType.pages, length: 0x1234 });
+    for (const bad of ['0000000000000000', '000000000f000000', '0000000004010000', '0000000004000001'])
+      assert.throws(() => decodeHeader(Buffer.from(bad, 'hex')), refused, bad);
+  });
+
+  it('begins with a magic and the version, and refuses another version by its number', () => {
+    const hello = encodeHello();
+    assert.deepEqual(hello, Buffer.concat([Buffer.from('LIVESNAP'), words(1)]));
+    requireHello(hello);
+    hello[8] = 2;
+    assert.throws(() => requireHello(hello), { ...refused, message: /version 2, this one by version 1/ });
+    assert.throws(() => requireHello(Buffer.from('Welcome host')), { ...refused, message: /livesnap does/ });
+  });
+
+  it('asks in JSON', () => {
+    for (const request of [{ verb: 'send', ref: 'a' }, { verb: 'receive' }, { verb: 'end' }] as const) {
+      assert.deepEqual(JSON.parse(`${encodeRequest(request)}`), request);
+      assert.deepEqual(decodeRequest(encodeRequest(request)), request);
+    }
+    for (const bad of ['', '5', 'null', '{}', '{"verb":"send"}', '{"verb":"send","ref":5}', '{"verb":"x"}'])
+      assert.throws(() => decodeRequest(Buffer.from(bad)), refused, bad);
+  });
+
+  it('offers a description, a tag and a state', () => {
+    const description: SnapshotDescription = {
+      ...{
+        id: 'ab'.repeat(16),
+        kind: 'file' as const,
+        vm: null,
+        parent: null,
+        createdAt: '2026-01-01T00:00:00.000Z',
+      },
+      ...{ memoryBytes: 4096, diskBytes: 0, packBytes: 0, machine: null, host: null },
+      regions: [{ name: 'file', sizeBytes: 4096, nonZeroPages: 1 }],
+    };
+    const state = Buffer.from('state');
+    const bytes = joined(encodeOffer({ description, tag: 'a', state }));
+    const json = JSON.stringify({ description, tag: 'a' });
+    assert.deepEqual(bytes, Buffer.concat([words(json.length), Buffer.from(json), state]));
+    assert.deepEqual(decodeOffer(bytes), { description, tag: 'a', state });
+  });
+
+  it('answers yes and no in a byte', () => {
+    for (const flag of [true, false]) assert.equal(decodeFlag(Buffer.from(encodeFlag(flag))), flag);
+    assert.deepEqual([...encodeFlag(true)], [1]);
+  });
+
+  it('lists identities, fingerprint before SHA-256', () => {
+    const list = new IdentityList();
+    assert.ok(list.isEmpty);
+    for (const i of [1, 2]) list.push(Buffer.alloc(8, i), Buffer.alloc(32, 16 * i));
+    const bytes = Buffer.from(list.take());
+    assert.ok(list.isEmpty);
+    const hex = `${'01'.repeat(8)}${'10'.repeat(32)}${'02'.repeat(8)}${'20'.repeat(32)}`;
+    assert.equal(bytes.toString('hex'), hex);
+    const { count, fingerprints, digests } = decodeChunks(bytes);
+    assert.equal(count, 2);
+    assert.deepEqual(Buffer.from(fingerprints), Buffer.concat([Buffer.alloc(8, 1), Buffer.alloc(8, 2)]));
+    assert.deepEqual(Buffer.from(digests), Buffer.concat([Buffer.alloc(32, 16), Buffer.alloc(32, 32)]));
+    for (let i = 0; i < 4096; i++) list.push(Buffer.alloc(8), Buffer.alloc(32));
+    assert.ok(list.isFull);
+    assert.equal(decodeChunks(Buffer.from(list.take())).count, 4096);
+    for (const bad of [0, 39, 41, 4097 * 40])
+      assert.throws(() => decodeChunks(Buffer.alloc(bad)), refused, `${bad} bytes`);
+  });
+
+  it('needs chunks by a bit each', () => {
+    assert.equal(decodeNeed(Buffer.alloc(2), 9).length, 2);
+    for (const bad of [8, 17]) assert.throws(() => decodeNeed(Buffer.alloc(2), bad), refused);
+  });
+
+  it('sends pages after their numbers', () => {
+    const payload = Buffer.alloc(8192, 7);
+    const bytes = joined(encodePages({ isCompressed: false, numbers: [3, 0x10002], payload }));
+    assert.deepEqual(bytes, Buffer.concat([Buffer.from([0, 2, 0, 0]), words(3, 0x10002), payload]));
+    const decoded = decodePages(bytes);
+    assert.deepEqual([...Array.from(decoded.numbers)], [3, 0x10002]);
+    assert.deepEqual([decoded.isCompressed, decoded.payload], [false, payload]);
+    assert.equal(encodePages({ isCompressed: true, numbers: [3], payload })[0]![0], 1);
+    for (const bad of [
+      [],
+      [0, 0, 0, 0],
+      [0, 17, 0, 0, ...Buffer.alloc(68)],
+      [2, 1, 0, 0, 0, 0, 0, 0],
+      [0, 1, 0],
+    ])
+      assert.throws(() => decodePages(Buffer.from(bad)), refused, `${bad}`);
+  });
+
+  it('sends a block as a bit a page and the numbers of their chunks', () => {
+    const pages = new Uint32Array(512).fill(ZERO_PAGE);
+    pages.set([5, ZERO_PAGE, 6]);
+    pages[511] = 0;
+    const bytes = joined(encodeBlock(pages));
+    const bits = Buffer.alloc(64);
+    [bits[0], bits[63]] = [0b101, 0b1000_0000];
+    assert.deepEqual(bytes, Buffer.concat([bits, words(5, 6, 0)]));
+    const decoded = [...decodeBlocks(Buffer.concat([bytes, bytes]))].map((block) => [...block]);
+    assert.deepEqual(decoded, [[...pages], [...pages]]);
+    const unreadable = [
+      bytes.subarray(0, -1),
+      Buffer.alloc(68),
+      Buffer.concat([bits, words(5, ZERO_PAGE, 0)]),
+      Buffer.concat(Array.from({ length: 33 }, () => bytes)),
+    ];
+    for (const bad of unreadable) assert.throws(() => [...decodeBlocks(bad)], refused);
+  });
+
+  it('lays blocks out by region', () => {
+    const bytes = Buffer.from(encodeLayout({ region: 1, pairs: [0, 7, 2, 7] }));
+    assert.deepEqual(bytes, words(1, 0, 7, 2, 7));
+    assert.deepEqual(decodeLayout(bytes), { region: 1, pairs: [0, 7, 2, 7] });
+    for (const bad of [0, 3, 8, 4 + 8 * 16_385])
+      assert.throws(() => decodeLayout(Buffer.alloc(bad)), refused, `${bad} bytes`);
+  });
+
+  it('tells errors with code and hint, and takes any bytes for one', () => {
+    const { code, message, hint } = decodeError(
+      encodeError(new LivesnapError('NO_SPACE', 'the disk is full', { hint: 'Free some.' })),
+    );
+    assert.deepEqual(
+      [code, message, hint],
+      ['NO_SPACE', 'on the other side: the disk is full', 'Free some.'],
+    );
+    assert.equal(decodeError(encodeError(new Error('x'))).message, 'on the other side: internal error: x');
+    for (const odd of ['', 'null', '5', '"x"', '{"code":"__proto__"}', '{"message":{}}', '{"hint":5}'])
+      assert.equal(decodeError(Buffer.from(odd)).code, 'REMOTE_FAILED', odd);
+    const long = new LivesnapError('USAGE', 'x'.repeat(1 << 20), { hint: '"'.repeat(1 << 20) });
+    assert.ok(encodeError(long).length < 64 << 10);
+  });
+});
