@@ -136,6 +136,9 @@ class LostChunks {
   }
 }
 
+/** What is wrong with the file itself. That this user may not read it is nothing that repair could mend. */
+const IS_OF_FILE = new Set<string>(['DAMAGED', 'NEWER_FORMAT']);
+
 /** What rows that cannot be say has no meaning; that there are such is a problem of its own. */
 const leaveOut: OnWrongRow = () => {};
 
@@ -262,7 +265,7 @@ class Check {
   #snapshot(packs: PackSet, goodBlocks: ChunkSet, id: string): void {
     const { context } = this;
     const failed = (error: unknown): void => {
-      if (!(error instanceof LivesnapError)) throw error;
+      if (!(error instanceof LivesnapError) || !IS_OF_FILE.has(error.code)) throw error;
       if (!context.index.has(id)) return; // removed meanwhile
       const damage = error instanceof DamageError ? error : null;
       this.#find(damage?.file ?? snapshotFile(id), damage?.offset ?? null, damage?.why ?? error.message, id);

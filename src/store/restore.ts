@@ -6,7 +6,7 @@
  * named. The snapshot is pinned until `close`: what it needs stays, though it be removed meanwhile.
  */
 import { LivesnapError } from '../errors.js';
-import { BATCH_PAGES, PAGE_SIZE, type PageSink, type Region } from '../page-stream.js';
+import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSink, type Region } from '../page-stream.js';
 import { packList, type StoreContext } from './context.js';
 import { DamageError } from './damage.js';
 import { BLOCK_PAGES } from './format.js';
@@ -18,6 +18,7 @@ import type { PageBatch } from './page-batch.js';
 import { giveBatch, newSession, pageWorker, pageWorkerCount, takeBatch } from './page-pool.js';
 import { Pin } from './pins.js';
 import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
+import { notOfStore } from './store-error.js';
 import type { StoreLock } from './store-lock.js';
 import type { Progress, SnapshotMetadata, SnapshotSummary } from './types.js';
 
@@ -121,7 +122,7 @@ export class StoredSnapshot implements OpenSnapshot {
             await worker.do('readBatch', { session, batch: run.batch.shared, count: run.count, into });
             if (!into) {
               const bytes = run.batch.pages.subarray(0, run.count * PAGE_SIZE);
-              await sink.write({ region: run.region, pages }, bytes);
+              await writeTo(sink, { region: run.region, pages }, bytes);
             }
             doneBytes += run.count * PAGE_SIZE;
             progress?.(doneBytes, totalBytes);
@@ -202,6 +203,15 @@ export class StoredSnapshot implements OpenSnapshot {
     this.pin.release();
     if (!this.#closed) this.lock.release();
     this.#closed = true;
+  }
+}
+
+/** What a sink throws is its own: the store is not at fault. */
+async function writeTo(sink: PageSink, run: PageRun, bytes: Uint8Array): Promise<void> {
+  try {
+    await sink.write(run, bytes);
+  } catch (error) {
+    throw notOfStore(error);
   }
 }
 
