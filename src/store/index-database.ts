@@ -24,7 +24,13 @@ import { LivesnapError } from '../errors.js';
 import { projectRoot } from '../native/addon.js';
 import type { DamageError } from './damage.js';
 import { STEP_MS, waitAStep } from './file-locks.js';
-import { canOpenInPlace, copyIndex, lockForWriting, requireWritableIndex } from './index-files.js';
+import {
+  canOpenInPlace,
+  copyIndex,
+  hasOtherLinks,
+  lockForWriting,
+  requireWritableIndex,
+} from './index-files.js';
 import { damaged, type Table, wrongRow } from './index-rows.js';
 import {
   at,
@@ -213,7 +219,10 @@ export class Index {
     try {
       if (write) requireWritableIndex(dir);
       lock = write ? lockForWriting(dir) : StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
-      const database = new Database(at(dir, DATABASE), { timeout: BUSY_TIMEOUT_MS, fileMustExist: true });
+      // Whoever closes a database moves the log into it, readers too, unless it is open for reading only.
+      const readonly = !write && hasOtherLinks(dir);
+      const options = { timeout: BUSY_TIMEOUT_MS, fileMustExist: true, readonly };
+      const database = new Database(at(dir, DATABASE), options);
       return Index.#prepare(dir, database, lock, write);
     } catch (error) {
       lock?.release();

@@ -3,8 +3,10 @@
  *
  * Invariants:
  * - SQLite changes `store.db` in place. A database that has another hard link, such as that of a backup by `cp -al`, is
- *   never opened in place: a reader gets a private copy, and a writer gives this store a database of its own first.
+ *   never opened for writing: a writer gives this store a database of its own first.
  * - A copy has the bytes of one moment, even while others write.
+ * - Nobody copies a database that this process has open: POSIX drops all locks of a process on a file when the process
+ *   closes any descriptor of it.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -63,7 +65,8 @@ const find = (dir: string, suffix: string) =>
   lstatSync(at(dir, DATABASE + suffix), { throwIfNoEntry: false });
 
 /** Whether a change of the index would change a file of another directory. */
-const hasOtherLinks = (dir: string): boolean => PARTS.some((suffix) => (find(dir, suffix)?.nlink ?? 0) > 1);
+export const hasOtherLinks = (dir: string): boolean =>
+  PARTS.some((suffix) => (find(dir, suffix)?.nlink ?? 0) > 1);
 
 /** Errors: those of access(2), which storeError tells apart. */
 export function requireWritableIndex(dir: string): void {
@@ -72,14 +75,14 @@ export function requireWritableIndex(dir: string): void {
   for (const suffix of PARTS) if (find(dir, suffix)) accessSync(at(dir, DATABASE + suffix), R_OK | W_OK);
 }
 
-/** Whether SQLite can open the index where it is, and changes nothing of another store by it. */
+/** Whether SQLite can open the index where it is. */
 export function canOpenInPlace(dir: string): boolean {
   try {
     requireWritableIndex(dir);
   } catch {
     return false;
   }
-  return !hasOtherLinks(dir) && !isPathTooLong(dir);
+  return !isPathTooLong(dir);
 }
 
 /**
