@@ -12,12 +12,12 @@ import { DamageError } from './damage.js';
 import { BLOCK_PAGES } from './format.js';
 import type { PackRow } from './index-database.js';
 import { storeError } from './layout.js';
-import { readBlock } from './manifest.js';
+import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import type { PageBatch } from './page-batch.js';
 import { giveBatch, newSession, pageWorker, pageWorkerCount, takeBatch } from './page-pool.js';
 import { Pin } from './pins.js';
-import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
+import { type BlockEntry, pagesOfBlock, readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
 import { notOfStore } from './store-error.js';
 import type { StoreLock } from './store-lock.js';
 import type { Progress, SnapshotMetadata, SnapshotSummary } from './types.js';
@@ -159,10 +159,12 @@ export class StoredSnapshot implements OpenSnapshot {
   /** Cuts the snapshot into runs of at most a batch, in the order of addresses. */
   #runs(packs: PackSet, targets: readonly number[]): { next(run: Run): boolean } {
     const { ops } = this.context;
-    const { blocks } = this.file;
+    const { blocks, description } = this.file;
+    const read = (entry: BlockEntry): ManifestBlock =>
+      readBlock(ops, packs, entry, pagesOfBlock(description.regions, entry));
     let at = 0;
     let page = 0;
-    let block = blocks.length > 0 ? readBlock(ops, packs, blocks.at(0)) : null;
+    let block = blocks.length > 0 ? read(blocks.at(0)) : null;
     let failed = false;
     return {
       next(run) {
@@ -185,7 +187,7 @@ export class StoredSnapshot implements OpenSnapshot {
           page = 0;
           at++;
           try {
-            block = at < blocks.length ? readBlock(ops, packs, blocks.at(at)) : null;
+            block = at < blocks.length ? read(blocks.at(at)) : null;
           } catch (error) {
             failed = true;
             throw error;

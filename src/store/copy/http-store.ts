@@ -29,6 +29,7 @@ import {
   type BlockList,
   decodeSnapshot,
   MAX_COPIED_FILE_BYTES,
+  pagesOfBlock,
   type SnapshotDescription,
   type SnapshotFile,
   snapshotFile,
@@ -225,7 +226,7 @@ class HttpReader implements SnapshotReader {
   async block(entry: BlockEntry): Promise<ManifestBlock> {
     for (const { pack, chunk } of [entry.places, entry.fingerprints])
       await this.#fetchChunk(pack, chunk, true);
-    return readBlock(pageOps, this.#packs, entry);
+    return readBlock(pageOps, this.#packs, entry, pagesOfBlock(this.description.regions, entry));
   }
 
   async hasChunk(pack: number, chunk: number): Promise<boolean> {
