@@ -60,7 +60,7 @@ export interface VcpuState extends Record<RawName, Uint8Array> {
 
 /** How far two TSC rates may differ and still be the same to a guest, as in KVM's own default tolerance. */
 const TSC_TOLERANCE_PPM = 250;
-const MAX_MSRS = 1024;
+export const MAX_MSRS = 1024;
 const MSR_HEADER_BYTES = 8;
 const MSR_ENTRY_BYTES = 16;
 
