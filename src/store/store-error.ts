@@ -3,7 +3,8 @@
  *
  * Invariants:
  * - An error names the file at fault when the kernel named one.
- * - READ_ONLY means a read-only file system. NO_PERMISSION means an owner or a mode that keeps this user out.
+ * - READ_ONLY means a read-only file system, or an index that SQLite cannot write. NO_PERMISSION means an owner or a mode
+ *   that keeps this user out.
  * - An error of a caller's stream, source or sink passes unchanged ({@link notOfStore}): it is not the store's.
  */
 import { accessSync, constants, lstatSync } from 'node:fs';
@@ -65,7 +66,14 @@ export function storeError(dir: string, error: unknown): unknown {
     case 'SQLITE_FULL':
       return noSpace(dir, error);
     case 'SQLITE_READONLY':
-      return readOnly(dir, error);
+      return new LivesnapError(
+        'READ_ONLY',
+        `the index of the store ${dir} cannot be written: ${(error as Error).message}`,
+        {
+          hint: 'Check whether the store was moved or deleted meanwhile, and the attributes of its files with lsattr.',
+          cause: error,
+        },
+      );
     case 'SQLITE_BUSY':
       return new LivesnapError('STORE_BUSY', `the store ${dir} is being written by another process`, {
         hint: 'Try again when it is done.',
