@@ -36,15 +36,15 @@ const COPIED_PARTS = ['', '-wal', '-journal'];
 /** The longest path that SQLite opens, less the name of the longest file that it opens in a store. */
 const MAX_DIRECTORY_BYTES = 504 - Buffer.byteLength(`/${NEW_DATABASE}`);
 
-/** SQLite resolves links and has room for so many bytes. The directory need not be there yet. */
-export function isPathTooLong(dir: string): boolean {
-  const missing: string[] = [];
+/** SQLite resolves links and has room for so many bytes. What cannot be resolved, or is not there yet, counts as named. */
+function isPathTooLong(dir: string): boolean {
+  const unresolved: string[] = [];
   for (let at = resolve(dir); ; at = dirname(at)) {
     try {
-      return Buffer.byteLength(join(realpathSync(at), ...missing)) > MAX_DIRECTORY_BYTES;
+      return Buffer.byteLength(join(realpathSync(at), ...unresolved)) > MAX_DIRECTORY_BYTES;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || at === dirname(at)) throw error;
-      missing.unshift(basename(at));
+      if (at === dirname(at)) throw error;
+      unresolved.unshift(basename(at));
     }
   }
 }

@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { SystemError } from '../../src/errors.js';
 import type { PageRun, PageSink } from '../../src/page-stream.js';
+import { exportSnapshot } from '../../src/store/copy/export.js';
 import { Store } from '../../src/store/store.js';
 import { storeError } from '../../src/store/store-error.js';
 import { dropScratch, load, MemorySource, newStore, noise, save, scratchDir } from './scratch.js';
@@ -116,6 +117,18 @@ describe('a store whose path is too long for SQLite', () => {
     const again = Store.open(dir, { write: true });
     await load(again, 't');
     again.close();
+  });
+
+  it('is no place for an export, which makes nothing then', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { ram: noise(1, 20) }, { tag: 't' });
+    const base = scratchDir(this);
+    const to = longPath(base, 480); // the store is made in a directory beside it, whose path is longer
+    await assert.rejects(
+      exportSnapshot({ onPlan: () => {}, progress: () => {}, storeDir: dir, ref: 't', to }),
+      { code: 'USAGE' },
+    );
+    assert.deepEqual(readdirSync(base), []);
   });
 
   it('counts in the directories that links lead to', function () {

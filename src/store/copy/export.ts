@@ -22,6 +22,7 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { tryLock } from '../../native/locks.js';
+import { requireShortPath } from '../index-files.js';
 import {
   fsyncDirectory,
   makeDirectory,
@@ -49,6 +50,7 @@ export async function exportSnapshot(
 ): Promise<CopyResult> {
   const target = resolve(request.to);
   requireFree(target);
+  requireShortPath(join(`${target}.partial`, MADE));
   const { fingerprintBits = 64 } = request;
   try {
     const id = withStore(request.storeDir, fingerprintBits, (store) => store.resolve(request.ref));
