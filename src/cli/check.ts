@@ -25,7 +25,7 @@ export const verb = defineVerb({
       );
     // What was read is remembered where the store can be written.
     const { ok, problems } = await check(readData !== false).catch((error) => {
-      if (!(error instanceof LivesnapError && error.code === 'READ_ONLY')) throw error;
+      if (!(error instanceof LivesnapError && UNWRITABLE.has(error.code))) throw error;
       if (readData !== true) output.say('The store cannot be written: the next run will read the same part.');
       return check(false);
     });
@@ -35,6 +35,9 @@ export const verb = defineVerb({
     return ok ? 0 : ExitStatus.damaged;
   },
 });
+
+/** The store can be read, but not written. */
+const UNWRITABLE = new Set<string>(['READ_ONLY', 'NO_PERMISSION']);
 
 /** What people see of a file that is damaged all over; with --json there is everything. */
 const PER_FILE = 10;

@@ -65,6 +65,7 @@ const INPUT_PIECE_BYTES = 4096;
 const INPUT_RETRY_MS = 20;
 
 const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
+  NO_PERMISSION: 403,
   NAME_IN_USE: 409,
   AMBIGUOUS: 409,
   NOT_POSSIBLE_NOW: 409,

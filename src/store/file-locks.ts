@@ -11,7 +11,7 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
-import { createPrivate } from './layout.js';
+import { createOwned } from './layout.js';
 import { isUnreadable } from './store-file.js';
 
 /** How often and how long a file that gc is looking at is tried again. */
@@ -54,7 +54,7 @@ function openIfThere(path: string): number | 'gone' | 'unreadable' {
  */
 export function createLocked(path: string): number {
   for (let tries = 0; tries < TRIES; tries++) {
-    const fd = createPrivate(path);
+    const fd = createOwned(path);
     if (lockOf(path, fd)) return fd;
     closeSync(fd); // a gc that looked at the file was faster than the lock, and took it away
   }

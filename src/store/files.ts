@@ -40,7 +40,7 @@ import { readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import type { StoredSnapshot } from './restore.js';
 import { Save } from './save.js';
-import { type BlockEntry, MAX_REGION_BYTES, type SnapshotFile } from './snapshot-file.js';
+import { type BlockEntry, MAX_REGION_BYTES, pagesOfBlock, type SnapshotFile } from './snapshot-file.js';
 import { requireTagLabel } from './tags.js';
 import type { Progress, SaveResult } from './types.js';
 
@@ -229,7 +229,7 @@ async function* blocksOf(
     const bytes = Buffer.alloc(blockBytes);
     if (entry) {
       next = entries.next();
-      const block = readBlock(ops, packs, entry);
+      const block = readBlock(ops, packs, entry, pagesOfBlock(file.description.regions, entry));
       for (let page = 0; page < BLOCK_PAGES; page++) {
         if (block.isZero(page)) continue;
         const chunk = packs.chunk(block.places[2 * page]!, block.places[2 * page + 1]!);

@@ -7,11 +7,9 @@
  */
 import { hash } from 'node:crypto';
 import {
-  accessSync,
   chmodSync,
   closeSync,
   constants,
-  copyFileSync,
   existsSync,
   mkdtempSync,
   openSync,
@@ -26,12 +24,20 @@ import { LivesnapError } from '../errors.js';
 import { projectRoot } from '../native/addon.js';
 import type { DamageError } from './damage.js';
 import { STEP_MS, waitAStep } from './file-locks.js';
+import {
+  canOpenInPlace,
+  copyIndex,
+  hasOtherLinks,
+  lockForWriting,
+  requireWritableIndex,
+} from './index-files.js';
 import { damaged, type Table, wrongRow } from './index-rows.js';
 import {
   at,
   DATABASE,
   FILE_MODE,
   fsyncDirectory,
+  giveToOwner,
   INDEX_LOCK,
   MAX_NUMBER,
   PACKS,
@@ -42,6 +48,7 @@ import {
 } from './layout.js';
 import type { SegmentRow } from './segment-file.js';
 import type { SnapshotFile } from './snapshot-file.js';
+import { sqliteCode } from './store-error.js';
 import { StoreLock } from './store-lock.js';
 import type { SnapshotKind, SnapshotSummary } from './types.js';
 
@@ -111,7 +118,14 @@ function migrations(): Migration[] {
 const schemaOf = (database: Database.Database): string =>
   JSON.stringify(
     database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name').raw().all(),
-  );
+  ) + (hasOwnRoots(database) ? '' : ' with shared pages');
+
+/** Whether each table and index has a root page of its own. Two with one root would overwrite each other's rows. */
+const hasOwnRoots = (database: Database.Database): boolean =>
+  database
+    .prepare('SELECT count(DISTINCT rootpage) = count(*) AND min(rootpage) > 1 FROM sqlite_schema') // 1 is the schema's
+    .pluck()
+    .get() !== 0;
 
 const knownSchemas = new Map<number, string>();
 
@@ -128,14 +142,35 @@ function expectedSchema(version: number): string {
   return schema;
 }
 
-const canWrite = (path: string): boolean => {
+/** What SQLite and the system say of a full disk. */
+const MAY_BE_FULL = new Set(['SQLITE_FULL', 'SQLITE_CANTOPEN', 'SQLITE_IOERR', 'ENOSPC', 'EDQUOT']);
+const isFull = (error: unknown): boolean =>
+  ['SQLITE_FULL', 'ENOSPC', 'EDQUOT'].includes(sqliteCode(error) ?? (error as { code: string }).code);
+
+/** Whatever keeps a private copy of the index from being made is not the store's fault. */
+const noScratch = (error: Error): LivesnapError =>
+  new LivesnapError('SYSTEM', `cannot copy the index to the directory ${tmpdir()}: ${error.message}`, {
+    hint: 'Free space there, or name another directory with TMPDIR.',
+    cause: error,
+  });
+
+function makeScratch(): string {
   try {
-    accessSync(path, constants.W_OK);
-    return true;
-  } catch {
-    return false;
+    return mkdtempSync(join(tmpdir(), 'livesnap-index-'));
+  } catch (error) {
+    throw noScratch(error as Error);
   }
-};
+}
+
+/** SQLite gives its log and shared memory the owner of the database, when root makes them. */
+function makeDatabase(path: string): void {
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE);
+  try {
+    giveToOwner(path, fd);
+  } finally {
+    closeSync(fd);
+  }
+}
 
 /** SQLite does not wait where two connections ask for a log at the same moment; the other one is soon done. */
 function useLog(database: Database.Database): void {
@@ -165,7 +200,7 @@ export class Index {
     const path = at(dir, file);
     const lock = file === DATABASE ? StoreLock.acquireSync(dir, 'shared', INDEX_LOCK) : null;
     try {
-      closeSync(openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE));
+      makeDatabase(path);
       chmodSync(path, FILE_MODE); // SQLite gives -wal and -shm the mode of the database
       const database = new Database(path, { timeout: BUSY_TIMEOUT_MS });
       useLog(database);
@@ -176,57 +211,56 @@ export class Index {
     }
   }
 
-  /** Errors: NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_SPACE, DAMAGED. */
+  /** Errors: NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_PERMISSION, NO_SPACE, STORE_BUSY, DAMAGED. */
   static open(dir: string, write: boolean): Index {
     requirePlainIndex(dir);
-    const path = at(dir, DATABASE);
-    const writable = canWrite(dir) && canWrite(path);
-    if (write && !writable)
-      throw storeError(dir, Object.assign(new Error('no permission to write'), { code: 'EROFS' }));
-    if (!writable) return Index.#openCopy(dir, path);
-    const lock = StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
+    if (!write && !canOpenInPlace(dir)) return Index.#openCopy(dir);
+    let lock: StoreLock | null = null;
     try {
-      const database = new Database(path, { timeout: BUSY_TIMEOUT_MS, fileMustExist: true });
+      if (write) requireWritableIndex(dir);
+      lock = write ? lockForWriting(dir) : StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
+      // Whoever closes a database moves the log into it, readers too, unless it is open for reading only.
+      const readonly = !write && hasOtherLinks(dir);
+      const options = { timeout: BUSY_TIMEOUT_MS, fileMustExist: true, readonly };
+      const database = new Database(at(dir, DATABASE), options);
       return Index.#prepare(dir, database, lock, write);
     } catch (error) {
-      lock.release();
-      const code = (error as { code?: string }).code ?? '';
+      lock?.release();
       // A full disk has no room for the files that SQLite wants beside a WAL database.
-      if (/^SQLITE_(FULL|CANTOPEN|IOERR)/.test(code)) {
-        if (!write) return Index.#openCopy(dir, path);
+      if (MAY_BE_FULL.has(sqliteCode(error) ?? (error as { code?: string }).code ?? '')) {
+        if (!write) return Index.#openCopy(dir);
         if (removeIfThere(at(dir, RESERVE))) return Index.open(dir, write);
       }
       throw Index.#openError(dir, error);
     }
   }
 
-  static #openCopy(dir: string, path: string): Index {
-    const scratch = mkdtempSync(join(tmpdir(), 'livesnap-index-'));
+  /** Opens a private copy, for where the index cannot be opened in place. */
+  static #openCopy(dir: string): Index {
+    const scratch = makeScratch();
     try {
       const copy = join(scratch, DATABASE);
-      copyFileSync(path, copy);
-      chmodSync(copy, FILE_MODE);
-      if (existsSync(`${path}-wal`)) copyFileSync(`${path}-wal`, `${copy}-wal`);
+      const lock = StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
+      try {
+        copyIndex(dir, copy);
+      } finally {
+        lock.release();
+      }
       const database = new Database(copy, { timeout: BUSY_TIMEOUT_MS });
       database.pragma('locking_mode = EXCLUSIVE'); // no -shm, so the files can go as soon as they are open
       database.pragma('journal_mode = MEMORY'); // folds the -wal in
       return Index.#prepare(dir, database, null, false);
     } catch (error) {
-      throw Index.#openError(dir, error);
+      const isOfScratch = (error as NodeJS.ErrnoException).path?.startsWith(scratch) || isFull(error);
+      throw isOfScratch ? noScratch(error as Error) : Index.#openError(dir, error);
     } finally {
       rmSync(scratch, { recursive: true, force: true });
     }
   }
 
   static #openError(dir: string, error: unknown): unknown {
-    const code = (error as { code?: string }).code;
-    if (code === 'SQLITE_NOTADB' && !existsSync(at(dir, PACKS))) return notAStore(dir, error);
-    if (code === 'EACCES')
-      return new LivesnapError('SYSTEM', `the store ${dir} may not be read by this user`, {
-        hint: 'Use a store of your own, or run as the user it belongs to.',
-        cause: error,
-      });
-    return storeError(dir, error);
+    const isEmptyHanded = sqliteCode(error) === 'SQLITE_NOTADB' && !existsSync(at(dir, PACKS));
+    return isEmptyHanded ? notAStore(dir, error) : storeError(dir, error);
   }
 
   static #prepare(dir: string, database: Database.Database, lock: StoreLock | null, write: boolean): Index {

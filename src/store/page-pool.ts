@@ -7,10 +7,11 @@
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { ERROR_CODES, type ErrorCode, LivesnapError } from '../errors.js';
+import { ERROR_CODES, type ErrorCode, LivesnapError, SystemError } from '../errors.js';
 import { DamageError } from './damage.js';
 import { PageBatch } from './page-batch.js';
 import type { Answer, Ask, JobName, PlainError, Response } from './page-jobs.js';
+import { notOfStore } from './store-error.js';
 
 const MAX_WORKERS = Math.min(2, availableParallelism());
 
@@ -70,13 +71,20 @@ class PageWorker {
 
 function revive(error: PlainError): Error {
   if (error.damage) return new DamageError(error.damage.file, error.damage.offset, error.damage.why);
+  if (error.native) {
+    const { syscall, errno, errnoName } = error.native;
+    const revived = new SystemError(syscall, errno, errnoName, error.message.replace(`${syscall}: `, ''));
+    if (error.isOfStore === false) notOfStore(revived);
+    return revived;
+  }
   if (error.code !== undefined && error.code in ERROR_CODES)
     return new LivesnapError(
       error.code as ErrorCode,
       error.message,
       error.hint === undefined ? {} : { hint: error.hint },
     );
-  return Object.assign(new Error(error.message), { code: error.code, stack: error.stack });
+  const { message, code, stack, errno, syscall, path, dest } = error;
+  return Object.assign(new Error(message), { code, stack, errno, syscall, path, dest });
 }
 
 const workers: (PageWorker | undefined)[] = [];

@@ -11,7 +11,7 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
-import { BATCH_PAGES, PAGE_SIZE, type PageSource, type Region } from '../page-stream.js';
+import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import { packList } from './context.js';
 import { unlinkUnlessLocked } from './file-locks.js';
@@ -48,6 +48,7 @@ import {
   snapshotFile,
   writeSnapshotFile,
 } from './snapshot-file.js';
+import { notOfStore } from './store-error.js';
 import type { StoreLock } from './store-lock.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
 import type { Progress, SaveResult, SnapshotMetadata } from './types.js';
@@ -168,7 +169,7 @@ export class Save implements SaveSession {
         for (;;) {
           if (inFlight.length === BATCHES_IN_FLIGHT) await inFlight.shift();
           const batch = this.#free.pop()!;
-          const run = await source.next(batch.pages);
+          const run = await nextOf(source, batch.pages);
           if (run === null) {
             this.#free.push(batch);
             break;
@@ -491,6 +492,15 @@ export class Save implements SaveSession {
     if (this.#written) closeSync(this.#written.fd);
     this.#written = null;
     this.parentPin?.release();
+  }
+}
+
+/** What a source throws is its own: the store is not at fault. */
+async function nextOf(source: PageSource, into: Uint8Array): Promise<PageRun | null> {
+  try {
+    return await source.next(into);
+  } catch (error) {
+    throw notOfStore(error);
   }
 }
 

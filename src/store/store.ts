@@ -20,6 +20,7 @@ import { getFile, putFile, streamFile } from './files.js';
 import { PAGE_BYTES } from './format.js';
 import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc.js';
 import { Index, notAStore } from './index-database.js';
+import { requireShortPath } from './index-files.js';
 import { finishReplacement } from './index-replacement.js';
 import {
   at,
@@ -85,7 +86,7 @@ export class Store {
     usePageWorkers();
   }
 
-  /** Opens the store in `dir`. Errors: NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_SPACE, DAMAGED. */
+  /** Opens the store in `dir`. Errors: USAGE, NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_PERMISSION, NO_SPACE, DAMAGED. */
   static open(dir: string, { write, create = false, fingerprintBits = 64 }: OpenOptions): Store {
     const index = openIndex(dir, write, create);
     const ops = withFingerprintBits(pageOps, fingerprintBits);
@@ -94,15 +95,20 @@ export class Store {
 
   /**
    * Rebuilds the index of the store in `dir` from its files; `actions` say what was done and found.
-   * Errors: NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_SPACE.
+   * Errors: USAGE, NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_PERMISSION, NO_SPACE.
    */
   static async repair(
     dir: string,
     progress?: Progress,
     options: Pick<OpenOptions, 'fingerprintBits'> = {},
   ): Promise<RepairResult> {
-    if (!existsSync(dir)) throw noSuchStore(dir);
-    requireOwnFolders(dir);
+    try {
+      if (!statSync(dir, { throwIfNoEntry: false })) throw noSuchStore(dir);
+      requireOwnFolders(dir);
+      requireShortPath(dir);
+    } catch (error) {
+      throw storeError(dir, error);
+    }
     return repairStore(dir, options, progress);
   }
 
@@ -360,7 +366,10 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
   try {
     const found = statSync(dir, { throwIfNoEntry: false });
     if (found && !found.isDirectory()) throw notAStore(dir);
-    if (write) requireOwnFolders(dir);
+    if (write) {
+      requireShortPath(dir);
+      requireOwnFolders(dir);
+    }
     requirePlainIndex(dir);
     finishReplacement(dir);
     if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) {

@@ -216,6 +216,11 @@ describe('snapshots', function () {
         await world.fails(1, 'READ_ONLY', ['save', 'a', '--store', store]);
         await world.fails(1, 'READ_ONLY', ['put', '/etc/passwd', '--store', store]);
         await world.fails(1, 'READ_ONLY', ['rm', 't', '--store', store]);
+        await world.fails(1, 'READ_ONLY', ['gc', '--store', store]);
+        assert.equal(
+          (await world.json<{ removedChunks: number }>('gc', '--dry-run', '--store', store)).removedChunks,
+          0,
+        );
         await tickOf('a');
         assert.deepEqual(await world.json('ls', '--store', store), list);
       });
