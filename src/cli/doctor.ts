@@ -5,6 +5,7 @@
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { runRoot } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { formatBytes, printable } from './output.js';
 import { defineVerb } from './verb.js';
@@ -125,7 +126,7 @@ function checkStore(storeDir: string): Finding {
 }
 
 async function checkRunDirectory(): Promise<Finding> {
-  const { checkRunRoot, runRoot } = await import('../server/run-directory.js');
+  const { checkRunRoot } = await import('../server/run-directory.js');
   const root = runRoot();
   await checkRunRoot(root);
   return checkSpace(root, ENOUGH_RUN_BYTES, 'Free some, or set XDG_RUNTIME_DIR to another directory.');
@@ -142,7 +143,7 @@ async function examine(name: string, look: () => Finding | Promise<Finding>): Pr
   }
 }
 
-export async function diagnose(storeDir: string): Promise<{ ok: boolean; checks: Check[] }> {
+export async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: Check[] }> {
   const checks = [
     await examine('node', checkNode),
     await examine('addon', checkAddon),
@@ -150,7 +151,7 @@ export async function diagnose(storeDir: string): Promise<{ ok: boolean; checks:
     await examine('kvm', checkKvm),
     await examine('userfaultfd', checkUserfaultfd),
     await examine('memory', checkMemory),
-    await examine('store', () => checkStore(storeDir)),
+    await examine('store', () => checkStore(storeDir())),
     await examine('run directory', checkRunDirectory),
   ];
   return { ok: checks.every((check) => check.ok), checks };
@@ -165,8 +166,9 @@ export const verb = defineVerb({
   operands: [],
   options: {},
   notes: 'Exit status 5 says that something is wrong.',
-  async run({ output, storeDir }) {
-    const { ok, checks } = await diagnose(storeDir);
+  async run(call) {
+    const { output } = call;
+    const { ok, checks } = await diagnose(() => call.storeDir);
     const width = Math.max(...checks.map(({ name }) => name.length));
     const lines = (list: readonly Check[]) =>
       list

@@ -19,9 +19,9 @@ import {
   readFileSync,
   rmSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
+import { temporaryDirectory } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { projectRoot } from '../native/addon.js';
 import type { DamageError } from './damage.js';
@@ -201,7 +201,7 @@ export class Index {
   }
 
   static #openCopy(dir: string, path: string): Index {
-    const scratch = mkdtempSync(join(tmpdir(), 'livesnap-index-'));
+    const scratch = makeScratch();
     try {
       const copy = join(scratch, DATABASE);
       copyFileSync(path, copy);
@@ -736,6 +736,20 @@ export class Index {
     } catch (error) {
       return [(error as Error).message];
     }
+  }
+}
+
+/** A directory for a copy of the index. Errors: SYSTEM. */
+function makeScratch(): string {
+  const parent = temporaryDirectory();
+  try {
+    return mkdtempSync(join(parent, 'livesnap-index-'));
+  } catch (error) {
+    throw new LivesnapError(
+      'SYSTEM',
+      `the temporary directory ${parent} cannot be used: ${(error as Error).message}`,
+      { hint: 'Set TMPDIR to a directory that can be written.', cause: error },
+    );
   }
 }
 

@@ -42,7 +42,7 @@ const usage = (address: string): LivesnapError =>
 
 /** The words that ssh is called with. LIVESNAP_REMOTE_COMMAND: how livesnap is called there, if not by its name. */
 export function sshArguments({ host, port, dir }: SshAddress): string[] {
-  const command = process.env.LIVESNAP_REMOTE_COMMAND ?? 'livesnap';
+  const command = process.env.LIVESNAP_REMOTE_COMMAND || 'livesnap';
   const path = dir.startsWith('/~/') ? `"$HOME"/${quoted(dir.slice(3))}` : quoted(dir);
   return [...(port === null ? [] : ['-p', port]), '--', host, `${command} serve-store --store ${path}`];
 }
