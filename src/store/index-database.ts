@@ -20,10 +20,11 @@ import {
   rmSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
+import type BetterSqlite3 from 'better-sqlite3';
 import { temporaryDirectory } from '../environment.js';
 import { LivesnapError } from '../errors.js';
-import { projectRoot } from '../native/addon.js';
+import { loadSqlite } from '../native/modules.js';
+import { projectRoot } from '../native/project-root.js';
 import type { DamageError } from './damage.js';
 import { STEP_MS, waitAStep } from './file-locks.js';
 import { damaged, type Table, wrongRow } from './index-rows.js';
@@ -44,6 +45,8 @@ import type { SegmentRow } from './segment-file.js';
 import type { SnapshotFile } from './snapshot-file.js';
 import { StoreLock } from './store-lock.js';
 import type { SnapshotKind, SnapshotSummary } from './types.js';
+
+const Database = loadSqlite();
 
 /** 'LVSN': PRAGMA application_id of every store.db. */
 export const APPLICATION_ID = 0x4c56534e;
@@ -108,7 +111,7 @@ function migrations(): Migration[] {
   return loadedMigrations;
 }
 
-const schemaOf = (database: Database.Database): string =>
+const schemaOf = (database: BetterSqlite3.Database): string =>
   JSON.stringify(
     database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name').raw().all(),
   );
@@ -138,7 +141,7 @@ const canWrite = (path: string): boolean => {
 };
 
 /** SQLite does not wait where two connections ask for a log at the same moment; the other one is soon done. */
-function useLog(database: Database.Database): void {
+function useLog(database: BetterSqlite3.Database): void {
   for (let waitedMs = 0; ; waitedMs += STEP_MS) {
     try {
       database.pragma('journal_mode = WAL');
@@ -151,11 +154,11 @@ function useLog(database: Database.Database): void {
 }
 
 export class Index {
-  readonly #statements = new Map<string, Database.Statement<unknown[]>>();
+  readonly #statements = new Map<string, BetterSqlite3.Statement<unknown[]>>();
 
   private constructor(
     readonly dir: string,
-    readonly database: Database.Database,
+    readonly database: BetterSqlite3.Database,
     /** Shared while store.db is open; null for a private copy. */
     readonly lock: StoreLock | null,
   ) {}
@@ -229,7 +232,12 @@ export class Index {
     return storeError(dir, error);
   }
 
-  static #prepare(dir: string, database: Database.Database, lock: StoreLock | null, write: boolean): Index {
+  static #prepare(
+    dir: string,
+    database: BetterSqlite3.Database,
+    lock: StoreLock | null,
+    write: boolean,
+  ): Index {
     try {
       // The file may come from anywhere: nothing in its schema is trusted, or run.
       database.pragma('trusted_schema = OFF');
@@ -309,7 +317,7 @@ export class Index {
     this.lock?.release();
   }
 
-  #statement(sql: string): Database.Statement<unknown[]> {
+  #statement(sql: string): BetterSqlite3.Statement<unknown[]> {
     let statement = this.#statements.get(sql);
     if (!statement) {
       statement = this.database.prepare<unknown[]>(sql);

@@ -105,8 +105,9 @@ describe('the command line', () => {
       checks.every((check: { ok: boolean }) => check.ok),
     );
     for (const check of checks) {
-      assert.deepEqual(Object.keys(check), ['name', 'ok', 'message', 'remedy']);
-      if (!check.ok) assert.equal(typeof check.remedy, 'string');
+      assert.deepEqual(Object.keys(check), ['name', 'ok', 'state', 'message', 'remedy']);
+      assert.equal(check.ok, check.state !== 'wrong');
+      if (check.state !== 'ok') assert.equal(typeof check.remedy, 'string');
     }
   });
 
