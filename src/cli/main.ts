@@ -10,6 +10,7 @@ import { defaultStore, onIgnoredVariable } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { firstWord, withVerb } from './arguments.js';
 import { complain, Output } from './output.js';
+import { flush, guardStandardStreams } from './standard-output.js';
 import { parseText } from './values.js';
 import type { Verb } from './verb.js';
 
@@ -164,14 +165,7 @@ function asLivesnapError(thrown: unknown): LivesnapError {
   });
 }
 
-/** Everything written must have left before the process ends, even into a slow pipe. */
-const flush = (stream: NodeJS.WriteStream) => new Promise<void>((done) => stream.write('', () => done()));
-
-// A reader that goes away (`| head`) is no error: what is left to say, nobody wants to hear.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
-}
-
+guardStandardStreams();
 const args = withVerb(process.argv.slice(2));
 let status: number;
 try {
