@@ -43,6 +43,10 @@ export const formatMs = (ms: number): string =>
 /** An id as people see it; any unique prefix names the snapshot. */
 export const shortId = (id: string): string => id.slice(0, 12);
 
+/** `Tagged 705d4847a1a6 as first (was 0123456789ab)`. */
+export const taggedSentence = (id: string, tag: string, movedFrom: string | null): string =>
+  `Tagged ${shortId(id)} as ${tag}${movedFrom === null ? '' : ` (was ${shortId(movedFrom)})`}`;
+
 /** What a terminal may act on, or show as something else: controls, formats (U+202E), line ends, lone surrogates. */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 

@@ -44,7 +44,7 @@ import {
 import type { SegmentRow } from './segment-file.js';
 import type { SnapshotFile } from './snapshot-file.js';
 import { StoreLock } from './store-lock.js';
-import type { SnapshotKind, SnapshotSummary } from './types.js';
+import type { SnapshotKind, SnapshotSummary, TagMove } from './types.js';
 
 const Database = loadSqlite();
 
@@ -470,16 +470,25 @@ export class Index {
     return this.tags(() => {}).filter(({ label, snapshot, digest }) => digest !== tagDigest(label, snapshot));
   }
 
-  /** Moves a tag; returns the label that the snapshot had before. */
-  setTag(id: string, label: string): string | null {
+  setTag(id: string, label: string): TagMove {
     return this.#immediately(() => this.#moveTag(id, label));
   }
 
-  #moveTag(id: string, label: string): string | null {
+  #moveTag(id: string, label: string): TagMove {
     const before = this.#labelOf(id);
+    // A row that cannot be is no snapshot that loses its tag.
+    const holder = this.#row<{ snapshot: string }>(
+      'tags',
+      `${TAG} WHERE label = ?`,
+      [label],
+      () => {},
+    )?.snapshot;
     this.#run('DELETE FROM tags WHERE label = ? OR snapshot = ?', label, id);
     this.#run('INSERT INTO tags (label, snapshot, digest) VALUES (?, ?, ?)', label, id, tagDigest(label, id));
-    return before !== undefined && before !== label ? before : null;
+    return {
+      replacedTag: before === undefined || before === label ? null : before,
+      movedFrom: holder === undefined || holder === id ? null : holder,
+    };
   }
 
   /** Returns the labels that went with them. */
@@ -535,7 +544,7 @@ export class Index {
    * The one commit point of a save. `held` are the packs of others that it may refer to: a gc that was cut short between
    * its commit and its unlink has left their files, but not their rows, or those of a later generation, which has less. A
    * row of an earlier generation than the held one stays: another save has put it there, and it has all that this has.
-   * Returns whether the snapshot has the tag.
+   * Returns what the tag did; null when the snapshot has none.
    */
   commitSave(
     snapshot: SnapshotRow,
@@ -543,7 +552,7 @@ export class Index {
     packs: readonly PackRow[],
     held: readonly PackRow[],
     segment: SegmentRow | null,
-  ): boolean {
+  ): TagMove | null {
     return this.#immediately(() => {
       for (const pack of held) {
         const listed = this.generationOf(pack.number);
@@ -554,9 +563,8 @@ export class Index {
       for (const pack of packs) this.#insertPack(pack);
       if (segment) this.#insertSegment(segment);
       this.#insertSnapshot(snapshot);
-      if (tag === null || (tag.onlyIfFree && this.taggedAs(tag.label) !== undefined)) return false;
-      this.#moveTag(snapshot.id, tag.label);
-      return true;
+      if (tag === null || (tag.onlyIfFree && this.taggedAs(tag.label) !== undefined)) return null;
+      return this.#moveTag(snapshot.id, tag.label);
     });
   }
 

@@ -60,6 +60,8 @@ describe('the command line', () => {
     [['start', '--kernel', '/dev/null', '--port', '0'], /not a port/],
     [['start', '--kernel', '/dev/null', '--lazy'], /unknown option/],
     [['restore'], /needs a snapshot/],
+    [['restore', 'a', '--eager'], /unknown option/],
+    [['ls', '--store', ''], /--store: an empty value/],
     [['restore', 'a', '--cpu_path', 'b'], /different snapshots/],
     [['--cpu_path', 'a', '--memory_path', 'b'], /different snapshots/],
     [['--kernel', 'cmdline=x'], /no path=/],
