@@ -44,8 +44,12 @@ export function guardStandardStreams(): void {
 /** Resolves when everything written has left, even into a slow pipe. */
 export const flush = (stream: NodeJS.WriteStream): Promise<void> =>
   new Promise((resolve) => {
-    stream.write('', (error) => {
-      if (error && stream === process.stdout) end(error);
-      resolve();
-    });
+    // serve-store ends its output itself.
+    if (stream.writableFinished) resolve();
+    else if (stream.writableEnded) stream.once('finish', resolve);
+    else
+      stream.write('', (error) => {
+        if (error && stream === process.stdout) end(error);
+        resolve();
+      });
   });
