@@ -1,4 +1,5 @@
 /** What start and restore share: a process for the machine, and its console unless it is detached. */
+import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import type { EndReport } from '../server/api.js';
 import type { LaunchRequest } from '../server/launch.js';
@@ -30,7 +31,7 @@ function namesLike(like: string | null, draw: () => string): () => string {
 /** Ends with the machine when it is in the foreground. Resolves to the exit status. */
 export async function launchMachine(options: LaunchOptions): Promise<number | undefined> {
   const { output, origin, port, storeDir } = options;
-  const { claimFreeName, drawName, RunDirectory, runRoot } = await import('../server/run-directory.js');
+  const { claimFreeName, drawName, RunDirectory } = await import('../server/run-directory.js');
   const { launch } = await import('../server/launch.js');
   const { MachineClient } = await import('../server/client.js');
 

@@ -1,3 +1,4 @@
+import { runRoot } from '../environment.js';
 import type { MachineState } from '../vmm/machine-types.js';
 import { formatBytes, formatTable, formatTime, printable, shortId } from './output.js';
 import { defineVerb } from './verb.js';
@@ -52,7 +53,7 @@ export const verb = defineVerb({
   operands: [],
   options: {},
   async run({ output }) {
-    const { listRunDirectories, runRoot } = await import('../server/run-directory.js');
+    const { listRunDirectories } = await import('../server/run-directory.js');
     const looked = await Promise.all((await listRunDirectories(runRoot())).map(look));
     const rows = looked.filter((row) => row !== null);
     output.result(

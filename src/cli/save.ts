@@ -1,16 +1,17 @@
 import type { SaveResult } from '../store/types.js';
-import { formatBytes, formatMs, type Output, shortId } from './output.js';
+import { formatBytes, formatMs, type Output, shortId, taggedSentence } from './output.js';
 import { parseText, parseWord } from './values.js';
 import { defineVerb, valued } from './verb.js';
 
 /** Prints what a save or put did: the id on stdout, the rest as a remark. */
 export function printSave(output: Output, result: SaveResult & { pauseMs: number; saveMs: number }): void {
   const { id, tag, parent, pauseMs, saveMs, pages, zeroPages, unchangedPages } = result;
-  const { newChunks, reusedChunks, storedBytes } = result;
+  const { newChunks, reusedChunks, storedBytes, movedFrom = null } = result;
   output.result(
     {
       id,
       tag,
+      movedFrom,
       parent,
       pauseMs,
       saveMs,
@@ -24,6 +25,7 @@ export function printSave(output: Output, result: SaveResult & { pauseMs: number
     () => id,
     () => id,
   );
+  if (tag !== null && movedFrom !== null) output.remark(taggedSentence(id, tag, movedFrom));
   const count = (n: number) => n.toLocaleString('en');
   output.remark(
     [

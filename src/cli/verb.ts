@@ -42,7 +42,7 @@ export interface Call<O> {
   readonly operands: readonly string[];
   readonly options: Values<O>;
   readonly output: Output;
-  /** Absolute path of the store. */
+  /** Absolute path of the store. Errors: USAGE, when none is named and there is no default. */
   readonly storeDir: string;
 }
 

@@ -3,27 +3,12 @@
  * file; the typed faces of what it exports are the other files of this folder.
  */
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { LivesnapError, SystemError } from '../errors.js';
+import { loadAddon } from './modules.js';
+import { projectRoot } from './project-root.js';
 
-/** The project's root, from src/native/ or dist/src/native/. */
-function findRoot(): string {
-  let dir = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(dir, 'package.json'))) {
-    const up = dirname(dir);
-    if (up === dir)
-      throw new LivesnapError(
-        'SYSTEM',
-        'the installation of livesnap is incomplete: package.json is missing',
-      );
-    dir = up;
-  }
-  return dir;
-}
-
-export const projectRoot = findRoot();
+export { projectRoot };
 
 function load(): Record<string, unknown> {
   const file = join(projectRoot, 'addon/build/Release/livesnap.node');
@@ -32,7 +17,7 @@ function load(): Record<string, unknown> {
       hint: 'Run npm run build:native.',
     });
   }
-  const addon = createRequire(import.meta.url)(file) as Record<string, unknown>;
+  const addon = loadAddon(file);
   (addon.setSystemError as (make: unknown) => void)(
     (syscall: string, errno: number, errnoName: string, message: string) =>
       new SystemError(syscall, errno, errnoName, message),

@@ -15,7 +15,7 @@ import { type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
 import type { Progress } from '../store/types.js';
 import type { MachineEnd, MachineSaveResult, MachineState, SaveThen } from '../vmm/machine-types.js';
 import { type ConsoleHub, HISTORY_BYTES, RING_BYTES } from './console-hub.js';
-import { socketAddress } from './socket-path.js';
+import { listeningAddress } from './socket-path.js';
 
 /** What `GET /machine` answers. */
 export interface MachineDescription {
@@ -302,7 +302,7 @@ export class ControlServer {
   }
 
   async listenUnix(path: string): Promise<void> {
-    const { address, close } = socketAddress(path);
+    const { address, close } = listeningAddress(path);
     this.#releaseAddress = close;
     await this.#listen(null, (server) => server.listen(address));
   }

@@ -17,11 +17,12 @@ import {
   readFileSync,
   rmSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
+import type BetterSqlite3 from 'better-sqlite3';
+import { temporaryDirectory } from '../environment.js';
 import { LivesnapError } from '../errors.js';
-import { projectRoot } from '../native/addon.js';
+import { loadSqlite } from '../native/modules.js';
+import { projectRoot } from '../native/project-root.js';
 import type { DamageError } from './damage.js';
 import { STEP_MS, waitAStep } from './file-locks.js';
 import {
@@ -50,7 +51,9 @@ import type { SegmentRow } from './segment-file.js';
 import type { SnapshotFile } from './snapshot-file.js';
 import { sqliteCode } from './store-error.js';
 import { StoreLock } from './store-lock.js';
-import type { SnapshotKind, SnapshotSummary } from './types.js';
+import type { SnapshotKind, SnapshotSummary, TagMove } from './types.js';
+
+const Database = loadSqlite();
 
 /** 'LVSN': PRAGMA application_id of every store.db. */
 export const APPLICATION_ID = 0x4c56534e;
@@ -115,13 +118,13 @@ function migrations(): Migration[] {
   return loadedMigrations;
 }
 
-const schemaOf = (database: Database.Database): string =>
+const schemaOf = (database: BetterSqlite3.Database): string =>
   JSON.stringify(
     database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name').raw().all(),
   ) + (hasOwnRoots(database) ? '' : ' with shared pages');
 
 /** Whether each table and index has a root page of its own. Two with one root would overwrite each other's rows. */
-const hasOwnRoots = (database: Database.Database): boolean =>
+const hasOwnRoots = (database: BetterSqlite3.Database): boolean =>
   database
     .prepare('SELECT count(DISTINCT rootpage) = count(*) AND min(rootpage) > 1 FROM sqlite_schema') // 1 is the schema's
     .pluck()
@@ -149,14 +152,17 @@ const isFull = (error: unknown): boolean =>
 
 /** Whatever keeps a private copy of the index from being made is not the store's fault. */
 const noScratch = (error: Error): LivesnapError =>
-  new LivesnapError('SYSTEM', `cannot copy the index to the directory ${tmpdir()}: ${error.message}`, {
-    hint: 'Free space there, or name another directory with TMPDIR.',
-    cause: error,
-  });
+  new LivesnapError(
+    'SYSTEM',
+    `cannot copy the index to the directory ${temporaryDirectory()}: ${error.message}`,
+    { hint: 'Free space there, or name another directory with TMPDIR.', cause: error },
+  );
 
+/** A directory for a copy of the index. Errors: SYSTEM. */
 function makeScratch(): string {
+  const parent = temporaryDirectory();
   try {
-    return mkdtempSync(join(tmpdir(), 'livesnap-index-'));
+    return mkdtempSync(join(parent, 'livesnap-index-'));
   } catch (error) {
     throw noScratch(error as Error);
   }
@@ -173,7 +179,7 @@ function makeDatabase(path: string): void {
 }
 
 /** SQLite does not wait where two connections ask for a log at the same moment; the other one is soon done. */
-function useLog(database: Database.Database): void {
+function useLog(database: BetterSqlite3.Database): void {
   for (let waitedMs = 0; ; waitedMs += STEP_MS) {
     try {
       database.pragma('journal_mode = WAL');
@@ -186,11 +192,11 @@ function useLog(database: Database.Database): void {
 }
 
 export class Index {
-  readonly #statements = new Map<string, Database.Statement<unknown[]>>();
+  readonly #statements = new Map<string, BetterSqlite3.Statement<unknown[]>>();
 
   private constructor(
     readonly dir: string,
-    readonly database: Database.Database,
+    readonly database: BetterSqlite3.Database,
     /** Shared while store.db is open; null for a private copy. */
     readonly lock: StoreLock | null,
   ) {}
@@ -263,7 +269,12 @@ export class Index {
     return isEmptyHanded ? notAStore(dir, error) : storeError(dir, error);
   }
 
-  static #prepare(dir: string, database: Database.Database, lock: StoreLock | null, write: boolean): Index {
+  static #prepare(
+    dir: string,
+    database: BetterSqlite3.Database,
+    lock: StoreLock | null,
+    write: boolean,
+  ): Index {
     try {
       // The file may come from anywhere: nothing in its schema is trusted, or run.
       database.pragma('trusted_schema = OFF');
@@ -343,7 +354,7 @@ export class Index {
     this.lock?.release();
   }
 
-  #statement(sql: string): Database.Statement<unknown[]> {
+  #statement(sql: string): BetterSqlite3.Statement<unknown[]> {
     let statement = this.#statements.get(sql);
     if (!statement) {
       statement = this.database.prepare<unknown[]>(sql);
@@ -496,16 +507,25 @@ export class Index {
     return this.tags(() => {}).filter(({ label, snapshot, digest }) => digest !== tagDigest(label, snapshot));
   }
 
-  /** Moves a tag; returns the label that the snapshot had before. */
-  setTag(id: string, label: string): string | null {
+  setTag(id: string, label: string): TagMove {
     return this.#immediately(() => this.#moveTag(id, label));
   }
 
-  #moveTag(id: string, label: string): string | null {
+  #moveTag(id: string, label: string): TagMove {
     const before = this.#labelOf(id);
+    // A row that cannot be is no snapshot that loses its tag.
+    const holder = this.#row<{ snapshot: string }>(
+      'tags',
+      `${TAG} WHERE label = ?`,
+      [label],
+      () => {},
+    )?.snapshot;
     this.#run('DELETE FROM tags WHERE label = ? OR snapshot = ?', label, id);
     this.#run('INSERT INTO tags (label, snapshot, digest) VALUES (?, ?, ?)', label, id, tagDigest(label, id));
-    return before !== undefined && before !== label ? before : null;
+    return {
+      replacedTag: before === undefined || before === label ? null : before,
+      movedFrom: holder === undefined || holder === id ? null : holder,
+    };
   }
 
   /** Returns the labels that went with them. */
@@ -561,7 +581,7 @@ export class Index {
    * The one commit point of a save. `held` are the packs of others that it may refer to: a gc that was cut short between
    * its commit and its unlink has left their files, but not their rows, or those of a later generation, which has less. A
    * row of an earlier generation than the held one stays: another save has put it there, and it has all that this has.
-   * Returns whether the snapshot has the tag.
+   * Returns what the tag did; null when the snapshot has none.
    */
   commitSave(
     snapshot: SnapshotRow,
@@ -569,7 +589,7 @@ export class Index {
     packs: readonly PackRow[],
     held: readonly PackRow[],
     segment: SegmentRow | null,
-  ): boolean {
+  ): TagMove | null {
     return this.#immediately(() => {
       for (const pack of held) {
         const listed = this.generationOf(pack.number);
@@ -580,9 +600,8 @@ export class Index {
       for (const pack of packs) this.#insertPack(pack);
       if (segment) this.#insertSegment(segment);
       this.#insertSnapshot(snapshot);
-      if (tag === null || (tag.onlyIfFree && this.taggedAs(tag.label) !== undefined)) return false;
-      this.#moveTag(snapshot.id, tag.label);
-      return true;
+      if (tag === null || (tag.onlyIfFree && this.taggedAs(tag.label) !== undefined)) return null;
+      return this.#moveTag(snapshot.id, tag.label);
     });
   }
 

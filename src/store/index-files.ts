@@ -20,8 +20,8 @@ import {
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import Database from 'better-sqlite3';
 import { LivesnapError } from '../errors.js';
+import { loadSqlite } from '../native/modules.js';
 import { waitAStep } from './file-locks.js';
 import { NEW_DATABASE, removeUnfinished, replaceIndex } from './index-replacement.js';
 import { at, createOwned, DATABASE, INDEX_LOCK, removeIfThere } from './layout.js';
@@ -104,7 +104,7 @@ function makeOwnIndex(dir: string): void {
     if (!hasOtherLinks(dir)) return; // another process was faster
     removeUnfinished(dir);
     copyIndex(dir, at(dir, NEW_DATABASE));
-    const database = new Database(at(dir, NEW_DATABASE));
+    const database = new (loadSqlite())(at(dir, NEW_DATABASE));
     try {
       database.pragma('trusted_schema = OFF');
       database.pragma('wal_checkpoint(TRUNCATE)');

@@ -338,7 +338,7 @@ export class Save implements SaveSession {
       fsyncDirectory(at(this.context.dir, SNAPSHOTS));
       const row = snapshotRow({ description, sizeBytes });
       this.#commitTried = true;
-      const isTagged = this.context.index.commitSave(
+      const tagged = this.context.index.commitSave(
         row,
         tag === null ? null : { label: tag, onlyIfFree: origin !== undefined },
         packs,
@@ -347,7 +347,8 @@ export class Save implements SaveSession {
       );
       return {
         id,
-        tag: isTagged ? tag : null,
+        tag: tagged ? tag : null,
+        movedFrom: tagged?.movedFrom ?? null,
         parent,
         pages: counts.pages,
         zeroPages: counts.zeroPages,

@@ -62,6 +62,7 @@ import type {
   SnapshotDetails,
   SnapshotSummary,
   StoreStats,
+  TagMove,
 } from './types.js';
 import { unlinkUnlisted } from './unlisted-files.js';
 import { bytesOfChunks, Usage } from './usage.js';
@@ -226,14 +227,15 @@ export class Store {
   }
 
   /** Makes `label` name the snapshot, and nothing else; a label the snapshot had before goes. Errors: USAGE, … */
-  setTag(ref: string, label: string): void {
+  setTag(ref: string, label: string): TagMove & { id: string } {
     const context = this.#context;
     context.requireWrite();
     requireTagLabel(label);
-    context.withLock(() => {
+    return context.withLock(() => {
       const id = this.resolve(ref);
-      const before = context.index.setTag(id, label);
-      syncTagFiles(context, before === null ? [label] : [label, before]);
+      const move = context.index.setTag(id, label);
+      syncTagFiles(context, move.replacedTag === null ? [label] : [label, move.replacedTag]);
+      return { id, ...move };
     });
   }
 

@@ -67,9 +67,19 @@ export interface SnapshotMetadata {
   readonly state: Uint8Array;
 }
 
+/** What giving a snapshot a tag took from others. */
+export interface TagMove {
+  /** The snapshot that had the tag before. */
+  readonly movedFrom: string | null;
+  /** The tag that the snapshot had before. */
+  readonly replacedTag: string | null;
+}
+
 export interface SaveResult {
   readonly id: string;
   readonly tag: string | null;
+  /** The snapshot that had the tag before. */
+  readonly movedFrom: string | null;
   readonly parent: string | null;
   /** Pages of all regions. */
   readonly pages: number;

@@ -1,7 +1,7 @@
 /** Machines through the built command line: their processes, consoles, control sockets and ends. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -246,6 +246,20 @@ sys.stdout.buffer.write(seen)
       `${port}`,
     ]);
     assert.deepEqual(world.machines(), ['a']);
+  });
+
+  it('leave the machine alone that has their name since their run directory was removed', async () => {
+    const first = await start('a');
+    rmSync(join(world.runDir, 'livesnap/a'), { recursive: true });
+    const second = await start('a');
+    assert.notEqual(second.pid, first.pid);
+    process.kill(first.pid, 'SIGTERM');
+    await gone(first.pid);
+    assert.deepEqual(
+      (await world.json<{ pid: number; state: string }[]>('ps')).map(({ pid, state }) => [pid, state]),
+      [[second.pid, 'running']],
+    );
+    await world.json('stop', 'a');
   });
 
   it('that cannot be are refused, and nothing of them is left', async () => {

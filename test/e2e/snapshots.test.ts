@@ -22,7 +22,9 @@ interface Listed {
 }
 
 const SAVE_KEYS =
-  'id tag parent pauseMs saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(' ');
+  'id tag movedFrom parent pauseMs saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
+    ' ',
+  );
 
 /** Mounts a tmpfs for the time of `work`; skips the test where that is not allowed. */
 async function onTmpfs(
@@ -159,7 +161,7 @@ describe('snapshots', function () {
       const second = await world.json<{ name: string; snapshot: string }>('restore', 'base', '--detach');
       assert.deepEqual([second.name, second.snapshot], ['web-2', id]);
       await world.json('stop', 'web');
-      const first = await world.json<{ name: string }>('restore', id.slice(0, 8), '--detach', '--eager');
+      const first = await world.json<{ name: string }>('restore', id.slice(0, 8), '--detach');
       assert.equal(first.name, 'web');
       const original = await world.run(['--cpu_path', id, '--memory_path', id, '--detach', '--quiet']);
       assert.deepEqual(original, { status: 0, stdout: 'web-3\n', stderr: '' });
@@ -169,6 +171,8 @@ describe('snapshots', function () {
         await world.fails(3, 'NO_SUCH_SNAPSHOT', ['restore', '', '--detach']);
       });
       assert.deepEqual(world.machines().sort(), ['web', 'web-2', 'web-3']);
+      const moved = await world.json<Saved & { movedFrom: string }>('save', 'web-2', '--tag', 'base');
+      assert.equal(moved.movedFrom, id);
     });
 
     it('of a restored machine in the foreground go on at its console', async () => {
@@ -282,7 +286,12 @@ describe('snapshots', function () {
       const copy = join(world.dir, 'copy.bin');
       assert.deepEqual(await world.json('get', 'one', copy), { bytes: bytes.length });
       assert.deepEqual(readFileSync(copy), bytes);
-      assert.deepEqual(await world.json('tag', 'one', 'two'), { id: put.id, tag: 'two' });
+      assert.deepEqual(await world.json('tag', 'one', 'two'), {
+        id: put.id,
+        tag: 'two',
+        movedFrom: null,
+        replacedTag: 'one',
+      });
       await world.fails(3, 'NO_SUCH_SNAPSHOT', ['show', 'one']);
       const [first, second, ...rest] = await world.json<Record<string, unknown>[]>('ls');
       assert.deepEqual(rest, []);
@@ -318,6 +327,47 @@ describe('snapshots', function () {
       const left = await world.json<Record<string, number>>('stats');
       assert.ok(left.storedBytes! + left.indexBytes! < 1 << 20);
       assert.deepEqual(await world.json('check'), { ok: true, problems: [] });
+    });
+
+    it('say which snapshot a tag is taken from', async () => {
+      const short = (id: string) => id.slice(0, 12);
+      const put = async (...options: string[]) => world.run(['put', '/etc/hostname', ...options]);
+      const first = (await put('--tag', 'first')).stdout.trim();
+      const again = await put('--tag', 'first');
+      const second = again.stdout.trim();
+      assert.match(
+        again.stderr,
+        new RegExp(`^Tagged ${short(second)} as first \\(was ${short(first)}\\)$`, 'm'),
+      );
+      const third = await world.json<Saved & { movedFrom: string }>('put', '/etc/hostname', '--tag', 'first');
+      assert.equal(third.movedFrom, second);
+      await world.json('tag', second, 'second');
+      const moved = await world.run(['tag', 'second', 'first']);
+      assert.deepEqual(moved, {
+        status: 0,
+        stdout: `Tagged ${short(second)} as first (was ${short(third.id)})\n${short(second)} is no longer second\n`,
+        stderr: '',
+      });
+      assert.deepEqual(await world.json('tag', first, 'first'), {
+        id: first,
+        tag: 'first',
+        movedFrom: second,
+        replacedTag: null,
+      });
+      assert.equal((await world.run(['tag', first, 'first'])).stdout, `Tagged ${short(first)} as first\n`);
+    });
+
+    it('are described with the size of a file, and checked in words that say what was looked at', async () => {
+      await world.json('put', '/etc/hostname', '--tag', 'x');
+      const shown = (await world.run(['show', 'x'])).stdout;
+      assert.match(shown, /^size {2,}\d+ B$/m);
+      assert.doesNotMatch(shown, /^(memory|disks)/m);
+      assert.match(
+        (await world.run(['check'])).stdout,
+        /^No damage found in the structure\. Use --read-data/,
+      );
+      assert.match((await world.run(['check', '--read-data'])).stdout, /Every byte was read/);
+      assert.match((await world.run(['check', '--read-data=1/2'])).stdout, /1\/2 of the contents/);
     });
 
     it('are found again by repair when the index is lost', async () => {

@@ -59,6 +59,7 @@ export class MemoryStore {
         return {
           id,
           tag: metadata.tag,
+          movedFrom: null,
           parent: base ? parent : null,
           pages: regions.reduce((sum, { sizeBytes }) => sum + sizeBytes / PAGE_SIZE, 0),
           zeroPages: 0,

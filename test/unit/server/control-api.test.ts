@@ -335,6 +335,25 @@ describe('control API', () => {
     await early.close(0);
   });
 
+  it('ends without touching the machine that took its name after its run directory was removed', async () => {
+    await open(root);
+    rmSync(directory.path, { recursive: true });
+    const next = await new RunDirectory(root, 'vm').claim();
+    const nextServer = new ControlServer();
+    await nextServer.listenUnix(next.socket);
+    try {
+      await host.stop();
+      await host.ended;
+      assert.deepEqual(readdirSync(next.path).sort(), ['control.sock', 'lock']);
+      assert.equal((await ask({ socketPath: next.socket, path: '/machine' })).status, 503);
+    } finally {
+      await nextServer.close(0);
+    }
+    assert.equal(existsSync(next.socket), false, 'a server takes its own socket away');
+    await next.remove();
+    next.release();
+  });
+
   it('answers on the loopback port only to its own Host and Origin', async () => {
     const port = await open(root, 0);
     const get = (headers: Record<string, string>) =>

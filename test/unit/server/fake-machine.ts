@@ -82,6 +82,7 @@ export class FakeMachine implements MachineHandle {
     return {
       id: this.snapshot,
       tag: options.tag,
+      movedFrom: null,
       parent: null,
       pages: 4,
       zeroPages: 1,
