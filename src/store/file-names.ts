@@ -39,7 +39,7 @@ export function meaningOf(name: FileName): Meaning {
     const bytes = Buffer.from(path, 'latin1');
     if (!lstatSync(bytes, { throwIfNoEntry: false })?.isSymbolicLink())
       return { kind: 'path', path: bytes, directory: Buffer.from(directory, 'latin1') };
-    if (statfsSync(Buffer.from(directory, 'latin1')).type === PROCFS) {
+    if (isInProcfs(Buffer.from(directory, 'latin1'))) {
       const open = openFile(directory, path.slice(slash + 1));
       if (open)
         return open.fd === null ? { kind: 'foreign', path: bytes } : { kind: 'descriptor', fd: open.fd };
@@ -49,6 +49,9 @@ export function meaningOf(name: FileName): Meaning {
   }
   throw new LivesnapError('USAGE', `${shownName(name)} has too many links`);
 }
+
+/** Whether a directory is one of procfs, in which no file can be made. */
+export const isInProcfs = (directory: Buffer): boolean => statfsSync(directory).type === PROCFS;
 
 /** Which open file a link in a directory of procfs stands for, if any: /proc/self and its like are plain links. */
 function openFile(directory: string, name: string): { fd: number | null } | null {

@@ -32,7 +32,7 @@ import { promisify } from 'node:util';
 import { LivesnapError } from '../errors.js';
 import { copyAttributes } from '../native/files.js';
 import { PAGE_SIZE, type PageRun, type PageSink, type Region } from '../page-stream.js';
-import { type FileName, type Meaning, meaningOf, shownName } from './file-names.js';
+import { type FileName, isInProcfs, type Meaning, meaningOf, shownName } from './file-names.js';
 import { FILE_REGION } from './file-source.js';
 
 /** How often is looked for a reader of a FIFO. */
@@ -96,6 +96,11 @@ export function findTarget(to: FileName, storeDir: string): Target {
         );
       accessSync(to, constants.W_OK);
     }
+    // By the time of writing the descriptor may be there, and another's.
+    if (!found && isInProcfs(meaning.directory))
+      throw new LivesnapError('NO_SUCH_FILE', `cannot write ${name}: no such file is open`, {
+        hint: 'Redirect the descriptor to a file, or name a file.',
+      });
     return { ...meaning, kind: 'file', name, stats: found };
   } catch (error) {
     throw targetError(name, error);

@@ -412,7 +412,7 @@ describe('snapshots', function () {
     });
 
     it('are not mixed with a progress bar on the terminal that they go to', async () => {
-      await world.run(['put', '/dev/stdin', '--tag', 't'], 'data\n');
+      await world.run(['put', '-', '--tag', 't'], 'data\n');
       const inTerminal = (command: string) =>
         shell('script -qec "$1" /dev/null </dev/null', `$L get t ${command}`);
       for (const target of ['-', '/dev/stdout', '/dev/stderr', '/dev/tty']) {

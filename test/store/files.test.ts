@@ -600,6 +600,10 @@ describe('put and get', () => {
     await store.put(join(dir, 'reserve'), { tag: 'r', name: null });
     await assert.rejects(store.get('r', here), { code: 'USAGE' });
     await assert.rejects(store.get('r', join(here, 'no', 'such', 'directory')), { code: 'NO_SUCH_FILE' });
+    await assert.rejects(store.get('r', '/dev/fd/99999'), {
+      code: 'NO_SUCH_FILE',
+      message: 'cannot write /dev/fd/99999: no such file is open',
+    });
     assert.deepEqual(readdirSync(here), ['store']);
   });
 
