@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "errors.h"
+#include "files.h"
 #include "locks.h"
 #include "machine.h"
 #include "mapped_file.h"
@@ -19,6 +20,7 @@ static void setSystemError(const Napi::CallbackInfo& info) {
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new EnvironmentData());
   exports.Set("setSystemError", Napi::Function::New(env, setSystemError));
+  initFiles(env, exports);
   initLocks(env, exports);
   initExits(env, exports);
   initMachine(env, exports);

@@ -16,7 +16,8 @@ import { receiveSnapshot } from './copy/destination-end.js';
 import { LocalReader } from './copy/local-reader.js';
 import { sendSnapshot } from './copy/source-end.js';
 import { DamageError } from './damage.js';
-import { getFile, putFile, streamFile } from './files.js';
+import type { FileName } from './file-names.js';
+import { getFile, putFile } from './files.js';
 import { PAGE_BYTES } from './format.js';
 import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc.js';
 import { Index, notAStore } from './index-database.js';
@@ -339,9 +340,12 @@ export class Store {
     return context.guarded(() => receiveSnapshot(channel, context, options));
   }
 
-  /** Stores a file (its path) or a stream of unknown length as a snapshot of kind `file`. */
+  /**
+   * Stores a file (its path) or a stream of unknown length as a snapshot of kind `file`. Errors: NO_SUCH_FILE, USAGE,
+   * SYSTEM (the source cannot be read), and those of a save.
+   */
   put(
-    input: string | Readable,
+    input: FileName | Readable,
     options: { tag: string | null; name: string | null },
     progress?: Progress,
   ): Promise<SaveResult> {
@@ -350,14 +354,12 @@ export class Store {
 
   /**
    * Writes the file that a snapshot of kind `file` holds to a path, under that name only when it is whole, or to a
-   * stream.
+   * stream. A path may be of a FIFO, a character device or an open descriptor (/dev/fd/N): it is written to.
    */
-  async get(ref: string, to: string | Writable, progress?: Progress): Promise<{ bytes: number }> {
+  async get(ref: string, to: FileName | Writable, progress?: Progress): Promise<{ bytes: number }> {
     const snapshot = await StoredSnapshot.open(this.#context, () => this.resolve(ref));
     try {
-      return typeof to === 'string'
-        ? await getFile(snapshot, to, progress)
-        : await streamFile(snapshot, to, progress);
+      return await getFile(snapshot, to, progress);
     } finally {
       snapshot.close();
     }

@@ -1,12 +1,12 @@
 /** Saves, restores and the store, through the built command line. */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { projectRoot } from '../../src/native/addon.js';
 import { probe, requireKvm } from '../kvm/kvm.js';
-import { ending, World } from './cli.js';
+import { ending, MAIN, World } from './cli.js';
 
 interface Saved {
   id: string;
@@ -399,6 +399,102 @@ describe('snapshots', function () {
       assert.deepEqual(Object.keys(problems[0]), ['file', 'offset', 'snapshots', 'message']);
       const copy = join(world.dir, 'copy');
       await world.fails(4, 'DAMAGED', ['get', 't', copy]);
+    });
+
+    /** Runs a shell script in which $L is livesnap. */
+    const shell = (script: string, ...more: string[]) =>
+      ending(
+        spawn('bash', ['-c', script, 'bash', ...more], {
+          cwd: world.dir,
+          env: { ...world.env, L: `${process.execPath} ${MAIN}` },
+        }),
+      );
+
+    it('are written into what stdout and other descriptors are, in turn with others', async () => {
+      const ran = await shell(`
+        echo data >in && $L put in --tag t --quiet >&2
+        { echo HEAD; $L get t /dev/stdout; echo TAIL; } >mixed
+        for to in - /dev/stdout /dev/fd/1 /proc/self/fd/1; do echo first >log; $L get t $to >>log; cat log; done
+        echo first >log; $L get t /dev/stderr 2>>log; cat log
+        echo first >log; $L get t /dev/fd/7 7>>log; cat log
+        $L get t /dev/stdout | cat
+        $L get t >(cat >there; echo done >>there) --quiet
+        until grep -qs done there; do sleep 0.1; done
+        cat mixed there; ls`);
+      assert.deepEqual([ran.status, ran.stderr.replace(/^[0-9a-f]{32}\n/, '')], [0, '']);
+      assert.deepEqual(ran.stdout.split('\n'), [
+        ...Array(4).fill(['first', 'data']).flat(),
+        ...['5 B written to /dev/stderr', 'first', 'data'],
+        ...['5 B written to /dev/fd/7', 'first', 'data'],
+        'data',
+        ...['HEAD', 'data', 'TAIL', 'data', 'done'],
+        ...['in', 'log', 'mixed', 'run', 'store', 'there', ''],
+      ]);
+    });
+
+    it('are read from pipes, sockets and FIFOs, and named by any bytes', async () => {
+      const ran = await shell(`
+        set -e
+        f=$(printf 'a\\377b')
+        echo bytes >"$f"
+        echo one | $L put /dev/stdin --tag one
+        $L put <(echo two) --tag two
+        mkfifo fifo; (sleep 0.2; echo three >fifo) & $L put fifo --tag three
+        $L put "$f" --tag four; echo five | $L put - --tag five
+        $L put /dev/stdin --tag six <"$f"
+        for tag in one two three four five six; do $L get $tag -; done
+        $L get four "$f-2" --quiet; cat "$f-2"
+        $L ls --json >list`);
+      assert.equal(ran.status, 0, ran.stderr);
+      assert.deepEqual(
+        ran.stdout.split('\n').filter((line) => !/^[0-9a-f]{32}$/.test(line)),
+        ['one', 'two', 'three', 'bytes', 'five', 'bytes', 'bytes', ''],
+      );
+      const list = JSON.parse(readFileSync(join(world.dir, 'list'), 'utf8')) as { vm: string | null }[];
+      assert.deepEqual(
+        list.map(({ vm }) => vm),
+        [null, null, 'fifo', 'a\ufffdb', null, null],
+      );
+      // Between Node processes standard streams are sockets, which have no name that can be opened.
+      const socket = await world.run(['put', '/dev/stdin', '--tag', 'seven'], 'seven');
+      assert.equal(socket.status, 0, socket.stderr);
+      assert.deepEqual(await world.run(['get', 'seven', '/dev/stdout']), {
+        status: 0,
+        stdout: 'seven',
+        stderr: '',
+      });
+      await world.fails(2, 'USAGE', ['put', world.dir]);
+    });
+
+    it('are not mixed with a progress bar on the terminal that they go to', async () => {
+      await world.run(['put', '-', '--tag', 't'], 'data\n');
+      const inTerminal = (command: string) =>
+        shell('script -qec "$1" /dev/null </dev/null', `$L get t ${command}`);
+      for (const target of ['-', '/dev/stdout', '/dev/stderr', '/dev/tty']) {
+        const ran = await inTerminal(`${target} --quiet`);
+        assert.equal(ran.stdout, 'data\r\n', target);
+        const loud = await inTerminal(target);
+        assert.equal(loud.stdout.replace(/5 B written to .*\r\n/, ''), 'data\r\n', target);
+      }
+      assert.match(
+        (await inTerminal('- | cat')).stdout,
+        /reading/,
+        'there is a bar where there is room for it',
+      );
+    });
+
+    it('that are too large for their target say so', async () => {
+      await world.json('put', process.execPath, '--tag', 'node');
+      const ran = await shell('ulimit -f 64; $L get node out');
+      assert.deepEqual(
+        [ran.status, ran.stderr],
+        [
+          1,
+          'livesnap: cannot write out: the file is too large\n' +
+            'Write to a file system that can hold it; ulimit -f shows the limit of the process.\n',
+        ],
+      );
+      assert.equal((await shell('ls')).stdout, 'run\nstore\n');
     });
 
     it('are not there, are no files, or go into no store: each is said', async () => {
