@@ -22,7 +22,9 @@ interface Listed {
 }
 
 const SAVE_KEYS =
-  'id tag parent pauseMs saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(' ');
+  'id tag parent pauseMs storedWhilePausedBytes saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
+    ' ',
+  );
 
 /** Mounts a tmpfs for the time of `work`; skips the test where that is not allowed. */
 async function onTmpfs(

@@ -60,7 +60,11 @@ describe('control API', () => {
   let closedStores: number;
   const logged: string[] = [];
 
-  async function open(runRoot: string, port: number | null = null): Promise<number> {
+  async function open(
+    runRoot: string,
+    port: number | null = null,
+    starterDone: Promise<void> = Promise.resolve(),
+  ): Promise<number> {
     root = runRoot;
     directory = await new RunDirectory(root, 'vm').claim();
     machine = new FakeMachine();
@@ -78,9 +82,11 @@ describe('control API', () => {
         return { dir, tidy: async () => null, close: () => closedStores++ } as unknown as Store;
       },
       log: (sentence) => logged.push(sentence),
+      starterDone,
       closeGraceMs: 100,
     });
     await host.open();
+    assert.deepEqual(machine.done.splice(0), ['resume'], 'the guest runs when it can be asked');
     return actual;
   }
   const at = (path: string, method = 'GET', headers = {}): RequestOptions => ({
@@ -143,6 +149,76 @@ describe('control API', () => {
     assert.deepEqual(MachineClient.endOf(console), { kind: 'stopped', error: null });
     await assert.rejects(client.describe(), hasCode('MACHINE_GONE'));
     await assert.rejects(findMachine('vm', root), hasCode('NO_SUCH_MACHINE'));
+  });
+
+  describe('of a machine that has ended', () => {
+    /** Ends the machine before its starter has joined. */
+    async function openAndEnd(): Promise<{ client: MachineClient; letGo: () => void }> {
+      let letGo = () => {};
+      await open(
+        root,
+        null,
+        new Promise((resolve) => {
+          letGo = resolve;
+        }),
+      );
+      machine.say('last words\n');
+      machine.finish({ kind: 'reset' });
+      return { client: await findMachine('vm', root), letGo };
+    }
+
+    it('shows its starter the last output and the end, then goes', async () => {
+      const { client, letGo } = await openAndEnd();
+      const console = await client.openConsole();
+      assert.equal(await textOf(console), 'last words\n');
+      assert.deepEqual(MachineClient.endOf(console), { kind: 'reset', error: null });
+      assert.equal((await client.describe()).state, 'stopped');
+      letGo();
+      assert.deepEqual(await host.ended, { kind: 'reset' });
+      assert.deepEqual(readdirSync(root), []);
+    });
+
+    it('answers every operation with 410', async () => {
+      const { letGo } = await openAndEnd();
+      for (const [path, body] of [
+        ['/pause', ''],
+        ['/resume', ''],
+        ['/save', '{}'],
+        ['/console', 'x'],
+      ] as const) {
+        const answer = await ask(at(path, 'POST'), body);
+        assert.equal(answer.status, 410, `${path}: ${answer.text}`);
+        assert.equal(JSON.parse(answer.text).error.code, 'MACHINE_GONE');
+      }
+      letGo();
+    });
+
+    it('does not wait for its starter once somebody stops it', async () => {
+      const { client } = await openAndEnd();
+      await client.stop();
+      assert.deepEqual(await host.ended, { kind: 'reset' });
+    });
+
+    it('is said to have ended while its process still does', async () => {
+      await open(root);
+      const client = await findMachine('vm', root);
+      await server.close(0);
+      await assert.rejects(client.describe(), hasCode('MACHINE_GONE'));
+      await assert.rejects(
+        client.save({ store: null, tag: null, then: null }, () => {}),
+        hasCode('MACHINE_GONE'),
+      );
+      await assert.rejects(client.openConsole(), hasCode('MACHINE_GONE'));
+    });
+  });
+
+  it('says in the stream how much output was dropped', async () => {
+    await open(root);
+    machine.say('before');
+    const console = await (await findMachine('vm', root)).openConsole();
+    machine.say('after', 12345);
+    await host.stop();
+    assert.match(await textOf(console), /^before\r\n\[livesnap: 12345 bytes .*\]\r\nafter$/);
   });
 
   it('keeps the directory of a machine that failed, with the reason', async () => {
