@@ -379,15 +379,15 @@ describe('control API', () => {
       expected: number,
       path: string,
       method: string,
-      body?: string,
+      body?: string | Buffer,
     ): Promise<{ code: string; message: string }> => {
       const answer = await ask(at(path, method), body);
       assert.equal(answer.status, expected, `${method} ${path} ${body?.slice(0, 50)}`);
       return JSON.parse(answer.text).error;
     };
-    assert.match((await refused(404, '/nothing', 'GET')).message, /no \/nothing/);
+    assert.match((await refused(404, '/nothing', 'GET')).message, /^No route for GET \/nothing$/);
     assert.equal((await refused(404, '/constructor', 'GET')).code, 'USAGE');
-    assert.match((await refused(405, '/pause', 'GET')).message, /does not take GET/);
+    assert.match((await refused(405, '/pause', 'GET')).message, /^No route for GET \/pause$/);
     assert.match((await refused(400, '/save', 'POST', '{')).message, /not JSON/);
     assert.match((await refused(400, '/save', 'POST', '[]')).message, /not a JSON object/);
     assert.match((await refused(400, '/save', 'POST', '{"tug":"x"}')).message, /unknown key "tug"/);
@@ -396,6 +396,18 @@ describe('control API', () => {
     assert.match((await refused(400, '/save', 'POST', '{"store":"rel"}')).message, /absolute/);
     assert.match((await refused(400, '/pause', 'POST', '{"a":1}')).message, /unknown key/);
     assert.match((await refused(400, '/console?history=-1', 'GET')).message, /history/);
+    for (const key of ['store', 'tag'])
+      for (const character of ['\\u0000', '\\ud800'])
+        assert.match(
+          (await refused(400, '/save', 'POST', `{"${key}":"/a${character}b"}`)).message,
+          /character/,
+        );
+    assert.match(
+      (await refused(400, '/save', 'POST', Buffer.from('7b22746167223a22ff227d', 'hex'))).message,
+      /UTF-8/,
+    );
+    for (const target of ['http://[', '//', 'http://a:b:c/machine'])
+      assert.match((await refused(400, target, 'GET')).message, /not a valid request target/);
     assert.match((await refused(413, '/save', 'POST', ' '.repeat(70_000))).message, /longer than/);
     assert.deepEqual(machine.done, []);
   });
