@@ -4,10 +4,12 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PAGE_SIZE } from '../../src/page-stream.js';
 import { Machine } from '../../src/vmm/machine.js';
+import { MAX_ASIDE_PAGES } from '../../src/vmm/ram-source.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
-import { guestThatEnds, guestThatFails, guestThatFloods } from './small-guests.js';
+import { guestThatEnds, guestThatFails, guestThatFloods, guestThatSweeps } from './small-guests.js';
 
 const MIB = 1 << 20;
 
@@ -24,12 +26,12 @@ describe('a machine whose guest is in a hurry', function () {
   });
   after(() => rmSync(dir, { recursive: true }));
 
-  const create = async (kernel: string): Promise<Machine> => {
+  const create = async (kernel: string, memoryBytes = 64 * MIB): Promise<Machine> => {
     const machine = await Machine.create({
       kernel,
       initrd: null,
       cmdline: null,
-      memoryBytes: 64 * MIB,
+      memoryBytes,
       cpus: 1,
     });
     machines.push(machine);
@@ -76,6 +78,34 @@ describe('a machine whose guest is in a hurry', function () {
       await assert.rejects(machine.resume(), { code: 'MACHINE_GONE' });
       assert.equal(machine.state, 'stopped');
     }
+  });
+
+  it('is saved at one moment though it rewrites more of its memory than is copied aside', async () => {
+    const [start, end] = [32 * MIB, 160 * MIB];
+    const machine = await create(guestThatSweeps(join(dir, 'sweeps.elf'), start, end), 192 * MIB);
+    await machine.resume();
+    await once(machine, 'console');
+    const store = new MemoryStore();
+    const betweenBatches = store.betweenBatches;
+    store.betweenBatches = async () => {
+      // Every page is written in the round that has begun.
+      store.betweenBatches = betweenBatches;
+      await once(machine, 'console');
+      await once(machine, 'console');
+    };
+    const { id, storedWhilePausedBytes } = await machine.save(store, { vm: 'test', tag: null, then: null });
+    const swept = (end - start) / PAGE_SIZE;
+    assert(storedWhilePausedBytes >= (swept - MAX_ASIDE_PAGES) * PAGE_SIZE, `${storedWhilePausedBytes}`);
+    assert.equal(machine.state, 'running');
+    await once(machine, 'console');
+    // At any moment the guest is on its way through its pages: those behind it are one ahead.
+    const pages = store.snapshots.get(id)!.pages[0]!;
+    const counts = Array.from({ length: swept }, (_, i) =>
+      Buffer.from(pages.get(start / PAGE_SIZE + i)!).readUInt32LE(0),
+    );
+    const behind = counts.filter((count) => count === counts[0]).length;
+    assert(counts.slice(0, behind).every((count) => count === counts[0]));
+    assert(counts.slice(behind).every((count) => count === counts[0]! - 1));
   });
 
   it('does not fill the process with output while the main thread is busy', async () => {
