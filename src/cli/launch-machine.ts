@@ -43,7 +43,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
       : await claimFreeName(root, namesLike(options.like, drawName));
   const { name } = directory;
   const begin = (progress?: Progress) => launch(directory, { storeDir, port, origin }, progress);
-  const machine =
+  const { machine, letGo } =
     origin.kind === 'start' ? await begin() : await output.withProgress(`restoring ${name}`, begin);
   const readyMs = Math.round(performance.now() - begun);
   for (const notice of machine.notices) output.say(`note: ${notice}`);
@@ -51,6 +51,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   const { pid, memoryBytes, cpus, startedAt, snapshot } = machine;
   const result = { name, pid, readyMs, memoryBytes, cpus, startedAt, snapshot };
   if (options.detach) {
+    letGo();
     output.result(
       result,
       () => name,
@@ -68,13 +69,14 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);
   if (output.json) {
     output.result(result, () => '');
-    return statusOf(await waitForEnd(client), name);
+    return statusOf(await waitForEnd(client, letGo), name);
   }
   const outcome = await runConsole(client, {
     until: null,
     timeoutMs: null,
     historyBytes: undefined,
     say: (sentence) => output.say(sentence),
+    onOutcome: letGo,
   });
   if (outcome.kind === 'ended') return statusOf(outcome.end, name);
   if (outcome.kind === 'broken') return statusOf(null, name);
@@ -83,7 +85,10 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
 }
 
 /** With --json stdout is not the console's: only its end is waited for. */
-async function waitForEnd(client: import('../server/client.js').MachineClient): Promise<EndReport | null> {
+async function waitForEnd(
+  client: import('../server/client.js').MachineClient,
+  letGo: () => void,
+): Promise<EndReport | null> {
   const { MachineClient } = await import('../server/client.js');
   const processEnd = await client.directory.watchEnd();
   const console = await client.openConsole(0);
@@ -92,6 +97,7 @@ async function waitForEnd(client: import('../server/client.js').MachineClient): 
     console.once('end', () => resolve(MachineClient.endOf(console)));
     console.once('error', () => resolve(null));
   });
+  letGo();
   await processEnd(PROCESS_END_TIMEOUT_MS);
   return end;
 }

@@ -34,7 +34,12 @@ export const verb = defineVerb({
       const result = isSharedTerminal(stats)
         ? await work(() => {})
         : await output.withProgress('storing', work);
-      printSave(output, { ...result, pauseMs: 0, saveMs: Math.round(performance.now() - begun) });
+      printSave(output, {
+        ...result,
+        pauseMs: 0,
+        storedWhilePausedBytes: 0,
+        saveMs: Math.round(performance.now() - begun),
+      });
       const untidied = await store.tidy();
       if (untidied) output.say(`note: the file is stored, but the store was not tidied: ${untidied.message}`);
     });

@@ -4,8 +4,12 @@ import { parseText, parseWord } from './values.js';
 import { defineVerb, valued } from './verb.js';
 
 /** Prints what a save or put did: the id on stdout, the rest as a remark. */
-export function printSave(output: Output, result: SaveResult & { pauseMs: number; saveMs: number }): void {
-  const { id, tag, parent, pauseMs, saveMs, pages, zeroPages, unchangedPages } = result;
+export function printSave(
+  output: Output,
+  result: SaveResult & { pauseMs: number; storedWhilePausedBytes: number; saveMs: number },
+): void {
+  const { id, tag, parent, pauseMs, storedWhilePausedBytes, saveMs, pages, zeroPages, unchangedPages } =
+    result;
   const { newChunks, reusedChunks, storedBytes, movedFrom = null } = result;
   output.result(
     {
@@ -14,6 +18,7 @@ export function printSave(output: Output, result: SaveResult & { pauseMs: number
       movedFrom,
       parent,
       pauseMs,
+      storedWhilePausedBytes,
       saveMs,
       pages,
       zeroPages,
@@ -32,6 +37,9 @@ export function printSave(output: Output, result: SaveResult & { pauseMs: number
       `${formatBytes(pages * 4096)} in ${formatMs(saveMs)}`,
       pauseMs > 0 ? `, standing still for ${formatMs(pauseMs)}` : '',
       parent === null ? '' : `, on top of ${shortId(parent)}`,
+      storedWhilePausedBytes > 0
+        ? `\nStored ${formatBytes(storedWhilePausedBytes)} during the pause: the guest writes its memory too fast to store it while it runs`
+        : '',
       `\npages: ${count(zeroPages)} zero, ${count(unchangedPages)} unchanged, `,
       `${count(reusedChunks)} known, ${count(newChunks)} new; ${formatBytes(storedBytes)} stored`,
     ].join(''),

@@ -1,5 +1,5 @@
 /**
- * Loads the C++ addon and gives it the error class that its failures throw. The only module that names the .node
+ * Loads the C++ addon and gives it the errors that its failures throw. The only module that names the .node
  * file; the typed faces of what it exports are the other files of this folder.
  */
 import { existsSync } from 'node:fs';
@@ -21,6 +21,9 @@ function load(): Record<string, unknown> {
   (addon.setSystemError as (make: unknown) => void)(
     (syscall: string, errno: number, errnoName: string, message: string) =>
       new SystemError(syscall, errno, errnoName, message),
+  );
+  (addon.setGoneError as (make: unknown) => void)(
+    () => new LivesnapError('MACHINE_GONE', 'the machine has ended'),
   );
   return addon;
 }

@@ -128,9 +128,9 @@ async function readBody(request: IncomingMessage): Promise<Record<string, unknow
   if (length === 0) return {};
   let body: unknown;
   try {
-    body = JSON.parse(Buffer.concat(parts).toString('utf8'));
+    body = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(parts)));
   } catch {
-    throw new HttpError(400, "the request's body is not JSON");
+    throw new HttpError(400, "the request's body is not JSON in UTF-8");
   }
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     throw new HttpError(400, "the request's body is not a JSON object");
@@ -147,9 +147,18 @@ function onlyKeys(body: Record<string, unknown>, keys: readonly string[]): void 
       );
 }
 
+/** What the system cannot be given as text: NUL ends a string there, half of a surrogate pair has no UTF-8. */
+const NOT_TEXT = /\0|\p{Surrogate}/u;
+
 function optionalText(body: Record<string, unknown>, key: string): string | null {
   const value = body[key] ?? null;
   if (value !== null && typeof value !== 'string') throw new HttpError(400, `${key} is not a string`);
+  if (value !== null && NOT_TEXT.test(value))
+    throw new HttpError(
+      400,
+      `${key} contains a character that no path or tag can have`,
+      'Remove NUL and unpaired surrogates.',
+    );
   return value;
 }
 
@@ -279,13 +288,30 @@ const ROUTES: Record<string, Record<string, (exchange: Exchange) => Promise<void
   '/console': { GET: getConsole, POST: postConsole },
 };
 
+/** Errors: HttpError 400. */
+function parseTarget(target: string): URL {
+  try {
+    return new URL(target, 'http://machine');
+  } catch {
+    throw new HttpError(
+      400,
+      `${JSON.stringify(target)} is not a valid request target`,
+      'Use a path, such as /machine.',
+    );
+  }
+}
+
 /** Errors: HttpError 403 unless Host, and Origin where there is one, are this loopback port's. */
 function checkOrigin(request: IncomingMessage, port: number): void {
   const hosts = [`127.0.0.1:${port}`, `localhost:${port}`];
   if (port === 80) hosts.push('127.0.0.1', 'localhost');
   const { host, origin } = request.headers;
   if (host === undefined || !hosts.includes(host.toLowerCase()))
-    throw new HttpError(403, `the Host ${JSON.stringify(host ?? '')} is not this machine's`);
+    throw new HttpError(
+      403,
+      `requests to host ${JSON.stringify(host ?? '')} are not allowed`,
+      `Use http://127.0.0.1:${port}.`,
+    );
   if (origin !== undefined && !hosts.some((each) => origin.toLowerCase() === `http://${each}`))
     throw new HttpError(403, `requests from ${JSON.stringify(origin)} are not allowed`);
 }
@@ -347,14 +373,16 @@ export class ControlServer {
     response.on('error', () => {});
     try {
       if (port !== null) checkOrigin(request, port);
-      const url = new URL(request.url ?? '/', 'http://machine');
-      const route = Object.hasOwn(ROUTES, url.pathname) ? ROUTES[url.pathname]! : null;
-      if (route === null) throw new HttpError(404, `there is no ${url.pathname} here`, 'See docs/api.md.');
       const method = request.method ?? '';
+      const url = parseTarget(request.url ?? '/');
+      const route = Object.hasOwn(ROUTES, url.pathname) ? ROUTES[url.pathname]! : null;
+      if (route === null)
+        throw new HttpError(404, `No route for ${method} ${url.pathname}`, 'See docs/api.md for the routes.');
       const handler = Object.hasOwn(route, method) ? route[method]! : null;
       if (handler === null) {
-        response.setHeader('allow', Object.keys(route).join(', '));
-        throw new HttpError(405, `${url.pathname} does not take ${method}`);
+        const allowed = Object.keys(route).join(', ');
+        response.setHeader('allow', allowed);
+        throw new HttpError(405, `No route for ${method} ${url.pathname}`, `Methods it allows: ${allowed}.`);
       }
       if (this.#machine === null) {
         sendJson(response, 503, {

@@ -1,6 +1,7 @@
 /**
  * Starting a machine's process and hearing from it until it runs. The process is a session of its own and
- * outlives its starter; until it is ready, the starter's death ends it.
+ * outlives its starter; until it is ready, the starter's death ends it. A machine that ends keeps its API up until
+ * its starter has let go of it, so that the starter can always hear how it ended.
  *
  * What they say to each other goes over Node's IPC channel: one LaunchRequest down, LaunchReports up.
  */
@@ -30,6 +31,12 @@ export type LaunchReport =
   | { readonly ready: MachineDescription }
   | { readonly error: PlainError };
 
+export interface Launched {
+  readonly machine: MachineDescription;
+  /** To be called when the starter has joined the machine to its end, or does not mean to. */
+  letGo(): void;
+}
+
 /** The descriptor through which the process holds its run directory's lock. */
 export const LOCK_FD = 4;
 
@@ -50,7 +57,7 @@ export async function launch(
   directory: ClaimedRunDirectory,
   request: Omit<LaunchRequest, 'root' | 'name'>,
   progress: Progress = () => {},
-): Promise<MachineDescription> {
+): Promise<Launched> {
   const log = openSync(directory.log, 'a', 0o600);
   const child = spawn(
     process.execPath,
@@ -62,8 +69,11 @@ export async function launch(
     },
   );
   closeSync(log);
+  const letGo = () => {
+    if (child.connected) child.disconnect();
+  };
   try {
-    return await new Promise<MachineDescription>((resolve, reject) => {
+    const machine = await new Promise<MachineDescription>((resolve, reject) => {
       let failure: LivesnapError | null = null;
       child.on('error', reject);
       child.on('message', (report: LaunchReport) => {
@@ -73,15 +83,20 @@ export async function launch(
       });
       // An error is final when the process is gone, and with it all that it held.
       child.on('exit', (status, signal) => {
-        const words = lastWords(directory.log);
-        reject(
-          failure ??
-            new LivesnapError(
-              'MACHINE_FAILED',
-              `the machine's process ended before the machine ran (${signal ?? `exit status ${status}`})`,
-              words === null ? {} : { hint: `Its log ends with: ${words}` },
-            ),
-        );
+        const fail = () => {
+          const words = lastWords(directory.log);
+          reject(
+            failure ??
+              new LivesnapError(
+                'MACHINE_FAILED',
+                `the machine's process ended before the machine ran (${signal ?? `exit status ${status}`})`,
+                words === null ? {} : { hint: `Its log ends with: ${words}` },
+              ),
+          );
+        };
+        // What the process said last may come after the news of its exit.
+        if (child.connected) child.once('disconnect', fail);
+        else fail();
       });
       child.send(
         { ...request, root: directory.root, name: directory.name } satisfies LaunchRequest,
@@ -90,13 +105,16 @@ export async function launch(
         },
       );
     });
+    return { machine, letGo };
   } catch (error) {
+    letGo();
     await directory.remove();
     throw error;
   } finally {
     directory.release();
-    if (child.connected) child.disconnect();
     child.removeAllListeners();
+    child.on('error', () => {});
+    child.channel?.unref();
     child.unref();
   }
 }

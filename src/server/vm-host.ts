@@ -2,10 +2,14 @@
  * A machine in its own process: joins the machine, its run directory and its control API, and sees them through
  * to the end.
  *
- * Invariants: pause, resume and save happen one after another, stop at any time; whatever way the machine ends,
- * the requests under way are answered first, then the run directory is removed, or kept with the reason when the
- * machine failed; `ended` settles exactly once.
+ * Invariants:
+ * - The guest does not run before the machine can be found and asked ({@link VmHost.open}).
+ * - Pause, resume and save happen one after another, stop at any time.
+ * - However the machine ends, its starter can still join and read the last output and the end, and the requests under
+ *   way are answered. Only then is the run directory removed, or kept with the reason when the machine failed.
+ * - After the end every operation fails with MACHINE_GONE; `ended` settles exactly once.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
 import type { Store } from '../store/store.js';
 import type { Progress } from '../store/types.js';
@@ -22,6 +26,11 @@ export interface VmHostOptions {
   readonly port: number | null;
   readonly openStore: (dir: string) => Store;
   readonly log: (sentence: string) => void;
+  /**
+   * Settles when the machine's starter is gone or needs nothing more of it. Until then the API of a machine that has
+   * ended stays up (default: nobody waits for it).
+   */
+  readonly starterDone?: Promise<void>;
   /** How long viewers that do not read may hold up the end of the process (default: a second). */
   readonly closeGraceMs?: number;
 }
@@ -33,7 +42,11 @@ export class VmHost implements ControlledMachine {
   readonly #machine: MachineHandle;
   readonly #options: VmHostOptions;
   readonly #startedAt = new Date().toISOString();
-  #end: MachineEnd | null = null;
+  /** Somebody wants the machine to end: its starter may hold the end up no longer than any viewer. */
+  #stopWanted: () => void = () => {};
+  readonly #whenStopWanted = new Promise<void>((resolve) => {
+    this.#stopWanted = resolve;
+  });
   /** The last of the operations that wait for each other. */
   #last: Promise<unknown> = Promise.resolve();
   /** What stores are tidied after saves: nobody waits for it but the end of the process. */
@@ -42,20 +55,25 @@ export class VmHost implements ControlledMachine {
   constructor(machine: MachineHandle, options: VmHostOptions) {
     this.#machine = machine;
     this.#options = options;
-    machine.on('console', (bytes) => this.console.push(bytes));
-    this.ended = new Promise<MachineEnd>((resolve) => machine.on('end', resolve)).then((end) =>
-      this.#finish(end),
-    );
+    machine.on('console', (bytes, missedBytes) => {
+      if (missedBytes > 0) this.console.skip(missedBytes);
+      this.console.push(bytes);
+    });
+    this.ended = new Promise<MachineEnd>((resolve) => {
+      if (machine.end !== null) resolve(machine.end);
+      else machine.on('end', resolve);
+    }).then((end) => this.#finish(end));
   }
 
   get end(): MachineEnd | null {
-    return this.#end;
+    return this.#machine.end;
   }
 
-  /** Writes the record and answers requests from now on. */
+  /** Writes the record, answers requests from now on, and lets the guest run. */
   async open(): Promise<void> {
     await this.#record(null);
     this.#options.server.serve(this);
+    await this.#machine.resume();
   }
 
   describe(): MachineDescription {
@@ -82,7 +100,8 @@ export class VmHost implements ControlledMachine {
   }
 
   async stop(): Promise<void> {
-    if (this.#end === null) await this.#machine.stop();
+    this.#stopWanted();
+    if (this.end === null) await this.#machine.stop();
   }
 
   save(request: SaveRequest, progress: Progress): Promise<MachineSaveResult> {
@@ -93,7 +112,7 @@ export class VmHost implements ControlledMachine {
         const { tag, then } = request;
         const result = await this.#machine.save(store, { vm: directory.name, tag, then, progress });
         log(`saved as ${result.id}`);
-        if (this.#end === null) await this.#record(null);
+        if (this.end === null) await this.#record(null);
         this.#tidyAndClose(store);
         return result;
       } catch (error) {
@@ -119,7 +138,7 @@ export class VmHost implements ControlledMachine {
   }
 
   #mustLive(): void {
-    if (this.#end !== null)
+    if (this.end !== null)
       throw new LivesnapError('MACHINE_GONE', `the machine ${this.#options.directory.name} has ended`);
   }
 
@@ -147,9 +166,16 @@ export class VmHost implements ControlledMachine {
     });
   }
 
+  /** A guest that ends at once must not be gone before its starter, who has just heard that it runs, has joined. */
+  async #starterDone(end: MachineEnd, graceMs: number): Promise<void> {
+    const { starterDone } = this.#options;
+    if (starterDone === undefined) return;
+    if (end.kind === 'stopped') this.#stopWanted();
+    await Promise.race([starterDone, this.#whenStopWanted.then(() => sleep(graceMs))]);
+  }
+
   async #finish(end: MachineEnd): Promise<MachineEnd> {
     const { directory, server, log, closeGraceMs = 1000 } = this.#options;
-    this.#end = end;
     log(
       end.kind === 'failed' ? `the machine failed: ${end.error.message}` : `the machine ended: ${end.kind}`,
     );
@@ -158,6 +184,7 @@ export class VmHost implements ControlledMachine {
     await this.#last;
     await this.#tidying;
     if (end.kind === 'failed') await this.#record(end.error.message);
+    await this.#starterDone(end, closeGraceMs);
     await server.close(closeGraceMs);
     if (end.kind !== 'failed') await directory.remove();
     return end;

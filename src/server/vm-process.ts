@@ -3,7 +3,8 @@
  * starts or restores the machine, reports that it is ready and lives as long as the machine does. stdout and
  * stderr are the log in the run directory.
  *
- * SIGTERM, SIGINT and SIGHUP stop the machine. Until `ready` was said, the end of the starter does, too.
+ * SIGTERM, SIGINT and SIGHUP stop the machine. Until `ready` was said, the end of the starter does, too. Afterwards
+ * the starter keeps the channel open for as long as it wants to be able to ask the machine how it ended (VmHost).
  */
 import { LivesnapError } from '../errors.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
@@ -26,7 +27,7 @@ const report = (message: LaunchReport) =>
 async function startMachine({ origin, storeDir }: LaunchRequest): Promise<MachineHandle> {
   if (origin.kind === 'start') {
     const { Machine } = await import('../vmm/machine.js');
-    return Machine.start(origin.config);
+    return Machine.create(origin.config);
   }
   const { Store } = await import('../store/store.js');
   const store = Store.open(storeDir, { write: false });
@@ -63,6 +64,11 @@ async function run(request: LaunchRequest): Promise<number> {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => giveUp(signal));
   const starterGone = () => giveUp('its starter is gone');
   process.on('disconnect', starterGone);
+  let noStarter = () => {};
+  const starterDone = new Promise<void>((resolve) => {
+    noStarter = resolve;
+    process.once('disconnect', resolve);
+  });
 
   try {
     const { Store } = await import('../store/store.js');
@@ -77,17 +83,18 @@ async function run(request: LaunchRequest): Promise<number> {
       port: request.port,
       openStore: (dir) => Store.open(dir, { write: true, create: true }),
       log,
+      starterDone,
     });
     await host.open();
     log(`running, ${machine.config.cpus} vCPUs, ${machine.config.memoryBytes} bytes of memory`);
     process.off('disconnect', starterGone);
     await report({ ready: host.describe() });
-    if (process.connected) process.disconnect();
     const end = await host.ended;
     return end.kind === 'failed' ? 1 : 0;
   } catch (thrown) {
-    const error = asLivesnapError(thrown);
+    const error = host?.end?.kind === 'failed' ? host.end.error : asLivesnapError(thrown);
     console.error(thrown);
+    noStarter();
     if (host !== null) {
       await host.stop();
       await host.ended;

@@ -29,18 +29,23 @@ export type SaveThen = 'resume' | 'pause' | 'stop';
 export interface MachineSaveResult extends SaveResult {
   /** How long the vCPUs stood still. */
   readonly pauseMs: number;
+  /** How much was stored meanwhile; 0 unless the guest wrote faster than its memory could be stored. */
+  readonly storedWhilePausedBytes: number;
   readonly saveMs: number;
 }
 
 export interface MachineEvents {
-  /** Bytes the guest wrote to its first serial port. */
-  console: [bytes: Uint8Array];
+  /** Bytes the guest wrote to its first serial port; `missedBytes` before them were dropped: it wrote too fast. */
+  console: [bytes: Uint8Array, missedBytes: number];
+  /** Once, after the last output. */
   end: [end: MachineEnd];
 }
 
 export interface MachineHandle {
   readonly config: MachineConfig;
   readonly state: MachineState;
+  /** How it ended; null: it has not. Set when the event `end` is emitted, and never before the last output. */
+  readonly end: MachineEnd | null;
   /** The snapshot this machine was last saved to or restored from. */
   readonly snapshot: string | null;
   /** What the host made necessary (one sentence each), to be said once on stderr. */

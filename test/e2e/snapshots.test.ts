@@ -22,7 +22,7 @@ interface Listed {
 }
 
 const SAVE_KEYS =
-  'id tag movedFrom parent pauseMs saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
+  'id tag movedFrom parent pauseMs storedWhilePausedBytes saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
     ' ',
   );
 

@@ -28,6 +28,9 @@ export class MemoryStore {
   /** What it fails with. */
   failure: Error = new Error('the disk is full');
 
+  /** Lets the guest run on, as it does beside a real store. */
+  betweenBatches: () => Promise<unknown> = () => new Promise(setImmediate);
+
   async beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
     const base = parent === null ? undefined : this.snapshots.get(parent);
     let regions: readonly Region[] = [];
@@ -49,8 +52,7 @@ export class MemoryStore {
             this.failAfterPages = Number.POSITIVE_INFINITY;
             throw this.failure;
           }
-          // Let the guest run on, as it does beside a real store.
-          await new Promise(setImmediate);
+          await this.betweenBatches();
         }
       },
       commit: async (metadata: SnapshotMetadata): Promise<SaveResult> => {

@@ -60,7 +60,11 @@ describe('control API', () => {
   let closedStores: number;
   const logged: string[] = [];
 
-  async function open(runRoot: string, port: number | null = null): Promise<number> {
+  async function open(
+    runRoot: string,
+    port: number | null = null,
+    starterDone: Promise<void> = Promise.resolve(),
+  ): Promise<number> {
     root = runRoot;
     directory = await new RunDirectory(root, 'vm').claim();
     machine = new FakeMachine();
@@ -78,9 +82,11 @@ describe('control API', () => {
         return { dir, tidy: async () => null, close: () => closedStores++ } as unknown as Store;
       },
       log: (sentence) => logged.push(sentence),
+      starterDone,
       closeGraceMs: 100,
     });
     await host.open();
+    assert.deepEqual(machine.done.splice(0), ['resume'], 'the guest runs when it can be asked');
     return actual;
   }
   const at = (path: string, method = 'GET', headers = {}): RequestOptions => ({
@@ -143,6 +149,76 @@ describe('control API', () => {
     assert.deepEqual(MachineClient.endOf(console), { kind: 'stopped', error: null });
     await assert.rejects(client.describe(), hasCode('MACHINE_GONE'));
     await assert.rejects(findMachine('vm', root), hasCode('NO_SUCH_MACHINE'));
+  });
+
+  describe('of a machine that has ended', () => {
+    /** Ends the machine before its starter has joined. */
+    async function openAndEnd(): Promise<{ client: MachineClient; letGo: () => void }> {
+      let letGo = () => {};
+      await open(
+        root,
+        null,
+        new Promise((resolve) => {
+          letGo = resolve;
+        }),
+      );
+      machine.say('last words\n');
+      machine.finish({ kind: 'reset' });
+      return { client: await findMachine('vm', root), letGo };
+    }
+
+    it('shows its starter the last output and the end, then goes', async () => {
+      const { client, letGo } = await openAndEnd();
+      const console = await client.openConsole();
+      assert.equal(await textOf(console), 'last words\n');
+      assert.deepEqual(MachineClient.endOf(console), { kind: 'reset', error: null });
+      assert.equal((await client.describe()).state, 'stopped');
+      letGo();
+      assert.deepEqual(await host.ended, { kind: 'reset' });
+      assert.deepEqual(readdirSync(root), []);
+    });
+
+    it('answers every operation with 410', async () => {
+      const { letGo } = await openAndEnd();
+      for (const [path, body] of [
+        ['/pause', ''],
+        ['/resume', ''],
+        ['/save', '{}'],
+        ['/console', 'x'],
+      ] as const) {
+        const answer = await ask(at(path, 'POST'), body);
+        assert.equal(answer.status, 410, `${path}: ${answer.text}`);
+        assert.equal(JSON.parse(answer.text).error.code, 'MACHINE_GONE');
+      }
+      letGo();
+    });
+
+    it('does not wait for its starter once somebody stops it', async () => {
+      const { client } = await openAndEnd();
+      await client.stop();
+      assert.deepEqual(await host.ended, { kind: 'reset' });
+    });
+
+    it('is said to have ended while its process still does', async () => {
+      await open(root);
+      const client = await findMachine('vm', root);
+      await server.close(0);
+      await assert.rejects(client.describe(), hasCode('MACHINE_GONE'));
+      await assert.rejects(
+        client.save({ store: null, tag: null, then: null }, () => {}),
+        hasCode('MACHINE_GONE'),
+      );
+      await assert.rejects(client.openConsole(), hasCode('MACHINE_GONE'));
+    });
+  });
+
+  it('says in the stream how much output was dropped', async () => {
+    await open(root);
+    machine.say('before');
+    const console = await (await findMachine('vm', root)).openConsole();
+    machine.say('after', 12345);
+    await host.stop();
+    assert.match(await textOf(console), /^before\r\n\[livesnap: 12345 bytes .*\]\r\nafter$/);
   });
 
   it('keeps the directory of a machine that failed, with the reason', async () => {
@@ -303,15 +379,15 @@ describe('control API', () => {
       expected: number,
       path: string,
       method: string,
-      body?: string,
+      body?: string | Buffer,
     ): Promise<{ code: string; message: string }> => {
       const answer = await ask(at(path, method), body);
       assert.equal(answer.status, expected, `${method} ${path} ${body?.slice(0, 50)}`);
       return JSON.parse(answer.text).error;
     };
-    assert.match((await refused(404, '/nothing', 'GET')).message, /no \/nothing/);
+    assert.match((await refused(404, '/nothing', 'GET')).message, /^No route for GET \/nothing$/);
     assert.equal((await refused(404, '/constructor', 'GET')).code, 'USAGE');
-    assert.match((await refused(405, '/pause', 'GET')).message, /does not take GET/);
+    assert.match((await refused(405, '/pause', 'GET')).message, /^No route for GET \/pause$/);
     assert.match((await refused(400, '/save', 'POST', '{')).message, /not JSON/);
     assert.match((await refused(400, '/save', 'POST', '[]')).message, /not a JSON object/);
     assert.match((await refused(400, '/save', 'POST', '{"tug":"x"}')).message, /unknown key "tug"/);
@@ -320,6 +396,18 @@ describe('control API', () => {
     assert.match((await refused(400, '/save', 'POST', '{"store":"rel"}')).message, /absolute/);
     assert.match((await refused(400, '/pause', 'POST', '{"a":1}')).message, /unknown key/);
     assert.match((await refused(400, '/console?history=-1', 'GET')).message, /history/);
+    for (const key of ['store', 'tag'])
+      for (const character of ['\\u0000', '\\ud800'])
+        assert.match(
+          (await refused(400, '/save', 'POST', `{"${key}":"/a${character}b"}`)).message,
+          /character/,
+        );
+    assert.match(
+      (await refused(400, '/save', 'POST', Buffer.from('7b22746167223a22ff227d', 'hex'))).message,
+      /UTF-8/,
+    );
+    for (const target of ['http://[', '//', 'http://a:b:c/machine'])
+      assert.match((await refused(400, target, 'GET')).message, /not a valid request target/);
     assert.match((await refused(413, '/save', 'POST', ' '.repeat(70_000))).message, /longer than/);
     assert.deepEqual(machine.done, []);
   });

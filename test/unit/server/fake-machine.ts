@@ -20,7 +20,8 @@ export class FakeMachine implements MachineHandle {
     memoryBytes: 64 << 20,
     cpus: 2,
   };
-  state: MachineState = 'running';
+  state: MachineState = 'paused';
+  end: MachineEnd | null = null;
   snapshot: string | null = null;
   notices: readonly string[] = ['a notice'];
   readonly input: Buffer[] = [];
@@ -38,11 +39,12 @@ export class FakeMachine implements MachineHandle {
     this.#events.off(event, listener as (...args: unknown[]) => void);
     return this;
   }
-  say(bytes: Uint8Array | string): void {
-    this.#events.emit('console', Buffer.from(bytes));
+  say(bytes: Uint8Array | string, missedBytes = 0): void {
+    this.#events.emit('console', Buffer.from(bytes), missedBytes);
   }
   finish(end: MachineEnd): void {
     this.state = 'stopped';
+    this.end = end;
     this.#events.emit('end', end);
   }
   /** How much more input it takes. */
@@ -91,6 +93,7 @@ export class FakeMachine implements MachineHandle {
       reusedChunks: 0,
       storedBytes: 12288,
       pauseMs: 1,
+      storedWhilePausedBytes: 0,
       saveMs: 2,
     };
   }
