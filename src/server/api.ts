@@ -423,5 +423,6 @@ export class ControlServer {
     await Promise.all(closed);
     clearTimeout(timer);
     this.#releaseAddress();
+    this.#releaseAddress = () => {};
   }
 }
