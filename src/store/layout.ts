@@ -103,7 +103,7 @@ export function namesIn(dir: string, folder: string): string[] {
 /** To be called by whoever writes: makes the folders of a store that are missing; true when there were any. */
 export function makeMissingFolders(dir: string): boolean {
   const missing = [PACKS, SNAPSHOTS, TAGS, SEGMENTS].filter((name) => !existsSync(join(dir, name)));
-  for (const name of missing) mkdirSync(join(dir, name), { recursive: true, mode: DIRECTORY_MODE });
+  for (const name of missing) makeOne(join(dir, name), DIRECTORY_MODE);
   return missing.length > 0;
 }
 
@@ -168,14 +168,43 @@ export function fsyncDirectory(path: string): void {
   }
 }
 
-/** Makes a private directory, and those above it that are missing, so that they outlast a power cut. */
+/**
+ * Makes a private directory, and those above it that are missing, so that they outlast a power cut. Errors: the system's;
+ * SYSTEM where a directory that exists takes no new ones.
+ */
 export function makeDirectory(path: string): void {
-  const parent = dirname(resolve(path));
-  const first = mkdirSync(parent, { recursive: true });
-  for (let made = parent; first !== undefined && made.length >= first.length; made = dirname(made))
-    fsyncForeign(dirname(made));
-  mkdirSync(path, { recursive: true, mode: DIRECTORY_MODE });
-  fsyncForeign(parent);
+  const target = resolve(path);
+  const missing: string[] = [];
+  for (let above = dirname(target); !existsSync(above); above = dirname(above)) missing.unshift(above);
+  for (const directory of missing) {
+    makeOne(directory);
+    fsyncForeign(dirname(directory));
+  }
+  makeOne(target, DIRECTORY_MODE);
+  fsyncForeign(dirname(target));
+}
+
+/**
+ * Makes one directory unless it is there. Node's `recursive` would do both, but tries for ever where mkdir gives ENOENT
+ * although the parent exists, as procfs does.
+ */
+export function makeOne(path: string, mode = 0o777): void {
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+    if (code === 'ENOENT' && existsSync(dirname(path)))
+      throw new LivesnapError(
+        'SYSTEM',
+        `${dirname(path)} takes no new directories, so ${path} cannot be made`,
+        {
+          hint: 'Name a directory on another file system.',
+          cause: error,
+        },
+      );
+    throw error;
+  }
 }
 
 /** One may make names in a directory that one may not read; then one cannot sync it either. */
