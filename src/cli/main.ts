@@ -91,6 +91,8 @@ function addVerb(program: Command, verb: Verb, ran: (status: number | undefined)
         ),
         output: new Output(common.json ?? false, common.quiet ?? false),
         storeDir: storeDir(common.store),
+        namedStoreDir:
+          common.store !== undefined || process.env.LIVESNAP_STORE ? storeDir(common.store) : null,
       }),
     );
   });

@@ -17,12 +17,13 @@ import type { ClaimedRunDirectory } from './run-directory.js';
 export interface LaunchRequest {
   readonly root: string;
   readonly name: string;
-  /** Absolute path of the store that saves go to, and that a restore reads. */
+  /** Absolute path of the store that saves go to. */
   readonly storeDir: string;
   readonly port: number | null;
   readonly origin:
     | { readonly kind: 'start'; readonly config: MachineConfig }
-    | { readonly kind: 'restore'; readonly snapshot: string };
+    /** `from`: absolute path of the store that is read; an exported directory is none that saves go to. */
+    | { readonly kind: 'restore'; readonly from: string; readonly snapshot: string };
 }
 
 export type LaunchReport =

@@ -23,13 +23,13 @@ const report = (message: LaunchReport) =>
     else resolve();
   });
 
-async function startMachine({ origin, storeDir }: LaunchRequest): Promise<MachineHandle> {
+async function startMachine({ origin }: LaunchRequest): Promise<MachineHandle> {
   if (origin.kind === 'start') {
     const { Machine } = await import('../vmm/machine.js');
     return Machine.start(origin.config);
   }
   const { Store } = await import('../store/store.js');
-  const store = Store.open(storeDir, { write: false });
+  const store = Store.open(origin.from, { write: false });
   try {
     const snapshot = await store.openSnapshot(origin.snapshot);
     try {
