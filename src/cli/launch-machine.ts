@@ -67,7 +67,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);
   if (output.json) {
     output.result(result, () => '');
-    return statusOf(await waitForEnd(client), name);
+    return statusOf(await waitForEnd(client), client);
   }
   const outcome = await runConsole(client, {
     until: null,
@@ -75,8 +75,8 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
     historyBytes: undefined,
     say: (sentence) => output.say(sentence),
   });
-  if (outcome.kind === 'ended') return statusOf(outcome.end, name);
-  if (outcome.kind === 'broken') return statusOf(null, name);
+  if (outcome.kind === 'ended') return statusOf(outcome.end, client);
+  if (outcome.kind === 'broken') return statusOf(null, client);
   output.say(`\n${name} goes on; return to it with: livesnap console ${name}`);
   return 0;
 }
@@ -95,8 +95,15 @@ async function waitForEnd(client: import('../server/client.js').MachineClient): 
   return end;
 }
 
-function statusOf(end: EndReport | null, name: string): number {
-  if (end === null) throw new LivesnapError('MACHINE_GONE', `the process of the machine ${name} is gone`);
+/** Null: the console broke off, so the process has died, or is just dying. */
+async function statusOf(
+  end: EndReport | null,
+  { directory }: import('../server/client.js').MachineClient,
+): Promise<number> {
+  if (end === null) {
+    const { goneError } = await import('../server/client.js');
+    throw await goneError(directory);
+  }
   if (end.error !== null) throw LivesnapError.fromJSON(end.error);
   return 0;
 }

@@ -3,7 +3,7 @@
  */
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { LivesnapError, type PlainError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
 import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './api.js';
 import { RunDirectory, runRoot } from './run-directory.js';

@@ -64,12 +64,24 @@ export function runRoot(env: NodeJS.ProcessEnv = process.env): string {
   return uid === 0 ? '/run/livesnap' : join(tmpdir(), `livesnap-${uid}`);
 }
 
-/** Makes sure that `root` exists and is this user's alone. Errors: SYSTEM. */
+/** What the system says of a run directory, as the project's error where its file system is full. */
+export function runDirectoryError(path: string, error: unknown): unknown {
+  const { code = '' } = error as NodeJS.ErrnoException;
+  if (!['ENOSPC', 'EDQUOT'].includes(code)) return error;
+  return new LivesnapError('NO_SPACE', `the file system of the run directory ${path} is full`, {
+    hint: 'Free some space there, or set XDG_RUNTIME_DIR to a directory of yours on another file system.',
+    cause: error,
+  });
+}
+
+/** Makes sure that `root` exists and is this user's alone. Errors: SYSTEM, NO_SPACE. */
 export async function checkRunRoot(root: string): Promise<void> {
   try {
     await mkdir(root, { mode: 0o700 });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
+      const known = runDirectoryError(root, error);
+      if (known instanceof LivesnapError) throw known;
       throw new LivesnapError(
         'SYSTEM',
         `the run directory ${root} cannot be made: ${(error as Error).message}`,
@@ -202,7 +214,7 @@ export class RunDirectory {
     };
   }
 
-  /** Makes the directory this process's; whatever a dead machine left in it is removed. Errors: NAME_IN_USE. */
+  /** Makes the directory this process's; whatever a dead machine left in it is removed. Errors: NAME_IN_USE, NO_SPACE. */
   async claim(): Promise<ClaimedRunDirectory> {
     const { tryLock } = await import('../native/locks.js');
     // Somebody who looks holds the lock, shared, for an instant: being refused is final only when it lasts.
@@ -210,14 +222,14 @@ export class RunDirectory {
     for (;;) {
       await checkRunRoot(this.root);
       await mkdir(this.path, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'EEXIST') throw error;
+        if (error.code !== 'EEXIST') throw runDirectoryError(this.path, error);
       });
       let fd: number;
       try {
         fd = openSync(this.lockFile, constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW, 0o600);
       } catch (error) {
         if (isMissing(error)) continue;
-        throw error;
+        throw runDirectoryError(this.path, error);
       }
       try {
         if (tryLock(fd, 'exclusive')) {
@@ -253,10 +265,15 @@ export class ClaimedRunDirectory extends RunDirectory {
     super(root, name);
   }
 
+  /** Errors: NO_SPACE. */
   async writeRecord(record: MachineRecord): Promise<void> {
     const draft = `${this.recordFile}.new`;
-    await writeFile(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
-    await rename(draft, this.recordFile);
+    try {
+      await writeFile(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+      await rename(draft, this.recordFile);
+    } catch (error) {
+      throw runDirectoryError(this.path, error);
+    }
   }
 
   /** Removes the directory; the name is free as soon as the lock is released, too. */
