@@ -69,7 +69,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);
   if (output.json) {
     output.result(result, () => '');
-    return statusOf(await waitForEnd(client, letGo), name);
+    return statusOf(await waitForEnd(client, letGo), client);
   }
   const outcome = await runConsole(client, {
     until: null,
@@ -78,8 +78,8 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
     say: (sentence) => output.say(sentence),
     onOutcome: letGo,
   });
-  if (outcome.kind === 'ended') return statusOf(outcome.end, name);
-  if (outcome.kind === 'broken') return statusOf(null, name);
+  if (outcome.kind === 'ended') return statusOf(outcome.end, client);
+  if (outcome.kind === 'broken') return statusOf(null, client);
   output.say(`\n${name} goes on; return to it with: livesnap console ${name}`);
   return 0;
 }
@@ -102,8 +102,15 @@ async function waitForEnd(
   return end;
 }
 
-function statusOf(end: EndReport | null, name: string): number {
-  if (end === null) throw new LivesnapError('MACHINE_GONE', `the process of the machine ${name} is gone`);
+/** Null: the console broke off, so the process has died, or is just dying. */
+async function statusOf(
+  end: EndReport | null,
+  { directory }: import('../server/client.js').MachineClient,
+): Promise<number> {
+  if (end === null) {
+    const { goneError } = await import('../server/client.js');
+    throw await goneError(directory);
+  }
   if (end.error !== null) throw LivesnapError.fromJSON(end.error);
   return 0;
 }

@@ -100,6 +100,10 @@ function addVerb(program: Command, verb: Verb, ran: (status: number | undefined)
         get storeDir() {
           return resolve(requireLocal(common.store ?? (process.env.LIVESNAP_STORE || defaultStore())));
         },
+        get namedStoreDir() {
+          const named = common.store ?? (process.env.LIVESNAP_STORE || null);
+          return named === null ? null : resolve(requireLocal(named));
+        },
       }),
     );
   });

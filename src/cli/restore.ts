@@ -45,8 +45,8 @@ export const verb = defineVerb({
       like: saved.vm,
       detach: options.detach,
       port: options.port ?? null,
-      storeDir: dir,
-      origin: { kind: 'restore', snapshot: saved.id },
+      storeDir,
+      origin: { kind: 'restore', from: dir, snapshot: saved.id },
       output,
     });
   },

@@ -58,13 +58,15 @@ export const verb = defineVerb({
       parseWord('resume', 'pause', 'stop'),
     ),
   },
-  async run({ operands, options, output, storeDir }) {
+  notes:
+    'Without --store and LIVESNAP_STORE the snapshot goes to the store that the machine was started with or restored from.',
+  async run({ operands, options, output, namedStoreDir }) {
     const [name] = operands as [string];
     const { findMachine } = await import('../server/client.js');
     const client = await findMachine(name);
     const ended = options.then === 'stop' ? await client.directory.watchEnd() : null;
     const request = {
-      store: storeDir,
+      store: namedStoreDir,
       tag: options.tag ?? null,
       then: options.then ?? null,
     };

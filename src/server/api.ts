@@ -12,9 +12,10 @@ import type { AddressInfo } from 'node:net';
 import { isAbsolute } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import type { MachineEnd, MachineSaveResult, MachineState, SaveThen } from '../vmm/machine-types.js';
 import { type ConsoleHub, HISTORY_BYTES, RING_BYTES } from './console-hub.js';
+import { log } from './log.js';
 import { listeningAddress } from './socket-path.js';
 
 /** What `GET /machine` answers. */
@@ -401,7 +402,7 @@ export class ControlServer {
       // Whoever went away in the middle of a request needs no answer, and no line in the log.
       if ((thrown as NodeJS.ErrnoException).code === 'ECONNRESET') return;
       const error = asLivesnapError(thrown);
-      if (!(thrown instanceof LivesnapError)) console.error(thrown);
+      if (!(thrown instanceof LivesnapError)) log.writeError(thrown);
       if (response.headersSent) response.destroy();
       else sendJson(response, statusOf(error), { error: error.toJSON() });
       request.resume();

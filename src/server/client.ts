@@ -4,7 +4,7 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { runRoot } from '../environment.js';
 import { LivesnapError, type PlainError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
 import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './api.js';
 import { RunDirectory } from './run-directory.js';

@@ -10,20 +10,21 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LivesnapError, type PlainError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
 import type { MachineDescription } from './api.js';
-import type { ClaimedRunDirectory } from './run-directory.js';
+import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 
 export interface LaunchRequest {
   readonly root: string;
   readonly name: string;
-  /** Absolute path of the store that saves go to, and that a restore reads. */
+  /** Absolute path of the store that saves go to. */
   readonly storeDir: string;
   readonly port: number | null;
   readonly origin:
     | { readonly kind: 'start'; readonly config: MachineConfig }
-    | { readonly kind: 'restore'; readonly snapshot: string };
+    /** `from`: absolute path of the store that is read; an exported directory is none that saves go to. */
+    | { readonly kind: 'restore'; readonly from: string; readonly snapshot: string };
 }
 
 export type LaunchReport =
@@ -40,12 +41,24 @@ export interface Launched {
 /** The descriptor through which the process holds its run directory's lock. */
 export const LOCK_FD = 4;
 
-/** The last thing a log says, for a process that ended without a word. */
+/** The last sentence of a log, for a process that ended without a word: not a line of a stack, or Node's version. */
 function lastWords(log: string): string | null {
   try {
-    return readFileSync(log, 'utf8').trimEnd().split('\n').at(-1)?.slice(0, 300) || null;
+    const lines = readFileSync(log, 'utf8').split('\n');
+    return lines.findLast((line) => !/^(\s|Node\.js v|$)/.test(line))?.slice(0, 300) ?? null;
   } catch {
     return null;
+  }
+}
+
+/** Errors: NO_SPACE. Then the directory is removed. */
+async function openLog(directory: ClaimedRunDirectory): Promise<number> {
+  try {
+    return openSync(directory.log, 'a', 0o600);
+  } catch (error) {
+    await directory.remove();
+    directory.release();
+    throw runDirectoryError(directory.path, error);
   }
 }
 
@@ -58,7 +71,7 @@ export async function launch(
   request: Omit<LaunchRequest, 'root' | 'name'>,
   progress: Progress = () => {},
 ): Promise<Launched> {
-  const log = openSync(directory.log, 'a', 0o600);
+  const log = await openLog(directory);
   const child = spawn(
     process.execPath,
     [join(dirname(fileURLToPath(import.meta.url)), 'vm-process.js'), directory.name],

@@ -54,20 +54,25 @@ export function drawName(): string {
   return `${pick(ADJECTIVES)}-${pick(ANIMALS)}`;
 }
 
+/** What the system says of a run directory, as the project's error where its file system is full. */
+export function runDirectoryError(path: string, error: unknown): unknown {
+  const { code = '' } = error as NodeJS.ErrnoException;
+  if (!['ENOSPC', 'EDQUOT'].includes(code)) return error;
+  return new LivesnapError('NO_SPACE', `the file system of the run directory ${path} is full`, {
+    hint: 'Free some space there, or set XDG_RUNTIME_DIR to a directory of yours on another file system.',
+    cause: error,
+  });
+}
+
 /** The error for a run directory that the system does not let this process use. */
 function unusable(path: string, problem: string, error: unknown): LivesnapError {
-  const { code, message } = error as NodeJS.ErrnoException;
-  const isFull = code === 'ENOSPC' || code === 'EDQUOT';
-  return new LivesnapError(
-    isFull ? 'NO_SPACE' : 'SYSTEM',
-    `the run directory ${path} cannot be ${problem}: ${message}`,
-    {
-      hint: isFull
-        ? 'Free some space on its file system, or set XDG_RUNTIME_DIR to another directory of yours.'
-        : 'Set XDG_RUNTIME_DIR to a directory of yours.',
-      cause: error,
-    },
-  );
+  const known = runDirectoryError(path, error);
+  if (known instanceof LivesnapError) return known;
+  const { message } = error as Error;
+  return new LivesnapError('SYSTEM', `the run directory ${path} cannot be ${problem}: ${message}`, {
+    hint: 'Set XDG_RUNTIME_DIR to a directory of yours.',
+    cause: error,
+  });
 }
 
 /** Makes sure that `root` exists and is this user's alone. Errors: SYSTEM, NO_SPACE. */
@@ -269,11 +274,16 @@ export class ClaimedRunDirectory extends RunDirectory {
     return names(this.lockFile, this.lockFd);
   }
 
+  /** Errors: NO_SPACE. */
   async writeRecord(record: MachineRecord): Promise<void> {
     if (!this.isStillOurs()) return;
     const draft = `${this.recordFile}.new`;
-    await writeFile(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
-    await rename(draft, this.recordFile);
+    try {
+      await writeFile(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+      await rename(draft, this.recordFile);
+    } catch (error) {
+      throw runDirectoryError(this.path, error);
+    }
   }
 
   /** Removes the directory; the name is free as soon as the lock is released, too. */

@@ -13,15 +13,10 @@ import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
 import { createOwned } from './layout.js';
 import { isUnreadable } from './store-file.js';
+import { waitAStep } from './waits.js';
 
-/** How often and how long a file that gc is looking at is tried again. */
+/** How often a file that gc is looking at is tried again. */
 const TRIES = 1000;
-export const STEP_MS = 10;
-
-const cell = new Int32Array(new SharedArrayBuffer(4));
-
-/** Blocks the thread. */
-export const waitAStep = (): void => void Atomics.wait(cell, 0, 0, STEP_MS);
 
 /** Whether the name leads to the file that is open; to be asked while its lock is held. */
 function leadsTo(path: string, fd: number): boolean {

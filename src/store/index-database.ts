@@ -23,8 +23,8 @@ import { temporaryDirectory } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { loadSqlite } from '../native/modules.js';
 import { projectRoot } from '../native/project-root.js';
+import type { SnapshotKind, SnapshotSummary } from '../page-stream.js';
 import type { DamageError } from './damage.js';
-import { STEP_MS, waitAStep } from './file-locks.js';
 import {
   canOpenInPlace,
   copyIndex,
@@ -51,13 +51,15 @@ import type { SegmentRow } from './segment-file.js';
 import type { SnapshotFile } from './snapshot-file.js';
 import { sqliteCode } from './store-error.js';
 import { StoreLock } from './store-lock.js';
-import type { SnapshotKind, SnapshotSummary, TagMove } from './types.js';
+import type { TagMove } from './types.js';
+import { whenIndexIsFree } from './waits.js';
 
 const Database = loadSqlite();
 
 /** 'LVSN': PRAGMA application_id of every store.db. */
 export const APPLICATION_ID = 0x4c56534e;
-const BUSY_TIMEOUT_MS = 10_000;
+/** SQLite does not wait for other connections: {@link whenIndexIsFree} does. */
+const BUSY_TIMEOUT_MS = 0;
 
 export interface SnapshotRow {
   readonly id: string;
@@ -178,19 +180,6 @@ function makeDatabase(path: string): void {
   }
 }
 
-/** SQLite does not wait where two connections ask for a log at the same moment; the other one is soon done. */
-function useLog(database: BetterSqlite3.Database): void {
-  for (let waitedMs = 0; ; waitedMs += STEP_MS) {
-    try {
-      database.pragma('journal_mode = WAL');
-      return;
-    } catch (error) {
-      if ((error as { code?: string }).code !== 'SQLITE_BUSY' || waitedMs >= BUSY_TIMEOUT_MS) throw error;
-      waitAStep();
-    }
-  }
-}
-
 export class Index {
   readonly #statements = new Map<string, BetterSqlite3.Statement<unknown[]>>();
 
@@ -209,7 +198,7 @@ export class Index {
       makeDatabase(path);
       chmodSync(path, FILE_MODE); // SQLite gives -wal and -shm the mode of the database
       const database = new Database(path, { timeout: BUSY_TIMEOUT_MS });
-      useLog(database);
+      whenIndexIsFree(() => database.pragma('journal_mode = WAL'));
       return Index.#prepare(dir, database, lock, true);
     } catch (error) {
       lock?.release();
@@ -279,7 +268,7 @@ export class Index {
       // The file may come from anywhere: nothing in its schema is trusted, or run.
       database.pragma('trusted_schema = OFF');
       database.pragma('cell_size_check = ON');
-      database.pragma('synchronous = FULL');
+      whenIndexIsFree(() => database.pragma('synchronous = FULL'));
       database.pragma('foreign_keys = ON');
       const index = new Index(dir, database, lock);
       index.#migrate(write);
@@ -295,11 +284,12 @@ export class Index {
     const known = migrations().at(-1)!.version;
     const pragma = (name: string): number => this.database.pragma(name, { simple: true }) as number;
     // Read at one moment: another process may be making the store.
-    const { version, isOurs, schema } = this.database.transaction(() => ({
+    const look = this.database.transaction(() => ({
       version: pragma('user_version'),
       isOurs: pragma('application_id') === APPLICATION_ID,
       schema: schemaOf(this.database),
-    }))();
+    }));
+    const { version, isOurs, schema } = whenIndexIsFree(() => look());
     // Of ours none is without a version, and none without tables: that comes about in one transaction.
     const isNew = !isOurs && version === 0 && schema === expectedSchema(0);
     if (isNew ? !write : !isOurs || version < 1) throw notAStore(this.dir);
@@ -364,11 +354,11 @@ export class Index {
   }
 
   #all<T>(sql: string, ...values: unknown[]): T[] {
-    return this.#guarded(() => this.#statement(sql).all(...values) as T[]);
+    return this.#guarded(() => whenIndexIsFree(() => this.#statement(sql).all(...values) as T[]));
   }
 
   #get<T>(sql: string, ...values: unknown[]): T | undefined {
-    return this.#guarded(() => this.#statement(sql).get(...values) as T | undefined);
+    return this.#guarded(() => whenIndexIsFree(() => this.#statement(sql).get(...values) as T | undefined));
   }
 
   /** Rows of a table, or some of their columns. Errors: DAMAGED. */
@@ -402,7 +392,7 @@ export class Index {
 
   /** One immediate transaction; on a full disk once more without the reserve file. */
   #immediately<T>(work: () => T): T {
-    const attempt = (): T => this.database.transaction(work).immediate();
+    const attempt = (): T => whenIndexIsFree(() => this.database.transaction(work).immediate());
     return this.#guarded(() => {
       // SQLite does this too, with the first commit to a new log, but does not look whether it failed.
       if (!this.#logIsNamed) fsyncDirectory(this.dir);
@@ -762,13 +752,10 @@ export class Index {
   /** Moves the log into the database and empties it, if nobody is in the way. */
   checkpoint(): void {
     this.#guarded(() => {
-      this.database.pragma('busy_timeout = 0');
       try {
         this.database.pragma('wal_checkpoint(TRUNCATE)');
       } catch {
         // A reader or a full disk: the log stays, and is as good.
-      } finally {
-        this.database.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
       }
     });
   }
@@ -777,14 +764,18 @@ export class Index {
   vacuum(): void {
     const pragma = (name: string): number => this.database.pragma(name, { simple: true }) as number;
     this.#guarded(() => {
-      if (pragma('freelist_count') * 10 >= pragma('page_count')) this.database.exec('VACUUM');
+      whenIndexIsFree(() => {
+        if (pragma('freelist_count') * 10 >= pragma('page_count')) this.database.exec('VACUUM');
+      });
     });
   }
 
   /** What SQLite finds wrong with the file. */
   integrityProblems(): string[] {
     try {
-      const rows = this.database.pragma('integrity_check(20)') as { integrity_check: string }[];
+      const rows = whenIndexIsFree(() => this.database.pragma('integrity_check(20)')) as {
+        integrity_check: string;
+      }[];
       return rows.map((row) => row.integrity_check).filter((text) => text !== 'ok');
     } catch (error) {
       return [(error as Error).message];

@@ -22,11 +22,11 @@ import {
 import { basename, dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { loadSqlite } from '../native/modules.js';
-import { waitAStep } from './file-locks.js';
 import { NEW_DATABASE, removeUnfinished, replaceIndex } from './index-replacement.js';
 import { at, createOwned, DATABASE, INDEX_LOCK, removeIfThere } from './layout.js';
 import { damageOf } from './store-file.js';
 import { StoreLock } from './store-lock.js';
+import { waitAStep } from './waits.js';
 
 /** What SQLite writes to, by suffix. */
 const PARTS = ['', '-wal', '-shm', '-journal'];

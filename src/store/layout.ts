@@ -178,7 +178,7 @@ export function createOwned(path: string): number {
 
 /** Makes a folder of a store, owned as {@link giveToOwner} says. */
 export function makeFolder(path: string): void {
-  mkdirSync(path, { recursive: true, mode: DIRECTORY_MODE });
+  makeOne(path, DIRECTORY_MODE);
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
     giveToOwner(path, fd);
@@ -214,14 +214,43 @@ export function fsyncDirectory(path: string): void {
   }
 }
 
-/** Makes a private directory, and those above it that are missing, so that they outlast a power cut. */
+/**
+ * Makes a private directory, and those above it that are missing, so that they outlast a power cut. Errors: the system's;
+ * SYSTEM where a directory that exists takes no new ones.
+ */
 export function makeDirectory(path: string): void {
-  const parent = dirname(resolve(path));
-  const first = mkdirSync(parent, { recursive: true });
-  for (let made = parent; first !== undefined && made.length >= first.length; made = dirname(made))
-    fsyncForeign(dirname(made));
-  mkdirSync(path, { recursive: true, mode: DIRECTORY_MODE });
-  fsyncForeign(parent);
+  const target = resolve(path);
+  const missing: string[] = [];
+  for (let above = dirname(target); !existsSync(above); above = dirname(above)) missing.unshift(above);
+  for (const directory of missing) {
+    makeOne(directory);
+    fsyncForeign(dirname(directory));
+  }
+  makeOne(target, DIRECTORY_MODE);
+  fsyncForeign(dirname(target));
+}
+
+/**
+ * Makes one directory unless it is there. Node's `recursive` would do both, but tries for ever where mkdir gives ENOENT
+ * although the parent exists, as procfs does.
+ */
+export function makeOne(path: string, mode = 0o777): void {
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+    if (code === 'ENOENT' && existsSync(dirname(path)))
+      throw new LivesnapError(
+        'SYSTEM',
+        `${dirname(path)} takes no new directories, so ${path} cannot be made`,
+        {
+          hint: 'Name a directory on another file system.',
+          cause: error,
+        },
+      );
+    throw error;
+  }
 }
 
 /** One may make names in a directory that one may not read; then one cannot sync it either. */

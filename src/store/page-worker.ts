@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { LivesnapError, SystemError } from '../errors.js';
 import { unmapFile } from '../native/mapped-file.js';
 import { writePages } from '../native/memory.js';
@@ -38,6 +38,9 @@ import { readSegment, verifySegment } from './segment-scan.js';
 import { type WrittenSegment, writeSegment } from './segment-writer.js';
 import { ENTRY_WORDS, mergeEntries, sortEntries } from './sorted-entries.js';
 import { countBits } from './usage.js';
+import { sharePatience } from './waits.js';
+
+sharePatience(workerData);
 
 const packers = new Map<number, Packer>();
 const readers = new Map<number, { ops: PageOps; packs: PackSet }>();

@@ -6,7 +6,17 @@
  * named. The snapshot is pinned until `close`: what it needs stays, though it be removed meanwhile.
  */
 import { LivesnapError } from '../errors.js';
-import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSink, type Region } from '../page-stream.js';
+import {
+  BATCH_PAGES,
+  type OpenSnapshot,
+  PAGE_SIZE,
+  type PageRun,
+  type PageSink,
+  type Progress,
+  type Region,
+  type SnapshotMetadata,
+  type SnapshotSummary,
+} from '../page-stream.js';
 import { packList, type StoreContext } from './context.js';
 import { DamageError } from './damage.js';
 import { BLOCK_PAGES } from './format.js';
@@ -15,24 +25,20 @@ import { storeError } from './layout.js';
 import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import type { PageBatch } from './page-batch.js';
-import { giveBatch, newSession, pageWorker, pageWorkerCount, takeBatch } from './page-pool.js';
+import {
+  giveBatch,
+  newSession,
+  pageWorker,
+  pageWorkerCount,
+  startPageWorkers,
+  takeBatch,
+} from './page-pool.js';
 import { Pin } from './pins.js';
 import { type BlockEntry, pagesOfBlock, readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
 import { notOfStore } from './store-error.js';
 import type { StoreLock } from './store-lock.js';
-import type { Progress, SnapshotMetadata, SnapshotSummary } from './types.js';
 
 const BATCHES_PER_WORKER = 2;
-
-/** A snapshot opened for reading; what it needs stays in the store until `close`. */
-export interface OpenSnapshot {
-  readonly summary: SnapshotSummary;
-  readonly metadata: SnapshotMetadata;
-  readonly regions: readonly Region[];
-  /** Writes every page that is not zero to the sink; all of it is verified. Errors: DAMAGED. */
-  fill(sink: PageSink, progress?: Progress): Promise<void>;
-  close(): void;
-}
 
 /** The pages of a batch on its way: `count` of `region`. */
 interface Run {
@@ -61,7 +67,7 @@ export class StoredSnapshot implements OpenSnapshot {
 
   /** `resolve` is called with the lock held. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
   static async open(context: StoreContext, resolve: () => string): Promise<StoredSnapshot> {
-    for (let i = 0; i < pageWorkerCount; i++) pageWorker(i); // they start while the machine is made
+    startPageWorkers(); // while the machine is made
     const lock = await context.lock('shared');
     let pin: Pin | null = null;
     try {

@@ -11,7 +11,17 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
-import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../page-stream.js';
+import {
+  BATCH_PAGES,
+  PAGE_SIZE,
+  type PageRun,
+  type PageSource,
+  type Progress,
+  type Region,
+  type SaveResult,
+  type SaveSession,
+  type SnapshotMetadata,
+} from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import { packList } from './context.js';
 import { unlinkUnlessLocked } from './file-locks.js';
@@ -51,7 +61,6 @@ import {
 import { notOfStore } from './store-error.js';
 import type { StoreLock } from './store-lock.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
-import type { Progress, SaveResult, SnapshotMetadata } from './types.js';
 import { ChunkSet } from './usage.js';
 
 /** Batches on their way at once: enough that neither thread waits for the other. */
@@ -65,18 +74,6 @@ const MIN_FREE_BYTES = 1 << 20;
  * With those that are on their way they are fewer than 2^20, for which the tables, which double, have room.
  */
 const MAX_UNCOMMITTED_CHUNKS = 1_000_000;
-
-/** A save under way. Exactly one of `commit` and `abort` ends it; after a failed `store` or `commit`, call `abort`. */
-export interface SaveSession {
-  /** The snapshot this save is relative to; null when it is full (none was asked for, or it is gone). */
-  readonly parent: string | null;
-  /** Stores what the source gives; may be called more than once with sources of the same regions. */
-  store(source: PageSource, progress?: Progress): Promise<void>;
-  /** The one commit point: when it resolves the snapshot exists and survives a power cut. */
-  commit(metadata: SnapshotMetadata): Promise<SaveResult>;
-  /** Gives the save up; nothing of it is visible. */
-  abort(): Promise<void>;
-}
 
 /** What a copy of a snapshot has of its original. */
 export type SnapshotOrigin = Pick<SnapshotDescription, 'id' | 'parent' | 'createdAt'>;

@@ -7,17 +7,16 @@
  * index. Single files have locks of their own: file-locks.ts.
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
 import { at, FILE_MODE, giveToOwner, type INDEX_LOCK, LOCK, PACKS, storeError, TAGS } from './layout.js';
+import { STEP_MS, sleepAStep, waitAStep } from './waits.js';
 
 type Mode = 'shared' | 'exclusive';
 type LockFile = typeof LOCK | typeof INDEX_LOCK | typeof PACKS | typeof TAGS;
 /** How long a lock is waited for. Repair does not wait for a machine that may run for days. */
 const waitMs = (mode: Mode, file: LockFile): number =>
   mode === 'exclusive' && (file === 'lock' || file === 'index.lock') ? 2_000 : 60_000;
-const STEP_MS = 10;
 
 export class StoreLock {
   /** -1: the store has no lock file and cannot be given one; then nobody else writes here either. */
@@ -35,7 +34,7 @@ export class StoreLock {
     const lock = new StoreLock(dir, file);
     for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
       if (waitedMs >= waitMs(mode, file)) throw lock.#busy(mode);
-      await sleep(STEP_MS);
+      await sleepAStep().catch((error) => lock.#giveUp(error));
     }
     return lock;
   }
@@ -43,12 +42,20 @@ export class StoreLock {
   /** As {@link acquire}, blocking the thread. */
   static acquireSync(dir: string, mode: Mode, file: LockFile = LOCK): StoreLock {
     const lock = new StoreLock(dir, file);
-    const cell = new Int32Array(new SharedArrayBuffer(4));
     for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
       if (waitedMs >= waitMs(mode, file)) throw lock.#busy(mode);
-      Atomics.wait(cell, 0, 0, STEP_MS);
+      try {
+        waitAStep();
+      } catch (error) {
+        lock.#giveUp(error);
+      }
     }
     return lock;
+  }
+
+  #giveUp(error: unknown): never {
+    this.release();
+    throw error;
   }
 
   #try(mode: Mode): boolean {

@@ -8,6 +8,7 @@ import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
+import type { OpenSnapshot, SaveSession, SaveTarget } from '../page-stream.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
 import type { Channel } from './copy/channel.js';
@@ -49,8 +50,8 @@ import {
 import { markAll } from './marks.js';
 import { releasePageWorkers, usePageWorkers } from './page-pool.js';
 import { repairStore } from './repair.js';
-import { type OpenSnapshot, readNamed, StoredSnapshot } from './restore.js';
-import { Save, type SaveSession } from './save.js';
+import { readNamed, StoredSnapshot } from './restore.js';
+import { Save } from './save.js';
 import { mergeNewest } from './segment-merge.js';
 import { snapshotFile } from './snapshot-file.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
@@ -79,7 +80,7 @@ export interface OpenOptions {
   readonly fingerprintBits?: number;
 }
 
-export class Store {
+export class Store implements SaveTarget {
   readonly #context: StoreContext;
   #open = true;
 

@@ -3,8 +3,7 @@
  * implements it on KVM; tests of the layers above may use a fake.
  */
 import type { LivesnapError } from '../errors.js';
-import type { Store } from '../store/store.js';
-import type { Progress, SaveResult } from '../store/types.js';
+import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
 
 export interface MachineConfig {
   /** Path of a bzImage or an ELF vmlinux. */
@@ -63,7 +62,7 @@ export interface MachineHandle {
   stop(): Promise<void>;
   /** `then` null: afterwards as it was before. */
   save(
-    store: Pick<Store, 'beginSave'>,
+    store: SaveTarget,
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
   ): Promise<MachineSaveResult>;
 }

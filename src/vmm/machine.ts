@@ -12,9 +12,15 @@ import { EventEmitter } from 'node:events';
 import { arch, hostname, release, totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
 import { closeMemory, createMemory, writeMemory, writePages } from '../native/memory.js';
-import type { PageRun, PageSink, Region } from '../page-stream.js';
-import type { OpenSnapshot, Store } from '../store/store.js';
-import type { Progress, SaveResult } from '../store/types.js';
+import type {
+  OpenSnapshot,
+  PageRun,
+  PageSink,
+  Progress,
+  Region,
+  SaveResult,
+  SaveTarget,
+} from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
 import type { BootPath } from './boot/boot-state.js';
 import type { GuestMemory } from './boot/guest-memory.js';
@@ -247,7 +253,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   save(
-    store: Pick<Store, 'beginSave'>,
+    store: SaveTarget,
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
   ): Promise<MachineSaveResult> {
     return this.#exclusively(async () => {
@@ -268,7 +274,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   async #saveFrom(
     parent: string | null,
-    store: Pick<Store, 'beginSave'>,
+    store: SaveTarget,
     then: SaveThen,
     { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
   ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {

@@ -5,13 +5,15 @@
 import { randomBytes } from 'node:crypto';
 import {
   BATCH_PAGES,
+  type OpenSnapshot,
   PAGE_SIZE,
   type PageSink,
   type PageSource,
   type Region,
+  type SaveResult,
+  type SaveSession,
+  type SnapshotMetadata,
 } from '../../src/page-stream.js';
-import type { OpenSnapshot, SaveSession } from '../../src/store/store.js';
-import type { SaveResult, SnapshotMetadata } from '../../src/store/types.js';
 
 interface Kept {
   readonly regions: readonly Region[];

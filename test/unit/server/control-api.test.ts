@@ -9,8 +9,7 @@ import { ControlServer } from '../../../src/server/api.js';
 import { findMachine, MachineClient } from '../../../src/server/client.js';
 import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
 import { VmHost } from '../../../src/server/vm-host.js';
-import type { Store } from '../../../src/store/store.js';
-import { FakeMachine, failure } from './fake-machine.js';
+import { FakeMachine, FakeStore, failure } from './fake-machine.js';
 
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
 
@@ -58,6 +57,9 @@ describe('control API', () => {
   let server: ControlServer;
   let host: VmHost;
   let closedStores: number;
+  /** What the opening of a store waits for. */
+  let storeGate: Promise<void>;
+  let refuseStore: (error: Error) => void;
   const logged: string[] = [];
 
   async function open(
@@ -70,6 +72,8 @@ describe('control API', () => {
     machine = new FakeMachine();
     server = new ControlServer();
     closedStores = 0;
+    storeGate = Promise.resolve();
+    refuseStore = () => {};
     await server.listenUnix(directory.socket);
     const actual = port === null ? 0 : await server.listenLoopback(port);
     host = new VmHost(machine, {
@@ -77,9 +81,13 @@ describe('control API', () => {
       server,
       storeDir: '/default/store',
       port: null,
-      openStore: (dir) => {
-        if (dir === '/newer') throw new LivesnapError('NEWER_FORMAT', 'too new');
-        return { dir, tidy: async () => null, close: () => closedStores++ } as unknown as Store;
+      stores: {
+        open: async (dir) => {
+          await storeGate;
+          if (dir === '/newer') throw new LivesnapError('NEWER_FORMAT', 'too new');
+          return new FakeStore(dir, () => closedStores++);
+        },
+        giveUpWaits: () => refuseStore(new LivesnapError('STORE_BUSY', 'nobody is waited for any more')),
       },
       log: (sentence) => logged.push(sentence),
       starterDone,
@@ -256,6 +264,18 @@ describe('control API', () => {
     assert.equal((await directory.readRecord())?.snapshot, 'a'.repeat(32));
   });
 
+  it('answers a save that it cannot note, and says so in its log', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    // A directory is in the way of the note.
+    mkdirSync(`${directory.recordFile}.new`);
+    const { id } = await client.save({ store: null, tag: null, then: null }, () => {});
+    assert.equal((await client.describe()).snapshot, id);
+    assert.match(logged.join('\n'), /what the machine is could not be noted: EISDIR/);
+    machine.finish(failure('the guest is broken'));
+    assert.equal((await host.ended).kind, 'failed');
+  });
+
   it('answers a save that ends the machine before it goes', async () => {
     await open(root);
     const client = await findMachine('vm', root);
@@ -278,6 +298,22 @@ describe('control API', () => {
     await assert.rejects(save(null), hasCode('NO_SPACE'));
     assert.equal(closedStores, 2);
     await assert.rejects(save('/newer'), hasCode('NEWER_FORMAT'));
+  });
+
+  it('answers and stops while a save waits for the store, and gives the save up', async () => {
+    await open(root);
+    storeGate = new Promise((_, reject) => {
+      refuseStore = reject;
+    });
+    const client = await findMachine('vm', root);
+    const saving = client.save({ store: null, tag: null, then: null }, () => {});
+    const refused = assert.rejects(saving, hasCode('MACHINE_GONE'));
+    await client.describe();
+    await client.stop();
+    await refused;
+    await host.ended;
+    assert.deepEqual(readdirSync(root), []);
+    assert.deepEqual(machine.done, ['stop']);
   });
 
   it('does one thing at a time, but stops at any time', async () => {

@@ -1,7 +1,7 @@
 /** A machine without KVM for the layers above it: it echoes its input and does what it is told at once. */
 import { EventEmitter } from 'node:events';
 import { LivesnapError } from '../../../src/errors.js';
-import type { Store } from '../../../src/store/store.js';
+import type { SaveSession, SaveTarget } from '../../../src/page-stream.js';
 import type {
   MachineConfig,
   MachineEnd,
@@ -11,6 +11,23 @@ import type {
   MachineState,
   SaveThen,
 } from '../../../src/vmm/machine-types.js';
+
+/** A store that only has a name. */
+export class FakeStore implements SaveTarget {
+  constructor(
+    readonly dir: string,
+    readonly onClose: () => void,
+  ) {}
+  async beginSave(): Promise<SaveSession> {
+    throw new Error('a fake machine has nothing to save');
+  }
+  async tidy(): Promise<null> {
+    return null;
+  }
+  async close(): Promise<void> {
+    this.onClose();
+  }
+}
 
 export class FakeMachine implements MachineHandle {
   readonly config: MachineConfig = {
@@ -67,7 +84,7 @@ export class FakeMachine implements MachineHandle {
     this.finish({ kind: 'stopped' });
   }
   async save(
-    store: Store,
+    store: SaveTarget,
     options: {
       vm: string;
       tag: string | null;
@@ -75,7 +92,7 @@ export class FakeMachine implements MachineHandle {
       progress?: (done: number, total: number | null) => void;
     },
   ): Promise<MachineSaveResult> {
-    this.done.push(`save ${store.dir} ${options.vm} ${options.tag} ${options.then}`);
+    this.done.push(`save ${(store as FakeStore).dir} ${options.vm} ${options.tag} ${options.then}`);
     options.progress?.(1, 2);
     await this.saveGate;
     if (this.saveError !== null) throw this.saveError;
