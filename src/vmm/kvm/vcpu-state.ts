@@ -8,6 +8,7 @@
  */
 import { LivesnapError, SystemError } from '../../errors.js';
 import { type KvmMachine, kvmIoctl, vcpuIoctl, xsaveSizeBytes } from '../../native/kvm.js';
+import { bytes, type Check, integer, list, object } from '../../schema.js';
 import { Capability, Ioctl, Msr } from './abi.js';
 import {
   CPUID_ENTRY,
@@ -31,7 +32,7 @@ import {
   type Sregs,
   TABLE_NAMES,
 } from './registers.js';
-import { checkStruct, readStruct, writeStruct } from './struct.js';
+import { readStruct, structCheck, writeStruct } from './struct.js';
 
 export interface MsrValue {
   readonly index: number;
@@ -61,9 +62,12 @@ export interface VcpuState extends Record<RawName, Uint8Array> {
 /** How far two TSC rates may differ and still be the same to a guest, as in KVM's own default tolerance. */
 const TSC_TOLERANCE_PPM = 250;
 /** More than any KVM lists (KVM_GET_MSR_INDEX_LIST). */
-const MAX_MSRS = 1024;
+export const MAX_MSRS = 1024;
 /** GET_MSRS and SET_MSRS take fewer than 256 at a time (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS). */
 const MSRS_PER_CALL = 255;
+/** The legacy area and the header (Intel SDM vol. 1, 13.4), and far more than any processor has. */
+const MIN_XSAVE_BYTES = 576;
+const MAX_XSAVE_BYTES = 1 << 20;
 const MSR_HEADER_BYTES = 8;
 const MSR_ENTRY_BYTES = 16;
 
@@ -290,51 +294,32 @@ function setTscRate(machine: KvmMachine, vcpu: number, savedKhz: number, tscCont
   );
 }
 
-/** Checks that plain data (from a store) is the state of a vCPU. @throws LivesnapError BAD_STATE */
-export function checkVcpuState(value: unknown): VcpuState {
-  const bad = (what: string): never => {
-    throw new LivesnapError('BAD_STATE', `the saved state has no valid ${what} for a vCPU`);
-  };
-  const state = (typeof value === 'object' && value !== null ? value : bad('record')) as Record<
-    string,
-    unknown
-  >;
-  const bytes = (name: string, min: number, max = min): Uint8Array => {
-    const field = state[name];
-    return field instanceof Uint8Array && field.length >= min && field.length <= max ? field : bad(name);
-  };
-  const u32 = (name: string): number =>
-    Number.isInteger(state[name]) && (state[name] as number) >= 0 && (state[name] as number) < 2 ** 32
-      ? (state[name] as number)
-      : bad(name);
-  const list = (name: string, max: number): unknown[] => {
-    const field = state[name];
-    return Array.isArray(field) && field.length <= max ? field : bad(name);
-  };
-  const part = (of: unknown, name: string): unknown => (of as Record<string, unknown> | undefined)?.[name];
-  const { sregs } = state;
-  return {
-    mpState: u32('mpState'),
-    tscKhz: u32('tscKhz'),
-    regs: checkStruct(REGS, state.regs, 'regs'),
-    sregs: {
-      segments: Object.fromEntries(
-        SEGMENT_NAMES.map((name) => [name, checkStruct(SEGMENT, part(part(sregs, 'segments'), name), name)]),
-      ) as Sregs['segments'],
-      tables: Object.fromEntries(
-        TABLE_NAMES.map((name) => [
-          name,
-          checkStruct(DESCRIPTOR_TABLE, part(part(sregs, 'tables'), name), name),
-        ]),
-      ) as Sregs['tables'],
-      control: checkStruct(CONTROL, part(sregs, 'control'), 'control'),
-    },
-    xsave: bytes('xsave', 576, 1 << 20),
-    xcrs: bytes('xcrs', RAW.xcrs.bytes),
-    debugRegs: bytes('debugRegs', RAW.debugRegs.bytes),
-    lapic: bytes('lapic', RAW.lapic.bytes),
-    events: bytes('events', RAW.events.bytes),
-    cpuid: list('cpuid', MAX_CPUID_ENTRIES).map((entry) => checkStruct(CPUID_ENTRY, entry, 'cpuid')),
-    msrs: list('msrs', MAX_MSRS).map((msr) => checkStruct({ index: 4, value: 8 }, msr, 'msr')),
-  };
-}
+const recordOf = <K extends string, T>(names: readonly K[], check: Check<T>): Check<Record<K, T>> =>
+  object(Object.fromEntries(names.map((name) => [name, check])), {
+    others: 'ignore',
+  }) as Check<unknown> as Check<Record<K, T>>;
+
+/** The check of a vCPU's state when it comes from a snapshot. */
+export const VCPU_STATE: Check<VcpuState> = object(
+  {
+    mpState: integer(0, 0xffff_ffff),
+    tscKhz: integer(0, 0xffff_ffff),
+    regs: structCheck(REGS),
+    sregs: object(
+      {
+        segments: recordOf(SEGMENT_NAMES, structCheck(SEGMENT)),
+        tables: recordOf(TABLE_NAMES, structCheck(DESCRIPTOR_TABLE)),
+        control: structCheck(CONTROL),
+      },
+      { others: 'ignore' },
+    ),
+    xsave: bytes(MIN_XSAVE_BYTES, MAX_XSAVE_BYTES),
+    xcrs: bytes(RAW.xcrs.bytes),
+    debugRegs: bytes(RAW.debugRegs.bytes),
+    lapic: bytes(RAW.lapic.bytes),
+    events: bytes(RAW.events.bytes),
+    cpuid: list(structCheck(CPUID_ENTRY), 0, MAX_CPUID_ENTRIES),
+    msrs: list(structCheck({ index: 4, value: 8 }), 0, MAX_MSRS),
+  },
+  { others: 'ignore' },
+);

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../../../src/errors.js';
+import { CPUID_ENTRY } from '../../../src/vmm/kvm/cpuid.js';
 import {
   CONTROL,
   DESCRIPTOR_TABLE,
@@ -9,7 +11,11 @@ import {
   TABLE_NAMES,
 } from '../../../src/vmm/kvm/registers.js';
 import type { Fields } from '../../../src/vmm/kvm/struct.js';
-import { decodeMachineState, encodeMachineState, type MachineState } from '../../../src/vmm/machine-state.js';
+import {
+  decodeMachineState,
+  encodeMachineState,
+  type SavedMachineState,
+} from '../../../src/vmm/machine-state.js';
 
 let counter = 1;
 const filled = (fields: Fields): never =>
@@ -21,7 +27,7 @@ const filled = (fields: Fields): never =>
   ) as never;
 const bytes = (length: number): Uint8Array => Uint8Array.from({ length }, () => counter++ & 0xff);
 
-function sample(): MachineState {
+function sample(): SavedMachineState {
   const chip = (id: number): Uint8Array => {
     const data = bytes(520);
     data[0] = id;
@@ -55,7 +61,7 @@ function sample(): MachineState {
 
 const refusal = (state: unknown): string => {
   try {
-    decodeMachineState(encodeMachineState(state as MachineState));
+    decodeMachineState(encodeMachineState(state as SavedMachineState));
   } catch (error) {
     assert(error instanceof LivesnapError, String(error));
     return error.code;
@@ -103,6 +109,73 @@ describe('machine state', () => {
       ['version', 0],
     ];
     for (const [path, value] of cases) assert.equal(refusal(changed(path, value)), 'BAD_STATE', path);
+  });
+
+  it('takes the state of the largest machine', () => {
+    const state = sample();
+    const [vcpu] = state.vcpus;
+    const largest = {
+      ...vcpu!,
+      xsave: bytes(16 << 10),
+      cpuid: Array.from({ length: 256 }, () => filled(CPUID_ENTRY)),
+      msrs: Array.from({ length: 1024 }, (_, index) => ({
+        index: 0xc0000000 + index,
+        value: 2n ** 64n - 1n,
+      })),
+    };
+    const machine = { ...state, vcpus: Array.from({ length: 254 }, () => largest) };
+    assert.equal(decodeMachineState(encodeMachineState(machine)).vcpus.length, 254);
+  });
+
+  // Without the bound the first take gigabytes: the Worker ends for want of memory.
+  for (const [name, piece, mebibytes] of [
+    ['objects', '{},', 30],
+    ['arrays', '[],', 30],
+    ['fields', '"a":0,', 30],
+    ['bytes', '0,', 58],
+  ] as const)
+    it(`refuses a state with millions of ${name} before it is parsed`, () => {
+      const text = Buffer.alloc(mebibytes << 20, piece);
+      text.write(name === 'fields' ? '{"vcpus":{  ' : '{"vcpus":[  '); // as long as some pieces
+      const worker = new Worker(new URL('./decode-state-worker.js', import.meta.url), {
+        workerData: text,
+        resourceLimits: { maxOldGenerationSizeMb: 64 },
+      });
+      return new Promise<void>((resolve, reject) => {
+        worker.once('error', reject);
+        worker.once('exit', () => reject(new Error('the Worker ended without an answer')));
+        worker.once('message', (answer) => {
+          void worker.terminate();
+          resolve(
+            assert.deepEqual(answer, [
+              'BAD_STATE',
+              'the saved state is invalid: it is larger than the state of any machine',
+            ]),
+          );
+        });
+      });
+    });
+
+  it('names the field that is wrong', () => {
+    for (const [path, value, problem] of [
+      ['vcpus', [], 'vcpus has 0 items, not 1 to 254'],
+      ['vcpus.0.regs.rip', undefined, 'vcpus[0].regs.rip is missing'],
+      [
+        'vcpus.0.sregs.segments.cs.limit',
+        2 ** 32,
+        'vcpus[0].sregs.segments.cs.limit is not an integer from 0 to 4294967295',
+      ],
+      ['vcpus.0.lapic', new Uint8Array(1023), 'vcpus[0].lapic is not 1024 bytes'],
+      [
+        'vm.irqchips.1',
+        new Uint8Array(520),
+        'vm.irqchips are not in the order master PIC, slave PIC, IOAPIC',
+      ],
+    ] as const)
+      assert.throws(() => decodeMachineState(encodeMachineState(changed(path, value) as SavedMachineState)), {
+        code: 'BAD_STATE',
+        message: `the saved state is invalid: ${problem}`,
+      });
   });
 
   it('refuses a newer version by name', () => {
