@@ -13,7 +13,7 @@ import type { LoadSegment } from './elf-image.js';
 import type { GuestMemory } from './guest-memory.js';
 import { hex, ImageFile } from './image-file.js';
 import { MAX_CPUS } from './interrupt-wiring.js';
-import { type KernelImage, readKernelImage } from './kernel-image.js';
+import type { KernelImage } from './kernel-image.js';
 import {
   e820,
   HOLE_START,
@@ -24,6 +24,7 @@ import {
   ramLayout,
 } from './memory-layout.js';
 import { mpFloatingPointer, mpTable } from './mp-table.js';
+import { readKernel } from './read-kernel.js';
 
 export interface BootConfig {
   /** A bzImage or an ELF vmlinux. */
@@ -63,7 +64,7 @@ export function readBoot(config: BootConfig): BootPlan {
   if (rngSeed.length > MAX_SEED_BYTES) throw new RangeError(`a seed of ${rngSeed.length} bytes`);
   const layout = ramLayout(config.memoryBytes);
   const ramEnd = lowRamEnd(layout);
-  const kernel = readKernelImage(config.kernelPath, ramEnd);
+  const kernel = readKernel(config.kernelPath, ramEnd);
   const cmdline = cmdlineBytes(config.cmdline, kernel);
   const initrd = config.initrdPath === null ? null : readInitrd(config.initrdPath, kernel, ramEnd);
   return {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { readKernelImage } from '../../../../src/vmm/boot/kernel-image.js';
+import { readKernel } from '../../../../src/vmm/boot/read-kernel.js';
 import { random } from '../seeded-random.js';
 import { bzImage, elfKernel, ImageDirectory, lz4Payload, MIB } from './kernel-fixtures.js';
 
@@ -16,14 +16,14 @@ describe('kernel file', () => {
   after(() => dir.close());
 
   it('may be an ELF vmlinux or a bzImage', () => {
-    assert.equal(readKernelImage(dir.file('vmlinux', elfKernel()), RAM_END).path, 'elf');
+    assert.equal(readKernel(dir.file('vmlinux', elfKernel()), RAM_END).path, 'elf');
     const gzip = dir.file('bzImage', bzImage(gzipSync(elfKernel())));
-    assert.equal(readKernelImage(gzip, RAM_END).path, 'bzimage payload (gzip)');
+    assert.equal(readKernel(gzip, RAM_END).path, 'bzimage payload (gzip)');
   });
 
   it('that is not there is said to be missing', () => {
     for (const path of [join(dir.path, 'nothing'), join(dir.file('file', 'x'), 'below')]) {
-      assert.throws(() => readKernelImage(path, RAM_END), {
+      assert.throws(() => readKernel(path, RAM_END), {
         code: 'NO_SUCH_FILE',
         message: `there is no kernel ${path}`,
       });
@@ -31,17 +31,17 @@ describe('kernel file', () => {
   });
 
   it('that is no file with bytes in it is refused', () => {
-    assert.throws(() => readKernelImage(dir.path, RAM_END), {
+    assert.throws(() => readKernel(dir.path, RAM_END), {
       code: 'BAD_IMAGE',
       message: /not a regular file/,
     });
-    assert.throws(() => readKernelImage(dir.file('empty', ''), RAM_END), {
+    assert.throws(() => readKernel(dir.file('empty', ''), RAM_END), {
       code: 'BAD_IMAGE',
       message: /is empty/,
     });
     const fifo = join(dir.path, 'fifo');
     execFileSync('mkfifo', [fifo]);
-    assert.throws(() => readKernelImage(fifo, RAM_END), { code: 'BAD_IMAGE', message: /not a regular file/ });
+    assert.throws(() => readKernel(fifo, RAM_END), { code: 'BAD_IMAGE', message: /not a regular file/ });
   });
 
   for (const [what, bytes] of [
@@ -52,7 +52,7 @@ describe('kernel file', () => {
   ] as const) {
     it(`that is ${what} is refused, with a hint`, () => {
       const path = dir.file('other', bytes);
-      assert.throws(() => readKernelImage(path, RAM_END), {
+      assert.throws(() => readKernel(path, RAM_END), {
         code: 'BAD_IMAGE',
         message: `${path} is neither a bzImage nor an ELF kernel`,
         hint: /vmlinuz/,
@@ -69,7 +69,7 @@ describe('kernel file', () => {
       const headerAt = round % originals.length === 0 ? 0 : 0x1f1;
       for (let i = 0; i <= below(3); i++) bytes[Math.floor(headerAt + below(0x80))] = Math.floor(below(256));
       try {
-        const { segments, entry } = readKernelImage(dir.file('fuzzed', bytes), RAM_END);
+        const { segments, entry } = readKernel(dir.file('fuzzed', bytes), RAM_END);
         for (const { gpa, sizeBytes, bytes: content } of segments) {
           assert(gpa >= MIB && gpa + sizeBytes <= RAM_END && content.length <= sizeBytes);
         }
