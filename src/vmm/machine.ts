@@ -8,13 +8,12 @@ import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { arch, hostname, release, totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
-import { closeMemory, createMemory, writeMemory, writePages } from '../native/memory.js';
+import { closeMemory, createMemory, writePages } from '../native/memory.js';
 import type { PageRun, PageSink, Region } from '../page-stream.js';
 import type { OpenSnapshot, Store } from '../store/store.js';
 import type { Progress, SaveResult } from '../store/types.js';
 import { readBoot } from './boot/boot-linux.js';
 import type { BootPath } from './boot/boot-state.js';
-import type { GuestMemory } from './boot/guest-memory.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
 import { DeviceThreadClient } from './device-thread-client.js';
@@ -33,6 +32,8 @@ import type {
   MachineState,
   SaveThen,
 } from './machine-types.js';
+import { GuestRam } from './memory/guest-memory.js';
+import { WrittenPages } from './memory/written-pages.js';
 import { RamSource, regionName } from './ram-source.js';
 
 const DEFAULT_CMDLINE = 'console=ttyS0 reboot=t panic=-1';
@@ -47,7 +48,13 @@ interface SavedMachine {
 function allocate(layout: readonly RamSlot[]): MemorySlot[] {
   const slots: MemorySlot[] = [];
   try {
-    for (const slot of layout) slots.push({ ...slot, memory: createMemory(slot.sizeBytes) });
+    for (const slot of layout) {
+      slots.push({
+        ...slot,
+        memory: createMemory(slot.sizeBytes),
+        written: WrittenPages.allocate(slot.sizeBytes),
+      });
+    }
   } catch (error) {
     free(slots);
     throw error;
@@ -57,17 +64,6 @@ function allocate(layout: readonly RamSlot[]): MemorySlot[] {
 
 function free(slots: readonly MemorySlot[]): void {
   for (const { memory } of slots) closeMemory(memory);
-}
-
-function guestMemory(slots: readonly MemorySlot[]): GuestMemory {
-  return {
-    layout: slots,
-    write(gpa, bytes) {
-      const slot = slots.find((s) => gpa >= s.gpa && gpa + bytes.length <= s.gpa + s.sizeBytes);
-      if (!slot) throw new RangeError(`guest memory has no 0x${gpa.toString(16)}+${bytes.length}`);
-      writeMemory(slot.memory, gpa - slot.gpa, bytes);
-    },
-  };
 }
 
 function checkFits(host: HostKvm, config: Pick<MachineConfig, 'cpus' | 'memoryBytes'>): void {
@@ -159,7 +155,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         ]
       : [];
     return Machine.#launch(host, slots, { ...config, cmdline }, plan.path, notices, null, () => ({
-      boot: plan.load(guestMemory(slots)),
+      boot: plan.load(new GuestRam(slots)),
     }));
   }
 

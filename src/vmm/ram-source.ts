@@ -7,11 +7,11 @@
  * aside, `atMoment` captures the rest of the machine, and it goes on; the copies are given afterwards. So the pause
  * waits for memory copies and ioctls only, never for the store.
  */
+import type { BitSet } from '../bit-set.js';
 import { copyPages } from '../native/memory.js';
 import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../page-stream.js';
 import type { DirtyPages } from './dirty-pages.js';
 import type { MemorySlot } from './kvm/vm.js';
-import type { PageBitmap } from './page-bitmap.js';
 
 /** Few enough to copy within the pause: 4 MiB. */
 const FEW_PAGES = 1024;
@@ -35,7 +35,7 @@ export class RamSource implements PageSource {
   readonly #dirty: DirtyPages;
   readonly #hooks: MomentHooks;
   readonly #batch = new Uint32Array(BATCH_PAGES);
-  #pending: PageBitmap[];
+  #pending: BitSet[];
   #slot = 0;
   #cursor = 0;
   #rounds = 0;

@@ -6,11 +6,11 @@
  * {@link readBoot}, before a machine exists; {@link BootPlan.load} only copies.
  */
 import { LivesnapError } from '../../errors.js';
+import type { GuestMemory } from '../memory/guest-memory.js';
 import { acpiTables } from './acpi-tables.js';
 import { bootParams, rngSeedSetupData } from './boot-params.js';
 import { type BootPath, type BootState, bootGdt, bootPageTables, bootState } from './boot-state.js';
 import type { LoadSegment } from './elf-image.js';
-import type { GuestMemory } from './guest-memory.js';
 import { hex, ImageFile } from './image-file.js';
 import { MAX_CPUS } from './interrupt-wiring.js';
 import type { KernelImage } from './kernel-image.js';

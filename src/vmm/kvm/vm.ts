@@ -26,6 +26,8 @@ export interface MemorySlot {
   readonly gpa: number;
   readonly sizeBytes: number;
   readonly memory: MemoryHandle;
+  /** Which of its pages livesnap itself wrote (WrittenPages). */
+  readonly written: SharedArrayBuffer;
 }
 
 /** KVM_PIT_SPEAKER_DUMMY: port 0x61 is KVM's too. */
@@ -35,7 +37,7 @@ const PIT_SPEAKER_DUMMY = 1;
 export function createVm(
   host: HostKvm,
   cpus: number,
-  slots: readonly MemorySlot[],
+  slots: readonly Pick<MemorySlot, 'gpa' | 'memory'>[],
   logDirty: boolean,
 ): KvmMachine {
   const machine = createMachine();

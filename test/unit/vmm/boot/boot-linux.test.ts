@@ -36,7 +36,7 @@ describe('booting Linux', () => {
     const plan = readBoot(config(changes));
     const memory = new RecordingMemory(plan.layout);
     const state = plan.load(memory);
-    const bootParams = memory.read(Number(state.rsi), 4096);
+    const bootParams = memory.bytes(Number(state.rsi), 4096);
     return { plan, memory, state, bootParams };
   }
 
@@ -48,14 +48,14 @@ describe('booting Linux', () => {
     assert.equal(plan.path, 'elf');
     assert.equal(state.path, 'elf');
     assert.equal(state.rip, BigInt(KERNEL_GPA));
-    assert.deepEqual(memory.read(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
+    assert.deepEqual(memory.bytes(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
   });
 
   it('enters the kernel in a bzImage as it would the bare one', () => {
     const { state, memory } = load({ kernelPath: bzImageFile() });
     assert.equal(state.path, 'bzimage payload (gzip)');
     assert.equal(state.rip, BigInt(KERNEL_GPA));
-    assert.deepEqual(memory.read(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
+    assert.deepEqual(memory.bytes(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
   });
 
   for (const cpus of [1, 4, 254]) {
@@ -92,7 +92,7 @@ describe('booting Linux', () => {
   it('hands over the command line, ended by a zero', () => {
     const { memory, bootParams } = load({ cmdline: 'console=ttyS0 naïve' });
     const text = Buffer.from('console=ttyS0 naïve\0');
-    assert.deepEqual(memory.read(bootParams.readUInt32LE(0x228), text.length), text);
+    assert.deepEqual(memory.bytes(bootParams.readUInt32LE(0x228), text.length), text);
   });
 
   it('hands over the memory map', () => {
@@ -113,7 +113,7 @@ describe('booting Linux', () => {
   it('hands over the seed as setup data', () => {
     const rngSeed = Uint8Array.from({ length: 32 }, (_, i) => i + 1);
     const { memory, bootParams } = load({ rngSeed });
-    const data = memory.read(Number(bootParams.readBigUInt64LE(0x250)), 48);
+    const data = memory.bytes(Number(bootParams.readBigUInt64LE(0x250)), 48);
     assert.equal(data.readBigUInt64LE(0), 0n, 'next');
     assert.equal(data.readUInt32LE(8), 9, 'SETUP_RNG_SEED');
     assert.equal(data.readUInt32LE(12), 32, 'len');
@@ -123,14 +123,14 @@ describe('booting Linux', () => {
 
   it('points to the ACPI tables and, by way of the EBDA, to the MP table', () => {
     const { memory, bootParams } = load();
-    assert.equal(memory.read(Number(bootParams.readBigUInt64LE(0x70)), 8).toString(), 'RSD PTR ');
-    const ebda = memory.read(0x40e, 2).readUInt16LE() << 4;
-    assert.equal(ebda, memory.read(0x413, 2).readUInt16LE() << 10);
-    const firstKib = memory.read(ebda, 1024);
+    assert.equal(memory.bytes(Number(bootParams.readBigUInt64LE(0x70)), 8).toString(), 'RSD PTR ');
+    const ebda = memory.bytes(0x40e, 2).readUInt16LE() << 4;
+    assert.equal(ebda, memory.bytes(0x413, 2).readUInt16LE() << 10);
+    const firstKib = memory.bytes(ebda, 1024);
     assert.equal(firstKib[0], 1, 'its size in KiB');
     const pointer = firstKib.indexOf('_MP_');
     assert.equal(pointer % 16, 0);
-    assert.equal(memory.read(firstKib.readUInt32LE(pointer + 4), 4).toString(), 'PCMP');
+    assert.equal(memory.bytes(firstKib.readUInt32LE(pointer + 4), 4).toString(), 'PCMP');
   });
 
   describe('initrd', () => {
@@ -142,7 +142,7 @@ describe('booting Linux', () => {
       const { memory, bootParams } = load({ initrdPath: dir.file('initrd', bytes) });
       const [gpa, sizeBytes] = initrdOf(bootParams);
       assert.deepEqual([gpa, sizeBytes], [64 * MIB - 8192, 5000]);
-      assert.deepEqual(memory.read(gpa, sizeBytes), bytes);
+      assert.deepEqual(memory.bytes(gpa, sizeBytes), bytes);
     });
 
     it('is not there unless it is given', () => {
