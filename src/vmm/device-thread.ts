@@ -36,8 +36,8 @@ import type {
   ToDeviceThread,
 } from './device-thread-messages.js';
 import type { Bus } from './devices/bus.js';
-import type { AccessSize } from './devices/device.js';
-import { Platform, type PlatformParts } from './devices/platform.js';
+import type { AccessSize, DeviceParts } from './devices/device.js';
+import { Platform } from './devices/platform.js';
 import { COM1_BASE } from './devices/ports.js';
 import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeTripleFault } from './kvm/exit-text.js';
@@ -48,6 +48,7 @@ import { getRegs, saveVcpu } from './kvm/vcpu-state.js';
 import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js';
 import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
+import { GuestRam } from './memory/guest-memory.js';
 
 const port = parentPort!;
 const post = (message: FromDeviceThread): void => port.postMessage(message);
@@ -66,7 +67,7 @@ class DeviceThread {
   readonly #platform: Platform;
   readonly #output = new ConsoleOutput((bytes) => post({ type: 'console', bytes }));
   readonly #input = new ConsoleInput(
-    (bytes) => this.#platform.com1.offerInput(bytes),
+    (bytes) => this.#platform.console.offerInput(bytes),
     (bytes) => post({ type: 'inputTaken', bytes }),
   );
   readonly #exitPage = new Uint8Array(EXIT_PAGE_BYTES);
@@ -96,11 +97,9 @@ class DeviceThread {
     post({ type: 'ready', machine: this.#machine });
   }
 
-  #platformParts(slots: readonly MemorySlot[]): PlatformParts {
-    const [low, high] = slots;
+  #platformParts(slots: readonly MemorySlot[]): DeviceParts {
     return {
-      lowRamBytes: low!.sizeBytes,
-      highRamBytes: high?.sizeBytes ?? 0,
+      memory: new GuestRam(slots),
       clock: { nowMs: Date.now },
       irqLine: (gsi) => {
         // struct kvm_irq_level
@@ -209,7 +208,7 @@ class DeviceThread {
 
   /** Has console output gathered while the port does nothing but send it. */
   #updatePosting(): void {
-    const { sendsOnly } = this.#platform.com1;
+    const { sendsOnly } = this.#platform.console;
     if (sendsOnly === this.#posting) return;
     this.#posting = sendsOnly;
     setPostedPort(this.#machine, sendsOnly ? COM1_BASE : null);

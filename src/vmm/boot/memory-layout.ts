@@ -127,6 +127,10 @@ export function kernelLimit(end: bigint, ramEnd: number): { limit: string; hint:
   };
 }
 
+/** Size of the RAM above 4 GiB. */
+export const highRamBytes = (layout: readonly RamSlot[]): number =>
+  layout.reduce((sum, { gpa, sizeBytes }) => (gpa >= HOLE_END ? sum + sizeBytes : sum), 0);
+
 /** First address after the RAM that begins at 0: kernel and initrd lie below it. */
 export function lowRamEnd(layout: readonly RamSlot[]): number {
   return layout[0]!.sizeBytes;

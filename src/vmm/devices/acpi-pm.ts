@@ -5,8 +5,9 @@
  * Not emulated: events (no power or sleep button, no global lock release by firmware, no timer), so the SCI never
  * comes; sleep states other than S5; leaving ACPI mode.
  */
-import type { AccessSize, Device, DeviceState, RegisterRange } from './device.js';
-import { byteField, checkState, type FieldChecks } from './device-state.js';
+import { byte } from '../../schema.js';
+import type { AccessSize, Device, DeviceDescriptor, DeviceState, RegisterRange } from './device.js';
+import { deviceState } from './device-state.js';
 import { PM1A_CONTROL_BLOCK, PM1A_CONTROL_BYTES, PM1A_EVENT_BLOCK, SLEEP_TYPE_S5 } from './ports.js';
 
 /** By offset, a byte each. */
@@ -40,12 +41,12 @@ export interface AcpiPmState extends DeviceState {
   readonly controlHigh: number;
 }
 
-const CHECKS: FieldChecks<AcpiPmState> = {
-  enableLow: byteField,
-  enableHigh: byteField,
-  controlLow: byteField,
-  controlHigh: byteField,
-};
+const STATE = deviceState<AcpiPmState>(DEVICE, VERSION, {
+  enableLow: byte,
+  enableHigh: byte,
+  controlLow: byte,
+  controlHigh: byte,
+});
 
 export class AcpiPm implements Device<AcpiPmState> {
   readonly ranges: readonly RegisterRange[] = [
@@ -65,9 +66,7 @@ export class AcpiPm implements Device<AcpiPmState> {
     this.#args = args;
   }
 
-  /** @throws LivesnapError BAD_STATE */
-  static restore(args: AcpiPmArgs, state: unknown): AcpiPm {
-    const saved = checkState<AcpiPmState>(state, DEVICE, VERSION, CHECKS);
+  static restore(args: AcpiPmArgs, saved: AcpiPmState): AcpiPm {
     const pm = new AcpiPm(args);
     pm.#enableLow = saved.enableLow;
     pm.#enableHigh = saved.enableHigh;
@@ -123,3 +122,12 @@ export class AcpiPm implements Device<AcpiPmState> {
     }
   }
 }
+
+export const powerManagement: DeviceDescriptor<AcpiPm, AcpiPmState> = {
+  name: 'pm',
+  bus: 'pio',
+  base: PM1A_EVENT_BLOCK,
+  state: STATE,
+  create: (parts) => new AcpiPm({ onPowerOff: () => parts.onPowerOff() }),
+  restore: (parts, state) => AcpiPm.restore({ onPowerOff: () => parts.onPowerOff() }, state),
+};

@@ -7,17 +7,19 @@
  * Not emulated: alarm, periodic and update-ended interrupts (the update-ended flag is kept for those who poll it), the
  * square wave, daylight saving, a day of the week other than the date's, stopping the divider.
  */
-import type { AccessSize, Device, DeviceState, RegisterRange, WallClock } from './device.js';
-import {
-  byteField,
-  bytesField,
-  checkState,
-  decodeBytes,
-  encodeBytes,
-  type FieldChecks,
-  integerField,
-} from './device-state.js';
-import { RTC_CENTURY_REGISTER } from './ports.js';
+import { base64, byte, integer } from '../../schema.js';
+import { highRamBytes, lowRamEnd } from '../boot/memory-layout.js';
+import type {
+  AccessSize,
+  Device,
+  DeviceDescriptor,
+  DeviceParts,
+  DeviceState,
+  RegisterRange,
+  WallClock,
+} from './device.js';
+import { decodeBytes, deviceState, encodeBytes } from './device-state.js';
+import { RTC_BASE, RTC_CENTURY_REGISTER } from './ports.js';
 
 /** By offset. */
 const Port = { index: 0, data: 1 } as const;
@@ -102,15 +104,15 @@ export interface CmosRtcState extends DeviceState {
   readonly seenSecond: number;
 }
 
-const CHECKS: FieldChecks<CmosRtcState> = {
-  index: integerField(0, INDEX_MASK),
-  cells: bytesField(CELLS, CELLS),
-  statusA: byteField,
-  statusB: byteField,
-  offsetSeconds: integerField(-MAX_OFFSET_SECONDS, MAX_OFFSET_SECONDS),
-  fields: bytesField(FIELDS, FIELDS),
-  seenSecond: integerField(-2 * MAX_OFFSET_SECONDS, 2 * MAX_OFFSET_SECONDS),
-};
+const STATE = deviceState<CmosRtcState>(DEVICE, VERSION, {
+  index: integer(0, INDEX_MASK),
+  cells: base64(CELLS),
+  statusA: byte,
+  statusB: byte,
+  offsetSeconds: integer(-MAX_OFFSET_SECONDS, MAX_OFFSET_SECONDS),
+  fields: base64(FIELDS),
+  seenSecond: integer(-2 * MAX_OFFSET_SECONDS, 2 * MAX_OFFSET_SECONDS),
+});
 
 export class CmosRtc implements Device<CmosRtcState> {
   readonly ranges: readonly RegisterRange[] = [{ offset: 0, length: 2 }];
@@ -133,9 +135,7 @@ export class CmosRtc implements Device<CmosRtcState> {
     this.#describeMemory(args.lowRamBytes, args.highRamBytes);
   }
 
-  /** @throws LivesnapError BAD_STATE */
-  static restore(args: CmosRtcArgs, state: unknown): CmosRtc {
-    const saved = checkState<CmosRtcState>(state, DEVICE, VERSION, CHECKS);
+  static restore(args: CmosRtcArgs, saved: CmosRtcState): CmosRtc {
     const rtc = new CmosRtc(args);
     rtc.#index = saved.index;
     rtc.#cells.set(decodeBytes(saved.cells));
@@ -317,3 +317,18 @@ export class CmosRtc implements Device<CmosRtcState> {
     for (let i = 0; i < bytes; i++) this.#cells[cell + i] = Math.floor(value / 256 ** i) % 256;
   }
 }
+
+const argsOf = ({ clock, memory }: DeviceParts): CmosRtcArgs => ({
+  clock,
+  lowRamBytes: lowRamEnd(memory.layout),
+  highRamBytes: highRamBytes(memory.layout),
+});
+
+export const realTimeClock: DeviceDescriptor<CmosRtc, CmosRtcState> = {
+  name: 'rtc',
+  bus: 'pio',
+  base: RTC_BASE,
+  state: STATE,
+  create: (parts) => new CmosRtc(argsOf(parts)),
+  restore: (parts, state) => CmosRtc.restore(argsOf(parts), state),
+};

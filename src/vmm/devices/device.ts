@@ -1,9 +1,15 @@
 /**
- * What a device model is: registers that a guest reads and writes, and a state that can be saved at any moment.
+ * A device model: registers that a guest reads and writes, and a state that can be saved at any moment. Its
+ * descriptor says where it is attached and how it is made or restored.
  *
- * Invariants: `read` and `write` never throw, whatever the guest does, and allocate nothing; time, interrupt lines
- * and memory come from outside. All calls are made on one thread, the device thread.
+ * Thread: the device thread makes all calls.
+ *
+ * Invariants:
+ * - `read` and `write` never throw, whatever the guest does, and allocate nothing.
+ * - Time, interrupt lines and memory come from outside, as {@link DeviceParts}.
  */
+import type { Check } from '../../schema.js';
+import type { GuestMemory } from '../memory/guest-memory.js';
 
 /** Sizes of one access, bytes. */
 export type AccessSize = 1 | 2 | 4;
@@ -25,7 +31,7 @@ export interface WallClock {
   nowMs(): number;
 }
 
-/** Plain JSON data, with the name and version of what it describes. */
+/** Plain JSON data, with the kind of device and the version of the format. */
 export interface DeviceState {
   readonly device: string;
   readonly version: number;
@@ -49,4 +55,45 @@ export interface Device<State extends DeviceState = DeviceState> {
   readBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   writeBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   save(): State;
+}
+
+/** A device that is the console of a machine. */
+export interface ConsoleDevice extends Device {
+  /** Whether writing the data port now does nothing but send: no interrupt follows, no other register changes. */
+  readonly sendsOnly: boolean;
+  /** Takes as much host input as there is room for, and returns how many bytes that was. */
+  offerInput(bytes: Uint8Array): number;
+  /** Hands on the output that it has gathered. */
+  flush(): void;
+}
+
+/** What a device may use of the machine around it. */
+export interface DeviceParts {
+  readonly memory: GuestMemory;
+  readonly clock: WallClock;
+  /** An interrupt line by its global number (GSI; for ISA interrupts the IRQ), low at first. */
+  irqLine(gsi: number): IrqLine;
+  /** A burst of console output; the bytes are valid until it returns. */
+  onConsoleOutput(bytes: Uint8Array): void;
+  /** The guest has read all console input that the console took. */
+  onConsoleDrained(): void;
+  /** The guest asked for a reset. */
+  onReset(): void;
+  /** The guest turned the machine off. */
+  onPowerOff(): void;
+}
+
+/** One device of a machine. A kind of device that a machine may have several times has a function that makes these. */
+export interface DeviceDescriptor<D extends Device = Device, State extends DeviceState = DeviceState> {
+  /** Names the device within its machine and its snapshots. */
+  readonly name: string;
+  readonly bus: 'pio' | 'mmio';
+  /** The port or guest-physical address of the device's offset 0. */
+  readonly base: number;
+  /** The check that a saved state passes before {@link restore} gets it. */
+  readonly state: Check<State>;
+  /** The device as it is when the machine is switched on. */
+  create(parts: DeviceParts): D;
+  /** The device as it was when saved; it raises its interrupt line if that was up. */
+  restore(parts: DeviceParts, state: State): D;
 }

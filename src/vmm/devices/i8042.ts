@@ -7,8 +7,18 @@
  * it is broken), controller RAM other than the command byte, scan-code translation, the password, the A20 gate (the
  * bit is kept, A20 is always on).
  */
-import type { AccessSize, Device, DeviceState, IrqLine, RegisterRange } from './device.js';
-import { byteField, checkState, type FieldChecks } from './device-state.js';
+import { byte } from '../../schema.js';
+import type {
+  AccessSize,
+  Device,
+  DeviceDescriptor,
+  DeviceParts,
+  DeviceState,
+  IrqLine,
+  RegisterRange,
+} from './device.js';
+import { deviceState } from './device-state.js';
+import { KEYBOARD_BASE, KEYBOARD_IRQ } from './ports.js';
 
 /** By offset; the ports between are others'. */
 const Register = { data: 0, command: 4 } as const;
@@ -63,13 +73,13 @@ export interface I8042State extends DeviceState {
   readonly awaiting: number;
 }
 
-const CHECKS: FieldChecks<I8042State> = {
-  status: byteField,
-  commandByte: byteField,
-  output: byteField,
-  outputPort: byteField,
-  awaiting: byteField,
-};
+const STATE = deviceState<I8042State>(DEVICE, VERSION, {
+  status: byte,
+  commandByte: byte,
+  output: byte,
+  outputPort: byte,
+  awaiting: byte,
+});
 
 export class I8042 implements Device<I8042State> {
   readonly ranges: readonly RegisterRange[] = [
@@ -91,9 +101,7 @@ export class I8042 implements Device<I8042State> {
     this.#args = args;
   }
 
-  /** @throws LivesnapError BAD_STATE */
-  static restore(args: I8042Args, state: unknown): I8042 {
-    const saved = checkState<I8042State>(state, DEVICE, VERSION, CHECKS);
+  static restore(args: I8042Args, saved: I8042State): I8042 {
     const controller = new I8042(args);
     controller.#status = saved.status;
     controller.#commandByte = saved.commandByte;
@@ -215,3 +223,17 @@ export class I8042 implements Device<I8042State> {
     this.#args.irq.set(level);
   }
 }
+
+const argsOf = (parts: DeviceParts): I8042Args => ({
+  irq: parts.irqLine(KEYBOARD_IRQ),
+  onReset: () => parts.onReset(),
+});
+
+export const keyboardController: DeviceDescriptor<I8042, I8042State> = {
+  name: 'keyboard',
+  bus: 'pio',
+  base: KEYBOARD_BASE,
+  state: STATE,
+  create: (parts) => new I8042(argsOf(parts)),
+  restore: (parts, state) => I8042.restore(argsOf(parts), state),
+};

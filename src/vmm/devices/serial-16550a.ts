@@ -14,17 +14,19 @@
  * Not emulated: baud rates and word formats (the registers hold what was written), parity and framing errors,
  * breaks, DMA mode, modem lines other than in loopback (CTS, DSR and DCD are on, RI is off).
  */
-import type { AccessSize, Device, DeviceState, IrqLine, RegisterRange } from './device.js';
-import {
-  byteField,
-  bytesField,
-  checkState,
-  decodeBytes,
-  encodeBytes,
-  type FieldChecks,
-  flagField,
-} from './device-state.js';
-import { COM1_PORTS } from './ports.js';
+import { base64, byte, flag } from '../../schema.js';
+import { ByteQueue } from './byte-queue.js';
+import type {
+  AccessSize,
+  ConsoleDevice,
+  DeviceDescriptor,
+  DeviceParts,
+  DeviceState,
+  IrqLine,
+  RegisterRange,
+} from './device.js';
+import { decodeBytes, deviceState, encodeBytes } from './device-state.js';
+import { COM1_BASE, COM1_IRQ, COM1_PORTS } from './ports.js';
 
 /** By offset; DLAB in LCR puts the divisor at 0 and 1. */
 const Register = { data: 0, ier: 1, iirFcr: 2, lcr: 3, mcr: 4, lsr: 5, msr: 6, scratch: 7 } as const;
@@ -84,22 +86,22 @@ export interface Serial16550aState extends DeviceState {
   readonly input: string;
 }
 
-const CHECKS: FieldChecks<Serial16550aState> = {
-  ier: byteField,
-  fcr: byteField,
-  lcr: byteField,
-  mcr: byteField,
-  lineErrors: byteField,
-  modemDeltas: byteField,
-  scratch: byteField,
-  divisorLow: byteField,
-  divisorHigh: byteField,
-  thrEmptyPending: flagField,
-  fifo: bytesField(0, FIFO_BYTES),
-  input: bytesField(0, INPUT_QUEUE_BYTES),
-};
+const STATE = deviceState<Serial16550aState>(DEVICE, VERSION, {
+  ier: byte,
+  fcr: byte,
+  lcr: byte,
+  mcr: byte,
+  lineErrors: byte,
+  modemDeltas: byte,
+  scratch: byte,
+  divisorLow: byte,
+  divisorHigh: byte,
+  thrEmptyPending: flag,
+  fifo: base64(0, FIFO_BYTES),
+  input: base64(0, INPUT_QUEUE_BYTES),
+});
 
-export class Serial16550a implements Device<Serial16550aState> {
+export class Serial16550a implements ConsoleDevice {
   readonly ranges: readonly RegisterRange[] = [{ offset: 0, length: COM1_PORTS }];
   readonly widthBytes = 1;
 
@@ -126,9 +128,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     this.#args = args;
   }
 
-  /** @throws LivesnapError BAD_STATE */
-  static restore(args: Serial16550aArgs, state: unknown): Serial16550a {
-    const saved = checkState<Serial16550aState>(state, DEVICE, VERSION, CHECKS);
+  static restore(args: Serial16550aArgs, saved: Serial16550aState): Serial16550a {
     const port = new Serial16550a(args);
     port.#ier = saved.ier & Ier.all;
     port.#fcr = saved.fcr & (Fcr.enable | Fcr.trigger);
@@ -400,46 +400,18 @@ export class Serial16550a implements Device<Serial16550aState> {
   }
 }
 
-/** A ring of bytes of fixed capacity. */
-class ByteQueue {
-  readonly #bytes: Uint8Array;
-  #first = 0;
-  length = 0;
+const argsOf = (parts: DeviceParts): Serial16550aArgs => ({
+  irq: parts.irqLine(COM1_IRQ),
+  output: (bytes) => parts.onConsoleOutput(bytes),
+  onInputDrained: () => parts.onConsoleDrained(),
+});
 
-  constructor(capacity: number) {
-    this.#bytes = new Uint8Array(capacity);
-  }
-
-  /** Appends what there is room for; says how many bytes that was. */
-  push(bytes: Uint8Array): number {
-    const count = Math.min(bytes.length, this.#bytes.length - this.length);
-    for (let i = 0; i < count; i++) this.pushByte(bytes[i]!);
-    return count;
-  }
-
-  /** There must be room. */
-  pushByte(value: number): void {
-    this.#bytes[(this.#first + this.length) % this.#bytes.length] = value;
-    this.length++;
-  }
-
-  /** There must be a byte. */
-  shift(): number {
-    const value = this.#bytes[this.#first]!;
-    this.#first = (this.#first + 1) % this.#bytes.length;
-    this.length--;
-    return value;
-  }
-
-  clear(): void {
-    this.length = 0;
-  }
-
-  /** A copy of all, oldest first. */
-  peek(): Uint8Array {
-    return Uint8Array.from(
-      { length: this.length },
-      (_, i) => this.#bytes[(this.#first + i) % this.#bytes.length]!,
-    );
-  }
-}
+/** The first serial port, which is the machine's console. */
+export const com1: DeviceDescriptor<Serial16550a, Serial16550aState> = {
+  name: 'com1',
+  bus: 'pio',
+  base: COM1_BASE,
+  state: STATE,
+  create: (parts) => new Serial16550a(argsOf(parts)),
+  restore: (parts, state) => Serial16550a.restore(argsOf(parts), state),
+};
