@@ -7,12 +7,12 @@ export interface KernelImage {
   /** Guest-physical address of the first instruction, 64-bit mode. */
   readonly entry: number;
   readonly segments: readonly LoadSegment[];
-  /** First address after all that the kernel needs before it knows its own memory. */
+  /** First address after the memory that the kernel uses before it has read the memory map. */
   readonly endGpa: number;
-  /** A bzImage's setup header, from `setup_sects` to its end; null for an ELF file, which has none. */
+  /** The setup header of a bzImage, from `setup_sects` to its end; null for an ELF file, which has none. */
   readonly setupHeader: Buffer | null;
   /** The highest address that any byte of the initrd may have. */
   readonly initrdAddrMax: number;
-  /** Without the terminating zero. */
+  /** Without the terminating NUL. */
   readonly cmdlineMaxBytes: number;
 }

@@ -1,17 +1,17 @@
-/** Reads a kernel: tells a bzImage from an ELF file, and gives both the same form. */
+/** Reads a kernel file, which is a bzImage or an ELF vmlinux. */
 import { LivesnapError } from '../../errors.js';
 import { isBzImage, readBzImage } from './bzimage.js';
 import { isElf, readElf } from './elf-image.js';
 import { ImageFile } from './image-file.js';
 import type { KernelImage } from './kernel-image.js';
 
-/** What every 64-bit Linux since 2.6.22 puts in its setup header; an ELF file does not say. */
+/** The values of every 64-bit Linux since 2.6.22. An ELF file does not hold them. */
 const LINUX_INITRD_ADDR_MAX = 0x7fff_ffff;
 const LINUX_CMDLINE_MAX_BYTES = 2047;
 
 /**
  * Reads and checks a bzImage or an ELF vmlinux.
- * @param ramEnd first address after the RAM that the kernel may lie in
+ * @param ramEnd first address after the RAM that the kernel may use
  * @throws LivesnapError NO_SUCH_FILE, BAD_IMAGE
  */
 export function readKernel(path: string, ramEnd: number): KernelImage {

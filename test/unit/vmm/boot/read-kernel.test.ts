@@ -8,20 +8,20 @@ import { bzImage, elfKernel, ImageDirectory, lz4Payload, MIB } from './kernel-fi
 
 const RAM_END = 64 * MIB;
 
-describe('kernel file', () => {
+describe('readKernel', () => {
   let dir: ImageDirectory;
   before(() => {
     dir = new ImageDirectory();
   });
   after(() => dir.close());
 
-  it('may be an ELF vmlinux or a bzImage', () => {
+  it('reads an ELF vmlinux and a bzImage', () => {
     assert.equal(readKernel(dir.file('vmlinux', elfKernel()), RAM_END).path, 'elf');
     const gzip = dir.file('bzImage', bzImage(gzipSync(elfKernel())));
     assert.equal(readKernel(gzip, RAM_END).path, 'bzimage payload (gzip)');
   });
 
-  it('that is not there is said to be missing', () => {
+  it('refuses a missing file by its path', () => {
     for (const path of [join(dir.path, 'nothing'), join(dir.file('file', 'x'), 'below')]) {
       assert.throws(() => readKernel(path, RAM_END), {
         code: 'NO_SUCH_FILE',
@@ -30,7 +30,7 @@ describe('kernel file', () => {
     }
   });
 
-  it('that is no file with bytes in it is refused', () => {
+  it('refuses a directory, a FIFO and an empty file', () => {
     assert.throws(() => readKernel(dir.path, RAM_END), {
       code: 'BAD_IMAGE',
       message: /not a regular file/,
@@ -50,7 +50,7 @@ describe('kernel file', () => {
     ['a gzip file', gzipSync(elfKernel())],
     ['the first half of a boot sector', bzImage(gzipSync(elfKernel())).subarray(0, 0x180)],
   ] as const) {
-    it(`that is ${what} is refused, with a hint`, () => {
+    it(`refuses ${what}, with a hint`, () => {
       const path = dir.file('other', bytes);
       assert.throws(() => readKernel(path, RAM_END), {
         code: 'BAD_IMAGE',
@@ -60,7 +60,7 @@ describe('kernel file', () => {
     });
   }
 
-  it('with random bytes in its headers is refused or stays within memory', () => {
+  it('refuses random bytes in the headers, or stays within memory', () => {
     const seed = Number(process.env.LIVESNAP_SEED ?? Date.now() % 1_000_000);
     const below = random(seed);
     const originals = [elfKernel(), bzImage(gzipSync(elfKernel())), bzImage(lz4Payload(elfKernel()))];
