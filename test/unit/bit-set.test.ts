@@ -34,7 +34,7 @@ describe('BitSet', () => {
     }
   });
 
-  it('never holds a page beyond its end', () => {
+  it('holds no member beyond its size', () => {
     const bitmap = new BitSet(100);
     bitmap.addRange(90, 1000);
     assert.deepEqual(contents(bitmap), sequence(90, 10));
@@ -51,14 +51,14 @@ describe('BitSet', () => {
     assert.equal(b.count(), 3);
   });
 
-  it('is what the kernel writes: bit n of byte m is page 8m+n', () => {
+  it('has member 8m+n in bit n of byte m, as the kernel writes it', () => {
     const bitmap = new BitSet(64);
     bitmap.bytes[1] = 0x81;
     bitmap.bytes[7] = 0x80;
     assert.deepEqual(contents(bitmap), [8, 15, 63]);
   });
 
-  it('takes in order from where the last call ended, leaving the rest', () => {
+  it('takes members in order from where the last call ended, and keeps the rest', () => {
     const bitmap = new BitSet(64);
     bitmap.addRange(0, 64);
     const into = new Uint32Array(40);

@@ -1,8 +1,8 @@
 /**
  * The ACPI tables: RSDP, XSDT, FADT, FACS, MADT and DSDT. ACPI 6.5, chapter 5.
  *
- * The FADT is not hardware-reduced: with such a FADT Linux sets up no legacy interrupts, and ttyS0 loses IRQ 4. There is
- * no ACPI timer, no GPE and no SMI. The machine is in ACPI mode from the start.
+ * The FADT is not hardware-reduced: with such a FADT Linux sets up no legacy interrupts, and ttyS0 loses IRQ 4. There
+ * is no ACPI timer, no GPE and no SMI. The machine is in ACPI mode from the start.
  */
 import {
   COM1_BASE,

@@ -3,8 +3,8 @@
  * to. kvm/vm.ts makes KVM_SET_SREGS and KVM_SET_REGS of them. Linux boot protocol, "64-bit Boot Protocol"; Intel SDM
  * volume 3, sections 3.4.5 and 4.5.
  *
- * General registers that are not named here are 0. TR, LDTR, debug registers, MSRs and the APIC keep their reset values.
- * The other processors wait for INIT and SIPI.
+ * General registers that are not named here are 0. TR, LDTR, debug registers, MSRs and the APIC keep their reset
+ * values. The other processors wait for INIT and SIPI.
  */
 import { PAGE_BYTES } from '../../page-stream.js';
 import { LowMemory } from './memory-layout.js';

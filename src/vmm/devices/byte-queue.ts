@@ -8,20 +8,20 @@ export class ByteQueue {
     this.#bytes = new Uint8Array(capacity);
   }
 
-  /** Appends what there is room for; says how many bytes that was. */
+  /** Appends the bytes that there is room for, and returns how many. */
   push(bytes: Uint8Array): number {
     const count = Math.min(bytes.length, this.#bytes.length - this.length);
     for (let i = 0; i < count; i++) this.pushByte(bytes[i]!);
     return count;
   }
 
-  /** There must be room. */
+  /** The queue must not be full. */
   pushByte(value: number): void {
     this.#bytes[(this.#first + this.length) % this.#bytes.length] = value;
     this.length++;
   }
 
-  /** There must be a byte. */
+  /** The queue must not be empty. */
   shift(): number {
     const value = this.#bytes[this.#first]!;
     this.#first = (this.#first + 1) % this.#bytes.length;
@@ -33,7 +33,7 @@ export class ByteQueue {
     this.length = 0;
   }
 
-  /** A copy of all, oldest first. */
+  /** A copy of all bytes, oldest first. */
   peek(): Uint8Array {
     return Uint8Array.from(
       { length: this.length },

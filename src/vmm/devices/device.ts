@@ -11,23 +11,23 @@
 import type { Check } from '../../schema.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 
-/** Sizes of one access, bytes. */
+/** The size of one access, in bytes. */
 export type AccessSize = 1 | 2 | 4;
 
-/** A run of ports or addresses, relative to where the device is attached. */
+/** A range of ports or addresses, relative to the base of the device. */
 export interface RegisterRange {
   readonly offset: number;
   readonly length: number;
 }
 
-/** An interrupt line, level by level; setting the level it has is allowed and does nothing. */
+/** An interrupt line. Setting the level that it has does nothing. */
 export interface IrqLine {
   set(level: boolean): void;
 }
 
 /** The host's wall clock. */
 export interface WallClock {
-  /** Milliseconds since 1970-01-01 UTC, whole. */
+  /** Whole milliseconds since 1970-01-01 UTC. */
   nowMs(): number;
 }
 
@@ -39,18 +39,17 @@ export interface DeviceState {
 
 export interface Device<State extends DeviceState = DeviceState> {
   readonly ranges: readonly RegisterRange[];
-  /** The widest access that reaches the device whole; the bus splits a wider one into bytes, as ISA does. */
+  /** The widest access that the device receives in one piece. The bus splits a wider one into bytes, as ISA does. */
   readonly widthBytes: AccessSize;
   /**
-   * `offset` is relative to where the device is attached and lies, all `size` bytes of it, in one range. The value
-   * is unsigned.
+   * `offset` is relative to the base of the device. All `size` bytes lie in one range. The value is unsigned.
    */
   read(offset: number, size: AccessSize): number;
   /** `value` is unsigned; bits beyond `size` are 0. */
   write(offset: number, size: AccessSize, value: number): void;
   /**
-   * A string instruction with byte items: one register, `count` times over, its bytes at `data[at]` and on.
-   * A device that has no use for it leaves it out; the bus then goes item by item.
+   * A string instruction with byte items: `count` accesses of one register, with the bytes from `data[at]` on.
+   * Without this function the bus makes the accesses one by one.
    */
   readBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   writeBytes?(offset: number, data: Uint8Array, at: number, count: number): void;

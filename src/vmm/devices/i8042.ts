@@ -1,11 +1,11 @@
 /**
- * The keyboard controller of a PC, with nothing plugged in: IBM PC AT Technical Reference, "Keyboard controller
- * (8042)". Guests have it to reset the machine; Linux also probes it, and every question it then asks is answered at
- * once, because a driver waits half a second for each answer that does not come.
+ * The keyboard controller of a PC, without a keyboard: IBM PC AT Technical Reference, "Keyboard controller (8042)".
+ * Guests reset the machine with it. Linux also probes it: the controller answers every command, because the driver
+ * waits half a second for a missing answer.
  *
- * Not emulated: keyboard and mouse (a byte sent to one comes back as a time-out), the second port (its tests say that
- * it is broken), controller RAM other than the command byte, scan-code translation, the password, the A20 gate (the
- * bit is kept, A20 is always on).
+ * Not emulated: keyboard and mouse (a byte sent to them times out), the second port (its self-test fails), controller
+ * RAM other than the command byte, scan-code translation, the password, the A20 gate (the bit is kept, A20 is always
+ * on).
  */
 import { byte } from '../../schema.js';
 import type {
@@ -20,7 +20,7 @@ import type {
 import { deviceState } from './device-state.js';
 import { KEYBOARD_BASE, KEYBOARD_IRQ } from './ports.js';
 
-/** By offset; the ports between are others'. */
+/** By offset. The ports between belong to other devices. */
 const Register = { data: 0, command: 4 } as const;
 
 const Status = { outputFull: 0x01, system: 0x04, command: 0x08, notInhibited: 0x10, timeout: 0x40 } as const;
@@ -41,7 +41,7 @@ const Command = {
   writeKeyboardBuffer: 0xd2,
   writeMouseBuffer: 0xd3,
   writeMouse: 0xd4,
-  /** This and all above it pulse the output port's lines whose bits are 0; bit 0 is the processor's reset. */
+  /** Commands from here on pulse the output port's lines whose bits are 0; bit 0 resets the processor. */
   pulse: 0xf0,
 } as const;
 
@@ -51,7 +51,7 @@ const PORT_TEST_PASSED = 0x00;
 const PORT_TEST_FAILED = 0x01;
 /** The keyboard lock is open. */
 const INPUT_PORT = 0x80;
-/** What the controller puts in place of an answer, with `timeout` set. */
+/** The byte in place of an answer that timed out. */
 const RESEND = 0xfe;
 const NO_COMMAND = 0;
 
@@ -69,7 +69,7 @@ export interface I8042State extends DeviceState {
   readonly commandByte: number;
   readonly output: number;
   readonly outputPort: number;
-  /** The command whose data byte is awaited; 0: none. */
+  /** The command that waits for its data byte; 0 for none. */
   readonly awaiting: number;
 }
 
@@ -89,7 +89,7 @@ export class I8042 implements Device<I8042State> {
   readonly widthBytes = 1;
 
   readonly #args: I8042Args;
-  /** As firmware leaves it: tested, keyboard disabled, interrupt off. */
+  /** The state after firmware: self-test passed, keyboard disabled, interrupt off. */
   #status: number = Status.system | Status.notInhibited;
   #commandByte: number = CommandByte.system | CommandByte.disabled;
   #output = 0;
@@ -198,12 +198,12 @@ export class I8042 implements Device<I8042State> {
         if ((value & OutputPort.notReset) === 0) this.#args.onReset();
         break;
       case Command.writeKeyboardBuffer:
-      // Without a second port, its loop-back test reads like keyboard data: drivers see that it is missing.
+      // The loop-back of the second port comes as keyboard data, which shows drivers that the port is missing.
       case Command.writeMouseBuffer:
         this.#answer(value);
         break;
       default:
-        // For the keyboard or the mouse, and there is none.
+        // A byte for the keyboard or mouse, which do not exist.
         this.#status |= Status.timeout;
         this.#answer(RESEND);
     }

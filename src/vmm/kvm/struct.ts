@@ -1,6 +1,6 @@
 /**
- * C structures of KVM's ABI as named fields: a layout is a list of [name, size], without implicit padding, and turns
- * bytes into a record and back. Fields of 8 bytes are `bigint` (registers and addresses), smaller ones `number`.
+ * C structures of KVM's ABI as records of named fields. A layout names each field with its size, in order and without
+ * implicit padding. Fields of 8 bytes (registers and addresses) are `bigint`, smaller ones `number`.
  */
 import { type Check, integer, object, unsigned } from '../../schema.js';
 
@@ -42,7 +42,7 @@ export function writeStruct<F extends Fields>(
   }
 }
 
-/** The check of a structure that comes from outside: every field is there and in its range. */
+/** The check of a structure in a saved state: every field exists and is in range. */
 export const structCheck = <F extends Fields>(fields: F): Check<Struct<F>> =>
   object(
     Object.fromEntries(

@@ -1,10 +1,14 @@
 /**
- * The state of one vCPU: how it is read from KVM, and how it is put back.
+ * Saves and restores the state of one vCPU (Linux, Documentation/virt/kvm/api.rst).
  *
- * Invariants: the vCPU is parked; the orders below bind, because some ioctls overwrite what others set: LAPIC before
- * the MSRs, since a write of TSC_DEADLINE is dropped while the timer's mode is not yet the saved one, and that MSR
- * after TSC, against which it counts; VCPU_EVENTS last, since other calls clear pending events (Linux,
- * Documentation/virt/kvm/api.rst).
+ * Thread: the device thread.
+ *
+ * Invariants:
+ * - The vCPU is parked.
+ * - The order of the ioctls below is fixed, because some overwrite what others set.
+ * - LAPIC comes before the MSRs: KVM drops a write of TSC_DEADLINE until the timer has its saved mode.
+ * - TSC_DEADLINE comes after TSC, which it is compared with.
+ * - VCPU_EVENTS comes last: other ioctls clear pending events.
  */
 import { LivesnapError, SystemError } from '../../errors.js';
 import { type KvmMachine, kvmIoctl, vcpuIoctl, xsaveSizeBytes } from '../../native/kvm.js';
@@ -39,7 +43,7 @@ export interface MsrValue {
   readonly value: bigint;
 }
 
-/** Structures that are kept as KVM gives them: name, bytes, and the ioctls that read and write them. */
+/** Structures that are saved as raw bytes: name, size, and the ioctls that read and write them. */
 const RAW = {
   xcrs: { bytes: 392, get: Ioctl.GET_XCRS, set: Ioctl.SET_XCRS },
   debugRegs: { bytes: 128, get: Ioctl.GET_DEBUGREGS, set: Ioctl.SET_DEBUGREGS },
@@ -55,17 +59,20 @@ export interface VcpuState extends Record<RawName, Uint8Array> {
   readonly xsave: Uint8Array;
   readonly tscKhz: number;
   readonly cpuid: readonly CpuidEntry[];
-  /** TSC_DEADLINE is last; it is never 0: what KVM shows as 0 may be a timer that has just run out, and becomes the TSC. */
+  /**
+   * TSC_DEADLINE is last, and never 0: a 0 may be a timer that has just expired, so it is saved as the current TSC,
+   * which fires at once.
+   */
   readonly msrs: readonly MsrValue[];
 }
 
-/** How far two TSC rates may differ and still be the same to a guest, as in KVM's own default tolerance. */
+/** TSC rates that differ by less count as equal, as in KVM's own default tolerance. */
 const TSC_TOLERANCE_PPM = 250;
 /** More than any KVM lists (KVM_GET_MSR_INDEX_LIST). */
 export const MAX_MSRS = 1024;
-/** GET_MSRS and SET_MSRS take fewer than 256 at a time (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS). */
+/** GET_MSRS and SET_MSRS accept fewer than 256 at a time (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS). */
 const MSRS_PER_CALL = 255;
-/** The legacy area and the header (Intel SDM vol. 1, 13.4), and far more than any processor has. */
+/** The legacy area and the header (Intel SDM vol. 1, 13.4), and more than any processor has. */
 const MIN_XSAVE_BYTES = 576;
 const MAX_XSAVE_BYTES = 1 << 20;
 const MSR_HEADER_BYTES = 8;
@@ -130,7 +137,7 @@ function encodeMsrs(msrs: readonly MsrValue[]): Uint8Array {
   return bytes;
 }
 
-/** Reads MSRs, in order; those that KVM lists but this processor does not have are left out. */
+/** Reads MSRs, in order. MSRs that this processor lacks are left out, though KVM lists them. */
 export function getMsrs(machine: KvmMachine, vcpu: number, indices: readonly number[]): MsrValue[] {
   const found: MsrValue[] = [];
   let next = 0;
@@ -145,13 +152,13 @@ export function getMsrs(machine: KvmMachine, vcpu: number, indices: readonly num
         value: view.getBigUint64(MSR_HEADER_BYTES + i * MSR_ENTRY_BYTES + 8, true),
       });
     }
-    // KVM stops at the first it cannot read.
+    // KVM stops at the first MSR that it cannot read.
     next += count < batch.length ? count + 1 : count;
   }
   return found;
 }
 
-/** Writes MSRs, in order. @throws LivesnapError HOST_LACKS when KVM does not take every one (a short count). */
+/** Writes MSRs, in order. @throws LivesnapError HOST_LACKS when KVM refuses one (a short count) */
 export function setMsrs(machine: KvmMachine, vcpu: number, msrs: readonly MsrValue[]): void {
   for (let next = 0; next < msrs.length; next += MSRS_PER_CALL) {
     const batch = msrs.slice(next, next + MSRS_PER_CALL);
@@ -159,8 +166,8 @@ export function setMsrs(machine: KvmMachine, vcpu: number, msrs: readonly MsrVal
     if (count < batch.length) {
       throw new LivesnapError(
         'HOST_LACKS',
-        `this host's KVM does not take the saved value of MSR 0x${batch[count]!.index.toString(16)}`,
-        { hint: 'Restore on a host with the processor and kernel of the one it was saved on.' },
+        `this host's KVM refused the saved value of MSR 0x${batch[count]!.index.toString(16)}`,
+        { hint: 'Restore on a host with the same processor model and kernel as the one that saved it.' },
       );
     }
   }
@@ -168,7 +175,7 @@ export function setMsrs(machine: KvmMachine, vcpu: number, msrs: readonly MsrVal
 
 let msrList: readonly number[] | undefined;
 
-/** What a snapshot must hold (KVM_GET_MSR_INDEX_LIST), TSC_DEADLINE last. */
+/** The MSRs that a snapshot holds (KVM_GET_MSR_INDEX_LIST), TSC_DEADLINE last. */
 function msrsToSave(): readonly number[] {
   if (msrList) return msrList;
   const bytes = new Uint8Array(4 + 4 * MAX_MSRS);
@@ -220,8 +227,8 @@ export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
 }
 
 /**
- * Whether saved extended control registers are to be set: a processor without XSAVE has none, and its KVM refuses to
- * set even none of them.
+ * Whether the saved extended control registers must be set. A processor without XSAVE has none, and its KVM refuses the
+ * ioctl even for an empty list.
  * @param saved struct kvm_xcrs of the snapshot
  * @param fresh struct kvm_xcrs of a new vCPU on this host
  * @throws LivesnapError HOST_LACKS when the snapshot has some and this host has none
@@ -235,7 +242,7 @@ export function mustSetXcrs(saved: Uint8Array, fresh: Uint8Array): boolean {
   });
 }
 
-/** Puts a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS */
+/** Restores a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS */
 export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState, tscControl: boolean): void {
   setTscRate(machine, vcpu, state.tscKhz, tscControl);
   setCpuid(machine, vcpu, state.cpuid);
@@ -246,9 +253,13 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
   setSregs(machine, vcpu, state.sregs);
   const xsave = new Uint8Array(xsaveSizeBytes(machine));
   if (state.xsave.length > xsave.length) {
-    throw new LivesnapError('HOST_LACKS', "the snapshot's XSAVE area is larger than this host's", {
-      hint: 'Restore on a host whose processor has the features of the one it was saved on.',
-    });
+    throw new LivesnapError(
+      'HOST_LACKS',
+      `the snapshot's XSAVE area has ${state.xsave.length} bytes; this host's has ${xsave.length}`,
+      {
+        hint: 'Restore on a host whose processor has all features of the one that saved it.',
+      },
+    );
   }
   xsave.set(state.xsave);
   vcpuIoctl(machine, vcpu, Ioctl.SET_XSAVE, xsave);
@@ -261,7 +272,7 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
     vcpu,
     state.msrs.filter((msr) => !isDeadline(msr)),
   );
-  // Where KVM cannot set the TSC (PVM), it went on while the machine did not exist: move the deadline with it.
+  // Where KVM cannot set the TSC (PVM), the TSC counted on since the save: move the deadline by the same amount.
   const savedTsc = state.msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
   const tsc = getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]?.value ?? savedTsc;
   setMsrs(
@@ -275,7 +286,7 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
   try {
     vcpuIoctl(machine, vcpu, Ioctl.KVMCLOCK_CTRL, 0);
   } catch (error) {
-    // EINVAL: a guest without kvmclock, which has no watchdog to be told that it stood still.
+    // EINVAL: the guest does not use kvmclock, so it has no watchdog that a pause could alarm.
     if (!(error instanceof SystemError && error.errnoName === 'EINVAL')) throw error;
   }
 }
@@ -285,7 +296,7 @@ function setTscRate(machine: KvmMachine, vcpu: number, savedKhz: number, tscCont
   const same = (khz: number): boolean => Math.abs(khz - savedKhz) <= (savedKhz * TSC_TOLERANCE_PPM) / 1e6;
   if (same(rate())) return;
   if (tscControl) vcpuIoctl(machine, vcpu, Ioctl.SET_TSC_KHZ, savedKhz);
-  // Not the ioctl's return but what it did: without TSC_CONTROL it says 0 and scales nothing.
+  // The rate is read back, because without TSC_CONTROL the ioctl returns 0 and changes nothing.
   if (tscControl && same(rate())) return;
   throw new LivesnapError(
     'HOST_LACKS',
@@ -299,7 +310,7 @@ const recordOf = <K extends string, T>(names: readonly K[], check: Check<T>): Ch
     others: 'ignore',
   }) as Check<unknown> as Check<Record<K, T>>;
 
-/** The check of a vCPU's state when it comes from a snapshot. */
+/** The check of a vCPU's state in a snapshot. */
 export const VCPU_STATE: Check<VcpuState> = object(
   {
     mpState: integer(0, 0xffff_ffff),

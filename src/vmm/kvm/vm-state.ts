@@ -1,6 +1,4 @@
-/**
- * The state of what KVM models for the whole machine: PIC, IOAPIC, PIT and the paravirtual clock.
- */
+/** The state of the devices that KVM models for the whole machine: PIC, IOAPIC, PIT and the paravirtual clock. */
 import { type KvmMachine, machineIoctl } from '../../native/kvm.js';
 import { bytes, type Check, list, object, satisfying, unsigned } from '../../schema.js';
 import { Ioctl } from './abi.js';
@@ -33,7 +31,7 @@ export function saveVm(machine: KvmMachine): VmState {
   return { pit, clockNs: new DataView(clock.buffer).getBigUint64(0, true), irqchips };
 }
 
-/** After the vCPUs; the clock goes on from where it stood (flags 0: not corrected by the time that has passed). */
+/** Call it after the vCPUs are restored. The clock continues from its saved value: flags 0 ignore the time since. */
 export function restoreVm(machine: KvmMachine, state: VmState): void {
   machineIoctl(machine, Ioctl.SET_PIT2, state.pit);
   const clock = new Uint8Array(CLOCK_BYTES);
@@ -42,7 +40,7 @@ export function restoreVm(machine: KvmMachine, state: VmState): void {
   for (const chip of state.irqchips) machineIoctl(machine, Ioctl.SET_IRQCHIP, chip);
 }
 
-/** The check of this state when it comes from a snapshot. */
+/** The check of this state in a snapshot. */
 export const VM_STATE: Check<VmState> = object(
   {
     pit: bytes(PIT_BYTES),

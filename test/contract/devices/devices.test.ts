@@ -1,8 +1,8 @@
 /**
- * What every device must hold: whatever a guest does to it, it never throws and answers within the width of the
- * access; saved in the middle of its work and restored, it goes on as if nothing had happened, lines included.
+ * The contract of every device in the list of a machine: it never throws, a value fits the width of the access, and
+ * saving and restoring it in the middle of its work changes nothing, interrupt lines included.
  *
- * The work is random and seeded: LIVESNAP_SEED=N repeats a run.
+ * The accesses are random. LIVESNAP_SEED=N repeats a run.
  */
 import assert from 'node:assert/strict';
 import { Bus } from '../../../src/vmm/devices/bus.js';
@@ -24,7 +24,7 @@ const SIZES: readonly AccessSize[] = [1, 2, 4];
 const BASE = 0x1000;
 const seed = Number(process.env.LIVESNAP_SEED ?? Date.now() % 1_000_000);
 
-/** A device on a bus of its own, with the machine around it. */
+/** A device alone on a bus, with a fake machine. */
 class Bench {
   readonly bus = new Bus();
   readonly device: Device;
@@ -41,7 +41,7 @@ class Bench {
   }
 }
 
-/** One random access; what it read, or null for a write. */
+/** Makes one random access, and returns the value read, or null for a write. */
 function step({ bus, device }: Bench, below: (n: number) => number): number | null {
   const { offset, length } = device.ranges[Math.floor(below(device.ranges.length))]!;
   const address = BASE + offset + Math.floor(below(length + 2)) - 1;
@@ -70,7 +70,7 @@ function step({ bus, device }: Bench, below: (n: number) => number): number | nu
   }
 }
 
-/** `count` accesses, all decided by `stepSeed`; what was read, in order. */
+/** Makes `count` accesses that `stepSeed` determines, and returns the values read, in order. */
 function work(bench: Bench, subject: DeviceDescriptor, stepSeed: number, count: number): (number | null)[] {
   const below = random(stepSeed);
   return Array.from({ length: count }, () => {
@@ -82,7 +82,7 @@ function work(bench: Bench, subject: DeviceDescriptor, stepSeed: number, count: 
 
 for (const subject of MACHINE_DEVICES) {
   describe(`the device ${subject.name} (LIVESNAP_SEED=${seed})`, () => {
-    it('takes every value at every address in every size', () => {
+    it('accepts every value at every address in every size', () => {
       for (const size of SIZES) {
         const { bus, device } = new Bench(subject.create);
         for (const { offset, length } of device.ranges) {
@@ -102,7 +102,7 @@ for (const subject of MACHINE_DEVICES) {
       work(bench, subject, seed, 20_000);
     });
 
-    it('goes on after save and restore as if nothing had happened', () => {
+    it('continues unchanged after save and restore', () => {
       for (let round = 0; round < 200; round++) {
         const original = new Bench(subject.create);
         work(original, subject, seed + round, round);
@@ -110,8 +110,8 @@ for (const subject of MACHINE_DEVICES) {
         const machine = new FakeMachine();
         machine.clock.ms = original.machine.clock.ms;
         const restored = new Bench((around) => subject.restore(around, subject.state(state, '')), machine);
-        assert.deepEqual(restored.device.save(), state, 'saved again, it is the same');
-        assert.deepEqual(restored.levels, original.levels, 'its lines are at the same levels');
+        assert.deepEqual(restored.device.save(), state, 'the state of the restored device');
+        assert.deepEqual(restored.levels, original.levels, 'the levels of its lines');
         original.machine.console = '';
         original.machine.events.length = 0;
         const after = seed + 1000 + round;
@@ -123,7 +123,7 @@ for (const subject of MACHINE_DEVICES) {
       }
     });
 
-    it('changes nothing by being saved', () => {
+    it('does not change by being saved', () => {
       const [saved, unsaved] = [new Bench(subject.create), new Bench(subject.create)];
       const observed = Array.from({ length: 100 }, (_, round) => {
         saved.device.save();
@@ -136,7 +136,7 @@ for (const subject of MACHINE_DEVICES) {
 }
 
 describe(`the platform (LIVESNAP_SEED=${seed})`, () => {
-  it('takes any access at any port', () => {
+  it('accepts any access at any port', () => {
     const { pio, mmio } = Platform.create(new FakeMachine());
     const below = random(seed);
     const data = new Uint8Array(64);
@@ -162,7 +162,7 @@ describe(`the platform (LIVESNAP_SEED=${seed})`, () => {
     }
   });
 
-  it('goes on after save and restore in the middle of the devices’ work', () => {
+  it('continues after save and restore in the middle of the devices’ work', () => {
     const machine = new FakeMachine();
     const platform = Platform.create(machine);
     platform.pio.write(0x3fa, 1, 0xc1);

@@ -79,13 +79,13 @@ function changed(path: string, value: unknown): unknown {
   return copy;
 }
 
-describe('machine state', () => {
-  it('comes back as it was, with every register and byte', () => {
+describe('the saved machine state', () => {
+  it('survives encoding and decoding with every register and byte', () => {
     const state = sample();
     assert.deepEqual(decodeMachineState(encodeMachineState(state)), state);
   });
 
-  it('refuses what is not whole or not in range', () => {
+  it('is refused when a field is missing or out of range', () => {
     const cases: [string, unknown][] = [
       ['vcpus', []],
       ['vcpus', Array.from({ length: 5000 }, () => null)],
@@ -111,7 +111,7 @@ describe('machine state', () => {
     for (const [path, value] of cases) assert.equal(refusal(changed(path, value)), 'BAD_STATE', path);
   });
 
-  it('takes the state of the largest machine', () => {
+  it('may be as large as that of the largest machine', () => {
     const state = sample();
     const [vcpu] = state.vcpus;
     const largest = {
@@ -134,7 +134,7 @@ describe('machine state', () => {
     ['fields', '"a":0,', 30],
     ['bytes', '0,', 58],
   ] as const)
-    it(`refuses a state with millions of ${name} before it is parsed`, () => {
+    it(`is refused before it is parsed when it has millions of ${name}`, () => {
       const text = Buffer.alloc(mebibytes << 20, piece);
       text.write(name === 'fields' ? '{"vcpus":{  ' : '{"vcpus":[  '); // as long as some pieces
       const worker = new Worker(new URL('./decode-state-worker.js', import.meta.url), {
@@ -156,7 +156,7 @@ describe('machine state', () => {
       });
     });
 
-  it('names the field that is wrong', () => {
+  it('is refused with an error that names the field', () => {
     for (const [path, value, problem] of [
       ['vcpus', [], 'vcpus has 0 items, not 1 to 254'],
       ['vcpus.0.regs.rip', undefined, 'vcpus[0].regs.rip is missing'],
@@ -178,11 +178,11 @@ describe('machine state', () => {
       });
   });
 
-  it('refuses a newer version by name', () => {
+  it('is refused as NEWER_FORMAT when its version is newer', () => {
     assert.equal(refusal(changed('version', 2)), 'NEWER_FORMAT');
   });
 
-  it('refuses bytes that are no JSON, or JSON that is no object', () => {
+  it('is refused when it is not JSON, or not an object', () => {
     for (const text of ['', '{', 'null', '[]', '\xff']) {
       assert.throws(() => decodeMachineState(Buffer.from(text, 'latin1')), { code: 'BAD_STATE' });
     }

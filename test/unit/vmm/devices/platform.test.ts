@@ -13,10 +13,10 @@ import { FakeMachine } from './fakes.js';
 
 type Loose = { version: unknown; devices: Record<string, Record<string, unknown>> };
 
-/** A state as it comes back from a file, to be spoiled. */
+/** A saved state that a test may damage. */
 const savedState = (): Loose => JSON.parse(JSON.stringify(Platform.create(new FakeMachine()).save()));
 
-/** What livesnap 0.1 saved of a platform whose devices were in the middle of their work. */
+/** A state that livesnap 0.1 saved while its devices were in the middle of their work. */
 const SAVED_BY_0_1 = {
   version: 1,
   devices: {
@@ -71,7 +71,7 @@ const refused = (state: unknown, message: RegExp): void => {
   assert.throws(() => Platform.restore(new FakeMachine(), state), { code: 'BAD_STATE', message });
 };
 
-describe('platform', () => {
+describe('Platform', () => {
   it('has its devices where a PC has them', () => {
     const machine = new FakeMachine();
     const { pio } = Platform.create(machine);
@@ -84,7 +84,7 @@ describe('platform', () => {
       assert.equal(pio.read(port, 1), 0xff);
   });
 
-  it('tells the machine what the guest wants', () => {
+  it('reports reset, power-off and console output to the machine', () => {
     const machine = new FakeMachine();
     const platform = Platform.create(machine);
     platform.pio.write(0x64, 1, 0xfe);
@@ -95,7 +95,7 @@ describe('platform', () => {
     assert.equal(machine.console, 'Linux');
   });
 
-  it('raises interrupt 4 for console input and takes more when it is drained', () => {
+  it('raises interrupt 4 for console input, and asks for more when the guest has read it', () => {
     const machine = new FakeMachine();
     const { pio, console } = Platform.create(machine);
     pio.write(0x3fc, 1, 0x0b);
@@ -107,13 +107,13 @@ describe('platform', () => {
     assert.deepEqual(machine.events, ['drained']);
   });
 
-  it('saves plain data, a state for each device', () => {
+  it('saves a plain object with a state for each device', () => {
     const state: PlatformState = Platform.create(new FakeMachine()).save();
     assert.deepEqual(JSON.parse(JSON.stringify(state)), state);
     assert.deepEqual(Object.keys(state.devices).sort(), ['com1', 'keyboard', 'pm', 'rtc']);
   });
 
-  it('restores what livesnap 0.1 saved', () => {
+  it('restores the devices that livesnap 0.1 saved', () => {
     const machine = new FakeMachine();
     const platform = Platform.restore(machine, SAVED_BY_0_1);
     assert.deepEqual(platform.save(), SAVED_BY_0_1);
@@ -140,7 +140,7 @@ describe('platform', () => {
     refused(swapped, /devices\.pm\.device is not acpi-pm/);
   });
 
-  it('names both versions when another one is saved', () => {
+  it('names both versions when the saved one is unknown', () => {
     const newer = savedState();
     newer.version = 2;
     refused(newer, /: version is 2; this livesnap reads version 1/);
@@ -214,14 +214,14 @@ const counter = (name: string, base: number, gsi: number): DeviceDescriptor<Devi
   };
 };
 
-describe('a platform with more devices', () => {
+describe('Platform with more devices', () => {
   const devices: DeviceList = [
     ...MACHINE_DEVICES,
     counter('counter0', 0xd000_0000, 5),
     counter('counter1', 0xd000_1000, 10),
   ];
 
-  it('has several devices of one kind in the MMIO hole, each with its own interrupt and state', () => {
+  it('has several devices of one kind at MMIO addresses, each with its own interrupt and state', () => {
     const machine = new FakeMachine();
     const platform = Platform.create(machine, devices);
     platform.mmio.write(0xd000_1000, 4, 7);
@@ -235,7 +235,7 @@ describe('a platform with more devices', () => {
     assert.equal(mmio.read(0xd000_1000, 4), 7);
   });
 
-  it('refuses a state of other devices than its own', () => {
+  it('refuses the state of a machine with other devices', () => {
     refused(JSON.parse(JSON.stringify(Platform.create(new FakeMachine(), devices).save())), /"counter0"/);
     assert.throws(() => Platform.restore(new FakeMachine(), savedState(), devices), {
       code: 'BAD_STATE',
