@@ -34,7 +34,7 @@ const CODE = Buffer.from('bb2400baf803b041ee4b75fcbafd03ecebee', 'hex');
 async function run(posted: boolean): Promise<{ cpuUs: number; wallUs: number }> {
   const memory = createMemory(RAM_BYTES);
   writeMemory(memory, CODE_GPA, CODE);
-  const machine = createVm(describeHost(), 1, [{ gpa: 0, sizeBytes: RAM_BYTES, memory }], false);
+  const machine = createVm(describeHost(), 1, [{ gpa: 0, memory }], false);
   const page = new Uint8Array(EXIT_PAGE_BYTES);
   const words = new Uint32Array(page.buffer, 0, EXIT_DATA_OFFSET / 4);
   attachDeviceThread(machine, page);

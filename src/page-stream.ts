@@ -6,7 +6,9 @@
  * file). Pages travel in batches so that no call, message or lock is ever made per page.
  */
 
-export const PAGE_SIZE = 4096;
+export const PAGE_BYTES = 4096;
+/** The former name, until every user has the new one. */
+export const PAGE_SIZE = PAGE_BYTES;
 
 /** The most pages one batch holds: 256 pages, 1 MiB. */
 export const BATCH_PAGES = 256;

@@ -1,7 +1,7 @@
 /*
- * The bzImage around the probe: boot sector with the setup header, one setup sector, and the protected-mode code,
- * whose 64-bit entry copies the flat image that lies behind it to IMAGE_BASE and goes there. pack.mjs appends flat
- * image and payload and fills in the fields marked `packed`. There is no 16- or 32-bit way in: both just stop.
+ * The bzImage around the probe: boot sector with the setup header, one setup sector, and the protected-mode code. Its
+ * 64-bit entry copies the flat image that follows it to IMAGE_BASE and jumps there. pack.mjs appends flat image and
+ * payload, and fills in the fields marked `packed`. The 16- and 32-bit entries only stop.
  *
  * Header: Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
  */
@@ -48,7 +48,7 @@ image:
   .long 0                           /* payload_length, packed */
   .quad 0                           /* setup_data */
   .quad LOAD_ADDRESS                /* pref_address */
-  .long AREA_BASE - LOAD_ADDRESS    /* init_size: all that the probe uses before any command */
+  .long AREA_BASE - LOAD_ADDRESS    /* init_size: all memory that the probe uses before a command */
   .long 0                           /* handover_offset */
   .long 0                           /* kernel_info_offset */
 

@@ -1,10 +1,11 @@
 /*
- * A 16550A at 0x3f8. A port access costs an exit, from 2 to 40 µs: output asks once for each FIFO of 16 bytes.
+ * A 16550A at 0x3f8. A port access costs an exit of 2 to 40 µs, so output polls the UART once per FIFO of 16 bytes.
  *
- * Invariants: the transmitter is empty between calls, and asking for that is the last access of each burst, so that
- * a machine which gathers writes (coalesced PIO) has them all. The receiver is read only after an interrupt, and
- * then until it is empty, for its line is edge-triggered; while the ring is full the rest stays in the UART
- * (`stalled`) and is fetched when a line is taken.
+ * Invariants:
+ * - The transmitter is empty between calls. Reading that is the last access of each burst, so that a machine which
+ *   gathers writes (coalesced PIO) has received them all.
+ * - The receiver is read only after an interrupt, until it is empty, because its interrupt is edge-triggered. While the
+ *   ring is full the rest stays in the UART (`stalled`), and is read when a line is taken.
  *
  * Registers: TL16C550 data sheet. README.md lists what a machine must emulate.
  */
@@ -23,10 +24,10 @@
 
 #define IER_RECEIVED 0x01
 #define IIR_FIFOS 0xc0
-#define FCR_ENABLE 0x01 /* not clear: what came early is kept where the machine keeps it */
+#define FCR_ENABLE 0x01 /* without clear: early input is kept */
 #define LCR_8N1 0x03
 #define LCR_DIVISOR 0x80
-#define MCR_DTR_RTS_OUT2 0x0b /* OUT2 lets the interrupt out on a PC */
+#define MCR_DTR_RTS_OUT2 0x0b /* OUT2 enables the interrupt on a PC */
 #define LSR_DATA_READY 0x01
 #define LSR_THR_EMPTY 0x20
 #define FIFO_BYTES 16
@@ -38,7 +39,7 @@ static char ring[RING_BYTES];
 static uint32_t ring_head, ring_tail; /* free-running */
 static bool stalled;
 static char partial[LINE_BYTES];
-static uint32_t partial_bytes; /* LINE_BYTES + 1: too long already */
+static uint32_t partial_bytes; /* LINE_BYTES + 1: too long */
 
 static void wait_for_transmitter(void) {
   while (!(in8(LINE_STATUS) & LSR_THR_EMPTY)) __asm__ volatile("pause");

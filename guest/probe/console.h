@@ -1,4 +1,4 @@
-/* The first serial port: lines in by its interrupt, bytes out in bursts. */
+/* The first serial port: input lines by interrupt, output in bursts. */
 #ifndef PROBE_CONSOLE_H
 #define PROBE_CONSOLE_H
 
@@ -6,20 +6,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The longest line that is obeyed. */
+/* The longest command line. */
 #define LINE_BYTES 127
 
 void console_start(void);
 
-/* Writes all of it before it returns. */
+/* Returns when all bytes are written. */
 void console_write(const char *text, size_t bytes);
 
-/* Takes in what has come. To be called after a serial interrupt, and only then. */
+/* Reads the received bytes. Call it only after a serial interrupt. */
 void console_receive(void);
 
 enum line { LINE_NONE, LINE_READY, LINE_TOO_LONG };
 
-/* The next line that has ended, into `line` with a terminator instead of its \r or \n; empty lines are skipped. */
+/* Copies the next complete line to `line`, with a NUL instead of its \r or \n. Skips empty lines. */
 enum line console_next_line(char line[LINE_BYTES + 1]);
 
 #endif

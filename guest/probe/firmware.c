@@ -23,11 +23,11 @@
 #define BIOS_BASE 0xe0000
 #define BIOS_END 0x100000
 #define LOW_RAM_TOP 0x9fc00
-#define PAGE_TABLE 0x07 /* present, writable, ring 3's */
+#define PAGE_TABLE 0x07 /* present, writable, user */
 #define PAGE_LARGE 0x87
 #define DEFAULT_PM1A_CONTROL_PORT 0x604
 
-/* The compiler must not know: to it, what lies in the first page is no object. */
+/* Hides the address from the compiler, for which the first page holds no objects. */
 static const uint8_t *at(uint64_t gpa) {
   __asm__("" : "+r"(gpa));
   return (const uint8_t *)gpa;

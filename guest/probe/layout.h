@@ -1,6 +1,6 @@
 /*
- * Where the probe lives in guest-physical memory, and what the ring-0 stub and the rest must agree on.
- * Everything is identity-mapped. README.md has the same map in words; probe.ld asserts that the image fits.
+ * The guest-physical addresses of the probe, and the constants that the ring-0 stub shares with the C code.
+ * Everything is identity-mapped. README.md describes the same map.
  */
 #ifndef PROBE_LAYOUT_H
 #define PROBE_LAYOUT_H
@@ -10,7 +10,7 @@
 #define CPU_BLOCKS 0x280000  /* one 4 KiB struct cpu for each vCPU, its ring-0 stack at the top of it */
 #define USER_STACKS 0x2c0000 /* 8 KiB for each vCPU */
 #define TABLE_POOL 0x340000  /* page directories for RAM above 4 GiB, one for each GiB */
-#define AREA_BASE 0x400000   /* from here to the end of RAM: what fill and text write, then what dirty rewrites */
+#define AREA_BASE 0x400000   /* from here to the end of RAM: the area of fill and text, then the pages that dirty rewrites */
 
 #define MAX_CPUS 64
 #define CPU_BLOCK_SIZE 4096
@@ -21,7 +21,7 @@
 #define IOAPIC_BASE 0xfec00000
 #define LAPIC_EOI 0xb0
 
-/* struct cpu, as the stub sees it */
+/* offsets in struct cpu, for the stub */
 #define CPU_PENDING 0
 #define CPU_TIMER_IRQS 8
 #define CPU_UART_IRQS 16
@@ -45,7 +45,7 @@
 #define USER_FLAGS 0x202 /* interrupts on */
 #define USER_FLAGS_QUIET 0x002
 
-/* What ring 3 asks of the stub by int3, in %edi */
+/* Requests of ring 3 to the stub: int3 with one of these in %edi */
 #define REQUEST_IDLE 0
 #define REQUEST_WRMSR 1
 #define REQUEST_RDMSR 2

@@ -1,11 +1,10 @@
 /*
- * LAPIC, IOAPIC, kvmclock and the start of APs: all of it from ring 3, where device registers are mapped memory
- * and ports are opened by the TSS's bitmap (not by IOPL, which not every KVM lets through an iret to ring 3);
- * only MSRs and sleeping are asked of the stub.
+ * LAPIC, IOAPIC, kvmclock and the start of APs, from ring 3. Device registers are mapped memory, and the TSS's bitmap
+ * opens the ports (some KVM hosts drop IOPL in an iret to ring 3). The stub handles only MSRs and sleeping.
  *
- * The boot vCPU's timer is the TSC deadline (one MSR, due in the guest's own TSC) where CPUID has it and one-shot
- * otherwise; APs run theirs periodically. Nothing else would wake them: a restore that loses the LAPIC or the
- * deadline has no ticks, one that loses the IOAPIC or PIC state no input.
+ * The boot vCPU's timer is the TSC deadline where CPUID has it, and one-shot otherwise. APs use a periodic timer. There
+ * is no other wake-up: after a restore that loses the LAPIC or the deadline there are no ticks, and after one that loses
+ * the IOAPIC or PIC state there is no input.
  *
  * LAPIC and IOAPIC: Intel SDM volume 3, chapter 11; 82093AA. kvmclock: Documentation/virt/kvm/x86/msr.rst.
  */
@@ -35,7 +34,7 @@
 #define DIVIDE_BY_1 0xb
 #define DIVIDE_BY_16 0x3
 
-/* KVM's APIC bus unless it was told otherwise; a wrong guess only makes a sleep longer or shorter. */
+/* The frequency of KVM's APIC bus by default. Another one only makes a sleep longer or shorter. */
 #define APIC_BUS_HZ 1000000000u
 #define AP_WAKES_HZ 4
 
@@ -53,7 +52,7 @@
 #define KVM_FEATURE_CLOCKSOURCE2 (1u << 3)
 #define CPUID_TSC_DEADLINE (1u << 24)
 
-/* How far two reads of the clock may differ the wrong way: a restore rebases it, to within this. */
+/* How far the clock may go back between two reads: a restore rebases it with this precision. */
 #define CLOCK_SLACK_NS 1000000
 
 struct pvclock {
@@ -73,7 +72,7 @@ static uint64_t last_ns;
 static const char *clock_fault;
 
 extern const uint8_t trampoline[], trampoline_end[];
-uint32_t ap_index; /* whose turn it is; read by the stub */
+uint32_t ap_index; /* the AP that is being started; read by the stub */
 
 static volatile uint32_t *lapic(uint32_t reg) { return (volatile uint32_t *)(uintptr_t)(LAPIC_BASE + reg); }
 
@@ -108,7 +107,7 @@ _Noreturn void machine_stop(void) {
 void machine_open_ports(void) {
   uint8_t *tss = (uint8_t *)CPU_BLOCKS + CPU_TSS;
   memset(tss + TSS_BITMAP, 0, OPEN_PORTS / 8);
-  tss[TSS_BITMAP + OPEN_PORTS / 8] = 0xff; /* the byte behind must be ones */
+  tss[TSS_BITMAP + OPEN_PORTS / 8] = 0xff; /* the byte after the bitmap must be ones */
 }
 
 static void lapic_start(void) {
@@ -165,7 +164,7 @@ const char *machine_clock_fault(void) {
 
 void machine_set_timer(uint64_t at_ns, uint64_t now_ns) {
   uint64_t delta_ns = at_ns > now_ns ? at_ns - now_ns : 1;
-  if (delta_ns > 1000000000) delta_ns = 1000000000; /* an early wake does no harm, and keeps the arithmetic in range */
+  if (delta_ns > 1000000000) delta_ns = 1000000000; /* keeps the arithmetic in range; an early wake-up is harmless */
   if (!has_tsc_deadline) {
     *lapic(LAPIC_INITIAL_COUNT) = (uint32_t)(delta_ns * (APIC_BUS_HZ / 1000000) / 1000 + 1);
     return;
@@ -176,7 +175,7 @@ void machine_set_timer(uint64_t at_ns, uint64_t now_ns) {
   write_msr(MSR_TSC_DEADLINE, rdtsc() + ticks + 1);
 }
 
-/* An AP: it counts when its own timer wakes it, and does nothing else. */
+/* An AP: counts the wake-ups by its own timer. */
 _Noreturn void ap_main(uint32_t index) {
   struct cpu *cpu = cpu_block(index);
   lapic_start();

@@ -1,4 +1,4 @@
-/* The vCPUs, their interrupts and their clock, as ring 3 has them. */
+/* The vCPUs, their interrupts and their clock, for ring 3. */
 #ifndef PROBE_MACHINE_H
 #define PROBE_MACHINE_H
 
@@ -13,7 +13,7 @@ struct cpu {
   uint32_t lapic_id;
   volatile uint64_t timer_irqs;
   volatile uint64_t uart_irqs;
-  /* Wakes by its own timer, counted in ring 3: what `cpus` shows. */
+  /* Wake-ups by its own timer, counted in ring 3 and printed by `cpus`. */
   volatile uint64_t count;
   volatile uint32_t started;
 };
@@ -49,34 +49,34 @@ struct cpuid {
 
 struct cpuid cpuid(uint32_t leaf);
 
-/* Opens the ports below OPEN_PORTS to the boot vCPU; the first thing to do. */
+/* Opens the ports below OPEN_PORTS to the boot vCPU. Call it first. */
 void machine_open_ports(void);
 
-/* Takes the boot vCPU's interrupts and clock into use; false: this machine has no kvmclock. */
+/* Enables the boot vCPU's interrupts and clock. Returns false on a machine without kvmclock. */
 bool machine_start(void);
 
-/* Starts the other vCPUs of the firmware tables, one after another; returns how many run, this one included. */
+/* Starts the other vCPUs of the firmware tables, one by one. Returns how many run, including this one. */
 uint32_t machine_start_cpus(const uint32_t *lapic_ids, uint32_t count);
 
-/* Nanoseconds by kvmclock; never less than before. */
+/* Nanoseconds by kvmclock; never decreases. */
 uint64_t machine_now_ns(void);
 
-/* Why the clock can no longer be trusted; null while it can. Reads the clock's MSR back. */
+/* Why the clock is wrong, or null. Reads the clock's MSR back. */
 const char *machine_clock_fault(void);
 
-/* Asks for a timer interrupt at that time, in place of the one asked for before. */
+/* Requests a timer interrupt at that time, in place of the previous one. */
 void machine_set_timer(uint64_t at_ns, uint64_t now_ns);
 
-/* Takes what is pending for the boot vCPU: true once after each interrupt. */
+/* Clears the boot vCPU's pending flag, and returns what it was: true once after each interrupt. */
 static inline bool machine_pending(void) { return cpu_block(0)->pending != 0; }
 
 /* Sleeps until `pending` is set; returns at once if it is. */
 void machine_idle(void);
 
-/* Puts the other vCPUs back into wait-for-SIPI. */
+/* Returns the other vCPUs to wait-for-SIPI. */
 void machine_stop_cpus(void);
 
-/* Interrupts off, for good. */
+/* Disables interrupts for good. */
 _Noreturn void machine_stop(void);
 
 #endif

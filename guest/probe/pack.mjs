@@ -1,6 +1,6 @@
 // Makes the two bzImages of the probe: `pack.mjs WRAPPER FLAT ELF GZIP_IMAGE RAW_IMAGE`. WRAPPER is bzimage.S as
-// raw bytes, FLAT the probe's memory image, ELF what a loader that unpacks payloads will find. Both images carry FLAT
-// for their own 64-bit entry; they differ in the payload: ELF under gzip, or wrapped in a format of no one else's.
+// raw bytes, FLAT the probe's memory image, ELF the kernel for loaders that unpack payloads. Both images carry FLAT
+// for their own 64-bit entry; they differ in the payload: ELF in gzip, or in a format that no loader knows.
 // Header fields: Documentation/arch/x86/boot.rst.
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
@@ -30,5 +30,5 @@ function pack(file, payload) {
 }
 
 pack(gzipImage, gzipSync(elf, { level: 9 }));
-// No compressor's magic, and no ELF in the clear: every byte complemented behind a name.
+// No known magic number and no plain ELF: a name, then the complement of every byte.
 pack(rawImage, Buffer.concat([Buffer.from('PROBERAW'), elf.map((byte) => byte ^ 0xff)]));

@@ -1,6 +1,6 @@
 /*
- * Page contents and their sum (pages.h), the same on every machine: README.md specifies them, so that a test can
- * make them anew. SplitMix64: Steele, Lea, Flood, OOPSLA 2014. XXH64: the xxHash specification (xxhash_spec.md).
+ * Page contents and their sum (pages.h). README.md specifies them, so that a test can compute them. They are the same on
+ * every machine. SplitMix64: Steele, Lea, Flood, OOPSLA 2014. XXH64: the xxHash specification (xxhash_spec.md).
  */
 #include "pages.h"
 

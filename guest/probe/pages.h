@@ -1,4 +1,4 @@
-/* What the pages that the probe writes are made of, and their sum. Plain functions: the host's tests compile them too. */
+/* The contents of the pages that the probe writes, and their sum. The host's tests compile these functions too. */
 #ifndef PROBE_PAGES_H
 #define PROBE_PAGES_H
 
@@ -17,7 +17,7 @@ static inline uint64_t mix64(uint64_t x) {
 /* Page `index` of `fill SEED`: 512 little-endian words of SplitMix64. */
 void page_fill(void *page, uint64_t seed, uint64_t index);
 
-/* Page `index` of `text SEED`: lines of words, the first naming seed and index, so that no two are alike. */
+/* Page `index` of `text SEED`: lines of words. The first line has seed and index, so no two pages are equal. */
 void page_text(void *page, uint64_t seed, uint64_t index);
 
 /* XXH64 with seed 0, over whole pages only. */

@@ -1,12 +1,11 @@
 /*
- * The probe: says READY, ticks five times a second, and obeys lines (README.md gives the protocol).
+ * The probe: prints READY, ticks five times a second, and runs commands (README.md has the protocol).
  *
- * It is one loop on the boot vCPU. Whatever takes long looks at `pending` between pages and calls attend(), which
- * is all that happens besides a command: input taken in, ticks printed, pages dirtied, the timer set again.
- * A line of output is written whole before anything else may print.
+ * It is one loop on the boot vCPU. A long command checks `pending` between pages and calls attend(), which reads
+ * input, prints ticks, dirties pages and sets the timer. A line of output is written whole before another begins.
  *
- * Invariants: the nonce is in this RAM and on the console, nowhere else. Time is kvmclock's alone. No page of the
- * area is touched but by the command that names it.
+ * Invariants: the nonce exists only in this RAM and on the console; all time is from kvmclock; a page of the area is
+ * touched only by a command that names it.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,7 +30,7 @@
 #define MAX_BAR_SECONDS 86400
 #define MAX_MIB ((uint64_t)MAX_MAPPED_GIB << 10)
 #define BAR_CELLS 40
-#define DIRTY_SHARE 8 /* of the RAM from AREA_BASE on, one part in so many is for `dirty` */
+#define DIRTY_SHARE 8 /* `dirty` has this fraction (1 / 8) of the RAM from AREA_BASE on */
 
 #define SLEEP_S5 0x3400 /* SLP_TYP 5, SLP_EN */
 #define I8042_COMMAND 0x64
@@ -44,13 +43,13 @@ static uint64_t nonce;
 static uint32_t cpus;
 
 static uint64_t area_pages, area_used_pages;
-static uint64_t dirty_pages; /* right behind the area */
+static uint64_t dirty_pages; /* directly after the area */
 
 static uint64_t timer_irqs_seen, uart_irqs_seen;
 static uint64_t tick_number, tick_due_ns = NEVER;
 static uint64_t dirty_rate, dirty_due_ns = NEVER, dirty_credit, dirty_next_page, dirty_sequence;
 static uint64_t wake_ns = NEVER, armed_ns = NEVER;
-static bool drawing; /* the cursor stands behind an unfinished progress bar */
+static bool drawing; /* the cursor is after an unfinished progress bar */
 static bool clock_failed;
 
 extern uint8_t image_bss[], image_end[];
@@ -67,7 +66,7 @@ void *memset(void *to, int value, size_t bytes) {
   return start;
 }
 
-/* One line of output, or a piece of one, put together and then written at once. */
+/* A line of output, or a part of one, which is written at once. */
 static char out[256];
 static size_t out_bytes;
 
@@ -92,7 +91,7 @@ static void send(void) {
   out_bytes = 0;
 }
 
-/* Clears an unfinished bar (erase, one line up, and down again), so that what follows begins a line of its own. */
+/* Clears an unfinished bar (erase, one line up, and down again), so that the next output begins a line. */
 static void begin_line(void) {
   if (drawing) put("\r\x1b[K\x1b[A\r\n");
   drawing = false;
@@ -138,7 +137,7 @@ static void tick(uint64_t now_ns) {
   put_hex(nonce);
   end_line();
   tick_due_ns += TICK_NS;
-  if (tick_due_ns < now_ns) tick_due_ns = now_ns + TICK_NS; /* paused meanwhile: no burst */
+  if (tick_due_ns < now_ns) tick_due_ns = now_ns + TICK_NS; /* after a pause: no burst */
 }
 
 static void report_clock(const char *fault) {
@@ -150,7 +149,7 @@ static void report_clock(const char *fault) {
   end_line();
 }
 
-/* All that happens besides a command; to be called whenever an interrupt is pending. */
+/* Does all work besides commands. Call it whenever an interrupt is pending. */
 static void attend(void) {
   struct cpu *cpu = cpu_block(0);
   cpu->pending = 0;
@@ -181,7 +180,7 @@ static inline void breathe(void) {
   if (machine_pending()) attend();
 }
 
-/* A command answers by one line: `reply` begins it, end_line ends it. */
+/* A command has one line as its answer: `reply` begins it, end_line ends it. */
 static void reply(const char *text) {
   begin_line();
   put(text);
@@ -318,7 +317,7 @@ static const struct command {
     {"reset", command_reset, 0, {0}, {0}},
 };
 
-/* The next word of `*line`, ended by a terminator; null at the end. */
+/* The next word of `*line`, NUL-terminated; null at the end. */
 static const char *next_word(char **line) {
   char *word = *line, *end;
   while (*word == ' ') word++;
@@ -380,7 +379,7 @@ static _Noreturn void fail(const char *why) {
   machine_stop();
 }
 
-/* Where the stub sends an exception, on a stack kept for that. */
+/* The stub enters here after an exception, on a stack for this purpose. */
 _Noreturn void probe_fault(uint64_t vector, uint64_t error, uint64_t rip, uint64_t address) {
   out_bytes = 0;
   put("\r\nFAULT vector=");
@@ -397,7 +396,7 @@ _Noreturn void probe_fault(uint64_t vector, uint64_t error, uint64_t rip, uint64
 
 _Noreturn void probe_main(uint32_t index, uint64_t boot_params) {
   (void)index;
-  memset(image_bss, 0, (size_t)(image_end - image_bss)); /* an image that is copied into place has none */
+  memset(image_bss, 0, (size_t)(image_end - image_bss)); /* an image that is copied into place has no zeroed .bss */
   machine_open_ports();
   bool has_clock = machine_start();
   console_start();

@@ -1,5 +1,5 @@
 /*
- * One segment, physical = virtual, that claims all the probe uses before any command. The IDT's gates need the entry
+ * One segment, physical = virtual, with all memory that the probe uses before a command. The IDT's gates need the entry
  * code in the first 64 KiB.
  */
 #include "layout.h"

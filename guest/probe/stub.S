@@ -1,21 +1,23 @@
 /*
- * All of the probe that runs in ring 0: set-up, interrupt entry, four requests, and an AP's way from real mode
- * to ring 3. It is kept to tens of plain instructions, because some KVM hosts emulate ring 0 one instruction at
- * a time, and lack some: no int3, popcnt or SSE here. Page tables, GDT and IDT are data, not code.
+ * The ring-0 part of the probe: set-up, interrupt entry, four requests, and an AP's start from real mode to ring 3.
+ * It has only tens of plain instructions, because some KVM hosts emulate ring 0 one instruction at a time and lack
+ * some instructions: no int3, popcnt or SSE here. Page tables, GDT and IDT are data, not code.
  *
- * Ring 3 asks by int3, the one software interrupt that every KVM delivers from there: %edi says what; %ecx,
- * %eax and %edx are as wrmsr and rdmsr have them. %rax is clobbered.
+ * Ring 3 makes a request by int3, the only software interrupt that every KVM delivers from there. %edi is the
+ * request; %ecx, %eax and %edx are those of wrmsr and rdmsr. %rax is clobbered.
  *
- * Invariants: ring 3 runs with interrupts on, ring 0 with interrupts off but for its one `hlt`. An interrupt
- * only counts, sets `pending` and is acknowledged. Idle looks at `pending` with interrupts off, then sleeps by
- * `sti; hlt`, whose shadow lets nothing in between: no event is slept through.
+ * Invariants:
+ * - Ring 3 runs with interrupts on, ring 0 with interrupts off, except for its one `hlt`.
+ * - An interrupt is counted, sets `pending` and is acknowledged; nothing else.
+ * - Idle checks `pending` with interrupts off, then sleeps by `sti; hlt`. The shadow of sti prevents an interrupt in
+ *   between, so no event is missed.
  *
  * Entry: the 64-bit boot protocol of Documentation/arch/x86/boot.rst (long mode, interrupts off, %rsi =
  * boot_params). GDT, IDT, TSS: Intel SDM volume 3, chapters 3, 6 and 8.
  */
 #include "layout.h"
 
-#define CR4_PAE 0x20 /* alone: no SMEP, no SMAP; all pages are ring 3's */
+#define CR4_PAE 0x20 /* without SMEP and SMAP: all pages belong to ring 3 */
 #define CR0_PG_ET_PE 0x80000011
 #define MSR_EFER 0xc0000080
 #define EFER_LME 0x100
@@ -40,7 +42,7 @@ _start:
   xor %edi, %edi
   mov $probe_main, %edx
 
-/* %edi: index of this vCPU, %rdx: where to go in ring 3; both registers and %rsi are its arguments. */
+/* %edi: index of this vCPU; %rdx: entry in ring 3, which gets %edi, %rsi and %rdx as its arguments. */
 enter_ring3:
   lidt idt_pointer
   mov $KERNEL_DS, %eax
@@ -115,7 +117,7 @@ uart_interrupt:
 spurious_interrupt:
   iretq
 
-/* An exception is a fault of the probe or of its machine: ring 3 is told, and says it. 16 bytes each. */
+/* An exception is a fault of the probe or of its machine: ring 3 reports it. 16 bytes each. */
 .balign 16
 exceptions:
 .set vector, 0
@@ -220,7 +222,7 @@ idt_pointer:
   .word idt_end - idt - 1
   .quad idt
 
-/* The first 4 GiB, identity-mapped in 2 MiB pages, all of them ring 3's; memory.c adds the RAM above. */
+/* The first 4 GiB, identity-mapped in 2 MiB user pages; firmware.c adds the RAM above. */
 .balign 4096
 pml4:
   .quad pdpt + 7

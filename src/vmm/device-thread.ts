@@ -37,8 +37,8 @@ import type {
   ToDeviceThread,
 } from './device-thread-messages.js';
 import type { Bus } from './devices/bus.js';
-import type { AccessSize } from './devices/device.js';
-import { Platform, type PlatformParts } from './devices/platform.js';
+import type { AccessSize, DeviceParts } from './devices/device.js';
+import { Platform } from './devices/platform.js';
 import { COM1_BASE } from './devices/ports.js';
 import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeTripleFault } from './kvm/exit-text.js';
@@ -49,6 +49,7 @@ import { getRegs, saveVcpu } from './kvm/vcpu-state.js';
 import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js';
 import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
+import { GuestRam } from './memory/guest-memory.js';
 
 /** How long output without the end of a line may wait for more. */
 const GATHER_MS = 1;
@@ -86,7 +87,7 @@ class DeviceThread {
       () => counters.outputMessages,
     );
     this.#input = new ConsoleInput(
-      (bytes) => this.#platform.com1.offerInput(bytes),
+      (bytes) => this.#platform.console.offerInput(bytes),
       (bytes) => counters.addInputBytes(bytes),
     );
     this.#host = describeHost();
@@ -108,11 +109,9 @@ class DeviceThread {
     post({ type: 'ready', machine: this.#machine });
   }
 
-  #platformParts(slots: readonly MemorySlot[]): PlatformParts {
-    const [low, high] = slots;
+  #platformParts(slots: readonly MemorySlot[]): DeviceParts {
     return {
-      lowRamBytes: low!.sizeBytes,
-      highRamBytes: high?.sizeBytes ?? 0,
+      memory: new GuestRam(slots),
       clock: { nowMs: Date.now },
       irqLine: (gsi) => {
         // struct kvm_irq_level
@@ -227,7 +226,7 @@ class DeviceThread {
 
   /** Has console output gathered while the port does nothing but send it. */
   #updatePosting(): void {
-    const { sendsOnly } = this.#platform.com1;
+    const { sendsOnly } = this.#platform.console;
     if (sendsOnly === this.#posting) return;
     this.#posting = sendsOnly;
     setPostedPort(this.#machine, sendsOnly ? COM1_BASE : null);

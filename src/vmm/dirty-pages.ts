@@ -4,16 +4,18 @@
  * Invariant: a dirty bit fetched from KVM (which clears it there) stays here until a save that covers it has been
  * committed; a save that fails loses none.
  */
+
+import { BitSet } from '../bit-set.js';
 import { type KvmMachine, readDirtyLog, setMemorySlot } from '../native/kvm.js';
 import { dataRanges } from '../native/memory.js';
-import { PAGE_SIZE } from '../page-stream.js';
+import { PAGE_BYTES } from '../page-stream.js';
 import type { MemorySlot } from './kvm/vm.js';
-import { PageBitmap } from './page-bitmap.js';
+import { WrittenPages } from './memory/written-pages.js';
 
 export class DirtyPages {
   readonly #machine: KvmMachine;
   readonly #slots: readonly MemorySlot[];
-  readonly #sinceBase: readonly PageBitmap[];
+  readonly #sinceBase: readonly BitSet[];
   #logging: boolean;
   #base: string | null;
 
@@ -23,7 +25,7 @@ export class DirtyPages {
     this.#slots = slots;
     this.#base = base;
     this.#logging = logging;
-    this.#sinceBase = slots.map(({ sizeBytes }) => new PageBitmap(sizeBytes / PAGE_SIZE));
+    this.#sinceBase = slots.map(({ sizeBytes }) => new BitSet(sizeBytes / PAGE_BYTES));
   }
 
   /** The id of the snapshot that the pages are compared with. */
@@ -32,7 +34,7 @@ export class DirtyPages {
   }
 
   /** Begins a save: every page that the base does not account for (`full`: every page that is not a hole). */
-  begin(full: boolean): PageBitmap[] {
+  begin(full: boolean): BitSet[] {
     if (!this.#logging) {
       this.#slots.forEach((slot, index) => {
         setMemorySlot(this.#machine, index, { ...slot, logDirty: true });
@@ -41,22 +43,23 @@ export class DirtyPages {
     }
     this.harvest();
     return this.#slots.map(({ sizeBytes, memory }, index) => {
-      const pages = new PageBitmap(sizeBytes / PAGE_SIZE);
+      const pages = new BitSet(sizeBytes / PAGE_BYTES);
       if (!full) pages.addAll(this.#sinceBase[index]!);
       else {
         for (const { offset, length } of dataRanges(memory)) {
-          pages.addRange(Math.floor(offset / PAGE_SIZE), Math.ceil(length / PAGE_SIZE));
+          pages.addRange(Math.floor(offset / PAGE_BYTES), Math.ceil(length / PAGE_BYTES));
         }
       }
       return pages;
     });
   }
 
-  /** Fetches what the guest has written since the last call. */
-  harvest(): PageBitmap[] {
-    return this.#slots.map(({ sizeBytes }, index) => {
-      const dirty = new PageBitmap(sizeBytes / PAGE_SIZE);
+  /** Fetches which pages the guest and the devices have written since the last call. */
+  harvest(): BitSet[] {
+    return this.#slots.map(({ sizeBytes, written }, index) => {
+      const dirty = new BitSet(sizeBytes / PAGE_BYTES);
       readDirtyLog(this.#machine, index, dirty.bytes);
+      new WrittenPages(written).moveTo(dirty);
       this.#sinceBase[index]!.addAll(dirty);
       return dirty;
     });

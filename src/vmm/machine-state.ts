@@ -1,25 +1,39 @@
 /**
- * The state of a machine as a snapshot keeps it beside the pages: vCPUs, interrupt controllers, timers, devices.
+ * The state of a machine as a snapshot keeps it beside the pages: vCPUs, interrupt controllers, timers and devices.
  *
- * Encoded as JSON in UTF-8, so that it can be read without this program; integers of 64 bits are `{"$u64": "0x…"}`,
- * bytes `{"$bytes": "base64"}`. Invariant: decoding checks every field and size before anything uses it; the bytes
- * come from a store that anybody may have written.
+ * It is JSON in UTF-8, so that it can be read without livesnap. An integer of 64 bits is `{"$u64": "0x…"}`, bytes are
+ * `{"$bytes": "base64"}`.
+ *
+ * Invariants: the size of the text is checked before it is parsed, and every field before it is used, because anybody
+ * may have written the store; fields that are not known are ignored.
  */
 import { LivesnapError } from '../errors.js';
+import { anything, type Check, list, object, oneOf, parse, type SchemaError } from '../schema.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { MAX_CPUID_ENTRIES } from './kvm/cpuid.js';
-import { checkVcpuState, MAX_MSRS, type VcpuState } from './kvm/vcpu-state.js';
-import { checkVmState, type VmState } from './kvm/vm-state.js';
+import { MAX_MSRS, VCPU_STATE, type VcpuState } from './kvm/vcpu-state.js';
+import { VM_STATE, type VmState } from './kvm/vm-state.js';
+import { invalidState } from './saved-state.js';
 
 export const MACHINE_STATE_VERSION = 1;
 
-export interface MachineState {
+export interface SavedMachineState {
   readonly version: typeof MACHINE_STATE_VERSION;
   readonly vcpus: readonly VcpuState[];
   readonly vm: VmState;
-  /** By device name; checked by the device that restores it. */
+  /** What Platform saved; Platform checks it when it restores its devices. */
   readonly devices: unknown;
 }
+
+const SAVED_MACHINE_STATE: Check<SavedMachineState> = object(
+  {
+    version: oneOf(MACHINE_STATE_VERSION),
+    vcpus: list(VCPU_STATE, 1, MAX_CPUS),
+    vm: VM_STATE,
+    devices: anything,
+  },
+  { others: 'ignore' },
+);
 
 const replace = (_key: string, value: unknown): unknown =>
   typeof value === 'bigint'
@@ -36,12 +50,12 @@ function revive(_key: string, value: unknown): unknown {
   return value;
 }
 
-export const encodeMachineState = (state: MachineState): Uint8Array =>
+export const encodeMachineState = (state: SavedMachineState): Uint8Array =>
   new TextEncoder().encode(JSON.stringify(state, replace));
 
 /**
- * What the state of the largest machine takes, with room to spare: JSON.parse needs up to 40 bytes of memory for a byte of
- * text. A vCPU has an object for each CPUID entry and two for each MSR; fields are counted by their colons.
+ * What the state of the largest machine takes, with room to spare: JSON.parse needs up to 40 bytes of memory for a byte
+ * of text. A vCPU has an object for each CPUID entry and two for each MSR; fields are counted by their colons.
  */
 const MAX_BYTES = (1 << 20) + MAX_CPUS * (128 << 10);
 const MAX_OBJECTS = (MAX_CPUS + 1) * (MAX_CPUID_ENTRIES + 2 * MAX_MSRS + 256);
@@ -49,7 +63,7 @@ const MAX_FIELDS = (MAX_CPUS + 1) * (7 * MAX_CPUID_ENTRIES + 3 * MAX_MSRS + 1024
 
 const [BRACE, BRACKET, COLON] = [...'{[:'].map((character) => character.charCodeAt(0));
 
-/** Whether the text can be the state of a machine, judged before anything is made of it. */
+/** Whether the text can be the state of a machine, decided before it is parsed. */
 function isOfPossibleSize(bytes: Uint8Array): boolean {
   if (bytes.length > MAX_BYTES) return false;
   let objects = 0;
@@ -62,30 +76,21 @@ function isOfPossibleSize(bytes: Uint8Array): boolean {
 }
 
 /** @throws LivesnapError BAD_STATE, or NEWER_FORMAT for the state of a later version. */
-export function decodeMachineState(bytes: Uint8Array): MachineState {
-  if (!isOfPossibleSize(bytes))
-    throw new LivesnapError('BAD_STATE', "the snapshot's machine state is larger than that of any machine");
-  let value: Record<string, unknown>;
+export function decodeMachineState(bytes: Uint8Array): SavedMachineState {
+  if (!isOfPossibleSize(bytes)) throw invalidState('it is larger than the state of any machine');
+  let value: unknown;
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes), revive);
   } catch (error) {
-    throw new LivesnapError('BAD_STATE', "the snapshot's machine state is not valid JSON", { cause: error });
+    throw invalidState('it is not valid JSON', error);
   }
-  const { version, vcpus, vm, devices } = value ?? {};
+  const { version } = (value ?? {}) as Record<string, unknown>;
   if (typeof version === 'number' && version > MACHINE_STATE_VERSION) {
     throw new LivesnapError(
       'NEWER_FORMAT',
-      `the snapshot's machine state has version ${version}; this livesnap reads up to ${MACHINE_STATE_VERSION}`,
+      `the saved state has version ${version}; this livesnap reads up to version ${MACHINE_STATE_VERSION}`,
       { hint: 'Update livesnap.' },
     );
   }
-  if (
-    version !== MACHINE_STATE_VERSION ||
-    !Array.isArray(vcpus) ||
-    vcpus.length < 1 ||
-    vcpus.length > MAX_CPUS
-  ) {
-    throw new LivesnapError('BAD_STATE', "the snapshot's machine state has no valid version or vCPUs");
-  }
-  return { version, vcpus: vcpus.map(checkVcpuState), vm: checkVmState(vm), devices };
+  return parse(SAVED_MACHINE_STATE, value, (wrong: SchemaError) => invalidState(wrong.message));
 }

@@ -11,7 +11,7 @@ import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { arch, hostname, release, totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
-import { closeMemory, createMemory, writeMemory, writePages } from '../native/memory.js';
+import { closeMemory, createMemory, writePages } from '../native/memory.js';
 import type {
   OpenSnapshot,
   PageRun,
@@ -23,7 +23,6 @@ import type {
 } from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
 import type { BootPath } from './boot/boot-state.js';
-import type { GuestMemory } from './boot/guest-memory.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
 import { DeviceThreadClient, machineGone } from './device-thread-client.js';
@@ -43,6 +42,8 @@ import type {
   MachineState,
   SaveThen,
 } from './machine-types.js';
+import { GuestRam } from './memory/guest-memory.js';
+import { WrittenPages } from './memory/written-pages.js';
 import { RamSource, regionName } from './ram-source.js';
 
 const DEFAULT_CMDLINE = 'console=ttyS0 reboot=t panic=-1';
@@ -57,7 +58,13 @@ interface SavedMachine {
 function allocate(layout: readonly RamSlot[]): MemorySlot[] {
   const slots: MemorySlot[] = [];
   try {
-    for (const slot of layout) slots.push({ ...slot, memory: createMemory(slot.sizeBytes) });
+    for (const slot of layout) {
+      slots.push({
+        ...slot,
+        memory: createMemory(slot.sizeBytes),
+        written: WrittenPages.allocate(slot.sizeBytes),
+      });
+    }
   } catch (error) {
     free(slots);
     throw error;
@@ -67,17 +74,6 @@ function allocate(layout: readonly RamSlot[]): MemorySlot[] {
 
 function free(slots: readonly MemorySlot[]): void {
   for (const { memory } of slots) closeMemory(memory);
-}
-
-function guestMemory(slots: readonly MemorySlot[]): GuestMemory {
-  return {
-    layout: slots,
-    write(gpa, bytes) {
-      const slot = slots.find((s) => gpa >= s.gpa && gpa + bytes.length <= s.gpa + s.sizeBytes);
-      if (!slot) throw new RangeError(`guest memory has no 0x${gpa.toString(16)}+${bytes.length}`);
-      writeMemory(slot.memory, gpa - slot.gpa, bytes);
-    },
-  };
 }
 
 function checkFits(host: HostKvm, config: Pick<MachineConfig, 'cpus' | 'memoryBytes'>): void {
@@ -167,7 +163,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         ]
       : [];
     return Machine.#launch(host, slots, { ...config, cmdline }, plan.path, notices, null, () => ({
-      boot: plan.load(guestMemory(slots)),
+      boot: plan.load(new GuestRam(slots)),
     }));
   }
 

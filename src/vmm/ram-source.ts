@@ -10,11 +10,11 @@
  * Invariant: memory is bounded, whatever the guest writes. Where more than {@link MAX_ASIDE_PAGES} are left, those
  * beyond it are given straight from RAM while the vCPUs are parked; only then does the pause wait for the store.
  */
+import type { BitSet } from '../bit-set.js';
 import { copyPages } from '../native/memory.js';
 import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../page-stream.js';
 import type { DirtyPages } from './dirty-pages.js';
 import type { MemorySlot } from './kvm/vm.js';
-import type { PageBitmap } from './page-bitmap.js';
 
 /** Few enough to copy within the pause: 4 MiB. */
 const FEW_PAGES = 1024;
@@ -47,7 +47,7 @@ export class RamSource implements PageSource {
   readonly #dirty: Pick<DirtyPages, 'begin' | 'harvest'>;
   readonly #hooks: MomentHooks;
   readonly #batch = new Uint32Array(BATCH_PAGES);
-  #pending: PageBitmap[];
+  #pending: BitSet[];
   #slot = 0;
   #cursor = 0;
   #rounds = 0;

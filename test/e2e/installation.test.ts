@@ -76,7 +76,8 @@ describe('an installation', () => {
     );
   });
 
-  it('that was built for another Node says so, and to run npm rebuild', () => {
+  /** Puts a compiled part of better-sqlite3 in place that is for another Node. */
+  function ageSqlite(): void {
     const module = unlink('node_modules/better-sqlite3', /better-sqlite3\/(build|deps|src)$/);
     mkdirSync(join(module, 'build/Release'), { recursive: true });
     writeFileSync(join(world.dir, 'old.c'), OLD_MODULE);
@@ -87,18 +88,24 @@ describe('an installation', () => {
       join(module, 'build/Release/better_sqlite3.node'),
       join(world.dir, 'old.c'),
     ]);
-    for (const verb of [
-      ['ls'],
-      ['put', '/etc/hostname'],
-      ['start', '--kernel', probe('probe.elf'), '--detach'],
-    ])
-      assertFound(
-        'better-sqlite3',
-        /^better-sqlite3 was built for another version of Node: it has NODE_MODULE_VERSION 83, Node /,
-        /^Run npm rebuild in \//,
-        verb,
-      );
-    assert.deepEqual(world.machines(), []);
+  }
+  const OLD = /^better-sqlite3 was built for another version of Node: it has NODE_MODULE_VERSION 83, Node /;
+  const REBUILD = /^Run npm rebuild in \//;
+
+  it('that was built for another Node says so, and to run npm rebuild', () => {
+    ageSqlite();
+    for (const verb of [['ls'], ['put', '/etc/hostname']]) assertFound('better-sqlite3', OLD, REBUILD, verb);
+  });
+
+  it('that was built for another Node starts machines, and says why they cannot be saved', function () {
+    requireKvm(this);
+    ageSqlite();
+    assert.equal(run('start', '--kernel', probe('probe.elf'), '--detach', '--name', 'a').status, 0);
+    const { status, result } = run('save', 'a');
+    assert.deepEqual([status, result.error.code], [1, 'SYSTEM']);
+    assert.match(result.error.message, OLD);
+    assert.match(result.error.hint, REBUILD);
+    assert.equal(run('stop', 'a').status, 0);
   });
 
   it('without better-sqlite3 says so, and to run npm ci', () => {

@@ -1,6 +1,6 @@
 /**
- * Guests that do to their machine what no kernel does. Whatever they do, the process lives and answers, its memory is
- * bounded, it stops when told to, and nothing of it is left; a machine that cannot go on says why.
+ * Guests that misuse their machine in ways that no kernel does. Whatever they do, the machine's process answers, its
+ * memory is bounded, and it stops on request without leaving anything behind. A machine that cannot continue says why.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -9,9 +9,9 @@ import { ending, World } from '../e2e/cli.js';
 import { requireKvm } from '../kvm/kvm.js';
 import { HostileGuests } from './guests.js';
 
-/** What the process of a machine may hold besides the guest's RAM, which is shared memory: Node with two isolates. */
+/** The most memory that a machine's process may use besides guest RAM, which is shared memory: Node with two isolates. */
 const MAX_ANONYMOUS_BYTES = 256 << 20;
-/** How much of a flood is watched. Every byte of it ends a line. */
+/** How much of the flood the viewer reads. Every byte of it ends a line. */
 const FLOOD_BYTES = 64 << 10;
 
 function anonymousBytes(pid: number): number {
@@ -38,15 +38,15 @@ describe('a hostile guest', function () {
     const args = ['--kernel', kernel, '--memory', '64M', '--detach', '--name', 'h', ...more];
     return (await world.json<{ pid: number }>('start', ...args)).pid;
   };
-  /** Joins the console, gives the guest the byte it waits for, and sees what comes of it. */
+  /** Attaches to the console and sends the byte that the guest waits for. */
   const provoke = (...until: string[]) => world.run(['console', 'h', ...until], 'g');
   const provokeUntilDone = async (): Promise<void> => {
     const ran = await provoke('--until', '^D', '--timeout', '60');
     assert.equal(ran.status, 0, `${ran.stdout}${ran.stderr}`);
   };
 
-  /** The machine runs and is bounded, can be paused and resumed, and stops without a trace. */
-  async function goesOn(pid: number): Promise<void> {
+  /** Asserts that the machine runs with bounded memory, can be paused and resumed, and stops without a trace. */
+  async function assertAlive(pid: number): Promise<void> {
     const [row] = await world.json<{ state: string; pid: number }[]>('ps');
     assert.deepEqual([row!.state, row!.pid], ['running', pid]);
     assert.deepEqual(await world.json('pause', 'h'), { name: 'h', state: 'paused' });
@@ -58,21 +58,21 @@ describe('a hostile guest', function () {
   }
 
   const survivors = {
-    dead: 'halts for ever with interrupts off',
-    mmio: 'reads and writes where no RAM is, in every size',
-    msr: 'writes all ones to its timers and switches its APIC off',
+    dead: 'halts forever with interrupts off',
+    mmio: 'accesses addresses without RAM or devices, in every size',
+    msr: 'writes all ones to its timers and disables its APIC',
     ports: 'reads and writes every port in every size',
-    'string-io': 'moves more by one string instruction than KVM hands over at once',
+    'string-io': 'transfers more by one string instruction than fits into one exit',
   } as const;
   for (const [guest, does] of Object.entries(survivors)) {
-    it(`that ${does} runs on, and stops when told to`, async () => {
+    it(`that ${does} keeps running, and stops on request`, async () => {
       const pid = await start(guest);
       await provokeUntilDone();
-      await goesOn(pid);
+      await assertAlive(pid);
     });
   }
 
-  it('that floods its console stays within its memory, with a viewer and after one, and stops when told to', async () => {
+  it('that floods its console does not grow its process, with a viewer or without, and stops on request', async () => {
     const pid = await start('flood');
     const viewer = world.spawn('console', 'h');
     viewer.stdin!.write('g');
@@ -88,27 +88,27 @@ describe('a hostile guest', function () {
     const ended = ending(viewer);
     viewer.kill('SIGTERM');
     await ended;
-    await goesOn(pid);
+    await assertAlive(pid);
   });
 
-  it('that never lets its RAM rest is saved, restored, and stops when told to', async () => {
+  it('that rewrites its RAM all the time can be saved and restored, and stops on request', async () => {
     const pid = await start('rewrite');
     await provokeUntilDone();
     const { id } = await world.json<{ id: string }>('save', 'h');
-    await goesOn(pid);
+    await assertAlive(pid);
     const restored = await world.json<{ pid: number }>('restore', id, '--detach', '--name', 'h');
-    await goesOn(restored.pid);
+    await assertAlive(restored.pid);
   });
 
-  it('that is dead is saved and restored all the same', async () => {
+  it('that halts forever can be saved and restored', async () => {
     await start('dead');
     await provokeUntilDone();
     const { id } = await world.json<{ id: string }>('save', 'h', '--then', 'stop');
     const { pid } = await world.json<{ pid: number }>('restore', id, '--detach', '--name', 'h');
-    await goesOn(pid);
+    await assertAlive(pid);
   });
 
-  it('that faults without a handler for it resets its machine, which ends without a trace', async () => {
+  it('that causes a triple fault resets its machine, which ends without a trace', async () => {
     await start('triple-fault');
     const ran = await provoke();
     assert.equal(ran.status, 0, ran.stderr);
@@ -117,14 +117,18 @@ describe('a hostile guest', function () {
   });
 
   for (const [guest, does, reason] of [
-    ['execute-mmio', 'jumps to where no RAM is', /KVM cannot run the instruction at 0xd0000000 .*vCPU 0/],
+    [
+      'execute-mmio',
+      'jumps to an address without RAM',
+      /KVM cannot run the instruction at 0xd0000000 .*vCPU 0/,
+    ],
     [
       'ipi',
       'sends its own processor to the reset vector',
       /KVM cannot run the instruction at 0xfff0 .*vCPU 0/,
     ],
   ] as const) {
-    it(`that ${does} ends, and its machine says where until it is cleaned up`, async () => {
+    it(`that ${does} ends with the address in the error, and is listed as failed until cleaned up`, async () => {
       await start(guest);
       const ran = await provoke();
       assert.equal(ran.status, 1, ran.stderr);

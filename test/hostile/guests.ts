@@ -1,4 +1,4 @@
-/** Builds the hostile guests (test/hostile/guests, each says what it does) with the gcc that the addon needs as well. */
+/** Builds the hostile guests in test/hostile/guests with gcc, which the addon needs as well. */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,4 @@
-/** What the log says of a triple fault, on the kind of KVM that this host has. */
+/** The log line of a triple fault, on the kind of KVM that this host has. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { describeHost } from '../../src/vmm/kvm/host.js';
@@ -15,7 +15,7 @@ describe('the log of a triple fault', function () {
   });
   after(() => guests?.remove());
 
-  it('names the address of the instruction, but not where KVM has reset the vCPU before', async () => {
+  it('names the address of the instruction, except where KVM resets the vCPU first', async () => {
     const { write } = process.stderr;
     let log = '';
     process.stderr.write = ((text: string) => {

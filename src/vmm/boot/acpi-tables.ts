@@ -1,8 +1,8 @@
 /**
  * The ACPI tables: RSDP, XSDT, FADT, FACS, MADT and DSDT. ACPI 6.5, chapter 5.
  *
- * The hardware is not "reduced": with a hardware-reduced FADT Linux sets up no legacy interrupts, and ttyS0 loses
- * IRQ 4. There is no ACPI timer, no GPE, no SMI: the machine is in ACPI mode from the start.
+ * The FADT is not hardware-reduced: with such a FADT Linux sets up no legacy interrupts, and ttyS0 loses IRQ 4. There
+ * is no ACPI timer, no GPE and no SMI. The machine is in ACPI mode from the start.
  */
 import {
   COM1_BASE,
@@ -27,16 +27,16 @@ const OEM_TABLE_ID = 'LIVESNAP';
 const CREATOR_ID = 'LVSN';
 
 const HEADER_BYTES = 36;
-/** FACS must be on a 64-byte boundary; the others may as well be. */
+/** FACS must be on a 64-byte boundary; the other tables are as well, for simplicity. */
 const TABLE_ALIGNMENT = 64;
 
 /**
- * All tables, placed one after another.
- * @param gpa where the bytes will be, a multiple of 64; the RSDP is the first of them
+ * All tables, one after another; the RSDP is first.
+ * @param gpa the address of the tables, a multiple of 64
  */
 export function acpiTables(gpa: number, cpus: number): Buffer {
   const placed: { at: number; bytes: Buffer }[] = [];
-  let next = TABLE_ALIGNMENT; // the RSDP, 36 bytes, goes before them, once the XSDT has an address
+  let next = TABLE_ALIGNMENT; // after the RSDP of 36 bytes, which is written once the XSDT has an address
   const place = (bytes: Buffer): number => {
     const at = next;
     placed.push({ at, bytes });
@@ -87,7 +87,7 @@ function xsdt(tableGpas: readonly number[]): Buffer {
   return table('XSDT', 1, body);
 }
 
-/** Section 5.2.10: only there for the global lock, which nobody but the guest ever takes. */
+/** Section 5.2.10. Only the global lock in it matters, and only the guest takes it. */
 function facs(): Buffer {
   const bytes = Buffer.alloc(64);
   bytes.write('FACS', 0, 'latin1');
@@ -123,13 +123,13 @@ const BootArch = { legacyDevices: 1 << 0, keyboardController: 1 << 1, vgaNotPres
 const FadtFlags = {
   wbinvd: 1 << 0,
   procC1: 1 << 2,
-  /** Neither button, nor the RTC's alarm, is in the fixed registers. */
+  /** The fixed registers have neither button and no RTC alarm. */
   noFixedPowerButton: 1 << 4,
   noFixedSleepButton: 1 << 5,
   noFixedRtc: 1 << 6,
   resetRegSupported: 1 << 10,
 } as const;
-/** Latencies beyond these mean that C2 and C3 do not exist. */
+/** From these latencies on, C2 and C3 do not exist. */
 const NO_C2_LATENCY_US = 101;
 const NO_C3_LATENCY_US = 1001;
 
@@ -164,7 +164,7 @@ function fadt(facsGpa: number, dsdtGpa: number): Buffer {
   return table('FACP', 6, body);
 }
 
-/** A Generic Address Structure in port space (section 5.2.3.2); access size: bytes for one byte, else words. */
+/** A Generic Address Structure in port space (section 5.2.3.2), accessed by bytes for one byte, else by words. */
 function ioAddress(port: number, sizeBytes: number): Buffer {
   const address = Buffer.alloc(12);
   address.writeUInt8(1, 0);
@@ -180,7 +180,7 @@ function madt(cpus: number): Buffer {
   head.writeUInt32LE(LAPIC_GPA, 0);
   head.writeUInt32LE(1, 4); // PCAT_COMPAT: there are 8259s too
   const entries = Array.from({ length: cpus }, (_, id) => localApic(id));
-  // Polarity and trigger 0: those of the bus. The SCI is a level interrupt, and here active high.
+  // Flags 0: polarity and trigger of the bus. The SCI is level-triggered, active high.
   entries.push(
     ioApic(cpus),
     override(0, ioapicPin(0), 0),
@@ -198,14 +198,14 @@ function ioApic(cpus: number): Buffer {
   return entry;
 }
 
-/** Interrupt source override: ISA interrupt `irq` comes in as global interrupt `gsi`. */
+/** Interrupt source override: the ISA interrupt `irq` is the global interrupt `gsi`. */
 const override = (irq: number, gsi: number, flags: number): Buffer =>
   Buffer.from([2, 10, 0, irq, gsi, 0, 0, 0, flags, 0]);
 
-/** At every processor (id 0xff). */
+/** For every processor (ID 0xff). */
 const localApicNmi = (): Buffer => Buffer.from([4, 6, 0xff, 0, 0, NMI_LINT]);
 
-/** Power-off by the PM1a control register, and the serial port. */
+/** Describes power-off by the PM1a control register, and the serial port. */
 function dsdt(): Buffer {
   const sleepType = aml.integer(SLEEP_TYPE_S5);
   const zero = aml.integer(0);

@@ -1,6 +1,6 @@
 /**
- * As much of an AML encoder as the machine's DSDT needs. ACPI 6.5, sections 6.4 (resource descriptors) and 20.2
- * (AML grammar). Every function returns the encoding of one term.
+ * Encodes the AML terms that the machine's DSDT needs. ACPI 6.5, sections 6.4 (resource descriptors) and 20.2 (AML
+ * grammar). Every function returns the encoding of one term.
  */
 
 const Op = {
@@ -76,7 +76,7 @@ export function eisaId(id: string): Buffer {
   return encoded;
 }
 
-/** `ResourceTemplate () {descriptors}`, with its end tag (whose checksum 0 means "not used"). */
+/** `ResourceTemplate () {descriptors}`. The checksum 0 in its end tag means "not used". */
 export const resourceTemplate = (...descriptors: Buffer[]): Buffer =>
   buffer(Buffer.concat([...descriptors, Buffer.from([0x79, 0x00])]));
 
@@ -95,7 +95,7 @@ export function isaIrq(irq: number): Buffer {
   return descriptor;
 }
 
-/** PkgLength counts itself: 6 bits in one byte, else 4 in the first and 8 in each of up to three more. */
+/** PkgLength includes itself: 6 bits in one byte, or 4 bits in the first and 8 in each of up to three more. */
 function withPkgLength(body: Buffer): Buffer {
   if (body.length + 1 <= 0x3f) return Buffer.concat([Buffer.from([body.length + 1]), body]);
   for (let extra = 1; extra <= 3; extra++) {

@@ -1,19 +1,20 @@
 /**
- * Reads a kernel and an initrd, and puts them into guest memory with everything the Linux boot protocol asks for:
- * Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
+ * Reads a kernel and an initrd, and loads them into guest memory with everything else that the Linux boot protocol
+ * requires (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
  *
- * Invariant: all that can be wrong with the files, or with the memory they are to fit in, is found by
- * {@link readBoot}, before a machine exists; {@link BootPlan.load} only copies.
+ * Invariant: {@link readBoot} checks the files and the memory size before a machine exists; {@link BootPlan.load} only
+ * copies.
  */
 import { LivesnapError } from '../../errors.js';
+import { PAGE_BYTES } from '../../page-stream.js';
+import type { GuestMemory } from '../memory/guest-memory.js';
 import { acpiTables } from './acpi-tables.js';
 import { bootParams, rngSeedSetupData } from './boot-params.js';
 import { type BootPath, type BootState, bootGdt, bootPageTables, bootState } from './boot-state.js';
 import type { LoadSegment } from './elf-image.js';
-import type { GuestMemory } from './guest-memory.js';
 import { hex, ImageFile } from './image-file.js';
 import { MAX_CPUS } from './interrupt-wiring.js';
-import { type KernelImage, readKernelImage } from './kernel-image.js';
+import type { KernelImage } from './kernel-image.js';
 import {
   e820,
   HOLE_START,
@@ -24,6 +25,7 @@ import {
   ramLayout,
 } from './memory-layout.js';
 import { mpFloatingPointer, mpTable } from './mp-table.js';
+import { readKernel } from './read-kernel.js';
 
 export interface BootConfig {
   /** A bzImage or an ELF vmlinux. */
@@ -33,37 +35,35 @@ export interface BootConfig {
   readonly memoryBytes: number;
   /** 1 to {@link MAX_CPUS}. */
   readonly cpus: number;
-  /** Handed to the guest as SETUP_RNG_SEED, at most 4096 bytes; empty: none. */
+  /** Passed to the guest as SETUP_RNG_SEED: at most 4096 bytes; empty for none. */
   readonly rngSeed: Uint8Array;
 }
 
 export interface BootPlan {
   readonly path: BootPath;
-  /** The slots that `load`'s memory must have. */
+  /** The slots of the memory that `load` fills. */
   readonly layout: readonly RamSlot[];
-  /** Fills fresh (zeroed) memory and says how the boot processor starts. */
+  /** Fills fresh, zeroed memory and returns the registers that the boot processor starts with. */
   load(memory: GuestMemory): BootState;
 }
 
-const PAGE_BYTES = 4096;
 const MAX_SEED_BYTES = 4096;
 
 /**
- * Reads and checks everything; what comes back holds the files' bytes until it is let go.
+ * Reads and checks everything. The plan holds the bytes of the files.
  * @throws LivesnapError NO_SUCH_FILE, BAD_IMAGE (naming file and offset), USAGE (memory, processors, command line)
  */
 export function readBoot(config: BootConfig): BootPlan {
   const { cpus, rngSeed } = config;
   if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
-    throw new LivesnapError(
-      'USAGE',
-      `a machine cannot have ${cpus} processors: 1 to ${MAX_CPUS} are possible`,
-    );
+    throw new LivesnapError('USAGE', `a machine cannot have ${cpus} vCPUs`, {
+      hint: `Give between 1 and ${MAX_CPUS}.`,
+    });
   }
   if (rngSeed.length > MAX_SEED_BYTES) throw new RangeError(`a seed of ${rngSeed.length} bytes`);
   const layout = ramLayout(config.memoryBytes);
   const ramEnd = lowRamEnd(layout);
-  const kernel = readKernelImage(config.kernelPath, ramEnd);
+  const kernel = readKernel(config.kernelPath, ramEnd);
   const cmdline = cmdlineBytes(config.cmdline, kernel);
   const initrd = config.initrdPath === null ? null : readInitrd(config.initrdPath, kernel, ramEnd);
   return {
@@ -94,18 +94,18 @@ export function readBoot(config: BootConfig): BootPlan {
   };
 }
 
-/** The command line as the kernel reads it, with its terminating zero. */
+/** The command line with its terminating NUL. */
 function cmdlineBytes(cmdline: string, kernel: KernelImage): Buffer {
   if (cmdline.includes('\0'))
-    throw new LivesnapError('USAGE', 'the kernel command line contains a zero byte');
+    throw new LivesnapError('USAGE', 'the kernel command line contains a NUL character');
   const bytes = Buffer.from(`${cmdline}\0`, 'utf8');
   const roomBytes = LowMemory.cmdlineEnd - LowMemory.cmdline - 1;
   const maxBytes = Math.min(kernel.cmdlineMaxBytes, roomBytes);
   if (bytes.length - 1 > maxBytes) {
-    const who = kernel.cmdlineMaxBytes <= roomBytes ? 'this kernel' : 'livesnap';
+    const limiter = kernel.cmdlineMaxBytes <= roomBytes ? 'this kernel' : 'livesnap';
     throw new LivesnapError(
       'USAGE',
-      `the kernel command line is ${bytes.length - 1} bytes long, and ${who} takes at most ${maxBytes}`,
+      `the kernel command line has ${bytes.length - 1} bytes; ${limiter} accepts at most ${maxBytes}`,
     );
   }
   return bytes;
@@ -133,7 +133,7 @@ function readInitrd(path: string, kernel: KernelImage, ramEnd: number): LoadSegm
   }
 }
 
-/** Where the room for an initrd ends that does not fit, and what to do; `fitsInMore`: it would with more memory. */
+/** The limit that an initrd does not fit below, and what to do. `fitsInMore`: more memory would make room for it. */
 function initrdLimit(
   kernel: KernelImage,
   sizeBytes: number,
@@ -146,12 +146,12 @@ function initrdLimit(
   }
   const limit =
     kernel.initrdAddrMax < HOLE_START
-      ? `${hex(kernel.initrdAddrMax)}, the highest address at which this kernel takes an initrd`
-      : `${hex(HOLE_START)}, where the addresses of devices begin`;
+      ? `${hex(kernel.initrdAddrMax)}, the highest address that this kernel accepts for an initrd`
+      : `${hex(HOLE_START)}, where device addresses begin`;
   return { limit, hint: 'Give a smaller initrd; more memory does not help.' };
 }
 
-/** What a BIOS would have left: its words on base memory and the EBDA (sizes in KiB), MP table, ACPI tables. */
+/** Writes what a BIOS leaves in memory: the BIOS data area and EBDA (sizes in KiB), the MP table, the ACPI tables. */
 function writeFirmware(memory: GuestMemory, cpus: number): void {
   const biosData = Buffer.alloc(0x15);
   biosData.writeUInt16LE(LowMemory.ebda >> 4, 0x0e);

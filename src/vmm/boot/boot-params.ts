@@ -1,14 +1,14 @@
 /**
- * The kernel's setup header and struct boot_params ("zero page"), field by field.
- * Linux boot protocol, "The Real-Mode Kernel Header"; Documentation/arch/x86/zero-page.rst. Offsets of both are
- * counted from the same place: the start of the bzImage file, which is where boot_params has its copy too.
+ * The kernel's setup header and struct boot_params ("zero page"): Linux boot protocol, "The Real-Mode Kernel Header";
+ * Documentation/arch/x86/zero-page.rst. A field of the setup header has the same offset in the bzImage file and in
+ * boot_params.
  */
 import type { E820Entry } from './memory-layout.js';
 
 /** "HdrS" */
 export const SETUP_HEADER_MAGIC = 0x53726448;
 
-/** Offsets of the setup header's fields that are read or written here. */
+/** Offsets of the fields of the setup header that livesnap uses. */
 export const SetupHeader = {
   start: 0x1f1,
   setupSects: 0x1f1,
@@ -33,38 +33,38 @@ export const SetupHeader = {
   setupData: 0x250,
   prefAddress: 0x258,
   initSize: 0x260,
-  /** First byte after the fields of protocol 2.10, the newest of which is `init_size`. */
+  /** First byte after `init_size`, the last field of protocol 2.10. */
   end: 0x264,
 } as const;
 
-/** Offsets of the other fields of struct boot_params that are written here. */
+/** Offsets of the other fields of struct boot_params that livesnap writes. */
 const BootParams = { acpiRsdpAddr: 0x070, e820Entries: 0x1e8, e820Table: 0x2d0 } as const;
 
 const BOOT_PARAMS_BYTES = 4096;
 const E820_ENTRY_BYTES = 20;
 const BOOT_FLAG = 0xaa55;
-/** What a loader without a number of its own puts into `type_of_loader`. */
+/** `type_of_loader` of a boot loader without an assigned number. */
 const LOADER_UNDEFINED = 0xff;
 const LOADED_HIGH = 1;
-/** "Normal" video mode: the kernel asks nobody. */
+/** "Normal" video mode: the kernel does not ask the user. */
 const VID_MODE_NORMAL = 0xffff;
-/** struct setup_data's type for bytes that the kernel may credit to its entropy pool. */
+/** The type of a struct setup_data that holds a seed for the kernel's entropy pool. */
 const SETUP_RNG_SEED = 9;
 const SETUP_DATA_HEADER_BYTES = 16;
 
 export interface BootParamsFields {
-  /** A bzImage's own header; null: one is made, as a loader of a bare ELF kernel does. */
+  /** The setup header of a bzImage; null for an ELF kernel, which gets a new one. */
   readonly setupHeader: Buffer | null;
   readonly cmdlineGpa: number;
   readonly cmdlineMaxBytes: number;
   readonly initrd: { readonly gpa: number; readonly sizeBytes: number } | null;
-  /** Address of the first struct setup_data; 0: none. */
+  /** Address of the first struct setup_data; 0 for none. */
   readonly setupDataGpa: number;
   readonly rsdpGpa: number;
   readonly e820: readonly E820Entry[];
 }
 
-/** The page that RSI points to when the kernel is entered. */
+/** The page that RSI points to at the kernel's entry. */
 export function bootParams(fields: BootParamsFields): Buffer {
   const page = Buffer.alloc(BOOT_PARAMS_BYTES);
   if (fields.setupHeader) {
@@ -93,7 +93,7 @@ export function bootParams(fields: BootParamsFields): Buffer {
   return page;
 }
 
-/** A struct setup_data, the last of its list, with bytes for the guest's random number generator. */
+/** A struct setup_data, the last of its list, with a seed for the guest's random number generator. */
 export function rngSeedSetupData(seed: Uint8Array): Buffer {
   const data = Buffer.alloc(SETUP_DATA_HEADER_BYTES + seed.length);
   data.writeBigUInt64LE(0n, 0);

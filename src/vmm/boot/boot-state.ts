@@ -1,17 +1,18 @@
 /**
- * What the boot processor must hold when it executes the kernel's first instruction, and the tables in memory that
- * it stands on: plain data, from which the KVM side makes KVM_SET_SREGS and KVM_SET_REGS. Linux boot protocol,
- * "64-bit Boot Protocol"; Intel SDM volume 3, sections 3.4.5 and 4.5.
+ * The registers of the boot processor at the kernel's first instruction, and the GDT and page tables that they point
+ * to. kvm/vm.ts makes KVM_SET_SREGS and KVM_SET_REGS of them. Linux boot protocol, "64-bit Boot Protocol"; Intel SDM
+ * volume 3, sections 3.4.5 and 4.5.
  *
- * Everything not named here (TR, LDTR, debug registers, MSRs, APIC) stays as KVM resets it; general registers not
- * named are 0. The other processors wait for INIT and SIPI.
+ * General registers that are not named here are 0. TR, LDTR, debug registers, MSRs and the APIC keep their reset
+ * values. The other processors wait for INIT and SIPI.
  */
+import { PAGE_BYTES } from '../../page-stream.js';
 import { LowMemory } from './memory-layout.js';
 
-/** Which of the ways into the kernel a machine was booted by. */
+/** How the kernel was loaded and entered. */
 export type BootPath = 'elf' | 'bzimage payload (gzip)' | 'bzimage payload (lz4)' | 'bzimage own entry';
 
-/** The fields of struct kvm_segment, by its names. */
+/** The fields of struct kvm_segment, by their names there. */
 export interface SegmentState {
   readonly base: bigint;
   readonly limit: number;
@@ -43,7 +44,7 @@ export interface BootState {
   readonly cr4: bigint;
   readonly efer: bigint;
   readonly cs: SegmentState;
-  /** DS, ES, FS, GS and SS alike. */
+  /** DS, ES, FS, GS and SS. */
   readonly data: SegmentState;
   readonly gdt: TableState;
   readonly idt: TableState;
@@ -55,7 +56,7 @@ const Efer = { lme: 1n << 8n, lma: 1n << 10n } as const;
 /** Bit 1 of RFLAGS is always set; interrupts are off. */
 const RFLAGS_RESERVED = 2n;
 
-/** Selectors that the boot protocol fixes. */
+/** The selectors that the boot protocol requires. */
 const BOOT_CS = 0x10;
 const BOOT_DS = 0x18;
 
@@ -92,7 +93,7 @@ export function bootGdt(): Buffer {
   return gdt;
 }
 
-/** A segment as a descriptor: the scattered layout of SDM figure 3-8. */
+/** A segment as a descriptor (SDM figure 3-8). */
 function descriptor({ base, limit, type, s, dpl, present, avl, l, db, g }: SegmentState): bigint {
   const pages = BigInt(g ? limit >>> 12 : limit);
   const access = BigInt(type | (s << 4) | (dpl << 5) | (present << 7));
@@ -107,7 +108,6 @@ function descriptor({ base, limit, type, s, dpl, present, avl, l, db, g }: Segme
   );
 }
 
-const PAGE_BYTES = 4096;
 const ENTRIES_PER_TABLE = 512;
 const LARGE_PAGE_BYTES = 2n << 20n;
 /** Present, writable. */
@@ -116,7 +116,7 @@ const TABLE_FLAGS = 0x3n;
 const LARGE_PAGE_FLAGS = 0x83n;
 const MAPPED_GIB = 4;
 
-/** Tables for {@link LowMemory.pageTables} that map the first 4 GiB to themselves in 2 MiB pages. */
+/** Page tables for {@link LowMemory.pageTables}: the first 4 GiB, identity-mapped in 2 MiB pages. */
 export function bootPageTables(): Buffer {
   const tables = Buffer.alloc((2 + MAPPED_GIB) * PAGE_BYTES);
   const pdpt = PAGE_BYTES;

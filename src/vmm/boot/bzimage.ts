@@ -1,12 +1,11 @@
 /**
- * Reads a bzImage: its setup header, and the kernel either unpacked on the host or as it is, to unpack itself.
- * Linux boot protocol (Documentation/arch/x86/boot.rst), sections "The Real-Mode Kernel Header" and "64-bit Boot
- * Protocol".
+ * Reads a bzImage: its setup header, and its kernel. The host unpacks a payload in gzip or LZ4; any other kernel is
+ * loaded packed and unpacks itself. Linux boot protocol (Documentation/arch/x86/boot.rst), sections "The Real-Mode
+ * Kernel Header" and "64-bit Boot Protocol".
  *
- * Invariant: the file holds all that its header speaks of, but for what rounding adds to its size, and `init_size`
- * bytes from the preferred address are RAM.
+ * Invariants: every range that the header names lies within the file, except for up to 15 bytes by which `syssize` is
+ * rounded up; `init_size` bytes from the preferred address are RAM.
  */
-
 import { SETUP_HEADER_MAGIC, SetupHeader } from './boot-params.js';
 import { readElf } from './elf-image.js';
 import { hex, type Image, ImageBytes } from './image-file.js';
@@ -23,7 +22,7 @@ const BOOT_FLAG = 0xaa55;
 const MIN_VERSION = 0x020c;
 const LOADED_HIGH = 1;
 const XLF_KERNEL_64 = 1;
-/** A header that says 0 sectors means this many, for the sake of very old kernels. */
+/** The number of setup sectors that 0 stands for, in very old kernels. */
 const DEFAULT_SETUP_SECTS = 4;
 /** From the start of the protected-mode kernel to its 64-bit entry. */
 const ENTRY_64_OFFSET = 0x200;
@@ -34,7 +33,7 @@ export const isBzImage = (head: Buffer): boolean =>
   head.readUInt32LE(SetupHeader.header) === SETUP_HEADER_MAGIC;
 
 /**
- * @param ramEnd first address after the RAM that the kernel may lie in
+ * @param ramEnd first address after the RAM that the kernel may use
  * @throws LivesnapError BAD_IMAGE
  */
 export function readBzImage(image: Image, ramEnd: number): KernelImage {
@@ -46,10 +45,7 @@ export function readBzImage(image: Image, ramEnd: number): KernelImage {
   const prefAddress = head.readBigUInt64LE(SetupHeader.prefAddress);
   const initSizeBytes = head.readUInt32LE(SetupHeader.initSize);
   if (prefAddress < BigInt(HIGH_MEMORY_START)) {
-    throw image.bad(
-      SetupHeader.prefAddress,
-      `the kernel is to be loaded at ${hex(prefAddress)}, below 1 MiB`,
-    );
+    throw image.bad(SetupHeader.prefAddress, `the kernel's load address ${hex(prefAddress)} is below 1 MiB`);
   }
   const end = prefAddress + BigInt(initSizeBytes);
   if (end > BigInt(ramEnd)) {
@@ -63,11 +59,11 @@ export function readBzImage(image: Image, ramEnd: number): KernelImage {
   if (kernelBytes > initSizeBytes) {
     throw image.bad(
       SetupHeader.syssize,
-      `a kernel of ${kernelBytes} bytes says that ${initSizeBytes} are enough for it to run in`,
+      `the kernel has ${kernelBytes} bytes, more than its own init_size of ${initSizeBytes}`,
     );
   }
   const payload = findPayload(image, head, kernelBytes);
-  // syssize is rounded up, and not every build pads its file: bytes that are missing for that reason stay zero.
+  // syssize counts units of 16 bytes, and not every build pads its file to one. The missing bytes stay zero.
   const presentBytes = image.sizeBytes - kernelOffset;
   const isRounded = presentBytes >= payload.end && presentBytes > kernelBytes - SYSSIZE_UNIT_BYTES;
   const kernel = image.read(
@@ -98,7 +94,7 @@ export function readBzImage(image: Image, ramEnd: number): KernelImage {
       segments: [{ gpa, sizeBytes: initSizeBytes, bytes: kernel }],
     };
   }
-  // The kernel unpacks itself in place, so what it unpacks to never exceeds init_size.
+  // The kernel unpacks itself in place, so its unpacked size never exceeds init_size.
   const elf = unpackPayload(format, payloadBytes, image, kernelOffset + payload.offset, initSizeBytes);
   const { entry, segments } = readElf(new ImageBytes(`${image.name} (its ${format} payload)`, elf), ramEnd);
   const elfEnd = segments.reduce((end, segment) => Math.max(end, segment.gpa + segment.sizeBytes), 0);
@@ -116,7 +112,7 @@ function checkVersion(image: Image, head: Buffer): void {
   if (version < MIN_VERSION) {
     throw image.bad(
       SetupHeader.version,
-      `this kernel speaks boot protocol ${version >> 8}.${String(version & 0xff).padStart(2, '0')}, and 2.12 is needed`,
+      `this kernel has boot protocol ${version >> 8}.${String(version & 0xff).padStart(2, '0')}; livesnap needs 2.12 or later`,
       'Use Linux 3.8 or newer.',
     );
   }
@@ -128,30 +124,34 @@ function checkVersion(image: Image, head: Buffer): void {
     );
   }
   if ((head[SetupHeader.loadflags]! & LOADED_HIGH) === 0) {
-    throw image.bad(SetupHeader.loadflags, 'this kernel is not loaded above 1 MiB (a zImage)');
+    throw image.bad(
+      SetupHeader.loadflags,
+      'this kernel is a zImage, which is loaded below 1 MiB',
+      'Give a bzImage.',
+    );
   }
 }
 
-/** The header's own length is in the jump over it: it ends at 0x202 plus the byte at 0x201. */
+/** The jump over the header gives its length: it ends at 0x202 plus the byte at 0x201. */
 function copySetupHeader(image: Image, head: Buffer): Buffer {
   const end = SetupHeader.header + head[SetupHeader.jump + 1]!;
   if (end < SetupHeader.end || end > HEAD_BYTES) {
     throw image.bad(
       SetupHeader.jump + 1,
-      `the setup header says that it ends at ${hex(end)}, which cannot be`,
+      `the setup header ends at ${hex(end)}, not from ${hex(SetupHeader.end)} to ${hex(HEAD_BYTES)}`,
     );
   }
   return Buffer.from(head.subarray(SetupHeader.start, end));
 }
 
-/** Where in the kernel its payload is; a kernel may have none. */
+/** The place of the payload in the kernel; empty for a kernel without one. */
 function findPayload(image: Image, head: Buffer, kernelBytes: number): { offset: number; end: number } {
   const offset = head.readUInt32LE(SetupHeader.payloadOffset);
   const length = head.readUInt32LE(SetupHeader.payloadLength);
   if (offset + length > kernelBytes) {
     throw image.bad(
       SetupHeader.payloadOffset,
-      `a payload of ${length} bytes at ${hex(offset)} goes beyond the kernel's ${kernelBytes} bytes`,
+      `a payload of ${length} bytes at ${hex(offset)} extends beyond the kernel's ${kernelBytes} bytes`,
     );
   }
   return length === 0 ? { offset: 0, end: 0 } : { offset, end: offset + length };

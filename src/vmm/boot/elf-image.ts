@@ -1,8 +1,8 @@
 /**
  * Reads the loadable part of a 64-bit x86 ELF file (System V ABI, "Object Files" and "Program Loading").
  *
- * Invariants: every range that is returned lies in RAM above the first MiB and overlaps no other; the entry point
- * lies in one of them; bytes are read only for ranges that have been checked, so RAM's size bounds what is held.
+ * Invariants: every segment lies in RAM above the first MiB and overlaps no other; the entry point lies in a segment;
+ * bytes are read only for checked ranges, so the size of RAM bounds the bytes in memory.
  */
 import { hex, type Image } from './image-file.js';
 import { HIGH_MEMORY_START, kernelLimit } from './memory-layout.js';
@@ -12,7 +12,7 @@ const PHDR_BYTES = 56;
 const CLASS_64 = 2;
 const DATA_LITTLE_ENDIAN = 1;
 const PT_LOAD = 1;
-/** e_phnum's escape value: the real count is elsewhere. No kernel needs it. */
+/** The value of e_phnum that stands for a count in another place. No kernel needs it. */
 const PN_XNUM = 0xffff;
 
 const EType = { relocatable: 1, executable: 2, shared: 3, core: 4 } as const;
@@ -44,7 +44,7 @@ const Ehdr = {
 } as const;
 const Phdr = { type: 0, offset: 8, vaddr: 16, paddr: 24, filesz: 32, memsz: 40 } as const;
 
-/** Bytes for a range of RAM; what `bytes` does not cover of it stays zero. */
+/** A range of RAM and the bytes at its beginning; the rest of the range stays zero. */
 export interface LoadSegment {
   readonly gpa: number;
   readonly sizeBytes: number;
@@ -69,7 +69,7 @@ interface Range {
 export const isElf = (head: Buffer): boolean => head.length >= 4 && head.readUInt32BE(0) === 0x7f454c46;
 
 /**
- * @param ramEnd first address after the RAM that the kernel may lie in
+ * @param ramEnd first address after the RAM that the kernel may use
  * @throws LivesnapError BAD_IMAGE
  */
 export function readElf(image: Image, ramEnd: number): ElfImage {
@@ -88,7 +88,7 @@ export function readElf(image: Image, ramEnd: number): ElfImage {
 
 function checkHeader(image: Image, header: Buffer): void {
   if (!isElf(header)) throw image.bad(0, 'this is not an ELF file');
-  // The machine first: "for 64-bit ARM" tells more than "big-endian".
+  // The machine is checked first: "for 64-bit ARM" is clearer than "big-endian".
   const littleEndian = header[Ehdr.data] === DATA_LITTLE_ENDIAN;
   const machine = littleEndian ? header.readUInt16LE(Ehdr.machine) : header.readUInt16BE(Ehdr.machine);
   if (machine !== EM_X86_64) {
@@ -100,7 +100,7 @@ function checkHeader(image: Image, header: Buffer): void {
     );
   }
   if (header[Ehdr.class] !== CLASS_64 || !littleEndian) {
-    throw image.bad(Ehdr.class, 'this ELF file is not a 64-bit little-endian one');
+    throw image.bad(Ehdr.class, 'this ELF file is not 64-bit and little-endian');
   }
   const type = header.readUInt16LE(Ehdr.type);
   if (type !== EType.executable && type !== EType.shared) {
@@ -111,12 +111,11 @@ function checkHeader(image: Image, header: Buffer): void {
   if (header.readUInt16LE(Ehdr.phentsize) !== PHDR_BYTES) {
     throw image.bad(
       Ehdr.phentsize,
-      `program headers of ${header.readUInt16LE(Ehdr.phentsize)} bytes instead of 56`,
+      `the program headers have ${header.readUInt16LE(Ehdr.phentsize)} bytes, not ${PHDR_BYTES}`,
     );
   }
   const count = header.readUInt16LE(Ehdr.phnum);
-  if (count === 0 || count === PN_XNUM)
-    throw image.bad(Ehdr.phnum, 'there are no program headers to load by');
+  if (count === 0 || count === PN_XNUM) throw image.bad(Ehdr.phnum, 'there are no program headers');
 }
 
 function readRanges(image: Image, tableOffset: bigint, count: number, ramEnd: number): Range[] {
@@ -134,7 +133,10 @@ function readRanges(image: Image, tableOffset: bigint, count: number, ramEnd: nu
     if (memBytes === 0n) continue;
     const paddr = table.readBigUInt64LE(at + Phdr.paddr);
     if (paddr < BigInt(HIGH_MEMORY_START)) {
-      throw image.bad(headerOffset + Phdr.paddr, `a segment is to be loaded at ${hex(paddr)}, below 1 MiB`);
+      throw image.bad(
+        headerOffset + Phdr.paddr,
+        `the load address ${hex(paddr)} of a segment is below 1 MiB`,
+      );
     }
     if (paddr + memBytes > BigInt(ramEnd)) {
       const { limit, hint } = kernelLimit(paddr + memBytes, ramEnd);
@@ -158,7 +160,7 @@ function readRanges(image: Image, tableOffset: bigint, count: number, ramEnd: nu
       sizeBytes: Number(memBytes),
     });
   }
-  if (ranges.length === 0) throw image.bad(offset, 'none of the program headers is a segment to load');
+  if (ranges.length === 0) throw image.bad(offset, 'no program header is a loadable segment');
   ranges.sort((a, b) => a.gpa - b.gpa);
   ranges.forEach((range, i) => {
     const before = ranges[i - 1];
@@ -169,9 +171,7 @@ function readRanges(image: Image, tableOffset: bigint, count: number, ramEnd: nu
   return ranges;
 }
 
-/**
- * A vmlinux names its entry by physical address already; other kernels give the virtual one of a segment.
- */
+/** The entry point of a vmlinux is a physical address; other kernels have a virtual address within a segment. */
 function physicalEntry(image: Image, entry: bigint, ranges: readonly Range[]): number {
   for (const { gpa, sizeBytes } of ranges) {
     if (entry >= BigInt(gpa) && entry < BigInt(gpa + sizeBytes)) return Number(entry);
@@ -179,7 +179,7 @@ function physicalEntry(image: Image, entry: bigint, ranges: readonly Range[]): n
   for (const { gpa, vaddr, sizeBytes } of ranges) {
     if (entry >= vaddr && entry < vaddr + BigInt(sizeBytes)) return gpa + Number(entry - vaddr);
   }
-  throw image.bad(Ehdr.entry, `the entry point ${hex(entry)} lies in none of the segments`);
+  throw image.bad(Ehdr.entry, `the entry point ${hex(entry)} lies in no segment`);
 }
 
 function fileNumber(image: Image, value: bigint, fieldOffset: number, what: string): number {

@@ -1,8 +1,8 @@
 /**
- * The bytes of an image (a file, or what was unpacked from one), read by offset; a read that the image is too short
- * for says so by name and offset.
+ * The bytes of an image, read by offset. An image is a file, or a payload that was unpacked from one. Errors name the
+ * image and the offset.
  *
- * Invariant: nothing is allocated for a length before the image is known to have that many bytes.
+ * Invariant: a length is compared with the size of the image before memory is allocated for it.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
@@ -11,7 +11,7 @@ import { LivesnapError } from '../../errors.js';
 const MAX_READ_BYTES = 1 << 30;
 
 export abstract class Image {
-  /** How messages call it: the file's path, or `PATH (its gzip payload)`. */
+  /** The name for errors: the file's path, or `PATH (its gzip payload)`. */
   readonly name: string;
   readonly sizeBytes: number;
 
@@ -21,26 +21,26 @@ export abstract class Image {
   }
 
   /**
-   * The `length` bytes at `offset`; `what` they are completes the sentence if they are missing.
+   * The `length` bytes at `offset`. `what` names them in the error: "the kernel".
    * @throws LivesnapError BAD_IMAGE
    */
   read(offset: number, length: number, what: string): Buffer {
     if (offset + length > this.sizeBytes) {
       throw new LivesnapError(
         'BAD_IMAGE',
-        `${this.name} is truncated: ${what} takes ${length} bytes at offset ${hex(offset)}, and the file ends at ${hex(this.sizeBytes)}`,
+        `${this.name} is truncated: ${what} takes ${length} bytes at offset ${hex(offset)}, but the file ends at ${hex(this.sizeBytes)}`,
         { hint: 'Copy or build the file again.' },
       );
     }
     return this.readAt(offset, length);
   }
 
-  /** The first `length` bytes, or as many as there are. */
+  /** The first `length` bytes, or all if the image is shorter. */
   head(length: number): Buffer {
     return this.readAt(0, Math.min(length, this.sizeBytes));
   }
 
-  /** The error that says what is wrong, and where. */
+  /** A BAD_IMAGE error that names the image and the offset. */
   bad(offset: number, problem: string, hint?: string): LivesnapError {
     const details = hint === undefined ? {} : { hint };
     return new LivesnapError('BAD_IMAGE', `${this.name}: ${problem} (offset ${hex(offset)})`, details);
@@ -49,7 +49,7 @@ export abstract class Image {
   protected abstract readAt(offset: number, length: number): Buffer;
 }
 
-/** An image that is a regular file, open until {@link close}. */
+/** An image in a regular file. */
 export class ImageFile extends Image {
   readonly #fd: number;
 
@@ -59,13 +59,13 @@ export class ImageFile extends Image {
   }
 
   /**
-   * Opens `path`; `role` ("kernel", "initrd") completes the sentence if there is no such file.
+   * Opens `path`. `role` names it in errors: "kernel", "initrd".
    * @throws LivesnapError NO_SUCH_FILE, BAD_IMAGE
    */
   static open(path: string, role: string): ImageFile {
     let fd: number;
     try {
-      // O_NONBLOCK: a FIFO without a writer is refused below, not waited for.
+      // Without O_NONBLOCK, opening a FIFO would wait for a writer. It is refused below.
       fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     } catch (cause) {
       throw cannotOpen(path, role, cause as NodeJS.ErrnoException);
@@ -90,14 +90,14 @@ export class ImageFile extends Image {
     let done = 0;
     while (done < length) {
       const count = readSync(this.#fd, bytes, done, Math.min(length - done, MAX_READ_BYTES), offset + done);
-      if (count === 0) throw this.bad(offset + done, 'the file became shorter while it was read');
+      if (count === 0) throw this.bad(offset + done, 'the file was truncated while livesnap read it');
       done += count;
     }
     return bytes;
   }
 }
 
-/** An image that is in memory. Reads are views, not copies. */
+/** An image in memory. Reads return views, not copies. */
 export class ImageBytes extends Image {
   readonly #bytes: Buffer;
 

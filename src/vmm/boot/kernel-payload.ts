@@ -1,23 +1,23 @@
 /**
- * Unpacks the compressed kernel inside a bzImage on the host: gzip (RFC 1952) and LZ4's legacy frame (LZ4 frame
- * format, "Legacy frame"), which is what the kernel's build makes. The guest's own decompressor runs for the others.
+ * Unpacks the compressed kernel inside a bzImage on the host: gzip (RFC 1952) and the legacy frame of LZ4 (LZ4 frame
+ * format, "Legacy frame"), which Linux builds use. A kernel in any other format unpacks itself in the guest.
  *
- * Invariant: the unpacked size is bounded, and memory for it taken, before a byte is unpacked; a payload that is
- * not exactly what it claims to be is refused, never loaded in part.
+ * Invariants: the unpacked size is bounded before anything is unpacked; a damaged payload is refused, never loaded in
+ * part.
  */
 import { gunzipSync } from 'node:zlib';
 import { loadLz4 } from '../../native/modules.js';
 import { hex, type Image } from './image-file.js';
 
 const LZ4_LEGACY_MAGIC = 0x184c2102;
-/** Every block of a legacy frame but the last unpacks to exactly this much. */
+/** The unpacked size of every block of a legacy frame but the last. */
 const LZ4_BLOCK_BYTES = 8 << 20;
-/** The kernel's build appends the unpacked size, which the frame itself lacks. */
+/** The Linux build appends the unpacked size, which the frame itself lacks. */
 const LZ4_TRAILER_BYTES = 4;
 
 export type PayloadFormat = 'gzip' | 'lz4';
 
-/** The format of a payload the host can unpack, by its magic number; null for any other. */
+/** The format of a payload, by its magic number; null for one that the host cannot unpack. */
 export function payloadFormat(payload: Buffer): PayloadFormat | null {
   if (payload.length < 4) return null;
   if (payload[0] === 0x1f && payload[1] === 0x8b) return 'gzip';
@@ -26,9 +26,9 @@ export function payloadFormat(payload: Buffer): PayloadFormat | null {
 }
 
 /**
- * @param image what the payload is part of, for messages
- * @param imageOffset where in it the payload begins
- * @param maxBytes the most it may unpack to
+ * @param image the bzImage, for errors
+ * @param imageOffset where the payload begins in the image
+ * @param maxBytes the largest unpacked size that is accepted
  * @throws LivesnapError BAD_IMAGE; SYSTEM when lz4-napi cannot be loaded
  */
 export function unpackPayload(
@@ -49,10 +49,7 @@ function gunzip(payload: Buffer, image: Image, imageOffset: number, maxBytes: nu
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code === 'ERR_BUFFER_TOO_LARGE') {
-      throw image.bad(
-        imageOffset,
-        `the gzip payload unpacks to more than the ${maxBytes} bytes that its header allows`,
-      );
+      throw image.bad(imageOffset, `the gzip payload unpacks to more than init_size, ${maxBytes} bytes`);
     }
     throw image.bad(imageOffset, `the gzip payload is damaged: ${message}`);
   }
@@ -65,7 +62,7 @@ function unpackLz4(payload: Buffer, image: Image, imageOffset: number, maxBytes:
   if (unpackedBytes > maxBytes) {
     throw image.bad(
       imageOffset + end,
-      `the LZ4 payload says it unpacks to ${unpackedBytes} bytes, more than the ${maxBytes} that its header allows`,
+      `the unpacked size of the LZ4 payload is ${unpackedBytes} bytes, more than init_size, ${maxBytes} bytes`,
     );
   }
   const output = Buffer.alloc(unpackedBytes);
@@ -73,7 +70,7 @@ function unpackLz4(payload: Buffer, image: Image, imageOffset: number, maxBytes:
   let done = 0;
   while (at + 4 <= end) {
     const blockBytes = payload.readUInt32LE(at);
-    // Frames may follow one another; an empty block ends the data.
+    // Several frames may follow each other. An empty block ends the data.
     if (blockBytes === LZ4_LEGACY_MAGIC) {
       at += 4;
       continue;
@@ -82,20 +79,20 @@ function unpackLz4(payload: Buffer, image: Image, imageOffset: number, maxBytes:
     const block = imageOffset + at;
     at += 4;
     if (blockBytes > end - at)
-      throw image.bad(block, `an LZ4 block of ${blockBytes} bytes goes beyond the payload's end`);
+      throw image.bad(block, `an LZ4 block of ${blockBytes} bytes extends beyond the payload`);
     const wanted = Math.min(LZ4_BLOCK_BYTES, unpackedBytes - done);
-    if (wanted === 0) throw image.bad(block, 'there is an LZ4 block after the end of the unpacked kernel');
+    if (wanted === 0) throw image.bad(block, 'an LZ4 block follows the end of the unpacked kernel');
     unpackBlock(payload.subarray(at, at + blockBytes), wanted, image, block).copy(output, done);
     done += wanted;
     at += blockBytes;
   }
   if (done !== unpackedBytes) {
-    throw image.bad(imageOffset + at, `the LZ4 payload unpacks to ${done} bytes instead of ${unpackedBytes}`);
+    throw image.bad(imageOffset + at, `the LZ4 payload unpacks to ${done} bytes, not ${unpackedBytes}`);
   }
   return output;
 }
 
-/** One raw LZ4 block of known unpacked size; lz4-napi takes that size as four bytes before the block. */
+/** Unpacks one raw LZ4 block. lz4-napi expects the unpacked size in four bytes before the block. */
 function unpackBlock(block: Buffer, wanted: number, image: Image, offset: number): Buffer {
   const sized = Buffer.allocUnsafe(4 + block.length);
   sized.writeUInt32LE(wanted, 0);
@@ -108,10 +105,7 @@ function unpackBlock(block: Buffer, wanted: number, image: Image, offset: number
     throw image.bad(offset, `an LZ4 block is damaged: ${(cause as Error).message}`);
   }
   if (unpacked.length !== wanted) {
-    throw image.bad(
-      offset,
-      `an LZ4 block unpacks to ${hex(unpacked.length)} bytes instead of ${hex(wanted)}`,
-    );
+    throw image.bad(offset, `an LZ4 block unpacks to ${hex(unpacked.length)} bytes, not ${hex(wanted)}`);
   }
   return unpacked;
 }

@@ -1,49 +1,51 @@
 /**
- * Where RAM, firmware tables and the loader's own structures are in guest-physical memory, and the map of it that
- * the guest is given (ACPI 6.5 section 15, "System Address Map Interfaces").
+ * The guest-physical addresses of RAM, firmware tables and the boot loader's structures, and the memory map that the
+ * guest gets (ACPI 6.5 section 15, "System Address Map Interfaces").
  *
- * Invariants: RAM below 4 GiB ends at or below {@link HOLE_START}; nothing the loader writes below 1 MiB overlaps
- * anything else it writes there; the guest is never told that a reserved range is free RAM.
+ * Invariants: RAM below 4 GiB ends at or below {@link HOLE_START}; the loader's structures below 1 MiB do not overlap;
+ * no reserved range is RAM in the memory map.
  */
+
 import { LivesnapError } from '../../errors.js';
+import { PAGE_BYTES } from '../../page-stream.js';
 import { hex } from './image-file.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const GIB = 1024 * MIB;
 
-/** A run of guest RAM: one KVM memory slot. Addresses and sizes in bytes. */
+/** A range of guest RAM: one KVM memory slot. Addresses and sizes are in bytes. */
 export interface RamSlot {
   readonly gpa: number;
   readonly sizeBytes: number;
 }
 
-/** First address of the hole below 4 GiB that is left to devices (LAPIC, IOAPIC, virtio-mmio, KVM's own pages). */
+/** First address of the MMIO hole below 4 GiB: LAPIC, IOAPIC, virtio-mmio devices, KVM's own pages. */
 export const HOLE_START = 3 * GIB;
-/** First address after that hole. */
+/** First address after the MMIO hole. */
 export const HOLE_END = 4 * GIB;
-/** The part of the hole that is taken from the start: IOAPIC, LAPIC, and the pages KVM keeps for itself below 4 GiB. */
+/** From here on the hole is in use: IOAPIC, LAPIC, and the pages that KVM keeps for itself below 4 GiB. */
 export const PLATFORM_START = 0xfec0_0000;
-/** Where memory beyond the first MiB, and so any kernel, begins. */
+/** First address after the first MiB: a kernel lies above it. */
 export const HIGH_MEMORY_START = MIB;
 
 export const MIN_MEMORY_BYTES = 2 * MIB;
-/** What 46 bits of physical address leave on every processor that runs KVM. */
+/** Fits into 46 bits of physical address, which every processor with KVM has. */
 export const MAX_MEMORY_BYTES = 32 * 1024 * GIB;
 
-/** What the loader puts below 1 MiB, in order of address. */
+/** The loader's structures below 1 MiB, by address. */
 export const LowMemory = {
   /** BIOS data area: the EBDA's segment at +0x0e, the size of base memory in KiB at +0x13. */
   biosData: 0x400,
   gdt: 0x500,
   /** struct boot_params, one page ("zero page"). */
   bootParams: 0x7000,
-  /** The boot stack grows down from here. */
+  /** First address after the boot stack. */
   stackTop: 0x9000,
   /** PML4, PDPT and four page directories, a page each. */
   pageTables: 0x9000,
   cmdline: 0x2_0000,
-  /** First byte after the room for the command line. */
+  /** First byte after the space for the command line. */
   cmdlineEnd: 0x3_0000,
   /** Extended BIOS data area, the last KiB of base memory; its first byte is its size in KiB. */
   ebda: 0x9_fc00,
@@ -53,8 +55,8 @@ export const LowMemory = {
   /** ACPI tables, up to setupData, and the MP configuration table, in the BIOS's read-only area. */
   acpi: 0xe_0000,
   /**
-   * struct setup_data, at most two pages. Here, where it is reserved already: in RAM each list entry would split the
-   * guest's map of it, which Linux then searches for every page.
+   * struct setup_data, at most two pages. It lies in a reserved range: in RAM each list entry would split the guest's
+   * memory map, which Linux searches for every page.
    */
   setupData: 0xe_e000,
   mpTable: 0xf_0000,
@@ -72,20 +74,24 @@ export interface E820Entry {
 
 /**
  * The slots that make up `memoryBytes` of RAM: up to 3 GiB from address 0, the rest from 4 GiB.
- * @throws LivesnapError USAGE if the size is not a whole number of pages or not one a machine can have.
+ * @throws LivesnapError USAGE when the size is out of range or not a whole number of pages
  */
 export function ramLayout(memoryBytes: number): readonly RamSlot[] {
   if (!(memoryBytes >= MIN_MEMORY_BYTES && memoryBytes <= MAX_MEMORY_BYTES)) {
     throw new LivesnapError(
       'USAGE',
-      `memory of ${memoryBytes} bytes is outside what a machine can have (2 MiB to 32 TiB)`,
+      `a machine cannot have ${memoryBytes} bytes of memory, only 2 MiB to 32 TiB`,
       { hint: 'Give a size such as 256M or 4G.' },
     );
   }
-  if (memoryBytes % 4096 !== 0) {
-    throw new LivesnapError('USAGE', `memory of ${memoryBytes} bytes is not a multiple of 4096`, {
-      hint: 'Give a size such as 256M or 4G.',
-    });
+  if (memoryBytes % PAGE_BYTES !== 0) {
+    throw new LivesnapError(
+      'USAGE',
+      `the memory size ${memoryBytes} is not a multiple of ${PAGE_BYTES} bytes`,
+      {
+        hint: 'Give a size such as 256M or 4G.',
+      },
+    );
   }
   const below = Math.min(memoryBytes, HOLE_START);
   const slots: RamSlot[] = [{ gpa: 0, sizeBytes: below }];
@@ -93,7 +99,7 @@ export function ramLayout(memoryBytes: number): readonly RamSlot[] {
   return slots;
 }
 
-/** The address map for a guest with this RAM, ascending. What is in no entry is neither RAM nor taken. */
+/** The memory map of a guest with this RAM, ascending. Addresses in no entry are free for MMIO devices. */
 export function e820(layout: readonly RamSlot[]): readonly E820Entry[] {
   const entries: E820Entry[] = [];
   const add = (from: number, to: number, type: number): void => {
@@ -110,24 +116,28 @@ export function e820(layout: readonly RamSlot[]): readonly E820Entry[] {
   return entries;
 }
 
-/** What to do about a kernel or initrd that needs RAM up to `end`, which lies at or below {@link HOLE_START}. */
+/** The hint for a kernel or initrd that needs RAM up to `end`, at or below {@link HOLE_START}. */
 export const moreMemory = (end: number): string =>
   `Give the machine more memory: at least ${Math.ceil(end / MIB)}M.`;
 
 /**
- * Which limit keeps a part of the kernel that ends at `end` out of RAM that ends at `ramEnd`, and what to do: more
- * memory helps only below the hole.
+ * The limit that a part of the kernel exceeds, and the hint. The part ends at `end`, beyond the RAM, which ends at
+ * `ramEnd`. More memory helps only below the hole.
  */
 export function kernelLimit(end: bigint, ramEnd: number): { limit: string; hint: string } {
   if (end <= BigInt(HOLE_START))
     return { limit: `RAM ends at ${hex(ramEnd)}`, hint: moreMemory(Number(end)) };
   return {
-    limit: `a kernel must end at or below ${hex(HOLE_START)}, where the addresses of devices begin`,
+    limit: `a kernel must end at or below ${hex(HOLE_START)}, where device addresses begin`,
     hint: 'Give a kernel that is loaded below 3 GiB.',
   };
 }
 
-/** First address after the RAM that begins at 0: kernel and initrd lie below it. */
+/** Size of the RAM above 4 GiB. */
+export const highRamBytes = (layout: readonly RamSlot[]): number =>
+  layout.reduce((sum, { gpa, sizeBytes }) => (gpa >= HOLE_END ? sum + sizeBytes : sum), 0);
+
+/** First address after the RAM that begins at 0. Kernel and initrd lie below it. */
 export function lowRamEnd(layout: readonly RamSlot[]): number {
   return layout[0]!.sizeBytes;
 }

@@ -21,13 +21,13 @@ const HEADER_BYTES = 44;
 const LAPIC_VERSION = 0x14;
 const IOAPIC_VERSION = 0x11;
 const CpuFlags = { enabled: 1, boot: 2 } as const;
-/** Family 6; FPU and APIC on chip. CPUID is what tells a kernel more. */
+/** Family 6; FPU and APIC on chip. Kernels take the rest from CPUID. */
 const CPU_SIGNATURE = 0x600;
 const CPU_FEATURES = 0x201;
 const ISA_BUS = 0;
 const ALL_LAPICS = 0xff;
 
-/** The structure by which a kernel finds the table, for the first KiB of the EBDA. */
+/** The floating pointer structure, for the first KiB of the EBDA: a kernel finds the table by it. */
 export function mpFloatingPointer(tableGpa: number): Buffer {
   const pointer = Buffer.alloc(16);
   pointer.write('_MP_', 0, 'latin1');
@@ -38,7 +38,7 @@ export function mpFloatingPointer(tableGpa: number): Buffer {
   return pointer;
 }
 
-/** @param cpus how many processors; their APIC ids are 0 … cpus − 1 */
+/** @param cpus the number of processors; their APIC IDs are 0 to cpus − 1 */
 export function mpTable(cpus: number): Buffer {
   const entries: Buffer[] = [];
   for (let id = 0; id < cpus; id++) entries.push(processor(id));
@@ -93,7 +93,7 @@ function ioapic(cpus: number): Buffer {
   return entry;
 }
 
-/** I/O and local interrupt entries have one layout; polarity and trigger (flags 0) are those of the ISA bus. */
+/** I/O and local interrupt entries have the same layout. Flags 0: polarity and trigger of the ISA bus. */
 function interrupt(entryType: number, type: number, irq: number, apicId: number, pin: number): Buffer {
   return Buffer.from([entryType, type, 0, 0, ISA_BUS, irq, apicId, pin]);
 }

@@ -1,15 +1,15 @@
 /**
- * The ACPI fixed registers of the first power-management block, PM1a event and control: ACPI 6.5, section 4.8.3.
- * Guests turn the machine off with them.
+ * The ACPI fixed registers PM1a event and PM1a control: ACPI 6.5, section 4.8.3. Guests turn the machine off with them.
  *
- * Not emulated: events (no power or sleep button, no global lock release by firmware, no timer), so the SCI never
- * comes; sleep states other than S5; leaving ACPI mode.
+ * Not emulated: events (power and sleep button, global lock release by firmware, timer), so there is no SCI; sleep
+ * states other than S5; leaving ACPI mode.
  */
-import type { AccessSize, Device, DeviceState, RegisterRange } from './device.js';
-import { byteField, checkState, type FieldChecks } from './device-state.js';
+import { byte } from '../../schema.js';
+import type { AccessSize, Device, DeviceDescriptor, DeviceState, RegisterRange } from './device.js';
+import { deviceState } from './device-state.js';
 import { PM1A_CONTROL_BLOCK, PM1A_CONTROL_BYTES, PM1A_EVENT_BLOCK, SLEEP_TYPE_S5 } from './ports.js';
 
-/** By offset, a byte each. */
+/** Byte registers, by offset. */
 const Register = {
   statusLow: 0,
   statusHigh: 1,
@@ -19,7 +19,7 @@ const Register = {
   controlHigh: 5,
 } as const;
 
-/** The events that exist: timer and global lock; power button, sleep button and RTC. */
+/** The enable bits that exist: timer and global lock; power button, sleep button and RTC. */
 const ENABLE_LOW_MASK = 0x21;
 const ENABLE_HIGH_MASK = 0x07;
 const ControlLow = { sciEnable: 0x01, busMasterReload: 0x02 } as const;
@@ -40,18 +40,18 @@ export interface AcpiPmState extends DeviceState {
   readonly controlHigh: number;
 }
 
-const CHECKS: FieldChecks<AcpiPmState> = {
-  enableLow: byteField,
-  enableHigh: byteField,
-  controlLow: byteField,
-  controlHigh: byteField,
-};
+const STATE = deviceState<AcpiPmState>(DEVICE, VERSION, {
+  enableLow: byte,
+  enableHigh: byte,
+  controlLow: byte,
+  controlHigh: byte,
+});
 
 export class AcpiPm implements Device<AcpiPmState> {
   readonly ranges: readonly RegisterRange[] = [
     { offset: 0, length: PM1A_CONTROL_BLOCK + PM1A_CONTROL_BYTES - PM1A_EVENT_BLOCK },
   ];
-  /** Every bit that acts is in one byte, so words can come as two. */
+  /** No effect needs two bytes at once, so a word may come as two bytes. */
   readonly widthBytes = 1;
 
   readonly #args: AcpiPmArgs;
@@ -65,9 +65,7 @@ export class AcpiPm implements Device<AcpiPmState> {
     this.#args = args;
   }
 
-  /** @throws LivesnapError BAD_STATE */
-  static restore(args: AcpiPmArgs, state: unknown): AcpiPm {
-    const saved = checkState<AcpiPmState>(state, DEVICE, VERSION, CHECKS);
+  static restore(args: AcpiPmArgs, saved: AcpiPmState): AcpiPm {
     const pm = new AcpiPm(args);
     pm.#enableLow = saved.enableLow;
     pm.#enableHigh = saved.enableHigh;
@@ -114,7 +112,7 @@ export class AcpiPm implements Device<AcpiPmState> {
         this.#controlLow = ControlLow.sciEnable | (value & ControlLow.busMasterReload);
         break;
       case Register.controlHigh: {
-        // `sleepEnable` acts when it is written and always reads as 0.
+        // `sleepEnable` acts when it is written, and reads as 0.
         this.#controlHigh = value & ControlHigh.sleepType;
         const type = (value & ControlHigh.sleepType) >> ControlHigh.sleepTypeShift;
         if (value & ControlHigh.sleepEnable && type === SLEEP_TYPE_S5) this.#args.onPowerOff();
@@ -123,3 +121,12 @@ export class AcpiPm implements Device<AcpiPmState> {
     }
   }
 }
+
+export const powerManagement: DeviceDescriptor<AcpiPm, AcpiPmState> = {
+  name: 'pm',
+  bus: 'pio',
+  base: PM1A_EVENT_BLOCK,
+  state: STATE,
+  create: (parts) => new AcpiPm({ onPowerOff: () => parts.onPowerOff() }),
+  restore: (parts, state) => AcpiPm.restore({ onPowerOff: () => parts.onPowerOff() }, state),
+};

@@ -1,9 +1,12 @@
 /**
- * Finds the device that a port or an address belongs to. One bus for port I/O, one for MMIO.
+ * Routes accesses to devices by address. A machine has one bus for port I/O and one for MMIO.
  *
- * Invariants: ranges never overlap; an access never throws; what no device claims reads as all ones and takes
- * writes in silence. An access that is wider than a device, or reaches over the end of a range, is made byte by byte,
- * low to high, as an ISA bridge does. Nothing is allocated by an access.
+ * Invariants:
+ * - Ranges do not overlap.
+ * - An access never throws and allocates nothing.
+ * - An address without a device reads as all ones and ignores writes.
+ * - An access that is wider than a device, or crosses the end of a range, is split into bytes, low to high, as an ISA
+ *   bridge does.
  */
 import assert from 'node:assert/strict';
 import type { AccessSize, Device } from './device.js';
@@ -15,15 +18,15 @@ interface Attachment {
   readonly first: number;
   /** First address after the range. */
   readonly end: number;
-  /** Where the device's offset 0 is. */
+  /** The address of the device's offset 0. */
   readonly base: number;
   readonly device: Device;
 }
 
 export class Bus {
-  /** Ascending. */
+  /** Ascending by address. */
   readonly #attachments: Attachment[] = [];
-  /** Index of the attachment found last: accesses come in runs. */
+  /** Index of the attachment found last: the next access is often for the same device. */
   #last = NOT_FOUND;
 
   /** Puts a device's offset 0 at `base`. */
@@ -70,9 +73,8 @@ export class Bus {
   }
 
   /**
-   * `count` items of `size` bytes from one address, to `data[at]` and on: what an exit asks for, where a string
-   * instruction makes several items. An item that is no single access (8 bytes, or an odd number, as MMIO may be)
-   * is read in pieces, upwards.
+   * Reads `count` items of `size` bytes from one address into `data[at]` and on. A string instruction makes several
+   * items. An item of another size than an access (MMIO has up to 8 bytes) is read in pieces, upwards.
    */
   readItems(address: number, size: number, count: number, data: Uint8Array, at: number): void {
     if (size === 1) {
@@ -95,7 +97,7 @@ export class Bus {
     }
   }
 
-  /** `count` items of `size` bytes from `data[at]` and on to one address; see {@link readItems}. */
+  /** Writes `count` items of `size` bytes from `data[at]` on to one address; see {@link readItems}. */
   writeItems(address: number, size: number, count: number, data: Uint8Array, at: number): void {
     if (size === 1) {
       const index = this.#find(address);
@@ -154,5 +156,5 @@ export class Bus {
   }
 }
 
-/** The widest access that `bytes` have room for. */
+/** The widest access of at most `bytes` bytes. */
 const pieceSize = (bytes: number): AccessSize => (bytes >= 4 ? 4 : bytes >= 2 ? 2 : 1);

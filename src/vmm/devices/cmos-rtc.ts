@@ -1,23 +1,25 @@
 /**
- * Real-time clock and CMOS memory: Motorola MC146818A data sheet; the century byte and the memory sizes are where PC
- * firmware keeps them.
+ * Real-time clock and CMOS memory: Motorola MC146818A data sheet. The century and the memory sizes are in the cells
+ * where PC firmware keeps them.
  *
- * Invariant: the clock is the host's, plus what the guest has set it off by; after a restore it shows the present.
+ * Invariant: the clock is the host's plus an offset that the guest sets, so after a restore it shows the present.
  *
- * Not emulated: alarm, periodic and update-ended interrupts (the update-ended flag is kept for those who poll it), the
- * square wave, daylight saving, a day of the week other than the date's, stopping the divider.
+ * Not emulated: alarm, periodic and update-ended interrupts (guests may poll the update-ended flag), the square wave,
+ * daylight saving, a day of the week that differs from the date's, stopping the divider.
  */
-import type { AccessSize, Device, DeviceState, RegisterRange, WallClock } from './device.js';
-import {
-  byteField,
-  bytesField,
-  checkState,
-  decodeBytes,
-  encodeBytes,
-  type FieldChecks,
-  integerField,
-} from './device-state.js';
-import { RTC_CENTURY_REGISTER } from './ports.js';
+import { base64, byte, integer } from '../../schema.js';
+import { highRamBytes, lowRamEnd } from '../boot/memory-layout.js';
+import type {
+  AccessSize,
+  Device,
+  DeviceDescriptor,
+  DeviceParts,
+  DeviceState,
+  RegisterRange,
+  WallClock,
+} from './device.js';
+import { decodeBytes, deviceState, encodeBytes } from './device-state.js';
+import { RTC_BASE, RTC_CENTURY_REGISTER } from './ports.js';
 
 /** By offset. */
 const Port = { index: 0, data: 1 } as const;
@@ -36,7 +38,7 @@ const Cell = {
   statusD: 0x0d,
   baseMemoryKib: 0x15,
   extendedMemoryKib: 0x17,
-  /** The same again, as the POST found it. */
+  /** A copy of the above, from the power-on self-test. */
   extendedMemoryKibCopy: 0x30,
   century: RTC_CENTURY_REGISTER,
   /** From 16 MiB to the hole, in units of 64 KiB, 2 bytes. */
@@ -50,12 +52,12 @@ const StatusB = { set: 0x80, binary: 0x04, hours24: 0x02 } as const;
 const StatusC = { updateEnded: 0x10, interrupt: 0x80 } as const;
 const StatusD = { valid: 0x80 } as const;
 const PM = 0x80;
-/** 32.768 kHz, 1.024 kHz periodic rate: what every BIOS leaves. */
+/** 32.768 kHz, periodic rate 1.024 kHz: the value that every BIOS sets. */
 const STATUS_A_DEFAULT = 0x26;
 
 const CELLS = 128;
 const INDEX_MASK = CELLS - 1;
-/** Update-in-progress shows for this long before each second; a time read without it is consistent. */
+/** How long update-in-progress is set before each second. A time that is read while it is clear is consistent. */
 const UPDATE_MS = 1;
 
 const KIB = 1024;
@@ -72,10 +74,10 @@ export interface CmosRtcArgs {
 
 const DEVICE = 'cmos-rtc';
 const VERSION = 1;
-/** More than the clock's years 0 to 16,665 and any host's time can differ by. */
+/** More than the clock's years 0 to 16,665 can differ from any host's time. */
 const MAX_OFFSET_SECONDS = 1e12;
 
-/** The clock's fields, decoded, and the cells that show them. */
+/** The decoded fields of the clock, and their cells. */
 const Field = { seconds: 0, minutes: 1, hours: 2, dayOfMonth: 3, month: 4, year: 5, century: 6 } as const;
 const FIELDS = 7;
 const CELL_OF_FIELD = [
@@ -90,27 +92,27 @@ const CELL_OF_FIELD = [
 
 export interface CmosRtcState extends DeviceState {
   readonly index: number;
-  /** Base64: all cells; those of the clock and the status registers mean nothing here. */
+  /** All cells, in base64. Those of the clock and the status registers are unused. */
   readonly cells: string;
   readonly statusA: number;
   readonly statusB: number;
   /** How far the guest's clock is ahead of the host's. */
   readonly offsetSeconds: number;
-  /** Base64: the clock's fields, which matter while the guest has stopped it (`set` in status B). */
+  /** The clock's fields, in base64. They are used while the guest has stopped the clock (`set` in status B). */
   readonly fields: string;
-  /** The second, by the guest's clock, in which status C was last read. */
+  /** The second of the guest's clock in which status C was last read. */
   readonly seenSecond: number;
 }
 
-const CHECKS: FieldChecks<CmosRtcState> = {
-  index: integerField(0, INDEX_MASK),
-  cells: bytesField(CELLS, CELLS),
-  statusA: byteField,
-  statusB: byteField,
-  offsetSeconds: integerField(-MAX_OFFSET_SECONDS, MAX_OFFSET_SECONDS),
-  fields: bytesField(FIELDS, FIELDS),
-  seenSecond: integerField(-2 * MAX_OFFSET_SECONDS, 2 * MAX_OFFSET_SECONDS),
-};
+const STATE = deviceState<CmosRtcState>(DEVICE, VERSION, {
+  index: integer(0, INDEX_MASK),
+  cells: base64(CELLS),
+  statusA: byte,
+  statusB: byte,
+  offsetSeconds: integer(-MAX_OFFSET_SECONDS, MAX_OFFSET_SECONDS),
+  fields: base64(FIELDS),
+  seenSecond: integer(-2 * MAX_OFFSET_SECONDS, 2 * MAX_OFFSET_SECONDS),
+});
 
 export class CmosRtc implements Device<CmosRtcState> {
   readonly ranges: readonly RegisterRange[] = [{ offset: 0, length: 2 }];
@@ -133,9 +135,7 @@ export class CmosRtc implements Device<CmosRtcState> {
     this.#describeMemory(args.lowRamBytes, args.highRamBytes);
   }
 
-  /** @throws LivesnapError BAD_STATE */
-  static restore(args: CmosRtcArgs, state: unknown): CmosRtc {
-    const saved = checkState<CmosRtcState>(state, DEVICE, VERSION, CHECKS);
+  static restore(args: CmosRtcArgs, saved: CmosRtcState): CmosRtc {
     const rtc = new CmosRtc(args);
     rtc.#index = saved.index;
     rtc.#cells.set(decodeBytes(saved.cells));
@@ -167,7 +167,7 @@ export class CmosRtc implements Device<CmosRtcState> {
   }
 
   write(offset: number, _size: AccessSize, value: number): void {
-    // Bit 7 of the index port masks NMI, and there is none.
+    // Bit 7 of the index port masks NMI, which does not exist here.
     if (offset === Port.index) this.#index = value & INDEX_MASK;
     else this.#writeCell(this.#index, value);
   }
@@ -245,12 +245,12 @@ export class CmosRtc implements Device<CmosRtcState> {
     return !this.#stopped && ms >= 1000 - UPDATE_MS;
   }
 
-  /** Brings the fields up to the present, unless the clock is stopped. */
+  /** Sets the fields to the present, unless the clock is stopped. */
   #showTime(): void {
     if (this.#stopped) return;
     const date = this.#date;
     date.setTime(this.#guestSecond() * 1000);
-    // Four digits are all there is room for.
+    // The fields have room for four digits.
     const year = ((date.getUTCFullYear() % 10_000) + 10_000) % 10_000;
     this.#fields[Field.seconds] = date.getUTCSeconds();
     this.#fields[Field.minutes] = date.getUTCMinutes();
@@ -261,13 +261,13 @@ export class CmosRtc implements Device<CmosRtcState> {
     this.#fields[Field.century] = Math.floor(year / 100);
   }
 
-  /** Makes the clock go on from the fields. Whole seconds stay those of the host. */
+  /** Sets the clock by the fields. A second begins when the host's begins. */
   #adoptTime(): void {
     this.#setDate();
     this.#offsetSeconds = this.#date.getTime() / 1000 - Math.floor(this.#clock.nowMs() / 1000);
   }
 
-  /** The fields as a date; what is beyond a field's range carries over, as in any Date. */
+  /** Sets the date by the fields. A value beyond a field's range carries over, as in any Date. */
   #setDate(): void {
     const fields = this.#fields;
     this.#date.setTime(0);
@@ -299,7 +299,7 @@ export class CmosRtc implements Device<CmosRtcState> {
     return (this.#decode(value & ~PM) % 12) + (value & PM ? 12 : 0);
   }
 
-  /** The memory sizes that a BIOS leaves for those who cannot ask it. */
+  /** Stores the memory sizes, as a BIOS does. */
   #describeMemory(lowRamBytes: number, highRamBytes: number): void {
     const extendedKib = Math.min(0xffff, Math.max(0, lowRamBytes - MIB) / KIB);
     this.#store(Cell.baseMemoryKib, 2, BASE_MEMORY_KIB);
@@ -317,3 +317,18 @@ export class CmosRtc implements Device<CmosRtcState> {
     for (let i = 0; i < bytes; i++) this.#cells[cell + i] = Math.floor(value / 256 ** i) % 256;
   }
 }
+
+const argsOf = ({ clock, memory }: DeviceParts): CmosRtcArgs => ({
+  clock,
+  lowRamBytes: lowRamEnd(memory.layout),
+  highRamBytes: highRamBytes(memory.layout),
+});
+
+export const realTimeClock: DeviceDescriptor<CmosRtc, CmosRtcState> = {
+  name: 'rtc',
+  bus: 'pio',
+  base: RTC_BASE,
+  state: STATE,
+  create: (parts) => new CmosRtc(argsOf(parts)),
+  restore: (parts, state) => CmosRtc.restore(argsOf(parts), state),
+};

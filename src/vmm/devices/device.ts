@@ -1,31 +1,37 @@
 /**
- * What a device model is: registers that a guest reads and writes, and a state that can be saved at any moment.
+ * A device model: registers that a guest reads and writes, and a state that can be saved at any moment. Its
+ * descriptor says where it is attached and how it is made or restored.
  *
- * Invariants: `read` and `write` never throw, whatever the guest does, and allocate nothing; time, interrupt lines
- * and memory come from outside. All calls are made on one thread, the device thread.
+ * Thread: the device thread makes all calls.
+ *
+ * Invariants:
+ * - `read` and `write` never throw, whatever the guest does, and allocate nothing.
+ * - Time, interrupt lines and memory come from outside, as {@link DeviceParts}.
  */
+import type { Check } from '../../schema.js';
+import type { GuestMemory } from '../memory/guest-memory.js';
 
-/** Sizes of one access, bytes. */
+/** The size of one access, in bytes. */
 export type AccessSize = 1 | 2 | 4;
 
-/** A run of ports or addresses, relative to where the device is attached. */
+/** A range of ports or addresses, relative to the base of the device. */
 export interface RegisterRange {
   readonly offset: number;
   readonly length: number;
 }
 
-/** An interrupt line, level by level; setting the level it has is allowed and does nothing. */
+/** An interrupt line. Setting the level that it has does nothing. */
 export interface IrqLine {
   set(level: boolean): void;
 }
 
 /** The host's wall clock. */
 export interface WallClock {
-  /** Milliseconds since 1970-01-01 UTC, whole. */
+  /** Whole milliseconds since 1970-01-01 UTC. */
   nowMs(): number;
 }
 
-/** Plain JSON data, with the name and version of what it describes. */
+/** Plain JSON data, with the kind of device and the version of the format. */
 export interface DeviceState {
   readonly device: string;
   readonly version: number;
@@ -33,20 +39,60 @@ export interface DeviceState {
 
 export interface Device<State extends DeviceState = DeviceState> {
   readonly ranges: readonly RegisterRange[];
-  /** The widest access that reaches the device whole; the bus splits a wider one into bytes, as ISA does. */
+  /** The widest access that the device receives in one piece. The bus splits a wider one into bytes, as ISA does. */
   readonly widthBytes: AccessSize;
   /**
-   * `offset` is relative to where the device is attached and lies, all `size` bytes of it, in one range. The value
-   * is unsigned.
+   * `offset` is relative to the base of the device. All `size` bytes lie in one range. The value is unsigned.
    */
   read(offset: number, size: AccessSize): number;
   /** `value` is unsigned; bits beyond `size` are 0. */
   write(offset: number, size: AccessSize, value: number): void;
   /**
-   * A string instruction with byte items: one register, `count` times over, its bytes at `data[at]` and on.
-   * A device that has no use for it leaves it out; the bus then goes item by item.
+   * A string instruction with byte items: `count` accesses of one register, with the bytes from `data[at]` on.
+   * Without this function the bus makes the accesses one by one.
    */
   readBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   writeBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   save(): State;
+}
+
+/** A device that is the console of a machine. */
+export interface ConsoleDevice extends Device {
+  /** Whether writing the data port now does nothing but send: no interrupt follows, no other register changes. */
+  readonly sendsOnly: boolean;
+  /** Takes as much host input as there is room for, and returns how many bytes that was. */
+  offerInput(bytes: Uint8Array): number;
+  /** Hands on the output that it has gathered. */
+  flush(): void;
+}
+
+/** What a device may use of the machine around it. */
+export interface DeviceParts {
+  readonly memory: GuestMemory;
+  readonly clock: WallClock;
+  /** An interrupt line by its global number (GSI; for ISA interrupts the IRQ), low at first. */
+  irqLine(gsi: number): IrqLine;
+  /** A burst of console output; the bytes are valid until it returns. */
+  onConsoleOutput(bytes: Uint8Array): void;
+  /** The guest has read all console input that the console took. */
+  onConsoleDrained(): void;
+  /** The guest asked for a reset. */
+  onReset(): void;
+  /** The guest turned the machine off. */
+  onPowerOff(): void;
+}
+
+/** One device of a machine. A kind of device that a machine may have several times has a function that makes these. */
+export interface DeviceDescriptor<D extends Device = Device, State extends DeviceState = DeviceState> {
+  /** Names the device within its machine and its snapshots. */
+  readonly name: string;
+  readonly bus: 'pio' | 'mmio';
+  /** The port or guest-physical address of the device's offset 0. */
+  readonly base: number;
+  /** The check that a saved state passes before {@link restore} gets it. */
+  readonly state: Check<State>;
+  /** The device as it is when the machine is switched on. */
+  create(parts: DeviceParts): D;
+  /** The device as it was when saved; it raises its interrupt line if that was up. */
+  restore(parts: DeviceParts, state: State): D;
 }

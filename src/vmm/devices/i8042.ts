@@ -1,16 +1,26 @@
 /**
- * The keyboard controller of a PC, with nothing plugged in: IBM PC AT Technical Reference, "Keyboard controller
- * (8042)". Guests have it to reset the machine; Linux also probes it, and every question it then asks is answered at
- * once, because a driver waits half a second for each answer that does not come.
+ * The keyboard controller of a PC, without a keyboard: IBM PC AT Technical Reference, "Keyboard controller (8042)".
+ * Guests reset the machine with it. Linux also probes it: the controller answers every command, because the driver
+ * waits half a second for a missing answer.
  *
- * Not emulated: keyboard and mouse (a byte sent to one comes back as a time-out), the second port (its tests say that
- * it is broken), controller RAM other than the command byte, scan-code translation, the password, the A20 gate (the
- * bit is kept, A20 is always on).
+ * Not emulated: keyboard and mouse (a byte sent to them times out), the second port (its self-test fails), controller
+ * RAM other than the command byte, scan-code translation, the password, the A20 gate (the bit is kept, A20 is always
+ * on).
  */
-import type { AccessSize, Device, DeviceState, IrqLine, RegisterRange } from './device.js';
-import { byteField, checkState, type FieldChecks } from './device-state.js';
+import { byte } from '../../schema.js';
+import type {
+  AccessSize,
+  Device,
+  DeviceDescriptor,
+  DeviceParts,
+  DeviceState,
+  IrqLine,
+  RegisterRange,
+} from './device.js';
+import { deviceState } from './device-state.js';
+import { KEYBOARD_BASE, KEYBOARD_IRQ } from './ports.js';
 
-/** By offset; the ports between are others'. */
+/** By offset. The ports between belong to other devices. */
 const Register = { data: 0, command: 4 } as const;
 
 const Status = { outputFull: 0x01, system: 0x04, command: 0x08, notInhibited: 0x10, timeout: 0x40 } as const;
@@ -31,7 +41,7 @@ const Command = {
   writeKeyboardBuffer: 0xd2,
   writeMouseBuffer: 0xd3,
   writeMouse: 0xd4,
-  /** This and all above it pulse the output port's lines whose bits are 0; bit 0 is the processor's reset. */
+  /** Commands from here on pulse the output port's lines whose bits are 0; bit 0 resets the processor. */
   pulse: 0xf0,
 } as const;
 
@@ -41,7 +51,7 @@ const PORT_TEST_PASSED = 0x00;
 const PORT_TEST_FAILED = 0x01;
 /** The keyboard lock is open. */
 const INPUT_PORT = 0x80;
-/** What the controller puts in place of an answer, with `timeout` set. */
+/** The byte in place of an answer that timed out. */
 const RESEND = 0xfe;
 const NO_COMMAND = 0;
 
@@ -59,17 +69,17 @@ export interface I8042State extends DeviceState {
   readonly commandByte: number;
   readonly output: number;
   readonly outputPort: number;
-  /** The command whose data byte is awaited; 0: none. */
+  /** The command that waits for its data byte; 0 for none. */
   readonly awaiting: number;
 }
 
-const CHECKS: FieldChecks<I8042State> = {
-  status: byteField,
-  commandByte: byteField,
-  output: byteField,
-  outputPort: byteField,
-  awaiting: byteField,
-};
+const STATE = deviceState<I8042State>(DEVICE, VERSION, {
+  status: byte,
+  commandByte: byte,
+  output: byte,
+  outputPort: byte,
+  awaiting: byte,
+});
 
 export class I8042 implements Device<I8042State> {
   readonly ranges: readonly RegisterRange[] = [
@@ -79,7 +89,7 @@ export class I8042 implements Device<I8042State> {
   readonly widthBytes = 1;
 
   readonly #args: I8042Args;
-  /** As firmware leaves it: tested, keyboard disabled, interrupt off. */
+  /** The state after firmware: self-test passed, keyboard disabled, interrupt off. */
   #status: number = Status.system | Status.notInhibited;
   #commandByte: number = CommandByte.system | CommandByte.disabled;
   #output = 0;
@@ -91,9 +101,7 @@ export class I8042 implements Device<I8042State> {
     this.#args = args;
   }
 
-  /** @throws LivesnapError BAD_STATE */
-  static restore(args: I8042Args, state: unknown): I8042 {
-    const saved = checkState<I8042State>(state, DEVICE, VERSION, CHECKS);
+  static restore(args: I8042Args, saved: I8042State): I8042 {
     const controller = new I8042(args);
     controller.#status = saved.status;
     controller.#commandByte = saved.commandByte;
@@ -190,12 +198,12 @@ export class I8042 implements Device<I8042State> {
         if ((value & OutputPort.notReset) === 0) this.#args.onReset();
         break;
       case Command.writeKeyboardBuffer:
-      // Without a second port, its loop-back test reads like keyboard data: drivers see that it is missing.
+      // The loop-back of the second port comes as keyboard data, which shows drivers that the port is missing.
       case Command.writeMouseBuffer:
         this.#answer(value);
         break;
       default:
-        // For the keyboard or the mouse, and there is none.
+        // A byte for the keyboard or mouse, which do not exist.
         this.#status |= Status.timeout;
         this.#answer(RESEND);
     }
@@ -215,3 +223,17 @@ export class I8042 implements Device<I8042State> {
     this.#args.irq.set(level);
   }
 }
+
+const argsOf = (parts: DeviceParts): I8042Args => ({
+  irq: parts.irqLine(KEYBOARD_IRQ),
+  onReset: () => parts.onReset(),
+});
+
+export const keyboardController: DeviceDescriptor<I8042, I8042State> = {
+  name: 'keyboard',
+  bus: 'pio',
+  base: KEYBOARD_BASE,
+  state: STATE,
+  create: (parts) => new I8042(argsOf(parts)),
+  restore: (parts, state) => I8042.restore(argsOf(parts), state),
+};

@@ -1,6 +1,6 @@
 /**
- * Where the platform's devices are: I/O ports, interrupts and the few values that firmware tables repeat.
- * The bus (platform.ts) and the ACPI tables both take them from here, so that they cannot disagree.
+ * I/O ports, interrupts and other values of devices that the firmware tables repeat. The devices and the ACPI tables
+ * both take them from here.
  */
 
 export const COM1_BASE = 0x3f8;
@@ -22,5 +22,5 @@ export const PM1A_EVENT_BYTES = 4;
 export const PM1A_CONTROL_BLOCK = 0x604;
 export const PM1A_CONTROL_BYTES = 2;
 export const SCI_IRQ = 9;
-/** What a guest writes as SLP_TYP to turn the machine off. */
+/** The SLP_TYP that turns the machine off. */
 export const SLEEP_TYPE_S5 = 5;

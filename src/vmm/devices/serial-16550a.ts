@@ -2,35 +2,38 @@
  * A 16550A serial port: National Semiconductor PC16550D data sheet, sections 8 (registers) and 8.5 to 8.8
  * (interrupts, FIFOs, loopback); wired as on a PC, where OUT2 gates the interrupt.
  *
- * Invariants: a byte of host input is lost only when the guest itself throws it away; the interrupt line is always
- * what the registers say, and is set only when it changes; host input waiting here is at most
- * {@link INPUT_QUEUE_BYTES}.
+ * Invariants:
+ * - Host input is lost only when the guest clears the FIFO.
+ * - The interrupt line always has the level that the registers require, and is set only when that changes.
+ * - At most {@link INPUT_QUEUE_BYTES} of host input wait here.
  *
- * Simplified: a byte is transmitted the moment it is written, so THRE and TEMT are always set. Host input enters the
- * receive FIFO as soon as there is room and the guest asserts DTR, as from a terminal that waits for the port to be
- * opened; Linux empties the FIFO just before that, so what was typed while it booted is not lost. Bytes below the
- * FIFO's trigger level are announced by a character timeout at once, not after four character times.
+ * Simplified: a byte is transmitted at once, so THRE and TEMT are always set. Host input enters the receive FIFO when
+ * there is room and the guest asserts DTR. Linux empties the FIFO just before it asserts DTR, so input that is typed
+ * during boot is not lost. Bytes below the FIFO's trigger level raise a character timeout at once, not after four
+ * character times.
  *
  * Not emulated: baud rates and word formats (the registers hold what was written), parity and framing errors,
  * breaks, DMA mode, modem lines other than in loopback (CTS, DSR and DCD are on, RI is off).
  */
-import type { AccessSize, Device, DeviceState, IrqLine, RegisterRange } from './device.js';
-import {
-  byteField,
-  bytesField,
-  checkState,
-  decodeBytes,
-  encodeBytes,
-  type FieldChecks,
-  flagField,
-} from './device-state.js';
-import { COM1_PORTS } from './ports.js';
+import { base64, byte, flag } from '../../schema.js';
+import { ByteQueue } from './byte-queue.js';
+import type {
+  AccessSize,
+  ConsoleDevice,
+  DeviceDescriptor,
+  DeviceParts,
+  DeviceState,
+  IrqLine,
+  RegisterRange,
+} from './device.js';
+import { decodeBytes, deviceState, encodeBytes } from './device-state.js';
+import { COM1_BASE, COM1_IRQ, COM1_PORTS } from './ports.js';
 
-/** By offset; DLAB in LCR puts the divisor at 0 and 1. */
+/** By offset. With DLAB set in LCR, the divisor is at 0 and 1. */
 const Register = { data: 0, ier: 1, iirFcr: 2, lcr: 3, mcr: 4, lsr: 5, msr: 6, scratch: 7 } as const;
 
 const Ier = { received: 0x01, thrEmpty: 0x02, lineStatus: 0x04, modemStatus: 0x08, all: 0x0f } as const;
-/** In order of priority, highest first; `none` has bit 0 set, which means that nothing is pending. */
+/** By priority, highest first. Bit 0 is set when nothing is pending. */
 const Iir = {
   lineStatus: 0x06,
   received: 0x04,
@@ -48,17 +51,17 @@ const Msr = { deltas: 0x0f, trailingEdgeRi: 0x04, cts: 0x10, dsr: 0x20, ri: 0x40
 
 const FIFO_BYTES = 16;
 const TRIGGER_LEVELS = [1, 4, 8, 14] as const;
-/** The most host input that waits inside the device, and so inside a snapshot. */
+/** The most host input that waits in the device, and in a snapshot. */
 export const INPUT_QUEUE_BYTES = 4096;
 const OUTPUT_BUFFER_BYTES = 4096;
 
 export interface Serial16550aArgs {
   readonly irq: IrqLine;
-  /** Takes a burst of what the guest wrote. The bytes are valid until it returns. */
+  /** Takes a burst of guest output. The bytes are valid until it returns. */
   readonly output: (bytes: Uint8Array) => void;
   /**
-   * Called when something the guest did took the last of the host input that waited: more can be offered, also from
-   * within the call. Not called by `offerInput`, which says itself what it took.
+   * Called when an access of the guest took the last host input that waited. More may be offered, also within the
+   * call. `offerInput` does not call it, since it returns how much it took.
    */
   readonly onInputDrained: () => void;
 }
@@ -79,27 +82,27 @@ export interface Serial16550aState extends DeviceState {
   readonly divisorLow: number;
   readonly divisorHigh: number;
   readonly thrEmptyPending: boolean;
-  /** Base64, oldest first, as is `input`. */
+  /** `fifo` and `input` are bytes in base64, oldest first. */
   readonly fifo: string;
   readonly input: string;
 }
 
-const CHECKS: FieldChecks<Serial16550aState> = {
-  ier: byteField,
-  fcr: byteField,
-  lcr: byteField,
-  mcr: byteField,
-  lineErrors: byteField,
-  modemDeltas: byteField,
-  scratch: byteField,
-  divisorLow: byteField,
-  divisorHigh: byteField,
-  thrEmptyPending: flagField,
-  fifo: bytesField(0, FIFO_BYTES),
-  input: bytesField(0, INPUT_QUEUE_BYTES),
-};
+const STATE = deviceState<Serial16550aState>(DEVICE, VERSION, {
+  ier: byte,
+  fcr: byte,
+  lcr: byte,
+  mcr: byte,
+  lineErrors: byte,
+  modemDeltas: byte,
+  scratch: byte,
+  divisorLow: byte,
+  divisorHigh: byte,
+  thrEmptyPending: flag,
+  fifo: base64(0, FIFO_BYTES),
+  input: base64(0, INPUT_QUEUE_BYTES),
+});
 
-export class Serial16550a implements Device<Serial16550aState> {
+export class Serial16550a implements ConsoleDevice {
   readonly ranges: readonly RegisterRange[] = [{ offset: 0, length: COM1_PORTS }];
   readonly widthBytes = 1;
 
@@ -114,7 +117,7 @@ export class Serial16550a implements Device<Serial16550aState> {
   /** 9600 baud; nothing here depends on it. */
   #divisorLow = 12;
   #divisorHigh = 0;
-  /** The transmitter ran empty and the guest has not yet been told, or has been told and not yet seen it. */
+  /** The transmitter is empty, and the guest has not yet seen that in IIR. */
   #thrEmptyPending = false;
   readonly #fifo = new ByteQueue(FIFO_BYTES);
   readonly #input = new ByteQueue(INPUT_QUEUE_BYTES);
@@ -126,9 +129,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     this.#args = args;
   }
 
-  /** @throws LivesnapError BAD_STATE */
-  static restore(args: Serial16550aArgs, state: unknown): Serial16550a {
-    const saved = checkState<Serial16550aState>(state, DEVICE, VERSION, CHECKS);
+  static restore(args: Serial16550aArgs, saved: Serial16550aState): Serial16550a {
     const port = new Serial16550a(args);
     port.#ier = saved.ier & Ier.all;
     port.#fcr = saved.fcr & (Fcr.enable | Fcr.trigger);
@@ -146,7 +147,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     return port;
   }
 
-  /** Gives the sink what is still buffered, so that none of it is in the state. */
+  /** Sends the buffered output first, so that the state has none of it. */
   save(): Serial16550aState {
     this.flush();
     return {
@@ -167,14 +168,14 @@ export class Serial16550a implements Device<Serial16550aState> {
     };
   }
 
-  /** Takes as much host input as there is room for; says how many bytes that was. */
+  /** Takes as much host input as there is room for, and returns how many bytes that was. */
   offerInput(bytes: Uint8Array): number {
     const taken = this.#input.push(bytes);
     this.#receive();
     return taken;
   }
 
-  /** Gives the sink what the guest has written since the last time. */
+  /** Sends the output that is buffered. */
   flush(): void {
     if (this.#outputBytes === 0) return;
     const burst = this.#output.subarray(0, this.#outputBytes);
@@ -227,7 +228,7 @@ export class Serial16550a implements Device<Serial16550aState> {
       case Register.scratch:
         this.#scratch = value;
         break;
-      // LSR and MSR are read-only (the data sheet reserves writing them for factory tests).
+      // LSR and MSR are read-only: the data sheet reserves writing them for factory tests.
     }
   }
 
@@ -240,7 +241,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     this.#transmitted();
   }
 
-  /** Whether a write of THR now does nothing but send: no loopback, no divisor latch, no interrupt when it is empty. */
+  /** No loopback, no divisor latch, and no interrupt when THR is empty. */
   get sendsOnly(): boolean {
     return !this.#divisorLatched && !this.#looped && (this.#ier & Ier.thrEmpty) === 0;
   }
@@ -257,7 +258,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     return (this.#fcr & Fcr.enable) !== 0;
   }
 
-  /** How many received bytes there is room for: the FIFO's 16, or the one of RBR. */
+  /** The capacity of the receiver: 16 bytes in the FIFO, or one in RBR. */
   get #receiverBytes(): number {
     return this.#fifosEnabled ? FIFO_BYTES : 1;
   }
@@ -273,7 +274,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     if (this.#outputBytes === OUTPUT_BUFFER_BYTES) this.flush();
   }
 
-  /** THR was full and is empty again. Both are seen on the line: an edge-triggered interrupt needs the edge. */
+  /** THR was full and is empty again. The line shows both, because an edge-triggered interrupt needs the edge. */
   #transmitted(): void {
     this.#thrEmptyPending = false;
     this.#updateIrq();
@@ -281,7 +282,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     this.#updateIrq();
   }
 
-  /** On overrun a full FIFO keeps what it has, a full RBR is overwritten. */
+  /** On overrun a full FIFO keeps its bytes, and a full RBR is overwritten. */
   #loopBack(value: number): void {
     if (this.#fifo.length >= this.#receiverBytes) {
       this.#lineErrors |= Lsr.overrun;
@@ -298,14 +299,14 @@ export class Serial16550a implements Device<Serial16550aState> {
     return value;
   }
 
-  /** The guest made room, or let input in. */
+  /** Receives after the guest made room or asserted DTR. */
   #receiveMore(): void {
     const waited = this.#input.length > 0;
     this.#receive();
     if (waited && this.#input.length === 0) this.#args.onInputDrained();
   }
 
-  /** Moves host input into the receiver, as far as the guest and the room allow. */
+  /** Moves host input into the receiver while DTR is asserted and there is room. */
   #receive(): void {
     if ((this.#mcr & (Mcr.dtr | Mcr.loopback)) === Mcr.dtr) {
       while (this.#input.length > 0 && this.#fifo.length < this.#receiverBytes) {
@@ -318,14 +319,14 @@ export class Serial16550a implements Device<Serial16550aState> {
   #writeIer(value: number): void {
     const enabled = value & ~this.#ier;
     this.#ier = value & Ier.all;
-    // Enabling it with THR empty raises the interrupt at once; drivers start transmission by that.
+    // Enabling it while THR is empty raises the interrupt at once. Drivers start a transmission this way.
     if (enabled & Ier.thrEmpty) this.#thrEmptyPending = true;
     this.#updateIrq();
   }
 
   #writeFcr(value: number): void {
     const wasEnabled = this.#fifosEnabled;
-    // The other bits are taken only together with `enable`.
+    // The other bits have an effect only together with `enable`.
     this.#fcr = value & Fcr.enable ? value & (Fcr.enable | Fcr.trigger) : 0;
     if (this.#fifosEnabled !== wasEnabled || (this.#fifosEnabled && value & Fcr.clearReceiver))
       this.#fifo.clear();
@@ -337,13 +338,13 @@ export class Serial16550a implements Device<Serial16550aState> {
     this.#mcr = value & Mcr.all;
     const after = this.#modemLines();
     const changed = (before ^ after) >> 4;
-    // RI tells only of its end.
+    // The delta bit of RI is set only when RI ends.
     const ringEnded = before & ~after & Msr.ri;
     this.#modemDeltas |= (changed & Msr.deltas & ~Msr.trailingEdgeRi) | (ringEnded ? Msr.trailingEdgeRi : 0);
     this.#receiveMore();
   }
 
-  /** The upper half of MSR: the far side's lines, or in loopback one's own. */
+  /** The upper half of MSR: the lines of the remote side, or in loopback the port's own outputs. */
   #modemLines(): number {
     if (!this.#looped) return Msr.cts | Msr.dsr | Msr.dcd;
     return (
@@ -378,7 +379,7 @@ export class Serial16550a implements Device<Serial16550aState> {
     return value;
   }
 
-  /** The interrupt of highest priority that is enabled and pending, as IIR shows it. */
+  /** The enabled and pending interrupt of highest priority, as in IIR. */
   #pending(): number {
     if (this.#ier & Ier.lineStatus && this.#lineErrors) return Iir.lineStatus;
     if (this.#ier & Ier.received && this.#fifo.length > 0) {
@@ -400,46 +401,18 @@ export class Serial16550a implements Device<Serial16550aState> {
   }
 }
 
-/** A ring of bytes of fixed capacity. */
-class ByteQueue {
-  readonly #bytes: Uint8Array;
-  #first = 0;
-  length = 0;
+const argsOf = (parts: DeviceParts): Serial16550aArgs => ({
+  irq: parts.irqLine(COM1_IRQ),
+  output: (bytes) => parts.onConsoleOutput(bytes),
+  onInputDrained: () => parts.onConsoleDrained(),
+});
 
-  constructor(capacity: number) {
-    this.#bytes = new Uint8Array(capacity);
-  }
-
-  /** Appends what there is room for; says how many bytes that was. */
-  push(bytes: Uint8Array): number {
-    const count = Math.min(bytes.length, this.#bytes.length - this.length);
-    for (let i = 0; i < count; i++) this.pushByte(bytes[i]!);
-    return count;
-  }
-
-  /** There must be room. */
-  pushByte(value: number): void {
-    this.#bytes[(this.#first + this.length) % this.#bytes.length] = value;
-    this.length++;
-  }
-
-  /** There must be a byte. */
-  shift(): number {
-    const value = this.#bytes[this.#first]!;
-    this.#first = (this.#first + 1) % this.#bytes.length;
-    this.length--;
-    return value;
-  }
-
-  clear(): void {
-    this.length = 0;
-  }
-
-  /** A copy of all, oldest first. */
-  peek(): Uint8Array {
-    return Uint8Array.from(
-      { length: this.length },
-      (_, i) => this.#bytes[(this.#first + i) % this.#bytes.length]!,
-    );
-  }
-}
+/** The first serial port, which is the machine's console. */
+export const com1: DeviceDescriptor<Serial16550a, Serial16550aState> = {
+  name: 'com1',
+  bus: 'pio',
+  base: COM1_BASE,
+  state: STATE,
+  create: (parts) => new Serial16550a(argsOf(parts)),
+  restore: (parts, state) => Serial16550a.restore(argsOf(parts), state),
+};

@@ -1,5 +1,5 @@
 /**
- * Numbers of KVM's ABI (Linux, include/uapi/linux/kvm.h and arch/x86/include/uapi/asm/kvm.h), by their names there.
+ * Constants of KVM's ABI, with their names in Linux (include/uapi/linux/kvm.h, arch/x86/include/uapi/asm/kvm.h).
  */
 
 const NONE = 0;
@@ -77,7 +77,7 @@ export const ExitReason = {
   X86_WRMSR: 30,
 } as const;
 
-/** `suberror` of INTERNAL_ERROR: KVM does not know how to run an instruction. */
+/** `suberror` of INTERNAL_ERROR: KVM cannot emulate an instruction. */
 export const INTERNAL_ERROR_EMULATION = 1;
 
 /** Model-specific registers by their architectural names. */
@@ -86,6 +86,6 @@ export const Msr = {
   IA32_TSC_DEADLINE: 0x6e0,
 } as const;
 
-/** Where KVM may keep its own pages (Intel only): below 4 GiB, out of RAM and of the APICs. */
+/** Addresses for KVM's own pages (Intel only): below 4 GiB, outside RAM and the APICs. */
 export const TSS_ADDRESS = 0xfffb_d000;
 export const IDENTITY_MAP_ADDRESS = 0xfffb_c000;

@@ -1,6 +1,6 @@
 /**
- * What CPUID tells a guest: the host's processor as KVM supports it, with each vCPU's own identity, and one socket
- * of one-thread cores (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E).
+ * The CPUID of a guest: the host's processor as KVM supports it, with an APIC ID for each vCPU, and one socket of
+ * one-thread cores (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E).
  */
 import { kvmIoctl } from '../../native/kvm.js';
 import { Ioctl } from './abi.js';
@@ -72,16 +72,18 @@ const Leaf1Ecx = {
 };
 const Leaf1Edx = { htt: 28 };
 const Leaf80000001Ecx = { svm: 2 };
-/** EBX of leaf 7: what works only in ring 3 of a PVM guest, or needs XSAVE, which its kernel cannot run. */
+/** Bits in EBX of leaf 7 that work only in ring 3 of a PVM guest, or need XSAVE, which its kernel cannot run. */
 const Leaf7EbxNotOnPvm = [0, 5, 7, 9, 10, 16, 17, 18, 20, 21, 28, 30, 31];
 const Leaf7EcxNotOnPvm = [1, 2, 6, 9, 10, 11, 12, 14, 16];
 
 /**
- * CPUID of the vCPU `apicId` of `cpus`: the host's, plus the hypervisor bit and the TSC-deadline timer that KVM's
- * LAPIC has, with the topology of `cpus` one-thread cores in one socket. VMX and SVM are taken out, since the state of
- * virtual machines inside the guest is not saved (nested.ts); without the bits KVM refuses the guest their MSRs and
- * instructions, too. On a PVM host the features whose instructions its kernel mode cannot run are taken out as far as
- * KVM lets them be (the command line says the rest).
+ * The CPUID of the vCPU `apicId` of `cpus`. It is the host's, with these changes:
+ * - The hypervisor bit, and the TSC-deadline timer where KVM's LAPIC has it, are set.
+ * - The topology is `cpus` one-thread cores in one socket.
+ * - VMX and SVM are cleared, because the state of virtual machines inside the guest is not saved (nested.ts). Without
+ *   the bits KVM refuses the guest their MSRs and instructions as well.
+ * - On a PVM host, features that the emulator cannot run are cleared. KVM sets some of them again, so the command line
+ *   disables them too (pvm.ts).
  */
 export function guestCpuid(
   supported: readonly CpuidEntry[],
@@ -109,7 +111,7 @@ export function guestCpuid(
         return [entry];
       }
       case 0x4:
-        // EAX[31:26]: cores of the package less one (Intel's deterministic cache leaf).
+        // EAX[31:26]: cores of the package, minus one (Intel's deterministic cache leaf).
         if ((entry.eax & 0x1f) !== 0)
           entry.eax = ((entry.eax & 0x03ff_ffff) | (Math.min(cpus - 1, 63) << 26)) >>> 0;
         return [entry];
@@ -122,7 +124,7 @@ export function guestCpuid(
         return [entry];
       case 0xb:
       case 0x1f: {
-        // Extended topology: thread level, then core level; made whole below from its first subleaf.
+        // Extended topology: thread level, core level, end. All are made from the first subleaf.
         if (entry.index !== 0) return [];
         const level = (index: number, shift: number, processors: number, type: number): CpuidEntry => ({
           ...entry,
@@ -145,12 +147,12 @@ export function guestCpuid(
         // SVM revision and features.
         return [{ ...entry, eax: 0, ebx: 0, ecx: 0, edx: 0 }];
       case 0x8000_0007:
-        // A PVM guest sees the host's TSC, which jumps when the guest is restored: it is not invariant, so that
-        // Linux stays with kvm-clock.
+        // A PVM guest sees the host's TSC, which jumps at a restore. It is marked as not invariant, so that Linux keeps
+        // kvm-clock.
         if (pvm) entry.edx = withBit(entry.edx, 8, false);
         return [entry];
       case 0x8000_0008:
-        // ECX (AMD): NC[7:0] threads less one, ApicIdSize[15:12].
+        // ECX (AMD): NC[7:0] is threads minus one, ApicIdSize[15:12].
         entry.ecx = ((entry.ecx & ~0xf0ff) | Math.min(cpus - 1, 255) | (coreBits << 12)) >>> 0;
         return [entry];
       case 0x8000_001e:

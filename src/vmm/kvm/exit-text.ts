@@ -1,4 +1,4 @@
-/** Describes an exit that ends a machine, in a sentence that a person can act on. */
+/** Describes an exit that ends a machine, in one sentence for the user. */
 import { ExitReason, INTERNAL_ERROR_EMULATION } from './abi.js';
 import type { KvmKind } from './host.js';
 
@@ -14,10 +14,10 @@ const REASONS: Record<number, string> = {
 
 const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
 
-/** Of the kinds of KVM, those that leave the vCPU as it was at a triple fault. kvm_amd resets it before it exits. */
+/** The kinds of KVM that keep the registers of a vCPU at a triple fault. kvm_amd resets them before the exit. */
 const KEEPS_RIP: readonly KvmKind[] = ['vmx', 'pvm'];
 
-/** The guest's own way to reset the machine, meant or not. */
+/** A triple fault resets the machine, whether the guest intended it or not. */
 export function describeTripleFault(kind: KvmKind, vcpu: number, rip: bigint): string {
   const at = KEEPS_RIP.includes(kind) ? ` at rip ${hex(rip)}` : '';
   return `vCPU ${vcpu} reset the machine by a triple fault${at}`;
@@ -29,19 +29,19 @@ export interface FatalExit {
   readonly runFailed: boolean;
   readonly detail: number;
   readonly suberror: number;
-  /** What KVM's emulator could not run, when that is the reason and KVM says so. */
+  /** The instruction that KVM's emulator could not run, if that is the reason and KVM gives the bytes. */
   readonly instruction: Uint8Array | null;
 }
 
 export function describeExit(vcpu: number, rip: bigint, exit: FatalExit): string {
   if (exit.reason === ExitReason.INTERNAL_ERROR && exit.suberror === INTERNAL_ERROR_EMULATION) {
     const where = `at ${hex(rip)} (vCPU ${vcpu})`;
-    if (!exit.instruction) return `KVM cannot run the instruction ${where} and does not say what it is`;
+    if (!exit.instruction) return `KVM cannot run the instruction ${where} and gives no instruction bytes`;
     const bytes = Array.from(exit.instruction, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
     return `KVM cannot run the instruction ${bytes} ${where}`;
   }
   const at = `at rip ${hex(rip)}`;
   if (exit.runFailed) return `KVM_RUN of vCPU ${vcpu} failed with errno ${exit.detail} ${at}`;
-  const name = REASONS[exit.reason] ?? `an exit livesnap does not know (reason ${exit.reason})`;
+  const name = REASONS[exit.reason] ?? `an unknown exit reason, ${exit.reason}`;
   return `vCPU ${vcpu} stopped ${at}: ${name} (suberror ${exit.suberror}, detail ${hex(exit.detail)})`;
 }

@@ -1,12 +1,10 @@
-/**
- * What this host's KVM is and can do, asked of the kernel once a process.
- */
+/** The kind and capabilities of this host's KVM. A process asks the kernel once. */
 import { closeSync, existsSync, openSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
 import { kvmIoctl } from '../../native/kvm.js';
 import { Capability, Ioctl } from './abi.js';
 
-/** How KVM runs guests here. PVM ("pagetable virtual machine") needs no hardware help and emulates kernel mode. */
+/** How KVM runs guests here. PVM ("pagetable virtual machine") needs no hardware support and emulates kernel mode. */
 export type KvmKind = 'vmx' | 'svm' | 'pvm' | 'unknown';
 
 export interface HostKvm {
@@ -14,7 +12,7 @@ export interface HostKvm {
   /** KVM_GET_API_VERSION; always 12. */
   readonly apiVersion: number;
   readonly maxCpus: number;
-  /** Can KVM run a guest at another TSC rate than the host's? */
+  /** Whether KVM can run a guest at another TSC rate than the host's. */
   readonly tscControl: boolean;
   readonly tscDeadlineTimer: boolean;
 }
@@ -28,9 +26,7 @@ const MODULES: readonly [string, KvmKind][] = [
 const API_VERSION = 12;
 let known: HostKvm | undefined;
 
-/**
- * @throws LivesnapError NO_KVM when /dev/kvm is missing, may not be opened, or is not the KVM that livesnap knows.
- */
+/** @throws LivesnapError NO_KVM when /dev/kvm is missing, cannot be opened, or has another API version */
 export function describeHost(): HostKvm {
   if (known) return known;
   checkDevice();
@@ -39,9 +35,9 @@ export function describeHost(): HostKvm {
   if (apiVersion !== API_VERSION) {
     throw new LivesnapError(
       'NO_KVM',
-      `/dev/kvm speaks version ${apiVersion} of KVM's API, not ${API_VERSION}`,
+      `/dev/kvm has API version ${apiVersion}; livesnap needs version ${API_VERSION}`,
       {
-        hint: 'Run a Linux kernel of this century with its own KVM module.',
+        hint: 'Use the KVM module of a Linux kernel from 2.6.22 on.',
       },
     );
   }
@@ -61,13 +57,13 @@ function checkDevice(): void {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EACCES' || code === 'EPERM') {
-      throw new LivesnapError('NO_KVM', 'this user may not open /dev/kvm', {
-        hint: 'Add the user to the group that owns it (usually: sudo usermod -aG kvm $USER) and log in again.',
+      throw new LivesnapError('NO_KVM', 'this user has no permission to open /dev/kvm', {
+        hint: 'Add the user to the group that owns /dev/kvm (usually: sudo usermod -aG kvm $USER), then log in again.',
         cause: error,
       });
     }
-    throw new LivesnapError('NO_KVM', `/dev/kvm cannot be opened: this host has no KVM (${code})`, {
-      hint: 'Load kvm_intel or kvm_amd, switch on virtualization in the firmware, or allow nesting if this host is itself a VM; livesnap doctor tells more.',
+    throw new LivesnapError('NO_KVM', `/dev/kvm cannot be opened: this host has no working KVM (${code})`, {
+      hint: 'Load kvm_intel or kvm_amd, enable virtualization in the firmware, or enable nesting if this host is itself a VM. See livesnap doctor.',
       cause: error,
     });
   }

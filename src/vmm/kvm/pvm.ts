@@ -1,10 +1,14 @@
 /**
- * What a PVM host makes necessary. PVM ("pagetable virtual machine") runs guests without hardware virtualization:
- * ring 3 natively, kernel mode through KVM's instruction emulator, which lacks some instructions and is slow.
+ * Workarounds for PVM hosts. PVM ("pagetable virtual machine") runs guests without hardware virtualization: ring 3
+ * natively, kernel mode in KVM's instruction emulator, which is slow and lacks some instructions.
  *
- * Three things follow, on such hosts only: options that keep Linux off those instructions; two instructions that no
- * option avoids (int3 in its self-test and text patching, fwait) finished here; and timer deadlines kept at least
- * {@link MIN_DEADLINE_MS} away, because a guest that takes longer over a tick than the next is away never gets on.
+ * Thread: the device thread, except {@link pvmCmdline}.
+ *
+ * On such hosts only:
+ * - The kernel command line gets options that keep Linux from using the missing instructions.
+ * - int3 (in Linux's self-test and text patching) and fwait, which no option avoids, are finished here.
+ * - A timer deadline is at least {@link MIN_DEADLINE_MS} away, because a guest whose tick takes longer than the time to
+ *   the next one makes no progress.
  */
 import { type KvmMachine, vcpuIoctl } from '../../native/kvm.js';
 import { Ioctl, Msr } from './abi.js';
@@ -12,18 +16,18 @@ import { getEvents, getMsrs, getRegs, setEvents, setMsrs, setRegs } from './vcpu
 
 const MIN_DEADLINE_MS = 40;
 
-/** Options a Linux guest needs on PVM, by what they are for; one is left out where the user gave it himself. */
+/** The options that a Linux guest needs on PVM. An option that the user gave is not added. */
 const CMDLINE = [
-  // XSAVE and what is built on it fail in the emulator, and CPUID cannot hide them all from the guest.
+  // XSAVE and its users fail in the emulator, and CPUID cannot hide them all from the guest.
   'noxsave',
   'clearcpuid=110,111,erms,fsrm,smap,smep,umip,cx16,popcnt,xsave,rdrand,rdseed',
   'mitigations=off',
-  // Kernel text stays where the emulator has seen it, and is patched without remapping.
+  // Kernel text is patched without remapping.
   'rodata=off',
   'norandmaps',
 ];
 
-/** `cmdline` with the options that PVM needs and it does not have. */
+/** `cmdline` with the options that PVM needs. */
 export function pvmCmdline(cmdline: string): string {
   const given = new Set(cmdline.split(/\s+/).map((option) => option.split('=')[0]));
   const missing = CMDLINE.filter((option) => !given.has(option.split('=')[0]!));
@@ -41,8 +45,8 @@ const FWAIT = 0x9b;
 const BREAKPOINT = 3;
 
 /**
- * Finishes the instruction on which the emulator gave up, if it is one of the two known; the vCPU's exit is being
- * answered. False: it is another.
+ * Finishes the instruction that the emulator could not run, during the vCPU's exit. Returns false for any instruction
+ * but int3 and fwait.
  */
 export function finishInstruction(machine: KvmMachine, vcpu: number, instruction: Uint8Array): boolean {
   const opcode = instruction[0];
@@ -60,7 +64,7 @@ export function finishInstruction(machine: KvmMachine, vcpu: number, instruction
   return true;
 }
 
-/** Writes the guest's TSC deadline, not sooner than {@link MIN_DEADLINE_MS} from now; 0 disarms the timer. */
+/** Writes the guest's TSC deadline, at least {@link MIN_DEADLINE_MS} from now; 0 disarms the timer. */
 export function setDeadline(machine: KvmMachine, vcpu: number, deadline: bigint): void {
   if (deadline === 0n) {
     setMsrs(machine, vcpu, [{ index: Msr.IA32_TSC_DEADLINE, value: 0n }]);

@@ -77,7 +77,7 @@ export const REGS_BYTES = sizeOf(REGS);
 export const SREGS_BYTES =
   SEGMENT_NAMES.length * sizeOf(SEGMENT) + TABLE_NAMES.length * sizeOf(DESCRIPTOR_TABLE) + sizeOf(CONTROL);
 
-/** The parts of struct kvm_sregs in their order, with the offset of each. */
+/** Visits the parts of struct kvm_sregs, in order, with the offset of each. */
 function forEachPart(
   visit: (kind: 'segment' | 'table' | 'control', name: string, offset: number) => void,
 ): void {

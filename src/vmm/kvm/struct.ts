@@ -1,8 +1,8 @@
 /**
- * C structures of KVM's ABI as named fields: a layout is a list of [name, size], without implicit padding, and turns
- * bytes into a record and back. Fields of 8 bytes are `bigint` (registers and addresses), smaller ones `number`.
+ * C structures of KVM's ABI as records of named fields. A layout names each field with its size, in order and without
+ * implicit padding. Fields of 8 bytes (registers and addresses) are `bigint`, smaller ones `number`.
  */
-import { LivesnapError } from '../../errors.js';
+import { type Check, integer, object, unsigned } from '../../schema.js';
 
 type FieldSize = 1 | 2 | 4 | 8;
 export type Fields = Readonly<Record<string, FieldSize>>;
@@ -42,18 +42,14 @@ export function writeStruct<F extends Fields>(
   }
 }
 
-/** Checks that plain data is a structure of these fields, each in range; BAD_STATE names the one that is not. */
-export function checkStruct<F extends Fields>(fields: F, value: unknown, what: string): Struct<F> {
-  const record = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
-  const out: Record<string, number | bigint> = {};
-  for (const [name, size] of Object.entries(fields)) {
-    const field = record[name];
-    const fits =
-      size === 8
-        ? typeof field === 'bigint' && field >= 0n && field < 1n << 64n
-        : Number.isSafeInteger(field) && (field as number) >= 0 && (field as number) < 2 ** (size * 8);
-    if (!fits) throw new LivesnapError('BAD_STATE', `the saved state has no valid ${what}.${name}`);
-    out[name] = field as number | bigint;
-  }
-  return out as Struct<F>;
-}
+/** The check of a structure in a saved state: every field exists and is in range. */
+export const structCheck = <F extends Fields>(fields: F): Check<Struct<F>> =>
+  object(
+    Object.fromEntries(
+      Object.entries(fields).map(([name, size]) => [
+        name,
+        size === 8 ? unsigned(64) : integer(0, 2 ** (8 * size) - 1),
+      ]),
+    ),
+    { others: 'ignore' },
+  ) as Check<unknown> as Check<Struct<F>>;

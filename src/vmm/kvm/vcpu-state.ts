@@ -1,13 +1,18 @@
 /**
- * The state of one vCPU: how it is read from KVM, and how it is put back.
+ * Saves and restores the state of one vCPU (Linux, Documentation/virt/kvm/api.rst).
  *
- * Invariants: the vCPU is parked; the orders below bind, because some ioctls overwrite what others set: LAPIC before
- * the MSRs, since a write of TSC_DEADLINE is dropped while the timer's mode is not yet the saved one, and that MSR
- * after TSC, against which it counts; VCPU_EVENTS last, since other calls clear pending events (Linux,
- * Documentation/virt/kvm/api.rst).
+ * Thread: the device thread.
+ *
+ * Invariants:
+ * - The vCPU is parked.
+ * - The order of the ioctls below is fixed, because some overwrite what others set.
+ * - LAPIC comes before the MSRs: KVM drops a write of TSC_DEADLINE until the timer has its saved mode.
+ * - TSC_DEADLINE comes after TSC, which it is compared with.
+ * - VCPU_EVENTS comes last: other ioctls clear pending events.
  */
 import { LivesnapError, SystemError } from '../../errors.js';
 import { type KvmMachine, kvmIoctl, vcpuIoctl, xsaveSizeBytes } from '../../native/kvm.js';
+import { bytes, type Check, integer, list, object } from '../../schema.js';
 import { Capability, Ioctl, Msr } from './abi.js';
 import {
   CPUID_ENTRY,
@@ -31,14 +36,14 @@ import {
   type Sregs,
   TABLE_NAMES,
 } from './registers.js';
-import { checkStruct, readStruct, writeStruct } from './struct.js';
+import { readStruct, structCheck, writeStruct } from './struct.js';
 
 export interface MsrValue {
   readonly index: number;
   readonly value: bigint;
 }
 
-/** Structures that are kept as KVM gives them: name, bytes, and the ioctls that read and write them. */
+/** Structures that are saved as raw bytes: name, size, and the ioctls that read and write them. */
 const RAW = {
   xcrs: { bytes: 392, get: Ioctl.GET_XCRS, set: Ioctl.SET_XCRS },
   debugRegs: { bytes: 128, get: Ioctl.GET_DEBUGREGS, set: Ioctl.SET_DEBUGREGS },
@@ -54,16 +59,22 @@ export interface VcpuState extends Record<RawName, Uint8Array> {
   readonly xsave: Uint8Array;
   readonly tscKhz: number;
   readonly cpuid: readonly CpuidEntry[];
-  /** TSC_DEADLINE is last; it is never 0: what KVM shows as 0 may be a timer that has just run out, and becomes the TSC. */
+  /**
+   * TSC_DEADLINE is last, and never 0: a 0 may be a timer that has just expired, so it is saved as the current TSC,
+   * which fires at once.
+   */
   readonly msrs: readonly MsrValue[];
 }
 
-/** How far two TSC rates may differ and still be the same to a guest, as in KVM's own default tolerance. */
+/** TSC rates that differ by less count as equal, as in KVM's own default tolerance. */
 const TSC_TOLERANCE_PPM = 250;
 /** More than any KVM lists (KVM_GET_MSR_INDEX_LIST). */
 export const MAX_MSRS = 1024;
-/** GET_MSRS and SET_MSRS take fewer than 256 at a time (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS). */
+/** GET_MSRS and SET_MSRS accept fewer than 256 at a time (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS). */
 const MSRS_PER_CALL = 255;
+/** The legacy area and the header (Intel SDM vol. 1, 13.4), and more than any processor has. */
+const MIN_XSAVE_BYTES = 576;
+const MAX_XSAVE_BYTES = 1 << 20;
 const MSR_HEADER_BYTES = 8;
 const MSR_ENTRY_BYTES = 16;
 
@@ -126,7 +137,7 @@ function encodeMsrs(msrs: readonly MsrValue[]): Uint8Array {
   return bytes;
 }
 
-/** Reads MSRs, in order; those that KVM lists but this processor does not have are left out. */
+/** Reads MSRs, in order. MSRs that this processor lacks are left out, though KVM lists them. */
 export function getMsrs(machine: KvmMachine, vcpu: number, indices: readonly number[]): MsrValue[] {
   const found: MsrValue[] = [];
   let next = 0;
@@ -141,13 +152,13 @@ export function getMsrs(machine: KvmMachine, vcpu: number, indices: readonly num
         value: view.getBigUint64(MSR_HEADER_BYTES + i * MSR_ENTRY_BYTES + 8, true),
       });
     }
-    // KVM stops at the first it cannot read.
+    // KVM stops at the first MSR that it cannot read.
     next += count < batch.length ? count + 1 : count;
   }
   return found;
 }
 
-/** Writes MSRs, in order. @throws LivesnapError HOST_LACKS when KVM does not take every one (a short count). */
+/** Writes MSRs, in order. @throws LivesnapError HOST_LACKS when KVM refuses one (a short count) */
 export function setMsrs(machine: KvmMachine, vcpu: number, msrs: readonly MsrValue[]): void {
   for (let next = 0; next < msrs.length; next += MSRS_PER_CALL) {
     const batch = msrs.slice(next, next + MSRS_PER_CALL);
@@ -155,8 +166,8 @@ export function setMsrs(machine: KvmMachine, vcpu: number, msrs: readonly MsrVal
     if (count < batch.length) {
       throw new LivesnapError(
         'HOST_LACKS',
-        `this host's KVM does not take the saved value of MSR 0x${batch[count]!.index.toString(16)}`,
-        { hint: 'Restore on a host with the processor and kernel of the one it was saved on.' },
+        `this host's KVM refused the saved value of MSR 0x${batch[count]!.index.toString(16)}`,
+        { hint: 'Restore on a host with the same processor model and kernel as the one that saved it.' },
       );
     }
   }
@@ -164,7 +175,7 @@ export function setMsrs(machine: KvmMachine, vcpu: number, msrs: readonly MsrVal
 
 let msrList: readonly number[] | undefined;
 
-/** What a snapshot must hold (KVM_GET_MSR_INDEX_LIST), TSC_DEADLINE last. */
+/** The MSRs that a snapshot holds (KVM_GET_MSR_INDEX_LIST), TSC_DEADLINE last. */
 function msrsToSave(): readonly number[] {
   if (msrList) return msrList;
   const bytes = new Uint8Array(4 + 4 * MAX_MSRS);
@@ -216,8 +227,8 @@ export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
 }
 
 /**
- * Whether saved extended control registers are to be set: a processor without XSAVE has none, and its KVM refuses to
- * set even none of them.
+ * Whether the saved extended control registers must be set. A processor without XSAVE has none, and its KVM refuses the
+ * ioctl even for an empty list.
  * @param saved struct kvm_xcrs of the snapshot
  * @param fresh struct kvm_xcrs of a new vCPU on this host
  * @throws LivesnapError HOST_LACKS when the snapshot has some and this host has none
@@ -231,7 +242,7 @@ export function mustSetXcrs(saved: Uint8Array, fresh: Uint8Array): boolean {
   });
 }
 
-/** Puts a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS */
+/** Restores a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS */
 export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState, tscControl: boolean): void {
   setTscRate(machine, vcpu, state.tscKhz, tscControl);
   setCpuid(machine, vcpu, state.cpuid);
@@ -242,9 +253,13 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
   setSregs(machine, vcpu, state.sregs);
   const xsave = new Uint8Array(xsaveSizeBytes(machine));
   if (state.xsave.length > xsave.length) {
-    throw new LivesnapError('HOST_LACKS', "the snapshot's XSAVE area is larger than this host's", {
-      hint: 'Restore on a host whose processor has the features of the one it was saved on.',
-    });
+    throw new LivesnapError(
+      'HOST_LACKS',
+      `the snapshot's XSAVE area has ${state.xsave.length} bytes; this host's has ${xsave.length}`,
+      {
+        hint: 'Restore on a host whose processor has all features of the one that saved it.',
+      },
+    );
   }
   xsave.set(state.xsave);
   vcpuIoctl(machine, vcpu, Ioctl.SET_XSAVE, xsave);
@@ -257,7 +272,7 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
     vcpu,
     state.msrs.filter((msr) => !isDeadline(msr)),
   );
-  // Where KVM cannot set the TSC (PVM), it went on while the machine did not exist: move the deadline with it.
+  // Where KVM cannot set the TSC (PVM), the TSC counted on since the save: move the deadline by the same amount.
   const savedTsc = state.msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
   const tsc = getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]?.value ?? savedTsc;
   setMsrs(
@@ -271,7 +286,7 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
   try {
     vcpuIoctl(machine, vcpu, Ioctl.KVMCLOCK_CTRL, 0);
   } catch (error) {
-    // EINVAL: a guest without kvmclock, which has no watchdog to be told that it stood still.
+    // EINVAL: the guest does not use kvmclock, so it has no watchdog that a pause could alarm.
     if (!(error instanceof SystemError && error.errnoName === 'EINVAL')) throw error;
   }
 }
@@ -281,7 +296,7 @@ function setTscRate(machine: KvmMachine, vcpu: number, savedKhz: number, tscCont
   const same = (khz: number): boolean => Math.abs(khz - savedKhz) <= (savedKhz * TSC_TOLERANCE_PPM) / 1e6;
   if (same(rate())) return;
   if (tscControl) vcpuIoctl(machine, vcpu, Ioctl.SET_TSC_KHZ, savedKhz);
-  // Not the ioctl's return but what it did: without TSC_CONTROL it says 0 and scales nothing.
+  // The rate is read back, because without TSC_CONTROL the ioctl returns 0 and changes nothing.
   if (tscControl && same(rate())) return;
   throw new LivesnapError(
     'HOST_LACKS',
@@ -290,51 +305,32 @@ function setTscRate(machine: KvmMachine, vcpu: number, savedKhz: number, tscCont
   );
 }
 
-/** Checks that plain data (from a store) is the state of a vCPU. @throws LivesnapError BAD_STATE */
-export function checkVcpuState(value: unknown): VcpuState {
-  const bad = (what: string): never => {
-    throw new LivesnapError('BAD_STATE', `the saved state has no valid ${what} for a vCPU`);
-  };
-  const state = (typeof value === 'object' && value !== null ? value : bad('record')) as Record<
-    string,
-    unknown
-  >;
-  const bytes = (name: string, min: number, max = min): Uint8Array => {
-    const field = state[name];
-    return field instanceof Uint8Array && field.length >= min && field.length <= max ? field : bad(name);
-  };
-  const u32 = (name: string): number =>
-    Number.isInteger(state[name]) && (state[name] as number) >= 0 && (state[name] as number) < 2 ** 32
-      ? (state[name] as number)
-      : bad(name);
-  const list = (name: string, max: number): unknown[] => {
-    const field = state[name];
-    return Array.isArray(field) && field.length <= max ? field : bad(name);
-  };
-  const part = (of: unknown, name: string): unknown => (of as Record<string, unknown> | undefined)?.[name];
-  const { sregs } = state;
-  return {
-    mpState: u32('mpState'),
-    tscKhz: u32('tscKhz'),
-    regs: checkStruct(REGS, state.regs, 'regs'),
-    sregs: {
-      segments: Object.fromEntries(
-        SEGMENT_NAMES.map((name) => [name, checkStruct(SEGMENT, part(part(sregs, 'segments'), name), name)]),
-      ) as Sregs['segments'],
-      tables: Object.fromEntries(
-        TABLE_NAMES.map((name) => [
-          name,
-          checkStruct(DESCRIPTOR_TABLE, part(part(sregs, 'tables'), name), name),
-        ]),
-      ) as Sregs['tables'],
-      control: checkStruct(CONTROL, part(sregs, 'control'), 'control'),
-    },
-    xsave: bytes('xsave', 576, 1 << 20),
-    xcrs: bytes('xcrs', RAW.xcrs.bytes),
-    debugRegs: bytes('debugRegs', RAW.debugRegs.bytes),
-    lapic: bytes('lapic', RAW.lapic.bytes),
-    events: bytes('events', RAW.events.bytes),
-    cpuid: list('cpuid', MAX_CPUID_ENTRIES).map((entry) => checkStruct(CPUID_ENTRY, entry, 'cpuid')),
-    msrs: list('msrs', MAX_MSRS).map((msr) => checkStruct({ index: 4, value: 8 }, msr, 'msr')),
-  };
-}
+const recordOf = <K extends string, T>(names: readonly K[], check: Check<T>): Check<Record<K, T>> =>
+  object(Object.fromEntries(names.map((name) => [name, check])), {
+    others: 'ignore',
+  }) as Check<unknown> as Check<Record<K, T>>;
+
+/** The check of a vCPU's state in a snapshot. */
+export const VCPU_STATE: Check<VcpuState> = object(
+  {
+    mpState: integer(0, 0xffff_ffff),
+    tscKhz: integer(0, 0xffff_ffff),
+    regs: structCheck(REGS),
+    sregs: object(
+      {
+        segments: recordOf(SEGMENT_NAMES, structCheck(SEGMENT)),
+        tables: recordOf(TABLE_NAMES, structCheck(DESCRIPTOR_TABLE)),
+        control: structCheck(CONTROL),
+      },
+      { others: 'ignore' },
+    ),
+    xsave: bytes(MIN_XSAVE_BYTES, MAX_XSAVE_BYTES),
+    xcrs: bytes(RAW.xcrs.bytes),
+    debugRegs: bytes(RAW.debugRegs.bytes),
+    lapic: bytes(RAW.lapic.bytes),
+    events: bytes(RAW.events.bytes),
+    cpuid: list(structCheck(CPUID_ENTRY), 0, MAX_CPUID_ENTRIES),
+    msrs: list(structCheck({ index: 4, value: 8 }), 0, MAX_MSRS),
+  },
+  { others: 'ignore' },
+);

@@ -1,8 +1,6 @@
-/**
- * The state of what KVM models for the whole machine: PIC, IOAPIC, PIT and the paravirtual clock.
- */
-import { LivesnapError } from '../../errors.js';
+/** The state of the devices that KVM models for the whole machine: PIC, IOAPIC, PIT and the paravirtual clock. */
 import { type KvmMachine, machineIoctl } from '../../native/kvm.js';
+import { bytes, type Check, list, object, satisfying, unsigned } from '../../schema.js';
 import { Ioctl } from './abi.js';
 
 export interface VmState {
@@ -33,7 +31,7 @@ export function saveVm(machine: KvmMachine): VmState {
   return { pit, clockNs: new DataView(clock.buffer).getBigUint64(0, true), irqchips };
 }
 
-/** After the vCPUs; the clock goes on from where it stood (flags 0: not corrected by the time that has passed). */
+/** Call it after the vCPUs are restored. The clock continues from its saved value: flags 0 ignore the time since. */
 export function restoreVm(machine: KvmMachine, state: VmState): void {
   machineIoctl(machine, Ioctl.SET_PIT2, state.pit);
   const clock = new Uint8Array(CLOCK_BYTES);
@@ -42,21 +40,16 @@ export function restoreVm(machine: KvmMachine, state: VmState): void {
   for (const chip of state.irqchips) machineIoctl(machine, Ioctl.SET_IRQCHIP, chip);
 }
 
-/** Checks that plain data (from a store) is this state. @throws LivesnapError BAD_STATE */
-export function checkVmState(value: unknown): VmState {
-  const { pit, clockNs, irqchips } = (value ?? {}) as Record<string, unknown>;
-  const isBytes = (field: unknown, length: number): field is Uint8Array =>
-    field instanceof Uint8Array && field.length === length;
-  if (
-    !isBytes(pit, PIT_BYTES) ||
-    typeof clockNs !== 'bigint' ||
-    clockNs < 0n ||
-    clockNs >= 1n << 63n ||
-    !Array.isArray(irqchips) ||
-    irqchips.length !== IRQCHIPS ||
-    !irqchips.every((chip, id) => isBytes(chip, IRQCHIP_BYTES) && chip[0] === id)
-  ) {
-    throw new LivesnapError('BAD_STATE', 'the saved state has no valid PIT, clock or interrupt controllers');
-  }
-  return { pit, clockNs, irqchips };
-}
+/** The check of this state in a snapshot. */
+export const VM_STATE: Check<VmState> = object(
+  {
+    pit: bytes(PIT_BYTES),
+    clockNs: unsigned(63),
+    irqchips: satisfying(
+      list(bytes(IRQCHIP_BYTES), IRQCHIPS, IRQCHIPS),
+      (chips) => chips.every((chip, id) => chip[0] === id),
+      'are not in the order master PIC, slave PIC, IOAPIC',
+    ),
+  },
+  { others: 'ignore' },
+);

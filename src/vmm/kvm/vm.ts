@@ -1,6 +1,8 @@
 /**
- * Makes a KVM machine: the VM with its interrupt controllers and PIT, RAM in its slots, and vCPUs, either as a kernel
- * is to be entered or as they were saved. Device thread.
+ * Makes a KVM machine: the VM with its interrupt controllers and PIT, RAM in its slots, and vCPUs. The vCPUs are set up
+ * to enter a kernel, or restored.
+ *
+ * Thread: the device thread.
  */
 
 import { LivesnapError, SystemError } from '../../errors.js';
@@ -21,21 +23,23 @@ import type { HostKvm } from './host.js';
 import { getRegs, getSregs, restoreVcpu, setCpuid, setRegs, setSregs, type VcpuState } from './vcpu-state.js';
 import { restoreVm, type VmState } from './vm-state.js';
 
-/** A run of guest RAM: slot `i` of the list is KVM's slot `i`. */
+/** A range of guest RAM. Slot `i` of a list is KVM's slot `i`. */
 export interface MemorySlot {
   readonly gpa: number;
   readonly sizeBytes: number;
   readonly memory: MemoryHandle;
+  /** The pages that livesnap itself wrote (memory/written-pages.ts). */
+  readonly written: SharedArrayBuffer;
 }
 
-/** KVM_PIT_SPEAKER_DUMMY: port 0x61 is KVM's too. */
+/** KVM_PIT_SPEAKER_DUMMY: KVM handles port 0x61 as well. */
 const PIT_SPEAKER_DUMMY = 1;
 
-/** The VM with `cpus` vCPUs as they come out of reset. `logDirty`: the guest's writes are logged from the start. */
+/** Makes a VM with `cpus` vCPUs in their reset state. `logDirty`: KVM logs the guest's writes from the start. */
 export function createVm(
   host: HostKvm,
   cpus: number,
-  slots: readonly MemorySlot[],
+  slots: readonly Pick<MemorySlot, 'gpa' | 'memory'>[],
   logDirty: boolean,
 ): KvmMachine {
   const machine = createMachine();
@@ -59,7 +63,7 @@ export function createVm(
   return machine;
 }
 
-/** Sets the vCPUs up to run a kernel that has been loaded; all but the first wait to be started by it. */
+/** Sets up the vCPUs to enter a loaded kernel, which starts all but the first. */
 export function enterKernel(machine: KvmMachine, host: HostKvm, cpus: number, boot: BootState): void {
   const supported = supportedCpuid();
   for (let vcpu = 0; vcpu < cpus; vcpu++) setCpuid(machine, vcpu, guestCpuid(supported, vcpu, cpus, host));
@@ -85,8 +89,8 @@ export function enterKernel(machine: KvmMachine, host: HostKvm, cpus: number, bo
 }
 
 /**
- * Puts a saved state into a fresh VM with as many vCPUs and the RAM already filled. Devices come after.
- * @throws LivesnapError BAD_STATE when KVM refuses it as no state a machine can be in; HOST_LACKS
+ * Restores a saved state into a fresh VM with as many vCPUs. RAM is filled before, devices are restored after.
+ * @throws LivesnapError BAD_STATE when KVM refuses the state as impossible; HOST_LACKS
  */
 export function restoreKvm(
   machine: KvmMachine,
@@ -100,8 +104,8 @@ export function restoreKvm(
     restoreVm(machine, state.vm);
   } catch (error) {
     if (!(error instanceof SystemError && error.errnoName === 'EINVAL')) throw error;
-    throw new LivesnapError('BAD_STATE', `KVM refuses the saved state (${error.message})`, {
-      hint: 'The snapshot is damaged, or this processor lacks something that the one it was saved on has.',
+    throw new LivesnapError('BAD_STATE', `KVM refused the saved state (${error.message})`, {
+      hint: 'The snapshot is damaged, or needs a processor feature that this host lacks. Restore another snapshot, or use the host that saved it.',
       cause: error,
     });
   }

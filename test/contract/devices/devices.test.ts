@@ -1,71 +1,30 @@
 /**
- * What every device must hold: whatever a guest does to it, it never throws and answers within the width of the
- * access; saved in the middle of its work and restored, it goes on as if nothing had happened, lines included.
+ * The contract of every device in the list of a machine: it never throws, a value fits the width of the access, and
+ * saving and restoring it in the middle of its work changes nothing, interrupt lines included.
  *
- * The work is random and seeded: LIVESNAP_SEED=N repeats a run.
+ * The accesses are random. LIVESNAP_SEED=N repeats a run.
  */
 import assert from 'node:assert/strict';
-import { AcpiPm } from '../../../src/vmm/devices/acpi-pm.js';
 import { Bus } from '../../../src/vmm/devices/bus.js';
-import { CmosRtc } from '../../../src/vmm/devices/cmos-rtc.js';
-import type { AccessSize, Device } from '../../../src/vmm/devices/device.js';
-import { I8042 } from '../../../src/vmm/devices/i8042.js';
+import type { AccessSize, ConsoleDevice, Device, DeviceDescriptor } from '../../../src/vmm/devices/device.js';
+import { MACHINE_DEVICES } from '../../../src/vmm/devices/machine-devices.js';
 import { Platform } from '../../../src/vmm/devices/platform.js';
-import { Serial16550a } from '../../../src/vmm/devices/serial-16550a.js';
 import { FakeMachine } from '../../unit/vmm/devices/fakes.js';
 import { random } from '../../unit/vmm/seeded-random.js';
 
-interface Subject {
-  readonly name: string;
-  readonly make: (machine: FakeMachine) => Device;
-  readonly restore: (machine: FakeMachine, state: unknown) => Device;
-  /** What the host does to it now and then. */
-  readonly fromOutside?: (device: Device, below: (n: number) => number) => void;
-}
-
-const serialArgs = (machine: FakeMachine) => ({
-  irq: machine.irqLine(4),
-  output: (bytes: Uint8Array) => machine.onConsoleOutput(bytes),
-  onInputDrained: () => machine.onConsoleDrained(),
-});
-const keyboardArgs = (machine: FakeMachine) => ({
-  irq: machine.irqLine(1),
-  onReset: () => machine.onReset(),
-});
-const pmArgs = (machine: FakeMachine) => ({ onPowerOff: () => machine.onPowerOff() });
-
-const subjects: Subject[] = [
-  {
-    name: '16550A',
-    make: (machine) => new Serial16550a(serialArgs(machine)),
-    restore: (machine, state) => Serial16550a.restore(serialArgs(machine), state),
-    fromOutside: (device, below) => {
-      const bytes = Buffer.from(Array.from({ length: Math.floor(below(40)) }, () => Math.floor(below(256))));
-      (device as Serial16550a).offerInput(bytes);
-    },
+/** What the host does to a device now and then, by the device's name. */
+const FROM_OUTSIDE: Readonly<Record<string, (device: Device, below: (n: number) => number) => void>> = {
+  com1(device, below) {
+    const bytes = Buffer.from(Array.from({ length: Math.floor(below(40)) }, () => Math.floor(below(256))));
+    (device as ConsoleDevice).offerInput(bytes);
   },
-  {
-    name: 'i8042',
-    make: (machine) => new I8042(keyboardArgs(machine)),
-    restore: (machine, state) => I8042.restore(keyboardArgs(machine), state),
-  },
-  {
-    name: 'CMOS clock',
-    make: (machine) => new CmosRtc(machine),
-    restore: (machine, state) => CmosRtc.restore(machine, state),
-  },
-  {
-    name: 'ACPI power management',
-    make: (machine) => new AcpiPm(pmArgs(machine)),
-    restore: (machine, state) => AcpiPm.restore(pmArgs(machine), state),
-  },
-];
+};
 
 const SIZES: readonly AccessSize[] = [1, 2, 4];
 const BASE = 0x1000;
 const seed = Number(process.env.LIVESNAP_SEED ?? Date.now() % 1_000_000);
 
-/** A device on a bus of its own, with the machine around it. */
+/** A device alone on a bus, with a fake machine. */
 class Bench {
   readonly bus = new Bus();
   readonly device: Device;
@@ -82,7 +41,7 @@ class Bench {
   }
 }
 
-/** One random access; what it read, or null for a write. */
+/** Makes one random access, and returns the value read, or null for a write. */
 function step({ bus, device }: Bench, below: (n: number) => number): number | null {
   const { offset, length } = device.ranges[Math.floor(below(device.ranges.length))]!;
   const address = BASE + offset + Math.floor(below(length + 2)) - 1;
@@ -111,21 +70,21 @@ function step({ bus, device }: Bench, below: (n: number) => number): number | nu
   }
 }
 
-/** `count` accesses, all decided by `stepSeed`; what was read, in order. */
-function work(bench: Bench, subject: Subject, stepSeed: number, count: number): (number | null)[] {
+/** Makes `count` accesses that `stepSeed` determines, and returns the values read, in order. */
+function work(bench: Bench, subject: DeviceDescriptor, stepSeed: number, count: number): (number | null)[] {
   const below = random(stepSeed);
   return Array.from({ length: count }, () => {
-    if (below(8) < 1) subject.fromOutside?.(bench.device, below);
+    if (below(8) < 1) FROM_OUTSIDE[subject.name]?.(bench.device, below);
     if (below(8) < 1) bench.machine.clock.ms += Math.floor(below(3000));
     return step(bench, below);
   });
 }
 
-for (const subject of subjects) {
-  describe(`${subject.name}, as a device (LIVESNAP_SEED=${seed})`, () => {
-    it('takes every value at every address in every size', () => {
+for (const subject of MACHINE_DEVICES) {
+  describe(`the device ${subject.name} (LIVESNAP_SEED=${seed})`, () => {
+    it('accepts every value at every address in every size', () => {
       for (const size of SIZES) {
-        const { bus, device } = new Bench(subject.make);
+        const { bus, device } = new Bench(subject.create);
         for (const { offset, length } of device.ranges) {
           for (let address = BASE + offset - 3; address <= BASE + offset + length; address++) {
             for (let value = 0; value < 256; value++) {
@@ -139,20 +98,20 @@ for (const subject of subjects) {
     });
 
     it('never throws, whatever the guest does', () => {
-      const bench = new Bench(subject.make);
+      const bench = new Bench(subject.create);
       work(bench, subject, seed, 20_000);
     });
 
-    it('goes on after save and restore as if nothing had happened', () => {
+    it('continues unchanged after save and restore', () => {
       for (let round = 0; round < 200; round++) {
-        const original = new Bench(subject.make);
+        const original = new Bench(subject.create);
         work(original, subject, seed + round, round);
         const state = JSON.parse(JSON.stringify(original.device.save()));
         const machine = new FakeMachine();
         machine.clock.ms = original.machine.clock.ms;
-        const restored = new Bench((around) => subject.restore(around, state), machine);
-        assert.deepEqual(restored.device.save(), state, 'saved again, it is the same');
-        assert.deepEqual(restored.levels, original.levels, 'its lines are at the same levels');
+        const restored = new Bench((around) => subject.restore(around, subject.state(state, '')), machine);
+        assert.deepEqual(restored.device.save(), state, 'the state of the restored device');
+        assert.deepEqual(restored.levels, original.levels, 'the levels of its lines');
         original.machine.console = '';
         original.machine.events.length = 0;
         const after = seed + 1000 + round;
@@ -164,8 +123,8 @@ for (const subject of subjects) {
       }
     });
 
-    it('changes nothing by being saved', () => {
-      const [saved, unsaved] = [new Bench(subject.make), new Bench(subject.make)];
+    it('does not change by being saved', () => {
+      const [saved, unsaved] = [new Bench(subject.create), new Bench(subject.create)];
       const observed = Array.from({ length: 100 }, (_, round) => {
         saved.device.save();
         return work(saved, subject, seed + round, 20);
@@ -177,7 +136,7 @@ for (const subject of subjects) {
 }
 
 describe(`the platform (LIVESNAP_SEED=${seed})`, () => {
-  it('takes any access at any port', () => {
+  it('accepts any access at any port', () => {
     const { pio, mmio } = Platform.create(new FakeMachine());
     const below = random(seed);
     const data = new Uint8Array(64);
@@ -203,13 +162,13 @@ describe(`the platform (LIVESNAP_SEED=${seed})`, () => {
     }
   });
 
-  it('goes on after save and restore in the middle of the devices’ work', () => {
+  it('continues after save and restore in the middle of the devices’ work', () => {
     const machine = new FakeMachine();
     const platform = Platform.create(machine);
     platform.pio.write(0x3fa, 1, 0xc1);
     platform.pio.write(0x3fc, 1, 0x0b);
     platform.pio.write(0x3f9, 1, 0x03);
-    platform.com1.offerInput(Buffer.from('half a line'));
+    platform.console.offerInput(Buffer.from('half a line'));
     platform.pio.write(0x64, 1, 0x60);
     platform.pio.write(0x70, 1, 0x02);
 

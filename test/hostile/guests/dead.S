@@ -1,4 +1,4 @@
-/* Says it is done and halts with interrupts off: a machine that is alive and will never do anything again. */
+/* Reports that it is done, then halts forever with interrupts off. The machine stays alive. */
 #include "guest.inc"
   BEGIN
   SAY_DONE

@@ -1,4 +1,4 @@
-/* Jumps to an address that is neither RAM nor a device: there is no instruction for KVM to run. */
+/* Jumps to an address without RAM or a device, so KVM has no instruction to run. */
 #include "guest.inc"
   BEGIN
   mov $0xd0000000, %eax

@@ -1,4 +1,4 @@
-/* Sends line feeds to the console as fast as it can, 4 KiB an instruction, and never stops. */
+/* Sends line feeds to the console forever, 4 KiB per instruction. */
 #include "guest.inc"
   BEGIN
 1:

@@ -1,6 +1,6 @@
 /*
- * Writes the local APIC's interrupt command register: SMI, a reserved mode, ExtINT, then SIPI and INIT to every
- * processor and itself. The INIT sends the boot processor to its reset vector, where no firmware is.
+ * Writes the local APIC's interrupt command register: SMI, a reserved mode and ExtINT to itself, then SIPI and INIT to
+ * all processors. The INIT sends the boot processor to its reset vector, where there is no firmware.
  */
 #include "guest.inc"
   BEGIN

@@ -1,5 +1,5 @@
 /*
- * Reads and writes addresses where no RAM is, in every size, across page boundaries, by string instructions and with
+ * Reads and writes addresses without RAM, in every size, across page boundaries, by string instructions and with
  * lock prefixes; then the IOAPIC, the local APIC and the last bytes below 4 GiB with sizes that they do not have.
  */
 #include "guest.inc"

@@ -1,6 +1,6 @@
 /*
- * Writes MSRs that livesnap or KVM act upon: TSC deadlines of all ones, 1 and 0, a TSC of all ones, the local APIC
- * switched off with a deadline after it, and a kvmclock at an address that is not RAM.
+ * Writes MSRs that livesnap or KVM handle: TSC deadlines of all ones, 1 and 0; a TSC of all ones; a disabled local APIC,
+ * then a deadline; a kvmclock at an address without RAM.
  */
 #include "guest.inc"
 .set TSC, 0x10

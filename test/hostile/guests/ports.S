@@ -1,7 +1,7 @@
 /*
  * Reads and writes ports in all three sizes: every port below 0x800, some above, and the last ones, where a wide access
- * goes beyond the end. Left out are writes that reset or power off the machine, and those to its serial port, but for
- * a wide one at the end into its registers, after which it is made usable again (no divisor latch, no loopback).
+ * crosses the end. It leaves out writes that reset or power off the machine. It leaves out the serial port until the
+ * end: a wide write into its registers, after which it is made usable again (no divisor latch, no loopback).
  */
 #include "guest.inc"
 .set KEYBOARD_COMMAND, 0x64

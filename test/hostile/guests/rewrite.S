@@ -1,4 +1,4 @@
-/* Writes a word into every page from 4 MiB to 60 MiB, again and again: a save never finds RAM at rest. */
+/* Writes a word into every page from 4 MiB to 60 MiB, forever, so RAM changes during every save. */
 #include "guest.inc"
   BEGIN
   SAY_DONE

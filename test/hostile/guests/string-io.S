@@ -1,6 +1,6 @@
 /*
- * Port accesses by string instructions that are longer than KVM hands over at once: into unaligned RAM, across pages,
- * downwards, to the clock's index and data ports, and between ports and addresses where no RAM is.
+ * Port accesses by string instructions that need several exits: into unaligned RAM, across pages, downwards, to the
+ * clock's index and data ports, and between ports and addresses without RAM.
  */
 #include "guest.inc"
 .set RTC_INDEX, 0x70

@@ -11,7 +11,11 @@ import {
   TABLE_NAMES,
 } from '../../../src/vmm/kvm/registers.js';
 import type { Fields } from '../../../src/vmm/kvm/struct.js';
-import { decodeMachineState, encodeMachineState, type MachineState } from '../../../src/vmm/machine-state.js';
+import {
+  decodeMachineState,
+  encodeMachineState,
+  type SavedMachineState,
+} from '../../../src/vmm/machine-state.js';
 
 let counter = 1;
 const filled = (fields: Fields): never =>
@@ -23,7 +27,7 @@ const filled = (fields: Fields): never =>
   ) as never;
 const bytes = (length: number): Uint8Array => Uint8Array.from({ length }, () => counter++ & 0xff);
 
-function sample(): MachineState {
+function sample(): SavedMachineState {
   const chip = (id: number): Uint8Array => {
     const data = bytes(520);
     data[0] = id;
@@ -57,7 +61,7 @@ function sample(): MachineState {
 
 const refusal = (state: unknown): string => {
   try {
-    decodeMachineState(encodeMachineState(state as MachineState));
+    decodeMachineState(encodeMachineState(state as SavedMachineState));
   } catch (error) {
     assert(error instanceof LivesnapError, String(error));
     return error.code;
@@ -75,13 +79,13 @@ function changed(path: string, value: unknown): unknown {
   return copy;
 }
 
-describe('machine state', () => {
-  it('comes back as it was, with every register and byte', () => {
+describe('the saved machine state', () => {
+  it('survives encoding and decoding with every register and byte', () => {
     const state = sample();
     assert.deepEqual(decodeMachineState(encodeMachineState(state)), state);
   });
 
-  it('refuses what is not whole or not in range', () => {
+  it('is refused when a field is missing or out of range', () => {
     const cases: [string, unknown][] = [
       ['vcpus', []],
       ['vcpus', Array.from({ length: 5000 }, () => null)],
@@ -107,7 +111,7 @@ describe('machine state', () => {
     for (const [path, value] of cases) assert.equal(refusal(changed(path, value)), 'BAD_STATE', path);
   });
 
-  it('takes the state of the largest machine', () => {
+  it('may be as large as that of the largest machine', () => {
     const state = sample();
     const [vcpu] = state.vcpus;
     const largest = {
@@ -130,7 +134,7 @@ describe('machine state', () => {
     ['fields', '"a":0,', 30],
     ['bytes', '0,', 58],
   ] as const)
-    it(`refuses a state with millions of ${name} before it is parsed`, () => {
+    it(`is refused before it is parsed when it has millions of ${name}`, () => {
       const text = Buffer.alloc(mebibytes << 20, piece);
       text.write(name === 'fields' ? '{"vcpus":{  ' : '{"vcpus":[  '); // as long as some pieces
       const worker = new Worker(new URL('./decode-state-worker.js', import.meta.url), {
@@ -145,18 +149,40 @@ describe('machine state', () => {
           resolve(
             assert.deepEqual(answer, [
               'BAD_STATE',
-              "the snapshot's machine state is larger than that of any machine",
+              'the saved state is invalid: it is larger than the state of any machine',
             ]),
           );
         });
       });
     });
 
-  it('refuses a newer version by name', () => {
+  it('is refused with an error that names the field', () => {
+    for (const [path, value, problem] of [
+      ['vcpus', [], 'vcpus has 0 items, not 1 to 254'],
+      ['vcpus.0.regs.rip', undefined, 'vcpus[0].regs.rip is missing'],
+      [
+        'vcpus.0.sregs.segments.cs.limit',
+        2 ** 32,
+        'vcpus[0].sregs.segments.cs.limit is not an integer from 0 to 4294967295',
+      ],
+      ['vcpus.0.lapic', new Uint8Array(1023), 'vcpus[0].lapic is not 1024 bytes'],
+      [
+        'vm.irqchips.1',
+        new Uint8Array(520),
+        'vm.irqchips are not in the order master PIC, slave PIC, IOAPIC',
+      ],
+    ] as const)
+      assert.throws(() => decodeMachineState(encodeMachineState(changed(path, value) as SavedMachineState)), {
+        code: 'BAD_STATE',
+        message: `the saved state is invalid: ${problem}`,
+      });
+  });
+
+  it('is refused as NEWER_FORMAT when its version is newer', () => {
     assert.equal(refusal(changed('version', 2)), 'NEWER_FORMAT');
   });
 
-  it('refuses bytes that are no JSON, or JSON that is no object', () => {
+  it('is refused when it is not JSON, or not an object', () => {
     for (const text of ['', '{', 'null', '[]', '\xff']) {
       assert.throws(() => decodeMachineState(Buffer.from(text, 'latin1')), { code: 'BAD_STATE' });
     }

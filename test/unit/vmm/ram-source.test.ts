@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { BitSet } from '../../../src/bit-set.js';
 import { closeMemory, createMemory, writePages } from '../../../src/native/memory.js';
 import { BATCH_PAGES, PAGE_SIZE } from '../../../src/page-stream.js';
-import { PageBitmap } from '../../../src/vmm/page-bitmap.js';
+import { WrittenPages } from '../../../src/vmm/memory/written-pages.js';
 import { MAX_ASIDE_PAGES, RamSource } from '../../../src/vmm/ram-source.js';
 
 /** More than may be copied aside. */
@@ -14,9 +15,12 @@ describe('RamSource', () => {
   /** The guest writes so many pages in each round. */
   let writtenPages: number;
 
-  const slots = () => [{ gpa: 0, sizeBytes: PAGES * PAGE_SIZE, memory }];
-  const all = (pages: number): PageBitmap[] => {
-    const bitmap = new PageBitmap(PAGES);
+  const slots = () => {
+    const sizeBytes = PAGES * PAGE_SIZE;
+    return [{ gpa: 0, sizeBytes, memory, written: WrittenPages.allocate(sizeBytes) }];
+  };
+  const all = (pages: number): BitSet[] => {
+    const bitmap = new BitSet(PAGES);
     bitmap.addRange(0, pages);
     return [bitmap];
   };

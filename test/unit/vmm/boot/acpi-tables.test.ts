@@ -6,17 +6,17 @@ import { madtEntries, readAcpi } from './firmware-reader.js';
 
 const GPA = LowMemory.acpi;
 
-describe('ACPI tables', () => {
-  it('are found from the RSDP, with right checksums', () => {
+describe('the ACPI tables', () => {
+  it('are reachable from the RSDP, with correct checksums', () => {
     const tables = readAcpi(acpiTables(GPA, 2), GPA);
     assert.deepEqual([...tables.keys()].sort(), ['APIC', 'DSDT', 'FACP', 'FACS', 'XSDT']);
   });
 
-  it('end before the MP table, however many processors there are', () => {
+  it('end before the MP table with the most processors', () => {
     assert(GPA + acpiTables(GPA, MAX_CPUS).length <= LowMemory.mpTable);
   });
 
-  it('describe hardware that is not reduced, with its registers', () => {
+  it('describe the registers, and are not hardware-reduced', () => {
     const fadt = readAcpi(acpiTables(GPA, 1), GPA).get('FACP')!;
     assert.equal(fadt.length, 276);
     assert.equal(fadt[8], 6, 'revision');
@@ -40,7 +40,7 @@ describe('ACPI tables', () => {
   });
 
   for (const cpus of [1, 2, MAX_CPUS]) {
-    it(`list ${cpus} processors and how interrupts reach them`, () => {
+    it(`list ${cpus} processors and their interrupt wiring`, () => {
       const madt = readAcpi(acpiTables(GPA, cpus), GPA).get('APIC')!;
       assert.equal(madt.readUInt32LE(36), 0xfee0_0000);
       const entries = madtEntries(madt);
@@ -65,7 +65,7 @@ describe('ACPI tables', () => {
     });
   }
 
-  it('tell how to power off, and where the serial port is', () => {
+  it('describe power-off and the serial port', () => {
     const dsdt = readAcpi(acpiTables(GPA, 1), GPA).get('DSDT')!;
     const aml = dsdt.subarray(36).toString('hex');
     assert(aml.startsWith('085c5f53355f1208040a050a050000'), '\\_S5 is {5, 5, 0, 0}');

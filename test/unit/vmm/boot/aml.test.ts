@@ -4,8 +4,8 @@ import * as aml from '../../../../src/vmm/boot/aml.js';
 const bytes = (hex: string) => Buffer.from(hex.replaceAll(' ', ''), 'hex');
 
 // The expected bytes follow the grammar of ACPI 6.5, section 20.2; iasl disassembles them to the ASL in the names.
-describe('AML encoding', () => {
-  it('of integers is the shortest', () => {
+describe('the AML encoding', () => {
+  it('of an integer is the shortest one', () => {
     assert.deepEqual(aml.integer(0), bytes('00'));
     assert.deepEqual(aml.integer(1), bytes('01'));
     assert.deepEqual(aml.integer(2), bytes('0a 02'));
@@ -49,7 +49,7 @@ describe('AML encoding', () => {
     );
   });
 
-  it('of lengths grows with them and counts itself', () => {
+  it('of a length includes its own bytes', () => {
     const scopeOf = (length: number) => aml.scope('ABCD', Buffer.alloc(length - 4));
     assert.deepEqual(scopeOf(62).subarray(1, 2), bytes('3f'));
     assert.deepEqual(scopeOf(63).subarray(1, 3), bytes('41 04'));

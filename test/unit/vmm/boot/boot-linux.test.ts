@@ -14,7 +14,7 @@ import {
 
 const GIB = 1024 * MIB;
 
-describe('booting Linux', () => {
+describe('readBoot', () => {
   let dir: ImageDirectory;
   before(() => {
     dir = new ImageDirectory();
@@ -36,38 +36,38 @@ describe('booting Linux', () => {
     const plan = readBoot(config(changes));
     const memory = new RecordingMemory(plan.layout);
     const state = plan.load(memory);
-    const bootParams = memory.read(Number(state.rsi), 4096);
+    const bootParams = memory.bytes(Number(state.rsi), 4096);
     return { plan, memory, state, bootParams };
   }
 
   const bzImageFile = (options: BzImageOptions = {}) =>
     dir.file('bzImage', bzImage(gzipSync(elfKernel()), options));
 
-  it('puts the kernel where it belongs and enters it', () => {
+  it('loads the kernel at its address and enters it', () => {
     const { plan, memory, state } = load();
     assert.equal(plan.path, 'elf');
     assert.equal(state.path, 'elf');
     assert.equal(state.rip, BigInt(KERNEL_GPA));
-    assert.deepEqual(memory.read(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
+    assert.deepEqual(memory.bytes(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
   });
 
-  it('enters the kernel in a bzImage as it would the bare one', () => {
+  it('enters the kernel in a bzImage like an ELF kernel', () => {
     const { state, memory } = load({ kernelPath: bzImageFile() });
     assert.equal(state.path, 'bzimage payload (gzip)');
     assert.equal(state.rip, BigInt(KERNEL_GPA));
-    assert.deepEqual(memory.read(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
+    assert.deepEqual(memory.bytes(KERNEL_GPA, KERNEL_CODE.length), KERNEL_CODE);
   });
 
   for (const cpus of [1, 4, 254]) {
     for (const memoryBytes of [32 * MIB, 5 * GIB]) {
-      it(`never writes two things to one place: ${cpus} processors, ${memoryBytes} bytes`, () => {
+      it(`overlaps none of its writes with ${cpus} vCPUs and ${memoryBytes} bytes of memory`, () => {
         const initrdPath = dir.file('initrd', Buffer.alloc(5000, 1));
         load({ cpus, memoryBytes, initrdPath, rngSeed: new Uint8Array(4096), cmdline: 'x'.repeat(2047) });
       });
     }
   }
 
-  it('fills in a setup header for an ELF kernel', () => {
+  it('makes a setup header for an ELF kernel', () => {
     const { bootParams } = load();
     assert.equal(bootParams.readUInt16LE(0x1fe), 0xaa55);
     assert.equal(bootParams.toString('latin1', 0x202, 0x206), 'HdrS');
@@ -78,7 +78,7 @@ describe('booting Linux', () => {
     assert.equal(bootParams[0x1ef], 0, 'sentinel');
   });
 
-  it('takes over the setup header of a bzImage, and nothing else of its first sectors', () => {
+  it('copies the setup header of a bzImage, and nothing else of its first sectors', () => {
     const kernelPath = bzImageFile();
     const image = bzImage(gzipSync(elfKernel()));
     const { bootParams } = load({ kernelPath });
@@ -89,13 +89,13 @@ describe('booting Linux', () => {
     assert(bootParams.subarray(0x26c, 0x2d0).every((byte) => byte === 0));
   });
 
-  it('hands over the command line, ended by a zero', () => {
+  it('passes the command line, ended by a NUL', () => {
     const { memory, bootParams } = load({ cmdline: 'console=ttyS0 naïve' });
     const text = Buffer.from('console=ttyS0 naïve\0');
-    assert.deepEqual(memory.read(bootParams.readUInt32LE(0x228), text.length), text);
+    assert.deepEqual(memory.bytes(bootParams.readUInt32LE(0x228), text.length), text);
   });
 
-  it('hands over the memory map', () => {
+  it('passes the memory map', () => {
     const { bootParams } = load({ memoryBytes: 5 * GIB });
     const count = bootParams[0x1e8]!;
     const entries = Array.from({ length: count }, (_, i) => {
@@ -110,10 +110,10 @@ describe('booting Linux', () => {
     assert.deepEqual(entries.at(-3), [0x10_0000n, 0xbff0_0000n, 1]);
   });
 
-  it('hands over the seed as setup data', () => {
+  it('passes the seed as setup data', () => {
     const rngSeed = Uint8Array.from({ length: 32 }, (_, i) => i + 1);
     const { memory, bootParams } = load({ rngSeed });
-    const data = memory.read(Number(bootParams.readBigUInt64LE(0x250)), 48);
+    const data = memory.bytes(Number(bootParams.readBigUInt64LE(0x250)), 48);
     assert.equal(data.readBigUInt64LE(0), 0n, 'next');
     assert.equal(data.readUInt32LE(8), 9, 'SETUP_RNG_SEED');
     assert.equal(data.readUInt32LE(12), 32, 'len');
@@ -121,35 +121,35 @@ describe('booting Linux', () => {
     assert.equal(load().bootParams.readBigUInt64LE(0x250), 0n, 'none without a seed');
   });
 
-  it('points to the ACPI tables and, by way of the EBDA, to the MP table', () => {
+  it('points to the ACPI tables and, through the EBDA, to the MP table', () => {
     const { memory, bootParams } = load();
-    assert.equal(memory.read(Number(bootParams.readBigUInt64LE(0x70)), 8).toString(), 'RSD PTR ');
-    const ebda = memory.read(0x40e, 2).readUInt16LE() << 4;
-    assert.equal(ebda, memory.read(0x413, 2).readUInt16LE() << 10);
-    const firstKib = memory.read(ebda, 1024);
+    assert.equal(memory.bytes(Number(bootParams.readBigUInt64LE(0x70)), 8).toString(), 'RSD PTR ');
+    const ebda = memory.bytes(0x40e, 2).readUInt16LE() << 4;
+    assert.equal(ebda, memory.bytes(0x413, 2).readUInt16LE() << 10);
+    const firstKib = memory.bytes(ebda, 1024);
     assert.equal(firstKib[0], 1, 'its size in KiB');
     const pointer = firstKib.indexOf('_MP_');
     assert.equal(pointer % 16, 0);
-    assert.equal(memory.read(firstKib.readUInt32LE(pointer + 4), 4).toString(), 'PCMP');
+    assert.equal(memory.bytes(firstKib.readUInt32LE(pointer + 4), 4).toString(), 'PCMP');
   });
 
-  describe('initrd', () => {
+  describe('with an initrd', () => {
     const initrdOf = (bootParams: Buffer) =>
       [bootParams.readUInt32LE(0x218), bootParams.readUInt32LE(0x21c)] as const;
 
-    it('is as high as a page boundary allows', () => {
+    it('loads it on the highest page boundary where it fits', () => {
       const bytes = Buffer.alloc(5000, 'initrd');
       const { memory, bootParams } = load({ initrdPath: dir.file('initrd', bytes) });
       const [gpa, sizeBytes] = initrdOf(bootParams);
       assert.deepEqual([gpa, sizeBytes], [64 * MIB - 8192, 5000]);
-      assert.deepEqual(memory.read(gpa, sizeBytes), bytes);
+      assert.deepEqual(memory.bytes(gpa, sizeBytes), bytes);
     });
 
-    it('is not there unless it is given', () => {
+    it('passes the address 0 and the size 0 when there is none', () => {
       assert.deepEqual(initrdOf(load().bootParams), [0, 0]);
     });
 
-    it('stays below what the kernel says it can reach, and below the hole', () => {
+    it('loads it below initrd_addr_max and below the MMIO hole', () => {
       const initrdPath = dir.file('initrd', Buffer.alloc(4096));
       const reach = load({ memoryBytes: 5 * GIB, initrdPath });
       assert.equal(initrdOf(reach.bootParams)[0], 0x7fff_f000);
@@ -163,7 +163,7 @@ describe('booting Linux', () => {
       assert.equal(initrdOf(hole.bootParams)[0], 0xbfff_f000);
     });
 
-    it('may fill all that the kernel leaves, and no more', () => {
+    it('accepts one that fills the space above the kernel, and refuses one that is a byte larger', () => {
       const kernelPath = bzImageFile({ initSizeBytes: 24 * MIB });
       const most = 64 * MIB - KERNEL_GPA - 24 * MIB;
       load({ kernelPath, initrdPath: dir.file('initrd', Buffer.alloc(most)) });
@@ -178,7 +178,7 @@ describe('booting Linux', () => {
       load({ kernelPath, initrdPath, memoryBytes: 65 * MIB });
     });
 
-    it('that more memory makes no room for is refused with the real limit', () => {
+    it('names the limit when more memory does not help', () => {
       const initrdPath = dir.file('initrd', Buffer.alloc(8 * MIB + 1));
       const attempt = (options: BzImageOptions, memoryBytes: number) => () =>
         readBoot(config({ kernelPath: bzImageFile(options), initrdPath, memoryBytes }));
@@ -187,17 +187,17 @@ describe('booting Linux', () => {
       for (const memoryBytes of [44 * MIB, 64 * MIB, 5 * GIB]) {
         assert.throws(attempt({ initrdAddrMax: reach }, memoryBytes), {
           ...noHelp,
-          message: /and 0x2ffffff, the highest address at which this kernel takes an initrd/,
+          message: /and 0x2ffffff, the highest address that this kernel accepts for an initrd/,
         });
       }
       const everywhere = { initrdAddrMax: 0xffff_ffff, prefAddress: 0xc000_0000n - BigInt(24 * MIB) };
       assert.throws(attempt(everywhere, 5 * GIB), {
         ...noHelp,
-        message: /and 0xc0000000, where the addresses of devices begin/,
+        message: /and 0xc0000000, where device addresses begin/,
       });
     });
 
-    it('stays clear of what an ELF kernel zeroes behind its bytes', () => {
+    it('loads it above the memory that an ELF kernel zeroes', () => {
       const kernelPath = dir.file('bss', elfKernel({ segments: [{ memBytes: 40 * MIB }] }));
       load({ kernelPath, initrdPath: dir.file('initrd', Buffer.alloc(8 * MIB)) });
       const initrdPath = dir.file('initrd', Buffer.alloc(8 * MIB + 1));
@@ -207,7 +207,7 @@ describe('booting Linux', () => {
       });
     });
 
-    it('that is missing, empty or a directory is refused by name', () => {
+    it('refuses one that is missing, empty or a directory, by its path', () => {
       const attempt = (initrdPath: string) => () => readBoot(config({ initrdPath }));
       assert.throws(attempt('/nowhere/initrd'), {
         code: 'NO_SUCH_FILE',
@@ -218,10 +218,10 @@ describe('booting Linux', () => {
     });
   });
 
-  it('refuses a command line that the kernel cannot take', () => {
+  it('refuses a command line that is too long for the kernel or contains a NUL', () => {
     assert.throws(() => readBoot(config({ cmdline: 'x'.repeat(2048) })), {
       code: 'USAGE',
-      message: /2048 bytes long, and this kernel takes at most 2047/,
+      message: /has 2048 bytes; this kernel accepts at most 2047/,
     });
     const kernelPath = bzImageFile({ cmdlineSize: 10 });
     assert.throws(() => readBoot(config({ kernelPath, cmdline: 'console=tty' })), { message: /at most 10/ });
@@ -229,17 +229,17 @@ describe('booting Linux', () => {
     const endless = bzImageFile({ cmdlineSize: 0xffff_ffff });
     assert.throws(() => readBoot(config({ kernelPath: endless, cmdline: 'x'.repeat(70_000) })), {
       code: 'USAGE',
-      message: /70000 bytes long, and livesnap takes at most 65535/,
+      message: /has 70000 bytes; livesnap accepts at most 65535/,
     });
   });
 
-  it('refuses a number of processors that cannot be', () => {
+  it('refuses a number of vCPUs that is out of range', () => {
     for (const cpus of [0, -1, 1.5, 255, 10_000, Number.NaN]) {
-      assert.throws(() => readBoot(config({ cpus })), { code: 'USAGE', message: /1 to 254/ });
+      assert.throws(() => readBoot(config({ cpus })), { code: 'USAGE', hint: 'Give between 1 and 254.' });
     }
   });
 
-  it('refuses memory that cannot be, or that the kernel does not fit in', () => {
+  it('refuses a memory size that is out of range or too small for the kernel', () => {
     assert.throws(() => readBoot(config({ memoryBytes: 0 })), { code: 'USAGE' });
     assert.throws(() => readBoot(config({ memoryBytes: 16 * MIB })), {
       code: 'BAD_IMAGE',

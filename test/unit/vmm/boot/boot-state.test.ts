@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { bootGdt, bootPageTables, bootState } from '../../../../src/vmm/boot/boot-state.js';
 
-describe('boot state', () => {
+describe('the boot state', () => {
   const state = bootState('elf', 0x100_0000);
 
-  it('is 64-bit mode with paging, and interrupts off', () => {
+  it('is 64-bit mode with paging and interrupts off', () => {
     assert.equal(state.rip, 0x100_0000n);
     assert.equal(state.cr0 & 0x8000_0001n, 0x8000_0001n, 'PE, PG');
     assert.equal(state.cr4, 0x20n, 'PAE');
@@ -12,7 +12,7 @@ describe('boot state', () => {
     assert.equal(state.rflags, 2n);
   });
 
-  it('has the descriptors of the boot protocol, in the GDT as in the registers', () => {
+  it('has the descriptors of the boot protocol in the GDT and in the registers', () => {
     const gdt = bootGdt();
     assert.equal(state.gdt.limit, gdt.length - 1);
     assert.equal(gdt.readBigUInt64LE(0), 0n);
@@ -24,7 +24,7 @@ describe('boot state', () => {
     assert.equal(state.cs.l, 1);
   });
 
-  it('maps the first 4 GiB to themselves, and nothing else', () => {
+  it('identity-maps the first 4 GiB, and nothing else', () => {
     const tables = bootPageTables();
     const base = Number(state.cr3);
     const entry = (table: number, index: number) => tables.readBigUInt64LE(table - base + index * 8);

@@ -24,12 +24,12 @@ function refused(bytes: Buffer, message: RegExp): void {
   assert.throws(() => read(bytes), { message: /^bzImage/ });
 }
 
-describe('bzImage', () => {
+describe('readBzImage', () => {
   for (const [format, payload] of [
     ['gzip', gzipSync(elfKernel())],
     ['lz4', lz4Payload(elfKernel())],
   ] as const) {
-    it(`with a ${format} payload gives the ELF kernel inside`, () => {
+    it(`returns the ELF kernel in a ${format} payload`, () => {
       const kernel = read(bzImage(payload));
       assert.equal(kernel.path, `bzimage payload (${format})`);
       assert.equal(kernel.entry, KERNEL_GPA);
@@ -37,7 +37,7 @@ describe('bzImage', () => {
       assert.equal(kernel.endGpa, KERNEL_GPA + 24 * MIB);
     });
 
-    it(`with a ${format} payload that is damaged anywhere is refused or gives the same kernel`, () => {
+    it(`refuses a damaged ${format} payload, wherever the damage is detectable`, () => {
       for (let at = 0; at < payload.length; at++) {
         const damaged = Buffer.from(payload);
         damaged[at]! ^= 0x55;
@@ -48,20 +48,20 @@ describe('bzImage', () => {
           assert.equal((error as { code?: string }).code, 'BAD_IMAGE', (error as Error).stack);
           continue;
         }
-        // A magic number that is gone makes it a payload that the host leaves alone; LZ4 blocks have no checksum.
+        // A payload without its magic number is not unpacked by the host. LZ4 blocks have no checksum.
         if (kernel.path === 'bzimage own entry') assert(at < 4);
         else assert.equal(kernel.segments.length, 1);
       }
     });
 
-    it(`with a ${format} payload that is cut short is refused`, () => {
+    it(`refuses a truncated ${format} payload`, () => {
       for (let length = 4; length < payload.length; length++) {
         const message = format === 'gzip' ? /damaged|not an ELF|truncated/ : /LZ4|truncated/;
         refused(bzImage(payload.subarray(0, length)), message);
       }
     });
 
-    it(`with a ${format} payload that is not a kernel is refused, by the payload's name`, () => {
+    it(`refuses a ${format} payload that is no kernel, and names the payload`, () => {
       const text = Buffer.from('not a kernel '.repeat(20));
       refused(
         bzImage(format === 'gzip' ? gzipSync(text) : lz4Payload(text)),
@@ -72,20 +72,20 @@ describe('bzImage', () => {
     });
   }
 
-  it('of several LZ4 blocks is put together from all of them', () => {
+  it('unpacks all blocks of an LZ4 payload', () => {
     const bytes = Buffer.alloc(17 * MIB, 'kernel bytes');
     const kernel = read(bzImage(lz4Payload(elfKernel({ segments: [{ bytes, memBytes: bytes.length }] }))));
     assert(kernel.segments[0]!.bytes.equals(bytes));
   });
 
-  it('with a payload that unpacks to more than init_size is refused before it is unpacked', () => {
+  it('refuses a payload larger than init_size before it is unpacked', () => {
     const zeros = gzipSync(Buffer.alloc(8 * MIB));
-    refused(bzImage(zeros, { initSizeBytes: 4 * MIB }), /unpacks to more than the 4194304 bytes/);
+    refused(bzImage(zeros, { initSizeBytes: 4 * MIB }), /unpacks to more than init_size, 4194304 bytes/);
     const claim = Buffer.concat([LZ4_LEGACY_MAGIC, uint32(1), Buffer.from([0]), uint32(0xffff_fff0)]);
-    refused(bzImage(claim), /says it unpacks to 4294967280 bytes/);
+    refused(bzImage(claim), /the unpacked size of the LZ4 payload is 4294967280 bytes/);
   });
 
-  it('with LZ4 blocks that do not add up is refused', () => {
+  it('refuses LZ4 blocks that do not add up to the unpacked size', () => {
     const good = lz4Payload(elfKernel());
     const withoutSize = good.subarray(0, -4);
     const more = Buffer.concat([withoutSize, uint32(elfKernel().length + 1)]);
@@ -93,14 +93,14 @@ describe('bzImage', () => {
     const fewer = Buffer.concat([withoutSize, uint32(elfKernel().length - 1)]);
     refused(bzImage(fewer), /LZ4 block/);
     const twice = Buffer.concat([withoutSize, withoutSize.subarray(4), uint32(elfKernel().length)]);
-    refused(bzImage(twice), /after the end of the unpacked kernel/);
+    refused(bzImage(twice), /follows the end of the unpacked kernel/);
     const none = Buffer.concat([LZ4_LEGACY_MAGIC, uint32(0), uint32(100)]);
-    refused(bzImage(none), /unpacks to 0 bytes instead of 100/);
+    refused(bzImage(none), /unpacks to 0 bytes, not 100/);
     const beyond = Buffer.concat([LZ4_LEGACY_MAGIC, uint32(1000), Buffer.alloc(8), uint32(100)]);
-    refused(bzImage(beyond), /beyond the payload's end/);
+    refused(bzImage(beyond), /extends beyond the payload/);
   });
 
-  it('with any other payload is entered by its own 64-bit entry, at its preferred address', () => {
+  it('enters a kernel with any other payload at its own 64-bit entry', () => {
     const kernel = read(bzImage(xz));
     assert.equal(kernel.path, 'bzimage own entry');
     assert.equal(kernel.entry, KERNEL_GPA + 0x200);
@@ -111,37 +111,37 @@ describe('bzImage', () => {
     assert.equal(read(bzImage(Buffer.alloc(0))).path, 'bzimage own entry');
   });
 
-  it('may run right above the first MiB', () => {
+  it('accepts a kernel right above the first MiB', () => {
     assert.equal(read(bzImage(xz, { prefAddress: BigInt(MIB) })).entry, MIB + 0x200);
   });
 
-  it('keeps its setup header, as long as the header says it is', () => {
+  it('keeps the setup header, with the length in its jump', () => {
     const image = bzImage(xz);
     assert.deepEqual(read(image).setupHeader, image.subarray(0x1f1, 0x26c));
     assert.deepEqual(read(bzImage(xz, { jump: 0x62 })).setupHeader?.length, 0x264 - 0x1f1);
   });
 
-  it('may leave the number of its setup sectors at 0, which means 4', () => {
+  it('reads 0 setup sectors as 4', () => {
     const image = bzImage(gzipSync(elfKernel()), { setupSects: 4 });
     image[0x1f1] = 0;
     assert.equal(read(image).entry, KERNEL_GPA);
   });
 
-  it('says how far the initrd and the command line may go', () => {
+  it('returns the limits for the initrd and the command line', () => {
     const { initrdAddrMax, cmdlineMaxBytes } = read(
       bzImage(xz, { initrdAddrMax: 0x37ff_ffff, cmdlineSize: 255 }),
     );
     assert.deepEqual([initrdAddrMax, cmdlineMaxBytes], [0x37ff_ffff, 255]);
   });
 
-  it('that is truncated is refused, wherever it ends', () => {
+  it('refuses a truncated file, wherever it ends', () => {
     const whole = bzImage(xz, { setupSects: 1 });
     const payloadEnd = 2 * 512 + STUB_BYTES + xz.length;
     for (let length = 0x206; length < payloadEnd; length++) refused(whole.subarray(0, length), /truncated/);
     assert.doesNotThrow(() => read(Buffer.concat([whole, Buffer.from('a signature')])));
   });
 
-  it('may end up to 15 bytes before its size in units of 16, and those bytes are zero', () => {
+  it('accepts a file that lacks the up to 15 bytes by which syssize is rounded up', () => {
     const whole = bzImage(Buffer.alloc(0));
     for (let missing = 0; missing <= 15; missing++) {
       const kernel = read(whole.subarray(0, whole.length - missing));
@@ -149,14 +149,14 @@ describe('bzImage', () => {
       assert.equal(
         bytes.length,
         STUB_BYTES - missing,
-        'what is not in the file is not written to fresh memory',
+        'the missing bytes are not written: fresh memory is zero',
       );
       assert.equal(sizeBytes, 24 * MIB);
     }
     refused(whole.subarray(0, whole.length - 16), /truncated: the kernel takes 1024 bytes at offset 0x800/);
   });
 
-  it('whose file ends within its payload is refused, though the bytes that are missing are fewer than 16', () => {
+  it('refuses a file that ends within its payload, though fewer than 16 bytes are missing', () => {
     for (const payload of [xz, gzipSync(elfKernel())]) {
       const whole = bzImage(payload);
       const padding = -payload.length & 15;
@@ -165,7 +165,7 @@ describe('bzImage', () => {
     }
   });
 
-  it('that is too short to have its own 64-bit entry is refused', () => {
+  it('refuses a kernel that is too short for its own 64-bit entry', () => {
     const image = bzImage(Buffer.alloc(0), { payloadOffset: 0 });
     image.writeUInt32LE(0x200 / 16, 0x1f4);
     refused(image, /a kernel of 512 bytes has no 64-bit entry at 0x200/);
@@ -173,7 +173,7 @@ describe('bzImage', () => {
     refused(image, /a kernel of 0 bytes/);
   });
 
-  it('that does not fit is told the real limit: more memory only where that helps', () => {
+  it('names the limit that a kernel exceeds, and asks for more memory only where that helps', () => {
     const refusal = (options: BzImageOptions) => {
       try {
         read(bzImage(xz, options));
@@ -197,7 +197,7 @@ describe('bzImage', () => {
     }
   });
 
-  it('that is not for this machine is refused with what to use instead', () => {
+  it('refuses a kernel for another machine, with a hint which one to use', () => {
     const hint = (bytes: Buffer, expected: string) => assert.throws(() => read(bytes), { hint: expected });
     hint(bzImage(xz, { version: 0x020b }), 'Use Linux 3.8 or newer.');
     hint(bzImage(xz, { xloadflags: 0 }), 'Give a kernel built for x86-64.');
@@ -206,19 +206,19 @@ describe('bzImage', () => {
   });
 
   const wrong: [string, BzImageOptions, RegExp][] = [
-    ['of an older protocol', { version: 0x020b }, /protocol 2\.11, and 2\.12 is needed/],
+    ['of an older protocol', { version: 0x020b }, /protocol 2\.11; livesnap needs 2\.12/],
     ['without a 64-bit entry', { xloadflags: 0 }, /no 64-bit entry/],
     ['that is loaded low', { loadflags: 0 }, /zImage/],
-    ['that runs below 1 MiB', { prefAddress: 0x1_0000n }, /0x10000, below 1 MiB/],
-    ['that runs beyond memory', { prefAddress: 1n << 40n }, /must end at or below 0xc0000000/],
-    ['that needs more than there is', { initSizeBytes: 60 * MIB }, /needs 62914560 bytes/],
-    ['that needs less than itself', { initSizeBytes: 64 }, /says that 64 are enough/],
-    ['whose payload is elsewhere', { payloadOffset: 0xffff_fff0 }, /goes beyond the kernel's/],
-    ['whose payload is too long', { payloadLength: 0xffff_ffff }, /goes beyond the kernel's/],
+    ['that is loaded below 1 MiB', { prefAddress: 0x1_0000n }, /load address 0x10000 is below 1 MiB/],
+    ['that lies beyond memory', { prefAddress: 1n << 40n }, /must end at or below 0xc0000000/],
+    ['that needs more memory than there is', { initSizeBytes: 60 * MIB }, /needs 62914560 bytes/],
+    ['that is larger than its init_size', { initSizeBytes: 64 }, /more than its own init_size of 64/],
+    ['whose payload begins beyond its end', { payloadOffset: 0xffff_fff0 }, /extends beyond the kernel's/],
+    ['whose payload is too long', { payloadLength: 0xffff_ffff }, /extends beyond the kernel's/],
     ['whose header is too short', { jump: 0 }, /ends at 0x202/],
     ['whose header is too long', { jump: 0xff }, /ends at 0x301/],
   ];
   for (const [what, options, message] of wrong) {
-    it(`${what} is refused`, () => refused(bzImage(xz, options), message));
+    it(`refuses a kernel ${what}`, () => refused(bzImage(xz, options), message));
   }
 });

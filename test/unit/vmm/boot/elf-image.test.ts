@@ -6,15 +6,15 @@ import { type ElfOptions, elfKernel, KERNEL_CODE, KERNEL_GPA, KERNEL_VADDR, MIB 
 const RAM_END = 64 * MIB;
 const read = (bytes: Buffer, ramEnd = RAM_END) => readElf(new ImageBytes('vmlinux', bytes), ramEnd);
 
-/** The file is refused, by name, with this in the message. */
+/** Asserts that the file is refused with this message, which begins with the file's name. */
 function refused(options: ElfOptions | Buffer, message: RegExp): void {
   const bytes = Buffer.isBuffer(options) ? options : elfKernel(options);
   assert.throws(() => read(bytes), { code: 'BAD_IMAGE', message });
   assert.throws(() => read(bytes), { message: /^vmlinux/ });
 }
 
-describe('ELF kernel', () => {
-  it('gives its segments by physical address, ascending, and its entry', () => {
+describe('readElf', () => {
+  it('returns the segments by physical address, ascending, and the entry', () => {
     const second = Buffer.from('data');
     const kernel = read(
       elfKernel({
@@ -35,16 +35,16 @@ describe('ELF kernel', () => {
     );
   });
 
-  it('may be position-independent, and may name its entry by virtual address', () => {
+  it('accepts a position-independent kernel whose entry is a virtual address', () => {
     assert.equal(read(elfKernel({ type: 3, entry: KERNEL_VADDR + 8n })).entry, KERNEL_GPA + 8);
   });
 
-  it('may leave out empty segments, wherever they say they are', () => {
+  it('ignores empty segments, wherever they are', () => {
     const kernel = read(elfKernel({ segments: [{}, { paddr: 0n, bytes: Buffer.alloc(0), memBytes: 0 }] }));
     assert.equal(kernel.segments.length, 1);
   });
 
-  it('may end exactly where memory does', () => {
+  it('accepts a kernel that ends exactly where memory ends', () => {
     const sizeBytes = KERNEL_CODE.length * 2;
     const bytes = elfKernel({
       segments: [{ paddr: BigInt(RAM_END - sizeBytes) }],
@@ -54,7 +54,7 @@ describe('ELF kernel', () => {
     assert.throws(() => read(bytes, RAM_END - 1), { message: /does not fit in memory/ });
   });
 
-  it('for another machine is refused, saying for which', () => {
+  it('refuses a kernel for another machine, and names that machine', () => {
     refused({ machine: 183 }, /64-bit ARM.*offset 0x12/);
     refused({ machine: 3, class: 1 }, /32-bit x86/);
     refused({ machine: 9999 }, /machine type 9999/);
@@ -63,17 +63,17 @@ describe('ELF kernel', () => {
     refused(bigEndian, /S\/390/);
   });
 
-  it('that is not one to boot is refused', () => {
-    refused({ class: 1 }, /not a 64-bit/);
+  it('refuses a file that is not a bootable kernel', () => {
+    refused({ class: 1 }, /not 64-bit/);
     refused({ type: 1 }, /an object file/);
     refused({ type: 4 }, /a core dump/);
     refused({ type: 77 }, /of type 77/);
     refused({ segments: [] }, /no program headers/);
-    refused({ segments: [{ type: 4 }] }, /none of the program headers/);
+    refused({ segments: [{ type: 4 }] }, /no program header is a loadable segment/);
     refused(Buffer.from('#!/bin/sh\n'.repeat(20)), /not an ELF file/);
   });
 
-  it('that is truncated is refused, wherever it ends', () => {
+  it('refuses a truncated file, wherever it ends', () => {
     const whole = elfKernel();
     for (let length = 0; length < whole.length; length++) {
       assert.throws(() => read(whole.subarray(0, length)), {
@@ -84,9 +84,9 @@ describe('ELF kernel', () => {
     assert.doesNotThrow(() => read(whole));
   });
 
-  it('with impossible segments is refused', () => {
+  it('refuses segments that are invalid, overlap, or lie outside memory or the file', () => {
     refused({ segments: [{ memBytes: 4 }] }, /more bytes in the file than in memory/);
-    refused({ segments: [{ paddr: 0xf_f000n }] }, /0xff000, below 1 MiB/);
+    refused({ segments: [{ paddr: 0xf_f000n }] }, /load address 0xff000 of a segment is below 1 MiB/);
     refused({ segments: [{ paddr: 0xc000_0000n }] }, /does not fit in memory/);
     refused({ segments: [{ paddr: 0xffff_ffff_ffff_f000n }] }, /does not fit in memory/);
     refused({ segments: [{ memBytes: 1 << 30 }] }, /1073741824 bytes at address 0x1000000 does not fit/);
@@ -95,7 +95,7 @@ describe('ELF kernel', () => {
     refused({ segments: [{ fileOffset: 130n }] }, /truncated/);
   });
 
-  it('that does not fit is told the real limit: more memory only where that helps', () => {
+  it('names the limit that a segment exceeds, and asks for more memory only where that helps', () => {
     const segment = (paddr: bigint, memBytes: number) =>
       elfKernel({ segments: [{ paddr, memBytes }], entry: paddr });
     const bytes = segment(BigInt(KERNEL_GPA), 100 * MIB);
@@ -115,18 +115,18 @@ describe('ELF kernel', () => {
     assert.doesNotThrow(() => read(segment(0xbfff_ffc0n, 64), 0xc000_0000));
   });
 
-  it('whose entry lies nowhere is refused', () => {
-    refused({ entry: 0n }, /entry point 0x0 lies in none/);
+  it('refuses an entry point outside all segments', () => {
+    refused({ entry: 0n }, /entry point 0x0 lies in no segment/);
     refused({ entry: BigInt(KERNEL_GPA + KERNEL_CODE.length * 2) }, /entry point/);
     refused({ entry: KERNEL_VADDR - 1n }, /entry point/);
   });
 
-  it('with a count of program headers that escapes is refused', () => {
+  it('refuses program headers of another number or size than it knows', () => {
     const bytes = elfKernel();
     bytes.writeUInt16LE(0xffff, 56);
     refused(bytes, /no program headers/);
     bytes.writeUInt16LE(1, 56);
     bytes.writeUInt16LE(32, 54);
-    refused(bytes, /program headers of 32 bytes/);
+    refused(bytes, /the program headers have 32 bytes, not 56/);
   });
 });

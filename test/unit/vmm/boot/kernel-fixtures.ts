@@ -6,8 +6,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { compressSync } from 'lz4-napi';
-import type { GuestMemory } from '../../../../src/vmm/boot/guest-memory.js';
 import type { RamSlot } from '../../../../src/vmm/boot/memory-layout.js';
+import type { GuestMemory } from '../../../../src/vmm/memory/guest-memory.js';
 
 export const MIB = 1 << 20;
 
@@ -149,14 +149,20 @@ export class RecordingMemory implements GuestMemory {
     this.writes.push({ gpa, bytes: Buffer.from(bytes) });
   }
 
-  read(gpa: number, length: number): Buffer {
+  /** What was written, and zeros elsewhere. */
+  bytes(gpa: number, length: number): Buffer {
     const result = Buffer.alloc(length);
+    this.read(gpa, result);
+    return result;
+  }
+
+  read(gpa: number, into: Uint8Array): void {
+    into.fill(0);
     for (const { gpa: at, bytes } of this.writes) {
       const from = Math.max(gpa, at);
-      const to = Math.min(gpa + length, at + bytes.length);
-      if (from < to) bytes.copy(result, from - gpa, from - at, to - at);
+      const to = Math.min(gpa + into.length, at + bytes.length);
+      if (from < to) bytes.copy(into, from - gpa, from - at, to - at);
     }
-    return result;
   }
 }
 

@@ -4,13 +4,13 @@ import { e820, LowMemory, ramLayout } from '../../../../src/vmm/boot/memory-layo
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
-describe('RAM layout', () => {
-  it('is one slot up to 3 GiB', () => {
+describe('ramLayout', () => {
+  it('makes one slot of up to 3 GiB', () => {
     assert.deepEqual(ramLayout(256 * MIB), [{ gpa: 0, sizeBytes: 256 * MIB }]);
     assert.deepEqual(ramLayout(3 * GIB), [{ gpa: 0, sizeBytes: 3 * GIB }]);
   });
 
-  it('goes on at 4 GiB with what does not fit below the hole', () => {
+  it('puts the RAM beyond 3 GiB above 4 GiB', () => {
     assert.deepEqual(ramLayout(5 * GIB), [
       { gpa: 0, sizeBytes: 3 * GIB },
       { gpa: 4 * GIB, sizeBytes: 2 * GIB },
@@ -19,22 +19,25 @@ describe('RAM layout', () => {
   });
 
   for (const size of [0, -4096, 4095, 4096.5, Number.NaN, 2 ** 60, MIB]) {
-    it(`is refused for ${size} bytes`, () => {
-      assert.throws(() => ramLayout(size), { code: 'USAGE', message: /outside what a machine can have/ });
+    it(`refuses ${size} bytes`, () => {
+      assert.throws(() => ramLayout(size), {
+        code: 'USAGE',
+        message: /a machine cannot have .* bytes of memory/,
+      });
     });
   }
 });
 
-describe('RAM of a size between two pages', () => {
+describe('ramLayout for a part of a page', () => {
   for (const size of [2 * MIB + 1, 2 * MIB + 0.5, GIB - 4095]) {
-    it(`is refused: ${size} bytes`, () => {
+    it(`refuses ${size} bytes`, () => {
       assert.throws(() => ramLayout(size), { code: 'USAGE', message: /not a multiple of 4096/ });
     });
   }
 });
 
-describe('e820 map', () => {
-  it('gives a small machine its RAM without the firmware areas', () => {
+describe('e820', () => {
+  it('lists the RAM of a small machine without the firmware areas', () => {
     assert.deepEqual(e820(ramLayout(64 * MIB)), [
       { gpa: 0, sizeBytes: 0x9fc00, type: 1 },
       { gpa: 0x9fc00, sizeBytes: 0x400, type: 2 },
@@ -45,7 +48,7 @@ describe('e820 map', () => {
   });
 
   for (const memory of [2 * MIB, 64 * MIB, 3 * GIB, 3 * GIB + 4096, 5 * GIB, 64 * GIB]) {
-    it(`of ${memory} bytes is ascending, without overlap, and its RAM all exists`, () => {
+    it(`lists ${memory} bytes ascending, without overlap, and only RAM that exists`, () => {
       const layout = ramLayout(memory);
       let end = 0;
       for (const { gpa, sizeBytes, type } of e820(layout)) {

@@ -4,8 +4,8 @@ import { LowMemory } from '../../../../src/vmm/boot/memory-layout.js';
 import { mpFloatingPointer, mpTable } from '../../../../src/vmm/boot/mp-table.js';
 import { mpEntries, sum } from './firmware-reader.js';
 
-describe('MP table', () => {
-  it('is found by its floating pointer', () => {
+describe('the MP table', () => {
+  it('is reachable from its floating pointer', () => {
     const pointer = mpFloatingPointer(0xf0000);
     assert.equal(pointer.length, 16);
     assert.equal(pointer.toString('latin1', 0, 4), '_MP_');
@@ -15,12 +15,12 @@ describe('MP table', () => {
     assert.equal(LowMemory.mpPointer % 16, 0);
   });
 
-  it('fits where it goes, however many processors there are', () => {
+  it('fits its space with the most processors', () => {
     assert(LowMemory.mpTable + mpTable(MAX_CPUS).length <= LowMemory.biosEnd);
   });
 
   for (const cpus of [1, 2, MAX_CPUS]) {
-    it(`lists ${cpus} processors, the first of them the boot processor`, () => {
+    it(`lists ${cpus} processors, with the first as the boot processor`, () => {
       const processors = mpEntries(mpTable(cpus)).filter((entry) => entry[0] === 0);
       assert.deepEqual(
         processors.map((entry) => [entry[1], entry[3]]),
@@ -29,7 +29,7 @@ describe('MP table', () => {
     });
   }
 
-  it('wires the ISA interrupts to the IOAPIC, the timer to pin 2', () => {
+  it('connects the ISA interrupts to the IOAPIC, the timer to pin 2', () => {
     const entries = mpEntries(mpTable(3));
     assert.deepEqual(
       entries.filter((entry) => entry[0] === 1).map((entry) => entry.toString('latin1', 2)),
@@ -47,7 +47,7 @@ describe('MP table', () => {
     );
   });
 
-  it('brings the 8259 to the first LINT0 and NMI to every LINT1', () => {
+  it('connects the 8259 to the first LINT0 and NMI to every LINT1', () => {
     const local = mpEntries(mpTable(1)).filter((entry) => entry[0] === 4);
     assert.deepEqual(
       local.map((entry) => [entry[1], entry[6], entry[7]]),

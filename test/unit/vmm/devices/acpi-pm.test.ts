@@ -25,15 +25,15 @@ class Bench {
   }
 }
 
-describe('ACPI power management', () => {
-  it('is in ACPI mode, and stays there', () => {
+describe('AcpiPm', () => {
+  it('is always in ACPI mode', () => {
     const { bus } = new Bench();
     assert.equal(bus.read(CONTROL, 2), SCI_EN);
     bus.write(CONTROL, 2, 0);
     assert.equal(bus.read(CONTROL, 2), SCI_EN);
   });
 
-  it('has no events, and keeps those that are enabled', () => {
+  it('has no events, and keeps the enable bits', () => {
     const { bus } = new Bench();
     bus.write(STATUS, 2, 0xffff);
     assert.equal(bus.read(STATUS, 2), 0);
@@ -42,7 +42,7 @@ describe('ACPI power management', () => {
     assert.equal(bus.read(STATUS, 4), 0x0721_0000);
   });
 
-  it('turns the machine off for S5, in one write or as ACPICA does it', () => {
+  it('turns the machine off for S5, in one write or in two as ACPICA does', () => {
     assert.equal(new Bench().control(sleepType(5) | SLP_EN).powerOffs, 1);
     const b = new Bench().control(SCI_EN | sleepType(5));
     assert.equal(b.powerOffs, 0);

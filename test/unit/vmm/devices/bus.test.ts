@@ -29,8 +29,8 @@ class Probe implements Device {
 
 const whole = (length: number): RegisterRange[] => [{ offset: 0, length }];
 
-describe('bus', () => {
-  it('reads all ones and swallows writes where nothing is', () => {
+describe('Bus', () => {
+  it('reads all ones and ignores writes where no device is', () => {
     const bus = new Bus();
     assert.equal(bus.read(0x80, 1), 0xff);
     assert.equal(bus.read(0x80, 2), 0xffff);
@@ -56,14 +56,14 @@ describe('bus', () => {
     }
   });
 
-  it('knows addresses beyond 32 bits', () => {
+  it('finds devices beyond 32 bits', () => {
     const bus = new Bus();
     bus.attach(2 ** 40, new Probe(whole(0x1000), 4));
     assert.equal(bus.read(2 ** 40 + 8, 4), 0x08080808);
     assert.equal(bus.read(0 + 8, 4), 0xffff_ffff);
   });
 
-  it('gives a device accesses as wide as it takes', () => {
+  it('passes an access in one piece when the device is wide enough', () => {
     const bus = new Bus();
     const probe = new Probe(whole(8), 4);
     bus.attach(0x10, probe);
@@ -73,7 +73,7 @@ describe('bus', () => {
     assert.deepEqual(probe.log, ['r4@1', 'w2@2=ffff', 'w4@4=fffffffe']);
   });
 
-  it('splits what is too wide into bytes, low to high', () => {
+  it('splits an access that is too wide into bytes, low to high', () => {
     const bus = new Bus();
     const probe = new Probe(whole(8), 1);
     bus.attach(0x10, probe);
@@ -82,7 +82,7 @@ describe('bus', () => {
     assert.deepEqual(probe.log, ['r1@2', 'r1@3', 'r1@4', 'r1@5', 'w1@0=cd', 'w1@1=ab']);
   });
 
-  it('splits what reaches over the end of a range, from either side', () => {
+  it('splits an access that crosses the start or end of a range', () => {
     const bus = new Bus();
     const probe = new Probe(whole(4), 4);
     bus.attach(0x10, probe);
@@ -92,7 +92,7 @@ describe('bus', () => {
     assert.deepEqual(probe.log, ['r1@2', 'r1@3', 'r1@0', 'r1@1', 'w1@0=ab']);
   });
 
-  it('lets a device have several ranges, with others between', () => {
+  it('attaches a device with several ranges, with other devices between', () => {
     const bus = new Bus();
     const outer = new Probe(
       [
@@ -110,7 +110,7 @@ describe('bus', () => {
     assert.deepEqual([outer.log, inner.log], [['r1@0', 'r1@4'], ['r1@0']]);
   });
 
-  it('refuses two devices at one address', () => {
+  it('asserts that no two devices claim one address', () => {
     const bus = new Bus();
     bus.attach(0x10, new Probe(whole(4), 1));
     for (const base of [0x0d, 0x10, 0x13]) assert.throws(() => bus.attach(base, new Probe(whole(4), 1)));
@@ -118,7 +118,7 @@ describe('bus', () => {
     bus.attach(0x14, new Probe(whole(4), 1));
   });
 
-  it('goes through a string item by item, little-endian', () => {
+  it('splits a string access into items, little-endian', () => {
     const bus = new Bus();
     const probe = new Probe(whole(8), 4);
     bus.attach(0x10, probe);
@@ -132,7 +132,7 @@ describe('bus', () => {
     assert.deepEqual([...data.subarray(0, 4)], [0xff, 0xff, 0xff, 3]);
   });
 
-  it('makes accesses that exist of items of other sizes', () => {
+  it('splits items of other sizes into accesses of 1, 2 and 4 bytes', () => {
     const bus = new Bus();
     const probe = new Probe(whole(16), 4);
     bus.attach(0x10, probe);
@@ -145,7 +145,7 @@ describe('bus', () => {
     assert.deepEqual([...data.subarray(1)], new Array(8).fill(0xff));
   });
 
-  it('gives a string of bytes whole to a device that wants it so', () => {
+  it('passes a string of bytes in one call to a device that has readBytes and writeBytes', () => {
     const bus = new Bus();
     const got: string[] = [];
     class Burst extends Probe {

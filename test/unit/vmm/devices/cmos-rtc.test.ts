@@ -36,7 +36,7 @@ class Bench {
   }
 }
 
-describe('CMOS clock', () => {
+describe('CmosRtc', () => {
   it('shows the host’s time in BCD, 24 hours', () => {
     const b = new Bench();
     assert.equal(b.time, '20 26 11 23 12 34 56');
@@ -47,7 +47,7 @@ describe('CMOS clock', () => {
     assert.equal(b.cell(STATUS_D), 0x80);
   });
 
-  it('shows it in binary, or in 12 hours, when told to', () => {
+  it('shows the time in binary or in 12 hours when the guest selects that', () => {
     const b = new Bench('2026-11-23T23:59:58Z').store(STATUS_B, HOURS_24 | BINARY);
     assert.equal(b.time, '14 1a 0b 17 17 3b 3a');
     b.store(STATUS_B, 0);
@@ -58,7 +58,7 @@ describe('CMOS clock', () => {
     assert.equal(b.cell(0x04), 0x92, 'noon is 12 pm');
   });
 
-  it('warns of an update before each second, and of none while it is stopped', () => {
+  it('sets update-in-progress before each second, except while it is stopped', () => {
     const b = new Bench('2026-11-23T12:34:56.998Z');
     assert.equal(b.cell(STATUS_A), 0x26);
     b.clock.ms += 1;
@@ -70,7 +70,7 @@ describe('CMOS clock', () => {
     assert.equal(b.cell(0x00), 0x57);
   });
 
-  it('is set as a driver sets it: stopped, written, started', () => {
+  it('can be set as drivers do: stop, write, start', () => {
     const b = new Bench('2026-02-28T12:00:00Z');
     b.store(STATUS_B, SET | HOURS_24);
     // In an order in which every step on the way would be another date if it were taken for one.
@@ -83,7 +83,7 @@ describe('CMOS clock', () => {
     assert.equal(b.time, '20 00 01 01 00 00 00');
   });
 
-  it('is set in the format that is in force, also in 12 hours', () => {
+  it('can be set in the selected format, also in 12 hours', () => {
     const b = new Bench().store(STATUS_B, SET | BINARY);
     b.store(0x04, 0x80 | 12).store(0x02, 45);
     assert.equal(b.store(STATUS_B, BINARY | HOURS_24).cell(0x04), 12);
@@ -92,12 +92,12 @@ describe('CMOS clock', () => {
     assert.equal(b.cell(0x02), 0x45);
   });
 
-  it('takes a field written while it runs', () => {
+  it('accepts a field that is written while it runs', () => {
     const b = new Bench().store(0x02, 0x00);
     assert.equal(b.time, '20 26 11 23 12 00 56');
   });
 
-  it('takes every value there is without losing its mind', () => {
+  it('accepts every value in every cell', () => {
     const b = new Bench();
     for (const cell of CLOCK_CELLS) {
       for (let value = 0; value < 256; value++) {
@@ -110,7 +110,7 @@ describe('CMOS clock', () => {
     }
   });
 
-  it('tells once a second that the time has changed', () => {
+  it('sets update-ended once a second', () => {
     const b = new Bench();
     assert.equal(b.cell(STATUS_C), 0);
     b.clock.ms += 1000;
@@ -121,7 +121,7 @@ describe('CMOS clock', () => {
     assert.equal(b.cell(STATUS_C), 0x90);
   });
 
-  it('does not let its status be written where it cannot be', () => {
+  it('ignores writes of read-only status bits', () => {
     const b = new Bench().store(STATUS_A, 0xff).store(STATUS_C, 0xff).store(STATUS_D, 0).store(0x06, 7);
     assert.deepEqual(
       [STATUS_A, STATUS_C, STATUS_D, 0x06].map((cell) => b.cell(cell)),
@@ -129,7 +129,7 @@ describe('CMOS clock', () => {
     );
   });
 
-  it('has the sizes of memory', () => {
+  it('holds the memory sizes', () => {
     const b = new Bench(undefined, 3 * GIB, 2 * GIB + 65536);
     const word = (cell: number) => b.cell(cell) | (b.cell(cell + 1) << 8);
     assert.equal(word(0x15), 639);
@@ -141,13 +141,13 @@ describe('CMOS clock', () => {
     assert.equal(small.cell(0x34) | small.cell(0x35), 0);
   });
 
-  it('keeps what is stored in the other cells', () => {
+  it('keeps the bytes in all other cells', () => {
     const b = new Bench().store(0x0e, 0xaa).store(0xff, 0x55);
     assert.deepEqual([b.cell(0x0e), b.cell(0x7f)], [0xaa, 0x55]);
     assert.equal(b.rtc.read(0, 1), 0xff, 'the index cannot be read');
   });
 
-  it('shows the present after a restore, as far off as the guest has set it', () => {
+  it('shows the present after a restore, with the offset that the guest set', () => {
     const b = new Bench('2026-11-23T12:00:00Z').store(0x04, 0x15);
     const state = b.rtc.save();
     const later = new Bench('2027-01-01T00:30:00Z');
@@ -156,7 +156,7 @@ describe('CMOS clock', () => {
     assert.equal(later.cell(0x34), b.cell(0x34), 'its memory is the saved one');
   });
 
-  it('restored while it is being set, goes on being set', () => {
+  it('keeps a half-set time across a restore', () => {
     const b = new Bench('2026-02-28T12:00:00Z').store(STATUS_B, SET | HOURS_24).store(0x07, 0x31);
     const later = new Bench('2026-06-01T00:00:00Z');
     later.rtc = CmosRtc.restore({ clock: later.clock, lowRamBytes: 0, highRamBytes: 0 }, b.rtc.save());

@@ -1,6 +1,6 @@
-/** What devices need of the world, under a test's control. */
-import type { IrqLine, WallClock } from '../../../../src/vmm/devices/device.js';
-import type { PlatformParts } from '../../../../src/vmm/devices/platform.js';
+/** Everything that devices use of the machine around them, under a test's control. */
+import type { DeviceParts, IrqLine, WallClock } from '../../../../src/vmm/devices/device.js';
+import type { GuestMemory } from '../../../../src/vmm/memory/guest-memory.js';
 
 /** An interrupt line that remembers its level and counts its rising edges. */
 export class FakeIrq implements IrqLine {
@@ -27,12 +27,22 @@ export class FakeClock implements WallClock {
   }
 }
 
-/** A machine around the platform that writes down what happens to it. */
-export class FakeMachine implements PlatformParts {
+/** RAM of the given layout for devices that only ask how large it is. */
+const untouchedMemory = (sizeBytes: number): GuestMemory => ({
+  layout: [{ gpa: 0, sizeBytes }],
+  read(gpa) {
+    throw new Error(`a read of guest memory at ${gpa}`);
+  },
+  write(gpa) {
+    throw new Error(`a write of guest memory at ${gpa}`);
+  },
+});
+
+/** A machine around devices that records what happens to it. */
+export class FakeMachine implements DeviceParts {
   readonly irqs = new Map<number, FakeIrq>();
   readonly clock = new FakeClock('2026-11-23T12:34:56.500Z');
-  readonly lowRamBytes = 256 << 20;
-  readonly highRamBytes = 0;
+  readonly memory = untouchedMemory(256 << 20);
   readonly events: string[] = [];
   console = '';
 

@@ -36,8 +36,8 @@ class Bench {
   }
 }
 
-describe('i8042', () => {
-  it('has nothing to say at first, and takes whatever it is sent', () => {
+describe('I8042', () => {
+  it('has no output at first, and accepts every byte', () => {
     const b = new Bench();
     assert.equal(b.status, 0x14);
     for (let command = 0; command < 0xf0; command++) {
@@ -47,7 +47,7 @@ describe('i8042', () => {
     assert.equal(b.resets, 0);
   });
 
-  it('answers every question of a driver that probes it', () => {
+  it('answers every command of a probing driver', () => {
     const b = new Bench();
     assert.equal(b.command(0xaa).answer, 0x55, 'self-test');
     assert.equal(b.command(0xab).answer, 0x00, 'keyboard port');
@@ -56,7 +56,7 @@ describe('i8042', () => {
     assert.equal(b.command(0xd0).answer & 0x01, 0x01, 'output port');
   });
 
-  it('keeps its command byte, and the bits of it that commands set', () => {
+  it('keeps its command byte, and changes its bits by command', () => {
     const b = new Bench();
     assert.equal(b.command(0x60, 0x47).command(0x20).answer, 0x47);
     assert.equal(b.command(0xad).command(0x20).answer, 0x57);
@@ -65,13 +65,13 @@ describe('i8042', () => {
     assert.equal(b.status & 0x04, 0, 'the system flag is the command byte’s');
   });
 
-  it('has no second port: its loop-back does not come from the mouse', () => {
+  it('shows that it has no second port: the loop-back does not come from the mouse', () => {
     const b = new Bench().command(0xd3, 0x5a);
     assert.equal(b.status & 0x20, 0);
     assert.equal(b.answer, 0x5a);
   });
 
-  it('answers for the keyboard and the mouse, which are not there, by a time-out', () => {
+  it('reports a time-out for bytes to the missing keyboard and mouse', () => {
     const b = new Bench();
     b.controller.write(DATA, 1, 0xf2);
     assert.equal(b.status & TIMEOUT, TIMEOUT);
@@ -81,7 +81,7 @@ describe('i8042', () => {
     assert.equal(b.answer, 0xfe);
   });
 
-  it('raises its interrupt with an answer if told to, until that is read', () => {
+  it('raises its interrupt, when enabled, until the answer is read', () => {
     const b = new Bench().command(0xd2, 1);
     assert.equal(b.irq.level, false);
     b.command(0x60, 0x05);
@@ -93,14 +93,14 @@ describe('i8042', () => {
     assert.equal(b.answer, 0x1c);
   });
 
-  it('tells whether the last write was a command', () => {
+  it('shows in its status whether the last write was a command', () => {
     const b = new Bench().command(0xd2);
     assert.equal(b.status & 0x08, 0x08);
     b.controller.write(DATA, 1, 0);
     assert.equal(b.status & 0x08, 0);
   });
 
-  it('resets the machine by every way there is', () => {
+  it('resets the machine by each of its commands for that', () => {
     assert.equal(new Bench().command(0xfe).resets, 1);
     assert.equal(new Bench().command(0xf0).resets, 1);
     assert.equal(new Bench().command(0xd1, 0xde).resets, 1);

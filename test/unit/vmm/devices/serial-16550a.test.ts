@@ -61,8 +61,8 @@ class Bench {
 /** As Linux leaves an open port: FIFOs with a trigger level of 8, receive interrupt on. */
 const opened = (fcr = 0x81): Bench => new Bench().out(FCR, fcr).out(MCR, MCR_OPEN).out(IER, 0x01);
 
-describe('16550A', () => {
-  it('is after power-on as the data sheet says', () => {
+describe('Serial16550a', () => {
+  it('has the power-on values of the data sheet', () => {
     const b = new Bench();
     assert.deepEqual(
       [IER, IIR, LCR, MCR, LSR, MSR & 0xff].map((register) => b.in(register)),
@@ -71,7 +71,7 @@ describe('16550A', () => {
     assert.equal(b.irq.sets, 0);
   });
 
-  it('keeps what is written in its plain registers, and only the bits that exist', () => {
+  it('keeps the bits that exist of its plain registers', () => {
     const b = new Bench().out(SCR, 0xa5).out(IER, 0xff).out(MCR, 0xff).out(LCR, 0x5f);
     assert.deepEqual([b.in(SCR), b.in(IER), b.in(MCR), b.in(LCR)], [0xa5, 0x0f, 0x1f, 0x5f]);
     b.out(LSR, 0xff).out(MSR, 0xff);
@@ -88,7 +88,7 @@ describe('16550A', () => {
   });
 
   describe('transmitting', () => {
-    it('gives the sink bursts, in order, when it is flushed or full', () => {
+    it('sends bursts, in order, when it is flushed or full', () => {
       const b = new Bench();
       for (const char of 'hello') b.out(THR, char.charCodeAt(0));
       assert.equal(b.bursts, 0);
@@ -127,7 +127,7 @@ describe('16550A', () => {
       assert.equal(b.output, 'A23456');
     });
 
-    it('raises THRE when it is turned on, not when it stays on', () => {
+    it('raises THRE when it becomes enabled, not when it stays enabled', () => {
       const b = new Bench().out(MCR, MCR_OPEN).out(IER, 0x02);
       assert.equal(b.iir, 0x02);
       b.out(IER, 0x03);
@@ -142,10 +142,10 @@ describe('16550A', () => {
   });
 
   describe('receiving', () => {
-    it('waits until the guest asserts DTR, so that opening the port loses nothing', () => {
+    it('keeps host input until the guest asserts DTR, so that opening the port loses nothing', () => {
       const b = new Bench();
       assert.equal(b.type('early'), 5);
-      // What Linux does on its way: it empties the FIFO and reads what is left.
+      // Linux does this when it opens the port: it empties the FIFO and reads the rest.
       b.out(FCR, 0x07).out(FCR, 0).in(RBR);
       assert.equal(b.in(LSR) & 1, 0);
       b.out(FCR, 0x81).out(IER, 0x01).out(MCR, MCR_OPEN);
@@ -171,7 +171,7 @@ describe('16550A', () => {
       [0x81, 8],
       [0xc1, 14],
     ] as const) {
-      it(`announces ${trigger} bytes as data, fewer by a time-out`, () => {
+      it(`reports ${trigger} bytes as data, and fewer as a character timeout`, () => {
         const b = opened(fcr);
         b.type('x'.repeat(trigger));
         assert.equal(b.iir, FIFOS_ON | 0x04);
@@ -183,7 +183,7 @@ describe('16550A', () => {
       });
     }
 
-    it('keeps the line up until all is read, and takes what it has room for', () => {
+    it('keeps the line up until all bytes are read, and refills the FIFO', () => {
       const b = opened();
       const text = Array.from({ length: 300 }, (_, i) => String.fromCharCode(i % 256)).join('');
       assert.equal(b.type(text), 300);
@@ -193,7 +193,7 @@ describe('16550A', () => {
       assert.equal(b.irq.level, false);
     });
 
-    it('bounds what it holds, and says when it can take more', () => {
+    it('bounds the input that waits, and reports when it can take more', () => {
       const b = opened();
       const taken = b.port.offerInput(Buffer.alloc(INPUT_QUEUE_BYTES * 2, 'i'));
       assert.equal(taken, INPUT_QUEUE_BYTES);
@@ -207,7 +207,7 @@ describe('16550A', () => {
       assert.equal(b.drained, 1, 'what fits the FIFO never waited');
     });
 
-    it('says so too when the last of it goes in without a byte having been read', () => {
+    it('reports it also when the last input enters the FIFO without a read', () => {
       const byMcr = new Bench().out(FCR, 0x01);
       byMcr.type('waiting');
       byMcr.out(MCR, MCR_OPEN);
@@ -218,7 +218,7 @@ describe('16550A', () => {
       assert.equal(byFcr.drained, 1);
     });
 
-    it('may be offered more from within that call', () => {
+    it('accepts more input within that call', () => {
       const b = new Bench();
       const rest = ['two', 'three'];
       b.port = new Serial16550a({
@@ -230,12 +230,12 @@ describe('16550A', () => {
       assert.equal(b.drain(), 'onetwothree');
     });
 
-    it('gives 0 when there is nothing', () => {
+    it('reads 0 when there is no input', () => {
       const b = opened();
       assert.equal(b.in(RBR), 0);
     });
 
-    it('throws away what the guest throws away', () => {
+    it('drops the bytes of the FIFO when the guest clears it', () => {
       const b = opened();
       b.type('lost');
       b.out(FCR, 0x83);
@@ -258,7 +258,7 @@ describe('16550A', () => {
   describe('loopback', () => {
     const looped = (fcr: number): Bench => new Bench().out(FCR, fcr).out(MCR, LOOPBACK);
 
-    it('brings what is sent back, and to nobody else', () => {
+    it('returns sent bytes to the guest only', () => {
       const b = looped(0x01);
       b.port.writeBytes(THR, Buffer.from('loop'), 0, 4);
       assert.equal(b.drain(), 'loop');
@@ -266,7 +266,7 @@ describe('16550A', () => {
       assert.equal(b.output, '');
     });
 
-    it('shows the modem outputs as inputs, as Linux looks for', () => {
+    it('shows the modem outputs as inputs, as Linux expects', () => {
       const b = new Bench().out(MCR, LOOPBACK | 0x0a);
       assert.equal(b.in(MSR) & 0xf0, 0x90);
       for (const [mcr, msr] of [
@@ -282,7 +282,7 @@ describe('16550A', () => {
       assert.equal(b.in(MSR), 0);
     });
 
-    it('keeps the interrupt off the line, as the PC’s gate does', () => {
+    it('keeps the interrupt line low, because OUT2 is off', () => {
       const b = new Bench().out(IER, 0x0f).out(MCR, LOOPBACK | MCR_OPEN);
       b.out(THR, 1);
       assert.notEqual(b.iir & 1, 1);
@@ -298,7 +298,7 @@ describe('16550A', () => {
       assert.equal(b.drain(), 'host');
     });
 
-    it('overruns: a full FIFO keeps what it has, RBR the newest', () => {
+    it('keeps the bytes of a full FIFO, and the newest byte in RBR, on overrun', () => {
       const b = looped(0x01);
       b.port.writeBytes(THR, Buffer.from('0123456789abcdefXY'), 0, 18);
       assert.equal(b.in(LSR), 0x63);
@@ -310,7 +310,7 @@ describe('16550A', () => {
       assert.equal(rbr.in(RBR), 2);
     });
 
-    it('tells of changed modem lines, of RI only that it ended', () => {
+    it('reports changed modem lines, and of RI only its end', () => {
       const b = new Bench().out(MCR, LOOPBACK | 0x0b);
       b.in(MSR);
       assert.equal(b.out(MCR, LOOPBACK | 0x0f).in(MSR), 0xf0, 'RI began');
@@ -347,7 +347,7 @@ describe('16550A', () => {
     assert.equal(b.irq.level, false);
   });
 
-  it('touches its line only when the level changes', () => {
+  it('sets its line only when the level changes', () => {
     const b = opened();
     b.type('abc');
     b.type('def');
@@ -357,13 +357,13 @@ describe('16550A', () => {
     assert.equal(b.irq.sets, 2);
   });
 
-  it('saves no output: the sink has it before the state is taken', () => {
+  it('saves no output: it is sent before', () => {
     const b = new Bench().out(THR, 72).out(THR, 105);
     b.port.save();
     assert.equal(b.output, 'Hi');
   });
 
-  it('saves and restores host input that waits, within its bound', () => {
+  it('saves and restores the host input that waits, up to its bound', () => {
     const b = opened();
     const text = 'w'.repeat(INPUT_QUEUE_BYTES);
     b.type(text);
@@ -374,7 +374,7 @@ describe('16550A', () => {
     assert.equal(restored.drain(), text);
   });
 
-  it('says when a write of THR does nothing but send', () => {
+  it('tells when a write of THR does nothing but send', () => {
     const bench = new Bench();
     assert.equal(bench.port.sendsOnly, true);
     for (const [register, value, back] of [

@@ -24,7 +24,7 @@ const find = (entries: readonly CpuidEntry[], fn: number, index = 0): CpuidEntry
   entries.find((e) => e.function === fn && e.index === index)!;
 
 describe('guestCpuid', () => {
-  it('gives each vCPU its own APIC id and the machine its topology', () => {
+  it('has the APIC ID of each vCPU and the topology of the machine', () => {
     const host = { kind: 'vmx', tscDeadlineTimer: true } as const;
     const entries = guestCpuid(supported, 3, 4, host);
     assert.equal(find(entries, 1).ebx, 0x0304_5678);
@@ -39,7 +39,7 @@ describe('guestCpuid', () => {
     assert.equal(find(guestCpuid(supported, 0, 1, host), 1).edx & (1 << 28), 0, 'no HTT with one vCPU');
   });
 
-  it('says a hypervisor is there, and the deadline timer only where KVM has it', () => {
+  it('has the hypervisor bit, and the deadline timer only where KVM has it', () => {
     const bits = (tscDeadlineTimer: boolean): number =>
       find(guestCpuid(supported, 0, 1, { kind: 'svm', tscDeadlineTimer }), 1).ecx;
     assert.equal(bits(true) >>> 31, 1);
@@ -47,7 +47,7 @@ describe('guestCpuid', () => {
     assert.equal((bits(false) >>> 24) & 1, 0);
   });
 
-  it('takes from a PVM guest what its kernel mode cannot run, and from no other', () => {
+  it('clears the features that the emulator lacks, for PVM guests only', () => {
     const leaf = (kind: 'pvm' | 'vmx', fn: number): CpuidEntry =>
       find(guestCpuid(supported, 0, 1, { kind, tscDeadlineTimer: true }), fn);
     for (const popcntOrXsave of [23, 26]) {
@@ -59,7 +59,7 @@ describe('guestCpuid', () => {
     assert.equal(leaf('vmx', 0xd).eax, 7);
   });
 
-  it('offers no guest VMX or SVM, whose state is not saved, and leaves the bits beside them', () => {
+  it('clears VMX and SVM, and keeps the bits next to them', () => {
     const nesting = [
       entry(1, 0, { ecx: 0xffff_ffff }),
       entry(0x8000_0001, 0, { eax: 1, ebx: 2, ecx: 0xffff_ffff, edx: 3 }),
@@ -75,7 +75,7 @@ describe('guestCpuid', () => {
     assert.equal(ecx, 0xffff_ffdf);
   });
 
-  it('encodes what it decodes', () => {
+  it('has entries that survive encoding and decoding', () => {
     assert.deepEqual(decodeCpuid(encodeCpuid(supported)), supported);
   });
 });

@@ -5,7 +5,7 @@ import { describeExit, describeTripleFault } from '../../../../src/vmm/kvm/exit-
 const exit = { reason: 0, runFailed: false, detail: 0, suberror: 0, instruction: null };
 
 describe('describeTripleFault', () => {
-  it('names the address where KVM leaves the vCPU as it was', () => {
+  it('names the address where KVM keeps the registers', () => {
     for (const kind of ['vmx', 'pvm'] as const) {
       assert.equal(
         describeTripleFault(kind, 2, 0x20_0009n),
@@ -14,7 +14,7 @@ describe('describeTripleFault', () => {
     }
   });
 
-  it('names no address where KVM has reset the vCPU already', () => {
+  it('names no address where KVM has reset the vCPU', () => {
     for (const kind of ['svm', 'unknown'] as const) {
       assert.equal(describeTripleFault(kind, 0, 0xfff0n), 'vCPU 0 reset the machine by a triple fault');
     }
@@ -30,10 +30,10 @@ describe('describeExit', () => {
     );
   });
 
-  it('names the address alone when KVM does not say what the instruction is', () => {
+  it('names the address alone when KVM gives no instruction bytes', () => {
     assert.equal(
       describeExit(0, 0xd000_0000n, { ...exit, reason: ExitReason.INTERNAL_ERROR, suberror: 1 }),
-      'KVM cannot run the instruction at 0xd0000000 (vCPU 0) and does not say what it is',
+      'KVM cannot run the instruction at 0xd0000000 (vCPU 0) and gives no instruction bytes',
     );
   });
 
@@ -49,6 +49,6 @@ describe('describeExit', () => {
       describeExit(0, 16n, { ...exit, reason: ExitReason.INTERNAL_ERROR, suberror: 3 }),
       'vCPU 0 stopped at rip 0x10: an internal error of KVM (suberror 3, detail 0x0)',
     );
-    assert.match(describeExit(0, 16n, { ...exit, reason: 99 }), /does not know \(reason 99\)/);
+    assert.match(describeExit(0, 16n, { ...exit, reason: 99 }), /an unknown exit reason, 99/);
   });
 });

@@ -12,31 +12,31 @@ function exitData(flags: bigint, size: number, instruction: string): Uint8Array 
 }
 
 describe('failedInstruction', () => {
-  it('gives as many bytes as KVM says it fetched', () => {
+  it('returns as many bytes as KVM fetched', () => {
     const bytes = failedInstruction(1, 8, exitData(1n, 5, 'f3480fb8c3'));
     assert.deepEqual(bytes, Uint8Array.of(0xf3, 0x48, 0x0f, 0xb8, 0xc3));
     assert.equal(failedInstruction(1, 3, exitData(1n, 1, 'cc'))!.length, 1);
   });
 
-  it('gives nothing without the flag that there are bytes', () => {
+  it('returns null without the flag for instruction bytes', () => {
     assert.equal(failedInstruction(1, 8, exitData(0n, 5, 'f3480fb8c3')), null);
     assert.equal(failedInstruction(1, 8, exitData(2n, 5, 'cc')), null);
   });
 
-  it('gives nothing when KVM filled fewer words than the bytes take', () => {
+  it('returns null when KVM filled too few words', () => {
     for (const words of [0, 1, 2]) assert.equal(failedInstruction(1, words, exitData(1n, 1, 'cc')), null);
   });
 
-  it('gives nothing for another internal error, or a size of 0', () => {
+  it('returns null for another internal error, or a size of 0', () => {
     assert.equal(failedInstruction(3, 8, exitData(1n, 1, 'cc')), null);
     assert.equal(failedInstruction(1, 8, exitData(1n, 0, 'cc')), null);
   });
 
-  it('gives at most the 15 bytes that an instruction can have', () => {
+  it('returns at most 15 bytes, the longest instruction', () => {
     assert.equal(failedInstruction(1, 16, exitData(1n, 255, '0f'))!.length, 15);
   });
 
-  it('keeps the bytes when the exit page is used again', () => {
+  it('returns a copy: the exit page may be reused', () => {
     const data = exitData(1n, 1, 'cc');
     const bytes = failedInstruction(1, 8, data);
     data.fill(0);

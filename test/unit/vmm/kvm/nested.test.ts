@@ -7,14 +7,14 @@ const vcpu = (control: Partial<Control>): { sregs: Sregs } => ({
 });
 
 describe('nestedNotices', () => {
-  it('say nothing of a guest that never switched VMX or SVM on', () => {
+  it('are none for a guest that never enabled VMX or SVM', () => {
     assert.deepEqual(nestedNotices([vcpu({ cr4: 0x3006e0n & ~0x2000n, efer: 0xd01n }), vcpu({})]), []);
   });
 
-  it('tell of a guest that had VMX or SVM on, on any vCPU', () => {
+  it('warn about a guest that enabled VMX or SVM on any vCPU', () => {
     for (const used of [{ cr4: 0x20a0n }, { efer: 0x1d01n }]) {
       const [notice, ...more] = nestedNotices([vcpu({}), vcpu(used)]);
-      assert.match(notice!, /VMX or SVM switched on .* do not survive/);
+      assert.match(notice!, /had enabled VMX or SVM.* they are lost/);
       assert.deepEqual(more, []);
     }
   });

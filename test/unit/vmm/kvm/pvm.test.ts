@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { pvmCmdline } from '../../../../src/vmm/kvm/pvm.js';
 
 describe('pvmCmdline', () => {
-  it('adds the options that are missing, and leaves those that are given', () => {
+  it('adds the options that are missing, and keeps the given ones', () => {
     const line = pvmCmdline('console=ttyS0 mitigations=auto noxsave');
     assert.match(line, /^console=ttyS0 mitigations=auto noxsave /);
     assert.equal(line.match(/mitigations=/g)!.length, 1);

@@ -9,16 +9,16 @@ function xcrs(count: number): Uint8Array {
 }
 
 describe('mustSetXcrs', () => {
-  it('sets what a processor with XSAVE saved', () => {
+  it('is true for the registers of a processor with XSAVE', () => {
     assert.equal(mustSetXcrs(xcrs(1), xcrs(1)), true);
   });
 
-  it('sets nothing when the processor that was saved had no XSAVE, whatever this one has', () => {
+  it('is false when the saved processor had no XSAVE, whether this one has it or not', () => {
     assert.equal(mustSetXcrs(xcrs(0), xcrs(0)), false);
     assert.equal(mustSetXcrs(xcrs(0), xcrs(1)), false);
   });
 
-  it('refuses to drop what this host cannot hold', () => {
+  it('refuses a snapshot that needs XSAVE on a host without it', () => {
     assert.throws(() => mustSetXcrs(xcrs(1), xcrs(0)), {
       code: 'HOST_LACKS',
       message: 'the snapshot needs XSAVE, which this host does not have',

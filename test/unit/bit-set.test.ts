@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { PageBitmap } from '../../../src/vmm/page-bitmap.js';
+import { BitSet } from '../../src/bit-set.js';
 
-function contents(bitmap: PageBitmap): number[] {
+function contents(bitmap: BitSet): number[] {
   const into = new Uint32Array(7);
   const all: number[] = [];
   for (let from = 0; ; ) {
@@ -15,7 +15,7 @@ function contents(bitmap: PageBitmap): number[] {
 const sequence = (first: number, count: number): number[] =>
   Array.from({ length: count }, (_, i) => first + i);
 
-describe('PageBitmap', () => {
+describe('BitSet', () => {
   it('holds ranges that begin and end anywhere in a word', () => {
     for (const [first, count] of [
       [0, 1],
@@ -26,7 +26,7 @@ describe('PageBitmap', () => {
       [63, 1],
       [95, 5],
     ] as const) {
-      const bitmap = new PageBitmap(100);
+      const bitmap = new BitSet(100);
       bitmap.addRange(first, count);
       assert.equal(bitmap.count(), count, `${first}+${count}`);
       assert.deepEqual(contents(bitmap), sequence(first, count), `${first}+${count}`);
@@ -34,15 +34,15 @@ describe('PageBitmap', () => {
     }
   });
 
-  it('never holds a page beyond its end', () => {
-    const bitmap = new PageBitmap(100);
+  it('holds no member beyond its size', () => {
+    const bitmap = new BitSet(100);
     bitmap.addRange(90, 1000);
     assert.deepEqual(contents(bitmap), sequence(90, 10));
   });
 
   it('joins another set', () => {
-    const a = new PageBitmap(200);
-    const b = new PageBitmap(200);
+    const a = new BitSet(200);
+    const b = new BitSet(200);
     a.addRange(31, 1);
     b.addRange(31, 2);
     b.addRange(199, 1);
@@ -51,15 +51,15 @@ describe('PageBitmap', () => {
     assert.equal(b.count(), 3);
   });
 
-  it('is what the kernel writes: bit n of byte m is page 8m+n', () => {
-    const bitmap = new PageBitmap(64);
+  it('has member 8m+n in bit n of byte m, as the kernel writes it', () => {
+    const bitmap = new BitSet(64);
     bitmap.bytes[1] = 0x81;
     bitmap.bytes[7] = 0x80;
     assert.deepEqual(contents(bitmap), [8, 15, 63]);
   });
 
-  it('takes in order from where the last call ended, leaving the rest', () => {
-    const bitmap = new PageBitmap(64);
+  it('takes members in order from where the last call ended, and keeps the rest', () => {
+    const bitmap = new BitSet(64);
     bitmap.addRange(0, 64);
     const into = new Uint32Array(40);
     assert.equal(bitmap.take(0, into, 40), 40);

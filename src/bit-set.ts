@@ -1,0 +1,83 @@
+/**
+ * A set of small integers, one bit each: pages of a slot, chunks of a pack.
+ *
+ * Invariants: no member is `size` or more; as bytes, bit n of byte m is the member 8m + n (as in KVM's dirty log and in
+ * the store's files), and the number of bytes is a multiple of 8.
+ */
+
+const WORD_BITS = 32;
+
+export class BitSet {
+  readonly size: number;
+  readonly #words: Uint32Array;
+
+  constructor(size: number) {
+    this.size = size;
+    // Whole 64-bit words, as KVM writes them.
+    this.#words = new Uint32Array(Math.ceil(size / 64) * 2);
+  }
+
+  /** The same memory as bytes, for the kernel to fill. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.#words.buffer);
+  }
+
+  has(member: number): boolean {
+    return member < this.size && (this.#words[member >>> 5]! & (1 << (member & 31))) !== 0;
+  }
+
+  add(member: number): void {
+    this.addRange(member, 1);
+  }
+
+  /** Adds `count` members from `first` on, as far as the set goes. */
+  addRange(first: number, count: number): void {
+    const end = Math.min(first + count, this.size);
+    for (let member = first; member < end; ) {
+      const bit = member % WORD_BITS;
+      const bits = Math.min(WORD_BITS - bit, end - member);
+      this.addWord((member - bit) / WORD_BITS, maskOf(bit, bits));
+      member += bits;
+    }
+  }
+
+  /** Adds the members of one word: bit n of word i is the member 32i + n. */
+  addWord(i: number, bits: number): void {
+    this.#words[i]! |= bits;
+  }
+
+  addAll(other: BitSet): void {
+    for (let i = 0; i < this.#words.length; i++) this.#words[i]! |= other.#words[i]!;
+  }
+
+  clear(): void {
+    this.#words.fill(0);
+  }
+
+  count(): number {
+    let count = 0;
+    for (let word of this.#words) {
+      for (; word !== 0; count++) word &= word - 1;
+    }
+    return count;
+  }
+
+  /** Moves up to `max` members, the lowest at or after `from`, into `into`; returns how many. */
+  take(from: number, into: Uint32Array, max: number): number {
+    let taken = 0;
+    for (let i = Math.floor(from / WORD_BITS); i < this.#words.length && taken < max; i++) {
+      let word = this.#words[i]!;
+      while (word !== 0 && taken < max) {
+        const lowest = word & -word;
+        into[taken++] = i * WORD_BITS + (31 - Math.clz32(lowest));
+        word ^= lowest;
+      }
+      this.#words[i] = word;
+    }
+    return taken;
+  }
+}
+
+/** A word with `bits` bits set, from bit `bit` up. */
+export const maskOf = (bit: number, bits: number): number =>
+  bits === WORD_BITS ? -1 : ((1 << bits) - 1) << bit;

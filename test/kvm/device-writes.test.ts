@@ -1,0 +1,136 @@
+/** Devices write guest memory past KVM, whose dirty log does not see it: saves must find these pages all the same. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { closeMachine, type KvmMachine } from '../../src/native/kvm.js';
+import { closeMemory, createMemory, writePages } from '../../src/native/memory.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
+import { DirtyPages } from '../../src/vmm/dirty-pages.js';
+import { describeHost } from '../../src/vmm/kvm/host.js';
+import { createVm, type MemorySlot } from '../../src/vmm/kvm/vm.js';
+import { GuestRam } from '../../src/vmm/memory/guest-memory.js';
+import { WrittenPages } from '../../src/vmm/memory/written-pages.js';
+import { RamSource } from '../../src/vmm/ram-source.js';
+import { requireKvm } from './kvm.js';
+import { MemoryStore } from './memory-store.js';
+
+const MIB = 1 << 20;
+const HIGH_GPA = 0x1_0000_0000;
+const METADATA = {
+  kind: 'machine',
+  vm: 'test',
+  tag: null,
+  memoryBytes: 3 * MIB,
+  diskBytes: 0,
+  machine: null,
+  host: { kvm: 'unknown', hostname: '', kernel: '', arch: '' },
+  state: new Uint8Array(0),
+} as const;
+
+const allocate = (): MemorySlot[] =>
+  [
+    { gpa: 0, sizeBytes: 2 * MIB },
+    { gpa: HIGH_GPA, sizeBytes: MIB },
+  ].map((slot) => ({
+    ...slot,
+    memory: createMemory(slot.sizeBytes),
+    written: WrittenPages.allocate(slot.sizeBytes),
+  }));
+
+describe('what devices write to guest memory', () => {
+  let slots: MemorySlot[] = [];
+  let machine: KvmMachine | null = null;
+  let ram: GuestRam;
+  let dirty: DirtyPages;
+  let store: MemoryStore;
+
+  before(function () {
+    requireKvm(this);
+  });
+  beforeEach(() => {
+    slots = allocate();
+    machine = createVm(describeHost(), 1, slots, false);
+    ram = new GuestRam(slots);
+    dirty = new DirtyPages(machine, slots, null, false);
+    store = new MemoryStore();
+  });
+  afterEach(() => {
+    if (machine !== null) closeMachine(machine);
+    machine = null;
+    for (const { memory } of slots.splice(0)) closeMemory(memory);
+  });
+
+  /** Saves; `atMoment` is what devices still write when the vCPUs have been parked. */
+  async function save(atMoment = (): void => {}): Promise<string> {
+    const session = await store.beginSave({ parent: dirty.base });
+    const source = new RamSource(slots, dirty, session.parent === null, {
+      pause: async () => atMoment(),
+      captureAndContinue: async () => {},
+    });
+    await session.store(source);
+    const { id } = await session.commit(METADATA);
+    dirty.commit(id);
+    return id;
+  }
+
+  /** Reads from a new machine's memory, filled from the snapshot. */
+  async function restored(id: string, gpa: number, length: number): Promise<string> {
+    const fresh = allocate();
+    try {
+      const snapshot = store.open(id);
+      await snapshot.fill({
+        regions: snapshot.regions,
+        write: ({ region, pages }, bytes) => writePages(fresh[region]!.memory, pages, bytes),
+      });
+      const into = Buffer.alloc(length);
+      new GuestRam(fresh).read(gpa, into);
+      return into.toString('latin1');
+    } finally {
+      for (const { memory } of fresh) closeMemory(memory);
+    }
+  }
+
+  it('is in the next incremental save, with no other page', async () => {
+    ram.write(0x1000, Buffer.from('loaded at boot'));
+    const first = await save();
+    assert.equal(await restored(first, 0x1000, 14), 'loaded at boot');
+
+    ram.write(0x2ffe, Buffer.from('two pages'));
+    ram.write(HIGH_GPA + 0x5000, Buffer.from('above the hole'));
+    const second = await save();
+    assert.equal(store.pagesGiven, 3);
+    assert.equal(await restored(second, 0x1000, 14), 'loaded at boot');
+    assert.equal(await restored(second, 0x2ffe, 9), 'two pages');
+    assert.equal(await restored(second, HIGH_GPA + 0x5000, 14), 'above the hole');
+
+    await save();
+    assert.equal(store.pagesGiven, 0, 'a page is saved once');
+  });
+
+  it('is in a save when it comes between the last round and the moment of the snapshot', async () => {
+    await save();
+    const id = await save(() => ram.write(0x3000, Buffer.from('just in time')));
+    assert.equal(await restored(id, 0x3000, 12), 'just in time');
+  });
+
+  it('is still there for the next save when one fails', async () => {
+    await save();
+    ram.write(0x4000, Buffer.alloc(2 * PAGE_BYTES, 'kept'));
+    store.failAfterPages = 1;
+    await assert.rejects(save(), /disk is full/);
+    const id = await save();
+    assert.equal(store.pagesGiven, 2);
+    assert.equal(await restored(id, 0x5000, 4), 'kept');
+  });
+
+  it('is found when another thread writes it', async () => {
+    await save();
+    const worker = new Worker(new URL('./write-ram-worker.js', import.meta.url), {
+      workerData: { slots, gpa: HIGH_GPA + 0x7000, text: 'from the device thread' },
+    });
+    await once(worker, 'exit');
+    const id = await save();
+    assert.equal(store.pagesGiven, 1);
+    assert.equal(await restored(id, HIGH_GPA + 0x7000, 22), 'from the device thread');
+  });
+});

@@ -1,0 +1,7 @@
+/** Writes guest memory as the device thread does: in a Worker, with slots that came in a message. */
+import { workerData } from 'node:worker_threads';
+import type { MemorySlot } from '../../src/vmm/kvm/vm.js';
+import { GuestRam } from '../../src/vmm/memory/guest-memory.js';
+
+const { slots, gpa, text } = workerData as { slots: MemorySlot[]; gpa: number; text: string };
+new GuestRam(slots).write(gpa, Buffer.from(text));

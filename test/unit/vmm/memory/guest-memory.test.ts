@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { BitSet } from '../../../../src/bit-set.js';
+import { closeMemory, createMemory } from '../../../../src/native/memory.js';
+import { PAGE_BYTES } from '../../../../src/page-stream.js';
+import type { MemorySlot } from '../../../../src/vmm/kvm/vm.js';
+import { GuestRam } from '../../../../src/vmm/memory/guest-memory.js';
+import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
+
+const LOW_BYTES = 16 * PAGE_BYTES;
+const HIGH_GPA = 0x1_0000_0000;
+const HIGH_BYTES = 8 * PAGE_BYTES;
+
+describe('GuestRam', () => {
+  let slots: MemorySlot[];
+  let ram: GuestRam;
+  beforeEach(() => {
+    slots = [
+      { gpa: 0, sizeBytes: LOW_BYTES },
+      { gpa: HIGH_GPA, sizeBytes: HIGH_BYTES },
+    ].map((slot) => ({
+      ...slot,
+      memory: createMemory(slot.sizeBytes),
+      written: WrittenPages.allocate(slot.sizeBytes),
+    }));
+    ram = new GuestRam(slots);
+  });
+  afterEach(() => {
+    for (const { memory } of slots) closeMemory(memory);
+  });
+
+  function written(slot: number): number[] {
+    const pages = new BitSet(slots[slot]!.sizeBytes / PAGE_BYTES);
+    new WrittenPages(slots[slot]!.written).moveTo(pages);
+    return Array.from({ length: pages.size }, (_, page) => page).filter((page) => pages.has(page));
+  }
+
+  const read = (gpa: number, length: number): string => {
+    const into = Buffer.alloc(length);
+    ram.read(gpa, into);
+    return into.toString('latin1');
+  };
+
+  it('reads back what it wrote, on both sides of the hole', () => {
+    ram.write(0x1ffe, Buffer.from('across a page'));
+    ram.write(HIGH_GPA + HIGH_BYTES - 4, Buffer.from('last'));
+    assert.equal(read(0x1ffe, 13), 'across a page');
+    assert.equal(read(HIGH_GPA + HIGH_BYTES - 4, 4), 'last');
+    assert.equal(read(0x1ffc, 2), '\0\0');
+  });
+
+  it('marks exactly the pages of each slot that it wrote to', () => {
+    ram.write(0x1ffe, Buffer.alloc(2));
+    ram.write(0x3fff, Buffer.alloc(2));
+    ram.write(HIGH_GPA, Buffer.alloc(2 * PAGE_BYTES));
+    ram.write(0x5000, Buffer.alloc(0));
+    read(0x6000, 10);
+    assert.deepEqual(written(0), [1, 3, 4]);
+    assert.deepEqual(written(1), [0, 1]);
+    assert.deepEqual(written(0), []);
+  });
+
+  it('refuses an access of which any byte lies outside RAM, and writes nothing', () => {
+    const cases: [number, number][] = [
+      [-1, 1],
+      [LOW_BYTES - 1, 2],
+      [LOW_BYTES, 1],
+      [0xc000_0000, 4],
+      [HIGH_GPA - 1, 2],
+      [HIGH_GPA + HIGH_BYTES - 3, 4],
+      [Number.MAX_SAFE_INTEGER, 1],
+      [Number.NaN, 1],
+    ];
+    for (const [gpa, length] of cases) {
+      const message = /guest memory has no/;
+      assert.throws(() => ram.write(gpa, Buffer.alloc(length, 1)), { name: 'RangeError', message });
+      assert.throws(() => ram.read(gpa, Buffer.alloc(length)), { name: 'RangeError', message });
+    }
+    assert.equal(read(LOW_BYTES - 1, 1), '\0');
+    assert.deepEqual([...written(0), ...written(1)], []);
+  });
+});
