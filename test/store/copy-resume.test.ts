@@ -64,7 +64,7 @@ describe('an interrupted copy', () => {
   });
 
   for (const direction of ['to', 'from'] as const)
-    it(`keeps the pages that arrived before the source failed, and nothing else (${direction} a directory)`, async function () {
+    it(`keeps only the pages that arrived before the source failed (${direction} a directory)`, async function () {
       const { store: here, dir } = newStore(this);
       await save(here, { x: noise(6, 9000) }, { tag: 'a' });
       const { store: there, dir: other } = newStore(this);

@@ -1,4 +1,4 @@
-/** Helpers of the copy tests: copies between store directories, comparisons, and channels that change or cut messages. */
+/** For the copy tests: copies between directories, comparisons of stores, channels that change or cut messages. */
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -73,37 +73,44 @@ describe('an export', () => {
     assert.equal(readFileSync(join(`${to}.partial`, 'store', 'thesis.txt'), 'utf8'), 'years of work');
   });
 
-  it('uses an empty directory, resumes an interrupted export, and starts again for another snapshot', async function () {
+  it('accepts an empty .partial', async function () {
     const { store, dir } = newStore(this);
-    const a = await save(store, { x: noise(1, 20) }, { tag: 'a' });
-    const b = await save(store, { x: noise(2, 20) }, { tag: 'b' });
-    const request = { ...silent, storeDir: dir };
-    const empty = join(scratchDir(this), 'out');
-    mkdirSync(`${empty}.partial`);
-    await exportSnapshot({ ...request, ref: 'a', to: empty });
-    assert.ok(!existsSync(`${empty}.partial`));
-
+    await save(store, { x: noise(1, 20) }, { tag: 'a' });
     const to = join(scratchDir(this), 'out');
-    await interruptExport(dir, a.id, to);
-    const { sentChunks } = await exportSnapshot({ ...request, ref: 'a', to });
+    mkdirSync(`${to}.partial`);
+    await exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to });
+    assert.ok(!existsSync(`${to}.partial`));
+  });
+
+  it('resumes an interrupted export', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { x: noise(1, 20) }, { tag: 'a' });
+    const to = join(scratchDir(this), 'out');
+    await interruptExport(dir, id, to);
+    const { sentChunks } = await exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to });
     assert.equal(sentChunks, 0);
     assert.deepEqual(readdirSync(join(to, '..')), ['out']);
     assert.deepEqual(
       readdirSync(to).filter((name) => !name.startsWith('store.db')),
       ['index.lock', 'lock', 'packs', 'segments', 'snapshots', 'tags'],
     );
+  });
 
-    const other = join(scratchDir(this), 'out');
-    await interruptExport(dir, a.id, other);
-    await exportSnapshot({ ...request, ref: b.id, to: other });
-    const made = Store.open(other, { write: false });
+  it('replaces an interrupted export of another snapshot', async function () {
+    const { store, dir } = newStore(this);
+    const a = await save(store, { x: noise(1, 20) });
+    const b = await save(store, { x: noise(2, 20) });
+    const to = join(scratchDir(this), 'out');
+    await interruptExport(dir, a.id, to);
+    await exportSnapshot({ ...silent, storeDir: dir, ref: b.id, to });
+    const made = Store.open(to, { write: false });
     assert.deepEqual(
       made.list().map(({ id }) => id),
       [b.id],
     );
     assert.deepEqual(await load(made, b.id), { x: noise(2, 20) });
     made.close();
-    assert.deepEqual(readdirSync(join(other, '..')), ['out']);
+    assert.deepEqual(readdirSync(join(to, '..')), ['out']);
   });
 
   it('refuses the .partial of a newer livesnap or of a running export', async function () {

@@ -1,7 +1,7 @@
 /**
  * Where the chunks of an incoming snapshot are in this store, by the numbers under which they were offered.
  *
- * Memory: four bytes per chunk. A word is the index of a pack in a short list, times {@link PACK_CHUNKS}, plus the chunk.
+ * Memory: four bytes per chunk. A word holds the index of a pack in a short list, and the chunk.
  */
 import { PACK_CHUNKS } from '../format.js';
 import { WordList } from './word-list.js';

@@ -39,7 +39,7 @@ import {
 } from './protocol.js';
 import { WordList } from './word-list.js';
 
-/** Pages between checkpoints (32 MiB): the most that an interruption loses. */
+/** Pages between checkpoints (32 MiB). A killed copy loses only what arrived after the last one. */
 const CHECKPOINT_PAGES = 8192;
 /**
  * After this many pages (2 GiB) a checkpoint waits for a full pack. Each checkpoint makes a pack, and the lock of each
@@ -115,7 +115,7 @@ class IncomingSnapshot {
   /** Returns the tag that the snapshot has afterwards. Errors: STORE_BUSY. */
   async #commit(metadata: SnapshotMetadata, origin: SnapshotOrigin): Promise<string | null> {
     try {
-      // Before the commit, because after a failed commit the received chunks could not be kept.
+      // Not within the commit: when a commit fails, the received chunks cannot be kept.
       await makeRoom(this.context, origin.id);
       return (await this.save.commit(metadata, origin)).tag;
     } catch (error) {

@@ -93,11 +93,11 @@ const MAX_BYTES: Record<MessageType, number> = {
 
 // Failures of the peer. People read them at the end that they started, where the peer is "the remote".
 
-const RESUME = 'Run the copy again; it resumes where it stopped.';
+export const RESUME_HINT = 'Run the copy again; it resumes where it stopped.';
 
 /** The connection to the peer failed. `what` completes the sentence "the remote …". */
 export const remoteFailed = (what: string, cause?: unknown): LivesnapError =>
-  new LivesnapError('REMOTE_FAILED', `the remote ${what}`, { hint: RESUME, cause });
+  new LivesnapError('REMOTE_FAILED', `the remote ${what}`, { hint: RESUME_HINT, cause });
 
 /** The peer broke the protocol. `what` completes the sentence "the remote …". */
 export const protocolError = (what: string, cause?: unknown): LivesnapError =>

@@ -32,7 +32,7 @@ export function schemeOf(text: string): string | null {
 export function requireLocal(text: string): string {
   if (schemeIn(text) !== null || SCP_ADDRESS.test(text))
     throw new LivesnapError('USAGE', `${shown(text)} is an address, not a directory`, {
-      hint: `Only livesnap copy takes addresses (ssh://user@host/path). Write ./${text} for a local directory of that name.`,
+      hint: `Only livesnap copy takes addresses. Write ./${text} for a local directory of that name.`,
     });
   return text;
 }

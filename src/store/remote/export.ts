@@ -1,10 +1,10 @@
 /**
- * Exports: a store with exactly one snapshot, in a directory of its own (docs/copy.md). Imports: all snapshots of such a
- * directory.
+ * Exports: a store with exactly one snapshot, in a directory of its own (docs/copy.md). Imports: all snapshots of such
+ * a directory.
  *
  * Invariants:
- * - Under its final name an export is complete. It is made in NAME.partial, which an interrupted export leaves and the next
- *   one resumes.
+ * - Under its final name an export is complete. It is made in NAME.partial, which an interrupted export leaves and the
+ *   next one resumes.
  * - Only the contents of a NAME.partial that has the mark of an export are ever removed.
  * - The mark is durable before anything else is in NAME.partial.
  */
@@ -43,8 +43,8 @@ import { requirePlainTree } from './plain-tree.js';
 /** The mark. Contains the ID of the snapshot and a newline. */
 const MARK = 'livesnap-export';
 /** The store, complete or not. */
-const MADE = 'store';
-/** A store being removed. Renamed first, so that {@link MADE} is never half removed. */
+const STORE = 'store';
+/** A store being removed. Renamed first, so that {@link STORE} is never half removed. */
 const DROPPED = 'dropped';
 
 /** Errors: USAGE (the target or its .partial exists), STORE_BUSY (another export), and those of a copy. */
@@ -59,7 +59,7 @@ export async function exportSnapshot(
     const partial = new ExportDirectory(`${target}.partial`);
     try {
       partial.prepare(id, fingerprintBits);
-      const made = partial.at(MADE);
+      const made = partial.at(STORE);
       const [result] = await copySnapshots({ ...request, direction: 'to', remote: made, refs: [id] });
       removeIfThere(join(made, RESERVE)); // an export is not written to again
       requireFree(target);
@@ -96,12 +96,12 @@ class ExportDirectory {
     return join(this.dir, name);
   }
 
-  /** Afterwards the mark names the snapshot, and MADE is absent or a store that holds no other snapshot. */
+  /** Afterwards the mark names the snapshot, and STORE is absent or a store that holds no other snapshot. */
   prepare(id: string, fingerprintBits: number): void {
     const marked = this.#readMark();
     this.#drop();
-    if (existsSync(this.at(MADE)) && (marked !== id || !canResume(this.at(MADE), id, fingerprintBits))) {
-      renameSync(this.at(MADE), this.at(DROPPED));
+    if (existsSync(this.at(STORE)) && (marked !== id || !canResume(this.at(STORE), id, fingerprintBits))) {
+      renameSync(this.at(STORE), this.at(DROPPED));
       fsyncDirectory(this.dir);
       this.#drop();
     }
@@ -116,9 +116,9 @@ class ExportDirectory {
       if (names.some((name) => name !== MARK + TEMPORARY)) throw notAnExport(this.dir);
       return null;
     }
-    if (names.some((name) => ![MARK, MARK + TEMPORARY, MADE, DROPPED].includes(name)))
+    if (names.some((name) => ![MARK, MARK + TEMPORARY, STORE, DROPPED].includes(name)))
       throw notAnExport(this.dir);
-    for (const name of [MADE, DROPPED]) if (names.includes(name)) this.#requirePlain(name);
+    for (const name of [STORE, DROPPED]) if (names.includes(name)) this.#requirePlain(name);
     const mark = lstatSync(this.at(MARK));
     const text = mark.isFile() && mark.size === 33 ? readFileSync(this.at(MARK), 'latin1') : '';
     if (!/^[0-9a-f]{32}\n$/.test(text)) throw notAnExport(this.dir);
@@ -176,10 +176,10 @@ function requireFree(target: string): void {
   if (names.length > 0) throw new LivesnapError('USAGE', `${target} is not empty`, { hint: NEW_DIRECTORY });
 }
 
-/** Whether an interrupted export can be resumed: its store is valid and holds no other snapshot. Errors: STORE_BUSY, … */
-function canResume(made: string, id: string, fingerprintBits: number): boolean {
+/** Whether an interrupted export can be resumed: its store opens and holds no other snapshot. Errors: STORE_BUSY, … */
+function canResume(dir: string, id: string, fingerprintBits: number): boolean {
   try {
-    return withStore(made, fingerprintBits, (store) => store.list().every((summary) => summary.id === id));
+    return withStore(dir, fingerprintBits, (store) => store.list().every((summary) => summary.id === id));
   } catch (error) {
     // Interrupted before the store was complete, or damaged since.
     if (error instanceof LivesnapError && (error.code === 'NOT_A_STORE' || error.code === 'DAMAGED'))

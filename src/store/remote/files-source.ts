@@ -2,8 +2,8 @@
  * The source end of a copy from a remote that only gives files (remote-files.ts). It reads the store without its index:
  * `tags/LABEL` gives the ID, `snapshots/ID` the blocks, and packs are found by number (docs/copy.md).
  *
- * Fetched parts of packs go to spools in the destination store and are read from there like local packs, so the same code
- * verifies them.
+ * Fetched parts of packs go to spools in the destination store and are read from there like local packs, so the same
+ * code verifies them.
  *
  * Invariant: pages stay in a spool only until they are passed on.
  */

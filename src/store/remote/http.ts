@@ -1,16 +1,16 @@
 /**
- * The remote behind a web server: `http(s)://host/path` is the address of a store's directory (docs/copy.md). Any static
- * file server works. From one that does not support ranges, packs are fetched whole.
+ * The remote behind a web server: `http(s)://host/path` is the address of a store's directory (docs/copy.md). Any
+ * static file server works. From one that does not support ranges, packs are fetched whole.
  *
  * Invariant: no other server is contacted. A redirect could lead to this host or into its network.
  */
 import { LivesnapError } from '../../errors.js';
+import { RESUME_HINT } from '../copy/protocol.js';
 import { parseAddress, shown } from './address.js';
 import { copyFromFiles } from './files-source.js';
 import type { Scheme } from './remote.js';
 import type { ByteSink, RemoteFiles } from './remote-files.js';
 
-const RESUME = 'Run the copy again; it resumes where it stopped.';
 const CHECK_ADDRESS = "The address must be that of a store's directory, with files that the server can read.";
 
 const webServer = (example: string): Scheme => ({
@@ -118,7 +118,7 @@ class HttpFiles implements RemoteFiles {
       for (;;) {
         const { done, value } = await parts.read().catch((error: unknown) => {
           throw new LivesnapError('REMOTE_FAILED', `connection to ${this.base} lost: ${reasonOf(error)}`, {
-            hint: RESUME,
+            hint: RESUME_HINT,
             cause: error,
           });
         });
@@ -134,7 +134,7 @@ class HttpFiles implements RemoteFiles {
   }
 
   /** `what` follows the base address. */
-  #failed(what: string, hint = RESUME): LivesnapError {
+  #failed(what: string, hint = RESUME_HINT): LivesnapError {
     return new LivesnapError('REMOTE_FAILED', `${this.base}${what}`, { hint });
   }
 }

@@ -28,9 +28,9 @@ import { MAX_COPIED_FILE_BYTES } from '../snapshot-file.js';
 
 const MAX_ENTRIES = 4_000_000;
 /**
- * The size that the index may have: a fixed part, and a part for each file. A row per snapshot, pack, segment and tag is
- * far shorter; the rest is for deleted rows and the log. The limit matters because all rows of a table are in memory at
- * times.
+ * The size that the index may have: a fixed part, and a part for each file. A row per snapshot, pack, segment and tag
+ * is far shorter; the rest is for deleted rows and the log. The limit matters because all rows of a table are in memory
+ * at times.
  */
 const INDEX_BYTES_PER_FILE = 4096;
 const BASE_INDEX_BYTES = 64 << 20;

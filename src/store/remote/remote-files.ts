@@ -19,8 +19,8 @@ export interface RemoteFiles {
   readWhole(file: string, maxBytes: number, sink: ByteSink): Promise<number | null>;
   /**
    * Reads the last `length` bytes of a file of at most `maxBytes` (all of a shorter one). Returns them with the size of
-   * the file, or null when it does not exist. If the remote does not support ranges, `wholeSink` gets the whole file and
-   * `bytes` is null.
+   * the file, or null when it does not exist. If the remote does not support ranges, `wholeSink` gets the whole file
+   * and `bytes` is null.
    */
   readTail(
     file: string,

@@ -1,8 +1,8 @@
 /**
  * The fetched bytes of a remote pack.
  *
- * Lists and manifest frames are kept until the copy of the snapshot ends: a hundredth of the pack. Pages are dropped once
- * they are passed on: only one pack at a time has some, in the page window.
+ * Lists and manifest frames are kept until the copy of the snapshot ends: a hundredth of the pack. Pages are dropped
+ * once they are passed on: only one pack at a time has some, in the page window.
  */
 import { DamageError } from '../damage.js';
 import type { PackBytes } from '../pack-reader.js';

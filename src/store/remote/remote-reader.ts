@@ -1,12 +1,13 @@
 /**
- * Reads a snapshot of a remote that only gives files (remote-files.ts) for the source end. Lists and manifests of packs are
- * fetched once and kept. Pages are fetched when they are sent.
+ * Reads a snapshot of a remote that only gives files (remote-files.ts) for the source end. Lists and manifests of packs
+ * are fetched once and kept. Pages are fetched when they are sent.
  *
  * Invariant: fetched bytes pass the same checks as the bytes of a local store, before any number in them is used.
  */
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
 import { identitiesOf } from '../copy/local-reader.js';
+import { RESUME_HINT } from '../copy/protocol.js';
 import type { PackIdentities, SnapshotReader } from '../copy/snapshot-reader.js';
 import { DamageError } from '../damage.js';
 import {
@@ -206,7 +207,7 @@ export class RemoteReader implements SnapshotReader {
     const sizeBytes = await this.files.readWhole(pack.file, MAX_PACK_BYTES, this.window.append);
     if (sizeBytes !== pack.sizeBytes)
       throw new LivesnapError('REMOTE_FAILED', `${this.files.base}${pack.file} changed during the copy`, {
-        hint: 'Run the copy again; it resumes where it stopped.',
+        hint: RESUME_HINT,
       });
     this.window.end();
   }

@@ -1,4 +1,4 @@
-/** The interface of a remote: a store that copies reach. Each kind is one file of this folder and one line of schemes.ts. */
+/** The interface of a remote: the other store of a copy. Each kind is one file here and one line of schemes.ts. */
 import type { CopyResult, OnPlan } from '../copy/copy-result.js';
 import type { CopyEnd } from '../copy/sessions.js';
 import type { Progress } from '../types.js';

@@ -1,6 +1,6 @@
 /**
- * An unnamed temporary file in the file system of a store, for fetched data. The kernel removes it when the process ends,
- * however it ends.
+ * An unnamed temporary file in the file system of a store, for fetched data. The kernel removes it when the process
+ * ends, however it ends.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, ftruncateSync, readSync, unlinkSync, writeSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * The remote on another host, reached with ssh: `ssh://[user@]host[:port]/dir` (docs/copy.md). Runs the user's own ssh, with
- * its keys, agent and configuration. livesnap must be installed on that host.
+ * The remote on another host, reached with ssh: `ssh://[user@]host[:port]/dir` (docs/copy.md). Runs the user's own ssh,
+ * with its keys, agent and configuration. livesnap must be installed on that host.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
