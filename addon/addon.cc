@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "errors.h"
+#include "files.h"
 #include "locks.h"
 #include "machine.h"
 #include "mapped_file.h"
@@ -16,9 +17,17 @@ static void setSystemError(const Napi::CallbackInfo& info) {
   info.Env().GetInstanceData<EnvironmentData>()->systemError = Napi::Persistent(info[0].As<Napi::Function>());
 }
 
+// setGoneError(make): `make()` builds the error that the use of a closed machine or memory throws.
+static void setGoneError(const Napi::CallbackInfo& info) {
+  if (!info[0].IsFunction()) throwContract(info.Env(), "setGoneError takes a function");
+  info.Env().GetInstanceData<EnvironmentData>()->goneError = Napi::Persistent(info[0].As<Napi::Function>());
+}
+
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new EnvironmentData());
   exports.Set("setSystemError", Napi::Function::New(env, setSystemError));
+  initFiles(env, exports);
+  exports.Set("setGoneError", Napi::Function::New(env, setGoneError));
   initLocks(env, exports);
   initExits(env, exports);
   initMachine(env, exports);

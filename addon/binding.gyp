@@ -6,6 +6,7 @@
         "addon.cc",
         "errors.cc",
         "exits.cc",
+        "files.cc",
         "locks.cc",
         "machine.cc",
         "mapped_file.cc",

@@ -16,6 +16,12 @@ void throwErrno(Napi::Env env, const char* syscall, int err) {
   throw Napi::Error(env, data->systemError.Call(args));
 }
 
+void throwGone(Napi::Env env) {
+  auto* data = env.GetInstanceData<EnvironmentData>();
+  if (data == nullptr || data->goneError.IsEmpty()) throw Napi::Error::New(env, "the machine has ended");
+  throw Napi::Error(env, data->goneError.Call(std::vector<napi_value>{}));
+}
+
 void throwContract(Napi::Env env, const char* what) { throw Napi::TypeError::New(env, what); }
 
 int64_t integerArg(const Napi::CallbackInfo& info, size_t index, int64_t min, int64_t max) {

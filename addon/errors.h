@@ -8,10 +8,15 @@ namespace livesnap {
 // Data of one Node environment (the main thread's or a Worker's). There is no static reference to any JS value.
 struct EnvironmentData {
   Napi::FunctionReference systemError;  // (syscall, errno, errnoName, message) => Error
+  Napi::FunctionReference goneError;    // () => Error
 };
 
 // Throws SystemError for `err` (an errno value) met in `syscall`. Never returns.
 [[noreturn]] void throwErrno(Napi::Env env, const char* syscall, int err);
+
+// Throws MACHINE_GONE: the handle of a machine or of its memory is closed, because the machine has ended on another
+// thread. Never returns.
+[[noreturn]] void throwGone(Napi::Env env);
 
 // Throws a RangeError/TypeError: a broken contract between TypeScript and this addon, never a user's mistake.
 [[noreturn]] void throwContract(Napi::Env env, const char* what);

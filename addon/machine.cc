@@ -33,7 +33,7 @@ std::shared_ptr<Machine> findMachine(const Napi::CallbackInfo& info) {
 
 static std::shared_ptr<Machine> machineArg(const Napi::CallbackInfo& info) {
   auto machine = findMachine(info);
-  if (!machine) throwContract(info.Env(), "this machine is closed");
+  if (!machine) throwGone(info.Env());
   return machine;
 }
 

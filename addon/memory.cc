@@ -25,7 +25,7 @@ Memory::~Memory() {
 
 std::shared_ptr<Memory> memoryArg(const Napi::CallbackInfo& info, size_t index) {
   auto memory = memories().find(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
-  if (!memory) throwContract(info.Env(), "this memory is closed");
+  if (!memory) throwGone(info.Env());
   return memory;
 }
 

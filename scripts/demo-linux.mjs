@@ -8,14 +8,14 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { styleText } from 'node:util';
+import { baseDirectory, temporaryDirectory } from '../dist/src/environment.js';
 import { CommandLine, root } from './command-line.mjs';
 
 const main = join(root, 'dist/src/cli/main.js');
 const guest =
-  process.argv[2] ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'livesnap/linux-guest');
+  process.argv[2] ?? join(baseDirectory('XDG_CACHE_HOME') ?? temporaryDirectory(), 'livesnap/linux-guest');
 
 const style = (format, text) => (process.stdout.isTTY ? styleText(format, text) : text);
 const title = (text) => process.stdout.write(`\n${style('bold', text)}\n`);

@@ -29,6 +29,7 @@ export const ERROR_CODES = {
   // the store
   NEWER_FORMAT: ExitStatus.failed,
   READ_ONLY: ExitStatus.failed,
+  NO_PERMISSION: ExitStatus.failed,
   NO_SPACE: ExitStatus.failed,
   STORE_BUSY: ExitStatus.failed,
   NOT_A_STORE: ExitStatus.failed,
@@ -81,6 +82,14 @@ export class LivesnapError extends Error {
   }
 }
 
+const CODE_OF_ERRNO: Record<string, ErrorCode> = {
+  ENOSPC: 'NO_SPACE',
+  EDQUOT: 'NO_SPACE',
+  EROFS: 'READ_ONLY',
+  EACCES: 'NO_PERMISSION',
+  EPERM: 'NO_PERMISSION',
+};
+
 /** A system call made by the addon failed. `errno` is Linux's number, `errnoName` its name ('ENOSPC'). */
 export class SystemError extends LivesnapError {
   override readonly name = 'SystemError';
@@ -89,14 +98,7 @@ export class SystemError extends LivesnapError {
   readonly syscall: string;
 
   constructor(syscall: string, errno: number, errnoName: string, message: string) {
-    super(
-      errnoName === 'ENOSPC' || errnoName === 'EDQUOT'
-        ? 'NO_SPACE'
-        : errnoName === 'EROFS'
-          ? 'READ_ONLY'
-          : 'SYSTEM',
-      `${syscall}: ${message}`,
-    );
+    super(CODE_OF_ERRNO[errnoName] ?? 'SYSTEM', `${syscall}: ${message}`);
     this.errno = errno;
     this.errnoName = errnoName;
     this.syscall = syscall;

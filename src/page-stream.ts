@@ -51,3 +51,83 @@ export interface PageSink {
    */
   write(run: PageRun, bytes: Uint8Array): void | Promise<void>;
 }
+
+/** Called with what is done so far; `totalBytes` is null while it cannot be known. */
+export type Progress = (doneBytes: number, totalBytes: number | null) => void;
+
+export type SnapshotKind = 'machine' | 'file';
+
+export interface SnapshotSummary {
+  /** 32 lower-case hexadecimal digits. */
+  readonly id: string;
+  readonly tag: string | null;
+  readonly kind: SnapshotKind;
+  /** The machine's name, or the file's base name. */
+  readonly vm: string | null;
+  readonly parent: string | null;
+  /** ISO 8601, UTC. */
+  readonly createdAt: string;
+  /** Size of guest RAM, or of the file. */
+  readonly memoryBytes: number;
+  readonly diskBytes: number;
+  /** What this save appended to packs and snapshots/; the index is left out. */
+  readonly storedBytes: number;
+}
+
+/** What a machine's state is to the store: opaque, checked, kept whole. */
+export interface SnapshotMetadata {
+  readonly kind: SnapshotKind;
+  readonly vm: string | null;
+  readonly tag: string | null;
+  readonly memoryBytes: number;
+  readonly diskBytes: number;
+  /** Plain JSON data shown by `show`. */
+  readonly machine: unknown;
+  readonly host: unknown;
+  /** The machine's state, any bytes (at most 64 MiB). Empty for a file. */
+  readonly state: Uint8Array;
+}
+
+export interface SaveResult {
+  readonly id: string;
+  readonly tag: string | null;
+  /** The snapshot that had the tag before. */
+  readonly movedFrom: string | null;
+  readonly parent: string | null;
+  /** Pages of all regions. */
+  readonly pages: number;
+  readonly zeroPages: number;
+  /** Pages taken over from the parent, whether or not they were looked at. */
+  readonly unchangedPages: number;
+  readonly newChunks: number;
+  readonly reusedChunks: number;
+  readonly storedBytes: number;
+}
+
+/** A save under way. Exactly one of `commit` and `abort` ends it; after a failed `store` or `commit`, call `abort`. */
+export interface SaveSession {
+  /** The snapshot this save is relative to; null when it is full (none was asked for, or it is gone). */
+  readonly parent: string | null;
+  /** Stores what the source gives; may be called more than once with sources of the same regions. */
+  store(source: PageSource, progress?: Progress): Promise<void>;
+  /** The one commit point: when it resolves the snapshot exists and survives a power cut. */
+  commit(metadata: SnapshotMetadata): Promise<SaveResult>;
+  /** Gives the save up; nothing of it is visible. */
+  abort(): Promise<void>;
+}
+
+/** What a machine is saved to. */
+export interface SaveTarget {
+  /** Full when `parent` is null or no longer there. A `tag` that cannot be given is refused here: USAGE. */
+  beginSave(options: { parent: string | null; tag?: string | null }): Promise<SaveSession>;
+}
+
+/** A snapshot opened for reading; what it needs stays in the store until `close`. */
+export interface OpenSnapshot {
+  readonly summary: SnapshotSummary;
+  readonly metadata: SnapshotMetadata;
+  readonly regions: readonly Region[];
+  /** Writes every page that is not zero to the sink; all of it is verified. Errors: DAMAGED. */
+  fill(sink: PageSink, progress?: Progress): Promise<void>;
+  close(): void;
+}

@@ -1,5 +1,5 @@
 import { ExitStatus, LivesnapError } from '../errors.js';
-import type { Problem } from '../store/types.js';
+import type { CheckOptions, Problem } from '../store/types.js';
 import { printable, shortId } from './output.js';
 import { withStore } from './store-access.js';
 import { parsePart } from './values.js';
@@ -25,16 +25,27 @@ export const verb = defineVerb({
       );
     // What was read is remembered where the store can be written.
     const { ok, problems } = await check(readData !== false).catch((error) => {
-      if (!(error instanceof LivesnapError && error.code === 'READ_ONLY')) throw error;
+      if (!(error instanceof LivesnapError && UNWRITABLE.has(error.code))) throw error;
       if (readData !== true) output.say('The store cannot be written: the next run will read the same part.');
       return check(false);
     });
     output.result({ ok, problems }, () =>
-      ok ? 'no damage found' : linesOf(problems).map(printable).join('\n'),
+      ok ? noDamage(readData) : linesOf(problems).map(printable).join('\n'),
     );
     return ok ? 0 : ExitStatus.damaged;
   },
 });
+
+/** The store can be read, but not written. */
+const UNWRITABLE = new Set<string>(['READ_ONLY', 'NO_PERMISSION']);
+
+/** That nothing was found, where it was looked for. */
+export function noDamage(readData: CheckOptions['readData']): string {
+  if (readData === true) return 'No damage found. Every byte was read.';
+  if (readData === false)
+    return 'No damage found in the structure. Use --read-data to verify the contents, too.';
+  return `No damage found in the structure, nor in the ${readData.part}/${readData.of} of the contents that was read.`;
+}
 
 /** What people see of a file that is damaged all over; with --json there is everything. */
 const PER_FILE = 10;

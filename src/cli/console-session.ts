@@ -1,11 +1,15 @@
 /**
  * A console joined from this process: the guest's output to stdout, stdin to the guest.
  *
- * Invariants: the terminal is as it was when the session is over, however it ends; the viewer has joined before
- * the first byte of input is sent, so that an answer cannot be missed and nothing older taken for it; the end of
- * stdin ends input only.
+ * Invariants:
+ * - The terminal is as it was when the session is over, however it ends.
+ * - The viewer has joined before the first byte of input is sent, so that an answer cannot be missed and nothing older
+ *   taken for it.
+ * - The end of stdin ends input only.
+ * - A guest that does not read its input cannot hold the session: the escape key is always seen, and whoever leaves
+ *   waits no longer than {@link INPUT_GRACE_MS}.
  */
-import type { IncomingMessage } from 'node:http';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import { type EndReport, LINE_HEADER } from '../server/api.js';
 import { MachineClient } from '../server/client.js';
 import { EscapeKey } from './escape-key.js';
@@ -13,6 +17,12 @@ import { LineWatch } from './line-watch.js';
 
 /** How long output must stand still for a line without an end to be matched. */
 const PROMPT_STILL_MS = 1000;
+
+/** How long a session that is over waits for its input to be taken. Where the guest reads, that is milliseconds. */
+const INPUT_GRACE_MS = 500;
+
+/** The most that is kept of what is typed at a guest that does not read. A pipe is not read any further instead. */
+const MAX_TYPED_BYTES = 16 << 20;
 
 /** How long the process may take to end after its console has. */
 export const PROCESS_END_TIMEOUT_MS = 10_000;
@@ -23,8 +33,10 @@ export interface SessionOptions {
   readonly timeoutMs: number | null;
   /** Past output to show; undefined: what the machine keeps. */
   readonly historyBytes: number | undefined;
-  /** For a sentence on how to leave, said when a terminal has joined. */
+  /** For a sentence on how to leave, said when a terminal has joined, and for one on input that was discarded. */
   readonly say: (sentence: string) => void;
+  /** Called when nothing more is wanted of the console; the machine's process may end then. */
+  readonly onOutcome?: () => void;
 }
 
 export type SessionOutcome =
@@ -47,11 +59,17 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
   });
 
   const escapeKey = new EscapeKey();
+  let isDiscarding = false;
+  const resumeStdin = () => stdin.resume();
   const onInput = (typed: Buffer) => {
     const { bytes, leave } = onTerminal ? escapeKey.take(typed) : { bytes: typed, leave: false };
-    if (bytes.length > 0 && !input.write(bytes)) {
-      stdin.pause();
-      input.once('drain', () => stdin.resume());
+    if (bytes.length > 0) {
+      if (input.writableLength > MAX_TYPED_BYTES) isDiscarding = true;
+      // A terminal is read on, or the escape key would not be seen.
+      else if (!input.write(bytes) && !onTerminal) {
+        stdin.pause();
+        input.once('drain', resumeStdin);
+      }
     }
     if (leave) finish({ kind: 'left' });
   };
@@ -73,6 +91,7 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
   showOutput(output, options.until).then(finish, () => finish({ kind: 'broken' }));
   try {
     const outcome = await finished;
+    options.onOutcome?.();
     // The console ends a little before the process: whoever is told of the end finds the name free.
     if (outcome.kind === 'ended') {
       input.destroy();
@@ -82,19 +101,37 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
   } finally {
     clearTimeout(timer);
     stdin.off('data', onInput).off('end', onInputEnd).off('error', onInputEnd).pause();
+    input.off('drain', resumeStdin);
     restoreTerminal();
     process.off('exit', restoreTerminal);
     output.destroy();
-    await endInput(input);
+    const hasEnded = input.destroyed;
+    const wasTaken = await endInput(input);
+    if (!hasEnded && (!wasTaken || isDiscarding))
+      options.say('Input that the guest did not read in time was discarded.');
   }
 }
 
-/** Lets what was typed reach the machine before the connection is given up. */
-function endInput(input: ReturnType<MachineClient['openInput']>): Promise<void> {
+/**
+ * Lets what was typed reach the machine, then gives the connection up. False when the machine does not take all of it:
+ * its guest does not read, and as much waits for the guest as may.
+ */
+function endInput(input: ClientRequest): Promise<boolean> {
   return new Promise((resolve) => {
-    if (input.destroyed) resolve();
-    input.once('close', resolve);
-    input.once('error', () => resolve());
+    if (input.destroyed) {
+      resolve(true);
+      return;
+    }
+    const timer = setTimeout(() => {
+      resolve(false);
+      input.destroy();
+    }, INPUT_GRACE_MS);
+    const done = () => {
+      clearTimeout(timer);
+      resolve(true);
+    };
+    input.once('close', done);
+    input.once('error', done);
     input.end();
   });
 }

@@ -5,13 +5,17 @@
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { runRoot } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { formatBytes, printable } from './output.js';
 import { defineVerb } from './verb.js';
 
 export interface Check {
   readonly name: string;
+  /** False when `state` is `wrong`. */
   readonly ok: boolean;
+  /** `note`: good to know; livesnap works without it. */
+  readonly state: 'ok' | 'note' | 'wrong';
   readonly message: string;
   /** What to do about it, or what is good to know although it is well; null: nothing. */
   readonly remedy: string | null;
@@ -23,8 +27,9 @@ const ENOUGH_STORE_BYTES = 2 ** 30;
 const ENOUGH_RUN_BYTES = 16 * 2 ** 20;
 
 type Finding = Omit<Check, 'name'>;
-const well = (message: string, remedy: string | null = null): Finding => ({ ok: true, message, remedy });
-const wrong = (message: string, remedy: string): Finding => ({ ok: false, message, remedy });
+const well = (message: string): Finding => ({ ok: true, state: 'ok', message, remedy: null });
+const note = (message: string, remedy: string): Finding => ({ ok: true, state: 'note', message, remedy });
+const wrong = (message: string, remedy: string): Finding => ({ ok: false, state: 'wrong', message, remedy });
 
 function checkNode(version: string = process.versions.node): Finding {
   const [major = 0, minor = 0] = version.split('.').map(Number);
@@ -37,6 +42,24 @@ function checkNode(version: string = process.versions.node): Finding {
 async function checkAddon(): Promise<Finding> {
   await import('../native/addon.js');
   return well('the C++ addon loads');
+}
+
+async function checkSqlite(): Promise<Finding> {
+  const { loadSqlite } = await import('../native/modules.js');
+  loadSqlite();
+  return well('better-sqlite3 loads and opens a database');
+}
+
+async function checkLz4(): Promise<Finding> {
+  const { loadLz4 } = await import('../native/modules.js');
+  loadLz4();
+  return well('lz4-napi loads');
+}
+
+async function checkXxhash(): Promise<Finding> {
+  const { loadXxhash } = await import('../native/modules.js');
+  await loadXxhash()();
+  return well('xxhash-wasm loads');
 }
 
 function checkProbe(): Finding {
@@ -62,7 +85,7 @@ async function checkKvm(): Promise<Finding> {
   const { kind, apiVersion, maxCpus } = describeHost();
   const about = `KVM (${kind}), API version ${apiVersion}, up to ${maxCpus} vCPUs a machine`;
   return kind === 'pvm'
-    ? well(
+    ? note(
         `${about}; PVM emulates the guest's kernel mode: the userspace of a stock distribution kernel cannot run`,
         'Build a Linux that can with: scripts/linux-guest DIR.',
       )
@@ -79,15 +102,17 @@ const canWrite = (path: string): boolean => {
 };
 
 /** Faults of KVM itself must be served, so the user-mode-only kind does not do (userfaultfd(2)). */
-function checkUserfaultfd(): Finding {
-  const knob = '/proc/sys/vm/unprivileged_userfaultfd';
+function checkUserfaultfd(knob = '/proc/sys/vm/unprivileged_userfaultfd'): Finding {
   if (!existsSync(knob))
-    return wrong('the kernel has no userfaultfd', 'Use a kernel built with CONFIG_USERFAULTFD=y.');
+    return note(
+      'the kernel has no userfaultfd; nothing uses it yet',
+      'Use a kernel built with CONFIG_USERFAULTFD=y.',
+    );
   if (canWrite('/dev/userfaultfd')) return well('userfaultfd, by /dev/userfaultfd');
   if (process.getuid?.() === 0) return well('userfaultfd, as root');
   if (readFileSync(knob, 'utf8').trim() === '1') return well('userfaultfd, for every user');
-  return wrong(
-    'this user may not use userfaultfd for faults in the kernel',
+  return note(
+    'this user may not use userfaultfd for faults in the kernel; nothing uses it yet',
     'Allow it with: sudo setfacl -m u:$USER:rw /dev/userfaultfd, or sudo sysctl vm.unprivileged_userfaultfd=1.',
   );
 }
@@ -125,7 +150,7 @@ function checkStore(storeDir: string): Finding {
 }
 
 async function checkRunDirectory(): Promise<Finding> {
-  const { checkRunRoot, runRoot } = await import('../server/run-directory.js');
+  const { checkRunRoot } = await import('../server/run-directory.js');
   const root = runRoot();
   await checkRunRoot(root);
   return checkSpace(root, ENOUGH_RUN_BYTES, 'Free some, or set XDG_RUNTIME_DIR to another directory.');
@@ -142,22 +167,27 @@ async function examine(name: string, look: () => Finding | Promise<Finding>): Pr
   }
 }
 
-export async function diagnose(storeDir: string): Promise<{ ok: boolean; checks: Check[] }> {
+export async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: Check[] }> {
   const checks = [
     await examine('node', checkNode),
     await examine('addon', checkAddon),
+    await examine('better-sqlite3', checkSqlite),
+    await examine('lz4-napi', checkLz4),
+    await examine('xxhash-wasm', checkXxhash),
     await examine('guest', checkProbe),
     await examine('kvm', checkKvm),
-    await examine('userfaultfd', checkUserfaultfd),
+    await examine('userfaultfd', () => checkUserfaultfd()),
     await examine('memory', checkMemory),
-    await examine('store', () => checkStore(storeDir)),
+    await examine('store', () => checkStore(storeDir())),
     await examine('run directory', checkRunDirectory),
   ];
   return { ok: checks.every((check) => check.ok), checks };
 }
 
 /** The parts that decide, for the tests. */
-export const judge = { checkMemory, checkNode, checkSpace, missingKvmRemedy };
+export const judge = { checkMemory, checkNode, checkSpace, checkUserfaultfd, missingKvmRemedy };
+
+const MARKS = { ok: 'ok   ', note: 'note ', wrong: 'WRONG' } as const;
 
 export const verb = defineVerb({
   name: 'doctor',
@@ -165,13 +195,14 @@ export const verb = defineVerb({
   operands: [],
   options: {},
   notes: 'Exit status 5 says that something is wrong.',
-  async run({ output, storeDir }) {
-    const { ok, checks } = await diagnose(storeDir);
+  async run(call) {
+    const { output } = call;
+    const { ok, checks } = await diagnose(() => call.storeDir);
     const width = Math.max(...checks.map(({ name }) => name.length));
     const lines = (list: readonly Check[]) =>
       list
         .map((check) => {
-          const line = `${check.ok ? 'ok   ' : 'WRONG'}  ${check.name.padEnd(width)}  ${printable(check.message)}`;
+          const line = `${MARKS[check.state]}  ${check.name.padEnd(width)}  ${printable(check.message)}`;
           return check.remedy === null
             ? line
             : `${line}\n${' '.repeat(width + 9)}→ ${printable(check.remedy)}`;

@@ -14,7 +14,7 @@ export const verb = defineVerb({
   async run({ options, output, storeDir }) {
     const { dryRun, maxRepack } = options;
     const { removedChunks, freedBytes } = await output.withProgress('collecting', (progress) =>
-      withStore(storeDir, { write: true }, (store) =>
+      withStore(storeDir, { write: !dryRun }, (store) =>
         store.gc({ dryRun, ...(maxRepack === undefined ? {} : { maxRepackBytes: maxRepack }) }, progress),
       ),
     );

@@ -1,4 +1,5 @@
 /** What start and restore share: a process for the machine, and its console unless it is detached. */
+import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import type { EndReport } from '../server/api.js';
 import type { LaunchRequest } from '../server/launch.js';
@@ -30,7 +31,7 @@ function namesLike(like: string | null, draw: () => string): () => string {
 /** Ends with the machine when it is in the foreground. Resolves to the exit status. */
 export async function launchMachine(options: LaunchOptions): Promise<number | undefined> {
   const { output, origin, port, storeDir } = options;
-  const { claimFreeName, drawName, RunDirectory, runRoot } = await import('../server/run-directory.js');
+  const { claimFreeName, drawName, RunDirectory } = await import('../server/run-directory.js');
   const { launch } = await import('../server/launch.js');
   const { MachineClient } = await import('../server/client.js');
 
@@ -42,7 +43,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
       : await claimFreeName(root, namesLike(options.like, drawName));
   const { name } = directory;
   const begin = (progress?: Progress) => launch(directory, { storeDir, port, origin }, progress);
-  const machine =
+  const { machine, letGo } =
     origin.kind === 'start' ? await begin() : await output.withProgress(`restoring ${name}`, begin);
   const readyMs = Math.round(performance.now() - begun);
   for (const notice of machine.notices) output.say(`note: ${notice}`);
@@ -50,6 +51,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   const { pid, memoryBytes, cpus, startedAt, snapshot } = machine;
   const result = { name, pid, readyMs, memoryBytes, cpus, startedAt, snapshot };
   if (options.detach) {
+    letGo();
     output.result(
       result,
       () => name,
@@ -67,22 +69,26 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);
   if (output.json) {
     output.result(result, () => '');
-    return statusOf(await waitForEnd(client), name);
+    return statusOf(await waitForEnd(client, letGo), client);
   }
   const outcome = await runConsole(client, {
     until: null,
     timeoutMs: null,
     historyBytes: undefined,
     say: (sentence) => output.say(sentence),
+    onOutcome: letGo,
   });
-  if (outcome.kind === 'ended') return statusOf(outcome.end, name);
-  if (outcome.kind === 'broken') return statusOf(null, name);
+  if (outcome.kind === 'ended') return statusOf(outcome.end, client);
+  if (outcome.kind === 'broken') return statusOf(null, client);
   output.say(`\n${name} goes on; return to it with: livesnap console ${name}`);
   return 0;
 }
 
 /** With --json stdout is not the console's: only its end is waited for. */
-async function waitForEnd(client: import('../server/client.js').MachineClient): Promise<EndReport | null> {
+async function waitForEnd(
+  client: import('../server/client.js').MachineClient,
+  letGo: () => void,
+): Promise<EndReport | null> {
   const { MachineClient } = await import('../server/client.js');
   const processEnd = await client.directory.watchEnd();
   const console = await client.openConsole(0);
@@ -91,12 +97,20 @@ async function waitForEnd(client: import('../server/client.js').MachineClient): 
     console.once('end', () => resolve(MachineClient.endOf(console)));
     console.once('error', () => resolve(null));
   });
+  letGo();
   await processEnd(PROCESS_END_TIMEOUT_MS);
   return end;
 }
 
-function statusOf(end: EndReport | null, name: string): number {
-  if (end === null) throw new LivesnapError('MACHINE_GONE', `the process of the machine ${name} is gone`);
+/** Null: the console broke off, so the process has died, or is just dying. */
+async function statusOf(
+  end: EndReport | null,
+  { directory }: import('../server/client.js').MachineClient,
+): Promise<number> {
+  if (end === null) {
+    const { goneError } = await import('../server/client.js');
+    throw await goneError(directory);
+  }
   if (end.error !== null) throw LivesnapError.fromJSON(end.error);
   return 0;
 }

@@ -4,13 +4,15 @@
  * (verb.ts), one file each; only the one that is called is loaded, so that `doctor` works where the rest cannot.
  */
 import { readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
+import { defaultStore, onIgnoredVariable } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { requireLocal } from '../store/remote/address.js';
 import { firstWord, withVerb } from './arguments.js';
 import { complain, Output } from './output.js';
+import { flush, guardStandardStreams } from './standard-output.js';
+import { parseText } from './values.js';
 import type { Verb } from './verb.js';
 
 const VERBS: Record<string, () => Promise<{ verb: Verb }>> = {
@@ -39,24 +41,6 @@ const VERBS: Record<string, () => Promise<{ verb: Verb }>> = {
   doctor: () => import('./doctor.js'),
 };
 
-/** The options that every verb takes, before it or after it. */
-const COMMON = () => [
-  new Option('--store <dir>', 'the store (default: $LIVESNAP_STORE, else the XDG data directory)'),
-  new Option('--json', 'print the result, or the error, as JSON'),
-  new Option('--quiet', 'print no words: neither remarks nor progress'),
-];
-
-interface CommonValues {
-  store?: string;
-  json?: boolean;
-  quiet?: boolean;
-}
-
-function storeDir(given: string | undefined): string {
-  const data = process.env.XDG_DATA_HOME || join(homedir(), '.local/share');
-  return resolve(requireLocal(given ?? (process.env.LIVESNAP_STORE || join(data, 'livesnap'))));
-}
-
 /** `parse` with errors that say which option they are about. */
 const naming =
   (option: Option, parse: (text: string) => unknown) =>
@@ -70,6 +54,25 @@ const naming =
     }
   };
 
+/** The options that every verb takes, before it or after it. */
+function commonOptions(): Option[] {
+  const store = new Option(
+    '--store <dir>',
+    'the store (default: $LIVESNAP_STORE, else the XDG data directory)',
+  );
+  return [
+    store.argParser(naming(store, parseText)),
+    new Option('--json', 'print the result, or the error, as JSON'),
+    new Option('--quiet', 'print no words: neither remarks nor progress'),
+  ];
+}
+
+interface CommonValues {
+  store?: string;
+  json?: boolean;
+  quiet?: boolean;
+}
+
 function addVerb(program: Command, verb: Verb, ran: (status: number | undefined) => void): void {
   const command = program.command(verb.name, { hidden: verb.hidden ?? false }).description(verb.summary);
   for (const operand of verb.operands) command.argument(operand);
@@ -79,19 +82,28 @@ function addVerb(program: Command, verb: Verb, ran: (status: number | undefined)
     command.addOption(option);
     return [key, option.attributeName()] as const;
   });
-  for (const option of COMMON()) command.addOption(option);
+  for (const option of commonOptions()) command.addOption(option);
   if (verb.notes !== undefined) command.addHelpText('after', `\n${verb.notes}`);
   command.action(async () => {
     const given = command.opts();
     const common: CommonValues = { ...program.opts(), ...given };
+    const output = new Output(common.json ?? false, common.quiet ?? false);
+    onIgnoredVariable((sentence) => output.say(`note: ${sentence}`));
     ran(
       await verb.run({
         operands: command.processedArgs.flat().filter((operand) => operand !== undefined),
         options: Object.fromEntries(
           options.map(([key, name]) => [key, given[name] ?? (verb.options[key]!.parse ? undefined : false)]),
         ),
-        output: new Output(common.json ?? false, common.quiet ?? false),
-        storeDir: storeDir(common.store),
+        output,
+        // Only some verbs need a store, and there may be no place for one.
+        get storeDir() {
+          return resolve(requireLocal(common.store ?? (process.env.LIVESNAP_STORE || defaultStore())));
+        },
+        get namedStoreDir() {
+          const named = common.store ?? (process.env.LIVESNAP_STORE || null);
+          return named === null ? null : resolve(requireLocal(named));
+        },
       }),
     );
   });
@@ -116,7 +128,7 @@ async function run(args: readonly string[]): Promise<number> {
     .enablePositionalOptions()
     .exitOverride()
     .configureOutput({ writeErr: () => {} });
-  for (const option of COMMON()) program.addOption(option);
+  for (const option of commonOptions()) program.addOption(option);
   let status: number | undefined;
   const word = firstWord(args);
   const wanted = word !== undefined && Object.hasOwn(VERBS, word) ? word : undefined;
@@ -144,26 +156,27 @@ async function run(args: readonly string[]): Promise<number> {
   return status ?? 0;
 }
 
-/** Everything written must have left before the process ends, even into a slow pipe. */
-const flush = (stream: NodeJS.WriteStream) => new Promise<void>((done) => stream.write('', () => done()));
-
-// A reader that goes away (`| head`) is no error: what is left to say, nobody wants to hear.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+function asLivesnapError(thrown: unknown): LivesnapError {
+  if (thrown instanceof LivesnapError) return thrown;
+  const { message, syscall } = thrown as NodeJS.ErrnoException;
+  if (syscall === 'uv_cwd')
+    return new LivesnapError('NO_SUCH_FILE', 'the working directory was removed', {
+      hint: 'Change to a directory that exists.',
+      cause: thrown,
+    });
+  return new LivesnapError('SYSTEM', `internal error: ${message ?? thrown}`, {
+    hint: 'LIVESNAP_DEBUG=1 shows where.',
+    cause: thrown,
+  });
 }
 
+guardStandardStreams();
 const args = withVerb(process.argv.slice(2));
 let status: number;
 try {
   status = await run(args);
 } catch (thrown) {
-  const error =
-    thrown instanceof LivesnapError
-      ? thrown
-      : new LivesnapError('SYSTEM', `internal error: ${(thrown as Error).message ?? thrown}`, {
-          hint: 'LIVESNAP_DEBUG=1 shows where.',
-          cause: thrown,
-        });
+  const error = asLivesnapError(thrown);
   const end = args.indexOf('--');
   if (args.slice(0, end < 0 ? undefined : end).includes('--json')) new Output(true, true).error(error);
   else complain(error);

@@ -2,8 +2,9 @@
  * What a verb prints: its result on stdout, as JSON or for people; everything else on stderr.
  *
  * Invariants: with --json stdout holds one JSON value and nothing else; with --quiet stderr holds errors only and
- * stdout no words, just what scripts want (ids, names). No control character but the ends of lines is printed: names,
- * ids and messages may be a stranger's.
+ * stdout no words, just what scripts want (ids, names). No control or format character but the ends of lines is
+ * printed: names, ids and messages may be a stranger's. The terminal's modes are never changed, so that no signal can
+ * leave it changed.
  */
 import { styleText } from 'node:util';
 import cliProgress from 'cli-progress';
@@ -42,18 +43,34 @@ export const formatMs = (ms: number): string =>
 /** An id as people see it; any unique prefix names the snapshot. */
 export const shortId = (id: string): string => id.slice(0, 12);
 
-/** Text from outside that is shown on a terminal: control characters are made visible. */
-export const printable = (text: string): string =>
-  text.replace(/\p{Cc}/gu, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`);
+/** `Tagged 705d4847a1a6 as first (was 0123456789ab)`. */
+export const taggedSentence = (id: string, tag: string, movedFrom: string | null): string =>
+  `Tagged ${shortId(id)} as ${tag}${movedFrom === null ? '' : ` (was ${shortId(movedFrom)})`}`;
+
+/** What a terminal may act on, or show as something else: controls, formats (U+202E), line ends, lone surrogates. */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
+
+/** `\x1b`, `\u202e`, `\u{e0041}`. */
+function escaped(char: string): string {
+  const code = char.codePointAt(0)!;
+  const hex = code.toString(16);
+  if (code <= 0xff) return `\\x${hex.padStart(2, '0')}`;
+  return code <= 0xffff ? `\\u${hex.padStart(4, '0')}` : `\\u{${hex}}`;
+}
+
+/** Text from outside that is shown on a terminal: characters that would not be shown as such are made visible. */
+export const printable = (text: string): string => text.replace(UNPRINTABLE, escaped);
 
 /** Lines of which any may have text from outside. */
 const printableLines = (text: string): string => text.split('\n').map(printable).join('\n');
 
-/** JSON leaves the control characters from 0x7f on as they are; a terminal would not. */
+/** JSON leaves the unprintable characters from 0x7f on as they are; a terminal would not. */
 const toJson = (value: unknown): string =>
-  JSON.stringify(value).replace(
-    /[\x7f-\x9f]/g,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  JSON.stringify(value).replace(UNPRINTABLE, (char) =>
+    char
+      .split('')
+      .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+      .join(''),
   );
 
 export interface Column<T> {
@@ -124,7 +141,9 @@ export class Output {
           whole === null
             ? `${label}: ${done}`
             : `${label} ${cliProgress.Format.BarFormat(params.progress, options)} ${done} of ${whole}`,
-        hideCursor: true,
+        // A hidden cursor, and lines that do not wrap, would stay so after a signal.
+        hideCursor: false,
+        linewrap: true,
         clearOnComplete: true,
         stopOnComplete: false,
         barsize: 30,

@@ -1,3 +1,5 @@
+import { runRoot } from '../environment.js';
+import { LivesnapError } from '../errors.js';
 import type { MachineState } from '../vmm/machine-types.js';
 import { formatBytes, formatTable, formatTime, printable, shortId } from './output.js';
 import { defineVerb } from './verb.js';
@@ -38,11 +40,12 @@ async function look(directory: import('../server/run-directory.js').RunDirectory
       directory,
     ).describe(ANSWER_TIMEOUT_MS);
     return { name: directory.name, pid, state, memoryBytes, cpus, startedAt, snapshot };
-  } catch {
+  } catch (error) {
     const now = await directory.look();
     if (now === 'absent') return null;
     if (now === 'dead') return row;
-    return { ...row, state: record === null ? 'starting' : 'unresponsive' };
+    const hasEnded = error instanceof LivesnapError && error.code === 'MACHINE_GONE';
+    return { ...row, state: record === null ? 'starting' : hasEnded ? 'stopped' : 'unresponsive' };
   }
 }
 
@@ -52,7 +55,7 @@ export const verb = defineVerb({
   operands: [],
   options: {},
   async run({ output }) {
-    const { listRunDirectories, runRoot } = await import('../server/run-directory.js');
+    const { listRunDirectories } = await import('../server/run-directory.js');
     const looked = await Promise.all((await listRunDirectories(runRoot())).map(look));
     const rows = looked.filter((row) => row !== null);
     output.result(

@@ -12,7 +12,6 @@ export const verb = defineVerb({
   operands: ['[snapshot]'],
   options: {
     name: valued('--name <name>', "its name (default: the saved machine's, or one like it)", parseText),
-    eager: flag('--eager', 'fill its memory before it runs (the default)'),
     port: valued('--port <port>', 'have its control API on this port of 127.0.0.1, too', parsePort),
     detach: flag('--detach', 'print its name and leave it in the background'),
     cpuPath: hidden(valued('--cpu_path <snapshot>', "the original's way to name a snapshot", parseText)),
@@ -46,8 +45,8 @@ export const verb = defineVerb({
       like: saved.vm,
       detach: options.detach,
       port: options.port ?? null,
-      storeDir: dir,
-      origin: { kind: 'restore', snapshot: saved.id },
+      storeDir,
+      origin: { kind: 'restore', from: dir, snapshot: saved.id },
       output,
     });
   },

@@ -1,6 +1,16 @@
+import type { SnapshotSummary } from '../store/types.js';
 import { formatBytes, formatPairs, formatTable, formatTime, printable } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
+
+/** A file has one size; a machine has memory and disks. */
+const sizes = ({ kind, memoryBytes, diskBytes }: SnapshotSummary): [string, string | null][] =>
+  kind === 'file'
+    ? [['size', formatBytes(memoryBytes + diskBytes)]]
+    : [
+        ['memory', formatBytes(memoryBytes)],
+        ['disks', diskBytes === 0 ? null : formatBytes(diskBytes)],
+      ];
 
 export const verb = defineVerb({
   name: 'show',
@@ -20,8 +30,7 @@ export const verb = defineVerb({
           ['name', found.vm],
           ['parent', found.parent],
           ['created', formatTime(found.createdAt)],
-          ['memory', formatBytes(found.memoryBytes)],
-          ['disks', found.diskBytes === 0 ? null : formatBytes(found.diskBytes)],
+          ...sizes(found),
           ['stored', `${formatBytes(found.storedBytes)} when it was saved`],
           ['unique', `${formatBytes(found.uniqueBytes)} would be freed by rm and gc`],
         ]);

@@ -1,3 +1,4 @@
+import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { defineVerb } from './verb.js';
 
@@ -12,7 +13,7 @@ export const verb = defineVerb({
   notes: 'What the machine has not saved is lost.',
   async run({ operands, output }) {
     const [name] = operands as [string];
-    const { RunDirectory, runRoot } = await import('../server/run-directory.js');
+    const { RunDirectory } = await import('../server/run-directory.js');
     const { findMachine } = await import('../server/client.js');
     const directory = new RunDirectory(runRoot(), name);
     if ((await directory.look()) === 'dead') {

@@ -1,4 +1,4 @@
-import { shortId } from './output.js';
+import { shortId, taggedSentence } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
@@ -9,12 +9,13 @@ export const verb = defineVerb({
   options: {},
   async run({ operands, output, storeDir }) {
     const [reference, label] = operands as [string, string];
-    const id = await withStore(storeDir, { write: true }, (store) => {
-      const found = store.resolve(reference);
-      store.setTag(found, label);
-      return found;
+    const { id, movedFrom, replacedTag } = await withStore(storeDir, { write: true }, (store) =>
+      store.setTag(reference, label),
+    );
+    output.result({ id, tag: label, movedFrom, replacedTag }, () => {
+      const removed = replacedTag === null ? '' : `\n${shortId(id)} is no longer ${replacedTag}`;
+      return `${taggedSentence(id, label, movedFrom)}${removed}`;
     });
-    output.result({ id, tag: label }, () => `${shortId(id)} is ${label}`);
     return 0;
   },
 });

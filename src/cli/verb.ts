@@ -42,8 +42,10 @@ export interface Call<O> {
   readonly operands: readonly string[];
   readonly options: Values<O>;
   readonly output: Output;
-  /** Absolute path of the store. */
+  /** Absolute path of the store. Errors: USAGE, when none is named and there is no default. */
   readonly storeDir: string;
+  /** The same where --store or LIVESNAP_STORE names it; null: `storeDir` is a default, and must not override what a machine knows. */
+  readonly namedStoreDir: string | null;
 }
 
 export interface Verb<O extends Record<string, OptionSpec<unknown>> = Record<string, OptionSpec<unknown>>> {

@@ -1,29 +1,14 @@
 /**
- * Loads the C++ addon and gives it the error class that its failures throw. The only module that names the .node
+ * Loads the C++ addon and gives it the errors that its failures throw. The only module that names the .node
  * file; the typed faces of what it exports are the other files of this folder.
  */
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { LivesnapError, SystemError } from '../errors.js';
+import { loadAddon } from './modules.js';
+import { projectRoot } from './project-root.js';
 
-/** The project's root, from src/native/ or dist/src/native/. */
-function findRoot(): string {
-  let dir = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(dir, 'package.json'))) {
-    const up = dirname(dir);
-    if (up === dir)
-      throw new LivesnapError(
-        'SYSTEM',
-        'the installation of livesnap is incomplete: package.json is missing',
-      );
-    dir = up;
-  }
-  return dir;
-}
-
-export const projectRoot = findRoot();
+export { projectRoot };
 
 function load(): Record<string, unknown> {
   const file = join(projectRoot, 'addon/build/Release/livesnap.node');
@@ -32,10 +17,13 @@ function load(): Record<string, unknown> {
       hint: 'Run npm run build:native.',
     });
   }
-  const addon = createRequire(import.meta.url)(file) as Record<string, unknown>;
+  const addon = loadAddon(file);
   (addon.setSystemError as (make: unknown) => void)(
     (syscall: string, errno: number, errnoName: string, message: string) =>
       new SystemError(syscall, errno, errnoName, message),
+  );
+  (addon.setGoneError as (make: unknown) => void)(
+    () => new LivesnapError('MACHINE_GONE', 'the machine has ended'),
   );
   return addon;
 }

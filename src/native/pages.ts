@@ -5,7 +5,7 @@
  * read what the other wrote; fingerprints and checksums are equal bit for bit, LZ4 blocks need not be.
  * LIVESNAP_NATIVE_PAGES=0 chooses the portable one. bench/pages.ts is the reason that the native one exists.
  */
-import { createRequire } from 'node:module';
+import { loadLz4, loadXxhash } from './modules.js';
 
 export interface PageOps {
   /** Which implementation this is. */
@@ -53,9 +53,8 @@ const PAGE_SIZE = 4096;
 
 /** xxhash-wasm and lz4-napi: no code of ours that was compiled. */
 export async function loadPortablePageOps(): Promise<PageOps> {
-  const { default: xxhash } = await import('xxhash-wasm');
-  const { h64Raw, create64 } = await xxhash();
-  const lz4 = createRequire(import.meta.url)('lz4-napi') as typeof import('lz4-napi');
+  const { h64Raw, create64 } = await loadXxhash()();
+  const lz4 = loadLz4();
   const zeros = new Uint8Array(PAGE_SIZE);
   const view = (bytes: Uint8Array, offset: number, length: number): Buffer =>
     Buffer.from(bytes.buffer, bytes.byteOffset + offset, length);

@@ -12,10 +12,11 @@ import type { AddressInfo } from 'node:net';
 import { isAbsolute } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import type { MachineEnd, MachineSaveResult, MachineState, SaveThen } from '../vmm/machine-types.js';
 import { type ConsoleHub, HISTORY_BYTES, RING_BYTES } from './console-hub.js';
-import { socketAddress } from './socket-path.js';
+import { log } from './log.js';
+import { listeningAddress } from './socket-path.js';
 
 /** What `GET /machine` answers. */
 export interface MachineDescription {
@@ -65,6 +66,7 @@ const INPUT_PIECE_BYTES = 4096;
 const INPUT_RETRY_MS = 20;
 
 const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
+  NO_PERMISSION: 403,
   NAME_IN_USE: 409,
   AMBIGUOUS: 409,
   NOT_POSSIBLE_NOW: 409,
@@ -127,9 +129,9 @@ async function readBody(request: IncomingMessage): Promise<Record<string, unknow
   if (length === 0) return {};
   let body: unknown;
   try {
-    body = JSON.parse(Buffer.concat(parts).toString('utf8'));
+    body = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(parts)));
   } catch {
-    throw new HttpError(400, "the request's body is not JSON");
+    throw new HttpError(400, "the request's body is not JSON in UTF-8");
   }
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     throw new HttpError(400, "the request's body is not a JSON object");
@@ -146,9 +148,18 @@ function onlyKeys(body: Record<string, unknown>, keys: readonly string[]): void 
       );
 }
 
+/** What the system cannot be given as text: NUL ends a string there, half of a surrogate pair has no UTF-8. */
+const NOT_TEXT = /\0|\p{Surrogate}/u;
+
 function optionalText(body: Record<string, unknown>, key: string): string | null {
   const value = body[key] ?? null;
   if (value !== null && typeof value !== 'string') throw new HttpError(400, `${key} is not a string`);
+  if (value !== null && NOT_TEXT.test(value))
+    throw new HttpError(
+      400,
+      `${key} contains a character that no path or tag can have`,
+      'Remove NUL and unpaired surrogates.',
+    );
   return value;
 }
 
@@ -278,13 +289,30 @@ const ROUTES: Record<string, Record<string, (exchange: Exchange) => Promise<void
   '/console': { GET: getConsole, POST: postConsole },
 };
 
+/** Errors: HttpError 400. */
+function parseTarget(target: string): URL {
+  try {
+    return new URL(target, 'http://machine');
+  } catch {
+    throw new HttpError(
+      400,
+      `${JSON.stringify(target)} is not a valid request target`,
+      'Use a path, such as /machine.',
+    );
+  }
+}
+
 /** Errors: HttpError 403 unless Host, and Origin where there is one, are this loopback port's. */
 function checkOrigin(request: IncomingMessage, port: number): void {
   const hosts = [`127.0.0.1:${port}`, `localhost:${port}`];
   if (port === 80) hosts.push('127.0.0.1', 'localhost');
   const { host, origin } = request.headers;
   if (host === undefined || !hosts.includes(host.toLowerCase()))
-    throw new HttpError(403, `the Host ${JSON.stringify(host ?? '')} is not this machine's`);
+    throw new HttpError(
+      403,
+      `requests to host ${JSON.stringify(host ?? '')} are not allowed`,
+      `Use http://127.0.0.1:${port}.`,
+    );
   if (origin !== undefined && !hosts.some((each) => origin.toLowerCase() === `http://${each}`))
     throw new HttpError(403, `requests from ${JSON.stringify(origin)} are not allowed`);
 }
@@ -301,7 +329,7 @@ export class ControlServer {
   }
 
   async listenUnix(path: string): Promise<void> {
-    const { address, close } = socketAddress(path);
+    const { address, close } = listeningAddress(path);
     this.#releaseAddress = close;
     await this.#listen(null, (server) => server.listen(address));
   }
@@ -346,14 +374,16 @@ export class ControlServer {
     response.on('error', () => {});
     try {
       if (port !== null) checkOrigin(request, port);
-      const url = new URL(request.url ?? '/', 'http://machine');
-      const route = Object.hasOwn(ROUTES, url.pathname) ? ROUTES[url.pathname]! : null;
-      if (route === null) throw new HttpError(404, `there is no ${url.pathname} here`, 'See docs/api.md.');
       const method = request.method ?? '';
+      const url = parseTarget(request.url ?? '/');
+      const route = Object.hasOwn(ROUTES, url.pathname) ? ROUTES[url.pathname]! : null;
+      if (route === null)
+        throw new HttpError(404, `No route for ${method} ${url.pathname}`, 'See docs/api.md for the routes.');
       const handler = Object.hasOwn(route, method) ? route[method]! : null;
       if (handler === null) {
-        response.setHeader('allow', Object.keys(route).join(', '));
-        throw new HttpError(405, `${url.pathname} does not take ${method}`);
+        const allowed = Object.keys(route).join(', ');
+        response.setHeader('allow', allowed);
+        throw new HttpError(405, `No route for ${method} ${url.pathname}`, `Methods it allows: ${allowed}.`);
       }
       if (this.#machine === null) {
         sendJson(response, 503, {
@@ -372,7 +402,7 @@ export class ControlServer {
       // Whoever went away in the middle of a request needs no answer, and no line in the log.
       if ((thrown as NodeJS.ErrnoException).code === 'ECONNRESET') return;
       const error = asLivesnapError(thrown);
-      if (!(thrown instanceof LivesnapError)) console.error(thrown);
+      if (!(thrown instanceof LivesnapError)) log.writeError(thrown);
       if (response.headersSent) response.destroy();
       else sendJson(response, statusOf(error), { error: error.toJSON() });
       request.resume();
@@ -394,5 +424,6 @@ export class ControlServer {
     await Promise.all(closed);
     clearTimeout(timer);
     this.#releaseAddress();
+    this.#releaseAddress = () => {};
   }
 }

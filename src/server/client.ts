@@ -2,12 +2,16 @@
  * The client's side of a machine's control API (api.ts), over the Unix socket in its run directory.
  */
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import { runRoot } from '../environment.js';
 import { LivesnapError, type PlainError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
 import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './api.js';
-import { RunDirectory, runRoot } from './run-directory.js';
+import { RunDirectory } from './run-directory.js';
 import { socketAddress } from './socket-path.js';
+
+/** How a request fails at a process that does not listen, or that closes its connections. */
+const NOT_LISTENING = new Set(['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE']);
 
 interface Sent {
   readonly request: ClientRequest;
@@ -95,7 +99,7 @@ export class MachineClient {
     } catch (error) {
       if (error instanceof LivesnapError) throw error;
     }
-    throw await this.#unreachable();
+    throw await this.#unreachable(true);
   }
 
   /** Resolves when this viewer has joined: what the guest writes from then on is in the stream. */
@@ -162,8 +166,8 @@ export class MachineClient {
     let answer: IncomingMessage;
     try {
       answer = await response;
-    } catch {
-      throw await this.#unreachable();
+    } catch (error) {
+      throw await this.#unreachable(NOT_LISTENING.has((error as NodeJS.ErrnoException).code ?? ''));
     }
     if (answer.statusCode === 200) return answer;
     const text = await readAll(answer);
@@ -179,11 +183,13 @@ export class MachineClient {
     throw LivesnapError.fromJSON(body.error);
   }
 
-  /** What it means that the machine's process does not answer. */
-  async #unreachable(): Promise<LivesnapError> {
+  /** What it means that the machine's process does not answer; `closed`: it does not listen, or broke off. */
+  async #unreachable(closed: boolean): Promise<LivesnapError> {
     const found = await this.directory.look();
     if (found === 'dead') return goneError(this.directory);
-    if (found === 'absent')
+    // It listens before it writes its record, and stops listening only to end.
+    const ending = closed && (await this.directory.readRecord()) !== null;
+    if (found === 'absent' || ending)
       return new LivesnapError('MACHINE_GONE', `the machine ${this.directory.name} has ended`);
     return new LivesnapError('NOT_POSSIBLE_NOW', `the machine ${this.directory.name} does not answer`, {
       hint: `It may be starting or ending; its log is ${this.directory.log}.`,

@@ -4,7 +4,7 @@
  *
  * Invariants: the guest never waits for a viewer; memory is bounded by the ring, whatever the guest writes and
  * however slow a viewer is; a viewer sees every byte once and in order, or is told in a line of its own how many
- * it was too slow for.
+ * it was too slow for, or how many were dropped before they came here.
  */
 import type { Writable } from 'node:stream';
 
@@ -54,6 +54,13 @@ export class ConsoleHub {
       this.#written += part.length;
     }
     for (const viewer of this.#viewers) this.#feed(viewer);
+  }
+
+  /** So many of the guest's bytes were dropped before they came here. All viewers see that in a line of its own. */
+  skip(bytes: number): void {
+    this.push(
+      Buffer.from(`\r\n[livesnap: ${bytes} bytes of output skipped: the machine's process was busy]\r\n`),
+    );
   }
 
   /** No more will come: viewers are given what is left for them and their `finished` is called. */

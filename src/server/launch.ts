@@ -1,6 +1,7 @@
 /**
  * Starting a machine's process and hearing from it until it runs. The process is a session of its own and
- * outlives its starter; until it is ready, the starter's death ends it.
+ * outlives its starter; until it is ready, the starter's death ends it. A machine that ends keeps its API up until
+ * its starter has let go of it, so that the starter can always hear how it ended.
  *
  * What they say to each other goes over Node's IPC channel: one LaunchRequest down, LaunchReports up.
  */
@@ -9,20 +10,21 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LivesnapError, type PlainError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
 import type { MachineDescription } from './api.js';
-import type { ClaimedRunDirectory } from './run-directory.js';
+import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 
 export interface LaunchRequest {
   readonly root: string;
   readonly name: string;
-  /** Absolute path of the store that saves go to, and that a restore reads. */
+  /** Absolute path of the store that saves go to. */
   readonly storeDir: string;
   readonly port: number | null;
   readonly origin:
     | { readonly kind: 'start'; readonly config: MachineConfig }
-    | { readonly kind: 'restore'; readonly snapshot: string };
+    /** `from`: absolute path of the store that is read; an exported directory is none that saves go to. */
+    | { readonly kind: 'restore'; readonly from: string; readonly snapshot: string };
 }
 
 export type LaunchReport =
@@ -30,15 +32,33 @@ export type LaunchReport =
   | { readonly ready: MachineDescription }
   | { readonly error: PlainError };
 
+export interface Launched {
+  readonly machine: MachineDescription;
+  /** To be called when the starter has joined the machine to its end, or does not mean to. */
+  letGo(): void;
+}
+
 /** The descriptor through which the process holds its run directory's lock. */
 export const LOCK_FD = 4;
 
-/** The last thing a log says, for a process that ended without a word. */
+/** The last sentence of a log, for a process that ended without a word: not a line of a stack, or Node's version. */
 function lastWords(log: string): string | null {
   try {
-    return readFileSync(log, 'utf8').trimEnd().split('\n').at(-1)?.slice(0, 300) || null;
+    const lines = readFileSync(log, 'utf8').split('\n');
+    return lines.findLast((line) => !/^(\s|Node\.js v|$)/.test(line))?.slice(0, 300) ?? null;
   } catch {
     return null;
+  }
+}
+
+/** Errors: NO_SPACE. Then the directory is removed. */
+async function openLog(directory: ClaimedRunDirectory): Promise<number> {
+  try {
+    return openSync(directory.log, 'a', 0o600);
+  } catch (error) {
+    await directory.remove();
+    directory.release();
+    throw runDirectoryError(directory.path, error);
   }
 }
 
@@ -50,8 +70,8 @@ export async function launch(
   directory: ClaimedRunDirectory,
   request: Omit<LaunchRequest, 'root' | 'name'>,
   progress: Progress = () => {},
-): Promise<MachineDescription> {
-  const log = openSync(directory.log, 'a', 0o600);
+): Promise<Launched> {
+  const log = await openLog(directory);
   const child = spawn(
     process.execPath,
     [join(dirname(fileURLToPath(import.meta.url)), 'vm-process.js'), directory.name],
@@ -62,8 +82,11 @@ export async function launch(
     },
   );
   closeSync(log);
+  const letGo = () => {
+    if (child.connected) child.disconnect();
+  };
   try {
-    return await new Promise<MachineDescription>((resolve, reject) => {
+    const machine = await new Promise<MachineDescription>((resolve, reject) => {
       let failure: LivesnapError | null = null;
       child.on('error', reject);
       child.on('message', (report: LaunchReport) => {
@@ -73,15 +96,20 @@ export async function launch(
       });
       // An error is final when the process is gone, and with it all that it held.
       child.on('exit', (status, signal) => {
-        const words = lastWords(directory.log);
-        reject(
-          failure ??
-            new LivesnapError(
-              'MACHINE_FAILED',
-              `the machine's process ended before the machine ran (${signal ?? `exit status ${status}`})`,
-              words === null ? {} : { hint: `Its log ends with: ${words}` },
-            ),
-        );
+        const fail = () => {
+          const words = lastWords(directory.log);
+          reject(
+            failure ??
+              new LivesnapError(
+                'MACHINE_FAILED',
+                `the machine's process ended before the machine ran (${signal ?? `exit status ${status}`})`,
+                words === null ? {} : { hint: `Its log ends with: ${words}` },
+              ),
+          );
+        };
+        // What the process said last may come after the news of its exit.
+        if (child.connected) child.once('disconnect', fail);
+        else fail();
       });
       child.send(
         { ...request, root: directory.root, name: directory.name } satisfies LaunchRequest,
@@ -90,13 +118,16 @@ export async function launch(
         },
       );
     });
+    return { machine, letGo };
   } catch (error) {
+    letGo();
     await directory.remove();
     throw error;
   } finally {
     directory.release();
-    if (child.connected) child.disconnect();
     child.removeAllListeners();
+    child.on('error', () => {});
+    child.channel?.unref();
     child.unref();
   }
 }

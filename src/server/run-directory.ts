@@ -7,11 +7,11 @@
  * all of them is the user's own, 0700 and no symbolic link.
  */
 import { randomInt } from 'node:crypto';
-import { closeSync, constants, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
-import { lstat, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { tmpdir, userInfo } from 'node:os';
+import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, statSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { userId } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 
 /** What `machine.json` says of a machine. */
@@ -54,34 +54,47 @@ export function drawName(): string {
   return `${pick(ADJECTIVES)}-${pick(ANIMALS)}`;
 }
 
-/**
- * The folder of all run directories: `$XDG_RUNTIME_DIR/livesnap`, else /run/livesnap for root, else a directory
- * of the user's own below the temporary one.
- */
-export function runRoot(env: NodeJS.ProcessEnv = process.env): string {
-  if (env.XDG_RUNTIME_DIR) return join(env.XDG_RUNTIME_DIR, 'livesnap');
-  const { uid } = userInfo();
-  return uid === 0 ? '/run/livesnap' : join(tmpdir(), `livesnap-${uid}`);
+/** What the system says of a run directory, as the project's error where its file system is full. */
+export function runDirectoryError(path: string, error: unknown): unknown {
+  const { code = '' } = error as NodeJS.ErrnoException;
+  if (!['ENOSPC', 'EDQUOT'].includes(code)) return error;
+  return new LivesnapError('NO_SPACE', `the file system of the run directory ${path} is full`, {
+    hint: 'Free some space there, or set XDG_RUNTIME_DIR to a directory of yours on another file system.',
+    cause: error,
+  });
 }
 
-/** Makes sure that `root` exists and is this user's alone. Errors: SYSTEM. */
+/** The error for a run directory that the system does not let this process use. */
+function unusable(path: string, problem: string, error: unknown): LivesnapError {
+  const known = runDirectoryError(path, error);
+  if (known instanceof LivesnapError) return known;
+  const { message } = error as Error;
+  return new LivesnapError('SYSTEM', `the run directory ${path} cannot be ${problem}: ${message}`, {
+    hint: 'Set XDG_RUNTIME_DIR to a directory of yours.',
+    cause: error,
+  });
+}
+
+/** Makes sure that `root` exists and is this user's alone. Errors: SYSTEM, NO_SPACE. */
 export async function checkRunRoot(root: string): Promise<void> {
   try {
     await mkdir(root, { mode: 0o700 });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
-      throw new LivesnapError(
-        'SYSTEM',
-        `the run directory ${root} cannot be made: ${(error as Error).message}`,
-        {
-          hint: 'Set XDG_RUNTIME_DIR to a directory of yours.',
-          cause: error,
-        },
-      );
-    }
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw unusable(root, 'made', error);
   }
-  const found = await lstat(root);
-  const { uid } = userInfo();
+  requireOwnRunRoot(root);
+}
+
+/** Whether `root` exists; if it does, it must be this user's alone. Errors: SYSTEM. */
+function requireOwnRunRoot(root: string): boolean {
+  let found: ReturnType<typeof lstatSync>;
+  try {
+    found = lstatSync(root);
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw unusable(root, 'read', error);
+  }
+  const uid = userId();
   const wrong = found.isSymbolicLink()
     ? 'is a symbolic link'
     : !found.isDirectory()
@@ -93,23 +106,21 @@ export async function checkRunRoot(root: string): Promise<void> {
           : null;
   if (wrong !== null) {
     throw new LivesnapError('SYSTEM', `the run directory ${root} ${wrong}`, {
-      hint: `Remove it, or make it yours alone: chown ${uid} ${root} && chmod 700 ${root}.`,
+      hint: `Set XDG_RUNTIME_DIR to a directory of yours, or make this one yours alone: chown ${uid} ${root} && chmod 700 ${root}.`,
     });
   }
+  return true;
 }
 
 /** Whether the error says that the file is not there. */
 const isMissing = (error: unknown): boolean =>
   ['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '');
 
-/** The inode that `path` names, or null. */
-function inodeAt(path: string): number | null {
-  try {
-    return statSync(path).ino;
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
+/** Whether `path` names the file that is open as `fd`. */
+function names(path: string, fd: number): boolean {
+  const named = statSync(path, { throwIfNoEntry: false });
+  const open = fstatSync(fd);
+  return named !== undefined && named.ino === open.ino && named.dev === open.dev;
 }
 
 /** Whether the process is there and not merely waiting to be reaped. */
@@ -156,13 +167,15 @@ export class RunDirectory {
     }
   }
 
-  /** Opens the lock file to look at it; null when there is no machine of this name. */
+  /** Opens the lock file to look at it; null when there is no machine of this name. Errors: SYSTEM. */
   private openLock(): number | null {
+    // Whoever owns the folder could have this process talk to a machine of theirs.
+    if (!requireOwnRunRoot(this.root)) return null;
     try {
       return openSync(this.lockFile, constants.O_RDWR | constants.O_NOFOLLOW);
     } catch (error) {
       if (isMissing(error)) return null;
-      throw error;
+      throw unusable(this.path, 'read', error);
     }
   }
 
@@ -202,7 +215,10 @@ export class RunDirectory {
     };
   }
 
-  /** Makes the directory this process's; whatever a dead machine left in it is removed. Errors: NAME_IN_USE. */
+  /**
+   * Makes the directory this process's; whatever a dead machine left in it is removed.
+   * Errors: NAME_IN_USE, SYSTEM, NO_SPACE.
+   */
   async claim(): Promise<ClaimedRunDirectory> {
     const { tryLock } = await import('../native/locks.js');
     // Somebody who looks holds the lock, shared, for an instant: being refused is final only when it lasts.
@@ -210,18 +226,18 @@ export class RunDirectory {
     for (;;) {
       await checkRunRoot(this.root);
       await mkdir(this.path, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'EEXIST') throw error;
+        if (error.code !== 'EEXIST') throw unusable(this.path, 'made', error);
       });
       let fd: number;
       try {
         fd = openSync(this.lockFile, constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW, 0o600);
       } catch (error) {
         if (isMissing(error)) continue;
-        throw error;
+        throw unusable(this.path, 'written', error);
       }
       try {
         if (tryLock(fd, 'exclusive')) {
-          if (inodeAt(this.lockFile) === fstatSync(fd).ino) {
+          if (names(this.lockFile, fd)) {
             for (const entry of await readdir(this.path))
               if (entry !== 'lock') await rm(join(this.path, entry), { recursive: true, force: true });
             const claimed = new ClaimedRunDirectory(this.root, this.name, fd);
@@ -253,15 +269,26 @@ export class ClaimedRunDirectory extends RunDirectory {
     super(root, name);
   }
 
+  /** False when the directory was removed; its name may be another machine's by now. */
+  private isStillOurs(): boolean {
+    return names(this.lockFile, this.lockFd);
+  }
+
+  /** Errors: NO_SPACE. */
   async writeRecord(record: MachineRecord): Promise<void> {
+    if (!this.isStillOurs()) return;
     const draft = `${this.recordFile}.new`;
-    await writeFile(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
-    await rename(draft, this.recordFile);
+    try {
+      await writeFile(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+      await rename(draft, this.recordFile);
+    } catch (error) {
+      throw runDirectoryError(this.path, error);
+    }
   }
 
   /** Removes the directory; the name is free as soon as the lock is released, too. */
   async remove(): Promise<void> {
-    if (inodeAt(this.lockFile) !== fstatSync(this.lockFd).ino) return;
+    if (!this.isStillOurs()) return;
     // A name cannot begin with a dot, so nobody takes the renamed directory for a machine.
     const grave = join(this.root, `.${this.name}.${process.pid}`);
     await rename(this.path, grave);
@@ -288,15 +315,15 @@ export async function claimFreeName(root: string, names: () => string): Promise<
 
 /** The places of all machines, living and dead, by name. */
 export async function listRunDirectories(root: string): Promise<RunDirectory[]> {
-  let names: string[];
+  if (!requireOwnRunRoot(root)) return [];
+  let entries: string[];
   try {
-    names = await readdir(root);
+    entries = await readdir(root);
   } catch (error) {
     if (isMissing(error)) return [];
-    throw error;
+    throw unusable(root, 'read', error);
   }
-  await checkRunRoot(root);
-  return names
+  return entries
     .filter((name) => NAME.test(name))
     .sort()
     .map((name) => new RunDirectory(root, name));

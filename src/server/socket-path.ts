@@ -7,9 +7,25 @@ import { basename, dirname, join } from 'node:path';
 
 const MAX_PATH_BYTES = 107;
 
-/** A path that fits for the socket at `path`, good until `close` is called. Errors: the system's, for its directory. */
-export function socketAddress(path: string): { address: string; close: () => void } {
+interface SocketAddress {
+  readonly address: string;
+  /** Ends the use of the address. */
+  readonly close: () => void;
+}
+
+/** An address to connect to the socket at `path`, good until `close` is called. Errors: the system's, for its directory. */
+export function socketAddress(path: string): SocketAddress {
   if (Buffer.byteLength(path) <= MAX_PATH_BYTES) return { address: path, close: () => {} };
+  return addressInDirectory(path);
+}
+
+/**
+ * An address to listen on at `path`. A server unlinks the address when it closes: through the directory's descriptor
+ * that is the socket it made, even when another server has made one at the same path since. Close the server first.
+ */
+export const listeningAddress = (path: string): SocketAddress => addressInDirectory(path);
+
+function addressInDirectory(path: string): SocketAddress {
   const fd = openSync(dirname(path), 'r');
   return { address: join(`/proc/self/fd/${fd}`, basename(path)), close: () => closeSync(fd) };
 }

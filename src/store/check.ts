@@ -17,7 +17,7 @@ import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
 import type { PackProblem } from './page-jobs.js';
 import { pageWorker, pageWorkerCount } from './page-pool.js';
-import { readSnapshotFile, snapshotFile } from './snapshot-file.js';
+import { pagesOfBlock, readSnapshotFile, snapshotFile } from './snapshot-file.js';
 import { MissingFileError } from './store-file.js';
 import { readTag } from './tags.js';
 import type { CheckOptions, Problem, Progress } from './types.js';
@@ -135,6 +135,9 @@ class LostChunks {
     return this.#packs.size > 0;
   }
 }
+
+/** What is wrong with the file itself. That this user may not read it is nothing that repair could mend. */
+const IS_OF_FILE = new Set<string>(['DAMAGED', 'NEWER_FORMAT']);
 
 /** What rows that cannot be say has no meaning; that there are such is a problem of its own. */
 const leaveOut: OnWrongRow = () => {};
@@ -262,7 +265,7 @@ class Check {
   #snapshot(packs: PackSet, goodBlocks: ChunkSet, id: string): void {
     const { context } = this;
     const failed = (error: unknown): void => {
-      if (!(error instanceof LivesnapError)) throw error;
+      if (!(error instanceof LivesnapError) || !IS_OF_FILE.has(error.code)) throw error;
       if (!context.index.has(id)) return; // removed meanwhile
       const damage = error instanceof DamageError ? error : null;
       this.#find(damage?.file ?? snapshotFile(id), damage?.offset ?? null, damage?.why ?? error.message, id);
@@ -277,16 +280,19 @@ class Check {
     const listed = context.index.row(id, leaveOut);
     if (listed && JSON.stringify(snapshotRow(file)) !== JSON.stringify(listed))
       this.#find(DATABASE, null, `the index says something else of snapshot ${id} than its file`, id);
+    const { regions } = file.description;
     for (const entry of file.blocks) {
       const { places, fingerprints } = entry;
       this.#noteNumber(places.pack);
       this.#noteNumber(fingerprints.pack);
       this.#lost.blame(places.pack, places.chunk, id);
       this.#lost.blame(fingerprints.pack, fingerprints.chunk, id);
-      // A block that was found good for another snapshot is good; where chunks are lost it must be looked at again.
-      if (goodBlocks.has(places.pack, places.chunk) && !this.#lost.any) continue;
+      // A block that was found good for another snapshot is good. It is read again where chunks are lost, and where this
+      // region ends within it.
+      const pages = pagesOfBlock(regions, entry);
+      if (goodBlocks.has(places.pack, places.chunk) && !this.#lost.any && pages === BLOCK_PAGES) continue;
       try {
-        const block = readBlock(context.ops, packs, entry);
+        const block = readBlock(context.ops, packs, entry, pages);
         this.#requireChunks(packs, block);
         for (let page = 0; this.#lost.any && page < BLOCK_PAGES; page++)
           if (!block.isZero(page)) this.#lost.blame(block.places[2 * page]!, block.places[2 * page + 1]!, id);

@@ -11,17 +11,12 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
-import { createPrivate } from './layout.js';
+import { createOwned } from './layout.js';
 import { isUnreadable } from './store-file.js';
+import { waitAStep } from './waits.js';
 
-/** How often and how long a file that gc is looking at is tried again. */
+/** How often a file that gc is looking at is tried again. */
 const TRIES = 1000;
-export const STEP_MS = 10;
-
-const cell = new Int32Array(new SharedArrayBuffer(4));
-
-/** Blocks the thread. */
-export const waitAStep = (): void => void Atomics.wait(cell, 0, 0, STEP_MS);
 
 /** Whether the name leads to the file that is open; to be asked while its lock is held. */
 function leadsTo(path: string, fd: number): boolean {
@@ -54,7 +49,7 @@ function openIfThere(path: string): number | 'gone' | 'unreadable' {
  */
 export function createLocked(path: string): number {
   for (let tries = 0; tries < TRIES; tries++) {
-    const fd = createPrivate(path);
+    const fd = createOwned(path);
     if (lockOf(path, fd)) return fd;
     closeSync(fd); // a gc that looked at the file was faster than the lock, and took it away
   }

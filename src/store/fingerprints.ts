@@ -3,6 +3,7 @@
  * and on disk, and in a table of what a save has just written. Several places may have one fingerprint: the bytes decide,
  * so what is found is a hint and may even be stale.
  */
+import { randomFillSync } from 'node:crypto';
 import type { SegmentFilter } from './segment-filter.js';
 import { ENTRY_WORDS } from './sorted-entries.js';
 
@@ -63,11 +64,19 @@ export class Segment {
   }
 }
 
+const BYTE_VALUES = 256;
+const FINGERPRINT_BYTES = 8;
+
 /**
  * The chunks that one save has written so far: fingerprint → pack and chunk number. Open addressing; entries are
  * added, never removed one by one.
+ *
+ * A guest chooses its pages, and XXH64 has no secret: it can bring about any fingerprints. So each table scatters them by
+ * random words of its own (simple tabulation hashing). A search then looks at a few slots whatever the fingerprints are
+ * (Patrascu and Thorup 2012, "The Power of Simple Tabulation Hashing").
  */
 export class FingerprintTable {
+  readonly #random = randomFillSync(new Uint32Array(BYTE_VALUES * FINGERPRINT_BYTES));
   /** Four words a slot, as in {@link Segment}; pack 0 means free (no pack has that number). */
   #slots = new Uint32Array(4096 * ENTRY_WORDS);
   #mask = 4095;
@@ -103,8 +112,27 @@ export class FingerprintTable {
     this.#count = 0;
   }
 
+  /** How many slots a search for a fingerprint looks at. */
+  probes(low: number, high: number): number {
+    let slot = this.#home(low, high);
+    let count = 1;
+    for (; this.#slots[slot * ENTRY_WORDS + 2] !== 0; slot = (slot + 1) & this.#mask) count++;
+    return count;
+  }
+
   #home(low: number, high: number): number {
-    return (Math.imul(low ^ (high >>> 7), 0x9e3779b1) >>> 8) & this.#mask;
+    const random = this.#random;
+    return (
+      (random[low & 255]! ^
+        random[256 + ((low >>> 8) & 255)]! ^
+        random[512 + ((low >>> 16) & 255)]! ^
+        random[768 + (low >>> 24)]! ^
+        random[1024 + (high & 255)]! ^
+        random[1280 + ((high >>> 8) & 255)]! ^
+        random[1536 + ((high >>> 16) & 255)]! ^
+        random[1792 + (high >>> 24)]!) &
+      this.#mask
+    );
   }
 
   #insert(low: number, high: number, pack: number, chunk: number): void {

@@ -7,11 +7,9 @@
  */
 import { hash } from 'node:crypto';
 import {
-  accessSync,
   chmodSync,
   closeSync,
   constants,
-  copyFileSync,
   existsSync,
   mkdtempSync,
   openSync,
@@ -19,19 +17,28 @@ import {
   readFileSync,
   rmSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
+import type BetterSqlite3 from 'better-sqlite3';
+import { temporaryDirectory } from '../environment.js';
 import { LivesnapError } from '../errors.js';
-import { projectRoot } from '../native/addon.js';
+import { loadSqlite } from '../native/modules.js';
+import { projectRoot } from '../native/project-root.js';
+import type { SnapshotKind, SnapshotSummary } from '../page-stream.js';
 import type { DamageError } from './damage.js';
-import { STEP_MS, waitAStep } from './file-locks.js';
+import {
+  canOpenInPlace,
+  copyIndex,
+  hasOtherLinks,
+  lockForWriting,
+  requireWritableIndex,
+} from './index-files.js';
 import { damaged, type Table, wrongRow } from './index-rows.js';
 import {
   at,
   DATABASE,
   FILE_MODE,
   fsyncDirectory,
+  giveToOwner,
   INDEX_LOCK,
   MAX_NUMBER,
   PACKS,
@@ -42,12 +49,17 @@ import {
 } from './layout.js';
 import type { SegmentRow } from './segment-file.js';
 import type { SnapshotFile } from './snapshot-file.js';
+import { sqliteCode } from './store-error.js';
 import { StoreLock } from './store-lock.js';
-import type { SnapshotKind, SnapshotSummary } from './types.js';
+import type { TagMove } from './types.js';
+import { whenIndexIsFree } from './waits.js';
+
+const Database = loadSqlite();
 
 /** 'LVSN': PRAGMA application_id of every store.db. */
 export const APPLICATION_ID = 0x4c56534e;
-const BUSY_TIMEOUT_MS = 10_000;
+/** SQLite does not wait for other connections: {@link whenIndexIsFree} does. */
+const BUSY_TIMEOUT_MS = 0;
 
 export interface SnapshotRow {
   readonly id: string;
@@ -108,10 +120,17 @@ function migrations(): Migration[] {
   return loadedMigrations;
 }
 
-const schemaOf = (database: Database.Database): string =>
+const schemaOf = (database: BetterSqlite3.Database): string =>
   JSON.stringify(
     database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name').raw().all(),
-  );
+  ) + (hasOwnRoots(database) ? '' : ' with shared pages');
+
+/** Whether each table and index has a root page of its own. Two with one root would overwrite each other's rows. */
+const hasOwnRoots = (database: BetterSqlite3.Database): boolean =>
+  database
+    .prepare('SELECT count(DISTINCT rootpage) = count(*) AND min(rootpage) > 1 FROM sqlite_schema') // 1 is the schema's
+    .pluck()
+    .get() !== 0;
 
 const knownSchemas = new Map<number, string>();
 
@@ -128,34 +147,45 @@ function expectedSchema(version: number): string {
   return schema;
 }
 
-const canWrite = (path: string): boolean => {
-  try {
-    accessSync(path, constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
-};
+/** What SQLite and the system say of a full disk. */
+const MAY_BE_FULL = new Set(['SQLITE_FULL', 'SQLITE_CANTOPEN', 'SQLITE_IOERR', 'ENOSPC', 'EDQUOT']);
+const isFull = (error: unknown): boolean =>
+  ['SQLITE_FULL', 'ENOSPC', 'EDQUOT'].includes(sqliteCode(error) ?? (error as { code: string }).code);
 
-/** SQLite does not wait where two connections ask for a log at the same moment; the other one is soon done. */
-function useLog(database: Database.Database): void {
-  for (let waitedMs = 0; ; waitedMs += STEP_MS) {
-    try {
-      database.pragma('journal_mode = WAL');
-      return;
-    } catch (error) {
-      if ((error as { code?: string }).code !== 'SQLITE_BUSY' || waitedMs >= BUSY_TIMEOUT_MS) throw error;
-      waitAStep();
-    }
+/** Whatever keeps a private copy of the index from being made is not the store's fault. */
+const noScratch = (error: Error): LivesnapError =>
+  new LivesnapError(
+    'SYSTEM',
+    `cannot copy the index to the directory ${temporaryDirectory()}: ${error.message}`,
+    { hint: 'Free space there, or name another directory with TMPDIR.', cause: error },
+  );
+
+/** A directory for a copy of the index. Errors: SYSTEM. */
+function makeScratch(): string {
+  const parent = temporaryDirectory();
+  try {
+    return mkdtempSync(join(parent, 'livesnap-index-'));
+  } catch (error) {
+    throw noScratch(error as Error);
+  }
+}
+
+/** SQLite gives its log and shared memory the owner of the database, when root makes them. */
+function makeDatabase(path: string): void {
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE);
+  try {
+    giveToOwner(path, fd);
+  } finally {
+    closeSync(fd);
   }
 }
 
 export class Index {
-  readonly #statements = new Map<string, Database.Statement<unknown[]>>();
+  readonly #statements = new Map<string, BetterSqlite3.Statement<unknown[]>>();
 
   private constructor(
     readonly dir: string,
-    readonly database: Database.Database,
+    readonly database: BetterSqlite3.Database,
     /** Shared while store.db is open; null for a private copy. */
     readonly lock: StoreLock | null,
   ) {}
@@ -165,10 +195,10 @@ export class Index {
     const path = at(dir, file);
     const lock = file === DATABASE ? StoreLock.acquireSync(dir, 'shared', INDEX_LOCK) : null;
     try {
-      closeSync(openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE));
+      makeDatabase(path);
       chmodSync(path, FILE_MODE); // SQLite gives -wal and -shm the mode of the database
       const database = new Database(path, { timeout: BUSY_TIMEOUT_MS });
-      useLog(database);
+      whenIndexIsFree(() => database.pragma('journal_mode = WAL'));
       return Index.#prepare(dir, database, lock, true);
     } catch (error) {
       lock?.release();
@@ -176,65 +206,69 @@ export class Index {
     }
   }
 
-  /** Errors: NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_SPACE, DAMAGED. */
+  /** Errors: NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_PERMISSION, NO_SPACE, STORE_BUSY, DAMAGED. */
   static open(dir: string, write: boolean): Index {
     requirePlainIndex(dir);
-    const path = at(dir, DATABASE);
-    const writable = canWrite(dir) && canWrite(path);
-    if (write && !writable)
-      throw storeError(dir, Object.assign(new Error('no permission to write'), { code: 'EROFS' }));
-    if (!writable) return Index.#openCopy(dir, path);
-    const lock = StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
+    if (!write && !canOpenInPlace(dir)) return Index.#openCopy(dir);
+    let lock: StoreLock | null = null;
     try {
-      const database = new Database(path, { timeout: BUSY_TIMEOUT_MS, fileMustExist: true });
+      if (write) requireWritableIndex(dir);
+      lock = write ? lockForWriting(dir) : StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
+      // Whoever closes a database moves the log into it, readers too, unless it is open for reading only.
+      const readonly = !write && hasOtherLinks(dir);
+      const options = { timeout: BUSY_TIMEOUT_MS, fileMustExist: true, readonly };
+      const database = new Database(at(dir, DATABASE), options);
       return Index.#prepare(dir, database, lock, write);
     } catch (error) {
-      lock.release();
-      const code = (error as { code?: string }).code ?? '';
+      lock?.release();
       // A full disk has no room for the files that SQLite wants beside a WAL database.
-      if (/^SQLITE_(FULL|CANTOPEN|IOERR)/.test(code)) {
-        if (!write) return Index.#openCopy(dir, path);
+      if (MAY_BE_FULL.has(sqliteCode(error) ?? (error as { code?: string }).code ?? '')) {
+        if (!write) return Index.#openCopy(dir);
         if (removeIfThere(at(dir, RESERVE))) return Index.open(dir, write);
       }
       throw Index.#openError(dir, error);
     }
   }
 
-  static #openCopy(dir: string, path: string): Index {
-    const scratch = mkdtempSync(join(tmpdir(), 'livesnap-index-'));
+  /** Opens a private copy, for where the index cannot be opened in place. */
+  static #openCopy(dir: string): Index {
+    const scratch = makeScratch();
     try {
       const copy = join(scratch, DATABASE);
-      copyFileSync(path, copy);
-      chmodSync(copy, FILE_MODE);
-      if (existsSync(`${path}-wal`)) copyFileSync(`${path}-wal`, `${copy}-wal`);
+      const lock = StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
+      try {
+        copyIndex(dir, copy);
+      } finally {
+        lock.release();
+      }
       const database = new Database(copy, { timeout: BUSY_TIMEOUT_MS });
       database.pragma('locking_mode = EXCLUSIVE'); // no -shm, so the files can go as soon as they are open
       database.pragma('journal_mode = MEMORY'); // folds the -wal in
       return Index.#prepare(dir, database, null, false);
     } catch (error) {
-      throw Index.#openError(dir, error);
+      const isOfScratch = (error as NodeJS.ErrnoException).path?.startsWith(scratch) || isFull(error);
+      throw isOfScratch ? noScratch(error as Error) : Index.#openError(dir, error);
     } finally {
       rmSync(scratch, { recursive: true, force: true });
     }
   }
 
   static #openError(dir: string, error: unknown): unknown {
-    const code = (error as { code?: string }).code;
-    if (code === 'SQLITE_NOTADB' && !existsSync(at(dir, PACKS))) return notAStore(dir, error);
-    if (code === 'EACCES')
-      return new LivesnapError('SYSTEM', `the store ${dir} may not be read by this user`, {
-        hint: 'Use a store of your own, or run as the user it belongs to.',
-        cause: error,
-      });
-    return storeError(dir, error);
+    const isEmptyHanded = sqliteCode(error) === 'SQLITE_NOTADB' && !existsSync(at(dir, PACKS));
+    return isEmptyHanded ? notAStore(dir, error) : storeError(dir, error);
   }
 
-  static #prepare(dir: string, database: Database.Database, lock: StoreLock | null, write: boolean): Index {
+  static #prepare(
+    dir: string,
+    database: BetterSqlite3.Database,
+    lock: StoreLock | null,
+    write: boolean,
+  ): Index {
     try {
       // The file may come from anywhere: nothing in its schema is trusted, or run.
       database.pragma('trusted_schema = OFF');
       database.pragma('cell_size_check = ON');
-      database.pragma('synchronous = FULL');
+      whenIndexIsFree(() => database.pragma('synchronous = FULL'));
       database.pragma('foreign_keys = ON');
       const index = new Index(dir, database, lock);
       index.#migrate(write);
@@ -250,11 +284,12 @@ export class Index {
     const known = migrations().at(-1)!.version;
     const pragma = (name: string): number => this.database.pragma(name, { simple: true }) as number;
     // Read at one moment: another process may be making the store.
-    const { version, isOurs, schema } = this.database.transaction(() => ({
+    const look = this.database.transaction(() => ({
       version: pragma('user_version'),
       isOurs: pragma('application_id') === APPLICATION_ID,
       schema: schemaOf(this.database),
-    }))();
+    }));
+    const { version, isOurs, schema } = whenIndexIsFree(() => look());
     // Of ours none is without a version, and none without tables: that comes about in one transaction.
     const isNew = !isOurs && version === 0 && schema === expectedSchema(0);
     if (isNew ? !write : !isOurs || version < 1) throw notAStore(this.dir);
@@ -309,7 +344,7 @@ export class Index {
     this.lock?.release();
   }
 
-  #statement(sql: string): Database.Statement<unknown[]> {
+  #statement(sql: string): BetterSqlite3.Statement<unknown[]> {
     let statement = this.#statements.get(sql);
     if (!statement) {
       statement = this.database.prepare<unknown[]>(sql);
@@ -319,11 +354,11 @@ export class Index {
   }
 
   #all<T>(sql: string, ...values: unknown[]): T[] {
-    return this.#guarded(() => this.#statement(sql).all(...values) as T[]);
+    return this.#guarded(() => whenIndexIsFree(() => this.#statement(sql).all(...values) as T[]));
   }
 
   #get<T>(sql: string, ...values: unknown[]): T | undefined {
-    return this.#guarded(() => this.#statement(sql).get(...values) as T | undefined);
+    return this.#guarded(() => whenIndexIsFree(() => this.#statement(sql).get(...values) as T | undefined));
   }
 
   /** Rows of a table, or some of their columns. Errors: DAMAGED. */
@@ -357,7 +392,7 @@ export class Index {
 
   /** One immediate transaction; on a full disk once more without the reserve file. */
   #immediately<T>(work: () => T): T {
-    const attempt = (): T => this.database.transaction(work).immediate();
+    const attempt = (): T => whenIndexIsFree(() => this.database.transaction(work).immediate());
     return this.#guarded(() => {
       // SQLite does this too, with the first commit to a new log, but does not look whether it failed.
       if (!this.#logIsNamed) fsyncDirectory(this.dir);
@@ -462,16 +497,25 @@ export class Index {
     return this.tags(() => {}).filter(({ label, snapshot, digest }) => digest !== tagDigest(label, snapshot));
   }
 
-  /** Moves a tag; returns the label that the snapshot had before. */
-  setTag(id: string, label: string): string | null {
+  setTag(id: string, label: string): TagMove {
     return this.#immediately(() => this.#moveTag(id, label));
   }
 
-  #moveTag(id: string, label: string): string | null {
+  #moveTag(id: string, label: string): TagMove {
     const before = this.#labelOf(id);
+    // A row that cannot be is no snapshot that loses its tag.
+    const holder = this.#row<{ snapshot: string }>(
+      'tags',
+      `${TAG} WHERE label = ?`,
+      [label],
+      () => {},
+    )?.snapshot;
     this.#run('DELETE FROM tags WHERE label = ? OR snapshot = ?', label, id);
     this.#run('INSERT INTO tags (label, snapshot, digest) VALUES (?, ?, ?)', label, id, tagDigest(label, id));
-    return before !== undefined && before !== label ? before : null;
+    return {
+      replacedTag: before === undefined || before === label ? null : before,
+      movedFrom: holder === undefined || holder === id ? null : holder,
+    };
   }
 
   /** Returns the labels that went with them. */
@@ -527,7 +571,7 @@ export class Index {
    * The one commit point of a save. `held` are the packs of others that it may refer to: a gc that was cut short between
    * its commit and its unlink has left their files, but not their rows, or those of a later generation, which has less. A
    * row of an earlier generation than the held one stays: another save has put it there, and it has all that this has.
-   * Returns whether the snapshot has the tag.
+   * Returns what the tag did; null when the snapshot has none.
    */
   commitSave(
     snapshot: SnapshotRow,
@@ -535,7 +579,7 @@ export class Index {
     packs: readonly PackRow[],
     held: readonly PackRow[],
     segment: SegmentRow | null,
-  ): boolean {
+  ): TagMove | null {
     return this.#immediately(() => {
       for (const pack of held) {
         const listed = this.generationOf(pack.number);
@@ -546,9 +590,8 @@ export class Index {
       for (const pack of packs) this.#insertPack(pack);
       if (segment) this.#insertSegment(segment);
       this.#insertSnapshot(snapshot);
-      if (tag === null || (tag.onlyIfFree && this.taggedAs(tag.label) !== undefined)) return false;
-      this.#moveTag(snapshot.id, tag.label);
-      return true;
+      if (tag === null || (tag.onlyIfFree && this.taggedAs(tag.label) !== undefined)) return null;
+      return this.#moveTag(snapshot.id, tag.label);
     });
   }
 
@@ -709,13 +752,10 @@ export class Index {
   /** Moves the log into the database and empties it, if nobody is in the way. */
   checkpoint(): void {
     this.#guarded(() => {
-      this.database.pragma('busy_timeout = 0');
       try {
         this.database.pragma('wal_checkpoint(TRUNCATE)');
       } catch {
         // A reader or a full disk: the log stays, and is as good.
-      } finally {
-        this.database.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
       }
     });
   }
@@ -724,14 +764,18 @@ export class Index {
   vacuum(): void {
     const pragma = (name: string): number => this.database.pragma(name, { simple: true }) as number;
     this.#guarded(() => {
-      if (pragma('freelist_count') * 10 >= pragma('page_count')) this.database.exec('VACUUM');
+      whenIndexIsFree(() => {
+        if (pragma('freelist_count') * 10 >= pragma('page_count')) this.database.exec('VACUUM');
+      });
     });
   }
 
   /** What SQLite finds wrong with the file. */
   integrityProblems(): string[] {
     try {
-      const rows = this.database.pragma('integrity_check(20)') as { integrity_check: string }[];
+      const rows = whenIndexIsFree(() => this.database.pragma('integrity_check(20)')) as {
+        integrity_check: string;
+      }[];
       return rows.map((row) => row.integrity_check).filter((text) => text !== 'ok');
     } catch (error) {
       return [(error as Error).message];

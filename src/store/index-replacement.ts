@@ -3,7 +3,7 @@
  *
  * Invariants: at no moment is there a database beside a log that is not its own, nor an old database without its log;
  * a power cut leaves the old index with its log, or no index and a complete new one that the next open puts in place.
- * Each step is durable before the next begins. All of it happens with `lock` and `index.lock` held exclusively.
+ * Each step is durable before the next begins. All of it happens with `index.lock` held exclusively.
  */
 import { closeSync, fsyncSync, openSync, renameSync, statSync } from 'node:fs';
 import { at, DATABASE, fsyncDirectory, INDEX_LOCK, removeIfThere } from './layout.js';

@@ -7,11 +7,13 @@ import {
   closeSync,
   constants,
   existsSync,
+  fchownSync,
   fsyncSync,
   lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
+  readlinkSync,
   readSync,
   renameSync,
   statfsSync,
@@ -20,7 +22,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { LivesnapError, SystemError } from '../errors.js';
+import { LivesnapError } from '../errors.js';
+import { noSpace, storeError } from './store-error.js';
+
+export { storeError };
 
 export const FILE_MODE = 0o600;
 export const DIRECTORY_MODE = 0o700;
@@ -103,7 +108,7 @@ export function namesIn(dir: string, folder: string): string[] {
 /** To be called by whoever writes: makes the folders of a store that are missing; true when there were any. */
 export function makeMissingFolders(dir: string): boolean {
   const missing = [PACKS, SNAPSHOTS, TAGS, SEGMENTS].filter((name) => !existsSync(join(dir, name)));
-  for (const name of missing) mkdirSync(join(dir, name), { recursive: true, mode: DIRECTORY_MODE });
+  for (const name of missing) makeFolder(join(dir, name));
   return missing.length > 0;
 }
 
@@ -159,6 +164,47 @@ function namesSuperJournal(path: string, sizeBytes: number): boolean {
 export const createPrivate = (path: string): number =>
   openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, FILE_MODE);
 
+/** As {@link createPrivate}, for a file of a store: see {@link giveToOwner}. */
+export function createOwned(path: string): number {
+  const fd = createPrivate(path);
+  try {
+    giveToOwner(path, fd);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** Makes a folder of a store, owned as {@link giveToOwner} says. */
+export function makeFolder(path: string): void {
+  makeOne(path, DIRECTORY_MODE);
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    giveToOwner(path, fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Gives a file that root has just made to the owner of its directory, as SQLite does with its log. Otherwise a single
+ * `sudo livesnap put` would lock the owner out of the store. The owner is taken from where the file really is: a
+ * directory of the path may have been replaced by a link, and root must not give away files elsewhere.
+ */
+export function giveToOwner(path: string, fd: number): void {
+  if (process.geteuid!() !== 0 || statSync(dirname(path)).uid === 0) return;
+  const { uid, gid } = lstatSync(dirname(readlinkSync(`/proc/self/fd/${fd}`)));
+  try {
+    if (uid !== 0) fchownSync(fd, uid, gid);
+  } catch (error) {
+    // A root that may not change owners, such as that of a container, keeps the file.
+    if (!KEEPS_OWNER.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
+}
+
+const KEEPS_OWNER = new Set(['EPERM', 'EINVAL', 'EROFS', 'EOPNOTSUPP']);
+
 export function fsyncDirectory(path: string): void {
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
@@ -168,14 +214,43 @@ export function fsyncDirectory(path: string): void {
   }
 }
 
-/** Makes a private directory, and those above it that are missing, so that they outlast a power cut. */
+/**
+ * Makes a private directory, and those above it that are missing, so that they outlast a power cut. Errors: the system's;
+ * SYSTEM where a directory that exists takes no new ones.
+ */
 export function makeDirectory(path: string): void {
-  const parent = dirname(resolve(path));
-  const first = mkdirSync(parent, { recursive: true });
-  for (let made = parent; first !== undefined && made.length >= first.length; made = dirname(made))
-    fsyncForeign(dirname(made));
-  mkdirSync(path, { recursive: true, mode: DIRECTORY_MODE });
-  fsyncForeign(parent);
+  const target = resolve(path);
+  const missing: string[] = [];
+  for (let above = dirname(target); !existsSync(above); above = dirname(above)) missing.unshift(above);
+  for (const directory of missing) {
+    makeOne(directory);
+    fsyncForeign(dirname(directory));
+  }
+  makeOne(target, DIRECTORY_MODE);
+  fsyncForeign(dirname(target));
+}
+
+/**
+ * Makes one directory unless it is there. Node's `recursive` would do both, but tries for ever where mkdir gives ENOENT
+ * although the parent exists, as procfs does.
+ */
+export function makeOne(path: string, mode = 0o777): void {
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+    if (code === 'ENOENT' && existsSync(dirname(path)))
+      throw new LivesnapError(
+        'SYSTEM',
+        `${dirname(path)} takes no new directories, so ${path} cannot be made`,
+        {
+          hint: 'Name a directory on another file system.',
+          cause: error,
+        },
+      );
+    throw error;
+  }
 }
 
 /** One may make names in a directory that one may not read; then one cannot sync it either. */
@@ -191,7 +266,7 @@ function fsyncForeign(directory: string): void {
 export function writeAtomically(path: string, content: string | Uint8Array): void {
   const temporary = path + TEMPORARY;
   removeIfThere(temporary);
-  const fd = createPrivate(temporary);
+  const fd = createOwned(temporary);
   try {
     writeFileSync(fd, content);
     fsyncSync(fd);
@@ -229,7 +304,7 @@ export function fillReserve(dir: string): void {
   if (statSync(path, { throwIfNoEntry: false })?.size === RESERVE_BYTES) return;
   try {
     removeIfThere(path);
-    const fd = createPrivate(path);
+    const fd = createOwned(path);
     try {
       writeFileSync(fd, Buffer.alloc(RESERVE_BYTES));
     } finally {
@@ -239,55 +314,8 @@ export function fillReserve(dir: string): void {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EEXIST') return; // another process is just making it
     removeIfThere(path);
-    if (code !== 'ENOSPC') throw error;
+    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
   }
-}
-
-const noSpace = (dir: string, cause?: unknown): LivesnapError =>
-  new LivesnapError('NO_SPACE', `the disk of the store ${dir} is full`, {
-    hint: 'Free some space: remove snapshots with livesnap rm and run livesnap gc.',
-    cause,
-  });
-
-/** The project's error for what a system call or SQLite said while working in the store; others pass unchanged. */
-export function storeError(dir: string, error: unknown): unknown {
-  const code = (error as { code?: unknown } | null)?.code;
-  if (error instanceof LivesnapError && !(error instanceof SystemError)) return error;
-  switch (code) {
-    case 'ENOSPC':
-    case 'EDQUOT':
-    case 'SQLITE_FULL':
-    case 'NO_SPACE':
-      return noSpace(dir, error);
-    case 'EROFS':
-    case 'EACCES':
-    case 'EPERM':
-    case 'READ_ONLY':
-    case 'SQLITE_READONLY':
-      return new LivesnapError('READ_ONLY', `the store ${dir} cannot be written`, {
-        hint: 'Use a store on a file system mounted for writing, in a directory that is yours.',
-        cause: error,
-      });
-    case 'SQLITE_BUSY':
-    case 'SQLITE_BUSY_SNAPSHOT':
-      return new LivesnapError('STORE_BUSY', `the store ${dir} is being written by another process`, {
-        hint: 'Try again when it is done.',
-        cause: error,
-      });
-    case 'SQLITE_CORRUPT':
-    case 'SQLITE_NOTADB':
-      return new LivesnapError('DAMAGED', `the index of the store ${dir} is damaged`, {
-        hint: 'Run livesnap repair: it rebuilds the index from the files beside it.',
-        cause: error,
-      });
-  }
-  if (typeof code === 'string' && code.startsWith('SQLITE_'))
-    return new LivesnapError('SYSTEM', `the index of the store ${dir}: ${(error as Error).message}`, {
-      cause: error,
-    });
-  if (typeof code === 'string' && /^E[A-Z0-9]+$/.test(code))
-    return new LivesnapError('SYSTEM', `the store ${dir}: ${(error as Error).message}`, { cause: error });
-  return error;
 }
 
 /** The path of a file that is named relative to the store. */

@@ -5,7 +5,7 @@ import { DamageError } from './damage.js';
 import { BLOCK_PAGES, FrameFlag, PAGE_BYTES } from './format.js';
 import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
-import type { SnapshotFile } from './snapshot-file.js';
+import { pagesOfBlock, type SnapshotFile } from './snapshot-file.js';
 import type { LostRange } from './types.js';
 
 /** By frames' marks and what packs list; no page is read. Ranges that meet are one. */
@@ -27,7 +27,7 @@ export function lossesOf(
   for (const entry of blocks) {
     const firstPage = entry.block * BLOCK_PAGES;
     try {
-      const block = readBlock(ops, packs, entry);
+      const block = readBlock(ops, packs, entry, pagesOfBlock(description.regions, entry));
       for (let page = 0; page < BLOCK_PAGES; page++)
         if (!block.isZero(page) && isLost(packs, block, page)) add(entry.region, firstPage + page, 1);
     } catch (error) {

@@ -11,7 +11,7 @@ import { BLOCK_PAGES } from './format.js';
 import { ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import type { PageBatch } from './page-batch.js';
-import { areRegions, type BlockEntry, pagesOf, type SnapshotFile } from './snapshot-file.js';
+import { areRegions, type BlockEntry, pagesOf, pagesOfBlock, type SnapshotFile } from './snapshot-file.js';
 import type { ChunkSet } from './usage.js';
 
 class RegionDraft {
@@ -86,7 +86,11 @@ export class ManifestDraft {
 
   #inherited(draft: RegionDraft, number: number): ManifestBlock {
     const entry = draft.inherited.get(number);
-    return entry ? readBlock(this.ops, this.packs, entry) : new ManifestBlock();
+    return entry ? this.#read(entry) : new ManifestBlock();
+  }
+
+  #read(entry: BlockEntry): ManifestBlock {
+    return readBlock(this.ops, this.packs, entry, pagesOfBlock(this.parent!.description.regions, entry));
   }
 
   /** Says what is at the addresses of the pages so far. */
@@ -135,7 +139,7 @@ export class ManifestDraft {
     }
     for (const [number, block] of draft.touched) {
       const entry = draft.inherited.get(number);
-      const before = entry ? readBlock(this.ops, this.packs, entry) : ALL_ZERO;
+      const before = entry ? this.#read(entry) : ALL_ZERO;
       let nonZeroPages = 0;
       let samePages = 0;
       for (let page = 0; page < BLOCK_PAGES; page++) {

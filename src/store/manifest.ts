@@ -59,8 +59,11 @@ export class ManifestBlock {
 const hashScratch = new Uint8Array(8);
 const hashView = new DataView(hashScratch.buffer);
 
-/** Reads a block and proves it: the fingerprints by their digest, the places by their number and order. */
-export function readBlock(ops: PageOps, packs: PackSet, entry: BlockEntry): ManifestBlock {
+/**
+ * Reads a block and proves it: the fingerprints by their digest, the places by their number and order. `pages`: how many
+ * of its pages the region has (pagesOfBlock). Errors: DAMAGED.
+ */
+export function readBlock(ops: PageOps, packs: PackSet, entry: BlockEntry, pages: number): ManifestBlock {
   const block = new ManifestBlock();
   copyChunk(packs, entry.fingerprints, block.fingerprints);
   ops.hashPages(new Uint8Array(block.fingerprints.buffer), 1, hashScratch);
@@ -77,6 +80,8 @@ export function readBlock(ops: PageOps, packs: PackSet, entry: BlockEntry): Mani
   }
   if (nonZeroPages !== entry.nonZeroPages)
     throw damagedBlock(packs, entry.places, 'a manifest block has not the pages that its snapshot counts');
+  if (block.lastPage >= pages)
+    throw damagedBlock(packs, entry.places, 'a manifest block has pages beyond the end of its region');
   return block;
 }
 
@@ -89,9 +94,9 @@ export function readPlaces(packs: PackSet, entry: BlockEntry, into: Uint32Array)
  * The same, where the chunk that the snapshot names may be any chunk (the files of two stores were mixed, a pack was
  * replaced): proven by the fingerprints, or, if these cannot be read, by being of the form of places. Errors: DAMAGED.
  */
-export function readProvenPlaces(packs: PackSet, entry: BlockEntry, into: Uint32Array): void {
+export function readProvenPlaces(packs: PackSet, entry: BlockEntry, pages: number, into: Uint32Array): void {
   try {
-    into.set(readBlock(packs.ops, packs, entry).places);
+    into.set(readBlock(packs.ops, packs, entry, pages).places);
     return;
   } catch (error) {
     if (!(error instanceof DamageError) || canRead(packs, entry.fingerprints)) throw error;

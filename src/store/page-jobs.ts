@@ -129,6 +129,14 @@ export interface PlainError {
   readonly code?: string | undefined;
   readonly hint?: string | undefined;
   readonly damage?: { file: string; offset: number | null; why: string } | undefined;
+  /** Of a {@link SystemError}; `isOfStore`: false when what is filled from the store failed, and not the store. */
+  readonly native?: { syscall: string; errno: number; errnoName: string } | undefined;
+  readonly isOfStore?: boolean;
+  /** Of Node's errors. */
+  readonly errno?: number | undefined;
+  readonly syscall?: string | undefined;
+  readonly path?: string | undefined;
+  readonly dest?: string | undefined;
   readonly stack?: string | undefined;
 }
 

@@ -2,17 +2,22 @@
  * The page Workers of this process and the batches they work on: made when first asked for, shared by all open stores,
  * given up when the last store is closed. A Worker with nothing to do does not keep the process alive.
  *
- * Batches are used again because a Worker knows each it has seen until its own garbage collection, which may not come
- * for thousands of them: a machine that is saved again and again would grow by a mebibyte each time.
+ * Batches are used again because each thread that has seen one knows it until its own garbage collection, which may not
+ * come for thousands of them: a machine that is saved again and again would grow by a mebibyte each time. Some outlive the
+ * Workers, for the next save.
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { ERROR_CODES, type ErrorCode, LivesnapError } from '../errors.js';
+import { ERROR_CODES, type ErrorCode, LivesnapError, SystemError } from '../errors.js';
 import { DamageError } from './damage.js';
 import { PageBatch } from './page-batch.js';
 import type { Answer, Ask, JobName, PlainError, Response } from './page-jobs.js';
+import { notOfStore } from './store-error.js';
+import { sharedPatience } from './waits.js';
 
 const MAX_WORKERS = Math.min(2, availableParallelism());
+/** Batches kept when no store is open: as many as a save has. */
+const KEPT_BATCHES = 4;
 
 interface Waiting {
   resolve(answer: never): void;
@@ -20,7 +25,10 @@ interface Waiting {
 }
 
 class PageWorker {
-  readonly #worker = new Worker(new URL('./page-worker.js', import.meta.url), { stdin: false });
+  readonly #worker = new Worker(new URL('./page-worker.js', import.meta.url), {
+    stdin: false,
+    workerData: sharedPatience(),
+  });
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;
   #failure: Error | null = null;
@@ -70,13 +78,20 @@ class PageWorker {
 
 function revive(error: PlainError): Error {
   if (error.damage) return new DamageError(error.damage.file, error.damage.offset, error.damage.why);
+  if (error.native) {
+    const { syscall, errno, errnoName } = error.native;
+    const revived = new SystemError(syscall, errno, errnoName, error.message.replace(`${syscall}: `, ''));
+    if (error.isOfStore === false) notOfStore(revived);
+    return revived;
+  }
   if (error.code !== undefined && error.code in ERROR_CODES)
     return new LivesnapError(
       error.code as ErrorCode,
       error.message,
       error.hint === undefined ? {} : { hint: error.hint },
     );
-  return Object.assign(new Error(error.message), { code: error.code, stack: error.stack });
+  const { message, code, stack, errno, syscall, path, dest } = error;
+  return Object.assign(new Error(message), { code, stack, errno, syscall, path, dest });
 }
 
 const workers: (PageWorker | undefined)[] = [];
@@ -95,6 +110,11 @@ export function pageWorker(index: number): PageWorker {
   return worker;
 }
 
+/** Starts all of them ahead of their use. They end when the last store that is opened from now on is closed. */
+export function startPageWorkers(): void {
+  for (let i = 0; i < MAX_WORKERS; i++) pageWorker(i);
+}
+
 export type { PageWorker };
 export const pageWorkerCount = MAX_WORKERS;
 
@@ -102,7 +122,7 @@ export const pageWorkerCount = MAX_WORKERS;
 export const takeBatch = (): PageBatch => idleBatches.pop() ?? new PageBatch();
 
 export function giveBatch(batch: PageBatch): void {
-  if (users > 0) idleBatches.push(batch);
+  if (users > 0 || idleBatches.length < KEPT_BATCHES) idleBatches.push(batch);
 }
 
 /** A number that no other session of this process has. */
@@ -117,5 +137,5 @@ export function releasePageWorkers(): void {
   if (--users > 0) return;
   for (const worker of workers) worker?.end();
   workers.length = 0;
-  idleBatches.length = 0;
+  idleBatches.splice(KEPT_BATCHES);
 }

@@ -4,8 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
-import { parentPort } from 'node:worker_threads';
-import { LivesnapError } from '../errors.js';
+import { parentPort, workerData } from 'node:worker_threads';
+import { LivesnapError, SystemError } from '../errors.js';
 import { unmapFile } from '../native/mapped-file.js';
 import { writePages } from '../native/memory.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../native/pages.js';
@@ -38,6 +38,9 @@ import { readSegment, verifySegment } from './segment-scan.js';
 import { type WrittenSegment, writeSegment } from './segment-writer.js';
 import { ENTRY_WORDS, mergeEntries, sortEntries } from './sorted-entries.js';
 import { countBits } from './usage.js';
+import { sharePatience } from './waits.js';
+
+sharePatience(workerData);
 
 const packers = new Map<number, Packer>();
 const readers = new Map<number, { ops: PageOps; packs: PackSet }>();
@@ -150,6 +153,18 @@ function readBatch({ ops, packs }: { ops: PageOps; packs: PackSet }, batch: Page
       frame.offset,
       `chunk ${places[2 * i + 1]} is not the page that was saved`,
     );
+  }
+}
+
+/** Errors of the memory that is filled, which are not the store's. */
+const ofMemory = new WeakSet<object>();
+
+function fillMemory({ memory, pages }: { memory: number; pages: Uint32Array }, bytes: Uint8Array): void {
+  try {
+    writePages(memory, pages, bytes);
+  } catch (error) {
+    ofMemory.add(error as object);
+    throw error;
   }
 }
 
@@ -322,7 +337,7 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   readBatch({ session, batch, count, into }) {
     const read = batchOf(batch);
     readBatch(sessionOf(readers, session), read, count);
-    if (into) writePages(into.memory, into.pages, read.pages);
+    if (into) fillMemory(into, read.pages);
     return null;
   },
   readEnd({ session }) {
@@ -360,11 +375,17 @@ const jobs: { [N in JobName]: (ask: Ask<N>) => Answer<N> } = {
   rewritePack,
 };
 
-function plain(error: unknown): PlainError {
-  const { message, stack, code } = error as Error & { code?: string };
+function plain(thrown: unknown): PlainError {
+  const error = thrown as Error & NodeJS.ErrnoException & { dest?: string };
+  const { message, stack, code, syscall, path, dest } = error;
   if (error instanceof DamageError)
     return { message, code, damage: { file: error.file, offset: error.offset, why: error.why } };
-  return { message, stack, code, hint: error instanceof LivesnapError ? error.hint : undefined };
+  if (error instanceof SystemError) {
+    const { errno, errnoName } = error;
+    return { message, native: { syscall: error.syscall, errno, errnoName }, isOfStore: !ofMemory.has(error) };
+  }
+  const hint = error instanceof LivesnapError ? error.hint : undefined;
+  return { message, stack, code, hint, errno: error.errno, syscall, path, dest };
 }
 
 parentPort!.on('message', ({ id, name, ask }: Request) => {

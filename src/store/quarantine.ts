@@ -5,12 +5,12 @@
  * Invariant: nothing in it is ever removed or overwritten; what comes back from it is a pack like any other, so its
  * number and generation are never given again.
  */
-import { lstatSync, mkdirSync, renameSync } from 'node:fs';
+import { lstatSync, renameSync } from 'node:fs';
 import { basename } from 'node:path';
 import { pageOps } from '../native/pages.js';
 import { DamageError } from './damage.js';
 import { decodePackHeader, FormatError, HIGHEST_NUMBER, PACK_HEADER_BYTES, type PackName } from './format.js';
-import { at, DIRECTORY_MODE, fsyncDirectory, namesIn, parsePackName, QUARANTINE } from './layout.js';
+import { at, fsyncDirectory, makeFolder, namesIn, parsePackName, QUARANTINE } from './layout.js';
 import { StoreFile } from './store-file.js';
 
 /**
@@ -23,7 +23,7 @@ export const BELIEVED_BY_NAME = 2 ** 31 - 1;
 /** Moves a file of the store to quarantine/, under a name that is free there. */
 export function quarantine(dir: string, file: string): void {
   const folder = at(dir, QUARANTINE);
-  mkdirSync(folder, { recursive: true, mode: DIRECTORY_MODE });
+  makeFolder(folder);
   const isTaken = (name: string): boolean =>
     lstatSync(at(folder, name), { throwIfNoEntry: false }) !== undefined;
   let name = basename(file);

@@ -6,32 +6,39 @@
  * named. The snapshot is pinned until `close`: what it needs stays, though it be removed meanwhile.
  */
 import { LivesnapError } from '../errors.js';
-import { BATCH_PAGES, PAGE_SIZE, type PageSink, type Region } from '../page-stream.js';
+import {
+  BATCH_PAGES,
+  type OpenSnapshot,
+  PAGE_SIZE,
+  type PageRun,
+  type PageSink,
+  type Progress,
+  type Region,
+  type SnapshotMetadata,
+  type SnapshotSummary,
+} from '../page-stream.js';
 import { packList, type StoreContext } from './context.js';
 import { DamageError } from './damage.js';
 import { BLOCK_PAGES } from './format.js';
 import type { PackRow } from './index-database.js';
 import { storeError } from './layout.js';
-import { readBlock } from './manifest.js';
+import { type ManifestBlock, readBlock } from './manifest.js';
 import type { PackSet } from './pack-reader.js';
 import type { PageBatch } from './page-batch.js';
-import { giveBatch, newSession, pageWorker, pageWorkerCount, takeBatch } from './page-pool.js';
+import {
+  giveBatch,
+  newSession,
+  pageWorker,
+  pageWorkerCount,
+  startPageWorkers,
+  takeBatch,
+} from './page-pool.js';
 import { Pin } from './pins.js';
-import { readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
+import { type BlockEntry, pagesOfBlock, readSnapshotFile, type SnapshotFile } from './snapshot-file.js';
+import { notOfStore } from './store-error.js';
 import type { StoreLock } from './store-lock.js';
-import type { Progress, SnapshotMetadata, SnapshotSummary } from './types.js';
 
 const BATCHES_PER_WORKER = 2;
-
-/** A snapshot opened for reading; what it needs stays in the store until `close`. */
-export interface OpenSnapshot {
-  readonly summary: SnapshotSummary;
-  readonly metadata: SnapshotMetadata;
-  readonly regions: readonly Region[];
-  /** Writes every page that is not zero to the sink; all of it is verified. Errors: DAMAGED. */
-  fill(sink: PageSink, progress?: Progress): Promise<void>;
-  close(): void;
-}
 
 /** The pages of a batch on its way: `count` of `region`. */
 interface Run {
@@ -60,7 +67,7 @@ export class StoredSnapshot implements OpenSnapshot {
 
   /** `resolve` is called with the lock held. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
   static async open(context: StoreContext, resolve: () => string): Promise<StoredSnapshot> {
-    for (let i = 0; i < pageWorkerCount; i++) pageWorker(i); // they start while the machine is made
+    startPageWorkers(); // while the machine is made
     const lock = await context.lock('shared');
     let pin: Pin | null = null;
     try {
@@ -121,7 +128,7 @@ export class StoredSnapshot implements OpenSnapshot {
             await worker.do('readBatch', { session, batch: run.batch.shared, count: run.count, into });
             if (!into) {
               const bytes = run.batch.pages.subarray(0, run.count * PAGE_SIZE);
-              await sink.write({ region: run.region, pages }, bytes);
+              await writeTo(sink, { region: run.region, pages }, bytes);
             }
             doneBytes += run.count * PAGE_SIZE;
             progress?.(doneBytes, totalBytes);
@@ -158,10 +165,12 @@ export class StoredSnapshot implements OpenSnapshot {
   /** Cuts the snapshot into runs of at most a batch, in the order of addresses. */
   #runs(packs: PackSet, targets: readonly number[]): { next(run: Run): boolean } {
     const { ops } = this.context;
-    const { blocks } = this.file;
+    const { blocks, description } = this.file;
+    const read = (entry: BlockEntry): ManifestBlock =>
+      readBlock(ops, packs, entry, pagesOfBlock(description.regions, entry));
     let at = 0;
     let page = 0;
-    let block = blocks.length > 0 ? readBlock(ops, packs, blocks.at(0)) : null;
+    let block = blocks.length > 0 ? read(blocks.at(0)) : null;
     let failed = false;
     return {
       next(run) {
@@ -184,7 +193,7 @@ export class StoredSnapshot implements OpenSnapshot {
           page = 0;
           at++;
           try {
-            block = at < blocks.length ? readBlock(ops, packs, blocks.at(at)) : null;
+            block = at < blocks.length ? read(blocks.at(at)) : null;
           } catch (error) {
             failed = true;
             throw error;
@@ -202,6 +211,15 @@ export class StoredSnapshot implements OpenSnapshot {
     this.pin.release();
     if (!this.#closed) this.lock.release();
     this.#closed = true;
+  }
+}
+
+/** What a sink throws is its own: the store is not at fault. */
+async function writeTo(sink: PageSink, run: PageRun, bytes: Uint8Array): Promise<void> {
+  try {
+    await sink.write(run, bytes);
+  } catch (error) {
+    throw notOfStore(error);
   }
 }
 

@@ -4,13 +4,13 @@
  *
  * Invariant: a file that the index wants, or that anybody holds, is left alone.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
-import { lockState, STEP_MS } from './file-locks.js';
+import { lockState } from './file-locks.js';
 import { at } from './layout.js';
 import { snapshotFile } from './snapshot-file.js';
 import { unlinkUnlisted } from './unlisted-files.js';
+import { sleepAStep } from './waits.js';
 
 /** How often it is looked whether another copy, which has written the file, has committed it: for some seconds. */
 const TRIES = 300;
@@ -41,7 +41,7 @@ export async function makeRoom(context: StoreContext, id: string): Promise<void>
           hint: 'Copy it again when that has ended; what has arrived is kept.',
         },
       );
-    await sleep(STEP_MS);
+    await sleepAStep();
   }
   throw new LivesnapError('STORE_BUSY', `another copy is just bringing the snapshot ${id} to ${dir}`, {
     hint: 'Copy it again when that has ended; what has arrived is kept.',

@@ -11,7 +11,17 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
-import { BATCH_PAGES, PAGE_SIZE, type PageSource, type Region } from '../page-stream.js';
+import {
+  BATCH_PAGES,
+  PAGE_SIZE,
+  type PageRun,
+  type PageSource,
+  type Progress,
+  type Region,
+  type SaveResult,
+  type SaveSession,
+  type SnapshotMetadata,
+} from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import { packList } from './context.js';
 import { unlinkUnlessLocked } from './file-locks.js';
@@ -48,9 +58,9 @@ import {
   snapshotFile,
   writeSnapshotFile,
 } from './snapshot-file.js';
+import { notOfStore } from './store-error.js';
 import type { StoreLock } from './store-lock.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
-import type { Progress, SaveResult, SnapshotMetadata } from './types.js';
 import { ChunkSet } from './usage.js';
 
 /** Batches on their way at once: enough that neither thread waits for the other. */
@@ -64,18 +74,6 @@ const MIN_FREE_BYTES = 1 << 20;
  * With those that are on their way they are fewer than 2^20, for which the tables, which double, have room.
  */
 const MAX_UNCOMMITTED_CHUNKS = 1_000_000;
-
-/** A save under way. Exactly one of `commit` and `abort` ends it; after a failed `store` or `commit`, call `abort`. */
-export interface SaveSession {
-  /** The snapshot this save is relative to; null when it is full (none was asked for, or it is gone). */
-  readonly parent: string | null;
-  /** Stores what the source gives; may be called more than once with sources of the same regions. */
-  store(source: PageSource, progress?: Progress): Promise<void>;
-  /** The one commit point: when it resolves the snapshot exists and survives a power cut. */
-  commit(metadata: SnapshotMetadata): Promise<SaveResult>;
-  /** Gives the save up; nothing of it is visible. */
-  abort(): Promise<void>;
-}
 
 /** What a copy of a snapshot has of its original. */
 export type SnapshotOrigin = Pick<SnapshotDescription, 'id' | 'parent' | 'createdAt'>;
@@ -168,7 +166,7 @@ export class Save implements SaveSession {
         for (;;) {
           if (inFlight.length === BATCHES_IN_FLIGHT) await inFlight.shift();
           const batch = this.#free.pop()!;
-          const run = await source.next(batch.pages);
+          const run = await nextOf(source, batch.pages);
           if (run === null) {
             this.#free.push(batch);
             break;
@@ -337,7 +335,7 @@ export class Save implements SaveSession {
       fsyncDirectory(at(this.context.dir, SNAPSHOTS));
       const row = snapshotRow({ description, sizeBytes });
       this.#commitTried = true;
-      const isTagged = this.context.index.commitSave(
+      const tagged = this.context.index.commitSave(
         row,
         tag === null ? null : { label: tag, onlyIfFree: origin !== undefined },
         packs,
@@ -346,7 +344,8 @@ export class Save implements SaveSession {
       );
       return {
         id,
-        tag: isTagged ? tag : null,
+        tag: tagged ? tag : null,
+        movedFrom: tagged?.movedFrom ?? null,
         parent,
         pages: counts.pages,
         zeroPages: counts.zeroPages,
@@ -491,6 +490,15 @@ export class Save implements SaveSession {
     if (this.#written) closeSync(this.#written.fd);
     this.#written = null;
     this.parentPin?.release();
+  }
+}
+
+/** What a source throws is its own: the store is not at fault. */
+async function nextOf(source: PageSource, into: Uint8Array): Promise<PageRun | null> {
+  try {
+    return await source.next(into);
+  } catch (error) {
+    throw notOfStore(error);
   }
 }
 

@@ -154,6 +154,10 @@ export function snapshotFile(id: string): string {
 
 export const pagesOf = (sizeBytes: number): number => Math.ceil(sizeBytes / PAGE_BYTES);
 
+/** How many pages of a block are within its region. */
+export const pagesOfBlock = (regions: readonly Region[], { region, block }: BlockEntry): number =>
+  Math.min(BLOCK_PAGES, pagesOf(regions[region]!.sizeBytes) - block * BLOCK_PAGES);
+
 /**
  * Writes the file and fsyncs it; the directory is the caller's. Returns its size and its descriptor, which holds the
  * file's lock until the caller closes it. When it fails there is no file.

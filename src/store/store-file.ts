@@ -9,6 +9,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { DamageError } from './damage.js';
 import { at } from './layout.js';
+import { permissionError } from './store-error.js';
 
 /** The file is not there. */
 export class MissingFileError extends DamageError {}
@@ -42,9 +43,9 @@ export class StoreFile {
   readonly fd: number;
   #open = true;
 
-  /** `file`: relative to the store. Errors: DAMAGED, and those of the system. */
+  /** `file`: relative to the store. Errors: DAMAGED, NO_PERMISSION, and those of the system. */
   constructor(
-    dir: string,
+    readonly dir: string,
     readonly file: string,
   ) {
     const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
@@ -63,7 +64,7 @@ export class StoreFile {
     try {
       return call();
     } catch (error) {
-      throw damageOf(error, this.file, offset) ?? error;
+      throw damageOf(error, this.file, offset) ?? permissionError(this.dir, error) ?? error;
     }
   }
 

@@ -6,18 +6,17 @@
  * exclusively by gc, against another gc. `tags/`: held exclusively while tags' files are brought in line with the
  * index. Single files have locks of their own: file-locks.ts.
  */
-import { closeSync, constants, existsSync, fstatSync, openSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
-import { at, FILE_MODE, type INDEX_LOCK, LOCK, PACKS, storeError, TAGS } from './layout.js';
+import { at, FILE_MODE, giveToOwner, type INDEX_LOCK, LOCK, PACKS, storeError, TAGS } from './layout.js';
+import { STEP_MS, sleepAStep, waitAStep } from './waits.js';
 
 type Mode = 'shared' | 'exclusive';
 type LockFile = typeof LOCK | typeof INDEX_LOCK | typeof PACKS | typeof TAGS;
 /** How long a lock is waited for. Repair does not wait for a machine that may run for days. */
 const waitMs = (mode: Mode, file: LockFile): number =>
   mode === 'exclusive' && (file === 'lock' || file === 'index.lock') ? 2_000 : 60_000;
-const STEP_MS = 10;
 
 export class StoreLock {
   /** -1: the store has no lock file and cannot be given one; then nobody else writes here either. */
@@ -35,7 +34,7 @@ export class StoreLock {
     const lock = new StoreLock(dir, file);
     for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
       if (waitedMs >= waitMs(mode, file)) throw lock.#busy(mode);
-      await sleep(STEP_MS);
+      await sleepAStep().catch((error) => lock.#giveUp(error));
     }
     return lock;
   }
@@ -43,12 +42,20 @@ export class StoreLock {
   /** As {@link acquire}, blocking the thread. */
   static acquireSync(dir: string, mode: Mode, file: LockFile = LOCK): StoreLock {
     const lock = new StoreLock(dir, file);
-    const cell = new Int32Array(new SharedArrayBuffer(4));
     for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
       if (waitedMs >= waitMs(mode, file)) throw lock.#busy(mode);
-      Atomics.wait(cell, 0, 0, STEP_MS);
+      try {
+        waitAStep();
+      } catch (error) {
+        lock.#giveUp(error);
+      }
     }
     return lock;
+  }
+
+  #giveUp(error: unknown): never {
+    this.release();
+    throw error;
   }
 
   #try(mode: Mode): boolean {
@@ -87,7 +94,7 @@ const UNWRITABLE = new Set(['EROFS', 'EACCES', 'EPERM']);
 /** What open says of a link or a pipe, and of what is no directory where one must be. */
 const STRANGE = new Set(['ELOOP', 'ENXIO', 'ENOTDIR']);
 
-/** -1: see {@link StoreLock}. Errors: NOT_A_STORE, NO_SPACE, SYSTEM. */
+/** -1: see {@link StoreLock}. Errors: NOT_A_STORE, NO_PERMISSION, NO_SPACE, SYSTEM. */
 function openLockFile(dir: string, file: LockFile): number {
   const path = at(dir, file);
   const isFolder = file === PACKS || file === TAGS;
@@ -96,7 +103,7 @@ function openLockFile(dir: string, file: LockFile): number {
     fd = isFolder ? openSync(path, READ | constants.O_DIRECTORY) : openOrMake(path);
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
-    if (!isFolder && UNWRITABLE.has(code) && !existsSync(path)) return -1;
+    if (!isFolder && UNWRITABLE.has(code) && isMissing(path)) return -1;
     throw STRANGE.has(code) ? notOurs(path) : storeError(dir, error);
   }
   if (isFolder || fstatSync(fd).isFile()) return fd;
@@ -107,13 +114,24 @@ function openLockFile(dir: string, file: LockFile): number {
 /** Follows no link and waits for nobody: a store may come from anywhere. */
 const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
+/** Whether there is no file of this name. A directory that may not be searched does not say. */
+function isMissing(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) === undefined;
+  } catch {
+    return false;
+  }
+}
+
 /** A lock file may be there, and lockable, where none could be made. */
 function openOrMake(path: string): number {
   try {
     return openSync(path, READ);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    return openSync(path, READ | constants.O_CREAT, FILE_MODE);
+    const fd = openSync(path, READ | constants.O_CREAT, FILE_MODE);
+    giveToOwner(path, fd);
+    return fd;
   }
 }
 

@@ -8,6 +8,7 @@ import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
+import type { OpenSnapshot, SaveSession, SaveTarget } from '../page-stream.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
 import type { Channel } from './copy/channel.js';
@@ -16,10 +17,12 @@ import { receiveSnapshot } from './copy/destination-end.js';
 import { LocalReader } from './copy/local-reader.js';
 import { sendSnapshot } from './copy/source-end.js';
 import { DamageError } from './damage.js';
-import { getFile, putFile, streamFile } from './files.js';
+import type { FileName } from './file-names.js';
+import { getFile, putFile } from './files.js';
 import { PAGE_BYTES } from './format.js';
 import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc.js';
 import { Index, notAStore } from './index-database.js';
+import { requireShortPath } from './index-files.js';
 import { finishReplacement } from './index-replacement.js';
 import {
   at,
@@ -47,8 +50,8 @@ import {
 import { markAll } from './marks.js';
 import { releasePageWorkers, usePageWorkers } from './page-pool.js';
 import { repairStore } from './repair.js';
-import { type OpenSnapshot, readNamed, StoredSnapshot } from './restore.js';
-import { Save, type SaveSession } from './save.js';
+import { readNamed, StoredSnapshot } from './restore.js';
+import { Save } from './save.js';
 import { mergeNewest } from './segment-merge.js';
 import { snapshotFile } from './snapshot-file.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
@@ -61,6 +64,7 @@ import type {
   SnapshotDetails,
   SnapshotSummary,
   StoreStats,
+  TagMove,
 } from './types.js';
 import { unlinkUnlisted } from './unlisted-files.js';
 import { bytesOfChunks, Usage } from './usage.js';
@@ -76,7 +80,7 @@ export interface OpenOptions {
   readonly fingerprintBits?: number;
 }
 
-export class Store {
+export class Store implements SaveTarget {
   readonly #context: StoreContext;
   #open = true;
 
@@ -85,7 +89,7 @@ export class Store {
     usePageWorkers();
   }
 
-  /** Opens the store in `dir`. Errors: NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_SPACE, DAMAGED. */
+  /** Opens the store in `dir`. Errors: USAGE, NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_PERMISSION, NO_SPACE, DAMAGED. */
   static open(dir: string, { write, create = false, fingerprintBits = 64 }: OpenOptions): Store {
     const index = openIndex(dir, write, create);
     const ops = withFingerprintBits(pageOps, fingerprintBits);
@@ -94,15 +98,20 @@ export class Store {
 
   /**
    * Rebuilds the index of the store in `dir` from its files; `actions` say what was done and found.
-   * Errors: NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_SPACE.
+   * Errors: USAGE, NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_PERMISSION, NO_SPACE.
    */
   static async repair(
     dir: string,
     progress?: Progress,
     options: Pick<OpenOptions, 'fingerprintBits'> = {},
   ): Promise<RepairResult> {
-    if (!existsSync(dir)) throw noSuchStore(dir);
-    requireOwnFolders(dir);
+    try {
+      if (!statSync(dir, { throwIfNoEntry: false })) throw noSuchStore(dir);
+      requireOwnFolders(dir);
+      requireShortPath(dir);
+    } catch (error) {
+      throw storeError(dir, error);
+    }
     return repairStore(dir, options, progress);
   }
 
@@ -220,14 +229,15 @@ export class Store {
   }
 
   /** Makes `label` name the snapshot, and nothing else; a label the snapshot had before goes. Errors: USAGE, … */
-  setTag(ref: string, label: string): void {
+  setTag(ref: string, label: string): TagMove & { id: string } {
     const context = this.#context;
     context.requireWrite();
     requireTagLabel(label);
-    context.withLock(() => {
+    return context.withLock(() => {
       const id = this.resolve(ref);
-      const before = context.index.setTag(id, label);
-      syncTagFiles(context, before === null ? [label] : [label, before]);
+      const move = context.index.setTag(id, label);
+      syncTagFiles(context, move.replacedTag === null ? [label] : [label, move.replacedTag]);
+      return { id, ...move };
     });
   }
 
@@ -331,9 +341,12 @@ export class Store {
     return context.guarded(() => receiveSnapshot(channel, context, options));
   }
 
-  /** Stores a file (its path) or a stream of unknown length as a snapshot of kind `file`. */
+  /**
+   * Stores a file (its path) or a stream of unknown length as a snapshot of kind `file`. Errors: NO_SUCH_FILE, USAGE,
+   * SYSTEM (the source cannot be read), and those of a save.
+   */
   put(
-    input: string | Readable,
+    input: FileName | Readable,
     options: { tag: string | null; name: string | null },
     progress?: Progress,
   ): Promise<SaveResult> {
@@ -342,14 +355,12 @@ export class Store {
 
   /**
    * Writes the file that a snapshot of kind `file` holds to a path, under that name only when it is whole, or to a
-   * stream.
+   * stream. A path may be of a FIFO, a character device or an open descriptor (/dev/fd/N): it is written to.
    */
-  async get(ref: string, to: string | Writable, progress?: Progress): Promise<{ bytes: number }> {
+  async get(ref: string, to: FileName | Writable, progress?: Progress): Promise<{ bytes: number }> {
     const snapshot = await StoredSnapshot.open(this.#context, () => this.resolve(ref));
     try {
-      return typeof to === 'string'
-        ? await getFile(snapshot, to, progress)
-        : await streamFile(snapshot, to, progress);
+      return await getFile(snapshot, to, progress);
     } finally {
       snapshot.close();
     }
@@ -360,7 +371,10 @@ function openIndex(dir: string, write: boolean, create: boolean): Index {
   try {
     const found = statSync(dir, { throwIfNoEntry: false });
     if (found && !found.isDirectory()) throw notAStore(dir);
-    if (write) requireOwnFolders(dir);
+    if (write) {
+      requireShortPath(dir);
+      requireOwnFolders(dir);
+    }
     requirePlainIndex(dir);
     finishReplacement(dir);
     if (statSync(at(dir, DATABASE), { throwIfNoEntry: false })?.size) {

@@ -3,24 +3,15 @@
  * Field names are those of the JSON that the command line prints; bytes and milliseconds are in the names.
  */
 
-export type SnapshotKind = 'machine' | 'file';
+import type { SnapshotSummary } from '../page-stream.js';
 
-export interface SnapshotSummary {
-  /** 32 lower-case hexadecimal digits. */
-  readonly id: string;
-  readonly tag: string | null;
-  readonly kind: SnapshotKind;
-  /** The machine's name, or the file's base name. */
-  readonly vm: string | null;
-  readonly parent: string | null;
-  /** ISO 8601, UTC. */
-  readonly createdAt: string;
-  /** Size of guest RAM, or of the file. */
-  readonly memoryBytes: number;
-  readonly diskBytes: number;
-  /** What this save appended to packs and snapshots/; the index is left out. */
-  readonly storedBytes: number;
-}
+export type {
+  Progress,
+  SaveResult,
+  SnapshotKind,
+  SnapshotMetadata,
+  SnapshotSummary,
+} from '../page-stream.js';
 
 export interface RegionSummary {
   readonly name: string;
@@ -53,32 +44,12 @@ export interface StoreStats {
   readonly ratio: number;
 }
 
-/** What a machine's state is to the store: opaque, checked, kept whole. */
-export interface SnapshotMetadata {
-  readonly kind: SnapshotKind;
-  readonly vm: string | null;
-  readonly tag: string | null;
-  readonly memoryBytes: number;
-  readonly diskBytes: number;
-  /** Plain JSON data shown by `show`. */
-  readonly machine: unknown;
-  readonly host: unknown;
-  /** The machine's state, any bytes (at most 64 MiB). Empty for a file. */
-  readonly state: Uint8Array;
-}
-
-export interface SaveResult {
-  readonly id: string;
-  readonly tag: string | null;
-  readonly parent: string | null;
-  /** Pages of all regions. */
-  readonly pages: number;
-  readonly zeroPages: number;
-  /** Pages taken over from the parent, whether or not they were looked at. */
-  readonly unchangedPages: number;
-  readonly newChunks: number;
-  readonly reusedChunks: number;
-  readonly storedBytes: number;
+/** What giving a snapshot a tag took from others. */
+export interface TagMove {
+  /** The snapshot that had the tag before. */
+  readonly movedFrom: string | null;
+  /** The tag that the snapshot had before. */
+  readonly replacedTag: string | null;
 }
 
 export interface CheckOptions {
@@ -110,6 +81,3 @@ export interface Problem {
   readonly snapshots: readonly string[];
   readonly message: string;
 }
-
-/** Called with what is done so far; `totalBytes` is null while it cannot be known. */
-export type Progress = (doneBytes: number, totalBytes: number | null) => void;

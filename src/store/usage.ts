@@ -8,7 +8,7 @@ import { DamageError, LostChunkError } from './damage.js';
 import { BLOCK_PAGES, CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes, PACK_CHUNKS } from './format.js';
 import { readPlaces, readProvenPlaces } from './manifest.js';
 import type { PackReader, PackSet } from './pack-reader.js';
-import type { Place, SnapshotFile } from './snapshot-file.js';
+import { type Place, pagesOfBlock, type SnapshotFile } from './snapshot-file.js';
 
 export function countBits(bytes: Iterable<number>): number {
   let count = 0;
@@ -89,7 +89,8 @@ export class Usage {
       this.#add(block.places);
       if (this.#seen.has(block.places.pack, block.places.chunk)) continue;
       try {
-        if (readable) readProvenPlaces(this.packs, block, this.#places);
+        if (readable)
+          readProvenPlaces(this.packs, block, pagesOfBlock(file.description.regions, block), this.#places);
         else readPlaces(this.packs, block, this.#places);
       } catch (error) {
         // Nobody can reach what a lost block referred to; repair has named the snapshots.

@@ -1,41 +1,54 @@
 /**
  * The main thread's side of a machine's device thread: starts the Worker, sends requests and awaits their replies.
  *
- * Invariants: every request is settled, also when the thread ends first (MACHINE_GONE); the process can exit at any
- * moment, because its exit handler wakes the thread out of its native wait.
+ * Invariants:
+ * - Here it is decided that a machine has ended, and when: after its last message. All others learn it from
+ *   {@link DeviceThreadListener.onEnd}, which comes after the last output.
+ * - Every request is settled, also when the thread ends first (MACHINE_GONE).
+ * - The process can exit at any moment, because its exit handler wakes the thread out of its native wait.
  */
 import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
+import { ConsoleCounters, countBetween } from './console-counters.js';
 import { MAX_WAITING_INPUT_BYTES } from './console-input.js';
 import type { FromDeviceThread, MachineParts, PlainEnd, ToDeviceThread } from './device-thread-messages.js';
 
 export interface DeviceThreadListener {
-  onConsole(bytes: Uint8Array): void;
-  onLog(message: string): void;
-  /** Once, when the machine is no more and its thread has ended. */
+  /** `missedBytes` of output were dropped before these, because the main thread was busy. */
+  onConsole(bytes: Uint8Array, missedBytes: number): void;
+  /** Once, when the machine has ended and all of its output was given. */
   onEnd(end: PlainEnd): void;
 }
 
 type Settle = { resolve: (state: Uint8Array | undefined) => void; reject: (error: Error) => void };
 
+/** What every operation on a machine that has ended fails with. */
+export const machineGone = (
+  end: { kind: string } | { kind: 'failed'; error: { message: string } } | null,
+): LivesnapError =>
+  new LivesnapError(
+    'MACHINE_GONE',
+    end !== null && 'error' in end ? `the machine failed: ${end.error.message}` : 'the machine has ended',
+  );
+
 export class DeviceThreadClient {
   readonly #worker: Worker;
-  readonly #listener: DeviceThreadListener;
   readonly #waiting = new Map<number, Settle>();
+  readonly #counters = new ConsoleCounters();
+  #listener: DeviceThreadListener | null = null;
   #lastId = 0;
-  #inputWaiting = 0;
+  #inputBytes = 0;
   #end: PlainEnd | null = null;
+  #hasEnded = false;
   #machine: KvmMachine | null = null;
-  #began = false;
   #ready: { resolve: () => void; reject: (error: Error) => void } | null = null;
   readonly #onProcessExit = (): void => {
     if (this.#machine !== null) killMachine(this.#machine);
   };
 
   /** Starts the thread; it loads its code while the caller fills the machine's RAM. */
-  constructor(listener: DeviceThreadListener) {
-    this.#listener = listener;
+  constructor() {
     this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), { name: 'device thread' });
     this.#worker.on('message', (message: FromDeviceThread) => this.#receive(message));
     this.#worker.on('error', (error) => {
@@ -48,13 +61,26 @@ export class DeviceThreadClient {
     process.on('exit', this.#onProcessExit);
   }
 
-  /** Makes the machine; resolves when it exists, its vCPUs parked. */
+  /** Makes the machine; resolves when it exists, its vCPUs parked. Call {@link attach} then. */
   begin(parts: MachineParts): Promise<void> {
     return new Promise<void>((resolve, reject) => {
       this.#ready = { resolve, reject };
-      if (this.#end !== null) this.#finish();
-      else this.#worker.postMessage({ op: 'begin', parts } satisfies ToDeviceThread);
+      if (this.#hasEnded) {
+        this.#finish();
+        return;
+      }
+      const consoleCounters = this.#counters.shared;
+      this.#worker.postMessage({
+        op: 'begin',
+        parts: { ...parts, consoleCounters },
+      } satisfies ToDeviceThread);
     });
+  }
+
+  /** Names who is told of output and of the end. A guest whose vCPUs are parked has no output yet. */
+  attach(listener: DeviceThreadListener): void {
+    this.#listener = listener;
+    if (this.#hasEnded) listener.onEnd(this.#end!);
   }
 
   /** Ends a thread that was never given a machine. */
@@ -63,14 +89,15 @@ export class DeviceThreadClient {
   }
 
   get machine(): KvmMachine {
-    if (this.#machine === null) throw new LivesnapError('MACHINE_GONE', 'the machine has ended');
+    if (this.#machine === null) throw machineGone(this.#end);
     return this.#machine;
   }
 
   /** @throws LivesnapError NOT_POSSIBLE_NOW when too much waits for a guest that does not read. */
   input(bytes: Uint8Array): void {
     if (this.#end !== null) return;
-    if (this.#inputWaiting + bytes.length > MAX_WAITING_INPUT_BYTES) {
+    const waiting = countBetween(this.#counters.inputBytes, this.#inputBytes);
+    if (waiting + bytes.length > MAX_WAITING_INPUT_BYTES) {
       throw new LivesnapError(
         'NOT_POSSIBLE_NOW',
         'the guest does not read its console, and too much input waits for it',
@@ -79,7 +106,7 @@ export class DeviceThreadClient {
         },
       );
     }
-    this.#inputWaiting += bytes.length;
+    this.#inputBytes = (this.#inputBytes + bytes.length) >>> 0;
     this.#worker.postMessage({ op: 'input', bytes } satisfies ToDeviceThread);
   }
 
@@ -106,7 +133,7 @@ export class DeviceThreadClient {
   #request(request: ToDeviceThread & { id: number }): Promise<Uint8Array | undefined> {
     return new Promise((resolve, reject) => {
       if (this.#end !== null) {
-        reject(new LivesnapError('MACHINE_GONE', 'the machine has ended'));
+        reject(machineGone(this.#end));
         return;
       }
       this.#waiting.set(request.id, { resolve, reject });
@@ -118,18 +145,15 @@ export class DeviceThreadClient {
     switch (message.type) {
       case 'ready':
         this.#machine = message.machine;
-        this.#began = true;
         this.#ready?.resolve();
         this.#ready = null;
         break;
       case 'console':
-        this.#listener.onConsole(message.bytes);
-        break;
-      case 'inputTaken':
-        this.#inputWaiting -= message.bytes;
+        this.#counters.addOutputMessage();
+        this.#listener?.onConsole(message.bytes, message.missedBytes);
         break;
       case 'log':
-        this.#listener.onLog(message.message);
+        process.stderr.write(`${message.message}\n`);
         break;
       case 'reply': {
         const settle = this.#waiting.get(message.id);
@@ -145,20 +169,19 @@ export class DeviceThreadClient {
   }
 
   #finish(): void {
+    this.#hasEnded = true;
     process.off('exit', this.#onProcessExit);
     this.#end ??= { kind: 'stopped' };
     // A thread that was ended from outside has not closed it.
     if (this.#machine !== null) closeMachine(this.#machine);
     this.#machine = null;
-    const error =
-      this.#end.kind === 'failed'
-        ? LivesnapError.fromJSON(this.#end.error)
-        : new LivesnapError('MACHINE_GONE', 'the machine has ended');
-    for (const { reject } of this.#waiting.values()) reject(error);
+    for (const { reject } of this.#waiting.values()) reject(machineGone(this.#end));
     this.#waiting.clear();
-    const ready = this.#ready;
+    // A machine that could not be made: why not is what its maker wants to know.
+    this.#ready?.reject(
+      this.#end.kind === 'failed' ? LivesnapError.fromJSON(this.#end.error) : machineGone(this.#end),
+    );
     this.#ready = null;
-    if (ready) ready.reject(error);
-    else if (this.#began) this.#listener.onEnd(this.#end);
+    this.#listener?.onEnd(this.#end);
   }
 }

@@ -14,6 +14,12 @@ export interface MachineParts {
   readonly begin: { readonly boot: BootState } | { readonly state: Uint8Array };
 }
 
+/** What the device thread is given to begin with. */
+export interface DeviceThreadParts extends MachineParts {
+  /** Memory of the {@link ConsoleCounters}. */
+  readonly consoleCounters: SharedArrayBuffer;
+}
+
 /** Requests are answered in order by a `reply` with their `id`. */
 export type Request = { readonly id: number } & (
   | { readonly op: 'pause' | 'resume' | 'saveState' }
@@ -22,7 +28,7 @@ export type Request = { readonly id: number } & (
 
 export type ToDeviceThread =
   /** First, and once. */
-  | { readonly op: 'begin'; readonly parts: MachineParts }
+  | { readonly op: 'begin'; readonly parts: DeviceThreadParts }
   | Request
   | { readonly op: 'input'; readonly bytes: Uint8Array };
 
@@ -33,9 +39,8 @@ export type PlainEnd =
 export type FromDeviceThread =
   /** The machine exists, its vCPUs are parked. */
   | { readonly type: 'ready'; readonly machine: number }
-  | { readonly type: 'console'; readonly bytes: Uint8Array }
-  /** So many bytes of console input have gone to the port. */
-  | { readonly type: 'inputTaken'; readonly bytes: number }
+  /** `missedBytes` of output were dropped before these. */
+  | { readonly type: 'console'; readonly bytes: Uint8Array; readonly missedBytes: number }
   /** Worth a line in the machine's log. */
   | { readonly type: 'log'; readonly message: string }
   | { readonly type: 'reply'; readonly id: number; readonly state?: Uint8Array; readonly error?: PlainError }

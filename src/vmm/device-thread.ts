@@ -26,11 +26,12 @@ import {
   WaitEvent,
   wait,
 } from '../native/kvm.js';
+import { ConsoleCounters } from './console-counters.js';
 import { ConsoleInput } from './console-input.js';
 import { ConsoleOutput } from './console-output.js';
 import type {
+  DeviceThreadParts,
   FromDeviceThread,
-  MachineParts,
   PlainEnd,
   Request,
   ToDeviceThread,
@@ -49,6 +50,11 @@ import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js'
 import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
 
+/** How long output without the end of a line may wait for more. */
+const GATHER_MS = 1;
+/** How often output is offered again to a main thread that is busy. */
+const HELD_BACK_MS = 10;
+
 const port = parentPort!;
 const post = (message: FromDeviceThread): void => port.postMessage(message);
 
@@ -64,11 +70,8 @@ class DeviceThread {
   readonly #machine: KvmMachine;
   readonly #cpus: number;
   readonly #platform: Platform;
-  readonly #output = new ConsoleOutput((bytes) => post({ type: 'console', bytes }));
-  readonly #input = new ConsoleInput(
-    (bytes) => this.#platform.com1.offerInput(bytes),
-    (bytes) => post({ type: 'inputTaken', bytes }),
-  );
+  readonly #output: ConsoleOutput;
+  readonly #input: ConsoleInput;
   readonly #exitPage = new Uint8Array(EXIT_PAGE_BYTES);
   readonly #words = new Uint32Array(this.#exitPage.buffer, 0, EXIT_DATA_OFFSET / 4);
   readonly #data = this.#exitPage.subarray(EXIT_DATA_OFFSET);
@@ -76,7 +79,16 @@ class DeviceThread {
   #posting = false;
   #end: PlainEnd | null = null;
 
-  constructor(data: MachineParts) {
+  constructor(data: DeviceThreadParts) {
+    const counters = new ConsoleCounters(data.consoleCounters);
+    this.#output = new ConsoleOutput(
+      (bytes, missedBytes) => post({ type: 'console', bytes, missedBytes }),
+      () => counters.outputMessages,
+    );
+    this.#input = new ConsoleInput(
+      (bytes) => this.#platform.com1.offerInput(bytes),
+      (bytes) => counters.addInputBytes(bytes),
+    );
     this.#host = describeHost();
     this.#cpus = data.cpus;
     const state = 'state' in data.begin ? decodeMachineState(data.begin.state) : null;
@@ -129,7 +141,7 @@ class DeviceThread {
   async run(): Promise<void> {
     port.on('message', (message: ToDeviceThread) => this.#receive(message));
     while (this.#end === null) {
-      const event = wait(this.#machine, this.#output.isEmpty ? -1 : 1);
+      const event = wait(this.#machine, this.#outputTimeoutMs());
       if (event === WaitEvent.exit) this.#answer();
       else if (event === WaitEvent.posted) this.#accessPort();
       else if (event === WaitEvent.loop) await nextTurn();
@@ -137,7 +149,7 @@ class DeviceThread {
       else if (event === WaitEvent.parked) this.#parked();
       else this.#finish({ kind: 'stopped' });
     }
-    this.#output.flush();
+    this.#output.flushAll();
     closeMachine(this.#machine);
     post({ type: 'end', end: this.#end });
   }
@@ -174,8 +186,14 @@ class DeviceThread {
     post({ type: 'reply', id: request.id });
   }
 
+  /** When output that waits is offered again; −1: none waits. */
+  #outputTimeoutMs(): number {
+    if (this.#output.isEmpty) return -1;
+    return this.#output.isHeldBack ? HELD_BACK_MS : GATHER_MS;
+  }
+
   #parked(): void {
-    this.#output.flush();
+    this.#output.flushAll();
     for (const id of this.#pausing.splice(0)) post({ type: 'reply', id });
   }
 

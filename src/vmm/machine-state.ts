@@ -7,7 +7,8 @@
  */
 import { LivesnapError } from '../errors.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
-import { checkVcpuState, type VcpuState } from './kvm/vcpu-state.js';
+import { MAX_CPUID_ENTRIES } from './kvm/cpuid.js';
+import { checkVcpuState, MAX_MSRS, type VcpuState } from './kvm/vcpu-state.js';
 import { checkVmState, type VmState } from './kvm/vm-state.js';
 
 export const MACHINE_STATE_VERSION = 1;
@@ -38,8 +39,32 @@ function revive(_key: string, value: unknown): unknown {
 export const encodeMachineState = (state: MachineState): Uint8Array =>
   new TextEncoder().encode(JSON.stringify(state, replace));
 
+/**
+ * What the state of the largest machine takes, with room to spare: JSON.parse needs up to 40 bytes of memory for a byte of
+ * text. A vCPU has an object for each CPUID entry and two for each MSR; fields are counted by their colons.
+ */
+const MAX_BYTES = (1 << 20) + MAX_CPUS * (128 << 10);
+const MAX_OBJECTS = (MAX_CPUS + 1) * (MAX_CPUID_ENTRIES + 2 * MAX_MSRS + 256);
+const MAX_FIELDS = (MAX_CPUS + 1) * (7 * MAX_CPUID_ENTRIES + 3 * MAX_MSRS + 1024);
+
+const [BRACE, BRACKET, COLON] = [...'{[:'].map((character) => character.charCodeAt(0));
+
+/** Whether the text can be the state of a machine, judged before anything is made of it. */
+function isOfPossibleSize(bytes: Uint8Array): boolean {
+  if (bytes.length > MAX_BYTES) return false;
+  let objects = 0;
+  let fields = 0;
+  for (const byte of bytes) {
+    if (byte === BRACE || byte === BRACKET) objects++;
+    else if (byte === COLON) fields++;
+  }
+  return objects <= MAX_OBJECTS && fields <= MAX_FIELDS;
+}
+
 /** @throws LivesnapError BAD_STATE, or NEWER_FORMAT for the state of a later version. */
 export function decodeMachineState(bytes: Uint8Array): MachineState {
+  if (!isOfPossibleSize(bytes))
+    throw new LivesnapError('BAD_STATE', "the snapshot's machine state is larger than that of any machine");
   let value: Record<string, unknown>;
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes), revive);

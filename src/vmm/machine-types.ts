@@ -3,8 +3,7 @@
  * implements it on KVM; tests of the layers above may use a fake.
  */
 import type { LivesnapError } from '../errors.js';
-import type { Store } from '../store/store.js';
-import type { Progress, SaveResult } from '../store/types.js';
+import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
 
 export interface MachineConfig {
   /** Path of a bzImage or an ELF vmlinux. */
@@ -29,18 +28,23 @@ export type SaveThen = 'resume' | 'pause' | 'stop';
 export interface MachineSaveResult extends SaveResult {
   /** How long the vCPUs stood still. */
   readonly pauseMs: number;
+  /** How much was stored meanwhile; 0 unless the guest wrote faster than its memory could be stored. */
+  readonly storedWhilePausedBytes: number;
   readonly saveMs: number;
 }
 
 export interface MachineEvents {
-  /** Bytes the guest wrote to its first serial port. */
-  console: [bytes: Uint8Array];
+  /** Bytes the guest wrote to its first serial port; `missedBytes` before them were dropped: it wrote too fast. */
+  console: [bytes: Uint8Array, missedBytes: number];
+  /** Once, after the last output. */
   end: [end: MachineEnd];
 }
 
 export interface MachineHandle {
   readonly config: MachineConfig;
   readonly state: MachineState;
+  /** How it ended; null: it has not. Set when the event `end` is emitted, and never before the last output. */
+  readonly end: MachineEnd | null;
   /** The snapshot this machine was last saved to or restored from. */
   readonly snapshot: string | null;
   /** What the host made necessary (one sentence each), to be said once on stderr. */
@@ -58,7 +62,7 @@ export interface MachineHandle {
   stop(): Promise<void>;
   /** `then` null: afterwards as it was before. */
   save(
-    store: Pick<Store, 'beginSave'>,
+    store: SaveTarget,
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
   ): Promise<MachineSaveResult>;
 }

@@ -1,24 +1,33 @@
 /**
- * A virtual machine as the rest of livesnap knows it: started from a kernel or restored from a snapshot, paused,
+ * A virtual machine as the rest of livesnap knows it: made from a kernel or restored from a snapshot, resumed, paused,
  * saved while it runs, ended. Lives on the main thread; its devices and vCPUs live behind {@link DeviceThreadClient}.
  *
- * Invariant: one operation that changes the machine's state runs at a time; the others wait their turn.
+ * Invariants:
+ * - A new machine is paused. Whoever made it listens first and resumes it then, so that no output and no end is missed.
+ * - One operation that changes the machine's state runs at a time; the others wait their turn.
+ * - After the end every operation fails with MACHINE_GONE.
  */
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { arch, hostname, release, totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
 import { closeMemory, createMemory, writeMemory, writePages } from '../native/memory.js';
-import type { PageRun, PageSink, Region } from '../page-stream.js';
-import type { OpenSnapshot, Store } from '../store/store.js';
-import type { Progress, SaveResult } from '../store/types.js';
+import type {
+  OpenSnapshot,
+  PageRun,
+  PageSink,
+  Progress,
+  Region,
+  SaveResult,
+  SaveTarget,
+} from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
 import type { BootPath } from './boot/boot-state.js';
 import type { GuestMemory } from './boot/guest-memory.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
-import { DeviceThreadClient } from './device-thread-client.js';
-import type { MachineParts, PlainEnd } from './device-thread-messages.js';
+import { DeviceThreadClient, machineGone } from './device-thread-client.js';
+import type { MachineParts } from './device-thread-messages.js';
 import { DirtyPages } from './dirty-pages.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { nestedNotices } from './kvm/nested.js';
@@ -27,6 +36,7 @@ import type { MemorySlot } from './kvm/vm.js';
 import { decodeMachineState } from './machine-state.js';
 import type {
   MachineConfig,
+  MachineEnd,
   MachineEvents,
   MachineHandle,
   MachineSaveResult,
@@ -97,7 +107,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   readonly #slots: readonly MemorySlot[];
   readonly #thread: DeviceThreadClient;
   readonly #dirty: DirtyPages;
-  #state: MachineState = 'paused';
+  #isRunning = false;
+  #end: MachineEnd | null = null;
   #turn: Promise<unknown> = Promise.resolve();
   readonly #ended: Promise<void>;
 
@@ -109,7 +120,6 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     slots: readonly MemorySlot[];
     thread: DeviceThreadClient;
     base: string | null;
-    relay: EventRelay;
   }) {
     super();
     this.config = parts.config;
@@ -120,26 +130,24 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     this.#thread = parts.thread;
     this.#dirty = new DirtyPages(parts.thread.machine, parts.slots, parts.base, parts.base !== null);
     this.#ended = new Promise((resolve) => {
-      parts.relay.deliver(
-        (bytes) => this.emit('console', bytes),
-        (end) => {
-          this.#state = 'stopped';
+      parts.thread.attach({
+        onConsole: (bytes, missedBytes) => this.emit('console', bytes, missedBytes),
+        onEnd: (end) => {
+          this.#end =
+            end.kind === 'failed' ? { kind: 'failed', error: LivesnapError.fromJSON(end.error) } : end;
           free(this.#slots);
-          this.emit(
-            'end',
-            end.kind === 'failed' ? { kind: 'failed', error: LivesnapError.fromJSON(end.error) } : end,
-          );
+          this.emit('end', this.#end);
           resolve();
         },
-      );
+      });
     });
   }
 
   /**
-   * Boots a kernel; resolves once the vCPUs run.
+   * Makes a machine that is to boot a kernel, paused before its first instruction.
    * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists.
    */
-  static async start(config: MachineConfig): Promise<Machine> {
+  static async create(config: MachineConfig): Promise<Machine> {
     const host = describeHost();
     checkFits(host, config);
     const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
@@ -163,7 +171,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     }));
   }
 
-  /** Restores a snapshot, all of its RAM before the first instruction; resolves once the vCPUs run. */
+  /** Restores a snapshot with all of its RAM, paused where it was saved. */
   static async restore(snapshot: OpenSnapshot, progress?: Progress): Promise<Machine> {
     const host = describeHost();
     if (snapshot.metadata.kind !== 'machine') {
@@ -203,13 +211,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     base: string | null,
     fill: () => MachineParts['begin'] | Promise<MachineParts['begin']>,
   ): Promise<Machine> {
-    const relay = new EventRelay();
-    const thread = new DeviceThreadClient(relay);
+    const thread = new DeviceThreadClient();
     try {
       await thread.begin({ slots, cpus: config.cpus, begin: await fill() });
-      const machine = new Machine({ config, host, notices, bootPath, slots, thread, base, relay });
-      await machine.resume();
-      return machine;
+      return new Machine({ config, host, notices, bootPath, slots, thread, base });
     } catch (error) {
       await thread.cancel();
       free(slots);
@@ -218,7 +223,12 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   get state(): MachineState {
-    return this.#state;
+    if (this.#end !== null) return 'stopped';
+    return this.#isRunning ? 'running' : 'paused';
+  }
+
+  get end(): MachineEnd | null {
+    return this.#end;
   }
 
   get snapshot(): string | null {
@@ -238,17 +248,17 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   async stop(): Promise<void> {
-    if (this.#state !== 'stopped') this.#thread.stop();
+    this.#thread.stop();
     await this.#ended;
   }
 
   save(
-    store: Pick<Store, 'beginSave'>,
+    store: SaveTarget,
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
   ): Promise<MachineSaveResult> {
     return this.#exclusively(async () => {
       const startedMs = performance.now();
-      const then = options.then ?? (this.#state === 'running' ? 'resume' : 'pause');
+      const then = options.then ?? (this.#isRunning ? 'resume' : 'pause');
       const base = this.#dirty.base;
       const saved = await this.#saveFrom(base, store, then, options).catch((error) => {
         // What of the parent is damaged is saved anew, whole.
@@ -257,18 +267,18 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       });
       this.#dirty.commit(saved.id);
       if (then === 'stop') await this.stop();
-      else if (then === 'resume' && this.state === 'paused') await this.#resume();
+      else if (then === 'resume') await this.#resumeUnlessEnded();
       return { ...saved, saveMs: round(performance.now() - startedMs) };
     });
   }
 
   async #saveFrom(
     parent: string | null,
-    store: Pick<Store, 'beginSave'>,
+    store: SaveTarget,
     then: SaveThen,
     { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
-  ): Promise<SaveResult & { pauseMs: number }> {
-    const wasRunning = this.#state === 'running';
+  ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
+    const wasRunning = this.#isRunning;
     let pauseMs = 0;
     let state: Uint8Array | null = null;
     const session = await store.beginSave({ parent, tag });
@@ -280,7 +290,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         },
         captureAndContinue: async () => {
           state = await this.#thread.saveState();
-          if (wasRunning && then === 'resume') await this.#resume();
+          if (wasRunning && then === 'resume') await this.#resumeUnlessEnded();
           pauseMs = wasRunning ? performance.now() - pauseMs : 0;
         },
       });
@@ -295,31 +305,38 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         host: { kvm: this.#host.kind, hostname: hostname(), kernel: release(), arch: arch() },
         state: state!,
       });
-      return { ...result, pauseMs: round(pauseMs) };
+      const { storedWhilePausedBytes } = source;
+      return { ...result, pauseMs: round(pauseMs), storedWhilePausedBytes };
     } catch (error) {
       await session.abort();
-      if (this.state === 'stopped') throw gone(error);
       // A save that failed leaves the machine as it was.
-      if (wasRunning) await this.#resume();
+      if (wasRunning) await this.#resumeUnlessEnded();
       throw error;
     }
   }
 
   async #pause(): Promise<void> {
-    if (this.#state === 'paused') return;
+    if (!this.#isRunning) return;
     await this.#thread.pause();
-    this.#state = 'paused';
+    this.#isRunning = false;
   }
 
   async #resume(): Promise<void> {
-    if (this.#state === 'running') return;
+    if (this.#isRunning) return;
     await this.#thread.resume();
-    this.#state = 'running';
+    this.#isRunning = true;
+  }
+
+  /** For a save: it is as good when the machine ends after the moment that it shows. */
+  async #resumeUnlessEnded(): Promise<void> {
+    await this.#resume().catch((error) => {
+      if (!(error instanceof LivesnapError && error.code === 'MACHINE_GONE')) throw error;
+    });
   }
 
   #exclusively<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#turn.then(() => {
-      if (this.#state === 'stopped') throw gone();
+      if (this.#end !== null) throw machineGone(this.#end);
       return work();
     });
     this.#turn = result.catch(() => {});
@@ -327,39 +344,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 }
 
-const gone = (cause?: unknown): LivesnapError =>
-  new LivesnapError('MACHINE_GONE', 'the machine has ended', { cause });
-
 const round = (ms: number): number => Math.round(ms * 1000) / 1000;
-
-/** Keeps what the device thread says until the machine that says it to the world exists. */
-class EventRelay {
-  #console: ((bytes: Uint8Array) => void) | null = null;
-  #end: ((end: PlainEnd) => void) | null = null;
-  readonly #early: Uint8Array[] = [];
-  #earlyEnd: PlainEnd | null = null;
-
-  deliver(onConsole: (bytes: Uint8Array) => void, onEnd: (end: PlainEnd) => void): void {
-    this.#console = onConsole;
-    this.#end = onEnd;
-    for (const bytes of this.#early.splice(0)) onConsole(bytes);
-    if (this.#earlyEnd) onEnd(this.#earlyEnd);
-  }
-
-  onConsole(bytes: Uint8Array): void {
-    if (this.#console) this.#console(bytes);
-    else this.#early.push(bytes);
-  }
-
-  onLog(message: string): void {
-    process.stderr.write(`${message}\n`);
-  }
-
-  onEnd(end: PlainEnd): void {
-    if (this.#end) this.#end(end);
-    else this.#earlyEnd = end;
-  }
-}
 
 function checkRegions(layout: readonly RamSlot[], regions: readonly Region[]): void {
   const expected = layout.map((slot) => `${regionName(slot)}:${slot.sizeBytes}`).join();

@@ -4,8 +4,11 @@
  * Data: dirty bitmaps in, batches of page copies out. Runs on the main thread; the vCPUs run beside it.
  * Rounds: the pages the base does not account for are given while the machine runs, then those it wrote meanwhile,
  * until few are left or their number stops shrinking. Then the vCPUs are parked, the last dirty pages are copied
- * aside, `atMoment` captures the rest of the machine, and it goes on; the copies are given afterwards. So the pause
- * waits for memory copies and ioctls only, never for the store.
+ * aside, `captureAndContinue` captures the rest of the machine, and it goes on; the copies are given afterwards. So the
+ * pause waits for memory copies and ioctls only, not for the store.
+ *
+ * Invariant: memory is bounded, whatever the guest writes. Where more than {@link MAX_ASIDE_PAGES} are left, those
+ * beyond it are given straight from RAM while the vCPUs are parked; only then does the pause wait for the store.
  */
 import { copyPages } from '../native/memory.js';
 import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../page-stream.js';
@@ -18,8 +21,17 @@ const FEW_PAGES = 1024;
 /** A round that leaves more than this part of the last one's pages is the last: the guest writes as fast as we read. */
 const SHRINK = 0.7;
 const MAX_ROUNDS = 10;
+/** 64 MiB: the most that is copied aside. Copying takes a pause of about 0.1 s; more would take memory by the GiB. */
+export const MAX_ASIDE_PAGES = 16384;
 
 export const regionName = ({ gpa }: { gpa: number }): string => `ram@0x${gpa.toString(16)}`;
+
+/** Memory for a batch, touched: that it is made is not part of the pause. */
+const newBatch = (): Buffer => Buffer.alloc(BATCH_PAGES * PAGE_SIZE, 1);
+
+interface AsidePart extends PageRun {
+  readonly bytes: Uint8Array;
+}
 
 /** What the source asks of the machine at the moment that the snapshot shows. */
 export interface MomentHooks {
@@ -32,7 +44,7 @@ export interface MomentHooks {
 export class RamSource implements PageSource {
   readonly regions: readonly Region[];
   readonly #slots: readonly MemorySlot[];
-  readonly #dirty: DirtyPages;
+  readonly #dirty: Pick<DirtyPages, 'begin' | 'harvest'>;
   readonly #hooks: MomentHooks;
   readonly #batch = new Uint32Array(BATCH_PAGES);
   #pending: PageBitmap[];
@@ -40,10 +52,19 @@ export class RamSource implements PageSource {
   #cursor = 0;
   #rounds = 0;
   #roundPages: number;
+  /** How many pages are left to give, once the vCPUs are parked. */
+  #parkedPages: number | null = null;
+  #storedWhilePausedBytes = 0;
+  #room: Buffer[] = [];
   /** The last pages, copied aside within the pause: what is to be given when the live rounds are over. */
-  #aside: { region: number; pages: Uint32Array; bytes: Uint8Array }[] | null = null;
+  #aside: AsidePart[] | null = null;
 
-  constructor(slots: readonly MemorySlot[], dirty: DirtyPages, full: boolean, hooks: MomentHooks) {
+  constructor(
+    slots: readonly MemorySlot[],
+    dirty: Pick<DirtyPages, 'begin' | 'harvest'>,
+    full: boolean,
+    hooks: MomentHooks,
+  ) {
     this.regions = slots.map((slot) => ({ name: regionName(slot), sizeBytes: slot.sizeBytes }));
     this.#slots = slots;
     this.#dirty = dirty;
@@ -54,10 +75,20 @@ export class RamSource implements PageSource {
 
   async next(into: Uint8Array): Promise<PageRun | null> {
     while (this.#aside === null) {
-      const run = this.#takeLive(into);
-      if (run) return run;
-      if (!this.#isLastRound()) continue;
-      await this.#reachMoment();
+      if (this.#parkedPages !== null && this.#parkedPages <= MAX_ASIDE_PAGES) {
+        this.#aside = await this.#captureMoment();
+        break;
+      }
+      const run = this.#take(into);
+      if (run === null) {
+        if (this.#isLastRound()) await this.#park();
+        continue;
+      }
+      if (this.#parkedPages !== null) {
+        this.#parkedPages -= run.pages.length;
+        this.#storedWhilePausedBytes += run.pages.length * PAGE_SIZE;
+      }
+      return run;
     }
     const part = this.#aside.shift();
     if (!part) return null;
@@ -65,11 +96,16 @@ export class RamSource implements PageSource {
     return { region: part.region, pages: part.pages };
   }
 
+  /** How much was given while the vCPUs were parked: nothing, unless the guest writes a lot. */
+  get storedWhilePausedBytes(): number {
+    return this.#storedWhilePausedBytes;
+  }
+
   #count(): number {
     return this.#pending.reduce((sum, bitmap) => sum + bitmap.count(), 0);
   }
 
-  #takeLive(into: Uint8Array): PageRun | null {
+  #take(into: Uint8Array): PageRun | null {
     for (; this.#slot < this.#pending.length; this.#slot++, this.#cursor = 0) {
       const count = this.#pending[this.#slot]!.take(this.#cursor, this.#batch, BATCH_PAGES);
       if (count === 0) continue;
@@ -93,24 +129,30 @@ export class RamSource implements PageSource {
     return last;
   }
 
-  async #reachMoment(): Promise<void> {
+  async #park(): Promise<void> {
     // Memory for the copies is made and touched before the vCPUs stand still: page faults are not part of the pause.
     // A buffer a batch: all together may be larger than one can be.
-    const batch = (): Buffer => Buffer.alloc(BATCH_PAGES * PAGE_SIZE, 1);
-    const batches = Math.ceil((this.#roundPages + FEW_PAGES) / BATCH_PAGES) + this.#slots.length;
-    const room = Array.from({ length: batches }, batch);
+    const pages = Math.min(this.#roundPages + FEW_PAGES, MAX_ASIDE_PAGES);
+    this.#room = Array.from({ length: Math.ceil(pages / BATCH_PAGES) + this.#slots.length }, newBatch);
     await this.#hooks.pause();
     this.#dirty.harvest().forEach((bitmap, slot) => {
       this.#pending[slot]!.addAll(bitmap);
     });
-    const aside = [];
+    this.#parkedPages = this.#count();
+    this.#slot = 0;
+    this.#cursor = 0;
+  }
+
+  async #captureMoment(): Promise<AsidePart[]> {
+    const aside: AsidePart[] = [];
     for (;;) {
-      const bytes = room.pop() ?? batch();
-      const run = this.#takeLive(bytes);
+      const bytes = this.#room.pop() ?? newBatch();
+      const run = this.#take(bytes);
       if (!run) break;
       aside.push({ ...run, bytes: bytes.subarray(0, run.pages.length * PAGE_SIZE) });
     }
+    this.#room = [];
     await this.#hooks.captureAndContinue();
-    this.#aside = aside;
+    return aside;
   }
 }

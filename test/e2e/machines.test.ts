@@ -1,11 +1,12 @@
 /** Machines through the built command line: their processes, consoles, control sockets and ends. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { probe, requireKvm } from '../kvm/kvm.js';
+import { guestThatEnds, guestThatFails } from '../kvm/small-guests.js';
 import { ending, hearing, MAIN, World } from './cli.js';
 
 interface Started {
@@ -151,6 +152,42 @@ describe('machines', function () {
     assert.match(stdout, /"code":"MACHINE_GONE"/);
   });
 
+  it('whose guest does not read its input are left all the same', async () => {
+    await start('a');
+    // More than the machine keeps for its guest and the sockets hold.
+    const much = 'x'.repeat(8 << 20);
+    await world.json('pause', 'a');
+    const ran = await world.run(['console', 'a', '--until', '^NEVER', '--timeout', '1'], much);
+    assert.equal(ran.status, 1);
+    assert.match(ran.stderr, /Input that the guest did not read in time was discarded\.\nlivesnap: no line/);
+    const script = `
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv('/bin/sh', ['sh', '-c', 'stty raw; "$0" "$1" console a; echo status $?', *sys.argv[1:]])
+seen = b''
+while b'Ctrl-A x leaves' not in seen: seen += os.read(fd, 4096)
+os.set_blocking(fd, False)
+left = b'x' * (4 << 20) + b'\\x01x'
+import select
+while True:
+    readable, writable, _ = select.select([fd], [fd] if left else [], [])
+    if writable: left = left[os.write(fd, left[:4096]):]
+    if not readable: continue
+    try: part = os.read(fd, 4096)
+    except OSError: break
+    if not part: break
+    seen += part
+sys.stdout.buffer.write(seen)
+`;
+    const typed = await ending(
+      spawn('python3', ['-c', script, process.execPath, MAIN], { env: world.env, cwd: world.dir }),
+    );
+    assert.match(typed.stdout, /was discarded/, typed.stderr);
+    assert.match(typed.stdout, /status 0/);
+    assert.equal((await world.json<{ state: string }[]>('ps'))[0]!.state, 'paused');
+  });
+
   it('in the foreground show their console and end at SIGTERM', async () => {
     for (const signal of ['SIGTERM', 'SIGHUP'] as const) {
       const child = world.spawn('start', '--kernel', KERNEL, '--memory', '64M', '--name', 'f');
@@ -161,6 +198,25 @@ describe('machines', function () {
       assert.equal((await ran).status, 0);
       assert.deepEqual(world.machines(), []);
       await gone(row!.pid);
+    }
+  });
+
+  it('that end before anybody can join show all of their output and the same end, every time', async () => {
+    const silent = guestThatEnds(join(world.dir, 'silent.elf'), '');
+    const talking = guestThatEnds(join(world.dir, 'talking.elf'), 'last words\r\nunfinished');
+    const failing = guestThatFails(join(world.dir, 'failing.elf'), 'last words\n');
+    const run = (kernel: string, ...more: string[]) =>
+      world.run(['start', '--kernel', kernel, '--memory', '64M', '--quiet', ...more]);
+    for (let time = 0; time < 4; time++) {
+      const [none, some, failed] = await Promise.all([run(silent), run(talking), run(failing)]);
+      assert.deepEqual(none, { status: 0, stdout: '', stderr: '' });
+      assert.deepEqual(some, { status: 0, stdout: 'last words\r\nunfinished', stderr: '' });
+      assert.equal(failed.stdout, 'last words\n');
+      assert.equal(failed.status, 1);
+      assert.match(failed.stderr, /^livesnap: .* at 0xd0000000 .*\n$/);
+      const json = await run(silent, '--json');
+      assert.equal(json.status, 0, json.stdout);
+      assert.equal((await run(silent, '--detach')).status, 0);
     }
   });
 
@@ -246,6 +302,20 @@ sys.stdout.buffer.write(seen)
       `${port}`,
     ]);
     assert.deepEqual(world.machines(), ['a']);
+  });
+
+  it('leave the machine alone that has their name since their run directory was removed', async () => {
+    const first = await start('a');
+    rmSync(join(world.runDir, 'livesnap/a'), { recursive: true });
+    const second = await start('a');
+    assert.notEqual(second.pid, first.pid);
+    process.kill(first.pid, 'SIGTERM');
+    await gone(first.pid);
+    assert.deepEqual(
+      (await world.json<{ pid: number; state: string }[]>('ps')).map(({ pid, state }) => [pid, state]),
+      [[second.pid, 'running']],
+    );
+    await world.json('stop', 'a');
   });
 
   it('that cannot be are refused, and nothing of them is left', async () => {

@@ -1,12 +1,12 @@
 /** Saves, restores and the store, through the built command line. */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { projectRoot } from '../../src/native/addon.js';
 import { probe, requireKvm } from '../kvm/kvm.js';
-import { ending, World } from './cli.js';
+import { ending, MAIN, World } from './cli.js';
 
 interface Saved {
   id: string;
@@ -22,7 +22,9 @@ interface Listed {
 }
 
 const SAVE_KEYS =
-  'id tag parent pauseMs saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(' ');
+  'id tag movedFrom parent pauseMs storedWhilePausedBytes saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
+    ' ',
+  );
 
 /** Mounts a tmpfs for the time of `work`; skips the test where that is not allowed. */
 async function onTmpfs(
@@ -159,7 +161,7 @@ describe('snapshots', function () {
       const second = await world.json<{ name: string; snapshot: string }>('restore', 'base', '--detach');
       assert.deepEqual([second.name, second.snapshot], ['web-2', id]);
       await world.json('stop', 'web');
-      const first = await world.json<{ name: string }>('restore', id.slice(0, 8), '--detach', '--eager');
+      const first = await world.json<{ name: string }>('restore', id.slice(0, 8), '--detach');
       assert.equal(first.name, 'web');
       const original = await world.run(['--cpu_path', id, '--memory_path', id, '--detach', '--quiet']);
       assert.deepEqual(original, { status: 0, stdout: 'web-3\n', stderr: '' });
@@ -169,6 +171,8 @@ describe('snapshots', function () {
         await world.fails(3, 'NO_SUCH_SNAPSHOT', ['restore', '', '--detach']);
       });
       assert.deepEqual(world.machines().sort(), ['web', 'web-2', 'web-3']);
+      const moved = await world.json<Saved & { movedFrom: string }>('save', 'web-2', '--tag', 'base');
+      assert.equal(moved.movedFrom, id);
     });
 
     it('of a restored machine in the foreground go on at its console', async () => {
@@ -216,6 +220,11 @@ describe('snapshots', function () {
         await world.fails(1, 'READ_ONLY', ['save', 'a', '--store', store]);
         await world.fails(1, 'READ_ONLY', ['put', '/etc/passwd', '--store', store]);
         await world.fails(1, 'READ_ONLY', ['rm', 't', '--store', store]);
+        await world.fails(1, 'READ_ONLY', ['gc', '--store', store]);
+        assert.equal(
+          (await world.json<{ removedChunks: number }>('gc', '--dry-run', '--store', store)).removedChunks,
+          0,
+        );
         await tickOf('a');
         assert.deepEqual(await world.json('ls', '--store', store), list);
       });
@@ -277,7 +286,12 @@ describe('snapshots', function () {
       const copy = join(world.dir, 'copy.bin');
       assert.deepEqual(await world.json('get', 'one', copy), { bytes: bytes.length });
       assert.deepEqual(readFileSync(copy), bytes);
-      assert.deepEqual(await world.json('tag', 'one', 'two'), { id: put.id, tag: 'two' });
+      assert.deepEqual(await world.json('tag', 'one', 'two'), {
+        id: put.id,
+        tag: 'two',
+        movedFrom: null,
+        replacedTag: 'one',
+      });
       await world.fails(3, 'NO_SUCH_SNAPSHOT', ['show', 'one']);
       const [first, second, ...rest] = await world.json<Record<string, unknown>[]>('ls');
       assert.deepEqual(rest, []);
@@ -315,6 +329,47 @@ describe('snapshots', function () {
       assert.deepEqual(await world.json('check'), { ok: true, problems: [] });
     });
 
+    it('say which snapshot a tag is taken from', async () => {
+      const short = (id: string) => id.slice(0, 12);
+      const put = async (...options: string[]) => world.run(['put', '/etc/hostname', ...options]);
+      const first = (await put('--tag', 'first')).stdout.trim();
+      const again = await put('--tag', 'first');
+      const second = again.stdout.trim();
+      assert.match(
+        again.stderr,
+        new RegExp(`^Tagged ${short(second)} as first \\(was ${short(first)}\\)$`, 'm'),
+      );
+      const third = await world.json<Saved & { movedFrom: string }>('put', '/etc/hostname', '--tag', 'first');
+      assert.equal(third.movedFrom, second);
+      await world.json('tag', second, 'second');
+      const moved = await world.run(['tag', 'second', 'first']);
+      assert.deepEqual(moved, {
+        status: 0,
+        stdout: `Tagged ${short(second)} as first (was ${short(third.id)})\n${short(second)} is no longer second\n`,
+        stderr: '',
+      });
+      assert.deepEqual(await world.json('tag', first, 'first'), {
+        id: first,
+        tag: 'first',
+        movedFrom: second,
+        replacedTag: null,
+      });
+      assert.equal((await world.run(['tag', first, 'first'])).stdout, `Tagged ${short(first)} as first\n`);
+    });
+
+    it('are described with the size of a file, and checked in words that say what was looked at', async () => {
+      await world.json('put', '/etc/hostname', '--tag', 'x');
+      const shown = (await world.run(['show', 'x'])).stdout;
+      assert.match(shown, /^size {2,}\d+ B$/m);
+      assert.doesNotMatch(shown, /^(memory|disks)/m);
+      assert.match(
+        (await world.run(['check'])).stdout,
+        /^No damage found in the structure\. Use --read-data/,
+      );
+      assert.match((await world.run(['check', '--read-data'])).stdout, /Every byte was read/);
+      assert.match((await world.run(['check', '--read-data=1/2'])).stdout, /1\/2 of the contents/);
+    });
+
     it('are found again by repair when the index is lost', async () => {
       const { id } = await world.json<Saved>('put', '/etc/passwd', '--tag', 'users');
       for (const name of ['store.db', 'store.db-wal', 'store.db-shm'])
@@ -344,6 +399,102 @@ describe('snapshots', function () {
       assert.deepEqual(Object.keys(problems[0]), ['file', 'offset', 'snapshots', 'message']);
       const copy = join(world.dir, 'copy');
       await world.fails(4, 'DAMAGED', ['get', 't', copy]);
+    });
+
+    /** Runs a shell script in which $L is livesnap. */
+    const shell = (script: string, ...more: string[]) =>
+      ending(
+        spawn('bash', ['-c', script, 'bash', ...more], {
+          cwd: world.dir,
+          env: { ...world.env, L: `${process.execPath} ${MAIN}` },
+        }),
+      );
+
+    it('are written into what stdout and other descriptors are, in turn with others', async () => {
+      const ran = await shell(`
+        echo data >in && $L put in --tag t --quiet >&2
+        { echo HEAD; $L get t /dev/stdout; echo TAIL; } >mixed
+        for to in - /dev/stdout /dev/fd/1 /proc/self/fd/1; do echo first >log; $L get t $to >>log; cat log; done
+        echo first >log; $L get t /dev/stderr 2>>log; cat log
+        echo first >log; $L get t /dev/fd/7 7>>log; cat log
+        $L get t /dev/stdout | cat
+        $L get t >(cat >there; echo done >>there) --quiet
+        until grep -qs done there; do sleep 0.1; done
+        cat mixed there; ls`);
+      assert.deepEqual([ran.status, ran.stderr.replace(/^[0-9a-f]{32}\n/, '')], [0, '']);
+      assert.deepEqual(ran.stdout.split('\n'), [
+        ...Array(4).fill(['first', 'data']).flat(),
+        ...['5 B written to /dev/stderr', 'first', 'data'],
+        ...['5 B written to /dev/fd/7', 'first', 'data'],
+        'data',
+        ...['HEAD', 'data', 'TAIL', 'data', 'done'],
+        ...['in', 'log', 'mixed', 'run', 'store', 'there', ''],
+      ]);
+    });
+
+    it('are read from pipes, sockets and FIFOs, and named by any bytes', async () => {
+      const ran = await shell(`
+        set -e
+        f=$(printf 'a\\377b')
+        echo bytes >"$f"
+        echo one | $L put /dev/stdin --tag one
+        $L put <(echo two) --tag two
+        mkfifo fifo; (sleep 0.2; echo three >fifo) & $L put fifo --tag three
+        $L put "$f" --tag four; echo five | $L put - --tag five
+        $L put /dev/stdin --tag six <"$f"
+        for tag in one two three four five six; do $L get $tag -; done
+        $L get four "$f-2" --quiet; cat "$f-2"
+        $L ls --json >list`);
+      assert.equal(ran.status, 0, ran.stderr);
+      assert.deepEqual(
+        ran.stdout.split('\n').filter((line) => !/^[0-9a-f]{32}$/.test(line)),
+        ['one', 'two', 'three', 'bytes', 'five', 'bytes', 'bytes', ''],
+      );
+      const list = JSON.parse(readFileSync(join(world.dir, 'list'), 'utf8')) as { vm: string | null }[];
+      assert.deepEqual(
+        list.map(({ vm }) => vm),
+        [null, null, 'fifo', 'a\ufffdb', null, null],
+      );
+      // Between Node processes standard streams are sockets, which have no name that can be opened.
+      const socket = await world.run(['put', '/dev/stdin', '--tag', 'seven'], 'seven');
+      assert.equal(socket.status, 0, socket.stderr);
+      assert.deepEqual(await world.run(['get', 'seven', '/dev/stdout']), {
+        status: 0,
+        stdout: 'seven',
+        stderr: '',
+      });
+      await world.fails(2, 'USAGE', ['put', world.dir]);
+    });
+
+    it('are not mixed with a progress bar on the terminal that they go to', async () => {
+      await world.run(['put', '-', '--tag', 't'], 'data\n');
+      const inTerminal = (command: string) =>
+        shell('script -qec "$1" /dev/null </dev/null', `$L get t ${command}`);
+      for (const target of ['-', '/dev/stdout', '/dev/stderr', '/dev/tty']) {
+        const ran = await inTerminal(`${target} --quiet`);
+        assert.equal(ran.stdout, 'data\r\n', target);
+        const loud = await inTerminal(target);
+        assert.equal(loud.stdout.replace(/5 B written to .*\r\n/, ''), 'data\r\n', target);
+      }
+      assert.match(
+        (await inTerminal('- | cat')).stdout,
+        /reading/,
+        'there is a bar where there is room for it',
+      );
+    });
+
+    it('that are too large for their target say so', async () => {
+      await world.json('put', process.execPath, '--tag', 'node');
+      const ran = await shell('ulimit -f 64; $L get node out');
+      assert.deepEqual(
+        [ran.status, ran.stderr],
+        [
+          1,
+          'livesnap: cannot write out: the file is too large\n' +
+            'Write to a file system that can hold it; ulimit -f shows the limit of the process.\n',
+        ],
+      );
+      assert.equal((await shell('ls')).stdout, 'run\nstore\n');
     });
 
     it('are not there, are no files, or go into no store: each is said', async () => {

@@ -60,6 +60,8 @@ describe('the command line', () => {
     [['start', '--kernel', '/dev/null', '--port', '0'], /not a port/],
     [['start', '--kernel', '/dev/null', '--lazy'], /unknown option/],
     [['restore'], /needs a snapshot/],
+    [['restore', 'a', '--eager'], /unknown option/],
+    [['ls', '--store', ''], /--store: an empty value/],
     [['restore', 'a', '--cpu_path', 'b'], /different snapshots/],
     [['--cpu_path', 'a', '--memory_path', 'b'], /different snapshots/],
     [['--kernel', 'cmdline=x'], /no path=/],
@@ -105,8 +107,9 @@ describe('the command line', () => {
       checks.every((check: { ok: boolean }) => check.ok),
     );
     for (const check of checks) {
-      assert.deepEqual(Object.keys(check), ['name', 'ok', 'message', 'remedy']);
-      if (!check.ok) assert.equal(typeof check.remedy, 'string');
+      assert.deepEqual(Object.keys(check), ['name', 'ok', 'state', 'message', 'remedy']);
+      assert.equal(check.ok, check.state !== 'wrong');
+      if (check.state !== 'ok') assert.equal(typeof check.remedy, 'string');
     }
   });
 

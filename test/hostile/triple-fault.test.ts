@@ -23,15 +23,17 @@ describe('the log of a triple fault', function () {
       return true;
     }) as typeof write;
     try {
-      const machine = await Machine.start({
+      const machine = await Machine.create({
         kernel: guests!.kernel('triple-fault'),
         initrd: null,
         cmdline: null,
         memoryBytes: 64 << 20,
         cpus: 1,
       });
+      const ended = once(machine, 'end');
+      await machine.resume();
       machine.writeConsole(Buffer.from('g'));
-      const [end] = await once(machine, 'end');
+      const [end] = await ended;
       assert.equal(end.kind, 'reset');
     } finally {
       process.stderr.write = write;

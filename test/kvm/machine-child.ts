@@ -14,13 +14,14 @@ Worker.prototype.postMessage = function (this: Worker, ...args: Parameters<typeo
   postMessage.apply(this, args);
 };
 
-const machine = await Machine.start({
+const machine = await Machine.create({
   kernel: probe('probe.elf'),
   initrd: null,
   cmdline: null,
   memoryBytes: 64 << 20,
   cpus: 2,
 });
+await machine.resume();
 let seen = '';
 while (!seen.includes('TICK'))
   seen += Buffer.from((await once(machine, 'console'))[0] as Uint8Array).toString();

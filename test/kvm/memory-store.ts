@@ -5,13 +5,15 @@
 import { randomBytes } from 'node:crypto';
 import {
   BATCH_PAGES,
+  type OpenSnapshot,
   PAGE_SIZE,
   type PageSink,
   type PageSource,
   type Region,
+  type SaveResult,
+  type SaveSession,
+  type SnapshotMetadata,
 } from '../../src/page-stream.js';
-import type { OpenSnapshot, SaveSession } from '../../src/store/store.js';
-import type { SaveResult, SnapshotMetadata } from '../../src/store/types.js';
 
 interface Kept {
   readonly regions: readonly Region[];
@@ -27,6 +29,9 @@ export class MemoryStore {
   failAfterPages = Number.POSITIVE_INFINITY;
   /** What it fails with. */
   failure: Error = new Error('the disk is full');
+
+  /** Lets the guest run on, as it does beside a real store. */
+  betweenBatches: () => Promise<unknown> = () => new Promise(setImmediate);
 
   async beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
     const base = parent === null ? undefined : this.snapshots.get(parent);
@@ -49,8 +54,7 @@ export class MemoryStore {
             this.failAfterPages = Number.POSITIVE_INFINITY;
             throw this.failure;
           }
-          // Let the guest run on, as it does beside a real store.
-          await new Promise(setImmediate);
+          await this.betweenBatches();
         }
       },
       commit: async (metadata: SnapshotMetadata): Promise<SaveResult> => {
@@ -59,6 +63,7 @@ export class MemoryStore {
         return {
           id,
           tag: metadata.tag,
+          movedFrom: null,
           parent: base ? parent : null,
           pages: regions.reduce((sum, { sizeBytes }) => sum + sizeBytes / PAGE_SIZE, 0),
           zeroPages: 0,

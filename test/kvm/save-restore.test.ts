@@ -25,7 +25,7 @@ describe('saving and restoring a machine', function () {
   });
 
   async function start(cpus: number, memoryMib: number): Promise<[Machine, GuestConsole]> {
-    const machine = await Machine.start({
+    const machine = await Machine.create({
       kernel: probe('probe.bzImage'),
       initrd: null,
       cmdline: null,
@@ -34,6 +34,7 @@ describe('saving and restoring a machine', function () {
     });
     machines.push(machine);
     const console = new GuestConsole(machine);
+    await machine.resume();
     await console.line(/^PROBE READY .* cpus=/);
     return [machine, console];
   }
@@ -46,6 +47,7 @@ describe('saving and restoring a machine', function () {
     const machine = await Machine.restore(store.open(id));
     machines.push(machine);
     const console = new GuestConsole(machine, from);
+    await machine.resume();
     return [machine, console];
   }
 
@@ -266,7 +268,7 @@ describe('saving and restoring a machine', function () {
       elf.writeBigUInt64LE(0x1000n, 112);
       code.copy(elf, 0x1000);
       writeFileSync(kernel, elf);
-      const machine = await Machine.start({
+      const machine = await Machine.create({
         kernel,
         initrd: null,
         cmdline: null,
@@ -275,6 +277,7 @@ describe('saving and restoring a machine', function () {
       });
       const end = await new Promise<Parameters<Parameters<typeof machine.on<'end'>>[1]>[0]>((resolve) => {
         machine.on('end', resolve);
+        void machine.resume();
       });
       if (end.kind === 'failed') {
         assert.equal(end.error.code, 'MACHINE_FAILED');

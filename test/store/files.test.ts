@@ -1,21 +1,54 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  closeSync,
+  linkSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
+  readSync,
   rmSync,
   statSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
-import { PassThrough, Readable } from 'node:stream';
+import { PassThrough, Readable, Writable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
-import { dropScratch, mountSmall, newStore, noise, save, seeded, textPages } from './scratch.js';
+import {
+  dropScratch,
+  mountReadOnly,
+  mountSmall,
+  newStore,
+  noise,
+  onDrop,
+  save,
+  seeded,
+  textPages,
+} from './scratch.js';
+
+/** A block device that has the bytes of a file; skips the test where there can be none. */
+function loopDevice(context: Mocha.Context, file: string): string {
+  try {
+    const device = execFileSync('losetup', ['--find', '--show', file], {
+      encoding: 'utf8',
+      stdio: 'pipe',
+    }).trim();
+    onDrop(context, () => execFileSync('losetup', ['--detach', device]));
+    return device;
+  } catch (error) {
+    console.warn(`SKIPPED: no loop device for ${file}: ${(error as Error).message.trim()}`);
+    return context.skip();
+  }
+}
 
 describe('put and get', () => {
   afterEach(function () {
@@ -115,7 +148,6 @@ describe('put and get', () => {
     await store.get('s', output);
     assert.deepEqual(readFileSync(output), readFileSync(sparse));
     assert.ok(statSync(output).blocks * 512 < 1 << 20);
-    assert.equal(statSync(output).mode & 0o777, 0o600);
 
     // Damage half-way: what was there stays, and no temporary file.
     const pack = join(dir, 'packs', readdirSync(join(dir, 'packs'))[0]!);
@@ -184,11 +216,383 @@ describe('put and get', () => {
     assert.ok(lstatSync(join(here, 'disk')).isBlockDevice());
   });
 
+  it('write into a file that is open, at its position, when the name stands for a descriptor', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    const content = Buffer.concat([noise(1, 600), Buffer.from('end')]);
+    await store.put(Readable.from([content]), { tag: 'f', name: null });
+    for (const flags of ['w', 'a']) {
+      for (const nameOf of [
+        (fd: number) => `/dev/fd/${fd}`,
+        (fd: number) => `/proc/self/fd/${fd}`,
+        (fd: number) => `/proc/${process.pid}/task/${process.pid}/fd/${fd}`,
+        (fd: number) => {
+          rmSync(join(here, 'link'), { force: true });
+          symlinkSync(`/dev/fd/${fd}`, join(here, 'link'));
+          return join(here, 'link');
+        },
+      ]) {
+        writeFileSync(join(here, 'log'), 'before ');
+        const { ino } = statSync(join(here, 'log'));
+        const fd = openSync(join(here, 'log'), flags);
+        try {
+          writeSync(fd, 'HEAD ');
+          await store.get('f', nameOf(fd));
+          writeSync(fd, ' TAIL');
+        } finally {
+          closeSync(fd);
+        }
+        const [head, tail] = [flags === 'a' ? 'before HEAD ' : 'HEAD ', ' TAIL'];
+        const expected = Buffer.concat([Buffer.from(head), content, Buffer.from(tail)]);
+        assert.ok(readFileSync(join(here, 'log')).equals(expected), `${flags} ${nameOf(9)}`);
+        assert.equal(statSync(join(here, 'log')).ino, ino);
+      }
+    }
+    rmSync(join(here, 'link'));
+    assert.deepEqual(readdirSync(here).sort(), ['log', 'store']);
+
+    // A file that another process has open: where it stands there cannot be known.
+    const fd = openSync(join(here, 'log'), 'a');
+    const other = spawn('cat', { stdio: ['pipe', fd, 'inherit'] });
+    const before = readFileSync(join(here, 'log'));
+    try {
+      await assert.rejects(store.get('f', `/proc/${other.pid}/fd/1`), {
+        code: 'USAGE',
+        message: `cannot write /proc/${other.pid}/fd/1: another process has it open`,
+      });
+      await assert.rejects(store.get('f', `/proc/${other.pid}/exe`), { code: 'USAGE' });
+    } finally {
+      other.stdin!.end();
+      closeSync(fd);
+    }
+    assert.ok(readFileSync(join(here, 'log')).equals(before));
+    assert.deepEqual(readdirSync(here).sort(), ['log', 'store']);
+  });
+
+  it('write no file of the store, by whatever name', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
+    symlinkSync('store/packs', join(here, 'packs'));
+    symlinkSync('store/store.db', join(here, 'db'));
+    const before = readFileSync(join(dir, 'store.db'));
+    const fd = openSync(join(dir, 'store.db'), 'r+');
+    try {
+      for (const name of [
+        join(dir, 'store.db'),
+        join(dir, 'new'),
+        join(here, 'packs', readdirSync(join(dir, 'packs'))[0]!),
+        join(here, 'db'),
+        `/dev/fd/${fd}`,
+      ])
+        await assert.rejects(store.get('f', name), { code: 'USAGE', message: /it is in the store$/ });
+    } finally {
+      closeSync(fd);
+    }
+    assert.deepEqual(readFileSync(join(dir, 'store.db')), before);
+    assert.ok((await store.check({ readData: true })).ok);
+  });
+
+  it('give a new file what umask says, and leave an existing one its mode, owner, list and attributes', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
+    const file = join(here, 'file');
+    const mode = (): number => statSync(file).mode & 0o7777;
+    const umask = process.umask(0o027);
+    try {
+      await store.get('f', file);
+      assert.equal(mode(), 0o640);
+    } finally {
+      process.umask(umask);
+    }
+    for (const wanted of [0o664, 0o600, 0o755]) {
+      chmodSync(file, wanted);
+      await store.get('f', file);
+      assert.equal(mode(), wanted);
+    }
+    chmodSync(file, 0o6755);
+    await store.get('f', file);
+    assert.equal(mode(), 0o755, 'as any write, it takes the set-user-ID bit away');
+    if (process.getuid?.() !== 0) return;
+    chownSync(file, 64055, 108);
+    await store.get('f', file);
+    assert.deepEqual([statSync(file).uid, statSync(file).gid], [64055, 108]);
+
+    // user::rw-, user:1234:rw-, group::r--, mask::rw-, other::---
+    const list =
+      '02000000' + '01000600ffffffff' + '02000600d2040000' + '04000400ffffffff' + '10000600ffffffff';
+    const python = (script: string): string =>
+      execFileSync('python3', ['-c', `import os, sys; f = sys.argv[1]; ${script}`, file], {
+        encoding: 'utf8',
+      });
+    const acl = `'system.posix_acl_access'`;
+    python(
+      `os.setxattr(f, ${acl}, bytes.fromhex('${list}20000000ffffffff')); os.setxattr(f, 'user.note', b'kept')`,
+    );
+    const attributes = (): string =>
+      python(`print({n: os.getxattr(f, n).hex() for n in sorted(os.listxattr(f)) if 'selinux' not in n})`);
+    const before = attributes();
+    assert.match(before, /posix_acl_access.*user\.note/);
+    await store.get('f', file);
+    assert.equal(attributes(), before);
+    // What the directory gives to new files is not given to one that is there without it.
+    python(`os.removexattr(f, ${acl})`);
+    python(
+      `os.setxattr(os.path.dirname(f), 'system.posix_acl_default', bytes.fromhex('${list}20000000ffffffff'))`,
+    );
+    chmodSync(file, 0o660);
+    await store.get('f', file);
+    assert.doesNotMatch(attributes(), /posix_acl_access/);
+    assert.equal(mode(), 0o660);
+  });
+
+  it('leave a file with more links, one that may not be written and a mount point as they are', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
+    writeFileSync(join(here, 'one'), 'mine');
+    linkSync(join(here, 'one'), join(here, 'two'));
+    await assert.rejects(store.get('f', join(here, 'one')), {
+      code: 'USAGE',
+      message: /it has 2 hard links/,
+    });
+    rmSync(join(here, 'two'));
+    await store.get('f', join(here, 'one'));
+    assert.equal(readFileSync(join(here, 'one'), 'utf8'), 'text');
+    writeFileSync(join(here, 'one'), 'mine');
+    mountReadOnly(this, join(here, 'one'));
+    await assert.rejects(store.get('f', join(here, 'one')), { code: 'READ_ONLY' });
+    assert.equal(readFileSync(join(here, 'one'), 'utf8'), 'mine');
+    writeFileSync(join(here, 'three'), 'mine');
+    writeFileSync(join(here, 'four'), 'mine');
+    execFileSync('mount', ['--bind', join(here, 'three'), join(here, 'four')]);
+    onDrop(this, () => execFileSync('umount', ['-l', join(here, 'four')]));
+    await assert.rejects(store.get('f', join(here, 'four')), {
+      code: 'READ_ONLY',
+      message: /cannot be replaced where it is/,
+      hint: /livesnap get SNAPSHOT - >/,
+    });
+    assert.equal(readFileSync(join(here, 'four'), 'utf8'), 'mine');
+    assert.deepEqual(readdirSync(here).sort(), ['four', 'one', 'store', 'three']);
+  });
+
+  it('pass over holes, and restore them', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    const file = join(here, 'sparse');
+    const size = 2 ** 40 + 100;
+    const fd = openSync(file, 'w');
+    const parts: [number, Buffer][] = [
+      [12_345, Buffer.from('within a page')],
+      [2 ** 39, noise(1, 300)],
+      [2 ** 39 + 400 * 4096, noise(2, 1)], // after a small hole
+      [2 ** 39 + (1 << 22), noise(3, 600)],
+      [size - 50, Buffer.alloc(50, 'end')],
+    ];
+    for (const [at, bytes] of parts) writeSync(fd, bytes, 0, bytes.length, at);
+    closeSync(fd);
+    let given = 0;
+    const result = await store.put(file, { tag: 's', name: null }, (done) => {
+      given = done;
+    });
+    assert.equal(given, size, 'the progress counts holes');
+    assert.equal(result.pages, 2 ** 28 + 1);
+    assert.equal(result.zeroPages, result.pages - 903);
+    await store.get('s', join(here, 'out'));
+    const out = statSync(join(here, 'out'));
+    assert.equal(out.size, size);
+    assert.ok(out.blocks * 512 < 8 << 20);
+    const got = openSync(join(here, 'out'), 'r');
+    for (const [at, bytes] of parts) {
+      const there = Buffer.alloc(bytes.length);
+      readSync(got, there, 0, there.length, at);
+      assert.ok(there.equals(bytes), `at ${at}`);
+    }
+    closeSync(got);
+    // Nothing but holes; and a hole at the end, on and off the boundary of a page.
+    for (const [index, bytes] of [1 << 30, (1 << 30) + 1, 4096, 1].entries()) {
+      const hollow = join(here, `hollow-${index}`);
+      writeFileSync(hollow, '');
+      truncateSync(hollow, bytes);
+      const { id, pages, zeroPages } = await store.put(hollow, { tag: null, name: null });
+      assert.deepEqual([pages, zeroPages], [Math.ceil(bytes / 4096), Math.ceil(bytes / 4096)]);
+      await store.get(id, join(here, 'out'));
+      assert.equal(statSync(join(here, 'out')).size, bytes);
+    }
+  });
+
+  it('end where reading meets the end of a file that grows or shrinks meanwhile', async function () {
+    const { store, dir } = newStore(this);
+    const file = join(dirname(dir), 'file');
+    const content = noise(1, 4000);
+    /** Changes the file when the first pages have been stored. */
+    const putChanging = async (change: () => void): Promise<Buffer> => {
+      let changed = false;
+      const { id } = await store.put(file, { tag: null, name: null }, () => {
+        if (!changed) change();
+        changed = true;
+      });
+      await store.get(id, join(dirname(dir), 'out'));
+      return readFileSync(join(dirname(dir), 'out'));
+    };
+    writeFileSync(file, content);
+    assert.deepEqual(
+      await putChanging(() => appendFileSync(file, 'and more')),
+      Buffer.concat([content, Buffer.from('and more')]),
+    );
+    writeFileSync(file, content);
+    const cut = 3500 * 4096 + 7;
+    assert.deepEqual(await putChanging(() => truncateSync(file, cut)), content.subarray(0, cut));
+    // Holes: what follows the last data, cut or longer.
+    for (const later of [900 * 2 ** 20, 64 * 2 ** 20 + 5, 3000 * 2 ** 20]) {
+      writeFileSync(file, content);
+      truncateSync(file, 1 << 30);
+      let changed = false;
+      const { id } = await store.put(file, { tag: null, name: null }, () => {
+        if (!changed) truncateSync(file, later);
+        changed = true;
+      });
+      const { memoryBytes } = store.find(id);
+      assert.equal(memoryBytes, later);
+    }
+    // Cut to less than has been read: what has been read stays.
+    writeFileSync(file, content);
+    const short = await putChanging(() => truncateSync(file, 0));
+    assert.ok(short.length > 0 && short.equals(content.subarray(0, short.length)));
+  });
+
+  it('refuse more than 16 TiB, before reading where the size is known', async function () {
+    const { store, dir } = newStore(this);
+    const disk = join(dirname(dir), 'disk');
+    mkdirSync(disk);
+    mountSmall(this, disk, 64 << 20);
+    const file = join(disk, 'file');
+    writeFileSync(file, noise(1, 2000));
+    truncateSync(file, 17 * 2 ** 40);
+    let given = 0;
+    const put = (change = () => {}) =>
+      store.put(file, { tag: null, name: null }, (done) => {
+        given = done;
+        change();
+      });
+    const error = { code: 'USAGE', message: `cannot store ${file}: it is larger than 16 TiB` };
+    await assert.rejects(put(), error);
+    assert.equal(given, 0);
+    truncateSync(file, 2 ** 40);
+    await assert.rejects(
+      put(() => truncateSync(file, 17 * 2 ** 40)),
+      error,
+    );
+    assert.deepEqual(store.list(), []);
+    truncateSync(file, 16 * 2 ** 40);
+    assert.equal((await put()).pages, 2 ** 32);
+  });
+
+  it('read FIFOs and devices to their end, and files of procfs, which say that they are empty', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    const content = Buffer.concat([noise(1, 700), Buffer.from('end')]);
+    const taken = async (id: string): Promise<Buffer> => {
+      await store.get(id, join(here, 'out'));
+      return readFileSync(join(here, 'out'));
+    };
+    const fifo = join(here, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    const put = store.put(fifo, { tag: null, name: null }); // before there is a writer
+    writeFileSync(join(here, 'in'), content);
+    const cat = spawn('sh', ['-c', 'cat "$1" >"$2"', 'sh', join(here, 'in'), fifo], { stdio: 'inherit' });
+    assert.deepEqual(await taken((await put).id), content);
+    assert.equal(cat.exitCode ?? 0, 0);
+    assert.equal((await store.put('/dev/null', { tag: null, name: null })).pages, 0);
+    const version = await store.put('/proc/version', { tag: null, name: null });
+    assert.deepEqual(await taken(version.id), readFileSync('/proc/version'));
+    assert.equal(store.find(version.id).vm, 'version');
+
+    const socket = createServer();
+    await new Promise<void>((resolve) => socket.listen(join(here, 'socket'), resolve));
+    await assert.rejects(store.put(join(here, 'socket'), { tag: null, name: null }), { code: 'USAGE' });
+    await new Promise((resolve) => socket.close(resolve));
+
+    truncateSync(join(here, 'in'), 800 * 4096);
+    const device = loopDevice(this, join(here, 'in'));
+    const { id } = await store.put(device, { tag: null, name: null });
+    assert.deepEqual(await taken(id), readFileSync(join(here, 'in')));
+  });
+
+  it('take names that are not UTF-8', async function () {
+    const { store, dir } = newStore(this);
+    const name = (last: string): Buffer =>
+      Buffer.concat([Buffer.from(`${dirname(dir)}/`), Buffer.from(last, 'latin1')]);
+    writeFileSync(name('in\xff'), 'text');
+    const { id } = await store.put(name('in\xff'), { tag: null, name: null });
+    assert.equal(store.find(id).vm, 'in\ufffd');
+    assert.ok((await store.check({ readData: true })).ok);
+    for (const target of [name('out\xfe'), name('out\xfe')]) {
+      await store.get(id, target);
+      assert.equal(readFileSync(target, 'utf8'), 'text');
+    }
+    mkdirSync(name('dir\xfd'));
+    symlinkSync(Buffer.from('dir\xfd/far', 'latin1'), name('link\xfc'));
+    await store.get(id, name('link\xfc'));
+    assert.equal(readFileSync(name('dir\xfd/far'), 'utf8'), 'text');
+    await assert.rejects(store.put(name('none\xff'), { tag: null, name: null }), {
+      code: 'NO_SUCH_FILE',
+      message: `cannot read ${dirname(dir)}/none\ufffd: there is no such file`,
+    });
+  });
+
+  it('name the source or the target that fails, not the store', async function () {
+    const { store, dir } = newStore(this);
+    const here = dirname(dir);
+    await assert.rejects(store.put('/proc/self/mem', { tag: null, name: null }), {
+      code: 'SYSTEM',
+      message: 'cannot read /proc/self/mem: EIO: i/o error, read',
+      hint: 'Nothing was stored. The kernel log (dmesg) may say why it cannot be read.',
+    });
+    const failing = new Readable({
+      read() {
+        this.destroy(Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO' }));
+      },
+    });
+    await assert.rejects(store.put(failing, { tag: null, name: null }), {
+      code: 'SYSTEM',
+      message: 'cannot read the stream: EIO: i/o error, read',
+    });
+    assert.deepEqual(store.list(), []);
+    await store.put(Readable.from([noise(1, 700)]), { tag: 'f', name: null });
+    const small = join(here, 'small');
+    mkdirSync(small);
+    mountSmall(this, small, 1 << 20);
+    await assert.rejects(store.get('f', join(small, 'out')), {
+      code: 'NO_SPACE',
+      message: `cannot write ${join(small, 'out')}: its disk is full`,
+    });
+    const fd = openSync(join(small, 'log'), 'a');
+    try {
+      await assert.rejects(store.get('f', `/dev/fd/${fd}`), {
+        code: 'NO_SPACE',
+        message: `cannot write /dev/fd/${fd}: its disk is full`,
+      });
+    } finally {
+      closeSync(fd);
+    }
+    const full = new Writable({
+      write(_chunk, _encoding, done) {
+        done(Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' }));
+      },
+    });
+    await assert.rejects(store.get('f', full), { code: 'NO_SPACE', message: /^cannot write the stream: / });
+  });
+
   it('say what they cannot do', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     await assert.rejects(store.put(join(here, 'none'), { tag: null, name: null }), { code: 'NO_SUCH_FILE' });
-    await assert.rejects(store.put(here, { tag: null, name: null }), { code: 'NO_SUCH_FILE' });
+    await assert.rejects(store.put(here, { tag: null, name: null }), {
+      code: 'USAGE',
+      message: `cannot read ${here}: it is a directory`,
+    });
     await assert.rejects(store.put(join(dir, 'lock'), { tag: 'a/b', name: null }), { code: 'USAGE' });
     const { id } = await save(store, { 'ram@0x0': noise(1, 1) });
     await assert.rejects(store.get(id, join(here, 'out')), { code: 'USAGE' });
@@ -196,6 +600,10 @@ describe('put and get', () => {
     await store.put(join(dir, 'reserve'), { tag: 'r', name: null });
     await assert.rejects(store.get('r', here), { code: 'USAGE' });
     await assert.rejects(store.get('r', join(here, 'no', 'such', 'directory')), { code: 'NO_SUCH_FILE' });
+    await assert.rejects(store.get('r', '/dev/fd/99999'), {
+      code: 'NO_SUCH_FILE',
+      message: 'cannot write /dev/fd/99999: no such file is open',
+    });
     assert.deepEqual(readdirSync(here), ['store']);
   });
 

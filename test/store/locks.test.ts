@@ -217,7 +217,7 @@ describe('gc beside sessions', () => {
             for (const fd of [pack, ...files]) closeSync(fd);
             commit = () => {};
           };
-          return false; // it has no tag
+          return null; // it has no tag
         };
         let holdOwn = (): void => {};
         let id: string;

@@ -273,6 +273,32 @@ describe('the schema of an index from elsewhere', () => {
         assert.deepEqual(readFileSync(path), before);
       });
 
+  const rootOf = (name: string): string => `(SELECT rootpage FROM sqlite_schema WHERE name = '${name}')`;
+  for (const [what, root, name] of [
+    ['two tables', rootOf('packs'), 'segments'],
+    ['an index and a table', rootOf('packs'), 'sqlite_autoindex_tags_2'],
+    ['a table and the schema', '1', 'segments'],
+  ] as const)
+    for (const write of [false, true])
+      it(`in which ${what} share a root page is refused (${write ? 'writing' : 'reading'})`, async function () {
+        const { store, dir } = newStore(this);
+        const { id } = await save(store, { ram: noise(1, 20) });
+        store.close();
+        const database = new Database(join(dir, 'store.db'));
+        database.unsafeMode(true);
+        database.pragma('writable_schema = ON');
+        const { changes } = database
+          .prepare(`UPDATE sqlite_schema SET rootpage = ${root} WHERE name = ?`)
+          .run(name);
+        assert.equal(changes, 1);
+        database.close();
+        assert.throws(() => Store.open(dir, { write }), { code: 'DAMAGED' });
+        await Store.repair(dir);
+        const repaired = Store.open(dir, { write: true });
+        onDrop(this, () => repaired.close());
+        await load(repaired, id);
+      });
+
   it('is what an open for writing finishes where a crash has left it empty, and reading refuses', function () {
     const { store, dir } = newStore(this);
     store.close();

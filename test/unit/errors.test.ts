@@ -26,10 +26,12 @@ describe('errors', () => {
 
   it('of the system have the code that fits', () => {
     const codeOf = (errno: string) => new SystemError('write', 1, errno, 'no').code;
-    assert.deepEqual(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'].map(codeOf), [
+    assert.deepEqual(['ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'EIO'].map(codeOf), [
       'NO_SPACE',
       'NO_SPACE',
       'READ_ONLY',
+      'NO_PERMISSION',
+      'NO_PERMISSION',
       'SYSTEM',
     ]);
   });

@@ -3,7 +3,7 @@ import { PAGE_BYTES, SHA256_BYTES } from '../format.js';
 import { type ManifestBlock, readBlock } from '../manifest.js';
 import type { PackReader, PackSet } from '../pack-reader.js';
 import type { StoredSnapshot } from '../restore.js';
-import type { BlockEntry, BlockList, SnapshotDescription } from '../snapshot-file.js';
+import { type BlockEntry, type BlockList, pagesOfBlock, type SnapshotDescription } from '../snapshot-file.js';
 import type { PackIdentities, SnapshotReader } from './snapshot-reader.js';
 
 export function identitiesOf(reader: PackReader): PackIdentities {
@@ -46,7 +46,8 @@ export class LocalReader implements SnapshotReader {
   }
 
   async block(entry: BlockEntry): Promise<ManifestBlock> {
-    return readBlock(this.snapshot.context.ops, this.#packs, entry);
+    const pages = pagesOfBlock(this.description.regions, entry);
+    return readBlock(this.snapshot.context.ops, this.#packs, entry, pages);
   }
 
   async hasChunk(pack: number, chunk: number): Promise<boolean> {

@@ -25,6 +25,7 @@ import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { tryLock } from '../../native/locks.js';
 import type { CopyResult } from '../copy/copy-result.js';
+import { requireShortPath } from '../index-files.js';
 import {
   fsyncDirectory,
   makeDirectory,
@@ -53,6 +54,7 @@ export async function exportSnapshot(
 ): Promise<CopyResult> {
   const target = resolve(requireLocal(request.to));
   requireFree(target);
+  requireShortPath(join(`${target}.partial`, STORE));
   const { fingerprintBits = 64 } = request;
   try {
     const id = withStore(request.storeDir, fingerprintBits, (store) => store.resolve(request.ref));

@@ -25,7 +25,13 @@ import {
 import { packFile } from '../layout.js';
 import { type ManifestBlock, readBlock } from '../manifest.js';
 import { PackReader, PackSet } from '../pack-reader.js';
-import type { BlockEntry, BlockList, SnapshotDescription, SnapshotFile } from '../snapshot-file.js';
+import {
+  type BlockEntry,
+  type BlockList,
+  pagesOfBlock,
+  type SnapshotDescription,
+  type SnapshotFile,
+} from '../snapshot-file.js';
 import type { RemoteFiles } from './remote-files.js';
 import { type PageWindow, RemotePack } from './remote-pack.js';
 import type { Spool } from './spool.js';
@@ -78,7 +84,7 @@ export class RemoteReader implements SnapshotReader {
   async block(entry: BlockEntry): Promise<ManifestBlock> {
     for (const { pack, chunk } of [entry.places, entry.fingerprints])
       await this.#fetchChunk(pack, chunk, true);
-    return readBlock(pageOps, this.#packs, entry);
+    return readBlock(pageOps, this.#packs, entry, pagesOfBlock(this.description.regions, entry));
   }
 
   async hasChunk(pack: number, chunk: number): Promise<boolean> {

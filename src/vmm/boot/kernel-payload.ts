@@ -6,7 +6,7 @@
  * not exactly what it claims to be is refused, never loaded in part.
  */
 import { gunzipSync } from 'node:zlib';
-import { uncompressSync } from 'lz4-napi';
+import { loadLz4 } from '../../native/modules.js';
 import { hex, type Image } from './image-file.js';
 
 const LZ4_LEGACY_MAGIC = 0x184c2102;
@@ -29,7 +29,7 @@ export function payloadFormat(payload: Buffer): PayloadFormat | null {
  * @param image what the payload is part of, for messages
  * @param imageOffset where in it the payload begins
  * @param maxBytes the most it may unpack to
- * @throws LivesnapError BAD_IMAGE
+ * @throws LivesnapError BAD_IMAGE; SYSTEM when lz4-napi cannot be loaded
  */
 export function unpackPayload(
   format: PayloadFormat,
@@ -100,6 +100,7 @@ function unpackBlock(block: Buffer, wanted: number, image: Image, offset: number
   const sized = Buffer.allocUnsafe(4 + block.length);
   sized.writeUInt32LE(wanted, 0);
   block.copy(sized, 4);
+  const { uncompressSync } = loadLz4();
   let unpacked: Buffer;
   try {
     unpacked = uncompressSync(sized);

@@ -61,7 +61,7 @@ export interface VcpuState extends Record<RawName, Uint8Array> {
 /** How far two TSC rates may differ and still be the same to a guest, as in KVM's own default tolerance. */
 const TSC_TOLERANCE_PPM = 250;
 /** More than any KVM lists (KVM_GET_MSR_INDEX_LIST). */
-const MAX_MSRS = 1024;
+export const MAX_MSRS = 1024;
 /** GET_MSRS and SET_MSRS take fewer than 256 at a time (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS). */
 const MSRS_PER_CALL = 255;
 const MSR_HEADER_BYTES = 8;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { linesOf } from '../../../src/cli/check.js';
+import { linesOf, noDamage } from '../../../src/cli/check.js';
 
 describe('what check prints', () => {
   const problem = (file: string, offset: number | null, ...snapshots: string[]) => ({
@@ -7,6 +7,12 @@ describe('what check prints', () => {
     offset,
     snapshots,
     message: 'is wrong',
+  });
+
+  it('tells what was looked at when nothing was found', () => {
+    assert.match(noDamage(false), /^No damage found in the structure\. Use --read-data/);
+    assert.equal(noDamage(true), 'No damage found. Every byte was read.');
+    assert.match(noDamage({ part: 3, of: 10 }), /3\/10 of the contents/);
   });
 
   it('is a line a problem', () => {

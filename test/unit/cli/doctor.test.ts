@@ -17,6 +17,12 @@ describe('doctor', () => {
     assert.match(judge.missingKvmRemedy(flags('vmxish')), /firmware/);
   });
 
+  it('only notes that there is no userfaultfd, since nothing uses it yet', () => {
+    const { ok, state, remedy } = judge.checkUserfaultfd('/proc/no/such/knob');
+    assert.deepEqual([ok, state], [true, 'note']);
+    assert.match(remedy!, /CONFIG_USERFAULTFD/);
+  });
+
   it('wants memory to be free', () => {
     assert.equal(judge.checkMemory('MemTotal: 9 kB\nMemAvailable:   600000 kB\n').ok, true);
     assert.equal(judge.checkMemory('MemAvailable:   100000 kB\n').ok, false);

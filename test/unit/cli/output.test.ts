@@ -52,11 +52,14 @@ describe('output', () => {
 
   it('lets nothing from outside drive the terminal', () => {
     assert.equal(printable('a\x1b[2Jb\n\x9b'), 'a\\x1b[2Jb\\x0a\\x9b');
-    assert.equal(printable('Größe ✓'), 'Größe ✓');
+    assert.equal(printable('Größe ✓ 🙂'), 'Größe ✓ 🙂');
+    assert.equal(printable('a\u202eb\u200b\ufeff\u2028\u00ad'), 'a\\u202eb\\u200b\\ufeff\\u2028\\xad');
+    assert.equal(printable('\u{e0041}'), '\\u{e0041}');
+    assert.equal(printable('a\ud83db'), 'a\\ud83db', 'a lone surrogate');
   });
 
   it('lets nothing drive the terminal in whatever is printed, with words, without and as JSON', () => {
-    const evil = 'a\x1b]0;x\x07\x9b2J\x7f\rb';
+    const evil = 'a\x1b]0;x\x07\x9b2J\x7f\rb\u202ec\u2028\u{e0041}\udc00';
     const written = (print: () => void): string => {
       const { stdout, stderr } = process;
       const [toOut, toErr] = [stdout.write, stderr.write];
@@ -88,7 +91,7 @@ describe('output', () => {
     const shown = `${printable(evil)}\nthen\n`;
     for (const [what, print] of Object.entries(prints)) assert.equal(written(print), shown, what);
     const json = written(() => new Output(true, false).result({ evil }, () => ''));
-    assert.doesNotMatch(json.trimEnd(), /\p{Cc}/u);
+    assert.doesNotMatch(json.trimEnd(), /[\p{Cc}\p{Cf}\p{Zl}\p{Cs}]/u);
     assert.deepEqual(JSON.parse(json), { evil });
   });
 });

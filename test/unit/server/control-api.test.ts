@@ -9,8 +9,7 @@ import { ControlServer } from '../../../src/server/api.js';
 import { findMachine, MachineClient } from '../../../src/server/client.js';
 import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
 import { VmHost } from '../../../src/server/vm-host.js';
-import type { Store } from '../../../src/store/store.js';
-import { FakeMachine, failure } from './fake-machine.js';
+import { FakeMachine, FakeStore, failure } from './fake-machine.js';
 
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
 
@@ -58,14 +57,23 @@ describe('control API', () => {
   let server: ControlServer;
   let host: VmHost;
   let closedStores: number;
+  /** What the opening of a store waits for. */
+  let storeGate: Promise<void>;
+  let refuseStore: (error: Error) => void;
   const logged: string[] = [];
 
-  async function open(runRoot: string, port: number | null = null): Promise<number> {
+  async function open(
+    runRoot: string,
+    port: number | null = null,
+    starterDone: Promise<void> = Promise.resolve(),
+  ): Promise<number> {
     root = runRoot;
     directory = await new RunDirectory(root, 'vm').claim();
     machine = new FakeMachine();
     server = new ControlServer();
     closedStores = 0;
+    storeGate = Promise.resolve();
+    refuseStore = () => {};
     await server.listenUnix(directory.socket);
     const actual = port === null ? 0 : await server.listenLoopback(port);
     host = new VmHost(machine, {
@@ -73,14 +81,20 @@ describe('control API', () => {
       server,
       storeDir: '/default/store',
       port: null,
-      openStore: (dir) => {
-        if (dir === '/newer') throw new LivesnapError('NEWER_FORMAT', 'too new');
-        return { dir, tidy: async () => null, close: () => closedStores++ } as unknown as Store;
+      stores: {
+        open: async (dir) => {
+          await storeGate;
+          if (dir === '/newer') throw new LivesnapError('NEWER_FORMAT', 'too new');
+          return new FakeStore(dir, () => closedStores++);
+        },
+        giveUpWaits: () => refuseStore(new LivesnapError('STORE_BUSY', 'nobody is waited for any more')),
       },
       log: (sentence) => logged.push(sentence),
+      starterDone,
       closeGraceMs: 100,
     });
     await host.open();
+    assert.deepEqual(machine.done.splice(0), ['resume'], 'the guest runs when it can be asked');
     return actual;
   }
   const at = (path: string, method = 'GET', headers = {}): RequestOptions => ({
@@ -145,6 +159,76 @@ describe('control API', () => {
     await assert.rejects(findMachine('vm', root), hasCode('NO_SUCH_MACHINE'));
   });
 
+  describe('of a machine that has ended', () => {
+    /** Ends the machine before its starter has joined. */
+    async function openAndEnd(): Promise<{ client: MachineClient; letGo: () => void }> {
+      let letGo = () => {};
+      await open(
+        root,
+        null,
+        new Promise((resolve) => {
+          letGo = resolve;
+        }),
+      );
+      machine.say('last words\n');
+      machine.finish({ kind: 'reset' });
+      return { client: await findMachine('vm', root), letGo };
+    }
+
+    it('shows its starter the last output and the end, then goes', async () => {
+      const { client, letGo } = await openAndEnd();
+      const console = await client.openConsole();
+      assert.equal(await textOf(console), 'last words\n');
+      assert.deepEqual(MachineClient.endOf(console), { kind: 'reset', error: null });
+      assert.equal((await client.describe()).state, 'stopped');
+      letGo();
+      assert.deepEqual(await host.ended, { kind: 'reset' });
+      assert.deepEqual(readdirSync(root), []);
+    });
+
+    it('answers every operation with 410', async () => {
+      const { letGo } = await openAndEnd();
+      for (const [path, body] of [
+        ['/pause', ''],
+        ['/resume', ''],
+        ['/save', '{}'],
+        ['/console', 'x'],
+      ] as const) {
+        const answer = await ask(at(path, 'POST'), body);
+        assert.equal(answer.status, 410, `${path}: ${answer.text}`);
+        assert.equal(JSON.parse(answer.text).error.code, 'MACHINE_GONE');
+      }
+      letGo();
+    });
+
+    it('does not wait for its starter once somebody stops it', async () => {
+      const { client } = await openAndEnd();
+      await client.stop();
+      assert.deepEqual(await host.ended, { kind: 'reset' });
+    });
+
+    it('is said to have ended while its process still does', async () => {
+      await open(root);
+      const client = await findMachine('vm', root);
+      await server.close(0);
+      await assert.rejects(client.describe(), hasCode('MACHINE_GONE'));
+      await assert.rejects(
+        client.save({ store: null, tag: null, then: null }, () => {}),
+        hasCode('MACHINE_GONE'),
+      );
+      await assert.rejects(client.openConsole(), hasCode('MACHINE_GONE'));
+    });
+  });
+
+  it('says in the stream how much output was dropped', async () => {
+    await open(root);
+    machine.say('before');
+    const console = await (await findMachine('vm', root)).openConsole();
+    machine.say('after', 12345);
+    await host.stop();
+    assert.match(await textOf(console), /^before\r\n\[livesnap: 12345 bytes .*\]\r\nafter$/);
+  });
+
   it('keeps the directory of a machine that failed, with the reason', async () => {
     await open(root);
     const console = await (await findMachine('vm', root)).openConsole();
@@ -180,6 +264,18 @@ describe('control API', () => {
     assert.equal((await directory.readRecord())?.snapshot, 'a'.repeat(32));
   });
 
+  it('answers a save that it cannot note, and says so in its log', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    // A directory is in the way of the note.
+    mkdirSync(`${directory.recordFile}.new`);
+    const { id } = await client.save({ store: null, tag: null, then: null }, () => {});
+    assert.equal((await client.describe()).snapshot, id);
+    assert.match(logged.join('\n'), /what the machine is could not be noted: EISDIR/);
+    machine.finish(failure('the guest is broken'));
+    assert.equal((await host.ended).kind, 'failed');
+  });
+
   it('answers a save that ends the machine before it goes', async () => {
     await open(root);
     const client = await findMachine('vm', root);
@@ -202,6 +298,22 @@ describe('control API', () => {
     await assert.rejects(save(null), hasCode('NO_SPACE'));
     assert.equal(closedStores, 2);
     await assert.rejects(save('/newer'), hasCode('NEWER_FORMAT'));
+  });
+
+  it('answers and stops while a save waits for the store, and gives the save up', async () => {
+    await open(root);
+    storeGate = new Promise((_, reject) => {
+      refuseStore = reject;
+    });
+    const client = await findMachine('vm', root);
+    const saving = client.save({ store: null, tag: null, then: null }, () => {});
+    const refused = assert.rejects(saving, hasCode('MACHINE_GONE'));
+    await client.describe();
+    await client.stop();
+    await refused;
+    await host.ended;
+    assert.deepEqual(readdirSync(root), []);
+    assert.deepEqual(machine.done, ['stop']);
   });
 
   it('does one thing at a time, but stops at any time', async () => {
@@ -303,15 +415,15 @@ describe('control API', () => {
       expected: number,
       path: string,
       method: string,
-      body?: string,
+      body?: string | Buffer,
     ): Promise<{ code: string; message: string }> => {
       const answer = await ask(at(path, method), body);
       assert.equal(answer.status, expected, `${method} ${path} ${body?.slice(0, 50)}`);
       return JSON.parse(answer.text).error;
     };
-    assert.match((await refused(404, '/nothing', 'GET')).message, /no \/nothing/);
+    assert.match((await refused(404, '/nothing', 'GET')).message, /^No route for GET \/nothing$/);
     assert.equal((await refused(404, '/constructor', 'GET')).code, 'USAGE');
-    assert.match((await refused(405, '/pause', 'GET')).message, /does not take GET/);
+    assert.match((await refused(405, '/pause', 'GET')).message, /^No route for GET \/pause$/);
     assert.match((await refused(400, '/save', 'POST', '{')).message, /not JSON/);
     assert.match((await refused(400, '/save', 'POST', '[]')).message, /not a JSON object/);
     assert.match((await refused(400, '/save', 'POST', '{"tug":"x"}')).message, /unknown key "tug"/);
@@ -320,6 +432,18 @@ describe('control API', () => {
     assert.match((await refused(400, '/save', 'POST', '{"store":"rel"}')).message, /absolute/);
     assert.match((await refused(400, '/pause', 'POST', '{"a":1}')).message, /unknown key/);
     assert.match((await refused(400, '/console?history=-1', 'GET')).message, /history/);
+    for (const key of ['store', 'tag'])
+      for (const character of ['\\u0000', '\\ud800'])
+        assert.match(
+          (await refused(400, '/save', 'POST', `{"${key}":"/a${character}b"}`)).message,
+          /character/,
+        );
+    assert.match(
+      (await refused(400, '/save', 'POST', Buffer.from('7b22746167223a22ff227d', 'hex'))).message,
+      /UTF-8/,
+    );
+    for (const target of ['http://[', '//', 'http://a:b:c/machine'])
+      assert.match((await refused(400, target, 'GET')).message, /not a valid request target/);
     assert.match((await refused(413, '/save', 'POST', ' '.repeat(70_000))).message, /longer than/);
     assert.deepEqual(machine.done, []);
   });
@@ -333,6 +457,25 @@ describe('control API', () => {
     assert.equal(answer.status, 503);
     assert.equal(JSON.parse(answer.text).error.code, 'NOT_POSSIBLE_NOW');
     await early.close(0);
+  });
+
+  it('ends without touching the machine that took its name after its run directory was removed', async () => {
+    await open(root);
+    rmSync(directory.path, { recursive: true });
+    const next = await new RunDirectory(root, 'vm').claim();
+    const nextServer = new ControlServer();
+    await nextServer.listenUnix(next.socket);
+    try {
+      await host.stop();
+      await host.ended;
+      assert.deepEqual(readdirSync(next.path).sort(), ['control.sock', 'lock']);
+      assert.equal((await ask({ socketPath: next.socket, path: '/machine' })).status, 503);
+    } finally {
+      await nextServer.close(0);
+    }
+    assert.equal(existsSync(next.socket), false, 'a server takes its own socket away');
+    await next.remove();
+    next.release();
   });
 
   it('answers on the loopback port only to its own Host and Origin', async () => {

@@ -1,7 +1,7 @@
 /** A machine without KVM for the layers above it: it echoes its input and does what it is told at once. */
 import { EventEmitter } from 'node:events';
 import { LivesnapError } from '../../../src/errors.js';
-import type { Store } from '../../../src/store/store.js';
+import type { SaveSession, SaveTarget } from '../../../src/page-stream.js';
 import type {
   MachineConfig,
   MachineEnd,
@@ -12,6 +12,23 @@ import type {
   SaveThen,
 } from '../../../src/vmm/machine-types.js';
 
+/** A store that only has a name. */
+export class FakeStore implements SaveTarget {
+  constructor(
+    readonly dir: string,
+    readonly onClose: () => void,
+  ) {}
+  async beginSave(): Promise<SaveSession> {
+    throw new Error('a fake machine has nothing to save');
+  }
+  async tidy(): Promise<null> {
+    return null;
+  }
+  async close(): Promise<void> {
+    this.onClose();
+  }
+}
+
 export class FakeMachine implements MachineHandle {
   readonly config: MachineConfig = {
     kernel: '/kernel',
@@ -20,7 +37,8 @@ export class FakeMachine implements MachineHandle {
     memoryBytes: 64 << 20,
     cpus: 2,
   };
-  state: MachineState = 'running';
+  state: MachineState = 'paused';
+  end: MachineEnd | null = null;
   snapshot: string | null = null;
   notices: readonly string[] = ['a notice'];
   readonly input: Buffer[] = [];
@@ -38,11 +56,12 @@ export class FakeMachine implements MachineHandle {
     this.#events.off(event, listener as (...args: unknown[]) => void);
     return this;
   }
-  say(bytes: Uint8Array | string): void {
-    this.#events.emit('console', Buffer.from(bytes));
+  say(bytes: Uint8Array | string, missedBytes = 0): void {
+    this.#events.emit('console', Buffer.from(bytes), missedBytes);
   }
   finish(end: MachineEnd): void {
     this.state = 'stopped';
+    this.end = end;
     this.#events.emit('end', end);
   }
   /** How much more input it takes. */
@@ -65,7 +84,7 @@ export class FakeMachine implements MachineHandle {
     this.finish({ kind: 'stopped' });
   }
   async save(
-    store: Store,
+    store: SaveTarget,
     options: {
       vm: string;
       tag: string | null;
@@ -73,7 +92,7 @@ export class FakeMachine implements MachineHandle {
       progress?: (done: number, total: number | null) => void;
     },
   ): Promise<MachineSaveResult> {
-    this.done.push(`save ${store.dir} ${options.vm} ${options.tag} ${options.then}`);
+    this.done.push(`save ${(store as FakeStore).dir} ${options.vm} ${options.tag} ${options.then}`);
     options.progress?.(1, 2);
     await this.saveGate;
     if (this.saveError !== null) throw this.saveError;
@@ -82,6 +101,7 @@ export class FakeMachine implements MachineHandle {
     return {
       id: this.snapshot,
       tag: options.tag,
+      movedFrom: null,
       parent: null,
       pages: 4,
       zeroPages: 1,
@@ -90,6 +110,7 @@ export class FakeMachine implements MachineHandle {
       reusedChunks: 0,
       storedBytes: 12288,
       pauseMs: 1,
+      storedWhilePausedBytes: 0,
       saveMs: 2,
     };
   }

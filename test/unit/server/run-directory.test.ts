@@ -12,7 +12,6 @@ import {
   drawName,
   listRunDirectories,
   RunDirectory,
-  runRoot,
 } from '../../../src/server/run-directory.js';
 
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
@@ -33,11 +32,6 @@ describe('run directories', () => {
     assert.equal(checkMachineName(drawName()).length > 4, true);
   });
 
-  it('lies in XDG_RUNTIME_DIR when there is one', () => {
-    assert.equal(runRoot({ XDG_RUNTIME_DIR: '/run/user/7' }), '/run/user/7/livesnap');
-    assert.match(runRoot({}), /^\/run\/livesnap$|\/livesnap-\d+$/);
-  });
-
   it('is the user’s alone: links, files and open modes are refused', async () => {
     await checkRunRoot(root);
     assert.equal((await stat(root)).mode & 0o777, 0o700);
@@ -54,6 +48,37 @@ describe('run directories', () => {
     rmSync(root);
     writeFileSync(root, '');
     await assert.rejects(checkRunRoot(root), /not a directory/);
+  });
+
+  it('of another user is refused before anything in it is looked at', async function () {
+    if (process.getuid!() !== 0) {
+      process.stderr.write('    SKIPPED, not tested: only root can give a directory away\n');
+      this.skip();
+    }
+    await checkRunRoot(root);
+    mkdirSync(join(root, 'a'));
+    writeFileSync(join(root, 'a', 'lock'), '');
+    await chown(root, 65_534, 65_534);
+    const refused = { code: 'SYSTEM', message: /belongs to user 65534/, hint: /XDG_RUNTIME_DIR/ };
+    await assert.rejects(listRunDirectories(root), refused);
+    await assert.rejects(new RunDirectory(root, 'a').look(), refused);
+    await assert.rejects(new RunDirectory(root, 'a').watchEnd(), refused);
+  });
+
+  it('that cannot be used is named, with what to do', async () => {
+    const refused = { code: 'SYSTEM', hint: /XDG_RUNTIME_DIR/ };
+    const nowhere = join(base, 'missing', 'livesnap');
+    assert.deepEqual(await listRunDirectories(nowhere), []);
+    assert.equal(await new RunDirectory(nowhere, 'a').look(), 'absent');
+    await assert.rejects(new RunDirectory(nowhere, 'a').claim(), refused);
+    const long = join(base, 'x'.repeat(300));
+    await assert.rejects(listRunDirectories(long), refused);
+    await assert.rejects(new RunDirectory(long, 'a').look(), refused);
+    await checkRunRoot(root);
+    mkdirSync(join(root, 'a'));
+    symlinkSync('/etc/passwd', join(root, 'a', 'lock'));
+    await assert.rejects(new RunDirectory(root, 'a').look(), refused);
+    await assert.rejects(new RunDirectory(root, 'a').claim(), refused);
   });
 
   it('belongs to one claimant at a time and is free again after removal', async () => {
@@ -78,6 +103,21 @@ describe('run directories', () => {
     const second = await place.claim();
     await first.remove();
     assert.equal(await place.look(), 'live');
+    first.release();
+    second.release();
+  });
+
+  it('leaves the record of the next machine alone when its own directory was removed', async () => {
+    const record = { memoryBytes: 1, cpus: 1, startedAt: '', snapshot: null, port: null, failure: null };
+    const place = new RunDirectory(root, 'a');
+    const first = await place.claim();
+    rmSync(place.path, { recursive: true });
+    await first.writeRecord({ ...record, name: 'a', pid: 1 });
+    assert.equal(existsSync(place.path), false);
+    const second = await place.claim();
+    await second.writeRecord({ ...record, name: 'a', pid: 2 });
+    await first.writeRecord({ ...record, name: 'a', pid: 1 });
+    assert.equal((await place.readRecord())?.pid, 2);
     first.release();
     second.release();
   });

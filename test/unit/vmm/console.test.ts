@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
+import { ConsoleCounters, countBetween } from '../../../src/vmm/console-counters.js';
 import { ConsoleInput } from '../../../src/vmm/console-input.js';
-import { ConsoleOutput } from '../../../src/vmm/console-output.js';
+import { ConsoleOutput, MAX_KEPT_BYTES, MAX_MESSAGES_UNDER_WAY } from '../../../src/vmm/console-output.js';
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
 
 describe('console output', () => {
   it('goes at the end of a line, when there is much of it, and when flushed, in order', () => {
     const sent: string[] = [];
-    const output = new ConsoleOutput((bytes) => sent.push(text(bytes)));
+    const output = new ConsoleOutput(
+      (bytes) => sent.push(text(bytes)),
+      () => sent.length,
+    );
     output.write(Buffer.from('one'));
     assert.deepEqual(sent, []);
     assert.equal(output.isEmpty, false);
@@ -24,10 +28,78 @@ describe('console output', () => {
 
   it('gives away bytes that stay as they were', () => {
     const sent: Uint8Array[] = [];
-    const output = new ConsoleOutput((bytes) => sent.push(bytes));
+    const output = new ConsoleOutput(
+      (bytes) => sent.push(bytes),
+      () => sent.length,
+    );
     output.write(Buffer.from('first\n'));
     output.write(Buffer.from('other\n'));
     assert.equal(text(sent[0]!), 'first\n');
+  });
+});
+
+describe('console output to a main thread that is busy', () => {
+  interface Message {
+    readonly bytes: Uint8Array;
+    readonly missed: number;
+  }
+  let sent: Message[];
+  let taken: number;
+  let output: ConsoleOutput;
+  beforeEach(() => {
+    sent = [];
+    taken = 0;
+    output = new ConsoleOutput(
+      (bytes, missed) => sent.push({ bytes, missed }),
+      () => taken,
+    );
+  });
+  const bytesOf = (messages: Message[]) => messages.reduce((sum, { bytes }) => sum + bytes.length, 0);
+
+  it('is bounded, however much the guest writes, and says how much was dropped', () => {
+    const line = Buffer.from('0123456\n');
+    for (let i = 0; i < 1 << 19; i++) output.write(line);
+    assert.equal(sent.length, MAX_MESSAGES_UNDER_WAY);
+    assert(output.isHeldBack);
+    const before = sent.length;
+    // The main thread is back: all that was kept comes, and only the first message follows a gap.
+    while (!output.isEmpty) {
+      taken = sent.length;
+      output.flush();
+    }
+    const [first, ...others] = sent.slice(before);
+    assert.equal(bytesOf(sent) + first!.missed, line.length << 19);
+    assert.equal(bytesOf(sent.slice(before)), MAX_KEPT_BYTES);
+    assert(others.every(({ missed }) => missed === 0));
+  });
+
+  it('drops the oldest of what waits, and keeps the newest in order', () => {
+    for (let i = 0; i < MAX_MESSAGES_UNDER_WAY; i++) output.write(Buffer.from('early\n'));
+    output.write(Buffer.from('lost'));
+    output.write(Buffer.alloc(MAX_KEPT_BYTES - 5, 'x'));
+    output.write(Buffer.from('late\n'));
+    assert.equal(sent.length, MAX_MESSAGES_UNDER_WAY);
+    output.flushAll();
+    const rest = sent.slice(MAX_MESSAGES_UNDER_WAY);
+    assert.equal(rest[0]!.missed, 'lost'.length);
+    const received = text(Buffer.concat(rest.map(({ bytes }) => bytes)));
+    assert.equal(received, `${'x'.repeat(MAX_KEPT_BYTES - 5)}late\n`);
+  });
+
+  it('takes a write that is longer than all it keeps', () => {
+    output.write(Buffer.alloc(MAX_KEPT_BYTES + 10, 'y'));
+    output.flushAll();
+    assert.equal(bytesOf(sent), MAX_KEPT_BYTES);
+    assert.equal(sent[0]!.missed, 10);
+  });
+
+  it('counts messages beyond 2^32', () => {
+    const counters = new ConsoleCounters();
+    new Uint32Array(counters.shared).fill(0xffffffff);
+    counters.addOutputMessage();
+    counters.addInputBytes(5);
+    assert.deepEqual([counters.outputMessages, counters.inputBytes], [0, 4]);
+    assert.equal(countBetween(0xfffffffe, counters.inputBytes), 6);
   });
 });
 

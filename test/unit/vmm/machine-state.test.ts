@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../../../src/errors.js';
+import { CPUID_ENTRY } from '../../../src/vmm/kvm/cpuid.js';
 import {
   CONTROL,
   DESCRIPTOR_TABLE,
@@ -104,6 +106,51 @@ describe('machine state', () => {
     ];
     for (const [path, value] of cases) assert.equal(refusal(changed(path, value)), 'BAD_STATE', path);
   });
+
+  it('takes the state of the largest machine', () => {
+    const state = sample();
+    const [vcpu] = state.vcpus;
+    const largest = {
+      ...vcpu!,
+      xsave: bytes(16 << 10),
+      cpuid: Array.from({ length: 256 }, () => filled(CPUID_ENTRY)),
+      msrs: Array.from({ length: 1024 }, (_, index) => ({
+        index: 0xc0000000 + index,
+        value: 2n ** 64n - 1n,
+      })),
+    };
+    const machine = { ...state, vcpus: Array.from({ length: 254 }, () => largest) };
+    assert.equal(decodeMachineState(encodeMachineState(machine)).vcpus.length, 254);
+  });
+
+  // Without the bound the first take gigabytes: the Worker ends for want of memory.
+  for (const [name, piece, mebibytes] of [
+    ['objects', '{},', 30],
+    ['arrays', '[],', 30],
+    ['fields', '"a":0,', 30],
+    ['bytes', '0,', 58],
+  ] as const)
+    it(`refuses a state with millions of ${name} before it is parsed`, () => {
+      const text = Buffer.alloc(mebibytes << 20, piece);
+      text.write(name === 'fields' ? '{"vcpus":{  ' : '{"vcpus":[  '); // as long as some pieces
+      const worker = new Worker(new URL('./decode-state-worker.js', import.meta.url), {
+        workerData: text,
+        resourceLimits: { maxOldGenerationSizeMb: 64 },
+      });
+      return new Promise<void>((resolve, reject) => {
+        worker.once('error', reject);
+        worker.once('exit', () => reject(new Error('the Worker ended without an answer')));
+        worker.once('message', (answer) => {
+          void worker.terminate();
+          resolve(
+            assert.deepEqual(answer, [
+              'BAD_STATE',
+              "the snapshot's machine state is larger than that of any machine",
+            ]),
+          );
+        });
+      });
+    });
 
   it('refuses a newer version by name', () => {
     assert.equal(refusal(changed('version', 2)), 'NEWER_FORMAT');

@@ -1,0 +1,69 @@
+// Calls on plain files that Node does not have: where the data of a sparse file is, and extended attributes.
+// Runs on the calling JS thread; blocks no longer than the file system takes to read its own metadata.
+#include "files.h"
+
+#include <errno.h>
+#include <linux/limits.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "errors.h"
+
+namespace livesnap {
+
+// nextData(fd, offset) → [begin, end]: the first bytes at or after `offset` that are not in a hole; null: there are
+// none. Moves the descriptor's position (lseek(2), SEEK_DATA).
+static Napi::Value nextData(const Napi::CallbackInfo& info) {
+  int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
+  auto offset = static_cast<off_t>(integerArg(info, 1, 0, INT64_MAX >> 10));
+  off_t begin = lseek(fd, offset, SEEK_DATA);
+  off_t end = begin < 0 ? -1 : lseek(fd, begin, SEEK_HOLE);
+  if (end < 0) {
+    if (errno == ENXIO) return info.Env().Null();
+    throwErrno(info.Env(), "lseek", errno);
+  }
+  auto range = Napi::Array::New(info.Env(), 2);
+  range.Set(0u, Napi::Number::New(info.Env(), static_cast<double>(begin)));
+  range.Set(1u, Napi::Number::New(info.Env(), static_cast<double>(end)));
+  return range;
+}
+
+static constexpr char kAcl[] = "system.posix_acl_access";
+
+// Attributes that belong to a file whatever its content is. Others (security.capability, security.ima) speak of the
+// content, and a write drops them.
+static bool belongsToFile(const std::string& name) {
+  return name.compare(0, 5, "user.") == 0 || name == kAcl || name == "security.selinux" ||
+         name == "security.SMACK64";
+}
+
+// copyAttributes(from, to): gives the file `to` the access list and extended attributes of the file `from`, as far as
+// the caller may set them. An access list that `to` has from its directory alone goes.
+static void copyAttributes(const Napi::CallbackInfo& info) {
+  int from = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
+  int to = static_cast<int>(integerArg(info, 1, 0, INT32_MAX));
+  std::vector<char> names(XATTR_LIST_MAX);
+  ssize_t length = flistxattr(from, names.data(), names.size());
+  bool hasAcl = false;
+  std::vector<char> value(XATTR_SIZE_MAX);
+  for (ssize_t at = 0; at < length;) {
+    std::string name(names.data() + at);
+    at += static_cast<ssize_t>(name.size()) + 1;
+    if (!belongsToFile(name)) continue;
+    ssize_t size = fgetxattr(from, name.c_str(), value.data(), value.size());
+    if (size < 0) continue;
+    if (name == kAcl) hasAcl = true;
+    fsetxattr(to, name.c_str(), value.data(), static_cast<size_t>(size), 0);
+  }
+  if (!hasAcl) fremovexattr(to, kAcl);
+}
+
+void initFiles(Napi::Env env, Napi::Object exports) {
+  exports.Set("nextData", Napi::Function::New(env, nextData));
+  exports.Set("copyAttributes", Napi::Function::New(env, copyAttributes));
+}
+
+}  // namespace livesnap

@@ -1,0 +1,181 @@
+/** Machines whose store waits for another process: they answer, they stop, and they obey signals. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { projectRoot } from '../../src/native/addon.js';
+import { tryLock } from '../../src/native/locks.js';
+import { MachineClient } from '../../src/server/client.js';
+import { launch } from '../../src/server/launch.js';
+import { RunDirectory } from '../../src/server/run-directory.js';
+import { probe, requireKvm } from '../kvm/kvm.js';
+import { ending, type Ran, World } from './cli.js';
+
+const alive = (pid: number): boolean => {
+  try {
+    return !/\) [ZX] [^)]*$/.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
+  }
+};
+
+/** The processes that this one has started. */
+const children = (): number[] =>
+  readFileSync(`/proc/self/task/${process.pid}/children`, 'latin1').split(' ').filter(Boolean).map(Number);
+
+/** Resolves when the process has the file open. */
+async function hasOpen(pid: number, path: string): Promise<void> {
+  for (;;) {
+    for (const fd of readdirSync(`/proc/${pid}/fd`))
+      try {
+        if (readlinkSync(`/proc/${pid}/fd/${fd}`) === path) return;
+      } catch {}
+    await sleep(5);
+  }
+}
+
+/** Makes a store wait: until `release`, what comes to `file` does not come further. */
+interface Obstacle {
+  readonly what: string;
+  /** The file that who waits has open. */
+  readonly file: string;
+  block(store: string): Promise<() => Promise<void>>;
+}
+
+const lockOf = (file: string): Obstacle => ({
+  what: `the lock ${file}, as a repair holds it`,
+  file,
+  async block(store) {
+    const fd = openSync(join(store, file), 'r');
+    assert.ok(tryLock(fd, 'exclusive'));
+    return async () => closeSync(fd);
+  },
+});
+
+const transaction: Obstacle = {
+  what: 'a transaction of another process',
+  file: 'store.db',
+  async block(store) {
+    const script = `
+      import Database from 'better-sqlite3';
+      const database = new Database(${JSON.stringify(join(store, 'store.db'))});
+      database.exec('BEGIN IMMEDIATE');
+      console.log('begun');
+      process.stdin.resume().once('end', () => database.close());`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      cwd: projectRoot,
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    await once(child.stdout, 'data');
+    return async () => {
+      const ended = once(child, 'exit');
+      child.stdin.end();
+      await ended;
+    };
+  },
+};
+
+const SAVE_OBSTACLES = [lockOf('lock'), lockOf('index.lock'), transaction];
+const RESTORE_OBSTACLES = [lockOf('lock'), lockOf('index.lock')];
+
+describe('a machine whose store waits for', function () {
+  this.timeout(120_000);
+  let world: World;
+  let release: () => Promise<void>;
+  before(function () {
+    requireKvm(this);
+  });
+  beforeEach(() => {
+    world = new World();
+    release = async () => {};
+  });
+  afterEach(async () => {
+    await release();
+    await world.end();
+  });
+
+  const start = (name: string) =>
+    world.json<{ pid: number }>(
+      ...['start', '--kernel', probe('probe.elf'), '--memory', '32M', '--detach', '--name', name],
+    );
+
+  /** A machine with a snapshot, and a command that waits to save it once more. */
+  async function waiting(
+    obstacle: Obstacle,
+  ): Promise<{ pid: number; saving: Promise<Ran>; isOver: () => boolean }> {
+    const { pid } = await start('a');
+    await world.json('save', 'a');
+    release = await obstacle.block(world.store);
+    let over = false;
+    const saving = ending(world.spawn('save', 'a', '--json')).finally(() => {
+      over = true;
+    });
+    await hasOpen(pid, join(world.store, obstacle.file));
+    return { pid, saving, isOver: () => over };
+  }
+  const errorOf = ({ status, stdout }: Ran): string => (status === 0 ? '' : JSON.parse(stdout).error.code);
+
+  for (const obstacle of SAVE_OBSTACLES)
+    describe(obstacle.what, () => {
+      it('answers while it is saved, and its save is brought to its end', async () => {
+        const { saving, isOver } = await waiting(obstacle);
+        const [row] = await world.json<{ state: string }[]>('ps');
+        assert.equal(row!.state, 'running');
+        await world.ask('a', 'cpus', /^CPUS \d+$/);
+        assert.equal(isOver(), false, 'all this while the save waited');
+        await release();
+        release = async () => {};
+        const saved = await saving;
+        assert.equal(saved.status, 0, saved.stdout + saved.stderr);
+        assert.equal((await world.json<unknown[]>('ls')).length, 2);
+      });
+
+      it('is stopped, and its save is given up', async () => {
+        const { pid, saving } = await waiting(obstacle);
+        await world.json('stop', 'a');
+        assert.equal(alive(pid), false);
+        assert.equal(errorOf(await saving), 'MACHINE_GONE');
+        assert.deepEqual(world.machines(), []);
+      });
+
+      it('ends by SIGTERM, and its save is given up', async () => {
+        const { pid, saving } = await waiting(obstacle);
+        process.kill(pid, 'SIGTERM');
+        while (alive(pid)) await sleep(10);
+        assert.equal(errorOf(await saving), 'MACHINE_GONE');
+        assert.deepEqual(world.machines(), []);
+        await release();
+        release = async () => {};
+        await world.json('gc');
+        assert.equal((await world.json<{ problems: unknown[] }>('check', '--read-data')).problems.length, 0);
+        assert.equal((await world.json<unknown[]>('ls')).length, 1);
+      });
+    });
+
+  for (const obstacle of RESTORE_OBSTACLES)
+    it(`${obstacle.what}, when it is restored, answers and ends by SIGTERM`, async () => {
+      await start('a');
+      const { id } = await world.json<{ id: string }>('save', 'a', '--then', 'stop');
+      release = await obstacle.block(world.store);
+      const directory = await new RunDirectory(join(world.runDir, 'livesnap'), 'b').claim();
+      const before = children();
+      const origin = { kind: 'restore', from: world.store, snapshot: id } as const;
+      const refused = assert.rejects(launch(directory, { storeDir: world.store, port: null, origin }));
+      let pid: number | undefined;
+      while (pid === undefined) {
+        await sleep(5);
+        pid = children().find((child) => !before.includes(child));
+      }
+      await hasOpen(pid, join(world.store, obstacle.file));
+      await assert.rejects(new MachineClient(directory).describe(), {
+        code: 'NOT_POSSIBLE_NOW',
+        message: 'the machine is starting',
+      });
+      process.kill(pid, 'SIGTERM');
+      await refused;
+      assert.equal(alive(pid), false);
+      assert.deepEqual(world.machines(), []);
+    });
+});

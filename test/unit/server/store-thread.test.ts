@@ -1,0 +1,231 @@
+import assert from 'node:assert/strict';
+import { openSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { LivesnapError } from '../../../src/errors.js';
+import { tryLock } from '../../../src/native/locks.js';
+import { closeMemory, createMemory, readMemory } from '../../../src/native/memory.js';
+import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource } from '../../../src/page-stream.js';
+import { type DistantStore, StoreThread } from '../../../src/server/store-thread-client.js';
+import { Store } from '../../../src/store/store.js';
+import { dropScratch, load, MemorySource, machineMetadata, noise, scratchDir } from '../../store/scratch.js';
+
+const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
+
+describe('the store thread', () => {
+  let dir: string;
+  let threads: StoreThread[];
+  let logged: string[];
+
+  beforeEach(function () {
+    dir = join(scratchDir(this), 'store');
+    threads = [];
+    logged = [];
+  });
+  afterEach(async function () {
+    for (const thread of threads) await thread.end();
+    dropScratch(this);
+  });
+
+  function newThread(url?: URL): StoreThread {
+    const thread = new StoreThread({ log: (sentence) => logged.push(sentence), ...(url ? { url } : {}) });
+    threads.push(thread);
+    return thread;
+  }
+  const dying = (): StoreThread => newThread(new URL('./dying-store-thread.js', import.meta.url));
+
+  const openToWrite = (thread: StoreThread): Promise<DistantStore> =>
+    thread.open(dir, { write: true, create: true });
+
+  async function save(store: DistantStore, source: PageSource, parent: string | null = null) {
+    const session = await store.beginSave({ parent });
+    try {
+      await session.store(source);
+      return await session.commit(machineMetadata({ tag: 'a' }));
+    } catch (error) {
+      await session.abort();
+      throw error;
+    }
+  }
+
+  const packs = (): string[] => readdirSync(join(dir, 'packs'));
+
+  it('saves what the source gives, in more batches than are in flight', async () => {
+    const ram = noise(1, 20 * BATCH_PAGES + 3);
+    const store = await openToWrite(newThread());
+    const first = await save(store, new MemorySource({ ram, other: noise(2, 1) }));
+    assert.deepEqual([first.tag, first.parent, first.newChunks > 0], ['a', null, true]);
+    noise(3, 2).copy(ram, 7 * PAGE_SIZE);
+    const session = await store.beginSave({ parent: first.id });
+    assert.equal(session.parent, first.id);
+    const seen: number[] = [];
+    await session.store(new MemorySource({ ram, other: noise(2, 1) }, { ram: [7, 8] }), (done) =>
+      seen.push(done),
+    );
+    const second = await session.commit(machineMetadata());
+    assert.equal(second.parent, first.id);
+    assert.ok(seen.length > 0);
+    assert.equal(await store.tidy(), null);
+    await store.close();
+    const direct = Store.open(dir, { write: false });
+    try {
+      assert.deepEqual(await load(direct, second.id), { ram, other: noise(2, 1) });
+    } finally {
+      direct.close();
+    }
+  });
+
+  it('fills guest memory from a snapshot and hands over its state', async () => {
+    const ram = noise(4, 3 * BATCH_PAGES);
+    const store = await openToWrite(newThread());
+    const { id } = await save(store, new MemorySource({ ram }));
+    const snapshot = await store.openSnapshot('a');
+    assert.equal(snapshot.summary.id, id);
+    assert.deepEqual(Buffer.from(snapshot.metadata.state), Buffer.from('registers'));
+    const memory = createMemory(ram.length);
+    try {
+      const { regions } = snapshot;
+      const seen: unknown[] = [];
+      const write = () => assert.fail('no page crosses a thread');
+      await snapshot.fill({ regions, memories: [memory], write }, (_, total) => seen.push(total));
+      assert.equal(seen[0], ram.length);
+      const found = Buffer.alloc(ram.length);
+      readMemory(memory, 0, found);
+      assert.deepEqual(found, ram);
+      await assert.rejects(snapshot.fill({ regions, write }), TypeError);
+    } finally {
+      closeMemory(memory);
+      snapshot.close();
+      await store.close();
+    }
+  });
+
+  it('fails as the store does, with code, message and hint', async () => {
+    const thread = newThread();
+    writeFileSync(join(dir, '..', 'file'), '');
+    const expected = (() => {
+      try {
+        return Store.open(join(dir, '..', 'file'), { write: true }).dir;
+      } catch (error) {
+        return (error as LivesnapError).toJSON();
+      }
+    })();
+    await assert.rejects(thread.open(join(dir, '..', 'file'), { write: true }), (error: LivesnapError) => {
+      assert.deepEqual(error.toJSON(), expected);
+      return true;
+    });
+    const store = await openToWrite(thread);
+    await assert.rejects(store.openSnapshot('nope'), hasCode('NO_SUCH_SNAPSHOT'));
+    await assert.rejects(store.beginSave({ parent: null, tag: 'a b' }), hasCode('USAGE'));
+    const bad = await store.beginSave({ parent: null });
+    await assert.rejects(bad.store(new MemorySource({ 'not a NAME': noise(1, 1) })), (error: Error) => {
+      assert.match(error.stack!, /src\/store\/save\./, 'the stack is that of the store thread');
+      return error.message === 'the regions have bad names or sizes';
+    });
+    await bad.abort();
+    await store.close();
+  });
+
+  it('fails with what the source failed with, and leaves nothing behind', async () => {
+    const store = await openToWrite(newThread());
+    const failure = new LivesnapError('MACHINE_GONE', 'the machine has ended');
+    const inner = new MemorySource({ ram: noise(5, 6 * BATCH_PAGES) });
+    let left = 4;
+    const source: PageSource = {
+      regions: inner.regions,
+      next: (into) => (left-- > 0 ? inner.next(into) : Promise.reject(failure)),
+    };
+    await assert.rejects(save(store, source), (error) => error === failure);
+    assert.deepEqual(packs(), []);
+    await save(store, new MemorySource({ ram: noise(5, 6) }));
+    await store.close();
+  });
+
+  it('gives a save up', async () => {
+    const store = await openToWrite(newThread());
+    const session = await store.beginSave({ parent: null });
+    await session.store(new MemorySource({ ram: noise(6, 2 * BATCH_PAGES) }));
+    assert.equal(packs().length, 1);
+    await session.abort();
+    assert.deepEqual(packs(), []);
+    await assert.rejects(session.commit(machineMetadata()));
+    await store.close();
+  });
+
+  for (const [how, why] of [
+    ['ends', 'it ended with status 3'],
+    ['throws', 'a mistake in the store thread'],
+  ] as const) {
+    it(`fails a save when it ${how} in the middle of it, and works again with the next store`, async () => {
+      const thread = dying();
+      const store = await openToWrite(thread);
+      const inner = new MemorySource({ [how]: noise(7, 6 * BATCH_PAGES) });
+      let working = 0;
+      const source: PageSource = {
+        regions: inner.regions,
+        async next(into: Uint8Array): Promise<PageRun | null> {
+          working++;
+          const run = await inner.next(into);
+          await sleep(100); // a thread that dies does not wait for this
+          working--;
+          return run;
+        },
+      };
+      const session = await store.beginSave({ parent: null });
+      await assert.rejects(session.store(source), (error: LivesnapError) => {
+        assert.equal(error.message, `the store thread of the machine's process has failed: ${why}`);
+        assert.equal(working, 0, 'the source is not at work any more');
+        return error.code === 'SYSTEM';
+      });
+      assert.ok(logged[0]!.includes(why), logged.join());
+      if (how === 'throws') assert.match(logged[0]!, /dying-store-thread/, 'with its stack');
+      await session.abort();
+      await assert.rejects(store.beginSave({ parent: null }), hasCode('SYSTEM'));
+      await store.close();
+      const next = await openToWrite(thread);
+      const { id } = await save(next, new MemorySource({ ram: noise(7, 3) }));
+      assert.ok(id);
+      await next.close();
+    });
+  }
+
+  it('lets its waits for other processes be given up, and does not block this thread', async () => {
+    const thread = newThread();
+    const store = await openToWrite(thread);
+    await (await store.beginSave({ parent: null })).abort(); // makes the lock file
+    const lock = openSync(join(dir, 'lock'), 'r');
+    assert.ok(tryLock(lock, 'exclusive'));
+    let over = false;
+    const beginning = store.beginSave({ parent: null }).finally(() => {
+      over = true;
+    });
+    const refused = assert.rejects(beginning, hasCode('STORE_BUSY'));
+    await thread.open(dir, { write: false });
+    for (let i = 0; i < 10; i++) await nextTurn();
+    assert.equal(over, false);
+    thread.giveUpWaits();
+    await refused;
+  });
+
+  it('is ended while it is blocked by a lock', async () => {
+    const thread = newThread();
+    await (await openToWrite(thread)).close();
+    const lock = openSync(join(dir, 'index.lock'), 'r');
+    assert.ok(tryLock(lock, 'exclusive'));
+    const refused = assert.rejects(openToWrite(thread), hasCode('SYSTEM'));
+    while (descriptorsOf(join(dir, 'index.lock')) < 2) await sleep(5);
+    await thread.end();
+    await refused;
+  });
+});
+
+/** How many descriptors of this process lead to the file. */
+function descriptorsOf(path: string): number {
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`) === path;
+    } catch {
+      return false;
+    }
+  }).length;
+}
