@@ -1,34 +1,40 @@
-/** What copy, export and import print of a copy, before and after. */
+/** The output of copy, export and import. */
 import type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
+import { PAGE_BYTES } from '../store/format.js';
 import { formatBytes, type Output, shortId } from './output.js';
 
-/** One line a snapshot, before its pages travel. */
+const formatChunks = (count: number): string =>
+  `${count.toLocaleString('en')} ${count === 1 ? 'chunk' : 'chunks'}`;
+
+/** One line per snapshot, before its pages are sent. */
 export function announce(output: Output, { id, alreadyThere, sendChunks, presentChunks }: CopyPlan): void {
-  const count = (n: number): string => n.toLocaleString('en');
+  const send = sendChunks.toLocaleString('en');
   output.remark(
     alreadyThere
-      ? `${shortId(id)} is there already`
-      : `${shortId(id)}: ${count(sendChunks)} of ${count(sendChunks + presentChunks)} chunks to send, ` +
-          `${formatBytes(sendChunks * 4096)} before compression`,
+      ? `${shortId(id)} is already there`
+      : `${shortId(id)}: ${send} of ${formatChunks(sendChunks + presentChunks)} to send, ` +
+          `${formatBytes(sendChunks * PAGE_BYTES)} before compression`,
   );
 }
 
-/** The result of one or more. */
+/** The totals of one or more copies. */
 export function printCopies(output: Output, results: readonly CopyResult[]): void {
   const total = (key: 'sentBytes' | 'sentChunks' | 'presentChunks'): number =>
     results.reduce((sum, result) => sum + result[key], 0);
-  for (const { id, tagTaken } of results)
-    if (tagTaken)
+  for (const { id, tagSkipped } of results)
+    if (tagSkipped)
       output.say(
-        `The tag of ${shortId(id)} was left behind: it names another snapshot there, or looks like an id.`,
+        `The tag of ${shortId(id)} was not copied: it names another snapshot there, or looks like an ID.`,
       );
   const value = {
     sentBytes: total('sentBytes'),
     sentChunks: total('sentChunks'),
     presentChunks: total('presentChunks'),
   };
-  output.result(value, () => {
-    const sent = `${value.sentChunks.toLocaleString('en')} chunks, ${formatBytes(value.sentBytes)}`;
-    return `sent ${sent}; ${value.presentChunks.toLocaleString('en')} were there`;
-  });
+  output.result(
+    value,
+    () =>
+      `Sent ${formatChunks(value.sentChunks)} (${formatBytes(value.sentBytes)}); ` +
+      `${formatChunks(value.presentChunks)} already there`,
+  );
 }

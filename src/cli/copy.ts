@@ -5,22 +5,24 @@ import { defineVerb, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'copy',
-  summary: 'copy snapshots to another store, or from it',
+  summary: 'Copy snapshots to or from another store',
   operands: ['<snapshot...>'],
   options: {
-    to: valued('--to <remote>', 'the store to copy to', parseText),
-    from: valued('--from <remote>', 'the store to copy from', parseText),
+    to: valued('--to <remote>', 'Destination store', parseText),
+    from: valued('--from <remote>', 'Source store', parseText),
   },
   notes: [
-    'REMOTE is a directory, ssh://[user@]host[:port]/dir (livesnap must be there, too), or, to copy from,',
-    'http(s)://host/path of a web server that serves a store’s directory.',
-    'Only chunks that the other side lacks travel. A copy that was cut goes on where it stopped.',
+    'REMOTE is one of:',
+    '  DIR                             a directory of this machine',
+    '  ssh://[user@]host[:port]/dir    a directory of another host, which needs livesnap',
+    "  http(s)://host/path             a store's directory on a web server (only with --from)",
+    'Only chunks that the destination lacks are sent. Interrupted copies resume: run the same command again.',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
     const { to, from } = options;
     if ((to === undefined) === (from === undefined))
-      throw new LivesnapError('USAGE', 'copy needs either --to or --from', {
-        hint: 'livesnap copy SNAPSHOT --to /other/store, or --from ssh://host/dir.',
+      throw new LivesnapError('USAGE', 'copy needs --to or --from, and not both', {
+        hint: 'Example: livesnap copy SNAPSHOT --to /other/store',
       });
     const { copySnapshots } = await import('../store/remote/copy.js');
     const results = await output.withProgress('copying', (progress) =>

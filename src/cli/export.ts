@@ -3,10 +3,14 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'export',
-  summary: 'make one snapshot a directory of its own',
+  summary: 'Export one snapshot to a directory',
   operands: ['<snapshot>', '<dir>'],
   options: {},
-  notes: 'The directory can be copied by any means, imported, and restored from: livesnap restore DIR.',
+  notes: [
+    'DIR becomes a store with only this snapshot. It can be moved by any means.',
+    'To use it: livesnap import DIR, or livesnap restore DIR.',
+    'An interrupted export resumes: run the same command again.',
+  ].join('\n'),
   async run({ operands, output, storeDir }) {
     const [ref, to] = operands as [string, string];
     const { exportSnapshot } = await import('../store/remote/export.js');

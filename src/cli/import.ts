@@ -3,10 +3,10 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'import',
-  summary: 'take the snapshots of an exported directory into the store',
+  summary: 'Import the snapshots of an exported directory',
   operands: ['<dir>'],
   options: {},
-  notes: 'The directory may come from anywhere: everything in it is checked before it is believed.',
+  notes: 'The directory may come from an untrusted source: its contents are verified before import.',
   async run({ operands, output, storeDir }) {
     const [from] = operands as [string];
     const { importSnapshots } = await import('../store/remote/export.js');

@@ -4,7 +4,7 @@ import { defineVerb } from './verb.js';
 export const verb = defineVerb({
   name: 'serve-store',
   hidden: true,
-  summary: 'the other side of a copy over ssh: speaks on stdin and stdout',
+  summary: 'Serve copies over ssh: the copy protocol on stdin and stdout',
   operands: [],
   options: {},
   async run({ storeDir }) {
@@ -26,7 +26,7 @@ export const verb = defineVerb({
       );
       if (writes) await store?.tidy();
     } catch {
-      return 1; // the other side has been told, and says it to the person
+      return 1; // the client has received the error and shows it
     } finally {
       store?.close();
     }

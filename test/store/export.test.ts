@@ -1,4 +1,4 @@
-/** Exports: what lies in the way is never taken for what an export left, and stays. */
+/** Exports: how interrupted ones resume, and what is never removed. */
 import assert from 'node:assert/strict';
 import {
   existsSync,
@@ -16,14 +16,14 @@ import { exportSnapshot } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, newStore, noise, save, scratchDir } from './scratch.js';
 
-const quiet = { onPlan: () => {}, progress: () => {} };
+const silent = { onPlan: () => {}, progress: () => {} };
 
 describe('an export', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  it('leaves alone what it did not make, whatever it is', async function () {
+  it('refuses a .partial that no export made, and leaves it unchanged', async function () {
     const { store, dir } = newStore(this);
     const { id } = await save(store, { x: noise(1, 20) }, { tag: 'a' });
     const { store: foreign, dir: foreignDir } = newStore(this);
@@ -48,8 +48,8 @@ describe('an export', () => {
       const partial = `${to}.partial`;
       put(partial);
       const before = existsSync(join(partial, 'thesis.txt')) || readdirSync(join(partial, '..')).length;
-      await assert.rejects(exportSnapshot({ ...quiet, storeDir: dir, ref: 'a', to }), (error: Error) => {
-        assert.match(error.message, /is in the way/, what);
+      await assert.rejects(exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to }), (error: Error) => {
+        assert.match(error.message, /was not left by an export/, what);
         return true;
       });
       assert.equal(
@@ -64,61 +64,70 @@ describe('an export', () => {
         renameSync(partial, foreignDir);
       }
     }
-    // What an export made beside, and something of the user's in it.
+    // The .partial of an export, with a file of the user in it.
     const to = join(scratchDir(this), 'out');
-    await cutExport(dir, id, to);
+    await interruptExport(dir, id, to);
     writeFileSync(join(`${to}.partial`, 'store', 'thesis.txt'), 'years of work');
     for (const ref of ['a', (await save(store, { x: noise(3, 5) })).id])
-      await assert.rejects(exportSnapshot({ ...quiet, storeDir: dir, ref, to }), { code: 'USAGE' });
+      await assert.rejects(exportSnapshot({ ...silent, storeDir: dir, ref, to }), { code: 'USAGE' });
     assert.equal(readFileSync(join(`${to}.partial`, 'store', 'thesis.txt'), 'utf8'), 'years of work');
   });
 
-  it('takes an empty directory, goes on with what one that was cut left, or begins anew for another snapshot', async function () {
+  it('accepts an empty .partial', async function () {
     const { store, dir } = newStore(this);
-    const a = await save(store, { x: noise(1, 20) }, { tag: 'a' });
-    const b = await save(store, { x: noise(2, 20) }, { tag: 'b' });
-    const request = { ...quiet, storeDir: dir };
-    const empty = join(scratchDir(this), 'out');
-    mkdirSync(`${empty}.partial`);
-    await exportSnapshot({ ...request, ref: 'a', to: empty });
-    assert.ok(!existsSync(`${empty}.partial`));
-
+    await save(store, { x: noise(1, 20) }, { tag: 'a' });
     const to = join(scratchDir(this), 'out');
-    await cutExport(dir, a.id, to);
-    const { sentChunks } = await exportSnapshot({ ...request, ref: 'a', to });
+    mkdirSync(`${to}.partial`);
+    await exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to });
+    assert.ok(!existsSync(`${to}.partial`));
+  });
+
+  it('resumes an interrupted export', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { x: noise(1, 20) }, { tag: 'a' });
+    const to = join(scratchDir(this), 'out');
+    await interruptExport(dir, id, to);
+    const { sentChunks } = await exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to });
     assert.equal(sentChunks, 0);
     assert.deepEqual(readdirSync(join(to, '..')), ['out']);
     assert.deepEqual(
       readdirSync(to).filter((name) => !name.startsWith('store.db')),
       ['index.lock', 'lock', 'packs', 'segments', 'snapshots', 'tags'],
     );
+  });
 
-    const other = join(scratchDir(this), 'out');
-    await cutExport(dir, a.id, other);
-    await exportSnapshot({ ...request, ref: b.id, to: other });
-    const made = Store.open(other, { write: false });
+  it('replaces an interrupted export of another snapshot', async function () {
+    const { store, dir } = newStore(this);
+    const a = await save(store, { x: noise(1, 20) });
+    const b = await save(store, { x: noise(2, 20) });
+    const to = join(scratchDir(this), 'out');
+    await interruptExport(dir, a.id, to);
+    await exportSnapshot({ ...silent, storeDir: dir, ref: b.id, to });
+    const made = Store.open(to, { write: false });
     assert.deepEqual(
       made.list().map(({ id }) => id),
       [b.id],
     );
     assert.deepEqual(await load(made, b.id), { x: noise(2, 20) });
     made.close();
-    assert.deepEqual(readdirSync(join(other, '..')), ['out']);
+    assert.deepEqual(readdirSync(join(to, '..')), ['out']);
   });
 
-  it('leaves what a newer livesnap or another export is at with that', async function () {
+  it('refuses the .partial of a newer livesnap or of a running export', async function () {
     const { store, dir } = newStore(this);
     const { id } = await save(store, { x: noise(1, 20) }, { tag: 'a' });
     const to = join(scratchDir(this), 'out');
-    await cutExport(dir, id, to);
+    await interruptExport(dir, id, to);
     const index = new Database(join(`${to}.partial`, 'store', 'store.db'));
     const version = index.pragma('user_version', { simple: true });
     index.pragma('user_version = 99');
-    await assert.rejects(exportSnapshot({ ...quiet, storeDir: dir, ref: 'a', to }), { code: 'NEWER_FORMAT' });
+    await assert.rejects(exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to }), {
+      code: 'NEWER_FORMAT',
+    });
     index.pragma(`user_version = ${version}`);
     index.close();
     const both = await Promise.allSettled(
-      ['a', id].map((ref) => exportSnapshot({ ...quiet, storeDir: dir, ref, to })),
+      ['a', id].map((ref) => exportSnapshot({ ...silent, storeDir: dir, ref, to })),
     );
     const failed = both.filter((one) => one.status === 'rejected');
     assert.equal(failed.length, 1);
@@ -127,18 +136,18 @@ describe('an export', () => {
   });
 });
 
-/** Leaves what an export leaves that is killed before its last step. */
-async function cutExport(storeDir: string, id: string, to: string): Promise<void> {
-  const request = { ...quiet, storeDir, ref: id, to };
+/** Leaves the state of an export that was killed before its last step. */
+async function interruptExport(storeDir: string, id: string, to: string): Promise<void> {
+  const request = { ...silent, storeDir, ref: id, to };
   await exportSnapshot({
     ...request,
     onPlan: () => {
-      // The name is taken away from it, so that it fails at the end.
+      // Occupies the final name, so that the export fails at the end.
       mkdirSync(to);
       writeFileSync(join(to, 'x'), '');
     },
   }).then(
-    () => assert.fail('it was done'),
+    () => assert.fail('the export succeeded'),
     () => {},
   );
   rmSync(to, { recursive: true });

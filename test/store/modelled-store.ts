@@ -14,7 +14,7 @@ import { PAGE_SIZE } from '../../src/page-stream.js';
 import { type Channel, localChannels, type Message } from '../../src/store/copy/channel.js';
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
 import { type MessageType, remoteFailed } from '../../src/store/copy/protocol.js';
-import { askForCopies, serveCopies } from '../../src/store/copy/sessions.js';
+import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
@@ -216,7 +216,7 @@ export class ModelledStore {
     const options = { compress: true, onPlan: (plan: CopyPlan) => void plans.push(plan), progress: () => {} };
     const direction = asks === 'source' ? 'to' : 'from';
     const [asked, served] = await Promise.allSettled([
-      askForCopies(asking, here.#store, direction, [kept.contents.id], options),
+      requestCopies(asking, here.#store, direction, [kept.contents.id], options),
       serveCopies(serving, () => there.#store, options),
     ]);
     for (const end of [asked, served])
@@ -240,7 +240,7 @@ export class ModelledStore {
       onPlan: (plan) => void plans.push(plan),
       progress: () => {},
     });
-    expectResult(kept, plans, [result], { isThere: false, tagTaken: false });
+    expectResult(kept, plans, [result], { isThere: false, tagSkipped: false });
     assert.deepEqual(exportedSnapshots(dir, fingerprintBits), [kept.contents.id]);
     return { ...kept, dir, fingerprintBits };
   }
@@ -265,8 +265,8 @@ export class ModelledStore {
     results: readonly CopyResult[],
   ): void {
     const here = new Set(this.#kept.flatMap(({ contents }) => [...contents.pages]));
-    const { isThere, tagTaken } = this.#receive(copy);
-    expectResult(copy, plans, results, { isThere, tagTaken });
+    const { isThere, tagSkipped } = this.#receive(copy);
+    expectResult(copy, plans, results, { isThere, tagSkipped });
     // Where fingerprints collide only some of the candidates are tried, and others' fingerprints find nothing.
     if (this.fingerprintBits < 64 || source.fingerprintBits < 64) return;
     const lacking = [...copy.contents.pages].filter((page) => !here.has(page)).length;
@@ -274,11 +274,11 @@ export class ModelledStore {
   }
 
   /** What is there already stays as it is; a tag stays with the snapshot that it names here. */
-  #receive({ contents, tag }: Kept): { isThere: boolean; tagTaken: boolean } {
-    if (this.#find(contents.id)) return { isThere: true, tagTaken: false };
-    const tagTaken = tag !== null && this.#kept.some((other) => other.tag === tag);
-    this.#kept.push({ contents, tag: tagTaken ? null : tag });
-    return { isThere: false, tagTaken };
+  #receive({ contents, tag }: Kept): { isThere: boolean; tagSkipped: boolean } {
+    if (this.#find(contents.id)) return { isThere: true, tagSkipped: false };
+    const tagSkipped = tag !== null && this.#kept.some((other) => other.tag === tag);
+    this.#kept.push({ contents, tag: tagSkipped ? null : tag });
+    return { isThere: false, tagSkipped };
   }
 
   expectList(): void {
@@ -326,13 +326,13 @@ function expectResult(
   { contents }: Kept,
   plans: readonly CopyPlan[],
   results: readonly CopyResult[],
-  { isThere, tagTaken }: { isThere: boolean; tagTaken: boolean },
+  { isThere, tagSkipped }: { isThere: boolean; tagSkipped: boolean },
 ): void {
   const { id, pages } = contents;
   const { sentBytes, ...result } = results[0]!;
   const { sentChunks, presentChunks } = result;
   assert.deepEqual(plans, [{ id, alreadyThere: isThere, sendChunks: sentChunks, presentChunks }]);
-  assert.deepEqual([result, results.length], [{ id, sentChunks, presentChunks, tagTaken }, 1]);
+  assert.deepEqual([result, results.length], [{ id, sentChunks, presentChunks, tagSkipped }, 1]);
   assert.equal(sentBytes > 0, sentChunks > 0);
   // A page may lie at several places where fingerprints collide, and each is offered.
   assert.ok(isThere ? sentChunks + presentChunks === 0 : sentChunks + presentChunks >= pages.size);

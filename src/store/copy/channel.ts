@@ -1,7 +1,9 @@
 /**
- * How messages (protocol.ts) go between the two ends of a copy: over a pair of streams, or within the process.
+ * Channels carry messages (protocol.ts) between the two ends of a copy: over a pair of streams, or within one process.
  *
- * Invariant: what the other side says of lengths and types is checked before anything is allocated or believed.
+ * Invariants:
+ * - The type and length in a header are checked before the message is read.
+ * - Memory grows with the bytes that have arrived, not with the length in the header.
  */
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,12 +14,15 @@ import {
   encodeHeader,
   HEADER_BYTES,
   MessageType,
+  protocolError,
   remoteFailed,
   requireLength,
 } from './protocol.js';
 
-/** Room for so many bytes of a message is made before they come; most messages have no more. */
-const FIRST_BYTES = 128 << 10;
+/** Allocated for a message before its bytes arrive. Most messages fit. */
+const INITIAL_BYTES = 128 << 10;
+
+const CLOSED_EARLY = 'closed the connection before the copy ended';
 
 export interface Message {
   readonly type: MessageType;
@@ -25,60 +30,60 @@ export interface Message {
 }
 
 export interface Channel {
-  /** Resolves when there is room for more. Errors: REMOTE_FAILED, or what the other side failed with. */
+  /** Resolves when there is room for the next message. Errors: REMOTE_FAILED, or the error that the peer sent. */
   send(type: MessageType, ...parts: Uint8Array[]): Promise<void>;
-  /** The next message, of one of these types; one call at a time. Errors: as of {@link send}. */
+  /** The next message, which must be of one of these types. One call at a time. Errors: as for {@link send}. */
   receive(...types: MessageType[]): Promise<Message>;
   close(): void;
 }
 
-/** How long a side that has failed, or is done, is waited for. */
-const PATIENCE_MS = 3000;
+/** How long to wait for a peer or a child process that has failed or finished. */
+const GRACE_MS = 3000;
 
-/** What `work` comes to; `otherwise` when it takes long. */
+/** The result of `work`, or `otherwise` after {@link GRACE_MS}. */
 export async function withTimeout<T, U>(work: Promise<T>, otherwise: U): Promise<T | U> {
-  const over = new AbortController();
+  const timer = new AbortController();
   try {
-    return await Promise.race([work, sleep(PATIENCE_MS, otherwise, { signal: over.signal })]);
+    return await Promise.race([work, sleep(GRACE_MS, otherwise, { signal: timer.signal })]);
   } finally {
-    over.abort();
+    timer.abort();
   }
 }
 
-/** What was received, if it is of a type that is expected now; an error of the other side is thrown here. */
-function expected(message: Message, types: readonly MessageType[]): Message {
+/** Throws an error message of the peer, and refuses other types than `types`. */
+function requireType(message: Message, types: readonly MessageType[]): Message {
   requireLength(message.type, message.bytes.length);
   if (message.type === MessageType.error) throw decodeError(message.bytes);
-  if (!types.includes(message.type)) throw remoteFailed(`sent a message of type ${message.type} out of turn`);
+  if (!types.includes(message.type)) throw protocolError(`sent an unexpected message (type ${message.type})`);
   return message;
 }
 
 /**
- * Why nothing can be sent any more: what the other side failed with, if it said so before it went. `next` gives what
- * has come from there and was not received yet.
+ * The error for a failed send. A peer that fails sends its error before it closes, so that one is preferred. `next`
+ * gives the messages that have arrived and were not received yet.
  */
-function whyGone(next: () => Promise<Message>, cause?: unknown): Promise<LivesnapError> {
-  const gone = remoteFailed('has gone', cause);
-  const hear = async (): Promise<LivesnapError> => {
+function sendError(next: () => Promise<Message>, cause?: unknown): Promise<LivesnapError> {
+  const closed = remoteFailed('closed the connection', cause);
+  const firstError = async (): Promise<LivesnapError> => {
     try {
       for (;;) {
         const message = await next();
         if (message.type === MessageType.error) return decodeError(message.bytes);
       }
     } catch {
-      return gone;
+      return closed;
     }
   };
-  return withTimeout(hear(), gone);
+  return withTimeout(firstError(), closed);
 }
 
-/** Messages on streams. */
+/** Messages over a pair of streams. */
 export class StreamChannel implements Channel {
   readonly #input: AsyncIterator<Buffer>;
-  /** What of the last piece has not been read yet. */
+  /** The unread end of the last piece. */
   #rest: Buffer = Buffer.alloc(0);
   #writeError: Error | null = null;
-  #gone: Promise<LivesnapError> | null = null;
+  #sendError: Promise<LivesnapError> | null = null;
 
   constructor(
     readonly input: Readable,
@@ -91,55 +96,55 @@ export class StreamChannel implements Channel {
   }
 
   async send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
-    if (this.#writeError || this.output.destroyed || this.output.writableEnded) throw await this.#whyGone();
+    if (this.#writeError || this.output.destroyed || this.output.writableEnded)
+      throw await this.#whySendFailed();
     const header = encodeHeader(
       type,
       parts.reduce((total, part) => total + part.length, 0),
     );
     this.output.cork();
-    // Written later, perhaps: the caller may use its memory again meanwhile.
-    const goesOn = this.output.write(Buffer.concat([header, ...parts]));
+    // A copy, because the stream may write it after the caller has reused its buffers.
+    const hasRoom = this.output.write(Buffer.concat([header, ...parts]));
     this.output.uncork();
-    if (!goesOn)
+    if (!hasRoom)
       await new Promise<void>((resolve) => {
-        const go = (): void => {
-          this.output.off('drain', go).off('close', go).off('error', go);
+        const settle = (): void => {
+          this.output.off('drain', settle).off('close', settle).off('error', settle);
           resolve();
         };
-        this.output.on('drain', go).on('close', go).on('error', go);
+        this.output.on('drain', settle).on('close', settle).on('error', settle);
       });
-    if (this.#writeError) throw await this.#whyGone();
+    if (this.#writeError) throw await this.#whySendFailed();
   }
 
-  #whyGone(): Promise<LivesnapError> {
-    this.#gone ??= whyGone(() => this.#next(), this.#writeError ?? undefined);
-    return this.#gone;
+  #whySendFailed(): Promise<LivesnapError> {
+    this.#sendError ??= sendError(() => this.#next(), this.#writeError ?? undefined);
+    return this.#sendError;
   }
 
-  /** The next piece of the stream. */
   async #piece(): Promise<Buffer> {
     let next: IteratorResult<Buffer>;
     try {
       next = await this.#input.next();
     } catch (error) {
-      throw remoteFailed('has broken off', error);
+      throw remoteFailed(CLOSED_EARLY, error);
     }
-    if (next.done) throw remoteFailed('has broken off');
+    if (next.done) throw remoteFailed(CLOSED_EARLY);
     return next.value;
   }
 
-  /** Pieces may be of one byte and hold far more memory each, so that their bytes are copied, and they are not kept. */
+  /** Copies the bytes of pieces, and keeps none: a piece of one byte may hold a large buffer. */
   async #read(length: number): Promise<Buffer> {
-    const begun = this.#rest.subarray(0, length);
-    this.#rest = this.#rest.subarray(begun.length);
-    if (begun.length === length) return begun;
-    let bytes = Buffer.alloc(Math.min(length, Math.max(FIRST_BYTES, begun.length)));
-    let filled = begun.copy(bytes);
+    const start = this.#rest.subarray(0, length);
+    this.#rest = this.#rest.subarray(start.length);
+    if (start.length === length) return start;
+    let bytes = Buffer.alloc(Math.min(length, Math.max(INITIAL_BYTES, start.length)));
+    let filled = start.copy(bytes);
     while (filled < length) {
       const piece = await this.#piece();
       const part = piece.subarray(0, length - filled);
       if (filled + part.length > bytes.length) {
-        // No more than twice what has come, whatever length is announced.
+        // At most twice what has arrived.
         const grown = Buffer.alloc(Math.min(length, 2 * (filled + part.length)));
         bytes.copy(grown, 0, 0, filled);
         bytes = grown;
@@ -156,7 +161,7 @@ export class StreamChannel implements Channel {
   }
 
   async receive(...types: MessageType[]): Promise<Message> {
-    return expected(await this.#next(), types);
+    return requireType(await this.#next(), types);
   }
 
   close(): void {
@@ -165,30 +170,29 @@ export class StreamChannel implements Channel {
   }
 }
 
-/** Messages that wait to be received. */
+/** The most messages that wait in a queue; a sender waits for room. */
+const MAX_QUEUED = 8;
+
+/** Messages from one end to the other within the process. */
 class Queue {
   readonly #messages: Message[] = [];
   readonly #waiting: (() => void)[] = [];
   #closed = false;
 
-  get isLong(): boolean {
-    return this.#messages.length >= 8;
-  }
-
   #wake(): void {
-    for (const go of this.#waiting.splice(0)) go();
+    for (const resume of this.#waiting.splice(0)) resume();
   }
 
   #change(): Promise<void> {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Resolves when there is room for more; to false when there will be none. */
+  /** Resolves to true when there is room for the next message, to false when the queue is closed. */
   async put(message: Message): Promise<boolean> {
     if (this.#closed) return false;
     this.#messages.push(message);
     this.#wake();
-    while (this.isLong) {
+    while (this.#messages.length >= MAX_QUEUED) {
       if (this.#closed) return false;
       await this.#change();
     }
@@ -202,7 +206,7 @@ class Queue {
         this.#wake();
         return message;
       }
-      if (this.#closed) throw remoteFailed('has broken off');
+      if (this.#closed) throw remoteFailed(CLOSED_EARLY);
       await this.#change();
     }
   }
@@ -221,11 +225,11 @@ class LocalChannel implements Channel {
 
   async send(type: MessageType, ...parts: Uint8Array[]): Promise<void> {
     if (await this.outgoing.put({ type, bytes: Buffer.concat(parts) })) return;
-    throw await whyGone(() => this.incoming.take());
+    throw await sendError(() => this.incoming.take());
   }
 
   async receive(...types: MessageType[]): Promise<Message> {
-    return expected(await this.incoming.take(), types);
+    return requireType(await this.incoming.take(), types);
   }
 
   close(): void {
@@ -234,9 +238,9 @@ class LocalChannel implements Channel {
   }
 }
 
-/** Two ends within this process. */
+/** Two connected ends within this process. */
 export function localChannels(): [Channel, Channel] {
-  const there = new Queue();
+  const forth = new Queue();
   const back = new Queue();
-  return [new LocalChannel(there, back), new LocalChannel(back, there)];
+  return [new LocalChannel(back, forth), new LocalChannel(forth, back)];
 }

@@ -1,10 +1,13 @@
 /**
- * The chunks that a snapshot refers to, each once, and the numbers under which a copy offers them: in the order of
- * their places, so that packs are read from front to back. A bit a chunk.
+ * The distinct chunks of a snapshot, and the numbers under which a copy offers them.
+ *
+ * Invariant: numbers ascend by pack and chunk, so the source reads each pack from front to back. Memory: one bit per
+ * chunk, in runs of 512.
  */
+import assert from 'node:assert/strict';
 import { PACK_CHUNKS } from '../format.js';
 
-/** Chunks of a run whose bits are kept together. */
+/** Chunks of a pack whose bits are kept together. */
 const RUN_CHUNKS = 512;
 const RUNS_PER_PACK = PACK_CHUNKS / RUN_CHUNKS;
 
@@ -14,7 +17,7 @@ interface Run {
   first: number;
 }
 
-const bitsSet = (word: number): number => {
+const popCount = (word: number): number => {
   const pairs = word - ((word >>> 1) & 0x55555555);
   const nibbles = (pairs & 0x33333333) + ((pairs >>> 2) & 0x33333333);
   return Math.imul((nibbles + (nibbles >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
@@ -22,7 +25,8 @@ const bitsSet = (word: number): number => {
 
 export class ChunkNumbers {
   readonly #runs = new Map<number, Run>();
-  #order = new Float64Array(0);
+  /** Keys of runs, ascending; null until {@link number}. */
+  #order: Float64Array | null = null;
   #size = 0;
 
   get size(): number {
@@ -34,8 +38,9 @@ export class ChunkNumbers {
     return bits !== undefined && (bits[(chunk % RUN_CHUNKS) >>> 5]! & (1 << (chunk & 31))) !== 0;
   }
 
-  /** The caller has made sure that there is such a chunk: a number costs more memory than naming it does. */
+  /** The caller has checked that the chunk exists: naming a chunk takes less memory than numbering it. */
   add(pack: number, chunk: number): void {
+    assert(this.#order === null, 'chunks are numbered already');
     if (this.has(pack, chunk)) return;
     const key = keyOf(pack, chunk);
     let run = this.#runs.get(key);
@@ -47,28 +52,29 @@ export class ChunkNumbers {
     this.#size++;
   }
 
-  /** Numbers what was added; nothing is added afterwards. */
+  /** Numbers the chunks. None can be added afterwards. */
   number(): void {
     this.#order = Float64Array.from(this.#runs.keys()).sort();
     let first = 0;
     for (const key of this.#order) {
       const run = this.#runs.get(key)!;
       run.first = first;
-      for (const word of run.bits) first += bitsSet(word);
+      for (const word of run.bits) first += popCount(word);
     }
   }
 
-  /** Of a chunk that is there. */
+  /** The number of a chunk that was added. */
   of(pack: number, chunk: number): number {
     const { bits, first } = this.#runs.get(keyOf(pack, chunk))!;
     const last = (chunk % RUN_CHUNKS) >>> 5;
     let number = first;
-    for (let i = 0; i < last; i++) number += bitsSet(bits[i]!);
-    return number + bitsSet(bits[last]! & ((1 << (chunk & 31)) - 1));
+    for (let i = 0; i < last; i++) number += popCount(bits[i]!);
+    return number + popCount(bits[last]! & ((1 << (chunk & 31)) - 1));
   }
 
   /** Ascending by number. */
   *places(): Generator<{ pack: number; chunk: number }> {
+    assert(this.#order !== null, 'chunks are not numbered yet');
     for (const key of this.#order) {
       const { bits } = this.#runs.get(key)!;
       const pack = Math.floor(key / RUNS_PER_PACK);

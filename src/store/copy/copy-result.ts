@@ -1,26 +1,27 @@
-/** What a copy tells its caller, before and after. */
+/** The options and results of a copy, for both ends and their callers. */
 import type { Progress } from '../types.js';
 
+/** What one snapshot will transfer. */
 export interface CopyPlan {
   readonly id: string;
-  /** The other store has this snapshot already: nothing is sent. */
+  /** The destination already has this snapshot, so nothing is sent. */
   readonly alreadyThere: boolean;
   readonly sendChunks: number;
   readonly presentChunks: number;
 }
 
-/** Called once for each snapshot, when it is known what will travel. */
+/** Called once per snapshot, before any page is sent. */
 export type OnPlan = (plan: CopyPlan) => void;
 
 export interface SendOptions {
-  /** Compress pages on their way: not within one machine. */
+  /** Compress pages for the connection. Copies within one machine do not. */
   readonly compress: boolean;
   readonly onPlan: OnPlan;
   readonly progress: Progress;
 }
 
 export interface ReceiveOptions {
-  /** The snapshot that was asked for, where it was by its id; another one is refused. */
+  /** The ID of the requested snapshot; an offer of any other is refused. Absent or null: requested by tag or prefix. */
   readonly id?: string | null;
   readonly onPlan: OnPlan;
   readonly progress: Progress;
@@ -28,10 +29,10 @@ export interface ReceiveOptions {
 
 export interface CopyResult {
   readonly id: string;
-  /** Pages as they travelled, compressed. */
+  /** Bytes of pages as sent, after compression. */
   readonly sentBytes: number;
   readonly sentChunks: number;
   readonly presentChunks: number;
-  /** The snapshot's tag did not come along: it names another one there, or looks like an id. */
-  readonly tagTaken: boolean;
+  /** The tag was not copied: it names another snapshot at the destination, or looks like an ID. */
+  readonly tagSkipped: boolean;
 }

@@ -1,11 +1,13 @@
 /**
- * The destination end of a copy: looks for what is here already, takes the rest, and commits the snapshot last
+ * The destination end of a copy: finds the chunks that are present, receives the others, and commits the snapshot last
  * (docs/copy.md).
  *
- * Invariants: a chunk counts as present only when it was read here and has the SHA-256; what arrives must have the one
- * that was announced; every number from the other side is checked before it is used, and nothing is allocated by it
- * beyond what has arrived, which is held in a few bytes a chunk and a block. What was stored before a cut can be found by
- * the next attempt.
+ * Invariants:
+ * - A chunk counts as present only when it was read here and has the announced SHA-256.
+ * - A received page must have the announced SHA-256.
+ * - Every number from the source is checked before it is used.
+ * - Memory grows with what has arrived: a few bytes per chunk and per block.
+ * - What an interrupted copy stored can be found by the next attempt.
  */
 import { pageOps } from '../../native/pages.js';
 import type { StoreContext } from '../context.js';
@@ -31,17 +33,21 @@ import {
   MessageType,
   PAGES_PER_MESSAGE,
   type PageMessage,
-  remoteFailed,
+  protocolError,
   type SnapshotOffer,
   ZERO_PAGE,
 } from './protocol.js';
 import { WordList } from './word-list.js';
 
-/** What has arrived is committed each so many pages (32 MiB), so that a cut costs no more than that. */
+/** Pages between checkpoints (32 MiB). A killed copy loses only what arrived after the last one. */
 const CHECKPOINT_PAGES = 8192;
-/** A checkpoint makes a pack, whose lock is a descriptor until the end: after so many pages packs are full ones. */
+/**
+ * After this many pages (2 GiB) a checkpoint waits for a full pack. Each checkpoint makes a pack, and the lock of each
+ * pack is an open descriptor until the copy ends.
+ */
 const MANY_PAGES = 64 * CHECKPOINT_PAGES;
-/** Takes a snapshot that is offered. Errors: REMOTE_FAILED, NO_SPACE, READ_ONLY, STORE_BUSY, … */
+
+/** Receives one snapshot. Errors: REMOTE_FAILED, NO_SPACE, READ_ONLY, STORE_BUSY, … */
 export async function receiveSnapshot(
   channel: Channel,
   context: StoreContext,
@@ -49,17 +55,17 @@ export async function receiveSnapshot(
 ): Promise<CopyResult> {
   const offer = decodeOffer((await channel.receive(MessageType.offer)).bytes);
   const { id } = offer.description;
-  if (wanted !== null && id !== wanted) throw remoteFailed('offers another snapshot than was asked for');
+  if (wanted !== null && id !== wanted) throw protocolError(`offered snapshot ${id} instead of ${wanted}`);
   if (context.index.has(id)) {
     await channel.send(MessageType.have, encodeFlag(true));
     onPlan({ id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
-    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagTaken: false };
+    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagSkipped: false };
   }
   const save = await Save.begin(context, null);
   try {
     return await new IncomingSnapshot(channel, context, save, offer).run(onPlan, progress);
   } catch (error) {
-    // What has arrived is of use to the next attempt; if even that cannot be stored, the first error says why.
+    // The next attempt can use what has arrived. If even the checkpoint fails, the first error is the cause.
     await save.checkpoint().catch(() => {});
     await save.suspend();
     throw error;
@@ -68,13 +74,13 @@ export async function receiveSnapshot(
 
 class IncomingSnapshot {
   readonly #places = new ChunkPlaces();
-  /** By chunk, pairs of words. */
+  /** Two words per chunk. */
   readonly #fingerprints = new WordList();
   readonly #missing = new MissingChunks();
-  /** Blocks as they are stored, of no region; in place of a block's number the last page that is not zero. */
+  /** Stored blocks, not yet of any region. Field `block` holds the last page of the block that is not zero. */
   readonly #blocks = new BlockList();
-  #sinceCheckpoint = 0;
-  #stored = 0;
+  #pagesSinceCheckpoint = 0;
+  #storedPages = 0;
 
   constructor(
     readonly channel: Channel,
@@ -88,40 +94,40 @@ class IncomingSnapshot {
     const { description, tag, state } = this.offer;
     const { id } = description;
     await channel.send(MessageType.have, encodeFlag(false));
-    await this.#takeIdentities();
+    await this.#receiveIdentities();
     const chunks = this.#places.length;
     const sentChunks = this.#missing.count;
     const presentChunks = chunks - sentChunks;
     onPlan({ id, alreadyThere: false, sendChunks: sentChunks, presentChunks });
     await channel.send(MessageType.need, this.#missing.bits(chunks));
-    const sentBytes = await this.#takePages(progress);
-    save.setBlocks(description.regions, await this.#takeBlocks());
+    const sentBytes = await this.#receivePages(progress);
+    save.setBlocks(description.regions, await this.#receiveBlocks());
 
-    // A tag that looks like an id would stand in for the snapshot of that id.
+    // A tag that looks like an ID would hide the snapshot with that ID.
     const label = tag !== null && LOOKS_LIKE_ID.test(tag) ? null : tag;
     const { kind, vm, memoryBytes, diskBytes, machine, host, parent, createdAt } = description;
     const metadata = { kind, vm, tag: label, memoryBytes, diskBytes, machine, host, state };
-    const tagTaken = (await this.#commit(metadata, { id, parent, createdAt })) !== tag;
-    await channel.send(MessageType.done, encodeFlag(tagTaken));
-    return { id, sentBytes, sentChunks, presentChunks, tagTaken };
+    const tagSkipped = (await this.#commit(metadata, { id, parent, createdAt })) !== tag;
+    await channel.send(MessageType.done, encodeFlag(tagSkipped));
+    return { id, sentBytes, sentChunks, presentChunks, tagSkipped };
   }
 
-  /** Gives the tag if the snapshot has it now. Errors: STORE_BUSY. */
+  /** Returns the tag that the snapshot has afterwards. Errors: STORE_BUSY. */
   async #commit(metadata: SnapshotMetadata, origin: SnapshotOrigin): Promise<string | null> {
     try {
-      // Before the save is brought to its end: when there is no room, what has arrived can still be kept.
+      // Not within the commit: when a commit fails, the received chunks cannot be kept.
       await makeRoom(this.context, origin.id);
       return (await this.save.commit(metadata, origin)).tag;
     } catch (error) {
       if (!(error instanceof IsThereError)) throw error;
-      // Another copy has brought the snapshot meanwhile, and nothing of this one is needed.
+      // Another copy has committed the same snapshot. Nothing of this one is needed.
       await this.save.abort();
       const { tag } = metadata;
       return tag !== null && this.context.index.taggedAs(tag) === origin.id ? tag : null;
     }
   }
 
-  async #takeIdentities(): Promise<void> {
+  async #receiveIdentities(): Promise<void> {
     for (;;) {
       const { type, bytes } = await this.channel.receive(MessageType.chunks, MessageType.offered);
       if (type === MessageType.offered) break;
@@ -133,7 +139,7 @@ class IncomingSnapshot {
   async #locate(bytes: Buffer): Promise<void> {
     const { count, fingerprints, digests } = decodeChunks(bytes);
     const before = this.#places.length;
-    if (before + count > MAX_CHUNKS) throw remoteFailed('offers more chunks than may be');
+    if (before + count > MAX_CHUNKS) throw protocolError(`offered more than ${MAX_CHUNKS} chunks`);
     const places = await this.save.locate(fingerprints, digests);
     this.#places.push(places);
     this.#fingerprints.push(new Uint32Array(fingerprints.buffer));
@@ -142,8 +148,8 @@ class IncomingSnapshot {
         this.#missing.add(before + i, digests.subarray(SHA256_BYTES * i, SHA256_BYTES * (i + 1)));
   }
 
-  /** Stores what arrives, which must be what is lacking, in that order. */
-  async #takePages(progress: Progress): Promise<number> {
+  /** Receives exactly the missing pages, in ascending order. Returns the bytes of their payloads. */
+  async #receivePages(progress: Progress): Promise<number> {
     const missing = this.#missing;
     const totalBytes = missing.count * PAGE_BYTES;
     const raw = new Uint8Array(FRAME_BYTES);
@@ -157,48 +163,50 @@ class IncomingSnapshot {
       const message = decodePages(bytes);
       const { numbers, payload } = message;
       const count = Math.min(PAGES_PER_MESSAGE, missing.count - stored);
-      if (numbers.length !== count) throw remoteFailed('sends pages that were not asked for');
+      if (numbers.length !== count) throw protocolError('sent pages that were not requested');
       for (let i = 0; i < count; i++) {
         number = missing.next(number + 1);
-        if (numbers[i] !== number) throw remoteFailed('sends pages that were not asked for');
+        if (numbers[i] !== number) throw protocolError('sent pages that were not requested');
       }
       unpack(message, raw);
       const digest = missing.digestOf(stored / PAGES_PER_MESSAGE);
       const { places, fingerprints } = await this.save.storeReceived(raw, count, digest);
-      for (let i = 0; i < count; i++) this.#settle(numbers[i]!, places, fingerprints, i);
+      for (let i = 0; i < count; i++) this.#recordStored(numbers[i]!, places, fingerprints, i);
       stored += count;
       sentBytes += payload.length;
       progress(stored * PAGE_BYTES, totalBytes);
-      await this.#keep(count);
+      await this.#countStored(count);
     }
-    if (stored < missing.count) throw remoteFailed('has not sent all that is needed');
+    if (stored < missing.count) throw protocolError(`sent ${stored} of ${missing.count} requested pages`);
     return sentBytes;
   }
 
-  #settle(index: number, places: Uint32Array, fingerprints: Uint32Array, from: number): void {
-    if (places[2 * from] === 0) throw remoteFailed('sends a page of zeros, which is never stored');
-    this.#places.set(index, places[2 * from]!, places[2 * from + 1]!);
-    for (let i = 0; i < 2; i++) this.#fingerprints.set(2 * index + i, fingerprints[2 * from + i]!);
+  /** Records where chunk `number` was stored: entry `from` of what the save returned. */
+  #recordStored(number: number, places: Uint32Array, fingerprints: Uint32Array, from: number): void {
+    if (places[2 * from] === 0) throw protocolError('sent a page of zeros');
+    this.#places.set(number, places[2 * from]!, places[2 * from + 1]!);
+    for (let i = 0; i < 2; i++) this.#fingerprints.set(2 * number + i, fingerprints[2 * from + i]!);
   }
 
-  /** So many pages more have been stored: now and then they are committed. */
-  async #keep(pages: number): Promise<void> {
-    this.#stored += pages;
-    this.#sinceCheckpoint += pages;
-    if (this.#sinceCheckpoint < (this.#stored > MANY_PAGES ? PACK_CHUNKS : CHECKPOINT_PAGES)) return;
-    this.#sinceCheckpoint = 0;
+  /** Counts stored pages, and makes a checkpoint when one is due. */
+  async #countStored(pages: number): Promise<void> {
+    this.#storedPages += pages;
+    this.#pagesSinceCheckpoint += pages;
+    const interval = this.#storedPages > MANY_PAGES ? PACK_CHUNKS : CHECKPOINT_PAGES;
+    if (this.#pagesSinceCheckpoint < interval) return;
+    this.#pagesSinceCheckpoint = 0;
     await this.save.checkpoint();
   }
 
-  /** Stores the blocks as they come; gives what the snapshot's file lists. */
-  async #takeBlocks(): Promise<BlockList> {
+  /** Stores the blocks as they arrive. Returns the block list of the snapshot. */
+  async #receiveBlocks(): Promise<BlockList> {
     const list = new BlockList();
     const { blocks, layout, placed } = MessageType;
     for (;;) {
       const { type, bytes } = await this.channel.receive(blocks, layout, placed);
       if (type === placed) return list;
       if (type === blocks) await this.#storeBlocks(bytes);
-      else this.#takeLayout(bytes, list);
+      else this.#addLayout(bytes, list);
     }
   }
 
@@ -206,21 +214,22 @@ class IncomingSnapshot {
     const found: ManifestBlock[] = [];
     for (const pages of decodeBlocks(bytes)) found.push(this.#blockOf(pages));
     if (this.#blocks.length + found.length > MAX_COPIED_BLOCKS)
-      throw remoteFailed('offers more blocks than may be');
+      throw protocolError(`sent more than ${MAX_COPIED_BLOCKS} blocks`);
     const stored = await this.save.storeBlocks(found);
     stored.forEach((entry, i) => {
       this.#blocks.push({ ...entry, block: found[i]!.lastPage });
     });
-    await this.#keep(2 * found.length);
+    await this.#countStored(2 * found.length);
   }
 
-  /** A block of the places that its chunks have here. */
+  /** The manifest block with the places that its chunks have in this store. */
   #blockOf(pages: Uint32Array): ManifestBlock {
     const block = new ManifestBlock();
     for (let page = 0; page < BLOCK_PAGES; page++) {
       const number = pages[page]!;
       if (number === ZERO_PAGE) continue;
-      if (number >= this.#places.length) throw remoteFailed('offers pages that cannot be');
+      if (number >= this.#places.length)
+        throw protocolError(`sent a block with chunk ${number}; it offered ${this.#places.length} chunks`);
       block.places[2 * page] = this.#places.pack(number);
       block.places[2 * page + 1] = this.#places.chunk(number);
       for (let i = 0; i < 2; i++) block.fingerprints[2 * page + i] = this.#fingerprints.at(2 * number + i);
@@ -228,24 +237,24 @@ class IncomingSnapshot {
     return block;
   }
 
-  #takeLayout(bytes: Buffer, list: BlockList): void {
+  #addLayout(bytes: Buffer, list: BlockList): void {
     const { region, pairs } = decodeLayout(bytes);
     const described = this.offer.description.regions[region];
-    if (!described) throw remoteFailed('offers pages of a region that there is not');
+    if (!described) throw protocolError(`sent a layout of region ${region}, which does not exist`);
     const pages = pagesOf(described.sizeBytes);
     let previous = list.length > 0 ? list.at(list.length - 1) : { region: 0, block: -1 };
     for (let i = 0; i < pairs.length; i += 2) {
       const [block, number] = [pairs[i]!, pairs[i + 1]!];
-      if (
-        region < previous.region ||
-        (region === previous.region && block <= previous.block) ||
-        number >= this.#blocks.length ||
-        list.length === MAX_COPIED_BLOCKS
-      )
-        throw remoteFailed('offers pages that cannot be');
+      if (region < previous.region || (region === previous.region && block <= previous.block))
+        throw protocolError('sent a layout that does not ascend');
+      if (number >= this.#blocks.length)
+        throw protocolError(`sent a layout with block ${number}; it sent ${this.#blocks.length} blocks`);
+      if (list.length === MAX_COPIED_BLOCKS)
+        throw protocolError(`sent a layout of more than ${MAX_COPIED_BLOCKS} blocks`);
       const stored = this.#blocks.at(number);
-      // Here `block` of what is stored is its last page.
-      if (block * BLOCK_PAGES + stored.block >= pages) throw remoteFailed('offers pages that cannot be');
+      const lastPage = stored.block; // see #blocks
+      if (block * BLOCK_PAGES + lastPage >= pages)
+        throw protocolError(`sent a page beyond the end of region ${described.name}`);
       previous = { region, block };
       list.push({ ...stored, region, block });
     }
@@ -260,5 +269,5 @@ function unpack({ isCompressed, numbers, payload }: PageMessage, raw: Uint8Array
     payload.length > rawBytes ||
     !pageOps.decompress(payload, 0, payload.length, raw, 0, rawBytes)
   )
-    throw remoteFailed('sends pages that cannot be unpacked');
+    throw protocolError(`sent ${numbers.length} pages that cannot be decompressed`);
 }

@@ -1,4 +1,4 @@
-/** A snapshot of a store of this machine, pinned, as the source end reads it. */
+/** Reads a snapshot of a local store for the source end. The snapshot stays pinned until the reader is closed. */
 import { PAGE_BYTES, SHA256_BYTES } from '../format.js';
 import { type ManifestBlock, readBlock } from '../manifest.js';
 import type { PackReader, PackSet } from '../pack-reader.js';
@@ -24,7 +24,7 @@ export class LocalReader implements SnapshotReader {
   readonly #packs: PackSet;
   #identities: { pack: number; of: PackIdentities } | null = null;
 
-  /** The snapshot is closed with the reader. */
+  /** Closing the reader closes `snapshot`. */
   constructor(readonly snapshot: StoredSnapshot) {
     this.#packs = snapshot.context.packSet();
   }
@@ -54,7 +54,7 @@ export class LocalReader implements SnapshotReader {
     return this.#packs.pack(pack).positionOf(chunk) >= 0;
   }
 
-  /** Chunks are asked for in the order of packs, so one pack's lists are enough. */
+  /** Keeps the lists of one pack only: the source end asks in the order of packs. */
   async identities(pack: number): Promise<PackIdentities> {
     if (this.#identities?.pack !== pack) {
       this.#identities = { pack, of: identitiesOf(this.#packs.pack(pack)) };
@@ -62,7 +62,7 @@ export class LocalReader implements SnapshotReader {
     return this.#identities.of;
   }
 
-  async expect(): Promise<void> {}
+  async willRead(): Promise<void> {}
 
   async page(pack: number, chunk: number): Promise<Uint8Array> {
     const { bytes, offset } = this.#packs.chunk(pack, chunk);

@@ -1,18 +1,26 @@
-/** Which chunks of a snapshot that arrives are not in this store, by the numbers under which they were offered. */
+/**
+ * Which offered chunks are not in this store, and what their pages must be.
+ *
+ * Memory: one bit per offered chunk, and two bytes per missing one. A digest over the SHA-256s of 16 missing chunks (a
+ * frame) is kept in place of the SHA-256s themselves.
+ */
+import assert from 'node:assert/strict';
 import { hash } from 'node:crypto';
 import { FRAME_CHUNKS, SHA256_BYTES } from '../format.js';
 import { WordList } from './word-list.js';
 
-/** A bit a chunk that was offered, and what the missing ones must be: a digest over those of each frame of them. */
 export class MissingChunks {
   #bits = new Uint8Array(1024);
   readonly #digests = new WordList();
   readonly #frame = Buffer.alloc(FRAME_CHUNKS * SHA256_BYTES);
   #inFrame = 0;
+  #last = -1;
   count = 0;
 
-  /** `number` is above all that were added. */
+  /** Numbers ascend from call to call. */
   add(number: number, digest: Uint8Array): void {
+    assert(number > this.#last, 'numbers of missing chunks ascend');
+    this.#last = number;
     if (number >>> 3 >= this.#bits.length) {
       const grown = new Uint8Array(2 * (number >>> 3));
       grown.set(this.#bits);
@@ -24,7 +32,7 @@ export class MissingChunks {
     if (this.#inFrame === FRAME_CHUNKS) this.end();
   }
 
-  /** Ends a frame; after the last chunk there is one that is not full. */
+  /** Ends the current frame. To be called after the last chunk, because the last frame may not be full. */
   end(): void {
     if (this.#inFrame === 0) return;
     const digest = hash('sha256', this.#frame.subarray(0, this.#inFrame * SHA256_BYTES), 'buffer');
@@ -32,7 +40,7 @@ export class MissingChunks {
     this.#inFrame = 0;
   }
 
-  /** A bit for each of so many chunks. */
+  /** One bit for each of `chunks` offered chunks. */
   bits(chunks: number): Uint8Array {
     const bits = new Uint8Array(Math.ceil(chunks / 8));
     bits.set(this.#bits.subarray(0, bits.length));
@@ -47,8 +55,9 @@ export class MissingChunks {
     return new Uint8Array(words.buffer);
   }
 
-  /** The number of the first missing chunk from `number` on; there is one. */
+  /** The lowest missing number that is not below `number`. There must be one. */
   next(number: number): number {
+    assert(number <= this.#last, 'there is no further missing chunk');
     while ((this.#bits[number >>> 3]! & (1 << (number & 7))) === 0) number++;
     return number;
   }

@@ -1,11 +1,23 @@
 /**
- * The wire protocol of a copy (docs/copy.md, "The protocol"): the types of messages, what each may have, how each is
- * written and read, and which versions talk to each other.
+ * The wire protocol of a copy (docs/copy.md, "The protocol"): message types, limits, encoding, decoding, versions.
  *
- * Invariants: nothing here does I/O or remembers anything. What is decoded was checked as far as one message tells;
- * whether it fits what came before is checked by the end that receives it.
+ * Invariants:
+ * - Nothing here does I/O or keeps state between messages.
+ * - A decoded message is valid by itself. The end that receives it checks that it fits the messages before it.
  */
+import assert from 'node:assert/strict';
 import { ERROR_CODES, type ErrorCode, LivesnapError } from '../../errors.js';
+import {
+  type Check,
+  isRecord,
+  nullable,
+  object,
+  oneOf,
+  parse,
+  passes,
+  satisfying,
+  text,
+} from '../../schema.js';
 import { BLOCK_PAGES, FRAME_CHUNKS, PAGE_BYTES, SHA256_BYTES } from '../format.js';
 import { LOOKS_LIKE_ID, SNAPSHOT_ID, TAG_LABEL } from '../layout.js';
 import {
@@ -18,10 +30,10 @@ import {
   type SnapshotDescription,
 } from '../snapshot-file.js';
 
-/** Both sides must have the same. It changes with the meaning of any message. */
+/** Both ends must use the same version. It changes when the meaning of any message changes. */
 export const PROTOCOL_VERSION = 1;
 
-/** The types of messages; docs/copy.md says who sends each, and when. */
+/** docs/copy.md says which end sends each type, and when. */
 export const MessageType = {
   hello: 1,
   request: 2,
@@ -40,12 +52,12 @@ export const MessageType = {
 } as const;
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
-/** 256 GiB of distinct pages in one snapshot. */
+/** Distinct chunks of one snapshot: 256 GiB of pages. */
 export const MAX_CHUNKS = 1 << 26;
-/** What one message carries: identities, pages, blocks, pairs of a layout. */
 export const CHUNKS_PER_MESSAGE = 4096;
 export const PAGES_PER_MESSAGE = FRAME_CHUNKS;
 export const BLOCKS_PER_MESSAGE = 32;
+/** Pairs of a layout message. */
 export const LAYOUT_PER_MESSAGE = 16384;
 
 const HELLO_BYTES = 12;
@@ -54,15 +66,14 @@ const FINGERPRINT_BYTES = 8;
 const IDENTITY_BYTES = FINGERPRINT_BYTES + SHA256_BYTES;
 /** A description and a tag. */
 const MAX_OFFER_JSON_BYTES = MAX_DESCRIPTION_BYTES + 1024;
-/** Before the numbers of pages: flags, count, 0. */
+/** Flags, count and two zeros; the chunk numbers follow. */
 const PAGES_HEADER_BYTES = 4;
-/** A bit a page of a block. */
+/** One bit per page of a block. */
 const BLOCK_BITS_BYTES = BLOCK_PAGES / 8;
-/** The number of one chunk, at least: no block is all zeros. */
+/** A block has at least one page that is not zero. */
 const MIN_BLOCK_BYTES = BLOCK_BITS_BYTES + 4;
 const MAX_BLOCK_BYTES = BLOCK_BITS_BYTES + 4 * BLOCK_PAGES;
 
-/** No message of a type is longer. */
 const MAX_BYTES: Record<MessageType, number> = {
   [MessageType.hello]: HELLO_BYTES,
   [MessageType.request]: 1 << 20, // a reference is a word of a command line
@@ -80,18 +91,35 @@ const MAX_BYTES: Record<MessageType, number> = {
   [MessageType.error]: 64 << 10,
 };
 
-export const remoteFailed = (why: string, cause?: unknown): LivesnapError =>
-  new LivesnapError('REMOTE_FAILED', `the other side of the copy ${why}`, {
-    hint: 'What has arrived is kept: begin the copy again.',
+// Failures of the peer. People read them at the end that they started, where the peer is "the remote".
+
+export const RESUME_HINT = 'Run the copy again; it resumes where it stopped.';
+
+/** The connection to the peer failed. `what` completes the sentence "the remote …". */
+export const remoteFailed = (what: string, cause?: unknown): LivesnapError =>
+  new LivesnapError('REMOTE_FAILED', `the remote ${what}`, { hint: RESUME_HINT, cause });
+
+/** The peer broke the protocol. `what` completes the sentence "the remote …". */
+export const protocolError = (what: string, cause?: unknown): LivesnapError =>
+  new LivesnapError('REMOTE_FAILED', `the remote ${what}`, {
+    hint: 'Use the same livesnap version at both ends.',
     cause,
+  });
+
+const notLivesnap = (): LivesnapError =>
+  new LivesnapError('REMOTE_FAILED', 'the remote does not speak the copy protocol of livesnap', {
+    hint: 'The remote command must be livesnap, and its shell must print nothing to stdout.',
   });
 
 /** Errors: REMOTE_FAILED. */
 export function requireLength(type: MessageType, bytes: number): void {
-  if (bytes > MAX_BYTES[type]) throw remoteFailed(`sends a message of type ${type} that is too long`);
+  if (bytes > MAX_BYTES[type])
+    throw protocolError(
+      `sent a message of type ${type} with ${bytes} bytes; the limit is ${MAX_BYTES[type]}`,
+    );
 }
 
-// Messages on a stream
+// The header of a message on a stream
 
 export const HEADER_BYTES = 8;
 
@@ -102,11 +130,11 @@ export function encodeHeader(type: MessageType, bytes: number): Buffer {
   return header;
 }
 
-/** The type of the message that follows, and its length. Errors: REMOTE_FAILED. */
+/** `length`: of the bytes that follow the header. Errors: REMOTE_FAILED. */
 export function decodeHeader(header: Buffer): { type: MessageType; length: number } {
   const type = header[4] as MessageType;
   if (type < MessageType.hello || type > MessageType.error || header.readUIntLE(5, 3) !== 0)
-    throw remoteFailed('does not speak as a livesnap does');
+    throw notLivesnap();
   const length = header.readUInt32LE(0);
   requireLength(type, length);
   return { type, length };
@@ -121,44 +149,46 @@ export function encodeHello(): Buffer {
   return hello;
 }
 
-/** Errors: REMOTE_FAILED when the other side is no livesnap, or copies by another version. */
+/** Errors: REMOTE_FAILED (the peer is not livesnap, or has another protocol version). */
 export function requireHello(bytes: Buffer): void {
-  if (bytes.length !== HELLO_BYTES || bytes.toString('latin1', 0, 8) !== HELLO_MAGIC)
-    throw remoteFailed('does not speak as a livesnap does');
+  if (bytes.length !== HELLO_BYTES || bytes.toString('latin1', 0, 8) !== HELLO_MAGIC) throw notLivesnap();
   const version = bytes.readUInt32LE(8);
   if (version !== PROTOCOL_VERSION)
-    throw new LivesnapError(
-      'REMOTE_FAILED',
-      `the livesnap on the other side copies by version ${version}, this one by version ${PROTOCOL_VERSION}`,
-      { hint: 'Use the same livesnap on both sides.' },
-    );
+    throw protocolError(`uses copy protocol version ${version}; this livesnap uses ${PROTOCOL_VERSION}`);
 }
+
+// JSON messages: request, offer, error
+
+/** Any value; null where the text is not JSON. */
+function parseJson(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return null;
+  }
+}
+
+/** Fields that a later version may add are ignored. */
+const LENIENT = { others: 'ignore' } as const;
 
 // request
 
-/** What the asking side wants next. */
+/** What the client wants next. */
 export type SessionRequest =
   | { readonly verb: 'send'; readonly ref: string }
   | { readonly verb: 'receive' }
   | { readonly verb: 'end' };
 
+const sendRequest = object({ verb: oneOf('send'), ref: text() }, LENIENT);
+const bareRequest = object({ verb: oneOf('receive', 'end') }, LENIENT);
+
 export const encodeRequest = (request: SessionRequest): Buffer => Buffer.from(JSON.stringify(request));
 
 /** Errors: REMOTE_FAILED. */
 export function decodeRequest(bytes: Buffer): SessionRequest {
-  const { verb, ref } = (parseJson(bytes.toString('utf8')) ?? {}) as { verb?: unknown; ref?: unknown };
-  if (verb === 'send' && typeof ref === 'string') return { verb, ref };
-  if (verb === 'receive' || verb === 'end') return { verb };
-  throw remoteFailed('asks for something that there is not');
-}
-
-/** Any value; null where it is no JSON. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
+  const value = parseJson(bytes.toString('utf8'));
+  const check: Check<SessionRequest> = isRecord(value) && value.verb === 'send' ? sendRequest : bareRequest;
+  return parse(check, value, (wrong) => protocolError(`sent an invalid request: ${wrong.message}`));
 }
 
 // offer
@@ -168,6 +198,17 @@ export interface SnapshotOffer {
   readonly tag: string | null;
   readonly state: Uint8Array;
 }
+
+/** A tag that looks like an ID is valid here: the destination drops it. */
+const isOfferedTag = (tag: string): boolean => TAG_LABEL.test(tag) || LOOKS_LIKE_ID.test(tag);
+
+const offerHeader = object(
+  {
+    description: object({ id: text(SNAPSHOT_ID, 'a snapshot ID') }, LENIENT),
+    tag: nullable(satisfying(text(), isOfferedTag, 'is not a tag')),
+  },
+  LENIENT,
+);
 
 export function encodeOffer({ description, tag, state }: SnapshotOffer): Uint8Array[] {
   const json = Buffer.from(JSON.stringify({ description, tag }));
@@ -181,32 +222,30 @@ export function decodeOffer(bytes: Buffer): SnapshotOffer {
   const length = bytes.length >= 4 ? bytes.readUInt32LE(0) : 0;
   const state = bytes.subarray(4 + length);
   if (4 + length > bytes.length || length > MAX_OFFER_JSON_BYTES || state.length > MAX_STATE_BYTES)
-    throw remoteFailed('offers a snapshot of a length that cannot be');
-  const offer = parseJson(bytes.toString('utf8', 4, 4 + length)) as Record<string, unknown> | null;
-  const { description, tag } = (offer ?? {}) as { description?: { id?: unknown }; tag?: unknown };
-  if (typeof description?.id !== 'string' || !SNAPSHOT_ID.test(description.id))
-    throw remoteFailed('offers a snapshot without an id');
-  const mayBe = typeof tag === 'string' && (TAG_LABEL.test(tag) || LOOKS_LIKE_ID.test(tag));
-  if (tag !== null && !mayBe) throw remoteFailed('offers a tag that cannot be');
-  let described: SnapshotDescription;
+    throw protocolError('sent an offer with an invalid length');
+  const header = parse(offerHeader, parseJson(bytes.toString('utf8', 4, 4 + length)), (wrong) =>
+    protocolError(`sent an invalid offer: ${wrong.message}`),
+  );
+  const { description: described, tag } = header;
+  let description: SnapshotDescription;
   try {
-    described = requireDescription('the offer', description, description.id);
+    description = requireDescription('the offer', described, described.id);
   } catch (error) {
-    throw remoteFailed('offers a snapshot that does not make sense', error);
+    throw protocolError('sent an offer with an invalid description', error);
   }
-  if (!isDescribable(longest(described)))
-    throw remoteFailed('offers a snapshot whose description is too long');
-  return { description: described, tag, state };
+  if (!isDescribable(longest(description)))
+    throw protocolError('sent an offer whose description is too long for a snapshot file');
+  return { description, tag, state };
 }
 
-/** What is counted here and not believed takes as many digits as it can. */
+/** The description with the largest value of each number that the destination counts itself and writes in its place. */
 const longest = (description: SnapshotDescription): SnapshotDescription => ({
   ...description,
   packBytes: MAX_PACK_TOTAL,
   regions: description.regions.map((region) => ({ ...region, nonZeroPages: pagesOf(region.sizeBytes) })),
 });
 
-// have, done: one truth value
+// have, done: one flag
 
 export const encodeFlag = (flag: boolean): Uint8Array => Uint8Array.of(flag ? 1 : 0);
 
@@ -214,7 +253,7 @@ export const decodeFlag = (bytes: Buffer): boolean => bytes[0] === 1;
 
 // chunks
 
-/** The identities of one message, as they are put together. */
+/** Collects the identities of one message. */
 export class IdentityList {
   readonly #bytes = new Uint8Array(CHUNKS_PER_MESSAGE * IDENTITY_BYTES);
   #filled = 0;
@@ -233,7 +272,7 @@ export class IdentityList {
     this.#filled += IDENTITY_BYTES;
   }
 
-  /** What the message carries; the list is empty afterwards. */
+  /** Empties the list. The result is valid until the next `push`. */
   take(): Uint8Array {
     const bytes = this.#bytes.subarray(0, this.#filled);
     this.#filled = 0;
@@ -251,7 +290,7 @@ export interface Identities {
 export function decodeChunks(bytes: Buffer): Identities {
   const count = bytes.length / IDENTITY_BYTES;
   if (!Number.isInteger(count) || count < 1 || count > CHUNKS_PER_MESSAGE)
-    throw remoteFailed('offers more chunks than may be');
+    throw protocolError(`sent a list of chunks with ${bytes.length} bytes`);
   const fingerprints = new Uint8Array(FINGERPRINT_BYTES * count);
   const digests = new Uint8Array(SHA256_BYTES * count);
   for (let i = 0; i < count; i++) {
@@ -262,13 +301,14 @@ export function decodeChunks(bytes: Buffer): Identities {
   return { count, fingerprints, digests };
 }
 
-// need: a bit a chunk
+// need: one bit per chunk
 
 export const isSet = (bits: Uint8Array, i: number): boolean => (bits[i >>> 3]! & (1 << (i & 7))) !== 0;
 
 /** Errors: REMOTE_FAILED. */
 export function decodeNeed(bytes: Buffer, chunks: number): Uint8Array {
-  if (bytes.length !== Math.ceil(chunks / 8)) throw remoteFailed('asked for chunks that were not offered');
+  if (bytes.length !== Math.ceil(chunks / 8))
+    throw protocolError(`sent ${bytes.length} bytes of bits for ${chunks} chunks`);
   return bytes;
 }
 
@@ -277,23 +317,26 @@ export function decodeNeed(bytes: Buffer, chunks: number): Uint8Array {
 export interface PageMessage {
   /** The payload is an LZ4 block. */
   readonly isCompressed: boolean;
-  /** The number of the chunk of each page. */
+  /** The chunk number of each page. */
   readonly numbers: ArrayLike<number>;
   readonly payload: Uint8Array;
 }
 
-export const encodePages = ({ isCompressed, numbers, payload }: PageMessage): Uint8Array[] => [
-  Uint8Array.of(isCompressed ? 1 : 0, numbers.length, 0, 0),
-  bytesOf(Uint32Array.from(numbers)),
-  payload,
-];
+export function encodePages({ isCompressed, numbers, payload }: PageMessage): Uint8Array[] {
+  assert(numbers.length > 0 && numbers.length <= PAGES_PER_MESSAGE);
+  return [
+    Uint8Array.of(isCompressed ? 1 : 0, numbers.length, 0, 0),
+    bytesOf(Uint32Array.from(numbers)),
+    payload,
+  ];
+}
 
 /** Errors: REMOTE_FAILED. */
 export function decodePages(bytes: Buffer): PageMessage & { readonly payload: Buffer } {
   const [flags = 0, count = 0] = bytes;
   const payloadAt = PAGES_HEADER_BYTES + 4 * count;
   if (count < 1 || count > PAGES_PER_MESSAGE || bytes.length < payloadAt || flags > 1)
-    throw remoteFailed('sends pages that cannot be');
+    throw protocolError(`sent an invalid message of ${count} pages with flags ${flags}`);
   return {
     isCompressed: flags === 1,
     numbers: wordsOf(bytes.subarray(PAGES_HEADER_BYTES, payloadAt)),
@@ -303,10 +346,10 @@ export function decodePages(bytes: Buffer): PageMessage & { readonly payload: Bu
 
 // blocks
 
-/** In the place of a chunk's number: the page is zero. No chunk has that number. */
+/** Stands for a zero page, in place of a chunk number. No chunk has this number. */
 export const ZERO_PAGE = 0xffffffff;
 
-/** A block: the number of the chunk of each of its pages, or {@link ZERO_PAGE}. */
+/** `pages`: for each page of a block the number of its chunk, or {@link ZERO_PAGE}. */
 export function encodeBlock(pages: Uint32Array): [Uint8Array, Uint8Array] {
   const bits = new Uint8Array(BLOCK_BITS_BYTES);
   for (let page = 0; page < BLOCK_PAGES; page++)
@@ -314,23 +357,24 @@ export function encodeBlock(pages: Uint32Array): [Uint8Array, Uint8Array] {
   return [bits, bytesOf(pages.filter((number) => number !== ZERO_PAGE))];
 }
 
-/** The blocks of a message; each array is good until the next. Errors: REMOTE_FAILED. */
+/** The blocks of a message. Each array is valid until the next one is asked for. Errors: REMOTE_FAILED. */
 export function* decodeBlocks(bytes: Buffer): Generator<Uint32Array> {
   const pages = new Uint32Array(BLOCK_PAGES);
   let blocks = 0;
   for (let from = 0; from < bytes.length; blocks++) {
-    if (blocks === BLOCKS_PER_MESSAGE) throw remoteFailed('offers more blocks than may be');
-    if (bytes.length - from < MIN_BLOCK_BYTES) throw remoteFailed('offers a block that is cut');
+    if (blocks === BLOCKS_PER_MESSAGE)
+      throw protocolError(`sent more than ${BLOCKS_PER_MESSAGE} blocks in one message`);
+    if (bytes.length - from < MIN_BLOCK_BYTES) throw protocolError('sent a truncated block');
     let at = from + BLOCK_BITS_BYTES;
     for (let page = 0; page < BLOCK_PAGES; page++) {
       pages[page] = ZERO_PAGE;
       if ((bytes[from + (page >>> 3)]! & (1 << (page & 7))) === 0) continue;
-      if (at + 4 > bytes.length) throw remoteFailed('offers a block that is cut');
+      if (at + 4 > bytes.length) throw protocolError('sent a truncated block');
       pages[page] = bytes.readUInt32LE(at);
-      if (pages[page] === ZERO_PAGE) throw remoteFailed('offers pages that cannot be');
+      if (pages[page] === ZERO_PAGE) throw protocolError('sent a block with an invalid chunk number');
       at += 4;
     }
-    if (at === from + BLOCK_BITS_BYTES) throw remoteFailed('offers a block of zeros, which is never stored');
+    if (at === from + BLOCK_BITS_BYTES) throw protocolError('sent a block of zero pages');
     yield pages;
     from = at;
   }
@@ -338,19 +382,21 @@ export function* decodeBlocks(bytes: Buffer): Generator<Uint32Array> {
 
 // layout
 
-/** Where blocks stand in a region: pairs of a block of the region, and the number of a block that was sent. */
+/** Where blocks stand in a region. `pairs`: a block number of the region, then the number of a block that was sent. */
 export interface LayoutMessage {
   readonly region: number;
   readonly pairs: ArrayLike<number>;
 }
 
-export const encodeLayout = ({ region, pairs }: LayoutMessage): Uint8Array =>
-  bytesOf(Uint32Array.from([region, ...Array.from(pairs)]));
+export function encodeLayout({ region, pairs }: LayoutMessage): Uint8Array {
+  assert(pairs.length > 0 && pairs.length <= 2 * LAYOUT_PER_MESSAGE);
+  return bytesOf(Uint32Array.from([region, ...Array.from(pairs)]));
+}
 
 /** Errors: REMOTE_FAILED. */
 export function decodeLayout(bytes: Buffer): LayoutMessage {
   if (bytes.length % 8 !== 4 || bytes.length > 4 + 8 * LAYOUT_PER_MESSAGE)
-    throw remoteFailed('offers pages that cannot be');
+    throw protocolError(`sent a layout with ${bytes.length} bytes`);
   const [region, ...pairs] = wordsOf(bytes) as unknown as [number, ...number[]];
   return { region, pairs };
 }
@@ -358,15 +404,18 @@ export function decodeLayout(bytes: Buffer): LayoutMessage {
 const bytesOf = (words: Uint32Array): Uint8Array =>
   new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 
+/** Copies: a message may lie at any offset of its buffer. */
 const wordsOf = (bytes: Uint8Array): Uint32Array => new Uint32Array(new Uint8Array(bytes).buffer);
 
 // error
 
-/** Of what the other side says no more is taken, and no more told, than a person reads. */
-const MAX_WORDS = 1000;
+/** The length of a message or hint that a person still reads. */
+const MAX_TEXT_LENGTH = 1000;
 
-const readable = (words: string): string =>
-  words.length > MAX_WORDS ? `${words.slice(0, MAX_WORDS)}…` : words;
+const shortened = (long: string): string =>
+  long.length > MAX_TEXT_LENGTH ? `${long.slice(0, MAX_TEXT_LENGTH)}…` : long;
+
+const errorCode = oneOf(...(Object.keys(ERROR_CODES) as ErrorCode[]));
 
 export function encodeError(error: unknown): Buffer {
   const known =
@@ -374,17 +423,21 @@ export function encodeError(error: unknown): Buffer {
       ? error
       : new LivesnapError('SYSTEM', `internal error: ${(error as Error)?.message ?? error}`);
   const { code, message, hint } = known.toJSON();
-  const told = { code, message: readable(message), hint: hint === null ? null : readable(hint) };
-  return Buffer.from(JSON.stringify(told));
+  const sent = { code, message: shortened(message), hint: hint === null ? null : shortened(hint) };
+  return Buffer.from(JSON.stringify(sent));
 }
 
-/** The error that the other side tells of, which may be anything. */
+/** Never fails: a missing or invalid field gets a default. */
 export function decodeError(bytes: Buffer): LivesnapError {
-  const told = parseJson(bytes.toString('utf8')) as Record<string, unknown> | null;
-  const { code, message, hint } = told ?? {};
+  const value = parseJson(bytes.toString('utf8'));
+  const { code, message, hint } = isRecord(value) ? value : {};
+  const sentHint = validOr(text(), hint, undefined);
   return new LivesnapError(
-    typeof code === 'string' && Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : 'REMOTE_FAILED',
-    `on the other side: ${typeof message === 'string' ? readable(message) : 'it failed'}`,
-    typeof hint === 'string' ? { hint: readable(hint) } : {},
+    validOr(errorCode, code, 'REMOTE_FAILED'),
+    `remote: ${shortened(validOr(text(), message, 'unknown error'))}`,
+    sentHint === undefined ? {} : { hint: shortened(sentHint) },
   );
 }
+
+const validOr = <T, U>(check: Check<T>, value: unknown, otherwise: U): T | U =>
+  passes(check, value) ? (value as T) : otherwise;

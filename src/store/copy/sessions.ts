@@ -1,6 +1,6 @@
 /**
- * Conversations between two stores (docs/copy.md): one side asks, snapshot after snapshot, the other serves; either may
- * be the source. Within one machine both sides are of this process.
+ * A session: one client and one server copy snapshots over a channel (docs/copy.md). The client asks for one snapshot
+ * after another. Either side can be the source. Within one machine both run in this process.
  */
 import { SNAPSHOT_ID, storeError } from '../layout.js';
 import { type Channel, localChannels } from './channel.js';
@@ -15,27 +15,27 @@ import {
   type SessionRequest,
 } from './protocol.js';
 
-/** What a store can do in a copy. */
+/** A store, as one end of a copy. */
 export interface CopyEnd {
   readonly dir: string;
   sendCopy(channel: Channel, ref: string, options: SendOptions): Promise<CopyResult>;
   receiveCopy(channel: Channel, options: ReceiveOptions): Promise<CopyResult>;
 }
 
-async function greet(channel: Channel): Promise<void> {
+async function exchangeHello(channel: Channel): Promise<void> {
   await channel.send(MessageType.hello, encodeHello());
   requireHello((await channel.receive(MessageType.hello)).bytes);
 }
 
-const ask = (channel: Channel, request: SessionRequest): Promise<void> =>
+const sendRequest = (channel: Channel, request: SessionRequest): Promise<void> =>
   channel.send(MessageType.request, encodeRequest(request));
 
-/** Tells the other side what went wrong here, if it still listens. */
-const tell = (channel: Channel, error: unknown): Promise<void> =>
+/** Reports a failure of this end to the peer, if the connection still works. */
+const reportError = (channel: Channel, error: unknown): Promise<void> =>
   channel.send(MessageType.error, encodeError(error)).catch(() => {});
 
-/** Asks: copies the snapshots that `refs` name from or to the store at the other end. */
-export async function askForCopies(
+/** The client: copies the snapshots `refs` between `end` and the store of the server. */
+export async function requestCopies(
   channel: Channel,
   end: CopyEnd,
   direction: 'to' | 'from',
@@ -43,35 +43,35 @@ export async function askForCopies(
   options: SendOptions,
 ): Promise<CopyResult[]> {
   try {
-    await greet(channel);
+    await exchangeHello(channel);
     const results: CopyResult[] = [];
     for (const ref of refs) {
-      await ask(channel, direction === 'to' ? { verb: 'receive' } : { verb: 'send', ref });
+      await sendRequest(channel, direction === 'to' ? { verb: 'receive' } : { verb: 'send', ref });
       results.push(
         direction === 'to'
           ? await end.sendCopy(channel, ref, options)
           : await end.receiveCopy(channel, { ...options, id: SNAPSHOT_ID.test(ref) ? ref : null }),
       );
     }
-    await ask(channel, { verb: 'end' });
+    await sendRequest(channel, { verb: 'end' });
     return results;
   } catch (error) {
     const known = storeError(end.dir, error);
-    await tell(channel, known);
+    await reportError(channel, known);
     throw known;
   } finally {
     channel.close();
   }
 }
 
-/** Serves until the other side has no more requests. `openEnd` is called when the first comes. */
+/** The server: answers requests until the client ends the session. `openEnd` is called for each request. */
 export async function serveCopies(
   channel: Channel,
   openEnd: (write: boolean) => CopyEnd,
   { compress }: { compress: boolean },
 ): Promise<void> {
   try {
-    await greet(channel);
+    await exchangeHello(channel);
     for (;;) {
       const request = decodeRequest((await channel.receive(MessageType.request)).bytes);
       if (request.verb === 'end') return;
@@ -81,30 +81,30 @@ export async function serveCopies(
       else await end.sendCopy(channel, request.ref, { compress, ...silent });
     }
   } catch (error) {
-    await tell(channel, error);
+    await reportError(channel, error);
     throw error;
   } finally {
     channel.close();
   }
 }
 
-/** Copies between two stores of this process. When it settles, neither is at work any more. */
-export async function copyWithin(
+/** Copies between two stores of this process. When it settles, both ends have finished. */
+export async function copyInProcess(
   here: CopyEnd,
   there: CopyEnd,
   direction: 'to' | 'from',
   refs: readonly string[],
   options: Omit<SendOptions, 'compress'>,
 ): Promise<CopyResult[]> {
-  const [asking, serving] = localChannels();
-  const served = serveCopies(serving, () => there, { compress: false });
-  served.catch(() => {}); // the asking side is told, and throws
+  const [client, server] = localChannels();
+  const served = serveCopies(server, () => there, { compress: false });
+  served.catch(() => {}); // the client receives the error and throws it
   try {
-    const results = await askForCopies(asking, here, direction, refs, { ...options, compress: false });
+    const results = await requestCopies(client, here, direction, refs, { ...options, compress: false });
     await served;
     return results;
   } finally {
-    asking.close();
+    client.close();
     await Promise.allSettled([served]);
   }
 }

@@ -1,9 +1,10 @@
 /**
- * The source end of a copy: offers a snapshot and sends the chunks that the other end lacks (docs/copy.md).
+ * The source end of a copy: offers a snapshot, then sends the chunks that the destination lacks (docs/copy.md).
  *
- * Each chunk is offered once, in the order of places, so that packs are read from front to back, and each manifest
- * block that differs is read and sent once, however often the snapshot has it. Invariant: a page is offered under the
- * identity that its manifest and its pack agree on.
+ * Invariants:
+ * - Each distinct chunk is offered once, in the order of places, so packs are read from front to back.
+ * - Each distinct manifest block is read and sent once, however often the snapshot refers to it.
+ * - The manifest and the pack agree on the identity of every page that is sent.
  */
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
@@ -32,7 +33,7 @@ import {
 } from './protocol.js';
 import type { SnapshotReader } from './snapshot-reader.js';
 
-/** Offers the snapshot and sends what is asked for. Progress is in bytes of pages, before compression. */
+/** Sends one snapshot. Progress is in bytes of pages, before compression. Errors: USAGE, DAMAGED, REMOTE_FAILED. */
 export async function sendSnapshot(
   channel: Channel,
   reader: SnapshotReader,
@@ -41,13 +42,13 @@ export async function sendSnapshot(
   const { description, tag, state } = reader;
   const { id } = description;
   if (reader.blocks.length > MAX_COPIED_BLOCKS)
-    throw new LivesnapError('USAGE', `snapshot ${id} has more pages than a copy takes`, {
-      hint: `A copy takes ${(MAX_COPIED_BLOCKS * BLOCK_PAGES * PAGE_BYTES) / 2 ** 40} TiB of pages that are not zero.`,
+    throw new LivesnapError('USAGE', `snapshot ${id} is too large to copy`, {
+      hint: `The limit is ${(MAX_COPIED_BLOCKS * BLOCK_PAGES * PAGE_BYTES) / 2 ** 40} TiB of pages that are not zero.`,
     });
   await channel.send(MessageType.offer, ...encodeOffer({ description, tag, state }));
   if (decodeFlag((await channel.receive(MessageType.have)).bytes)) {
     onPlan({ id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
-    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagTaken: false };
+    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagSkipped: false };
   }
   const outgoing = await OutgoingSnapshot.of(reader);
   await outgoing.sendIdentities(channel);
@@ -64,18 +65,18 @@ export async function sendSnapshot(
   );
   await outgoing.sendBlocks(channel);
   await outgoing.sendLayout(channel);
-  const tagTaken = decodeFlag((await channel.receive(MessageType.done)).bytes);
-  return { id, sentBytes, sentChunks, presentChunks, tagTaken };
+  const tagSkipped = decodeFlag((await channel.receive(MessageType.done)).bytes);
+  return { id, sentBytes, sentChunks, presentChunks, tagSkipped };
 }
 
-/** What is sent of a snapshot. A block that the snapshot has in many places is read, and sent, as one. */
+/** The distinct chunks and manifest blocks of a snapshot, and how they are sent. */
 class OutgoingSnapshot {
   readonly chunks = new ChunkNumbers();
-  /** By the place of a block's places: its number among those that differ. */
-  readonly #numbers = new Map<number, number>();
-  /** By that number: an entry of it. */
+  /** The number of each distinct block, by the place of the chunk that holds its places. */
+  readonly #blockNumbers = new Map<number, number>();
+  /** By block number: the index in `reader.blocks` of one entry of the block. */
   readonly #entries: number[] = [];
-  /** By chunk: the halves of its fingerprint as its pack lists it, folded. That is enough to find out damage. */
+  /** By chunk number: the two halves of the fingerprint in its pack, XORed. Enough to detect damage. */
   #folded = new Uint32Array(0);
 
   private constructor(readonly reader: SnapshotReader) {}
@@ -83,19 +84,23 @@ class OutgoingSnapshot {
   /** Errors: DAMAGED. */
   static async of(reader: SnapshotReader): Promise<OutgoingSnapshot> {
     const outgoing = new OutgoingSnapshot(reader);
-    for (let i = 0; i < reader.blocks.length; i++) await outgoing.#add(i);
+    for (let i = 0; i < reader.blocks.length; i++) await outgoing.#addBlock(i);
     outgoing.chunks.number();
     return outgoing;
   }
 
-  async #add(index: number): Promise<void> {
+  async #addBlock(index: number): Promise<void> {
     const { reader, chunks } = this;
     const entry = reader.blocks.at(index);
-    const known = this.#numbers.get(keyOf(entry));
+    const known = this.#blockNumbers.get(keyOf(entry));
     if (known !== undefined) {
       const { digest, nonZeroPages } = reader.blocks.at(this.#entries[known]!);
       if (digest === entry.digest && nonZeroPages === entry.nonZeroPages) return;
-      throw new DamageError(snapshotFile(reader.description.id), null, 'a manifest block is listed wrongly');
+      throw new DamageError(
+        snapshotFile(reader.description.id),
+        null,
+        'two entries of one manifest block differ',
+      );
     }
     const { places } = await reader.block(entry);
     for (let i = 0; i < places.length; i += 2) {
@@ -104,7 +109,7 @@ class OutgoingSnapshot {
       if (chunk >= PACK_CHUNKS || !(await reader.hasChunk(pack, chunk))) throw noSuchChunk(pack, chunk);
       chunks.add(pack, chunk);
     }
-    this.#numbers.set(keyOf(entry), this.#entries.length);
+    this.#blockNumbers.set(keyOf(entry), this.#entries.length);
     this.#entries.push(index);
   }
 
@@ -126,8 +131,8 @@ class OutgoingSnapshot {
     await channel.send(MessageType.offered);
   }
 
-  /** The places of chunks whose bit is set, with their numbers. */
-  *#wanted(needed: Uint8Array): Generator<{ pack: number; chunk: number; number: number }> {
+  /** The places and numbers of the chunks whose bit is set. */
+  *#needed(needed: Uint8Array): Generator<{ pack: number; chunk: number; number: number }> {
     let number = 0;
     for (const { pack, chunk } of this.chunks.places()) {
       if (isSet(needed, number)) yield { pack, chunk, number };
@@ -135,15 +140,15 @@ class OutgoingSnapshot {
     }
   }
 
-  /** Messages of exactly {@link PAGES_PER_MESSAGE} pages, but for the last. Gives the bytes of their payloads. */
+  /** Every message but the last has {@link PAGES_PER_MESSAGE} pages. Returns the bytes of the payloads. */
   async sendPages(
     channel: Channel,
     needed: Uint8Array,
     compress: boolean,
-    sent: (doneBytes: number) => void,
+    onSent: (doneBytes: number) => void,
   ): Promise<number> {
     const { reader } = this;
-    await reader.expect(this.#wanted(needed));
+    await reader.willRead(this.#needed(needed));
     const raw = new Uint8Array(FRAME_BYTES);
     const packed = new Uint8Array(FRAME_BYTES);
     let numbers: number[] = [];
@@ -151,6 +156,7 @@ class OutgoingSnapshot {
     let doneBytes = 0;
     const flush = async (): Promise<void> => {
       const rawBytes = numbers.length * PAGE_BYTES;
+      // Pages that LZ4 shortens by less than a sixteenth are sent as they are.
       const limit = rawBytes - (rawBytes >> 4);
       const packedBytes = compress ? pageOps.compress(raw, rawBytes, packed, 0, limit) : 0;
       const isCompressed = packedBytes > 0;
@@ -158,10 +164,10 @@ class OutgoingSnapshot {
       await channel.send(MessageType.pages, ...encodePages({ isCompressed, numbers, payload }));
       sentBytes += payload.length;
       doneBytes += rawBytes;
-      sent(doneBytes);
+      onSent(doneBytes);
       numbers = [];
     };
-    for (const { pack, chunk, number } of this.#wanted(needed)) {
+    for (const { pack, chunk, number } of this.#needed(needed)) {
       raw.set(await reader.page(pack, chunk), numbers.length * PAGE_BYTES);
       numbers.push(number);
       if (numbers.length === PAGES_PER_MESSAGE) await flush();
@@ -174,7 +180,7 @@ class OutgoingSnapshot {
   async sendBlocks(channel: Channel): Promise<void> {
     let parts: Uint8Array[] = [];
     for (const index of this.#entries) {
-      parts.push(...this.#encoded(await this.reader.block(this.reader.blocks.at(index))));
+      parts.push(...this.#encode(await this.reader.block(this.reader.blocks.at(index))));
       if (parts.length < 2 * BLOCKS_PER_MESSAGE) continue;
       await channel.send(MessageType.blocks, ...parts);
       parts = [];
@@ -182,8 +188,8 @@ class OutgoingSnapshot {
     if (parts.length > 0) await channel.send(MessageType.blocks, ...parts);
   }
 
-  /** A block as it is sent: its chunks must be those that the manifest means. Errors: DAMAGED. */
-  #encoded(block: ManifestBlock): [Uint8Array, Uint8Array] {
+  /** Checks the fingerprints of a block against those of the packs, and encodes it. Errors: DAMAGED. */
+  #encode(block: ManifestBlock): [Uint8Array, Uint8Array] {
     const pages = new Uint32Array(BLOCK_PAGES).fill(ZERO_PAGE);
     for (let page = 0; page < BLOCK_PAGES; page++) {
       if (block.isZero(page)) continue;
@@ -207,14 +213,14 @@ class OutgoingSnapshot {
     for (const entry of this.reader.blocks) {
       if (entry.region !== region || pairs.length === 2 * LAYOUT_PER_MESSAGE) await flush();
       region = entry.region;
-      pairs.push(entry.block, this.#numbers.get(keyOf(entry))!);
+      pairs.push(entry.block, this.#blockNumbers.get(keyOf(entry))!);
     }
     await flush();
     await channel.send(MessageType.placed);
   }
 }
 
-/** A place as one number. */
+/** The place of the chunk that holds a block's places, as one number. */
 const keyOf = ({ places: { pack, chunk } }: BlockEntry): number => pack * PACK_CHUNKS + chunk;
 
 const noSuchChunk = (pack: number, chunk: number): DamageError =>

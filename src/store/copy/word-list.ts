@@ -1,4 +1,4 @@
-/** A growing list of 32-bit words, in pieces: growing copies nothing, and at most a piece is reserved in vain. */
+/** A growing list of 32-bit words, kept in pieces: growing copies nothing and reserves at most one piece too much. */
 
 const PIECE_BITS = 18;
 const PIECE_WORDS = 1 << PIECE_BITS;

@@ -1,5 +1,5 @@
 /**
- * Copies between the store of this machine and a remote: another directory, or what an address names (schemes.ts,
+ * Copies between a store of this machine and a remote: another directory, or a store behind an address (schemes.ts,
  * docs/copy.md).
  */
 import { resolve } from 'node:path';
@@ -12,9 +12,9 @@ import type { CopyTask, Remote } from './remote.js';
 import { openRemote } from './schemes.js';
 
 export interface CopyRequest extends CopyTask {
-  /** The store of this machine. */
+  /** The local store. */
   readonly storeDir: string;
-  /** The other one: a directory or an address. */
+  /** The other store: a directory or an address. */
   readonly remote: string;
   /** Only for tests; see `Store.open`. */
   readonly fingerprintBits?: number;
@@ -23,7 +23,7 @@ export interface CopyRequest extends CopyTask {
 /** Errors: USAGE, REMOTE_FAILED, and those of both stores. */
 export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]> {
   const { storeDir, direction, fingerprintBits = 64 } = request;
-  const remote = remoteOf(request); // before a store is made here
+  const remote = remoteOf(request); // first, so that a wrong address creates no local store
   const write = direction === 'from';
   const store = Store.open(storeDir, { write, create: write, fingerprintBits });
   try {
@@ -40,6 +40,8 @@ function remoteOf({ storeDir, direction, remote, fingerprintBits = 64 }: CopyReq
   if (scheme !== null) return openRemote(scheme, remote, direction);
   const [here, there] = [resolve(storeDir), resolve(remote)];
   if (here === there)
-    throw new LivesnapError('USAGE', `${here} is the store itself`, { hint: 'Name another directory.' });
+    throw new LivesnapError('USAGE', `source and destination are the same store: ${here}`, {
+      hint: 'Name another directory.',
+    });
   return openDirectory(there, fingerprintBits);
 }

@@ -1,5 +1,5 @@
-/** A store in another directory of this machine: both ends of the copy are in this process. */
-import { copyWithin } from '../copy/sessions.js';
+/** The remote that is another directory of this machine. Both ends of the copy run in this process. */
+import { copyInProcess } from '../copy/sessions.js';
 import { Store } from '../store.js';
 import type { Remote } from './remote.js';
 
@@ -8,7 +8,7 @@ export const openDirectory = (dir: string, fingerprintBits: number): Remote => (
     const write = direction === 'to';
     const other = Store.open(dir, { write, create: write, fingerprintBits });
     try {
-      const results = await copyWithin(store, other, direction, refs, { onPlan, progress });
+      const results = await copyInProcess(store, other, direction, refs, { onPlan, progress });
       if (write) await other.tidy();
       return results;
     } finally {

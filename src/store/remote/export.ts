@@ -1,10 +1,12 @@
 /**
- * A snapshot as a directory of its own: a store that holds nothing else (docs/copy.md). It can be rsynced, tarred, put
- * on a stick, restored from and imported.
+ * Exports: a store with exactly one snapshot, in a directory of its own (docs/copy.md). Imports: all snapshots of such
+ * a directory.
  *
- * Invariants: under its name it is complete. It is made in a directory beside, NAME.partial, which an export that was
- * cut short leaves and the next goes on with. Nothing is removed but what lies in such a directory that has an export's
- * mark; the mark is durable before anything else is there.
+ * Invariants:
+ * - Under its final name an export is complete. It is made in NAME.partial, which an interrupted export leaves and the
+ *   next one resumes.
+ * - Only the contents of a NAME.partial that has the mark of an export are ever removed.
+ * - The mark is durable before anything else is in NAME.partial.
  */
 import {
   closeSync,
@@ -38,29 +40,30 @@ import { requireLocal } from './address.js';
 import { type CopyRequest, copySnapshots } from './copy.js';
 import { requirePlainTree } from './plain-tree.js';
 
-/** What NAME.partial may hold: the mark, with the id of the snapshot, */
+// The entries of NAME.partial:
+/** The mark. Contains the ID of the snapshot and a newline. */
 const MARK = 'livesnap-export';
-/** the store as far as it has come, */
-const MADE = 'store';
-/** and one of another snapshot, on its way out: renamed first, so that what is at MADE is never half removed. */
+/** The store, complete or not. */
+const STORE = 'store';
+/** A store being removed. Renamed first, so that {@link STORE} is never half removed. */
 const DROPPED = 'dropped';
 
-/** Errors: USAGE (there is something already, or in the way), STORE_BUSY (another export), and those of a copy. */
+/** Errors: USAGE (the target or its .partial exists), STORE_BUSY (another export), and those of a copy. */
 export async function exportSnapshot(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { ref: string; to: string },
 ): Promise<CopyResult> {
   const target = resolve(requireLocal(request.to));
   requireFree(target);
-  requireShortPath(join(`${target}.partial`, MADE));
+  requireShortPath(join(`${target}.partial`, STORE));
   const { fingerprintBits = 64 } = request;
   try {
     const id = withStore(request.storeDir, fingerprintBits, (store) => store.resolve(request.ref));
     const partial = new ExportDirectory(`${target}.partial`);
     try {
       partial.prepare(id, fingerprintBits);
-      const made = partial.at(MADE);
+      const made = partial.at(STORE);
       const [result] = await copySnapshots({ ...request, direction: 'to', remote: made, refs: [id] });
-      removeIfThere(join(made, RESERVE)); // nobody will write there
+      removeIfThere(join(made, RESERVE)); // an export is not written to again
       requireFree(target);
       if (existsSync(target)) rmdirSync(target);
       renameSync(made, target);
@@ -75,19 +78,19 @@ export async function exportSnapshot(
   }
 }
 
-/** The directory beside in which an export is made, locked against another export while it lasts. */
+/** NAME.partial, locked against other exports. */
 class ExportDirectory {
   readonly #fd: number;
 
   /** Errors: USAGE, STORE_BUSY. */
   constructor(readonly dir: string) {
     if (!lstatSync(dir, { throwIfNoEntry: false })) makeDirectory(dir);
-    if (!lstatSync(dir).isDirectory()) throw inTheWay(dir);
+    if (!lstatSync(dir).isDirectory()) throw notAnExport(dir);
     this.#fd = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
     if (tryLock(this.#fd, 'exclusive') && fstatSync(this.#fd).nlink > 0) return;
     this.close();
-    throw new LivesnapError('STORE_BUSY', `another export is at work in ${dir}`, {
-      hint: 'Try again when it is done.',
+    throw new LivesnapError('STORE_BUSY', `another export is writing to ${dir}`, {
+      hint: 'Try again when it has finished.',
     });
   }
 
@@ -95,32 +98,32 @@ class ExportDirectory {
     return join(this.dir, name);
   }
 
-  /** Afterwards the directory has the snapshot's mark, and at MADE is nothing or a store of no other snapshot. */
+  /** Afterwards the mark names the snapshot, and STORE is absent or a store that holds no other snapshot. */
   prepare(id: string, fingerprintBits: number): void {
     const marked = this.#readMark();
     this.#drop();
-    if (existsSync(this.at(MADE)) && (marked !== id || !isOf(this.at(MADE), id, fingerprintBits))) {
-      renameSync(this.at(MADE), this.at(DROPPED));
+    if (existsSync(this.at(STORE)) && (marked !== id || !canResume(this.at(STORE), id, fingerprintBits))) {
+      renameSync(this.at(STORE), this.at(DROPPED));
       fsyncDirectory(this.dir);
       this.#drop();
     }
     if (marked !== id) writeAtomically(this.at(MARK), `${id}\n`);
   }
 
-  /** The id that the mark names; null where nothing has been begun. Errors: USAGE, when there is anything else. */
+  /** The ID in the mark; null in an empty directory. Errors: USAGE (the directory holds anything else). */
   #readMark(): string | null {
     const names = readdirSync(this.dir);
     if (!names.includes(MARK)) {
-      // A power cut may leave the mark before it had its name.
-      if (names.some((name) => name !== MARK + TEMPORARY)) throw inTheWay(this.dir);
+      // A power cut may leave the mark under its temporary name.
+      if (names.some((name) => name !== MARK + TEMPORARY)) throw notAnExport(this.dir);
       return null;
     }
-    if (names.some((name) => ![MARK, MARK + TEMPORARY, MADE, DROPPED].includes(name)))
-      throw inTheWay(this.dir);
-    for (const name of [MADE, DROPPED]) if (names.includes(name)) this.#requirePlain(name);
+    if (names.some((name) => ![MARK, MARK + TEMPORARY, STORE, DROPPED].includes(name)))
+      throw notAnExport(this.dir);
+    for (const name of [STORE, DROPPED]) if (names.includes(name)) this.#requirePlain(name);
     const mark = lstatSync(this.at(MARK));
     const text = mark.isFile() && mark.size === 33 ? readFileSync(this.at(MARK), 'latin1') : '';
-    if (!/^[0-9a-f]{32}\n$/.test(text)) throw inTheWay(this.dir);
+    if (!/^[0-9a-f]{32}\n$/.test(text)) throw notAnExport(this.dir);
     return text.trim();
   }
 
@@ -128,7 +131,7 @@ class ExportDirectory {
     try {
       requirePlainTree(this.at(name));
     } catch (error) {
-      throw error instanceof LivesnapError ? inTheWay(this.at(name), error) : error;
+      throw error instanceof LivesnapError ? notAnExport(this.at(name), error) : error;
     }
   }
 
@@ -136,7 +139,7 @@ class ExportDirectory {
     rmSync(this.at(DROPPED), { recursive: true, force: true });
   }
 
-  /** The export has its name; what cannot be removed here is in nobody's way but the next export's, which takes it. */
+  /** To be called when the export has its final name. If this fails, the next export to that name cleans up. */
   remove(): void {
     try {
       for (const name of [MARK + TEMPORARY, MARK]) removeIfThere(this.at(name));
@@ -151,12 +154,15 @@ class ExportDirectory {
   }
 }
 
-const inTheWay = (path: string, cause?: unknown): LivesnapError =>
-  new LivesnapError('USAGE', `${path} is in the way, and no export has left it`, {
-    hint: 'Move it elsewhere, or export to another name.',
+const notAnExport = (path: string, cause?: unknown): LivesnapError =>
+  new LivesnapError('USAGE', `${path} exists and was not left by an export`, {
+    hint: 'Move it away, or export to another name.',
     cause,
   });
 
+const NEW_DIRECTORY = 'Name a new or an empty directory.';
+
+/** Errors: USAGE, unless the target is absent or an empty directory. */
 function requireFree(target: string): void {
   let names: string[];
   try {
@@ -165,22 +171,19 @@ function requireFree(target: string): void {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return;
     if (code !== 'ENOTDIR') throw storeError(target, error);
-    throw new LivesnapError('USAGE', `${target} is a file`, {
-      hint: 'Name a directory that is not there yet.',
+    throw new LivesnapError('USAGE', `${target} is not a directory`, {
+      hint: NEW_DIRECTORY,
     });
   }
-  if (names.length > 0)
-    throw new LivesnapError('USAGE', `${target} is not empty`, {
-      hint: 'Name a directory that is not there yet.',
-    });
+  if (names.length > 0) throw new LivesnapError('USAGE', `${target} is not empty`, { hint: NEW_DIRECTORY });
 }
 
-/** Whether what an export left is a store that can be gone on with: it holds no other snapshot. Errors: STORE_BUSY, … */
-function isOf(made: string, id: string, fingerprintBits: number): boolean {
+/** Whether an interrupted export can be resumed: its store opens and holds no other snapshot. Errors: STORE_BUSY, … */
+function canResume(dir: string, id: string, fingerprintBits: number): boolean {
   try {
-    return withStore(made, fingerprintBits, (store) => store.list().every((summary) => summary.id === id));
+    return withStore(dir, fingerprintBits, (store) => store.list().every((summary) => summary.id === id));
   } catch (error) {
-    // Cut before it had come to be one, or spoilt since.
+    // Interrupted before the store was complete, or damaged since.
     if (error instanceof LivesnapError && (error.code === 'NOT_A_STORE' || error.code === 'DAMAGED'))
       return false;
     throw error;
@@ -196,13 +199,13 @@ function withStore<T>(dir: string, fingerprintBits: number, work: (store: Store)
   }
 }
 
-/** The ids in a directory that came from elsewhere, which is looked at before it is opened. Errors: NOT_A_STORE, … */
+/** The IDs in an untrusted directory, which is checked before it is opened. Errors: NOT_A_STORE, … */
 export function exportedSnapshots(dir: string, fingerprintBits = 64): string[] {
   requirePlainTree(dir);
   return withStore(dir, fingerprintBits, (store) => store.list().map(({ id }) => id));
 }
 
-/** Takes every snapshot of such a directory. Errors: NOT_A_STORE, and those of a copy. */
+/** Imports every snapshot of an untrusted directory. Errors: NOT_A_STORE, and those of a copy. */
 export async function importSnapshots(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { from: string },
 ): Promise<CopyResult[]> {

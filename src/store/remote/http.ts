@@ -1,14 +1,17 @@
 /**
- * A store behind a web server that serves the files of its directory: `http(s)://host/path` (docs/copy.md). Any static
- * server will do; from one that knows no ranges packs come whole.
+ * The remote behind a web server: `http(s)://host/path` is the address of a store's directory (docs/copy.md). Any
+ * static file server works. From one that does not support ranges, packs are fetched whole.
  *
- * Invariant: no other server is asked for anything: a redirect may lead to this host, or into its network.
+ * Invariant: no other server is contacted. A redirect could lead to this host or into its network.
  */
 import { LivesnapError } from '../../errors.js';
+import { RESUME_HINT } from '../copy/protocol.js';
 import { parseAddress, shown } from './address.js';
-import { copyFromFiles } from './files-store.js';
+import { copyFromFiles } from './files-source.js';
 import type { Scheme } from './remote.js';
-import type { RemoteFiles, Take } from './remote-files.js';
+import type { ByteSink, RemoteFiles } from './remote-files.js';
+
+const CHECK_ADDRESS = "The address must be that of a store's directory, with files that the server can read.";
 
 const webServer = (example: string): Scheme => ({
   example,
@@ -22,12 +25,12 @@ const webServer = (example: string): Scheme => ({
 export const http = webServer('http://host/path');
 export const https = webServer('https://host/path');
 
-/** The address of the store's directory, which ends with a slash. Errors: USAGE. */
+/** Returns the address with a slash at its end. Errors: USAGE. */
 function parseHttpAddress(address: string, example: string): string {
   const { href, username, password } = parseAddress(address, example);
   if (username !== '' || password !== '')
-    throw new LivesnapError('USAGE', `${shown(address)} has a user or a password`, {
-      hint: `livesnap logs in to no web server: give ${example}.`,
+    throw new LivesnapError('USAGE', `${shown(address)} has a user name or a password`, {
+      hint: `livesnap does not log in to web servers. Use the form ${example}.`,
     });
   return href.endsWith('/') ? href : `${href}/`;
 }
@@ -37,22 +40,22 @@ class HttpFiles implements RemoteFiles {
 
   constructor(readonly base: string) {}
 
-  async whole(file: string, maxBytes: number, take: Take): Promise<number | null> {
+  async readWhole(file: string, maxBytes: number, sink: ByteSink): Promise<number | null> {
     const response = await this.#request(file);
-    if (response.status !== 404) return this.#consume(response, maxBytes, take);
+    if (response.status !== 404) return this.#consume(response, maxBytes, sink);
     await response.body?.cancel();
     return null;
   }
 
-  async tail(
+  async readTail(
     file: string,
     length: number,
     maxBytes: number,
-    takeWhole: Take,
+    wholeSink: ByteSink,
   ): Promise<{ sizeBytes: number; bytes: Buffer | null } | null> {
     const response = await this.#request(file, `bytes=-${length}`);
     if (response.status === 200)
-      return { sizeBytes: await this.#consume(response, maxBytes, takeWhole), bytes: null };
+      return { sizeBytes: await this.#consume(response, maxBytes, wholeSink), bytes: null };
     if (response.status !== 206) {
       await response.body?.cancel();
       return null;
@@ -61,36 +64,36 @@ class HttpFiles implements RemoteFiles {
     const sizeBytes = Number(range?.[1] ?? Number.NaN);
     if (!(sizeBytes <= maxBytes)) {
       await response.body?.cancel();
-      throw this.#failed(`${file}: the server names no size that such a file can have`);
+      throw this.#failed(`${file}: invalid file size in the response`);
     }
     const expected = Math.min(length, sizeBytes);
     const parts: Buffer[] = [];
     if ((await this.#consume(response, expected, (part) => parts.push(part))) !== expected)
-      throw this.#failed(`${file}: the server breaks off`);
+      throw this.#failed(`${file}: the response is too short`);
     return { sizeBytes, bytes: Buffer.concat(parts) };
   }
 
-  async range(file: string, from: number, to: number, take: Take): Promise<void> {
+  async readRange(file: string, from: number, to: number, sink: ByteSink): Promise<void> {
     const response = await this.#request(file, `bytes=${from}-${to - 1}`);
-    const got = response.headers.get('content-range') ?? '';
-    if (response.status !== 206 || !got.startsWith(`bytes ${from}-${to - 1}/`)) {
+    const range = response.headers.get('content-range') ?? '';
+    if (response.status !== 206 || !range.startsWith(`bytes ${from}-${to - 1}/`)) {
       await response.body?.cancel();
-      throw this.#failed(`${file}: the server does not give what it was asked for`);
+      throw this.#failed(`${file}: the server did not send the requested range`);
     }
-    if ((await this.#consume(response, to - from, take)) !== to - from)
-      throw this.#failed(`${file}: the server breaks off`);
+    if ((await this.#consume(response, to - from, sink)) !== to - from)
+      throw this.#failed(`${file}: the response is too short`);
   }
 
-  /** Errors: REMOTE_FAILED, unless the server has the file, or says that there is no such file or part. */
+  /** A response with status 2xx, 404 or 416. Errors: REMOTE_FAILED. */
   async #request(file: string, range?: string): Promise<Response> {
     let response: Response;
     try {
-      // Files of a store do not shrink by compression, and lengths are to be those of the file.
+      // Uncompressed, so that lengths are those of the file. Files of a store hardly shrink anyway.
       const headers = { 'accept-encoding': 'identity', ...(range === undefined ? {} : { range }) };
       response = await fetch(this.base + file, { headers, redirect: 'manual' });
     } catch (error) {
-      throw new LivesnapError('REMOTE_FAILED', `${this.base} cannot be read: ${reasonOf(error)}`, {
-        hint: 'Check the address; an interrupted copy resumes where it stopped.',
+      throw new LivesnapError('REMOTE_FAILED', `cannot read ${this.base}: ${reasonOf(error)}`, {
+        hint: 'Check the address. An interrupted copy resumes where it stopped.',
         cause: error,
       });
     }
@@ -99,42 +102,39 @@ class HttpFiles implements RemoteFiles {
     await response.body?.cancel();
     const location = response.headers.get('location');
     if (status < 300 || status >= 400 || location === null)
-      throw this.#failed(
-        `${file}: the server says ${status}`,
-        'The address must be that of a store’s directory, and its files readable.',
-      );
+      throw this.#failed(`${file}: HTTP status ${status}`, CHECK_ADDRESS);
     const target = JSON.stringify(location.length > 200 ? `${location.slice(0, 200)}…` : location);
     throw this.#failed(
       `${file} redirects to ${target}`,
-      'Redirects are not followed. If the store is there, give that address.',
+      'livesnap does not follow redirects. If the store is at the target, use that address.',
     );
   }
 
-  /** Takes at most `maxBytes` of a response; gives how many. */
-  async #consume(response: Response, maxBytes: number, take: Take): Promise<number> {
+  /** Passes the body to `sink` and returns its length. Errors: REMOTE_FAILED (cut, or longer than `maxBytes`). */
+  async #consume(response: Response, maxBytes: number, sink: ByteSink): Promise<number> {
     let total = 0;
     const parts = (response.body ?? new Blob([]).stream()).getReader();
     try {
       for (;;) {
         const { done, value } = await parts.read().catch((error: unknown) => {
-          throw new LivesnapError('REMOTE_FAILED', `${this.base} broke off: ${reasonOf(error)}`, {
-            hint: 'What has arrived is kept: begin the copy again.',
+          throw new LivesnapError('REMOTE_FAILED', `connection to ${this.base} lost: ${reasonOf(error)}`, {
+            hint: RESUME_HINT,
             cause: error,
           });
         });
         if (done) return total;
         total += value.length;
         this.fetchedBytes += value.length;
-        if (total > maxBytes)
-          throw new LivesnapError('REMOTE_FAILED', `${this.base} sends more than a store’s file can have`);
-        take(Buffer.from(value.buffer, value.byteOffset, value.length));
+        if (total > maxBytes) throw this.#failed(': the response is too long', CHECK_ADDRESS);
+        sink(Buffer.from(value.buffer, value.byteOffset, value.length));
       }
     } finally {
       await parts.cancel().catch(() => {});
     }
   }
 
-  #failed(what: string, hint = 'What has arrived is kept: begin the copy again.'): LivesnapError {
+  /** `what` follows the base address. */
+  #failed(what: string, hint = RESUME_HINT): LivesnapError {
     return new LivesnapError('REMOTE_FAILED', `${this.base}${what}`, { hint });
   }
 }

@@ -1,31 +1,33 @@
 /**
- * The files of a store elsewhere, for remotes that give files and nothing more: a web server, say. Names are those of a
- * store's directory (docs/format.md): `tags/first`, `packs/00000001-0.pack`.
+ * The interface of remotes that only give files, such as web servers. File names are those of a store's directory
+ * (docs/format.md): `tags/first`, `packs/00000001-0.pack`.
  *
- * Invariants: the other side is hostile; the length of what it gives is checked before it is passed on, and no more is
- * taken than was asked for. Errors of each: REMOTE_FAILED, and those of `take`.
+ * Invariants for implementations:
+ * - The remote is hostile: the length of each response is checked, and never more is passed on than was asked for.
+ * - Errors of each method: REMOTE_FAILED, and those of the sink.
  */
 
-/** Gets the bytes of a file as they come. */
-export type Take = (part: Buffer) => void;
+/** Called with the bytes of a file as they arrive. */
+export type ByteSink = (part: Buffer) => void;
 
 export interface RemoteFiles {
-  /** The address of the store's directory, for errors; it ends with a slash. */
+  /** The address of the store's directory, for errors. Ends with a slash. */
   readonly base: string;
-  /** What has come so far, of all files. */
+  /** Total of all bytes received so far. */
   readonly fetchedBytes: number;
-  /** A whole file of at most `maxBytes`; gives its size, or null when there is none. */
-  whole(file: string, maxBytes: number, take: Take): Promise<number | null>;
+  /** Reads a file of at most `maxBytes`. Returns its size, or null when it does not exist. */
+  readWhole(file: string, maxBytes: number, sink: ByteSink): Promise<number | null>;
   /**
-   * The last `length` bytes of a file of at most `maxBytes` (all of a shorter one), and its size; null when there is
-   * none. From a side that gives no parts `takeWhole` gets the whole file, and `bytes` is null.
+   * Reads the last `length` bytes of a file of at most `maxBytes` (all of a shorter one). Returns them with the size of
+   * the file, or null when it does not exist. If the remote does not support ranges, `wholeSink` gets the whole file
+   * and `bytes` is null.
    */
-  tail(
+  readTail(
     file: string,
     length: number,
     maxBytes: number,
-    takeWhole: Take,
+    wholeSink: ByteSink,
   ): Promise<{ readonly sizeBytes: number; readonly bytes: Buffer | null } | null>;
-  /** Exactly the bytes of a file from `from` up to `to`. Not for a side that gives no parts. */
-  range(file: string, from: number, to: number, take: Take): Promise<void>;
+  /** Reads exactly the bytes `from` to `to`, the latter excluded. Only for remotes that support ranges. */
+  readRange(file: string, from: number, to: number, sink: ByteSink): Promise<void>;
 }

@@ -1,12 +1,14 @@
 /**
- * The bytes of a pack of a remote, as far as they have been fetched. Lists and manifest frames are kept to the end
- * of the copy, a hundredth of the pack; pages are passed on and forgotten: only one pack at a time has some here.
+ * The fetched bytes of a remote pack.
+ *
+ * Lists and manifest frames are kept until the copy of the snapshot ends: a hundredth of the pack. Pages are dropped
+ * once they are passed on: only one pack at a time has some, in the page window.
  */
 import { DamageError } from '../damage.js';
 import type { PackBytes } from '../pack-reader.js';
 import type { Spool } from './spool.js';
 
-/** Bytes of a pack from `from` to `to`, at a place in a spool. */
+/** The bytes `from` to `to` of a pack, at offset `at` of a spool. */
 interface Extent {
   readonly from: number;
   readonly to: number;
@@ -16,24 +18,24 @@ interface Extent {
 const holds = (extent: Extent | null, from: number, to: number): extent is Extent =>
   extent !== null && extent.from <= from && extent.to >= to;
 
-/** Where pages are on their way; what another pack had here is gone then. */
+/** One extent of pages of one pack. The next extent replaces it. */
 export class PageWindow {
   owner: RemotePack | null = null;
   extent: Extent | null = null;
 
   constructor(readonly spool: Spool) {}
 
-  /** Appends to the spool. */
-  readonly take = (part: Uint8Array): void => this.spool.append(part);
+  /** Appends to the new extent. */
+  readonly append = (part: Uint8Array): void => this.spool.append(part);
 
-  /** Begins anew with bytes of a pack from `from` on, which are then appended to the spool. */
+  /** Starts a new, empty extent at offset `from` of a pack. */
   begin(owner: RemotePack | null, from: number): void {
     this.spool.clear();
     this.owner = owner;
     this.extent = { from, to: from, at: 0 };
   }
 
-  /** What was appended counts now. */
+  /** Makes the appended bytes readable. */
   end(): void {
     const { from } = this.extent!;
     this.extent = { from, to: from + this.spool.sizeBytes, at: 0 };
@@ -44,12 +46,12 @@ export class RemotePack implements PackBytes {
   /** Ascending. */
   readonly #kept: Extent[] = [];
 
-  /** `isWhole`: the remote gives no part of it. */
+  /** `wholeOnly`: the remote does not support ranges. */
   constructor(
     readonly file: string,
     readonly generation: number,
     readonly sizeBytes: number,
-    readonly isWhole: boolean,
+    readonly wholeOnly: boolean,
     readonly lists: Spool,
     readonly window: PageWindow,
   ) {}
@@ -72,31 +74,31 @@ export class RemotePack implements PackBytes {
     return this.#find(from, to) !== null;
   }
 
-  /** What was appended to the kept spool since it had `at` bytes is the pack's from `from` on. */
-  kept(from: number, at: number): void {
+  /** Records that `lists`, from its offset `at` to its end, holds the bytes of the pack from `from` on. */
+  recordKept(from: number, at: number): void {
     this.#kept.push({ from, to: from + this.lists.sizeBytes - at, at });
     this.#kept.sort((a, b) => a.from - b.from);
   }
 
-  /** Keeps what is in the window. */
+  /** Copies bytes from the window to `lists`. */
   keepFromWindow(from: number, to: number): void {
     const at = this.lists.sizeBytes;
     const part = Buffer.alloc(Math.min(to - from, 1 << 20));
     for (let position = from; position < to; ) {
-      const got = this.#read(part, 0, Math.min(part.length, to - position), position);
-      if (got === 0) throw new Error('these bytes are not here');
-      this.lists.append(part.subarray(0, got));
-      position += got;
+      const length = this.#read(part, 0, Math.min(part.length, to - position), position);
+      if (length === 0) throw new Error('these bytes are not in the window');
+      this.lists.append(part.subarray(0, length));
+      position += length;
     }
-    this.kept(from, at);
+    this.recordKept(from, at);
   }
 
-  /** Errors: DAMAGED when that was not fetched, which it was if the pack is as its lists say. */
+  /** Errors: DAMAGED when the bytes were not fetched: the lists of the pack are wrong. */
   readInto(bytes: Uint8Array, offset: number, length: number): void {
     for (let done = 0; done < length; ) {
-      const got = this.#read(bytes, done, length - done, offset + done);
-      if (got === 0) throw new DamageError(this.file, offset, 'the file ends too early');
-      done += got;
+      const count = this.#read(bytes, done, length - done, offset + done);
+      if (count === 0) throw new DamageError(this.file, offset, 'the file ends too early');
+      done += count;
     }
   }
 
@@ -106,6 +108,6 @@ export class RemotePack implements PackBytes {
     return found.spool.read(into, offset, length, found.extent.at + position - found.extent.from);
   }
 
-  /** One reader is closed and the next opened; the bytes stay. */
+  /** Keeps the bytes: the next reader of this pack uses them. */
   close(): void {}
 }

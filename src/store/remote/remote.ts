@@ -1,30 +1,30 @@
-/** What a remote is to a copy: a way to a store elsewhere. Each kind is a file of this folder and a line of schemes.ts. */
+/** The interface of a remote: the other store of a copy. Each kind is one file here and one line of schemes.ts. */
 import type { CopyResult, OnPlan } from '../copy/copy-result.js';
 import type { CopyEnd } from '../copy/sessions.js';
 import type { Progress } from '../types.js';
 
-/** What is to be copied. */
+/** What to copy. */
 export interface CopyTask {
   readonly direction: 'to' | 'from';
-  /** Snapshots by the names they have at the source. */
+  /** Snapshots, named as at the source. */
   readonly refs: readonly string[];
   readonly onPlan: OnPlan;
-  /** Gets each line that a program which leads to the remote prints, such as ssh. */
+  /** Called with each line that a helper program such as ssh prints. */
   readonly onNotice?: (line: string) => void;
   readonly progress: Progress;
 }
 
 export interface Remote {
-  /** Copies between `store`, which is of this machine, and the remote. Errors: REMOTE_FAILED, and those of both. */
+  /** Copies between the local `store` and the remote. Errors: REMOTE_FAILED, and those of both stores. */
   copy(store: CopyEnd, task: CopyTask): Promise<CopyResult[]>;
 }
 
-/** A kind of remotes, which the scheme of their addresses tells. */
+/** A kind of remote, known by the scheme of its addresses. */
 export interface Scheme {
-  /** What addresses look like, for hints: `ssh://host/dir`. */
+  /** A valid address, for hints: `ssh://host/dir`. */
   readonly example: string;
-  /** False: they can only be copied from. */
+  /** False: a copy can only read from such a remote. */
   readonly receives: boolean;
-  /** Reads an address; nothing is touched before the copy. Errors: USAGE. */
+  /** Parses an address. Touches nothing before the copy. Errors: USAGE. */
   open(address: string): Remote;
 }

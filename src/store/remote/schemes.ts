@@ -1,4 +1,4 @@
-/** The schemes of addresses that livesnap knows. What it takes to add one: CONTRIBUTING.md, "How to add: a remote". */
+/** The registry of address schemes. To add one, see CONTRIBUTING.md, "How to add: a remote". */
 import { LivesnapError } from '../../errors.js';
 import { http, https } from './http.js';
 import type { CopyTask, Remote, Scheme } from './remote.js';
@@ -14,11 +14,11 @@ export const SCHEMES: Readonly<Record<string, Scheme>> = {
 export function openRemote(scheme: string, address: string, direction: CopyTask['direction']): Remote {
   const known = Object.hasOwn(SCHEMES, scheme) ? SCHEMES[scheme] : undefined;
   if (!known)
-    throw new LivesnapError('USAGE', `livesnap does not know ${scheme}:// addresses`, {
-      hint: `Give a directory or ${examples(true)}, or to copy from ${examples(false)}.`,
+    throw new LivesnapError('USAGE', `unsupported address scheme ${scheme}://`, {
+      hint: `Use a directory or ${examples(true)}; to copy from a web server, ${examples(false)}.`,
     });
   if (direction === 'to' && !known.receives)
-    throw new LivesnapError('USAGE', `nothing can be copied to ${scheme}:// addresses`, {
+    throw new LivesnapError('USAGE', `cannot copy to ${scheme}:// addresses`, {
       hint: `Copy to a directory or ${examples(true)}.`,
     });
   return known.open(address);

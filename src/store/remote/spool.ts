@@ -1,6 +1,6 @@
 /**
- * A file without a name in a store's file system: what a copy has to put somewhere for a while. It goes with the
- * process, whatever becomes of that.
+ * An unnamed temporary file in the file system of a store, for fetched data. The kernel removes it when the process
+ * ends, however it ends.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, ftruncateSync, readSync, unlinkSync, writeSync } from 'node:fs';
@@ -10,12 +10,12 @@ import { at, PACKS, storeError, TEMPORARY } from '../layout.js';
 export class Spool {
   readonly #fd: number;
   #sizeBytes = 0;
-  /** What kept it from being written; it is this machine's fault, not the other side's. */
+  /** The first failed write. It is the fault of this machine, not of the remote. */
   failure: unknown = null;
 
   /** Errors: NO_SPACE, READ_ONLY, … */
   constructor(readonly dir: string) {
-    // A cut between making and unlinking leaves a name that gc takes; the lock keeps it from doing so before.
+    // A crash before the unlink leaves a name, which gc removes. The lock keeps gc away until then.
     const path = at(dir, `${PACKS}/copy-${randomBytes(8).toString('hex')}${TEMPORARY}`);
     try {
       this.#fd = createLocked(path);
@@ -29,13 +29,13 @@ export class Spool {
     return this.#sizeBytes;
   }
 
-  /** Appends; errors: as the constructor. */
+  /** Errors: as for the constructor. */
   append(bytes: Uint8Array): void {
     try {
       for (let done = 0; done < bytes.length; ) {
-        const wrote = writeSync(this.#fd, bytes, done, bytes.length - done, this.#sizeBytes);
-        done += wrote;
-        this.#sizeBytes += wrote;
+        const written = writeSync(this.#fd, bytes, done, bytes.length - done, this.#sizeBytes);
+        done += written;
+        this.#sizeBytes += written;
       }
     } catch (error) {
       this.failure = storeError(this.dir, error);
@@ -47,7 +47,6 @@ export class Spool {
     return readSync(this.#fd, into, offset, Math.min(length, this.#sizeBytes - position), position);
   }
 
-  /** Forgets everything. */
   clear(): void {
     ftruncateSync(this.#fd, 0);
     this.#sizeBytes = 0;

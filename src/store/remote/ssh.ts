@@ -1,6 +1,6 @@
 /**
- * A store on another host, reached through ssh: `ssh://[user@]host[:port]/dir` (docs/copy.md). ssh is the user's own,
- * with their keys, agent, and configuration; livesnap must be there, too.
+ * The remote on another host, reached with ssh: `ssh://[user@]host[:port]/dir` (docs/copy.md). Runs the user's own ssh,
+ * with its keys, agent and configuration. livesnap must be installed on that host.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,7 +8,7 @@ import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { LivesnapError } from '../../errors.js';
 import { type Channel, StreamChannel, withTimeout } from '../copy/channel.js';
-import { askForCopies } from '../copy/sessions.js';
+import { requestCopies } from '../copy/sessions.js';
 import { decodePart, parseAddress, shown } from './address.js';
 import type { Scheme } from './remote.js';
 
@@ -20,7 +20,7 @@ export const ssh: Scheme = {
     return {
       copy: (store, { direction, refs, onPlan, progress, onNotice = () => {} }) =>
         withSshChannel(parsed, onNotice, (channel) =>
-          askForCopies(channel, store, direction, refs, { onPlan, progress, compress: true }),
+          requestCopies(channel, store, direction, refs, { onPlan, progress, compress: true }),
         ),
     };
   },
@@ -32,21 +32,21 @@ export interface SshAddress {
   readonly dir: string;
 }
 
-/** What ssh itself takes for a host; a name in its configuration may have other letters than the DNS. */
+/** A host as ssh accepts it. A host alias in its configuration may have letters that DNS forbids. */
 const HOST = /^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_.+-]*$/u;
-/** None that a ProxyCommand would give to a shell. A backslash may stand between a domain and a user. */
+/** No characters that are special to a shell, which may run a ProxyCommand. A backslash may follow a domain. */
 const USER = /^(?!-)[^\s'"`;&<>|(){}$]*$/u;
 
-/** For the remote shell: within single quotes nothing has a meaning. */
+/** Quotes for the remote shell. Within single quotes no character is special. */
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** `/~/x` is below the home directory there. Errors: USAGE. */
+/** The directory `/~/x` is x in the home directory on that host. Errors: USAGE. */
 export function parseSshAddress(address: string): SshAddress {
   const url = parseAddress(address, ssh.example);
   const dir = decodePart(address, url.pathname);
   const user = decodePart(address, url.username);
   const isIpv6 = url.hostname.startsWith('[');
-  // ssh takes no brackets, and a host that begins with a dash for an option.
+  // ssh wants an IPv6 address without brackets. It would read a host that begins with a dash as an option.
   const host = isIpv6 ? url.hostname.slice(1, -1) : decodePart(address, url.hostname);
   if (
     !(isIpv6 || HOST.test(host)) ||
@@ -60,11 +60,11 @@ export function parseSshAddress(address: string): SshAddress {
 }
 
 const usage = (address: string): LivesnapError =>
-  new LivesnapError('USAGE', `${shown(address)} names no store on another host`, {
-    hint: 'Give ssh://host/dir, ssh://user@host:port/dir or ssh://host/~/dir; ssh asks for passwords itself.',
+  new LivesnapError('USAGE', `${shown(address)} is not a valid ssh address`, {
+    hint: 'Use ssh://host/dir, ssh://user@host:port/dir or ssh://host/~/dir. ssh asks for passwords itself.',
   });
 
-/** The words that ssh is called with. LIVESNAP_REMOTE_COMMAND: how livesnap is called there, if not by its name. */
+/** The arguments of ssh. LIVESNAP_REMOTE_COMMAND is the command for livesnap on that host (default: `livesnap`). */
 export function sshArguments({ host, port, dir }: SshAddress): string[] {
   const command = process.env.LIVESNAP_REMOTE_COMMAND || 'livesnap';
   const path = dir.startsWith('/~/') ? `"$HOME"/${quoted(dir.slice(3))}` : quoted(dir);
@@ -73,41 +73,38 @@ export function sshArguments({ host, port, dir }: SshAddress): string[] {
 
 const portArguments = ({ port }: Pick<SshAddress, 'port'>): string[] => (port === null ? [] : ['-p', port]);
 
-/** Lines, the longer ones in parts; the last may go on. */
+/** Lines, with long ones split. The last one may be incomplete. */
 const LINES = /[^\n]{4096}|[^\n]*\n|[^\n]+$/g;
 
-/** What ssh and the shell there print, which may be anything, line by line. */
+/** Reports what ssh and the remote shell print to stderr, line by line. The text is untrusted. */
 class Notices {
-  /** Resolves when nothing more comes. */
+  /** Resolves when the stream has closed. */
   readonly ended: Promise<unknown>;
   last = '';
   #rest = '';
 
   constructor(
     readonly input: Readable,
-    readonly tell: (line: string) => void,
+    readonly onNotice: (line: string) => void,
   ) {
     this.ended = once(input, 'close').catch(() => {});
     input.setEncoding('utf8').on('data', (part: string) => {
       const lines = (this.#rest + part).match(LINES) ?? [];
       this.#rest = lines.at(-1)?.endsWith('\n') ? '' : (lines.pop() ?? '');
-      for (const line of lines) this.#tell(line);
+      for (const line of lines) this.#report(line);
     });
-    input.on('end', () => this.#tell(this.#rest));
+    input.on('end', () => this.#report(this.#rest));
   }
 
-  #tell(line: string): void {
+  #report(line: string): void {
     const text = line.trimEnd();
     if (text === '') return;
     this.last = text;
-    this.tell(text);
+    this.onNotice(text);
   }
 }
 
-/**
- * Runs `work` on a channel to the livesnap there; `onNotice` gets the lines that ssh prints. Errors: REMOTE_FAILED, and
- * those of `work`.
- */
+/** Runs `work` with a channel to livesnap on the other host. Errors: REMOTE_FAILED, and those of `work`. */
 async function withSshChannel<T>(
   address: SshAddress,
   onNotice: (line: string) => void,
@@ -118,7 +115,7 @@ async function withSshChannel<T>(
   const failed = new Promise<never>((_, reject) => {
     child.once('error', (error: NodeJS.ErrnoException) =>
       reject(
-        new LivesnapError('REMOTE_FAILED', `ssh cannot be run: ${error.message}`, {
+        new LivesnapError('REMOTE_FAILED', `cannot run ssh: ${error.message}`, {
           hint: 'Install ssh (Debian: openssh-client).',
           cause: error,
         }),
@@ -129,8 +126,8 @@ async function withSshChannel<T>(
     ([status]) => status,
     () => null,
   );
-  /** What ssh left with, of itself: one that stays is ended, and what that leaves with means nothing. */
-  const left = async (): Promise<number | null> => {
+  /** The exit status of ssh; null when it did not exit by itself and had to be killed. */
+  const exited = async (): Promise<number | null> => {
     const status = await withTimeout(ended, undefined);
     if (status !== undefined) return status;
     child.kill();
@@ -144,9 +141,9 @@ async function withSshChannel<T>(
     return await Promise.race([work(new StreamChannel(child.stdout, child.stdin)), failed]);
   } catch (error) {
     child.stdin.destroy();
-    const status = await left();
+    const status = await exited();
     await withTimeout(notices.ended, undefined);
-    // 255 is ssh's own failure, 127 the shell's: the command is not there.
+    // 255 is a failure of ssh itself. 127 is the shell's status for a command that it cannot find.
     if (
       error instanceof LivesnapError &&
       error.code === 'REMOTE_FAILED' &&
@@ -154,21 +151,22 @@ async function withSshChannel<T>(
     )
       throw new LivesnapError(
         'REMOTE_FAILED',
-        (status === 255 ? `ssh could not reach ${address.host}` : `there is no livesnap on ${address.host}`) +
-          (notices.last === '' ? '' : `: ${notices.last}`),
+        (status === 255
+          ? `ssh could not reach ${address.host}`
+          : `livesnap was not found on ${address.host}`) + (notices.last === '' ? '' : `: ${notices.last}`),
         {
           hint:
             status === 255
-              ? `Try it by itself: ssh ${[...portArguments(address), address.host].join(' ')}`
-              : 'Install it there, or say how it is called there with LIVESNAP_REMOTE_COMMAND.',
+              ? `Check that this works: ssh ${[...portArguments(address), address.host].join(' ')}`
+              : 'Install livesnap there, or set LIVESNAP_REMOTE_COMMAND to the command that runs it.',
           cause: error,
         },
       );
     throw error;
   } finally {
     child.stdin.end();
-    await left();
-    // A connection that ssh shares and leaves in the background holds this pipe: nobody waits for it.
+    await exited();
+    // A shared connection that ssh leaves in the background keeps this pipe open. Do not wait for it.
     (child.stderr as Socket).unref();
   }
 }

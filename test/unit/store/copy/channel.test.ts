@@ -1,4 +1,4 @@
-/** Messages on streams, and what a sender learns when the other end has gone. */
+/** Messages over streams, and what a sender learns when the peer has closed. */
 import assert from 'node:assert/strict';
 import { PassThrough, type Readable } from 'node:stream';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -10,27 +10,27 @@ import { MessageType } from '../../../../src/store/copy/protocol.js';
 const { offer, pages, have, error } = MessageType;
 const page = Buffer.alloc(4096);
 const full = Buffer.from(JSON.stringify({ code: 'NO_SPACE', message: 'the disk is full', hint: null }));
-const isFull = { code: 'NO_SPACE', message: 'on the other side: the disk is full' };
-const hasGone = { code: 'REMOTE_FAILED', message: /has gone/ };
+const isFull = { code: 'NO_SPACE', message: 'remote: the disk is full' };
+const isClosed = { code: 'REMOTE_FAILED', message: /closed the connection$/ };
 
-/** Two ends on streams. */
+/** Two connected ends over streams. */
 function streamChannels(): [StreamChannel, StreamChannel] {
   const there = new PassThrough();
   const back = new PassThrough();
   return [new StreamChannel(back, there), new StreamChannel(there, back)];
 }
 
-/** Sends until it fails, or has for so long not that it never will. */
+/** Sends until it fails; gives up after more messages than any buffer holds. */
 async function sendOn(channel: Channel): Promise<void> {
   for (let i = 0; i < 100; i++) await channel.send(pages, page);
 }
 
-describe('an end of a copy that sends to one that has gone', () => {
+describe('sending to a closed peer', () => {
   for (const [kind, channels] of [
     ['within the process', localChannels],
     ['over streams', streamChannels],
   ] as const) {
-    it(`${kind} fails with what that one failed with, whatever that one said before`, async () => {
+    it(`fails with the error that the peer sent, after any other message (${kind})`, async () => {
       const [mine, theirs] = channels();
       await theirs.send(have, Uint8Array.of(0));
       await theirs.send(error, full);
@@ -38,7 +38,7 @@ describe('an end of a copy that sends to one that has gone', () => {
       await assert.rejects(sendOn(mine), isFull);
     });
 
-    it(`${kind} fails with that where it waits for room, too`, async () => {
+    it(`fails with the error of the peer while it waits for room (${kind})`, async () => {
       const [mine, theirs] = channels();
       const sending = assert.rejects(sendOn(mine), isFull);
       await new Promise((resolve) => setTimeout(resolve, 20));
@@ -47,14 +47,14 @@ describe('an end of a copy that sends to one that has gone', () => {
       await sending;
     });
 
-    it(`${kind} fails where that one said nothing`, async () => {
+    it(`fails when the peer sent no error (${kind})`, async () => {
       const [mine, theirs] = channels();
       theirs.close();
-      await assert.rejects(sendOn(mine), hasGone);
+      await assert.rejects(sendOn(mine), isClosed);
     });
   }
 
-  it('waits for what it may say for a while, and once only', async () => {
+  it('waits for an error of the peer only once', async () => {
     let waits = 0;
     const silent = {
       [Symbol.asyncIterator]: () => ({
@@ -67,13 +67,13 @@ describe('an end of a copy that sends to one that has gone', () => {
     const output = new PassThrough();
     const channel = new StreamChannel(silent as unknown as Readable, output);
     output.destroy();
-    for (let i = 0; i < 3; i++) await assert.rejects(channel.send(pages, page), hasGone);
+    for (let i = 0; i < 3; i++) await assert.rejects(channel.send(pages, page), isClosed);
     assert.equal(waits, 1);
   });
 });
 
-describe('a channel on streams', () => {
-  /** A message as it travels. */
+describe('a channel over streams', () => {
+  /** A message with its header. */
   const framed = (type: MessageType, bytes: Buffer): Buffer => {
     const header = Buffer.alloc(8);
     header.writeUInt32LE(bytes.length);
@@ -83,7 +83,7 @@ describe('a channel on streams', () => {
   const content = (length: number): Buffer => Buffer.from(Array.from({ length }, (_, i) => (i * 7) & 255));
   const inputOf = (pieces: AsyncIterable<Buffer>): Readable => pieces as unknown as Readable;
 
-  it('keeps the bytes of a message, and not the pieces that they come in', async () => {
+  it('does not keep the pieces in which a message arrives', async () => {
     const bytes = content(5000);
     let kept = Number.NaN;
     async function* byteByByte(): AsyncGenerator<Buffer> {
@@ -91,7 +91,7 @@ describe('a channel on streams', () => {
       const whole = framed(pages, bytes);
       for (const [i, byte] of whole.entries()) {
         if (i === whole.length - 1) kept = await countReachable(pieces);
-        // Each has memory of its own, as what comes from a socket has.
+        // Each piece has a buffer of its own, as pieces from a socket have.
         const piece = Buffer.from(new ArrayBuffer(4096), 0, 1);
         piece[0] = byte;
         pieces.push(new WeakRef(piece.buffer));
@@ -103,7 +103,7 @@ describe('a channel on streams', () => {
     assert.ok(kept < 100, `${kept} of 5000 pieces are kept`);
   });
 
-  it('allocates by what has come, not by the length that is announced', async () => {
+  it('allocates by the bytes that have arrived, not by the length in the header', async () => {
     const whole = framed(offer, content(1000));
     whole.writeUInt32LE(60 << 20);
     let allocated = Number.NaN;
@@ -117,7 +117,7 @@ describe('a channel on streams', () => {
     assert.ok(allocated < 1 << 20, `${allocated} bytes`);
   });
 
-  it('refuses a message that is longer than one of its type can be, before it has come', async () => {
+  it('refuses a message above the limit of its type before reading it', async () => {
     const { hello, request, have, chunks, need, blocks, layout, placed, done, error } = MessageType;
     for (const [type, bytes] of [
       [hello, 13],
@@ -136,17 +136,21 @@ describe('a channel on streams', () => {
       header.writeUInt32LE(bytes);
       async function* headerAlone(): AsyncGenerator<Buffer> {
         yield header;
-        assert.fail('more is read');
+        assert.fail('the body is read');
       }
       const channel = new StreamChannel(inputOf(headerAlone()), new PassThrough());
-      await assert.rejects(channel.receive(type), { code: 'REMOTE_FAILED', message: /too long/ }, `${type}`);
+      await assert.rejects(
+        channel.receive(type),
+        { code: 'REMOTE_FAILED', message: /the limit is/ },
+        `${type}`,
+      );
       const [mine, theirs] = localChannels();
       await theirs.send(type, Buffer.alloc(bytes));
-      await assert.rejects(mine.receive(type), { code: 'REMOTE_FAILED', message: /too long/ }, `${type}`);
+      await assert.rejects(mine.receive(type), { code: 'REMOTE_FAILED', message: /the limit is/ }, `${type}`);
     }
   });
 
-  it('shows no more of an error of the other side than a person reads', async () => {
+  it('shortens a long error of the peer', async () => {
     const [mine, theirs] = localChannels();
     const long = 'x'.repeat(20_000);
     await theirs.send(error, Buffer.from(JSON.stringify({ code: 'DAMAGED', message: long, hint: long })));
@@ -157,7 +161,7 @@ describe('a channel on streams', () => {
     });
   });
 
-  it('gives the same messages however the bytes are cut', async () => {
+  it('gives the same messages however the bytes are split', async () => {
     const sizes = [0, 1, 7, 8, 9, 4096, 65_536, 65_537, 300_000];
     const whole = Buffer.concat(sizes.map((size) => framed(offer, content(size))));
     for (const step of [1, 7, 8, 9, 1000, 65_536, 65_544, whole.length - 1, whole.length]) {
@@ -166,16 +170,19 @@ describe('a channel on streams', () => {
       }
       const channel = new StreamChannel(inputOf(cut()), new PassThrough());
       for (const size of sizes) assert.deepEqual((await channel.receive(offer)).bytes, content(size));
-      await assert.rejects(channel.receive(offer), { code: 'REMOTE_FAILED', message: /broken off/ });
+      await assert.rejects(channel.receive(offer), {
+        code: 'REMOTE_FAILED',
+        message: /before the copy ended/,
+      });
     }
   });
 });
 
-/** How many are not garbage. */
+/** How many have not been collected. */
 async function countReachable(refs: readonly WeakRef<object>[]): Promise<number> {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
-  await turn(); // a reference that was just made is held until then
+  await turn(); // a new WeakRef keeps its target until the next turn
   collect();
   return refs.filter((ref) => ref.deref() !== undefined).length;
 }

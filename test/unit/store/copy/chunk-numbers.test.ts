@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { ChunkNumbers } from '../../../../src/store/copy/chunk-numbers.js';
 import { seeded } from '../../../store/scratch.js';
 
-describe('the numbers of chunks in a copy', () => {
-  it('follow the places, whatever order they are named in', () => {
+describe('the chunk numbers of a copy', () => {
+  it('ascend by place, whatever the order in which chunks were added', () => {
     const next = seeded(1);
     const numbers = new ChunkNumbers();
     const places = new Map<string, { pack: number; chunk: number }>();

@@ -1,4 +1,4 @@
-/** The bytes of each message, as docs/copy.md has them. What hostile messages do is tested in test/store/copy.test.ts. */
+/** The bytes of each message, as in docs/copy.md. Hostile sequences of messages: test/store/copy-protocol.test.ts. */
 import assert from 'node:assert/strict';
 import { LivesnapError } from '../../../../src/errors.js';
 import {
@@ -32,8 +32,8 @@ const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(valu
 const joined = (parts: Uint8Array[]): Buffer => Buffer.concat(parts);
 const refused = { code: 'REMOTE_FAILED' };
 
-describe('the protocol of a copy', () => {
-  it('precedes a message with its length, its type and three zeros', () => {
+describe('the copy protocol', () => {
+  it('has a header of length, type and three zeros', () => {
     const header = encodeHeader(MessageType.pages, 0x1234);
     assert.deepEqual(header, Buffer.from('3412000008000000', 'hex'));
     assert.deepEqual(decodeHeader(header), { type: MessageType.pages, length: 0x1234 });
@@ -41,16 +41,19 @@ describe('the protocol of a copy', () => {
       assert.throws(() => decodeHeader(Buffer.from(bad, 'hex')), refused, bad);
   });
 
-  it('begins with a magic and the version, and refuses another version by its number', () => {
+  it('begins with a magic and the version, and names an unsupported version', () => {
     const hello = encodeHello();
     assert.deepEqual(hello, Buffer.concat([Buffer.from('LIVESNAP'), words(1)]));
     requireHello(hello);
     hello[8] = 2;
-    assert.throws(() => requireHello(hello), { ...refused, message: /version 2, this one by version 1/ });
-    assert.throws(() => requireHello(Buffer.from('Welcome host')), { ...refused, message: /livesnap does/ });
+    assert.throws(() => requireHello(hello), { ...refused, message: /version 2; this livesnap uses 1/ });
+    assert.throws(() => requireHello(Buffer.from('Welcome host')), {
+      ...refused,
+      message: /does not speak the copy protocol/,
+    });
   });
 
-  it('asks in JSON', () => {
+  it('encodes requests as JSON', () => {
     for (const request of [{ verb: 'send', ref: 'a' }, { verb: 'receive' }, { verb: 'end' }] as const) {
       assert.deepEqual(JSON.parse(`${encodeRequest(request)}`), request);
       assert.deepEqual(decodeRequest(encodeRequest(request)), request);
@@ -59,7 +62,7 @@ describe('the protocol of a copy', () => {
       assert.throws(() => decodeRequest(Buffer.from(bad)), refused, bad);
   });
 
-  it('offers a description, a tag and a state', () => {
+  it('encodes an offer as description, tag and state', () => {
     const description: SnapshotDescription = {
       ...{
         id: 'ab'.repeat(16),
@@ -78,12 +81,12 @@ describe('the protocol of a copy', () => {
     assert.deepEqual(decodeOffer(bytes), { description, tag: 'a', state });
   });
 
-  it('answers yes and no in a byte', () => {
+  it('encodes a flag as one byte', () => {
     for (const flag of [true, false]) assert.equal(decodeFlag(Buffer.from(encodeFlag(flag))), flag);
     assert.deepEqual([...encodeFlag(true)], [1]);
   });
 
-  it('lists identities, fingerprint before SHA-256', () => {
+  it('encodes an identity as fingerprint and SHA-256', () => {
     const list = new IdentityList();
     assert.ok(list.isEmpty);
     for (const i of [1, 2]) list.push(Buffer.alloc(8, i), Buffer.alloc(32, 16 * i));
@@ -102,12 +105,12 @@ describe('the protocol of a copy', () => {
       assert.throws(() => decodeChunks(Buffer.alloc(bad)), refused, `${bad} bytes`);
   });
 
-  it('needs chunks by a bit each', () => {
+  it('encodes needed chunks as one bit each', () => {
     assert.equal(decodeNeed(Buffer.alloc(2), 9).length, 2);
     for (const bad of [8, 17]) assert.throws(() => decodeNeed(Buffer.alloc(2), bad), refused);
   });
 
-  it('sends pages after their numbers', () => {
+  it('encodes pages after their chunk numbers', () => {
     const payload = Buffer.alloc(8192, 7);
     const bytes = joined(encodePages({ isCompressed: false, numbers: [3, 0x10002], payload }));
     assert.deepEqual(bytes, Buffer.concat([Buffer.from([0, 2, 0, 0]), words(3, 0x10002), payload]));
@@ -125,7 +128,7 @@ describe('the protocol of a copy', () => {
       assert.throws(() => decodePages(Buffer.from(bad)), refused, `${bad}`);
   });
 
-  it('sends a block as a bit a page and the numbers of their chunks', () => {
+  it('encodes a block as one bit per page, then the chunk numbers', () => {
     const pages = new Uint32Array(512).fill(ZERO_PAGE);
     pages.set([5, ZERO_PAGE, 6]);
     pages[511] = 0;
@@ -135,16 +138,16 @@ describe('the protocol of a copy', () => {
     assert.deepEqual(bytes, Buffer.concat([bits, words(5, 6, 0)]));
     const decoded = [...decodeBlocks(Buffer.concat([bytes, bytes]))].map((block) => [...block]);
     assert.deepEqual(decoded, [[...pages], [...pages]]);
-    const unreadable = [
+    const invalid = [
       bytes.subarray(0, -1),
       Buffer.alloc(68),
       Buffer.concat([bits, words(5, ZERO_PAGE, 0)]),
       Buffer.concat(Array.from({ length: 33 }, () => bytes)),
     ];
-    for (const bad of unreadable) assert.throws(() => [...decodeBlocks(bad)], refused);
+    for (const bad of invalid) assert.throws(() => [...decodeBlocks(bad)], refused);
   });
 
-  it('lays blocks out by region', () => {
+  it('encodes a layout as a region and pairs of block numbers', () => {
     const bytes = Buffer.from(encodeLayout({ region: 1, pairs: [0, 7, 2, 7] }));
     assert.deepEqual(bytes, words(1, 0, 7, 2, 7));
     assert.deepEqual(decodeLayout(bytes), { region: 1, pairs: [0, 7, 2, 7] });
@@ -152,15 +155,12 @@ describe('the protocol of a copy', () => {
       assert.throws(() => decodeLayout(Buffer.alloc(bad)), refused, `${bad} bytes`);
   });
 
-  it('tells errors with code and hint, and takes any bytes for one', () => {
+  it('encodes an error with code and hint, and decodes any bytes as an error', () => {
     const { code, message, hint } = decodeError(
       encodeError(new LivesnapError('NO_SPACE', 'the disk is full', { hint: 'Free some.' })),
     );
-    assert.deepEqual(
-      [code, message, hint],
-      ['NO_SPACE', 'on the other side: the disk is full', 'Free some.'],
-    );
-    assert.equal(decodeError(encodeError(new Error('x'))).message, 'on the other side: internal error: x');
+    assert.deepEqual([code, message, hint], ['NO_SPACE', 'remote: the disk is full', 'Free some.']);
+    assert.equal(decodeError(encodeError(new Error('x'))).message, 'remote: internal error: x');
     for (const odd of ['', 'null', '5', '"x"', '{"code":"__proto__"}', '{"message":{}}', '{"hint":5}'])
       assert.equal(decodeError(Buffer.from(odd)).code, 'REMOTE_FAILED', odd);
     const long = new LivesnapError('USAGE', 'x'.repeat(1 << 20), { hint: '"'.repeat(1 << 20) });

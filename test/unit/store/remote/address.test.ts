@@ -1,8 +1,8 @@
-/** Which texts are addresses, and which are directories of this machine. */
+/** Tells addresses from directories of this machine. */
 import assert from 'node:assert/strict';
 import { requireLocal, schemeOf } from '../../../../src/store/remote/address.js';
 
-/** What scp and rsync take for a host and a path, and how it is written here. */
+/** Addresses in the style of scp and rsync, and the addresses that livesnap suggests for them. */
 const SCP_STYLE: Record<string, string> = {
   'me@host:/srv/store': 'ssh://me@host/srv/store',
   'host:/srv/store': 'ssh://host/srv/store',
@@ -19,7 +19,7 @@ const PATHS = ['store', './a:b', '/a:b', '../host:/x', 'dir/a:b', 'me@host', ':a
 
 describe('the name of a store', () => {
   for (const [text, address] of Object.entries(SCP_STYLE))
-    it(`refuses ${text} and names ${address}`, () => {
+    it(`refuses ${text} and suggests ${address}`, () => {
       assert.throws(
         () => schemeOf(text),
         (error: { code: string; message: string; hint: string }) => {
@@ -32,20 +32,20 @@ describe('the name of a store', () => {
       assert.equal(schemeOf(`./${text}`), null, 'the hint is true');
     });
 
-  it('takes other texts without a scheme for paths', () => {
+  it('is a path when it has no scheme and no host', () => {
     for (const path of PATHS) {
       assert.equal(schemeOf(path), null, path);
       assert.equal(requireLocal(path), path);
     }
   });
 
-  it('tells schemes in lower case', () => {
+  it('has its scheme in lower case', () => {
     assert.equal(schemeOf('SSH://host/dir'), 'ssh');
     assert.equal(schemeOf('s3://bucket'), 's3');
     assert.equal(schemeOf('git+ssh://host/dir'), 'git+ssh');
   });
 
-  it('is a directory of this machine where no other is of use', () => {
+  it('must be a local directory for most verbs', () => {
     for (const address of [...Object.keys(SCP_STYLE), 'ssh://host/dir', 'https://host/', 's3://bucket'])
       assert.throws(() => requireLocal(address), { code: 'USAGE', message: /not a directory/ }, address);
   });

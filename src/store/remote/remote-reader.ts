@@ -1,12 +1,13 @@
 /**
- * A snapshot of a store of which the files can be fetched and nothing more (remote-files.ts), as the source end reads it.
- * Lists and manifests of packs are fetched once and kept, pages when they are sent.
+ * Reads a snapshot of a remote that only gives files (remote-files.ts) for the source end. Lists and manifests of packs
+ * are fetched once and kept. Pages are fetched when they are sent.
  *
- * Invariant: what is fetched is verified as everything read from a store is, before any number in it is used.
+ * Invariant: fetched bytes pass the same checks as the bytes of a local store, before any number in them is used.
  */
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
 import { identitiesOf } from '../copy/local-reader.js';
+import { RESUME_HINT } from '../copy/protocol.js';
 import type { PackIdentities, SnapshotReader } from '../copy/snapshot-reader.js';
 import { DamageError } from '../damage.js';
 import {
@@ -35,13 +36,13 @@ import type { RemoteFiles } from './remote-files.js';
 import { type PageWindow, RemotePack } from './remote-pack.js';
 import type { Spool } from './spool.js';
 
-/** gc rewrites a pack when a twentieth of it is dead, so it cannot be more often than this. */
+/** gc rewrites a pack only when a twentieth of it is unreferenced, so no pack reaches this many generations. */
 const MAX_GENERATIONS = 256;
-/** Frames that are wanted and lie close to each other come with one request, of about so many bytes. */
+/** Wanted frames at most `GAP_BYTES` apart are fetched with one request of about `FETCH_BYTES`. */
 const FETCH_BYTES = 4 << 20;
 const GAP_BYTES = 64 << 10;
 
-/** The packs of the remote; those that are asked for have been fetched as far as they are needed. */
+/** Opens remote packs. The caller has fetched the bytes that will be read. */
 class RemotePackSet extends PackSet {
   constructor(readonly remote: ReadonlyMap<number, RemotePack>) {
     super(pageOps, '', (number) => remote.get(number)?.generation);
@@ -53,10 +54,10 @@ class RemotePackSet extends PackSet {
   }
 }
 
-export class FilesReader implements SnapshotReader {
+export class RemoteReader implements SnapshotReader {
   readonly #remote = new Map<number, RemotePack>();
   readonly #packs = new RemotePackSet(this.#remote);
-  /** Frames that will be asked for, by pack, ascending. */
+  /** Frames that will be read, ascending, by pack. */
   readonly #wanted = new Map<number, number[]>();
   #identities: { pack: number; of: PackIdentities } | null = null;
 
@@ -99,7 +100,7 @@ export class FilesReader implements SnapshotReader {
     return this.#identities.of;
   }
 
-  async expect(places: Iterable<{ pack: number; chunk: number }>): Promise<void> {
+  async willRead(places: Iterable<{ pack: number; chunk: number }>): Promise<void> {
     for (const { pack, chunk } of places) {
       await this.#find(pack);
       const reader = this.#packs.pack(pack);
@@ -118,7 +119,7 @@ export class FilesReader implements SnapshotReader {
     return bytes.subarray(offset, offset + PAGE_BYTES);
   }
 
-  /** Fetches the frame of a chunk, and those after it that will be wanted next. */
+  /** Fetches the frame of a chunk, together with near frames that will be read next. */
   async #fetchChunk(number: number, chunk: number, isManifest: boolean): Promise<void> {
     const pack = await this.#find(number);
     const reader = this.#packs.pack(number);
@@ -128,7 +129,7 @@ export class FilesReader implements SnapshotReader {
     const first = reader.frames.at(index);
     let end = first.offset + frameBytes(first);
     if (pack.has(first.offset, end)) return;
-    if (pack.isWhole) {
+    if (pack.wholeOnly) {
       await this.#fetchWhole(pack);
       return;
     }
@@ -144,12 +145,12 @@ export class FilesReader implements SnapshotReader {
     if (isManifest) await this.#fetchToKeep(pack, first.offset, end);
     else {
       this.window.begin(pack, first.offset);
-      await this.files.range(pack.file, first.offset, end, this.window.take);
+      await this.files.readRange(pack.file, first.offset, end, this.window.append);
       this.window.end();
     }
   }
 
-  /** Finds the pack and fetches its header and lists. */
+  /** Finds a pack and fetches its header and lists. Errors: DAMAGED (no generation of it exists). */
   async #find(number: number): Promise<RemotePack> {
     let pack = this.#remote.get(number) ?? null;
     if (pack) return pack;
@@ -157,14 +158,14 @@ export class FilesReader implements SnapshotReader {
       pack = await this.#findGeneration(number, generation);
     if (!pack) throw new DamageError(packFile(number, 0), null, 'the pack is missing');
     this.#remote.set(number, pack);
-    if (pack.isWhole) this.#keepLists(number, pack);
+    if (pack.wholeOnly) this.#keepLists(number, pack);
     return pack;
   }
 
   async #findGeneration(number: number, generation: number): Promise<RemotePack | null> {
     const file = packFile(number, generation);
     this.window.begin(null, 0);
-    const tail = await this.files.tail(file, FOOTER_BYTES, MAX_PACK_BYTES, this.window.take);
+    const tail = await this.files.readTail(file, FOOTER_BYTES, MAX_PACK_BYTES, this.window.append);
     if (tail === null) return null;
     const { sizeBytes, bytes: footer } = tail;
     if (footer === null) {
@@ -190,7 +191,7 @@ export class FilesReader implements SnapshotReader {
     return pack;
   }
 
-  /** Of a pack that has come whole: what is not pages is kept, and pages are fetched once more when they are sent. */
+  /** For a pack fetched whole: keeps all but its pages, which are fetched again when they are sent. */
   #keepLists(number: number, pack: RemotePack): void {
     const { frames, footer } = this.#packs.pack(number);
     pack.keepFromWindow(0, PACK_HEADER_BYTES);
@@ -209,20 +210,18 @@ export class FilesReader implements SnapshotReader {
 
   async #fetchWhole(pack: RemotePack): Promise<void> {
     this.window.begin(pack, 0);
-    const size = await this.files.whole(pack.file, MAX_PACK_BYTES, this.window.take);
-    if (size !== pack.sizeBytes)
-      throw new LivesnapError(
-        'REMOTE_FAILED',
-        `${this.files.base}${pack.file} is not what it was a moment ago`,
-        { hint: 'What has arrived is kept: begin the copy again.' },
-      );
+    const sizeBytes = await this.files.readWhole(pack.file, MAX_PACK_BYTES, this.window.append);
+    if (sizeBytes !== pack.sizeBytes)
+      throw new LivesnapError('REMOTE_FAILED', `${this.files.base}${pack.file} changed during the copy`, {
+        hint: RESUME_HINT,
+      });
     this.window.end();
   }
 
   async #fetchToKeep(pack: RemotePack, from: number, to: number): Promise<void> {
     const at = this.lists.sizeBytes;
-    await this.files.range(pack.file, from, to, (part) => this.lists.append(part));
-    pack.kept(from, at);
+    await this.files.readRange(pack.file, from, to, (part) => this.lists.append(part));
+    pack.recordKept(from, at);
   }
 
   close(): void {

@@ -1,49 +1,50 @@
 /**
- * A store of which the files can be fetched and nothing more (remote-files.ts), as the source of a copy. It is read
- * without its index: `tags/LABEL` gives the id, `snapshots/ID` the blocks, packs are found by number (docs/copy.md).
+ * The source end of a copy from a remote that only gives files (remote-files.ts). It reads the store without its index:
+ * `tags/LABEL` gives the ID, `snapshots/ID` the blocks, and packs are found by number (docs/copy.md).
  *
- * What is fetched of packs is put into nameless files in the store that the copy is for, and read from there as a
- * store's packs are, so that everything is verified by the same code. Invariant: pages are kept no longer than it takes
- * to pass them on.
+ * Fetched parts of packs go to spools in the destination store and are read from there like local packs, so the same
+ * code verifies them.
+ *
+ * Invariant: pages stay in a spool only until they are passed on.
  */
 import { LivesnapError } from '../../errors.js';
 import type { Channel } from '../copy/channel.js';
 import type { CopyResult, SendOptions } from '../copy/copy-result.js';
-import { type CopyEnd, copyWithin } from '../copy/sessions.js';
+import { type CopyEnd, copyInProcess } from '../copy/sessions.js';
 import { sendSnapshot } from '../copy/source-end.js';
 import { SNAPSHOT_ID, TAG_LABEL, TAGS } from '../layout.js';
 import { decodeSnapshot, MAX_COPIED_FILE_BYTES, snapshotFile } from '../snapshot-file.js';
-import { FilesReader } from './files-reader.js';
 import type { CopyTask } from './remote.js';
 import type { RemoteFiles } from './remote-files.js';
 import { PageWindow } from './remote-pack.js';
+import { RemoteReader } from './remote-reader.js';
 import { Spool } from './spool.js';
 
-/** Copies from such a store. Errors: REMOTE_FAILED, DAMAGED, and those of `store`. */
+/** Copies from `files` to `store`. Errors: REMOTE_FAILED, DAMAGED, and those of `store`. */
 export async function copyFromFiles(
   files: RemoteFiles,
   store: CopyEnd,
   { refs, onPlan, progress }: CopyTask,
 ): Promise<CopyResult[]> {
-  const source = new FilesStore(files, store.dir);
+  const source = new FilesSource(files, store.dir);
   try {
-    const results = await copyWithin(store, source, 'from', refs, { onPlan, progress });
-    // What travelled are frames of packs, not pages.
+    const results = await copyInProcess(store, source, 'from', refs, { onPlan, progress });
+    // The network carried frames of packs, not the pages of the protocol.
     return results.map((result, i) => ({ ...result, sentBytes: source.sentBytes[i] ?? result.sentBytes }));
   } catch (error) {
-    throw source.ownFailure ?? error;
+    throw source.localFailure ?? error;
   } finally {
     source.close();
   }
 }
 
-class FilesStore implements CopyEnd {
-  /** What each snapshot made travel. */
+class FilesSource implements CopyEnd {
+  /** Bytes fetched for each snapshot. */
   readonly sentBytes: number[] = [];
   readonly #lists: Spool;
   readonly #window: PageWindow;
 
-  /** `dir`: the store that the copy is for. Errors: NO_SPACE, READ_ONLY. */
+  /** `dir`: the destination store, for spools. Errors: NO_SPACE, READ_ONLY. */
   constructor(
     readonly files: RemoteFiles,
     dir: string,
@@ -68,41 +69,39 @@ class FilesStore implements CopyEnd {
   }
 
   receiveCopy(): Promise<CopyResult> {
-    throw new LivesnapError('USAGE', `nothing can be copied to ${this.dir}`);
+    throw new LivesnapError('USAGE', `cannot copy to ${this.dir}`, {
+      hint: 'Copy to a directory or over ssh.',
+    });
   }
 
-  async #open(ref: string): Promise<FilesReader> {
+  async #open(ref: string): Promise<RemoteReader> {
     let id = SNAPSHOT_ID.test(ref) ? ref : null;
     let tag: string | null = null;
     if (TAG_LABEL.test(ref)) {
-      const text = (await this.#small(`${TAGS}/${ref}`, 64))?.toString('latin1').trim();
+      const text = (await this.#readSmall(`${TAGS}/${ref}`, 64))?.toString('latin1').trim();
       if (text !== undefined && SNAPSHOT_ID.test(text)) {
         id = text;
         tag = ref;
       }
     }
-    const bytes = id === null ? null : await this.#small(snapshotFile(id), MAX_COPIED_FILE_BYTES);
+    const bytes = id === null ? null : await this.#readSmall(snapshotFile(id), MAX_COPIED_FILE_BYTES);
     if (id === null || bytes === null)
-      throw new LivesnapError(
-        'NO_SUCH_SNAPSHOT',
-        `there is no snapshot ${JSON.stringify(ref)} at ${this.dir}`,
-        {
-          hint: 'At such an address a snapshot is named by its tag or its whole id.',
-        },
-      );
+      throw new LivesnapError('NO_SUCH_SNAPSHOT', `no snapshot ${JSON.stringify(ref)} at ${this.dir}`, {
+        hint: 'This kind of remote takes a tag or a full ID, not a prefix of an ID.',
+      });
     this.#lists.clear();
     this.#window.begin(null, 0);
-    return new FilesReader(this.files, this.#lists, this.#window, decodeSnapshot(bytes, id), tag);
+    return new RemoteReader(this.files, this.#lists, this.#window, decodeSnapshot(bytes, id), tag);
   }
 
-  async #small(file: string, maxBytes: number): Promise<Buffer | null> {
+  async #readSmall(file: string, maxBytes: number): Promise<Buffer | null> {
     const parts: Buffer[] = [];
-    const size = await this.files.whole(file, maxBytes, (part) => parts.push(part));
-    return size === null ? null : Buffer.concat(parts);
+    const sizeBytes = await this.files.readWhole(file, maxBytes, (part) => parts.push(part));
+    return sizeBytes === null ? null : Buffer.concat(parts);
   }
 
-  /** What failed on this side: the other end of the copy has been told of it as if it were the remote's. */
-  get ownFailure(): unknown {
+  /** A failure of this machine. The destination end has received it as if it were the remote's. */
+  get localFailure(): unknown {
     return this.#lists.failure ?? this.#window.spool.failure;
   }
 

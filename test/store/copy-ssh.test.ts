@@ -1,0 +1,76 @@
+/** Copies over ssh, with a script in place of ssh. Copies through a real sshd: test/e2e/copy-ssh.test.ts. */
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { copySnapshots } from '../../src/store/remote/copy.js';
+import { copy, silent, smallDisk } from './copying.js';
+import { dropScratch, newStore, noise, onDrop, save, scratchDir } from './scratch.js';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
+/** Until the test ends, `ssh` is a script, and the remote command is the livesnap under test. */
+function useSsh(test: Mocha.Context, script: string): void {
+  const bin = scratchDir(test);
+  writeFileSync(join(bin, 'ssh'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  const { PATH, LIVESNAP_REMOTE_COMMAND } = process.env;
+  onDrop(test, () => {
+    for (const [name, value] of Object.entries({ PATH, LIVESNAP_REMOTE_COMMAND }))
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+  });
+  process.env.PATH = `${bin}:${PATH}`;
+  process.env.LIVESNAP_REMOTE_COMMAND = `'${process.execPath}' '${MAIN}'`;
+}
+
+describe('a copy over ssh', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('reports a full disk of the destination', async function () {
+    const { store: here, dir } = newStore(this);
+    await save(here, { x: noise(6, 9000) }, { tag: 'a' });
+    const small = smallDisk(this, 12 << 20);
+    // Runs the remote command here.
+    useSsh(this, 'for command; do :; done; exec sh -c "$command"');
+    await assert.rejects(copy(dir, 'to', `ssh://host${small}`, ['a']), {
+      code: 'NO_SPACE',
+      message: /^remote: .*full/,
+    });
+  });
+
+  it('reports a remote that does not speak the protocol, although ssh does not exit', async function () {
+    this.timeout(20_000);
+    const { store: here, dir } = newStore(this);
+    await save(here, { x: noise(6, 10) }, { tag: 'a' });
+    // An ssh that is killed exits with 255, as one that could not reach the host.
+    useSsh(this, "trap 'kill $!; exit 255' TERM; echo Welcome to this host; sleep 60 >&- & wait");
+    await assert.rejects(copy(dir, 'to', 'ssh://host/store', ['a']), {
+      code: 'REMOTE_FAILED',
+      message: /does not speak the copy protocol/,
+    });
+  });
+
+  it('passes on what ssh prints in lines of bounded length, and puts the last one in the error', async function () {
+    const { store: here, dir } = newStore(this);
+    await save(here, { x: noise(6, 10) }, { tag: 'a' });
+    useSsh(
+      this,
+      "printf 'one\\r\\ntwo\\n' >&2; head -c 100000 /dev/zero | tr '\\0' x >&2; printf '\\nlast' >&2; exit 255",
+    );
+    const lines: string[] = [];
+    await assert.rejects(
+      copySnapshots({
+        ...silent,
+        ...{ storeDir: dir, direction: 'to', remote: 'ssh://host/store', refs: ['a'] },
+        onNotice: (line) => void lines.push(line),
+      }),
+      { code: 'REMOTE_FAILED', message: 'ssh could not reach host: last' },
+    );
+    assert.deepEqual([lines.slice(0, 2), lines.at(-1)], [['one', 'two'], 'last']);
+    const long = lines.slice(2, -1);
+    assert.equal(long.join(''), 'x'.repeat(100_000));
+    assert.ok(long.every((line) => line.length <= 4096));
+  });
+});
