@@ -7,7 +7,7 @@
  * what was open in it fails from then on.
  */
 import { Worker } from 'node:worker_threads';
-import { LivesnapError } from '../errors.js';
+import { ERROR_CODES, LivesnapError } from '../errors.js';
 import {
   BATCH_PAGES,
   type OpenSnapshot,
@@ -108,6 +108,13 @@ interface SourceCall {
   failure: Error | null;
 }
 
+/** The LivesnapError that ended the thread, which loses its class on the way here; null for any other error. */
+function ownError(error?: Error): LivesnapError | null {
+  const { code, hint } = (error ?? {}) as Partial<LivesnapError>;
+  if (!error || code === undefined || !Object.hasOwn(ERROR_CODES, code)) return null;
+  return LivesnapError.fromJSON({ code, message: error.message, hint: hint ?? null });
+}
+
 /** One Worker, for as long as it lives. */
 class Connection {
   readonly #worker: Worker;
@@ -198,14 +205,12 @@ class Connection {
 
   #fail(why: string, error?: Error): void {
     if (this.failure) return;
-    this.failure = new LivesnapError(
-      'SYSTEM',
-      `the store thread of the machine's process has failed: ${why}`,
-      {
-        hint: 'Try again; the log in the run directory of the machine has more.',
+    this.failure =
+      ownError(error) ??
+      new LivesnapError('SYSTEM', `the store thread of the machine's process failed: ${why}`, {
+        hint: 'Try again. The log in the run directory of the machine has more.',
         cause: error,
-      },
-    );
+      });
     if (error || this.#calls.size > 0) this.#log(`the store thread has failed: ${error?.stack ?? why}`);
     for (const { reject } of this.#calls.values()) reject(this.failure);
     this.#calls.clear();

@@ -173,7 +173,7 @@ describe('the store thread', () => {
       };
       const session = await store.beginSave({ parent: null });
       await assert.rejects(session.store(source), (error: LivesnapError) => {
-        assert.equal(error.message, `the store thread of the machine's process has failed: ${why}`);
+        assert.equal(error.message, `the store thread of the machine's process failed: ${why}`);
         assert.equal(working, 0, 'the source is not at work any more');
         return error.code === 'SYSTEM';
       });
