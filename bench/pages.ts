@@ -2,9 +2,11 @@
  * Page work, native against portable: seconds a GiB and how many times faster. Both do the same calls on the same
  * bytes in the same process; this is why the native page code exists.
  */
+
 import { randomFillSync } from 'node:crypto';
 import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../src/native/pages.js';
-import { FRAME_BYTES, FRAME_CHUNKS, PAGE_BYTES } from '../src/store/format.js';
+import { PAGE_BYTES } from '../src/page-stream.js';
+import { FRAME_BYTES, FRAME_CHUNKS } from '../src/store/pack/pack-format.js';
 
 const MIB = 1 << 20;
 const SIZE = 64 * MIB;

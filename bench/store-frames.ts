@@ -2,9 +2,10 @@
  * How many chunks a frame should have: ratio, save time and the time to serve one page, for each size. The bytes are
  * those a page cache holds: the program and libraries that run this.
  */
+
 import { readFileSync } from 'node:fs';
 import { loadNativePageOps } from '../src/native/pages.js';
-import { PAGE_BYTES } from '../src/store/format.js';
+import { PAGE_BYTES } from '../src/page-stream.js';
 
 const MIB = 1 << 20;
 const ops = await loadNativePageOps();

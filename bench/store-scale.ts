@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource, type Region } from '../src/page-stream.js';
+import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../src/page-stream.js';
 import { copySnapshots } from '../src/store/remote/copy.js';
 import { Store } from '../src/store/store.js';
 import type { SnapshotMetadata } from '../src/store/types.js';
@@ -31,14 +31,14 @@ class DistinctPages implements PageSource {
     readonly seed: number,
     readonly pages: number,
   ) {
-    this.regions = [{ name: 'ram@0x0', sizeBytes: pages * PAGE_SIZE }];
+    this.regions = [{ name: 'ram@0x0', sizeBytes: pages * PAGE_BYTES }];
   }
 
   async next(into: Uint8Array): Promise<PageRun | null> {
     const count = Math.min(BATCH_PAGES, this.pages - this.#next);
     if (count === 0) return null;
     const first = this.#next;
-    const words = new Uint32Array(into.buffer, into.byteOffset, (count * PAGE_SIZE) / 4);
+    const words = new Uint32Array(into.buffer, into.byteOffset, (count * PAGE_BYTES) / 4);
     words.fill(0);
     for (let i = 0; i < count; i++) {
       words[i * 1024] = this.seed + 1;
@@ -50,7 +50,7 @@ class DistinctPages implements PageSource {
 }
 
 const metadata = (pages: number): SnapshotMetadata => ({
-  ...{ kind: 'machine', vm: 'scale', tag: null, memoryBytes: pages * PAGE_SIZE, diskBytes: 0 },
+  ...{ kind: 'machine', vm: 'scale', tag: null, memoryBytes: pages * PAGE_BYTES, diskBytes: 0 },
   ...{ machine: null, host: null, state: new Uint8Array(65536) },
 });
 

@@ -6,7 +6,7 @@ import { createHash, randomFillSync } from 'node:crypto';
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSink, type PageSource } from '../src/page-stream.js';
+import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSink, type PageSource } from '../src/page-stream.js';
 import { Store } from '../src/store/store.js';
 
 const MIB = 1 << 20;
@@ -40,7 +40,7 @@ class MemorySource implements PageSource {
     if (pages.length === 0) return null;
     this.#next += pages.length;
     for (let i = 0; i < pages.length; i++)
-      into.set(this.memory.subarray(pages[i]! * PAGE_SIZE, (pages[i]! + 1) * PAGE_SIZE), i * PAGE_SIZE);
+      into.set(this.memory.subarray(pages[i]! * PAGE_BYTES, (pages[i]! + 1) * PAGE_BYTES), i * PAGE_BYTES);
     return { region: 0, pages };
   }
 }
@@ -54,12 +54,12 @@ class MemorySink implements PageSink {
 
   write({ pages }: PageRun, bytes: Uint8Array): void {
     for (let i = 0; i < pages.length; i++)
-      this.memory.set(bytes.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE), pages[i]! * PAGE_SIZE);
+      this.memory.set(bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES), pages[i]! * PAGE_BYTES);
   }
 }
 
 const everyPage = (memory: Buffer, step = 1): Uint32Array =>
-  Uint32Array.from({ length: Math.ceil(memory.length / PAGE_SIZE / step) }, (_, i) => i * step);
+  Uint32Array.from({ length: Math.ceil(memory.length / PAGE_BYTES / step) }, (_, i) => i * step);
 
 async function timed<T>(work: () => T | Promise<T>): Promise<[T, number, number]> {
   const start = process.hrtime.bigint();
@@ -120,7 +120,7 @@ async function run(sizeMib: number): Promise<Record<string, { ms: number; cpuMs:
     const first = await row('save', () => saveOnce(store, memory, everyPage(memory), null));
     await row('save again, full', () => saveOnce(store, memory, everyPage(memory), null));
     const dirty = everyPage(memory, 50);
-    for (const page of dirty) memory.writeUInt32LE(page + 1, page * PAGE_SIZE);
+    for (const page of dirty) memory.writeUInt32LE(page + 1, page * PAGE_BYTES);
     await row('save again, 2% dirty', () => saveOnce(store, memory, dirty, first));
     await row('restore', () => fill(store, first, target));
     target.fill(0);

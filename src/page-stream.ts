@@ -7,8 +7,6 @@
  */
 
 export const PAGE_BYTES = 4096;
-/** The former name, until every user has the new one. */
-export const PAGE_SIZE = PAGE_BYTES;
 
 /** The most pages one batch holds: 256 pages, 1 MiB. */
 export const BATCH_PAGES = 256;
@@ -16,7 +14,7 @@ export const BATCH_PAGES = 256;
 export interface Region {
   /** Unique within a snapshot: `ram@0x0`, `ram@0x100000000`, `file`. At most 64 bytes of `[a-z0-9@._-]`. */
   readonly name: string;
-  /** For RAM a multiple of {@link PAGE_SIZE}; a file's last page may be short (it is given padded with zeros). */
+  /** For RAM a multiple of {@link PAGE_BYTES}; a file's last page may be short (it is given padded with zeros). */
   readonly sizeBytes: number;
 }
 
@@ -32,8 +30,8 @@ export interface PageSource {
   /** Fixed in number and name from the start; sizes are final once `next` has returned null. */
   readonly regions: readonly Region[];
   /**
-   * Copies the next batch of pages into `into` (BATCH_PAGES × PAGE_SIZE bytes, the page `pages[i]` at `i` ×
-   * PAGE_SIZE) and says which they are; null when every page has been given. The copy is of one moment: what
+   * Copies the next batch of pages into `into` (BATCH_PAGES × PAGE_BYTES bytes, the page `pages[i]` at `i` ×
+   * PAGE_BYTES) and says which they are; null when every page has been given. The copy is of one moment: what
    * it came from may change afterwards. A page given again replaces what was given before. A page never given
    * is the parent snapshot's, or zero where there is no parent.
    */

@@ -10,8 +10,8 @@
  *   waits no longer than {@link INPUT_GRACE_MS}.
  */
 import type { ClientRequest, IncomingMessage } from 'node:http';
-import { type EndReport, LINE_HEADER } from '../server/api.js';
 import { MachineClient } from '../server/client.js';
+import { type EndReport, LINE_HEADER } from '../server/control-api.js';
 import { EscapeKey } from './escape-key.js';
 import { LineWatch } from './line-watch.js';
 

@@ -1,6 +1,6 @@
 /** The output of copy, export and import. */
+import { PAGE_BYTES } from '../page-stream.js';
 import type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
-import { PAGE_BYTES } from '../store/format.js';
 import { formatBytes, type Output, shortId } from './output.js';
 
 const formatChunks = (count: number): string =>

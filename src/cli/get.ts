@@ -14,7 +14,7 @@ async function lookAt(
 ): Promise<{ stats: Stats | null; isStdout: boolean }> {
   const stdout = fstatSync(1);
   if (to === '-') return { stats: stdout, isStdout: true };
-  const { findTarget } = await import('../store/file-target.js');
+  const { findTarget } = await import('../store/file/file-target.js');
   const target = findTarget(to, storeDir);
   const { stats } = target;
   const isOpenHere = target.kind === 'stream' && target.fd !== null;

@@ -1,7 +1,7 @@
 /** What start and restore share: a process for the machine, and its console unless it is detached. */
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
-import type { EndReport } from '../server/api.js';
+import type { EndReport } from '../server/control-api.js';
 import type { LaunchRequest } from '../server/launch.js';
 import type { Progress } from '../store/types.js';
 import { PROCESS_END_TIMEOUT_MS, runConsole } from './console-session.js';

@@ -21,7 +21,7 @@ export const verb = defineVerb({
     const from = exactName(operands[0]!);
     const isStdin = from === '-';
     // Before a store is made for what is not there.
-    const { requireSource } = await import('../store/file-source.js');
+    const { requireSource } = await import('../store/file/file-source.js');
     const stats = isStdin ? fstatSync(0) : requireSource(from).stats;
     const begun = performance.now();
     await withStore(storeDir, { write: true, create: true }, async (store) => {

@@ -4,7 +4,7 @@
  */
 import { totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
-import { PAGE_SIZE } from '../page-stream.js';
+import { PAGE_BYTES } from '../page-stream.js';
 
 const usage = (message: string, hint?: string): LivesnapError =>
   new LivesnapError('USAGE', message, hint === undefined ? {} : { hint });
@@ -23,7 +23,7 @@ export function parseSize(text: string): number {
 /** Guest memory: whole pages, more than none and no more than the host has. */
 export function checkMemory(bytes: number, hostBytes: number = totalmem()): number {
   if (bytes === 0) throw usage('a machine needs memory, 0 is none', 'Try --memory 256M.');
-  if (bytes % PAGE_SIZE !== 0) throw usage(`a memory of ${bytes} bytes is not a multiple of ${PAGE_SIZE}`);
+  if (bytes % PAGE_BYTES !== 0) throw usage(`a memory of ${bytes} bytes is not a multiple of ${PAGE_BYTES}`);
   if (bytes > hostBytes)
     throw usage(
       `a memory of ${mebibytes(bytes)} is more than this host has (${mebibytes(hostBytes)})`,

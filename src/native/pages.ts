@@ -49,13 +49,13 @@ export interface ChecksumInParts {
   end(): Uint8Array;
 }
 
-const PAGE_SIZE = 4096;
+const PAGE_BYTES = 4096;
 
 /** xxhash-wasm and lz4-napi: no code of ours that was compiled. */
 export async function loadPortablePageOps(): Promise<PageOps> {
   const { h64Raw, create64 } = await loadXxhash()();
   const lz4 = loadLz4();
-  const zeros = new Uint8Array(PAGE_SIZE);
+  const zeros = new Uint8Array(PAGE_BYTES);
   const view = (bytes: Uint8Array, offset: number, length: number): Buffer =>
     Buffer.from(bytes.buffer, bytes.byteOffset + offset, length);
 
@@ -64,7 +64,7 @@ export async function loadPortablePageOps(): Promise<PageOps> {
     hashPages(bytes, count, hashes) {
       const out = new DataView(hashes.buffer, hashes.byteOffset, hashes.byteLength);
       for (let i = 0; i < count; i++) {
-        const page = bytes.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE);
+        const page = bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
         let hash = 0n;
         if (page[0] !== 0 || Buffer.compare(page, zeros) !== 0) hash = h64Raw(page) || 1n;
         out.setBigUint64(i * 8, hash, true);

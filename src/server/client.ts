@@ -1,12 +1,12 @@
 /**
- * The client's side of a machine's control API (api.ts), over the Unix socket in its run directory.
+ * The client's side of a machine's control API (control-api.ts), over the Unix socket in its run directory.
  */
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { runRoot } from '../environment.js';
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
-import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './api.js';
+import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './control-api.js';
 import { RunDirectory } from './run-directory.js';
 import { socketAddress } from './socket-path.js';
 

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
-import type { MachineDescription } from './api.js';
+import type { MachineDescription } from './control-api.js';
 import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 
 export interface LaunchRequest {

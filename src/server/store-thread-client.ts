@@ -11,7 +11,7 @@ import { ERROR_CODES, LivesnapError } from '../errors.js';
 import {
   BATCH_PAGES,
   type OpenSnapshot,
-  PAGE_SIZE,
+  PAGE_BYTES,
   type PageSink,
   type PageSource,
   type Progress,
@@ -22,7 +22,7 @@ import {
   type SnapshotMetadata,
   type SnapshotSummary,
 } from '../page-stream.js';
-import { giveUpWaits } from '../store/waits.js';
+import { giveUpWaits } from '../store/disk/waits.js';
 import {
   type Answer,
   type Ask,
@@ -193,7 +193,7 @@ class Connection {
   /** Never rejects. */
   async #give({ id, buffer, shared }: FromStoreThread & { type: 'next' }, call: SourceCall): Promise<void> {
     const post = (message: ToStoreThread): void => this.#worker.postMessage(message);
-    if (shared) call.buffers[buffer] = new Uint8Array(shared, 0, BATCH_PAGES * PAGE_SIZE);
+    if (shared) call.buffers[buffer] = new Uint8Array(shared, 0, BATCH_PAGES * PAGE_BYTES);
     try {
       const run = await call.source.next(call.buffers[buffer]!);
       post({ type: 'given', id, run, regions: call.source.regions });

@@ -7,7 +7,7 @@ import type { PageRun, Region, SaveResult, SnapshotMetadata, SnapshotSummary } f
 
 /** What the Worker is made with. */
 export interface StoreThreadData {
-  /** The word by which its waits are given up (src/store/waits.ts). */
+  /** The word by which its waits are given up (src/store/disk/waits.ts). */
   readonly patience: SharedArrayBuffer;
   /** Start the page Workers at once: a store is about to be read. */
   readonly startWorkers: boolean;

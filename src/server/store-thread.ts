@@ -10,9 +10,9 @@
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { OpenSnapshot, PageRun, PageSource, Progress, Region, SaveSession } from '../page-stream.js';
-import { startPageWorkers } from '../store/page-pool.js';
+import { sharePatience } from '../store/disk/waits.js';
 import type { Store } from '../store/store.js';
-import { sharePatience } from '../store/waits.js';
+import { startPageWorkers } from '../store/worker/page-pool.js';
 import {
   type Answer,
   type Ask,

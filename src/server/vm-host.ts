@@ -16,8 +16,8 @@ import { inspect } from 'node:util';
 import { LivesnapError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineEnd, MachineHandle, MachineSaveResult } from '../vmm/machine-types.js';
-import type { ControlledMachine, ControlServer, MachineDescription, SaveRequest } from './api.js';
 import { ConsoleHub } from './console-hub.js';
+import type { ControlledMachine, ControlServer, MachineDescription, SaveRequest } from './control-api.js';
 import type { ClaimedRunDirectory, MachineRecord } from './run-directory.js';
 import type { DistantStore } from './store-thread-client.js';
 

@@ -8,7 +8,7 @@
  */
 import { LivesnapError } from '../errors.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
-import { asLivesnapError, ControlServer } from './api.js';
+import { asLivesnapError, ControlServer } from './control-api.js';
 import type { LaunchReport, LaunchRequest } from './launch.js';
 import { LOCK_FD } from './launch.js';
 import { ignoreStreamErrors, log as processLog } from './log.js';

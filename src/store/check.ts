@@ -9,19 +9,19 @@
  */
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
-import { DamageError } from './damage.js';
-import { BLOCK_PAGES, HIGHEST_NUMBER, PACK_CHUNKS } from './format.js';
-import { type OnWrongRow, type PackRow, snapshotRow } from './index-database.js';
-import { DATABASE, isTemporary, namesIn, packFile, storeError, TAG_LABEL, TAGS } from './layout.js';
-import { type ManifestBlock, readBlock } from './manifest.js';
-import type { PackReader, PackSet } from './pack-reader.js';
-import type { PackProblem } from './page-jobs.js';
-import { pageWorker, pageWorkerCount } from './page-pool.js';
-import { pagesOfBlock, readSnapshotFile, snapshotFile } from './snapshot-file.js';
-import { MissingFileError } from './store-file.js';
+import { DamageError } from './disk/damage.js';
+import { DATABASE, isTemporary, namesIn, packFile, storeError, TAG_LABEL, TAGS } from './disk/layout.js';
+import { MissingFileError } from './disk/store-file.js';
+import { type OnWrongRow, type PackRow, snapshotRow } from './index/index-database.js';
+import { BLOCK_PAGES, HIGHEST_NUMBER, PACK_CHUNKS } from './pack/pack-format.js';
+import type { PackReader, PackSet } from './pack/pack-reader.js';
+import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
+import { pagesOfBlock, readSnapshotFile, snapshotFile } from './snapshot/snapshot-file.js';
+import { ChunkSet } from './snapshot/usage.js';
 import { readTag } from './tags.js';
 import type { CheckOptions, Problem, Progress } from './types.js';
-import { ChunkSet } from './usage.js';
+import type { PackProblem } from './worker/page-jobs.js';
+import { pageWorker, pageWorkerCount } from './worker/page-pool.js';
 
 /** A problem while it is not yet known which snapshots it touches. */
 interface Finding {

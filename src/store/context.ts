@@ -1,11 +1,11 @@
 /** What the parts of an open store share: its directory, its index, its lock. */
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
-import type { Index, PackRow } from './index-database.js';
-import { storeError } from './layout.js';
-import { PackSet } from './pack-reader.js';
-import type { PackList } from './page-jobs.js';
-import { StoreLock } from './store-lock.js';
+import { storeError } from './disk/layout.js';
+import { StoreLock } from './disk/store-lock.js';
+import type { Index, PackRow } from './index/index-database.js';
+import { PackSet } from './pack/pack-reader.js';
+import type { PackList } from './worker/page-jobs.js';
 
 export class StoreContext {
   #index: Index | null;

@@ -5,11 +5,11 @@
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
-import { isReadableFile, openShared } from './file-locks.js';
-import { at } from './layout.js';
-import { snapshotFile } from './snapshot-file.js';
+import { isReadableFile, openShared } from './disk/file-locks.js';
+import { at } from './disk/layout.js';
+import { waitAStep } from './disk/waits.js';
+import { snapshotFile } from './snapshot/snapshot-file.js';
 import type { SnapshotSummary } from './types.js';
-import { waitAStep } from './waits.js';
 
 /** How often a file that gc is looking at is tried again. */
 const TRIES = 500;

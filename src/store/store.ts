@@ -4,11 +4,13 @@
  * This is the whole of its public interface; each verb's work is in the module of its name. Every method leaves the
  * store as it was when it fails.
  */
+
 import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
 import type { OpenSnapshot, SaveSession, SaveTarget } from '../page-stream.js';
+import { PAGE_BYTES } from '../page-stream.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
 import type { Channel } from './copy/channel.js';
@@ -16,14 +18,7 @@ import type { CopyResult, ReceiveOptions, SendOptions } from './copy/copy-result
 import { receiveSnapshot } from './copy/destination-end.js';
 import { LocalReader } from './copy/local-reader.js';
 import { sendSnapshot } from './copy/source-end.js';
-import { DamageError } from './damage.js';
-import type { FileName } from './file-names.js';
-import { getFile, putFile } from './files.js';
-import { PAGE_BYTES } from './format.js';
-import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc.js';
-import { Index, notAStore } from './index-database.js';
-import { requireShortPath } from './index-files.js';
-import { finishReplacement } from './index-replacement.js';
+import { DamageError } from './disk/damage.js';
 import {
   at,
   DATABASE,
@@ -46,14 +41,21 @@ import {
   storeError,
   TAG_LABEL,
   TAGS,
-} from './layout.js';
-import { markAll } from './marks.js';
-import { releasePageWorkers, usePageWorkers } from './page-pool.js';
-import { repairStore } from './repair.js';
-import { readNamed, StoredSnapshot } from './restore.js';
-import { Save } from './save.js';
-import { mergeNewest } from './segment-merge.js';
-import { snapshotFile } from './snapshot-file.js';
+} from './disk/layout.js';
+import type { FileName } from './file/file-names.js';
+import { getFile, putFile } from './file/file-snapshots.js';
+import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc/gc.js';
+import { markAll } from './gc/marks.js';
+import { mergeNewest } from './gc/segment-merge.js';
+import { unlinkUnlisted } from './gc/unlisted-files.js';
+import { Index, notAStore } from './index/index-database.js';
+import { requireShortPath } from './index/index-files.js';
+import { finishReplacement } from './index/index-replacement.js';
+import { repairStore } from './repair/repair.js';
+import { Save } from './save/save.js';
+import { snapshotFile } from './snapshot/snapshot-file.js';
+import { bytesOfChunks, Usage } from './snapshot/usage.js';
+import { readNamed, StoredSnapshot } from './stored-snapshot.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
 import type {
   CheckOptions,
@@ -66,8 +68,7 @@ import type {
   StoreStats,
   TagMove,
 } from './types.js';
-import { unlinkUnlisted } from './unlisted-files.js';
-import { bytesOfChunks, Usage } from './usage.js';
+import { releasePageWorkers, usePageWorkers } from './worker/page-pool.js';
 
 export type { OpenSnapshot, SaveSession };
 

@@ -7,7 +7,7 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
-import { DamageError } from './damage.js';
+import { DamageError } from './disk/damage.js';
 import {
   at,
   fsyncDirectory,
@@ -19,9 +19,9 @@ import {
   TAGS,
   tagFile,
   writeAtomically,
-} from './layout.js';
-import { readSmallFile } from './store-file.js';
-import { StoreLock } from './store-lock.js';
+} from './disk/layout.js';
+import { readSmallFile } from './disk/store-file.js';
+import { StoreLock } from './disk/store-lock.js';
 
 /** Errors: USAGE. */
 export function requireTagLabel(label: string): void {

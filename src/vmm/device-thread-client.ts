@@ -10,8 +10,8 @@
 import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
-import { ConsoleCounters, countBetween } from './console-counters.js';
-import { MAX_WAITING_INPUT_BYTES } from './console-input.js';
+import { ConsoleCounters, countBetween } from './console/console-counters.js';
+import { MAX_WAITING_INPUT_BYTES } from './console/console-input.js';
 import type { FromDeviceThread, MachineParts, PlainEnd, ToDeviceThread } from './device-thread-messages.js';
 
 export interface DeviceThreadListener {

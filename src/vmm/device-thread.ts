@@ -26,9 +26,9 @@ import {
   WaitEvent,
   wait,
 } from '../native/kvm.js';
-import { ConsoleCounters } from './console-counters.js';
-import { ConsoleInput } from './console-input.js';
-import { ConsoleOutput } from './console-output.js';
+import { ConsoleCounters } from './console/console-counters.js';
+import { ConsoleInput } from './console/console-input.js';
+import { ConsoleOutput } from './console/console-output.js';
 import type {
   DeviceThreadParts,
   FromDeviceThread,

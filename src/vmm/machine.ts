@@ -27,7 +27,6 @@ import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
 import { DeviceThreadClient, machineGone } from './device-thread-client.js';
 import type { MachineParts } from './device-thread-messages.js';
-import { DirtyPages } from './dirty-pages.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { nestedNotices } from './kvm/nested.js';
 import { pvmCmdline } from './kvm/pvm.js';
@@ -42,9 +41,10 @@ import type {
   MachineState,
   SaveThen,
 } from './machine-types.js';
+import { DirtyPages } from './memory/dirty-pages.js';
 import { GuestRam } from './memory/guest-memory.js';
+import { RamSource, regionName } from './memory/ram-source.js';
 import { WrittenPages } from './memory/written-pages.js';
-import { RamSource, regionName } from './ram-source.js';
 
 const DEFAULT_CMDLINE = 'console=ttyS0 reboot=t panic=-1';
 const RNG_SEED_BYTES = 32;

@@ -5,7 +5,7 @@
  * A snapshot is known by its label, which is kept as the name of its machine or file: so one that was committed by a
  * process that died before it could say the id is known as well.
  */
-import { PAGE_SIZE } from '../../src/page-stream.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
 import { noise, seeded, textPages } from '../store/scratch.js';
 
 /** What a snapshot holds; all of it follows from the seed and the parent. */
@@ -75,9 +75,9 @@ const pool = [noise(0x9001, POOL_PAGES / 2), textPages(0x9002, POOL_PAGES / 2)];
 
 /** A page that no other machine has, and that is made and compressed at once. */
 function markedPage(seed: number, number: number): Buffer {
-  const bytes = Buffer.alloc(PAGE_SIZE);
+  const bytes = Buffer.alloc(PAGE_BYTES);
   bytes.writeUInt32LE((seed | 1) >>> 0);
-  bytes.writeUInt32LE(number, PAGE_SIZE / 2);
+  bytes.writeUInt32LE(number, PAGE_BYTES / 2);
   return bytes;
 }
 
@@ -86,12 +86,12 @@ function page(seed: number, number: number): Buffer {
   const next = seeded(Math.imul(seed, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b));
   switch (next() % 5) {
     case 0:
-      return Buffer.alloc(PAGE_SIZE);
+      return Buffer.alloc(PAGE_BYTES);
     case 1:
     case 2: {
       const which = next() % POOL_PAGES;
       const half = pool[which & 1]!;
-      return half.subarray((which >> 1) * PAGE_SIZE, ((which >> 1) + 1) * PAGE_SIZE);
+      return half.subarray((which >> 1) * PAGE_BYTES, ((which >> 1) + 1) * PAGE_BYTES);
     }
     case 3:
       return textPages(next(), 1);
@@ -133,20 +133,20 @@ export class Contents {
   }
 
   #make({ kind, seed, size, parent, dirty }: Content): Buffer {
-    const sizeBytes = kind === 'file' ? size : size * PAGE_SIZE;
-    const bytes = Buffer.alloc(Math.ceil(sizeBytes / PAGE_SIZE) * PAGE_SIZE);
-    const count = bytes.length / PAGE_SIZE;
+    const sizeBytes = kind === 'file' ? size : size * PAGE_BYTES;
+    const bytes = Buffer.alloc(Math.ceil(sizeBytes / PAGE_BYTES) * PAGE_BYTES);
+    const count = bytes.length / PAGE_BYTES;
     if (parent === null && count >= LARGE_PAGES)
-      for (let i = 0; i < count; i++) bytes.set(markedPage(seed, i), i * PAGE_SIZE);
+      for (let i = 0; i < count; i++) bytes.set(markedPage(seed, i), i * PAGE_BYTES);
     else if (parent === null)
       for (let i = 0; i < count; i++) {
         // A large machine is mostly empty, so that its manifest has several blocks and the test is quick.
         if (count > 400 && i % 97 > 8) continue;
-        bytes.set(page(seed, i), i * PAGE_SIZE);
+        bytes.set(page(seed, i), i * PAGE_BYTES);
       }
     else {
       bytes.set(this.bytes(parent).subarray(0, bytes.length));
-      for (const i of dirty) bytes.set(page(seed, i), i * PAGE_SIZE);
+      for (const i of dirty) bytes.set(page(seed, i), i * PAGE_BYTES);
     }
     return bytes.subarray(0, sizeBytes);
   }
@@ -415,7 +415,7 @@ export function makeContent(
     return { label, kind, seed, size, parent: parent.label, dirty: dirty.sort((a, b) => a - b) };
   }
   if (kind === 'file')
-    return { label, kind, seed, size: choose.below(60 * PAGE_SIZE), parent: null, dirty: [] };
+    return { label, kind, seed, size: choose.below(60 * PAGE_BYTES), parent: null, dirty: [] };
   const size = choose.chance(0.2) ? 500 + choose.below(700) : 20 + choose.below(160);
   return { label, kind, seed, size, parent: null, dirty: [] };
 }

@@ -8,7 +8,7 @@ import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { usePageWorkers } from '../../src/store/page-pool.js';
+import { usePageWorkers } from '../../src/store/worker/page-pool.js';
 import { RoundFailure, type RoundResult, Rounds } from './rounds.js';
 
 const { values } = parseArgs({

@@ -5,12 +5,12 @@ import { Worker } from 'node:worker_threads';
 import { closeMachine, type KvmMachine } from '../../src/native/kvm.js';
 import { closeMemory, createMemory, writePages } from '../../src/native/memory.js';
 import { PAGE_BYTES } from '../../src/page-stream.js';
-import { DirtyPages } from '../../src/vmm/dirty-pages.js';
 import { describeHost } from '../../src/vmm/kvm/host.js';
 import { createVm, type MemorySlot } from '../../src/vmm/kvm/vm.js';
+import { DirtyPages } from '../../src/vmm/memory/dirty-pages.js';
 import { GuestRam } from '../../src/vmm/memory/guest-memory.js';
+import { RamSource } from '../../src/vmm/memory/ram-source.js';
 import { WrittenPages } from '../../src/vmm/memory/written-pages.js';
-import { RamSource } from '../../src/vmm/ram-source.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import {
   BATCH_PAGES,
   type OpenSnapshot,
-  PAGE_SIZE,
+  PAGE_BYTES,
   type PageSink,
   type PageSource,
   type Region,
@@ -43,11 +43,11 @@ export class MemoryStore {
       store: async (source: PageSource) => {
         regions = source.regions;
         pages = regions.map((_, region) => new Map(base?.pages[region]));
-        const into = new Uint8Array(BATCH_PAGES * PAGE_SIZE);
+        const into = new Uint8Array(BATCH_PAGES * PAGE_BYTES);
         for (let run = await source.next(into); run !== null; run = await source.next(into)) {
           const { region, pages: numbers } = run;
           numbers.forEach((page, i) => {
-            pages[region]!.set(page, into.slice(i * PAGE_SIZE, (i + 1) * PAGE_SIZE));
+            pages[region]!.set(page, into.slice(i * PAGE_BYTES, (i + 1) * PAGE_BYTES));
           });
           this.pagesGiven += numbers.length;
           if (this.pagesGiven >= this.failAfterPages) {
@@ -65,7 +65,7 @@ export class MemoryStore {
           tag: metadata.tag,
           movedFrom: null,
           parent: base ? parent : null,
-          pages: regions.reduce((sum, { sizeBytes }) => sum + sizeBytes / PAGE_SIZE, 0),
+          pages: regions.reduce((sum, { sizeBytes }) => sum + sizeBytes / PAGE_BYTES, 0),
           zeroPages: 0,
           unchangedPages: 0,
           newChunks: 0,

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LivesnapError } from '../../src/errors.js';
-import { PAGE_SIZE } from '../../src/page-stream.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { GuestConsole } from './guest-console.js';
 import { probe, requireKvm } from './kvm.js';
@@ -92,7 +92,7 @@ describe('saving and restoring a machine', function () {
       store.snapshots.get(id)!.regions.map(({ name }) => name),
       ['ram@0x0', 'ram@0x100000000'],
     );
-    assert(store.pagesGiven * PAGE_SIZE < 64 * MIB, 'holes are not read');
+    assert(store.pagesGiven * PAGE_BYTES < 64 * MIB, 'holes are not read');
     await machine.stop();
     [machine, console] = await restore(store, id, console);
     assert.equal(await console.command('sum 8', /^SUM/), sum);
@@ -128,7 +128,7 @@ describe('saving and restoring a machine', function () {
     await console.line(/TICK/);
     const saved = await machine.save(store, { ...SAVE, then: 'stop' });
     assert.notEqual(saved.parent, null);
-    assert(store.pagesGiven >= (8 * MIB) / PAGE_SIZE, `only ${store.pagesGiven} pages were given`);
+    assert(store.pagesGiven >= (8 * MIB) / PAGE_BYTES, `only ${store.pagesGiven} pages were given`);
     assert.equal(machine.state, 'stopped');
     [machine, console] = await restore(store, saved.id, console);
     assert.equal(await console.command('sum 8', /^SUM/), sum);
@@ -238,7 +238,7 @@ describe('saving and restoring a machine', function () {
     assert(store.pagesGiven < 200, `${store.pagesGiven} pages of an idle machine`);
     await console.command('fill 6 1', /^OK/);
     await machine.save(store, SAVE);
-    assert(store.pagesGiven >= MIB / PAGE_SIZE && store.pagesGiven < 500, `${store.pagesGiven} pages`);
+    assert(store.pagesGiven >= MIB / PAGE_BYTES && store.pagesGiven < 500, `${store.pagesGiven} pages`);
   });
 
   it('ends with the bytes and the address of an instruction that KVM cannot run, never in a hang', async () => {

@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PAGE_SIZE } from '../../src/page-stream.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
 import { Machine } from '../../src/vmm/machine.js';
-import { MAX_ASIDE_PAGES } from '../../src/vmm/ram-source.js';
+import { MAX_ASIDE_PAGES } from '../../src/vmm/memory/ram-source.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 import { guestThatEnds, guestThatFails, guestThatFloods, guestThatSweeps } from './small-guests.js';
@@ -94,14 +94,14 @@ describe('a machine whose guest is in a hurry', function () {
       await once(machine, 'console');
     };
     const { id, storedWhilePausedBytes } = await machine.save(store, { vm: 'test', tag: null, then: null });
-    const swept = (end - start) / PAGE_SIZE;
-    assert(storedWhilePausedBytes >= (swept - MAX_ASIDE_PAGES) * PAGE_SIZE, `${storedWhilePausedBytes}`);
+    const swept = (end - start) / PAGE_BYTES;
+    assert(storedWhilePausedBytes >= (swept - MAX_ASIDE_PAGES) * PAGE_BYTES, `${storedWhilePausedBytes}`);
     assert.equal(machine.state, 'running');
     await once(machine, 'console');
     // At any moment the guest is on its way through its pages: those behind it are one ahead.
     const pages = store.snapshots.get(id)!.pages[0]!;
     const counts = Array.from({ length: swept }, (_, i) =>
-      Buffer.from(pages.get(start / PAGE_SIZE + i)!).readUInt32LE(0),
+      Buffer.from(pages.get(start / PAGE_BYTES + i)!).readUInt32LE(0),
     );
     const behind = counts.filter((count) => count === counts[0]).length;
     assert(counts.slice(0, behind).every((count) => count === counts[0]));

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { closeSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
-import { PAGE_SIZE } from '../../src/page-stream.js';
-import { readSnapshotFile, snapshotFile, writeSnapshotFile } from '../../src/store/snapshot-file.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
+import { readSnapshotFile, snapshotFile, writeSnapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, newStore, noise, save } from './scratch.js';
 
@@ -12,7 +12,7 @@ import { dropScratch, load, newStore, noise, save } from './scratch.js';
 function shorten(dir: string, id: string, pages: number): void {
   const { description, blocks, state } = readSnapshotFile(dir, id);
   const [region] = description.regions;
-  const regions = [{ ...region!, sizeBytes: pages * PAGE_SIZE, nonZeroPages: pages }];
+  const regions = [{ ...region!, sizeBytes: pages * PAGE_BYTES, nonZeroPages: pages }];
   unlinkSync(join(dir, snapshotFile(id)));
   closeSync(writeSnapshotFile(dir, { ...description, regions }, blocks, state).fd);
 }

@@ -4,9 +4,9 @@ import { cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { SystemError } from '../../src/errors.js';
 import type { PageRun, PageSink } from '../../src/page-stream.js';
+import { storeError } from '../../src/store/disk/store-error.js';
 import { exportSnapshot } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
-import { storeError } from '../../src/store/store-error.js';
 import { dropScratch, load, MemorySource, newStore, noise, save, scratchDir } from './scratch.js';
 
 const failure = (code: string): NodeJS.ErrnoException =>

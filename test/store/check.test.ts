@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pageOps } from '../../src/native/pages.js';
-import { PAGE_SIZE } from '../../src/page-stream.js';
-import { parsePackName } from '../../src/store/layout.js';
-import { PackReader } from '../../src/store/pack-reader.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
+import { parsePackName } from '../../src/store/disk/layout.js';
+import { PackReader } from '../../src/store/pack/pack-reader.js';
 import { dropScratch, newStore, noise, save } from './scratch.js';
 
 describe('check', () => {
@@ -18,7 +18,7 @@ describe('check', () => {
     const ram = noise(1, 600);
     const a = await save(store, { 'ram@0x0': ram });
     const [name] = readdirSync(join(dir, 'packs')) as [string];
-    const b = await save(store, { other: ram.subarray(16 * PAGE_SIZE, 48 * PAGE_SIZE) });
+    const b = await save(store, { other: ram.subarray(16 * PAGE_BYTES, 48 * PAGE_BYTES) });
     const reader = new PackReader(pageOps, dir, parsePackName(name)!);
     reader.close();
     const path = join(dir, 'packs', name);

@@ -6,14 +6,14 @@ import { join } from 'node:path';
 import { type Channel, localChannels } from '../../src/store/copy/channel.js';
 import { MessageType } from '../../src/store/copy/protocol.js';
 import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';
-import { createLocked } from '../../src/store/file-locks.js';
-import { Index } from '../../src/store/index-database.js';
+import { createLocked } from '../../src/store/disk/file-locks.js';
+import { Index } from '../../src/store/index/index-database.js';
 import {
   BlockList,
   readSnapshotFile,
   snapshotFile,
   writeSnapshotFile,
-} from '../../src/store/snapshot-file.js';
+} from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import { changing, copy, offerOf, RAM, requireEqual, requireSound, silent } from './copying.js';
 import { dropScratch, load, newStore, noise, onDrop, save, scratchDir, textPages } from './scratch.js';

@@ -14,7 +14,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Database from 'better-sqlite3';
-import { copyIndex } from '../../src/store/index-files.js';
+import { copyIndex } from '../../src/store/index/index-files.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, newStore, noise, save } from './scratch.js';
 

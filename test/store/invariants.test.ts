@@ -17,10 +17,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { LivesnapError } from '../../src/errors.js';
 import { pageOps } from '../../src/native/pages.js';
-import { PAGE_SIZE } from '../../src/page-stream.js';
-import { parsePackName } from '../../src/store/layout.js';
-import { PackReader } from '../../src/store/pack-reader.js';
-import { PackWriter } from '../../src/store/pack-writer.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
+import { parsePackName } from '../../src/store/disk/layout.js';
+import { PackReader } from '../../src/store/pack/pack-reader.js';
+import { PackWriter } from '../../src/store/pack/pack-writer.js';
 import { Store } from '../../src/store/store.js';
 import {
   dropScratch,
@@ -82,12 +82,12 @@ describe('what a store promises', () => {
       const ram = Buffer.concat([
         noise(1, 400),
         textPages(2, 300),
-        Buffer.alloc(20 * PAGE_SIZE),
+        Buffer.alloc(20 * PAGE_BYTES),
         noise(1, 400),
       ]);
       const first = await save(store, { 'ram@0x0': ram });
-      ram.set(noise(7, 30), 200 * PAGE_SIZE);
-      ram.set(noise(1, 2), 300 * PAGE_SIZE);
+      ram.set(noise(7, 30), 200 * PAGE_BYTES);
+      ram.set(noise(1, 2), 300 * PAGE_BYTES);
       const child = await save(store, { 'ram@0x0': ram }, { parent: first.id });
       assert.equal(child.parent, first.id);
       const full = await save(store, { disk: ram });
@@ -174,7 +174,7 @@ describe('what a store promises', () => {
     const [firstPack] = readdirSync(join(dir, 'packs')).sort();
     // A gc that rewrote the pack, for a snapshot that is gone, and died before its commit.
     const rewritten = new PackWriter(pageOps, dir, parsePackName(firstPack!)!.number, 1);
-    rewritten.append(ram, 0, fingerprintOf(ram.subarray(0, PAGE_SIZE)), false);
+    rewritten.append(ram, 0, fingerprintOf(ram.subarray(0, PAGE_BYTES)), false);
     rewritten.seal();
     store.remove([a.id]);
     writeFileSync(join(dir, 'snapshots', a.id), aFile); // an rm that died before its unlink
@@ -228,11 +228,11 @@ describe('what a store promises', () => {
     };
     for (const [what, change] of Object.entries(changes)) {
       const reader = new PackReader(pageOps, dir, parsePackName(name!)!);
-      const raw = new Uint8Array(16 * PAGE_SIZE);
+      const raw = new Uint8Array(16 * PAGE_BYTES);
       const pages = [...reader.frames].flatMap((frame, index) => {
         reader.readFrame(index, raw);
         return Array.from({ length: frame.chunks }, (_, i) =>
-          Buffer.from(raw.slice(i * PAGE_SIZE, (i + 1) * PAGE_SIZE)),
+          Buffer.from(raw.slice(i * PAGE_BYTES, (i + 1) * PAGE_BYTES)),
         );
       });
       reader.close();

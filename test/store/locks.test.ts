@@ -19,7 +19,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tryLock } from '../../src/native/locks.js';
 import { pageOps } from '../../src/native/pages.js';
-import { PAGE_SIZE } from '../../src/page-stream.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
 import { StoreContext } from '../../src/store/context.js';
 import {
   createLocked,
@@ -27,10 +27,10 @@ import {
   openExclusive,
   openShared,
   unlinkUnlessLocked,
-} from '../../src/store/file-locks.js';
-import { Index, type PackRow } from '../../src/store/index-database.js';
-import { Marks } from '../../src/store/marks.js';
-import { PackHolds } from '../../src/store/pack-holds.js';
+} from '../../src/store/disk/file-locks.js';
+import { Marks } from '../../src/store/gc/marks.js';
+import { Index, type PackRow } from '../../src/store/index/index-database.js';
+import { PackHolds } from '../../src/store/pack/pack-holds.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { type SaveSession, Store } from '../../src/store/store.js';
 import {
@@ -134,7 +134,7 @@ describe('gc beside sessions', () => {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 200) };
     const { id: removed } = await save(store, contents);
-    await save(store, { 'ram@0x0': contents['ram@0x0'].subarray(0, 100 * PAGE_SIZE) });
+    await save(store, { 'ram@0x0': contents['ram@0x0'].subarray(0, 100 * PAGE_BYTES) });
     store.remove([removed]);
     const session = await store.beginSave({ parent: null });
     await collectAndLeave(store);
@@ -196,7 +196,7 @@ describe('gc beside sessions', () => {
     it(`${what} no pack of which a save has meanwhile put an earlier generation back`, async function () {
       await afterAKilledGc(this, async ({ store, other, dir, early, kept, c, d }) => {
         // Of what the later generation has, half or all is dead: the second gc will want to rewrite or remove it.
-        if (isKept) await save(other, { 'ram@0x0': d.subarray(0, 50 * PAGE_SIZE) });
+        if (isKept) await save(other, { 'ram@0x0': d.subarray(0, 50 * PAGE_BYTES) });
         store.remove([kept]);
         await early.store(new MemorySource({ 'ram@0x0': c }));
         // Its commit comes at a moment of the test's choice: until then its files are held as it holds them.
@@ -251,7 +251,7 @@ describe('gc beside sessions', () => {
   it('leaves a pack as it is while a later generation of it is still held', async function () {
     await afterAKilledGc(this, async ({ store, other, dir, early, c, d }) => {
       const late = await other.beginSave({ parent: null });
-      const [half, page] = [c.subarray(0, 50 * PAGE_SIZE), d.subarray(0, PAGE_SIZE)];
+      const [half, page] = [c.subarray(0, 50 * PAGE_BYTES), d.subarray(0, PAGE_BYTES)];
       await late.store(new MemorySource({ 'ram@0x0': page })); // holds generation 1
       await early.store(new MemorySource({ 'ram@0x0': half }));
       const { id } = await early.commit(machineMetadata()); // generation 0 is listed again
@@ -272,13 +272,13 @@ describe('gc beside sessions', () => {
     const { store } = newStore(this);
     const whole = noise(1, 200);
     const { id: removed } = await save(store, { 'ram@0x0': whole });
-    const half = Buffer.from(whole.subarray(0, 100 * PAGE_SIZE));
+    const half = Buffer.from(whole.subarray(0, 100 * PAGE_BYTES));
     const { id: parent } = await save(store, { 'ram@0x0': half });
     store.remove([removed]);
     const session = await store.beginSave({ parent });
     await session.store(new MemorySource({ 'ram@0x0': half }, { 'ram@0x0': [0] })); // reads the parent's page
     await gc(store); // takes the second half of the pack away
-    whole.copy(half, PAGE_SIZE, 150 * PAGE_SIZE, 160 * PAGE_SIZE);
+    whole.copy(half, PAGE_BYTES, 150 * PAGE_BYTES, 160 * PAGE_BYTES);
     const pages = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
     await session.store(new MemorySource({ 'ram@0x0': half }, { 'ram@0x0': pages }));
     const { id } = await session.commit(machineMetadata());

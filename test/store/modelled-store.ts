@@ -10,7 +10,7 @@ import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { LivesnapError } from '../../src/errors.js';
-import { PAGE_SIZE } from '../../src/page-stream.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
 import { type Channel, localChannels, type Message } from '../../src/store/copy/channel.js';
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
 import { type MessageType, remoteFailed } from '../../src/store/copy/protocol.js';
@@ -21,7 +21,7 @@ import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
 import { MemorySink, save } from './scratch.js';
 
-const ZEROS = Buffer.alloc(PAGE_SIZE);
+const ZEROS = Buffer.alloc(PAGE_BYTES);
 
 /** What every store that has the snapshot says of it; its tag and the room it takes are each store's own. */
 type Described = Omit<SnapshotSummary, 'tag' | 'storedBytes'>;
@@ -48,9 +48,9 @@ export class Contents {
     if (this.#pages) return this.#pages;
     const pages = new Set<string>();
     for (const bytes of Object.values(this.regions))
-      for (let from = 0; from < bytes.length; from += PAGE_SIZE) {
-        const page = Buffer.alloc(PAGE_SIZE);
-        bytes.copy(page, 0, from, from + PAGE_SIZE);
+      for (let from = 0; from < bytes.length; from += PAGE_BYTES) {
+        const page = Buffer.alloc(PAGE_BYTES);
+        bytes.copy(page, 0, from, from + PAGE_BYTES);
         if (!page.equals(ZEROS)) pages.add(createHash('sha256').update(page).digest('base64'));
       }
     this.#pages = pages;

@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { createPrivate, giveToOwner } from '../../src/store/layout.js';
+import { createPrivate, giveToOwner } from '../../src/store/disk/layout.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, mountReadOnly, noise, save, scratchDir } from './scratch.js';
 

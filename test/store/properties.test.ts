@@ -9,7 +9,7 @@ import { randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { PAGE_SIZE } from '../../src/page-stream.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
 import { type Exported, expectExported, ModelledStore } from './modelled-store.js';
 import { dropScratch, noise, scratchDir, textPages } from './scratch.js';
 
@@ -23,7 +23,7 @@ const LAST_MESSAGE = 15;
 /** So few different pages that a save meets most of them again; the first is zero. */
 const KINDS = 40;
 const kinds = Array.from({ length: KINDS }, (_, kind) =>
-  kind === 0 ? Buffer.alloc(PAGE_SIZE) : kind % 2 ? noise(kind, 1) : textPages(kind, 1),
+  kind === 0 ? Buffer.alloc(PAGE_BYTES) : kind % 2 ? noise(kind, 1) : textPages(kind, 1),
 );
 
 /** Which of the two stores. */
@@ -62,7 +62,7 @@ const command = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant('put' as const),
       at,
-      bytes: fc.nat(30 * PAGE_SIZE),
+      bytes: fc.nat(30 * PAGE_BYTES),
       kind,
       tag: perhapsTag,
     }),
@@ -112,7 +112,7 @@ class World {
         return save(store, step);
       case 'put': {
         const bytes = Buffer.alloc(step.bytes);
-        for (let to = 0, kind = step.kind; to < bytes.length; to += PAGE_SIZE, kind = (kind * 7 + 1) % KINDS)
+        for (let to = 0, kind = step.kind; to < bytes.length; to += PAGE_BYTES, kind = (kind * 7 + 1) % KINDS)
           bytes.set(kinds[kind]!.subarray(0, bytes.length - to), to);
         return store.put(bytes, step.tag);
       }
@@ -178,12 +178,12 @@ async function save(store: ModelledStore, step: Save): Promise<void> {
   const picked = step.parent === null ? undefined : store.pick(step.parent)?.contents;
   const parent = picked?.described.kind === 'machine' ? picked : undefined;
   const before = parent?.regions['ram@0x0'];
-  const pages = step.pages ?? (before ? before.length / PAGE_SIZE : 100);
-  const ram = Buffer.alloc(pages * PAGE_SIZE);
+  const pages = step.pages ?? (before ? before.length / PAGE_BYTES : 100);
+  const ram = Buffer.alloc(pages * PAGE_BYTES);
   before?.copy(ram);
   const written = new Set<number>();
   for (const [page, kind] of step.writes) {
-    ram.set(kinds[kind]!, (page % pages) * PAGE_SIZE);
+    ram.set(kinds[kind]!, (page % pages) * PAGE_BYTES);
     written.add(page % pages);
   }
   const disk = Buffer.concat(step.disk.map((kind) => kinds[kind]!));

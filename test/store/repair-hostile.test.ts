@@ -16,15 +16,15 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { pageOps } from '../../src/native/pages.js';
-import { parsePackName } from '../../src/store/layout.js';
-import { PackReader } from '../../src/store/pack-reader.js';
-import { PackWriter } from '../../src/store/pack-writer.js';
+import { parsePackName } from '../../src/store/disk/layout.js';
+import { PackReader } from '../../src/store/pack/pack-reader.js';
+import { PackWriter } from '../../src/store/pack/pack-writer.js';
 import {
   type BlockEntry,
   BlockList,
   readSnapshotFile,
   writeSnapshotFile,
-} from '../../src/store/snapshot-file.js';
+} from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import type { RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, newStore, noise, save, seeded } from './scratch.js';

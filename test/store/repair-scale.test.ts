@@ -6,10 +6,10 @@ import { closeSync, openSync, readdirSync, readSync, rmSync, writeSync } from 'n
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { pageOps } from '../../src/native/pages.js';
-import { PACK_CHUNKS, SHA256_BYTES } from '../../src/store/format.js';
-import { packFile } from '../../src/store/layout.js';
-import { PackWriter } from '../../src/store/pack-writer.js';
-import { BlockList, writeSnapshotFile } from '../../src/store/snapshot-file.js';
+import { packFile } from '../../src/store/disk/layout.js';
+import { PACK_CHUNKS, SHA256_BYTES } from '../../src/store/pack/pack-format.js';
+import { PackWriter } from '../../src/store/pack/pack-writer.js';
+import { BlockList, writeSnapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import type { RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, newStore, noise, save } from './scratch.js';

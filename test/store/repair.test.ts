@@ -16,10 +16,15 @@ import {
 import { join } from 'node:path';
 import type { LivesnapError } from '../../src/errors.js';
 import { pageOps } from '../../src/native/pages.js';
-import { decodeFooter, encodeFooter, encodePackHeader, FOOTER_BYTES } from '../../src/store/format.js';
-import { parsePackName } from '../../src/store/layout.js';
-import { PackReader } from '../../src/store/pack-reader.js';
-import { PackWriter } from '../../src/store/pack-writer.js';
+import { parsePackName } from '../../src/store/disk/layout.js';
+import {
+  decodeFooter,
+  encodeFooter,
+  encodePackHeader,
+  FOOTER_BYTES,
+} from '../../src/store/pack/pack-format.js';
+import { PackReader } from '../../src/store/pack/pack-reader.js';
+import { PackWriter } from '../../src/store/pack/pack-writer.js';
 import { Store } from '../../src/store/store.js';
 import type { LostRange, RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, newStore, noise, save, scratchDir, seeded, textPages } from './scratch.js';

@@ -14,10 +14,10 @@ import {
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { LivesnapError } from '../../src/errors.js';
-import { APPLICATION_ID } from '../../src/store/index-database.js';
-import { packFile, tagFile } from '../../src/store/layout.js';
-import { segmentFile } from '../../src/store/segment-file.js';
-import { snapshotFile } from '../../src/store/snapshot-file.js';
+import { packFile, tagFile } from '../../src/store/disk/layout.js';
+import { APPLICATION_ID } from '../../src/store/index/index-database.js';
+import { segmentFile } from '../../src/store/segment/segment-file.js';
+import { snapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, newStore, noise, onDrop, save, scratchDir } from './scratch.js';
 

@@ -3,10 +3,10 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { pageOps } from '../../src/native/pages.js';
-import { PAGE_SIZE, type PageSource } from '../../src/page-stream.js';
+import { PAGE_BYTES, type PageSource } from '../../src/page-stream.js';
 import { StoreContext } from '../../src/store/context.js';
-import { Index } from '../../src/store/index-database.js';
-import { Save } from '../../src/store/save.js';
+import { Index } from '../../src/store/index/index-database.js';
+import { Save } from '../../src/store/save/save.js';
 import type { SaveResult } from '../../src/store/types.js';
 import {
   dropScratch,
@@ -30,10 +30,10 @@ describe('a save', () => {
   it('gives back what it was given, state and metadata too', async function () {
     const { store } = newStore(this);
     const contents = {
-      'ram@0x0': Buffer.concat([textPages(1, 700), Buffer.alloc(600 * PAGE_SIZE), noise(2, 333)]),
+      'ram@0x0': Buffer.concat([textPages(1, 700), Buffer.alloc(600 * PAGE_BYTES), noise(2, 333)]),
       'ram@0x100000000': Buffer.concat([Buffer.alloc(5 << 20), noise(3, 1)]),
       empty: Buffer.alloc(0),
-      zero: Buffer.alloc(PAGE_SIZE),
+      zero: Buffer.alloc(PAGE_BYTES),
     };
     const result = await save(store, contents, { tag: 'first' });
     assert.deepEqual(await load(store, 'first'), contents);
@@ -58,7 +58,7 @@ describe('a save', () => {
     const first = await save(store, { 'ram@0x0': ram });
     assert.equal(first.newChunks, 2001);
     assert.equal(first.reusedChunks, 99);
-    ram.set(noise(11, 4), 40 * PAGE_SIZE);
+    ram.set(noise(11, 4), 40 * PAGE_BYTES);
     const second = await save(store, { disk: ram });
     assert.equal(second.newChunks, 4);
     assert.equal(second.reusedChunks, 2096);
@@ -70,10 +70,10 @@ describe('a save', () => {
     const { store } = newStore(this);
     const ram = Buffer.concat([noise(1, 3000), textPages(2, 3000), Buffer.alloc(8 << 20)]);
     const first = await save(store, { 'ram@0x0': ram });
-    ram.set(noise(3, 5), 1234 * PAGE_SIZE);
+    ram.set(noise(3, 5), 1234 * PAGE_BYTES);
     const full = await save(store, { 'ram@0x0': ram });
     assert.ok(full.storedBytes < first.storedBytes / 50, `${full.storedBytes} of ${first.storedBytes}`);
-    ram.set(noise(4, 1), 3333 * PAGE_SIZE);
+    ram.set(noise(4, 1), 3333 * PAGE_BYTES);
     const child = await save(
       store,
       { 'ram@0x0': ram },
@@ -92,7 +92,7 @@ describe('a save', () => {
     let parent = (await save(store, { 'ram@0x0': ram })).id;
     for (let i = 0; i < 5; i++) {
       const page = (i * 333) % 1500;
-      ram.set(i === 3 ? Buffer.alloc(PAGE_SIZE) : noise(100 + i, 1), page * PAGE_SIZE);
+      ram.set(i === 3 ? Buffer.alloc(PAGE_BYTES) : noise(100 + i, 1), page * PAGE_BYTES);
       const child = await save(store, { 'ram@0x0': ram }, { parent, only: { 'ram@0x0': [page] } });
       store.remove([parent]);
       await store.gc({ dryRun: false });
@@ -108,9 +108,9 @@ describe('a save', () => {
     const parent = (await save(store, { 'ram@0x0': ram })).id;
     const session = await store.beginSave({ parent });
     for (let round = 0; round < 4; round++) {
-      ram.set(noise(50 + round, 1), 7 * PAGE_SIZE);
-      if (round === 2) ram.fill(0, 8 * PAGE_SIZE, 9 * PAGE_SIZE);
-      if (round === 3) ram.set(noise(1, 600).subarray(9 * PAGE_SIZE, 10 * PAGE_SIZE), 8 * PAGE_SIZE);
+      ram.set(noise(50 + round, 1), 7 * PAGE_BYTES);
+      if (round === 2) ram.fill(0, 8 * PAGE_BYTES, 9 * PAGE_BYTES);
+      if (round === 3) ram.set(noise(1, 600).subarray(9 * PAGE_BYTES, 10 * PAGE_BYTES), 8 * PAGE_BYTES);
       await session.store(new MemorySource({ 'ram@0x0': ram }, { 'ram@0x0': [7, 8] }));
     }
     const result = await session.commit(machineMetadata());
@@ -134,11 +134,11 @@ describe('a save', () => {
     const { store } = newStore(this);
     const big = noise(1, 1100);
     const first = await save(store, { disk: big, other: noise(2, 3) });
-    const small = big.subarray(0, 700 * PAGE_SIZE);
+    const small = big.subarray(0, 700 * PAGE_BYTES);
     const second = await save(store, { disk: small }, { parent: first.id, only: {} });
     assert.deepEqual(await load(store, second.id), { disk: small });
     // What was cut off is not there again when the region grows.
-    const grown = Buffer.concat([small, Buffer.alloc(400 * PAGE_SIZE)]);
+    const grown = Buffer.concat([small, Buffer.alloc(400 * PAGE_BYTES)]);
     const third = await save(
       store,
       { disk: grown, fresh: noise(3, 2) },
@@ -331,7 +331,7 @@ describe('a save', () => {
           packs.reduce((total, bytes) => total + bytes, size),
         );
         assert.deepEqual((await load(store, result.id))['ram@0x0'], pages);
-        assert.equal((await save(store, { 'ram@0x0': pages.subarray(0, 1000 * PAGE_SIZE) })).newChunks, 0);
+        assert.equal((await save(store, { 'ram@0x0': pages.subarray(0, 1000 * PAGE_BYTES) })).newChunks, 0);
       });
       await store.gc({ dryRun: false });
       assert.deepEqual((await store.check({ readData: true })).problems, []);

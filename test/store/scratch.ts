@@ -5,14 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   BATCH_PAGES,
-  PAGE_SIZE,
+  PAGE_BYTES,
   type PageRun,
   type PageSink,
   type PageSource,
 } from '../../src/page-stream.js';
-import { usePageWorkers } from '../../src/store/page-pool.js';
 import { Store } from '../../src/store/store.js';
 import type { SaveResult, SnapshotMetadata } from '../../src/store/types.js';
+import { usePageWorkers } from '../../src/store/worker/page-pool.js';
 
 usePageWorkers(); // so that they are not started anew for every test
 
@@ -60,14 +60,14 @@ export function seeded(seed: number): () => number {
 /** Pages that LZ4 cannot shorten. */
 export function noise(seed: number, pages: number): Buffer {
   const next = seeded(seed);
-  const words = new Uint32Array((pages * PAGE_SIZE) / 4);
+  const words = new Uint32Array((pages * PAGE_BYTES) / 4);
   for (let i = 0; i < words.length; i++) words[i] = next();
   return Buffer.from(words.buffer);
 }
 
 export function textPages(seed: number, pages: number): Buffer {
   const next = seeded(seed);
-  const bytes = Buffer.alloc(pages * PAGE_SIZE, ' ');
+  const bytes = Buffer.alloc(pages * PAGE_BYTES, ' ');
   for (let i = 0; i < bytes.length; i += 16) bytes.write(`word${next() % 1000}`, i, 'latin1');
   return bytes;
 }
@@ -86,7 +86,7 @@ export class MemorySource implements PageSource {
     const names = Object.keys(contents);
     this.regions = names.map((name) => ({ name, sizeBytes: contents[name]!.length }));
     names.forEach((name, region) => {
-      const count = Math.ceil(contents[name]!.length / PAGE_SIZE);
+      const count = Math.ceil(contents[name]!.length / PAGE_BYTES);
       const pages = only ? (only[name] ?? []) : Array.from({ length: count }, (_, i) => i);
       for (let i = 0; i < pages.length; i += BATCH_PAGES)
         this.#runs.push({ region, pages: pages.slice(i, i + BATCH_PAGES) });
@@ -98,8 +98,8 @@ export class MemorySource implements PageSource {
     if (!run) return null;
     const bytes = this.contents[this.regions[run.region]!.name]!;
     run.pages.forEach((page, i) => {
-      into.fill(0, i * PAGE_SIZE, (i + 1) * PAGE_SIZE);
-      into.set(bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE), i * PAGE_SIZE);
+      into.fill(0, i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+      into.set(bytes.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES), i * PAGE_BYTES);
     });
     return { region: run.region, pages: Uint32Array.from(run.pages) };
   }
@@ -115,16 +115,16 @@ export class MemorySink implements PageSink {
   }
 
   write({ region, pages }: PageRun, bytes: Uint8Array): void {
-    if (pages.length > BATCH_PAGES || bytes.length !== pages.length * PAGE_SIZE)
+    if (pages.length > BATCH_PAGES || bytes.length !== pages.length * PAGE_BYTES)
       throw new Error('a bad batch');
     const { name, sizeBytes } = this.regions[region]!;
     pages.forEach((page, i) => {
       const key = `${name} ${page}`;
       if (this.#given.has(key)) throw new Error(`page ${key} came twice`);
       this.#given.add(key);
-      const content = bytes.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE);
+      const content = bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
       if (content.every((byte) => byte === 0)) throw new Error(`page ${key} is zero`);
-      this.contents[name]!.set(content.subarray(0, sizeBytes - page * PAGE_SIZE), page * PAGE_SIZE);
+      this.contents[name]!.set(content.subarray(0, sizeBytes - page * PAGE_BYTES), page * PAGE_BYTES);
     });
   }
 }

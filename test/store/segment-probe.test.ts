@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { closeSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pageOps } from '../../src/native/pages.js';
-import { MAX_CANDIDATES, Segment } from '../../src/store/fingerprints.js';
-import { type SegmentRow, segmentFile } from '../../src/store/segment-file.js';
-import { SegmentProbe } from '../../src/store/segment-probe.js';
-import { writeSegment } from '../../src/store/segment-writer.js';
-import { sortEntries } from '../../src/store/sorted-entries.js';
+import { MAX_CANDIDATES, Segment } from '../../src/store/segment/fingerprints.js';
+import { type SegmentRow, segmentFile } from '../../src/store/segment/segment-file.js';
+import { SegmentProbe } from '../../src/store/segment/segment-probe.js';
+import { writeSegment } from '../../src/store/segment/segment-writer.js';
+import { sortEntries } from '../../src/store/segment/sorted-entries.js';
 import { dropScratch, newStore, seeded } from './scratch.js';
 
 type Find = Pick<Segment, 'find'>;

@@ -5,12 +5,12 @@ import { closeSync, readdirSync, readFileSync, truncateSync, unlinkSync, writeFi
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { pageOps } from '../../src/native/pages.js';
-import { PAGE_SIZE } from '../../src/page-stream.js';
-import { Segment } from '../../src/store/fingerprints.js';
-import { mapSegment, segmentFile } from '../../src/store/segment-file.js';
-import { verifySegment } from '../../src/store/segment-scan.js';
-import { writeSegment } from '../../src/store/segment-writer.js';
-import { sortEntries } from '../../src/store/sorted-entries.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
+import { Segment } from '../../src/store/segment/fingerprints.js';
+import { mapSegment, segmentFile } from '../../src/store/segment/segment-file.js';
+import { verifySegment } from '../../src/store/segment/segment-scan.js';
+import { writeSegment } from '../../src/store/segment/segment-writer.js';
+import { sortEntries } from '../../src/store/segment/sorted-entries.js';
 import type { Store } from '../../src/store/store.js';
 import {
   dropScratch,
@@ -40,8 +40,8 @@ async function newChunks(store: Store, bytes: Buffer): Promise<number> {
 
 /** Pages that differ in a number, and are soon made and compressed. */
 function numbered(seed: number, count: number): Buffer {
-  const bytes = Buffer.alloc(count * PAGE_SIZE);
-  for (let i = 0; i < count; i++) bytes.writeUInt32LE(seed * 65536 + i, i * PAGE_SIZE);
+  const bytes = Buffer.alloc(count * PAGE_BYTES);
+  for (let i = 0; i < count; i++) bytes.writeUInt32LE(seed * 65536 + i, i * PAGE_BYTES);
   return bytes;
 }
 

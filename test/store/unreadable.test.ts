@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { GcResult } from '../../src/store/gc.js';
+import type { GcResult } from '../../src/store/gc/gc.js';
 import { Store } from '../../src/store/store.js';
 import type { Problem, RepairResult, SaveResult } from '../../src/store/types.js';
 import { watchedEnvironment } from '../crash/trace.js';

@@ -5,7 +5,7 @@
  * chunk, in runs of 512.
  */
 import assert from 'node:assert/strict';
-import { PACK_CHUNKS } from '../format.js';
+import { PACK_CHUNKS } from '../pack/pack-format.js';
 
 /** Chunks of a pack whose bits are kept together. */
 const RUN_CHUNKS = 512;

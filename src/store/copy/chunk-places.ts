@@ -3,7 +3,7 @@
  *
  * Memory: four bytes per chunk. A word holds the index of a pack in a short list, and the chunk.
  */
-import { PACK_CHUNKS } from '../format.js';
+import { PACK_CHUNKS } from '../pack/pack-format.js';
 import { WordList } from './word-list.js';
 
 /** As many packs as a word has room for. A save holds and writes fewer. */

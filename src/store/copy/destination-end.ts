@@ -9,14 +9,16 @@
  * - Memory grows with what has arrived: a few bytes per chunk and per block.
  * - What an interrupted copy stored can be found by the next attempt.
  */
+
 import { pageOps } from '../../native/pages.js';
+import { PAGE_BYTES } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
-import { BLOCK_PAGES, FRAME_BYTES, PACK_CHUNKS, PAGE_BYTES, SHA256_BYTES } from '../format.js';
-import { LOOKS_LIKE_ID } from '../layout.js';
-import { ManifestBlock } from '../manifest.js';
-import { IsThereError, makeRoom } from '../same-snapshot.js';
-import { Save, type SnapshotOrigin } from '../save.js';
-import { BlockList, MAX_COPIED_BLOCKS, pagesOf } from '../snapshot-file.js';
+import { LOOKS_LIKE_ID } from '../disk/layout.js';
+import { BLOCK_PAGES, FRAME_BYTES, PACK_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
+import { IsThereError, makeRoom } from '../save/room-for-snapshot.js';
+import { Save, type SnapshotOrigin } from '../save/save.js';
+import { ManifestBlock } from '../snapshot/manifest.js';
+import { BlockList, MAX_COPIED_BLOCKS, pagesOf } from '../snapshot/snapshot-file.js';
 import type { Progress, SnapshotMetadata } from '../types.js';
 import type { Channel } from './channel.js';
 import { ChunkPlaces } from './chunk-places.js';

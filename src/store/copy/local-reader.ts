@@ -1,9 +1,15 @@
 /** Reads a snapshot of a local store for the source end. The snapshot stays pinned until the reader is closed. */
-import { PAGE_BYTES, SHA256_BYTES } from '../format.js';
-import { type ManifestBlock, readBlock } from '../manifest.js';
-import type { PackReader, PackSet } from '../pack-reader.js';
-import type { StoredSnapshot } from '../restore.js';
-import { type BlockEntry, type BlockList, pagesOfBlock, type SnapshotDescription } from '../snapshot-file.js';
+import { PAGE_BYTES } from '../../page-stream.js';
+import { SHA256_BYTES } from '../pack/pack-format.js';
+import type { PackReader, PackSet } from '../pack/pack-reader.js';
+import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
+import {
+  type BlockEntry,
+  type BlockList,
+  pagesOfBlock,
+  type SnapshotDescription,
+} from '../snapshot/snapshot-file.js';
+import type { StoredSnapshot } from '../stored-snapshot.js';
 import type { PackIdentities, SnapshotReader } from './snapshot-reader.js';
 
 export function identitiesOf(reader: PackReader): PackIdentities {

@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { hash } from 'node:crypto';
-import { FRAME_CHUNKS, SHA256_BYTES } from '../format.js';
+import { FRAME_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
 import { WordList } from './word-list.js';
 
 export class MissingChunks {

@@ -5,8 +5,10 @@
  * - Nothing here does I/O or keeps state between messages.
  * - A decoded message is valid by itself. The end that receives it checks that it fits the messages before it.
  */
+
 import assert from 'node:assert/strict';
 import { ERROR_CODES, type ErrorCode, LivesnapError } from '../../errors.js';
+import { PAGE_BYTES } from '../../page-stream.js';
 import {
   type Check,
   isRecord,
@@ -18,8 +20,8 @@ import {
   satisfying,
   text,
 } from '../../schema.js';
-import { BLOCK_PAGES, FRAME_CHUNKS, PAGE_BYTES, SHA256_BYTES } from '../format.js';
-import { LOOKS_LIKE_ID, SNAPSHOT_ID, TAG_LABEL } from '../layout.js';
+import { LOOKS_LIKE_ID, SNAPSHOT_ID, TAG_LABEL } from '../disk/layout.js';
+import { BLOCK_PAGES, FRAME_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
 import {
   isDescribable,
   MAX_DESCRIPTION_BYTES,
@@ -28,7 +30,7 @@ import {
   pagesOf,
   requireDescription,
   type SnapshotDescription,
-} from '../snapshot-file.js';
+} from '../snapshot/snapshot-file.js';
 
 /** Both ends must use the same version. It changes when the meaning of any message changes. */
 export const PROTOCOL_VERSION = 1;

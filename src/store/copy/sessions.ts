@@ -2,7 +2,7 @@
  * A session: one client and one server copy snapshots over a channel (docs/copy.md). The client asks for one snapshot
  * after another. Either side can be the source. Within one machine both run in this process.
  */
-import { SNAPSHOT_ID, storeError } from '../layout.js';
+import { SNAPSHOT_ID, storeError } from '../disk/layout.js';
 import { type Channel, localChannels } from './channel.js';
 import type { CopyResult, ReceiveOptions, SendOptions } from './copy-result.js';
 import {

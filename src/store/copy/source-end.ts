@@ -6,13 +6,15 @@
  * - Each distinct manifest block is read and sent once, however often the snapshot refers to it.
  * - The manifest and the pack agree on the identity of every page that is sent.
  */
+
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
-import { DamageError } from '../damage.js';
-import { BLOCK_PAGES, FRAME_BYTES, PACK_CHUNKS, PAGE_BYTES } from '../format.js';
-import { packFile } from '../layout.js';
-import type { ManifestBlock } from '../manifest.js';
-import { type BlockEntry, MAX_COPIED_BLOCKS, snapshotFile } from '../snapshot-file.js';
+import { PAGE_BYTES } from '../../page-stream.js';
+import { DamageError } from '../disk/damage.js';
+import { packFile } from '../disk/layout.js';
+import { BLOCK_PAGES, FRAME_BYTES, PACK_CHUNKS } from '../pack/pack-format.js';
+import type { ManifestBlock } from '../snapshot/manifest.js';
+import { type BlockEntry, MAX_COPIED_BLOCKS, snapshotFile } from '../snapshot/snapshot-file.js';
 import type { Channel } from './channel.js';
 import { ChunkNumbers } from './chunk-numbers.js';
 import type { CopyResult, SendOptions } from './copy-result.js';

@@ -25,7 +25,6 @@ import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { tryLock } from '../../native/locks.js';
 import type { CopyResult } from '../copy/copy-result.js';
-import { requireShortPath } from '../index-files.js';
 import {
   fsyncDirectory,
   makeDirectory,
@@ -34,7 +33,8 @@ import {
   storeError,
   TEMPORARY,
   writeAtomically,
-} from '../layout.js';
+} from '../disk/layout.js';
+import { requireShortPath } from '../index/index-files.js';
 import { Store } from '../store.js';
 import { requireLocal } from './address.js';
 import { type CopyRequest, copySnapshots } from './copy.js';

@@ -7,7 +7,6 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { LivesnapError } from '../../errors.js';
-import { MAX_PACK_BYTES } from '../format.js';
 import {
   DATABASE,
   INDEX_LOCK,
@@ -22,9 +21,10 @@ import {
   SNAPSHOTS,
   TAG_LABEL,
   TAGS,
-} from '../layout.js';
-import { MAX_SEGMENT_ENTRIES, parseSegmentName, segmentBytes } from '../segment-file.js';
-import { MAX_COPIED_FILE_BYTES } from '../snapshot-file.js';
+} from '../disk/layout.js';
+import { MAX_PACK_BYTES } from '../pack/pack-format.js';
+import { MAX_SEGMENT_ENTRIES, parseSegmentName, segmentBytes } from '../segment/segment-file.js';
+import { MAX_COPIED_FILE_BYTES } from '../snapshot/snapshot-file.js';
 
 const MAX_ENTRIES = 4_000_000;
 /**

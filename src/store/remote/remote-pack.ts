@@ -4,8 +4,8 @@
  * Lists and manifest frames are kept until the copy of the snapshot ends: a hundredth of the pack. Pages are dropped
  * once they are passed on: only one pack at a time has some, in the page window.
  */
-import { DamageError } from '../damage.js';
-import type { PackBytes } from '../pack-reader.js';
+import { DamageError } from '../disk/damage.js';
+import type { PackBytes } from '../pack/pack-reader.js';
 import type { Spool } from './spool.js';
 
 /** The bytes `from` to `to` of a pack, at offset `at` of a spool. */

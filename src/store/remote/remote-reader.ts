@@ -4,12 +4,15 @@
  *
  * Invariant: fetched bytes pass the same checks as the bytes of a local store, before any number in them is used.
  */
+
 import { LivesnapError } from '../../errors.js';
 import { pageOps } from '../../native/pages.js';
+import { PAGE_BYTES } from '../../page-stream.js';
 import { identitiesOf } from '../copy/local-reader.js';
 import { RESUME_HINT } from '../copy/protocol.js';
 import type { PackIdentities, SnapshotReader } from '../copy/snapshot-reader.js';
-import { DamageError } from '../damage.js';
+import { DamageError } from '../disk/damage.js';
+import { packFile } from '../disk/layout.js';
 import {
   CHUNK_ENTRY_BYTES,
   decodeFooter,
@@ -20,18 +23,16 @@ import {
   MAX_PACK_BYTES,
   PACK_CHUNKS,
   PACK_HEADER_BYTES,
-  PAGE_BYTES,
-} from '../format.js';
-import { packFile } from '../layout.js';
-import { type ManifestBlock, readBlock } from '../manifest.js';
-import { PackReader, PackSet } from '../pack-reader.js';
+} from '../pack/pack-format.js';
+import { PackReader, PackSet } from '../pack/pack-reader.js';
+import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
 import {
   type BlockEntry,
   type BlockList,
   pagesOfBlock,
   type SnapshotDescription,
   type SnapshotFile,
-} from '../snapshot-file.js';
+} from '../snapshot/snapshot-file.js';
 import type { RemoteFiles } from './remote-files.js';
 import { type PageWindow, RemotePack } from './remote-pack.js';
 import type { Spool } from './spool.js';

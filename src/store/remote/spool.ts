@@ -4,8 +4,8 @@
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, ftruncateSync, readSync, unlinkSync, writeSync } from 'node:fs';
-import { createLocked } from '../file-locks.js';
-import { at, PACKS, storeError, TEMPORARY } from '../layout.js';
+import { createLocked } from '../disk/file-locks.js';
+import { at, PACKS, storeError, TEMPORARY } from '../disk/layout.js';
 
 export class Spool {
   readonly #fd: number;

@@ -5,7 +5,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { LivesnapError } from '../../../src/errors.js';
 import { tryLock } from '../../../src/native/locks.js';
 import { closeMemory, createMemory, readMemory } from '../../../src/native/memory.js';
-import { BATCH_PAGES, PAGE_SIZE, type PageRun, type PageSource } from '../../../src/page-stream.js';
+import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource } from '../../../src/page-stream.js';
 import { type DistantStore, StoreThread } from '../../../src/server/store-thread-client.js';
 import { Store } from '../../../src/store/store.js';
 import { dropScratch, load, MemorySource, machineMetadata, noise, scratchDir } from '../../store/scratch.js';
@@ -55,7 +55,7 @@ describe('the store thread', () => {
     const store = await openToWrite(newThread());
     const first = await save(store, new MemorySource({ ram, other: noise(2, 1) }));
     assert.deepEqual([first.tag, first.parent, first.newChunks > 0], ['a', null, true]);
-    noise(3, 2).copy(ram, 7 * PAGE_SIZE);
+    noise(3, 2).copy(ram, 7 * PAGE_BYTES);
     const session = await store.beginSave({ parent: first.id });
     assert.equal(session.parent, first.id);
     const seen: number[] = [];

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
-import { ConsoleCounters, countBetween } from '../../../src/vmm/console-counters.js';
-import { ConsoleInput } from '../../../src/vmm/console-input.js';
-import { ConsoleOutput, MAX_KEPT_BYTES, MAX_MESSAGES_UNDER_WAY } from '../../../src/vmm/console-output.js';
+import { ConsoleCounters, countBetween } from '../../../src/vmm/console/console-counters.js';
+import { ConsoleInput } from '../../../src/vmm/console/console-input.js';
+import {
+  ConsoleOutput,
+  MAX_KEPT_BYTES,
+  MAX_MESSAGES_UNDER_WAY,
+} from '../../../src/vmm/console/console-output.js';
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
 

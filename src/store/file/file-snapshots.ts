@@ -1,0 +1,182 @@
+/**
+ * Any file as a snapshot: `put` reads a file or a stream into a save, `get` writes one back.
+ *
+ * Invariants: the last page may be short and is stored padded with zeros, the region's size says how short; holes are
+ * neither read nor written. What reads a source is in file-source.ts, what writes a target in file-target.ts.
+ */
+import type { Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { LivesnapError } from '../../errors.js';
+import { PAGE_BYTES } from '../../page-stream.js';
+import type { StoreContext } from '../context.js';
+import { DamageError } from '../disk/damage.js';
+import { storeError } from '../disk/layout.js';
+import { BLOCK_PAGES } from '../pack/pack-format.js';
+import type { PackSet } from '../pack/pack-reader.js';
+import { Save } from '../save/save.js';
+import { readBlock } from '../snapshot/manifest.js';
+import { type BlockEntry, pagesOfBlock, type SnapshotFile } from '../snapshot/snapshot-file.js';
+import type { StoredSnapshot } from '../stored-snapshot.js';
+import { requireTagLabel } from '../tags.js';
+import type { Progress, SaveResult } from '../types.js';
+import { baseName, type FileName } from './file-names.js';
+import { FILE_REGION, type FileSource, openSource } from './file-source.js';
+import { FileReplacement, findTarget, openStream, standardOutput, targetError } from './file-target.js';
+
+/** Errors: NO_SUCH_FILE, USAGE, SYSTEM (the source cannot be read), and those of a save. */
+export async function putFile(
+  context: StoreContext,
+  input: FileName | Readable,
+  { tag, name }: { tag: string | null; name: string | null },
+  progress?: Progress,
+): Promise<SaveResult> {
+  if (tag !== null) requireTagLabel(tag);
+  const source = openSource(input);
+  try {
+    const isNamed = typeof input === 'string' || Buffer.isBuffer(input);
+    return await putPages(context, source, tag, name ?? (isNamed ? baseName(input) : null), progress);
+  } finally {
+    await source.close();
+  }
+}
+
+async function putPages(
+  context: StoreContext,
+  source: FileSource,
+  tag: string | null,
+  name: string | null,
+  progress?: Progress,
+): Promise<SaveResult> {
+  const save = await Save.begin(context, null);
+  try {
+    await save.store(source, () => {
+      // A file may have grown since it was opened, and some have no size: those of procfs.
+      const total = source.expectedBytes || null;
+      progress?.(source.sizeBytes, total && Math.max(total, source.sizeBytes));
+    });
+    return await save.commit({
+      kind: 'file',
+      vm: name,
+      tag,
+      memoryBytes: source.sizeBytes,
+      diskBytes: 0,
+      machine: null,
+      host: null,
+      state: new Uint8Array(0),
+    });
+  } catch (error) {
+    await save.abort();
+    throw error;
+  }
+}
+
+function fileBytes({ summary, regions }: StoredSnapshot): number {
+  const sizeBytes = regions.find(({ name }) => name === FILE_REGION)?.sizeBytes;
+  if (summary.kind !== 'file' || sizeBytes === undefined)
+    throw new LivesnapError('USAGE', `snapshot ${summary.id} is of a machine, not of a file`, {
+      hint: 'Use livesnap restore for machines.',
+    });
+  return sizeBytes;
+}
+
+/**
+ * Writes the file to what `to` names or to a stream. A plain file, also by way of links, is replaced when the new one
+ * is whole. A stream, a pipe, a device and a file that this process has open (/dev/stdout, /dev/fd/N) are written front
+ * to back, each block of 512 pages when all of it has been verified: what was written before damage is met is right,
+ * and too little. Errors: USAGE (anything else), NO_SPACE, READ_ONLY, NO_SUCH_FILE, DAMAGED, SYSTEM. Afterwards the
+ * snapshot is still open.
+ */
+export async function getFile(
+  snapshot: StoredSnapshot,
+  to: FileName | Writable,
+  progress?: Progress,
+): Promise<{ bytes: number }> {
+  const bytes = fileBytes(snapshot);
+  const isName = typeof to === 'string' || Buffer.isBuffer(to);
+  const target = isName ? findTarget(to, snapshot.context.dir) : standardOutput(to);
+  if (target === null) {
+    await writeStream(snapshot, 'the stream', to as Writable, false, progress);
+    return { bytes };
+  }
+  if (target.kind === 'stream') {
+    const { output, end } = await openStream(target);
+    await writeStream(snapshot, target.name, output, end, progress);
+    return { bytes };
+  }
+  const replacement = new FileReplacement(target, bytes);
+  try {
+    await snapshot.fill(replacement, progress);
+    await replacement.commit();
+  } finally {
+    replacement.abandon();
+  }
+  return { bytes };
+}
+
+async function writeStream(
+  snapshot: StoredSnapshot,
+  name: string,
+  output: Writable,
+  end: boolean,
+  progress?: Progress,
+): Promise<void> {
+  const { context, summary } = snapshot;
+  const packs = context.packSet();
+  let failure: { readonly error: unknown } | null = null;
+  async function* verified(): AsyncGenerator<Buffer> {
+    try {
+      yield* blocksOf(snapshot, packs, fileBytes(snapshot), progress);
+    } catch (error) {
+      failure = {
+        error: error instanceof DamageError ? error.in(summary.id) : storeError(context.dir, error),
+      };
+      throw error;
+    }
+  }
+  try {
+    await pipeline(verified, output, { end });
+  } catch (error) {
+    throw (failure as { error: unknown } | null)?.error ?? targetError(name, error);
+  } finally {
+    packs.close();
+  }
+}
+
+function* blocksOfFile({ description, blocks }: SnapshotFile): Generator<BlockEntry> {
+  const region = description.regions.findIndex(({ name }) => name === FILE_REGION);
+  for (const entry of blocks) if (entry.region === region) yield entry;
+}
+
+async function* blocksOf(
+  { context, file }: StoredSnapshot,
+  packs: PackSet,
+  sizeBytes: number,
+  progress?: Progress,
+): AsyncGenerator<Buffer> {
+  const { ops } = context;
+  const blockBytes = BLOCK_PAGES * PAGE_BYTES;
+  const entries = blocksOfFile(file);
+  let next = entries.next();
+  const hashes = new Uint32Array(BLOCK_PAGES * 2);
+  for (let at = 0, number = 0; at < sizeBytes; at += blockBytes, number++) {
+    const entry = next.done || next.value.block !== number ? null : next.value;
+    const bytes = Buffer.alloc(blockBytes);
+    if (entry) {
+      next = entries.next();
+      const block = readBlock(ops, packs, entry, pagesOfBlock(file.description.regions, entry));
+      for (let page = 0; page < BLOCK_PAGES; page++) {
+        if (block.isZero(page)) continue;
+        const chunk = packs.chunk(block.places[2 * page]!, block.places[2 * page + 1]!);
+        bytes.set(chunk.bytes.subarray(chunk.offset, chunk.offset + PAGE_BYTES), page * PAGE_BYTES);
+      }
+      ops.hashPages(bytes, BLOCK_PAGES, new Uint8Array(hashes.buffer));
+      const wrong = hashes.findIndex((word, i) => word !== block.fingerprints[i]);
+      if (wrong >= 0) {
+        const pack = block.places[wrong & ~1]!;
+        throw new DamageError(packs.pack(pack).file, null, 'a chunk is not the page that was saved');
+      }
+    }
+    yield bytes.subarray(0, Math.min(blockBytes, sizeBytes - at));
+    progress?.(Math.min(sizeBytes, at + blockBytes), sizeBytes);
+  }
+}

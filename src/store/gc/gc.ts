@@ -1,0 +1,323 @@
+/**
+ * gc: takes away what no snapshot needs (docs/format.md, "gc").
+ *
+ * Runs beside saves and readers of other processes; another gc is kept out. Invariants: a file goes only under a lock
+ * of its own held alone and got without waiting, and only if, looked at again under that lock, still nothing needs
+ * it; the index commits before a file goes; if it cannot tell what a snapshot needs it takes nothing; only names that
+ * a store makes are touched. On a full disk it goes from what needs no room (whole dead packs) to what needs some.
+ */
+import { closeSync, existsSync, lstatSync, readdirSync, unlinkSync } from 'node:fs';
+import { LivesnapError } from '../../errors.js';
+import type { StoreContext } from '../context.js';
+import { DamageError } from '../disk/damage.js';
+import { lockState, openExclusive } from '../disk/file-locks.js';
+import {
+  at,
+  fillReserve,
+  fsyncDirectory,
+  generationsOnDisk,
+  isTemporary,
+  MAX_GENERATION,
+  namesIn,
+  PACKS,
+  packFile,
+  parsePackName,
+  removeIfThere,
+  SEGMENTS,
+  SNAPSHOT_ID,
+  SNAPSHOTS,
+  storeError,
+} from '../disk/layout.js';
+import { StoreLock } from '../disk/store-lock.js';
+import type { PackRow } from '../index/index-database.js';
+import { removeReplaced } from '../index/index-replacement.js';
+import { FrameFlag, type PackName } from '../pack/pack-format.js';
+import { PackReader } from '../pack/pack-reader.js';
+import { parseSegmentName } from '../segment/segment-file.js';
+import type { ChunkSet } from '../snapshot/usage.js';
+import { syncAllTagFiles } from '../tags.js';
+import type { Progress } from '../types.js';
+import { pageWorker } from '../worker/page-pool.js';
+import { Marks } from './marks.js';
+import { foretellTidying, tidySegments } from './segment-merge.js';
+import { FILES_AT_ONCE, type UnlistedFile, unlinkUnlisted } from './unlisted-files.js';
+
+/** A pack is rewritten when more than a twentieth of its chunks are dead. */
+const isWorthRewriting = (deadChunks: number, chunks: number): boolean => deadChunks * 20 > chunks;
+export interface GcOptions {
+  /** Change nothing; say what would be removed and freed. */
+  readonly dryRun: boolean;
+  /** Packs are rewritten, those with most dead weight first, until so many bytes of them have been read. */
+  readonly maxRepackBytes?: number;
+}
+
+export interface GcResult {
+  readonly removedChunks: number;
+  /** By how much files other than the SQLite database have become fewer and shorter. */
+  readonly freedBytes: number;
+}
+
+/** What of a pack is dead; none alive: the pack goes whole. */
+interface Candidate {
+  readonly pack: PackRow;
+  readonly deadChunks: number;
+}
+
+/** Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (then nothing was removed). */
+export async function collectGarbage(
+  context: StoreContext,
+  { dryRun, maxRepackBytes = Number.POSITIVE_INFINITY }: GcOptions,
+  progress?: Progress,
+): Promise<GcResult> {
+  if (!dryRun) context.requireWrite();
+  const locks = [await context.lock('shared')];
+  const marks = new Marks(context);
+  try {
+    if (!dryRun) locks.push(await StoreLock.acquire(context.dir, 'exclusive', PACKS));
+    marks.refresh();
+    const gc = new Collection(context, marks, dryRun);
+    gc.removeOrphans();
+    gc.removeDeadPacks();
+    await gc.rewritePacks(maxRepackBytes, progress);
+    if (dryRun) gc.freedBytes += foretellTidying(context, gc.removedChunks);
+    else await gc.tidy();
+    return { removedChunks: gc.removedChunks, freedBytes: Math.max(0, gc.freedBytes) };
+  } catch (error) {
+    throw storeError(context.dir, error);
+  } finally {
+    marks.close();
+    for (const lock of locks) lock.release();
+  }
+}
+
+class Collection {
+  removedChunks = 0;
+  freedBytes = 0;
+  /** Packs that are gone or were rewritten: entries of segments for what they no longer have can go. */
+  readonly #changed = new Set<number>();
+
+  constructor(
+    readonly context: StoreContext,
+    readonly marks: Marks,
+    readonly dryRun: boolean,
+  ) {}
+
+  get #live(): ChunkSet {
+    return this.marks.usage.all;
+  }
+
+  removeOrphans(): void {
+    const { context, dryRun } = this;
+    if (dryRun) {
+      this.freedBytes += orphanBytes(context);
+      return;
+    }
+    for (const sizeBytes of unlinkUnlisted(context, orphans(context))) this.freedBytes += sizeBytes ?? 0;
+    for (const folder of [PACKS, SNAPSHOTS, SEGMENTS]) fsyncDirectory(at(context.dir, folder));
+    removeReplaced(context.dir);
+  }
+
+  #candidates(): Candidate[] {
+    const packs = this.context.index.packs();
+    return packs.map((pack) => ({ pack, deadChunks: pack.chunks - this.#live.count(pack.number) }));
+  }
+
+  removeDeadPacks(): void {
+    const dead = this.#candidates()
+      .filter(({ pack, deadChunks }) => deadChunks === pack.chunks)
+      .map(({ pack }) => pack);
+    for (let i = 0; i < dead.length; i += FILES_AT_ONCE) this.#removeDead(dead.slice(i, i + FILES_AT_ONCE));
+    if (dead.length > 0 && !this.dryRun) fsyncDirectory(at(this.context.dir, PACKS));
+  }
+
+  #removeDead(packs: readonly PackRow[]): void {
+    const { context, dryRun } = this;
+    const count = (pack: PackRow): void => {
+      this.removedChunks += pack.chunks;
+      this.freedBytes += pack.sizeBytes;
+      this.#changed.add(pack.number);
+    };
+    if (dryRun) {
+      for (const pack of packs) if (lockState(pathOf(context, pack)) === 'free') count(pack);
+      return;
+    }
+    const held: { pack: PackRow; fd: number | null }[] = [];
+    try {
+      for (const pack of packs) {
+        const fd = openExclusive(pathOf(context, pack));
+        if (fd !== null || lockState(pathOf(context, pack)) === 'gone') held.push({ pack, fd });
+      }
+      this.marks.refresh();
+      const dead = held.map(({ pack }) => pack).filter(({ number }) => this.#live.count(number) === 0);
+      // A save may just have put an earlier generation in the place of this one, which it holds.
+      for (const pack of context.index.removePacks(dead)) {
+        removeIfThere(pathOf(context, pack));
+        count(pack);
+      }
+    } finally {
+      for (const { fd } of held) if (fd !== null) closeSync(fd);
+    }
+  }
+
+  async rewritePacks(maxRepackBytes: number, progress?: Progress): Promise<void> {
+    const worthIt = this.#candidates()
+      .filter(({ pack, deadChunks }) => deadChunks < pack.chunks && isWorthRewriting(deadChunks, pack.chunks))
+      .sort((a, b) => b.deadChunks / b.pack.chunks - a.deadChunks / a.pack.chunks);
+    const chosen: Candidate[] = [];
+    let totalBytes = 0;
+    for (const candidate of worthIt) {
+      if (totalBytes + candidate.pack.sizeBytes > maxRepackBytes) continue;
+      totalBytes += candidate.pack.sizeBytes;
+      chosen.push(candidate);
+    }
+    let doneBytes = 0;
+    for (const { pack } of chosen) {
+      try {
+        await this.#rewrite(pack);
+      } catch (error) {
+        const known = storeError(this.context.dir, error);
+        // No room to rewrite in, or a pack that cannot be read: it stays as it is.
+        if (!(known instanceof LivesnapError && (known.code === 'NO_SPACE' || known.code === 'DAMAGED')))
+          throw known;
+      }
+      doneBytes += pack.sizeBytes;
+      progress?.(doneBytes, totalBytes);
+    }
+  }
+
+  async #rewrite(pack: PackRow): Promise<void> {
+    const { context, dryRun } = this;
+    const { number, generation } = pack;
+    if (generation >= MAX_GENERATION) return; // there is no next one
+    const fd = openExclusive(pathOf(context, pack));
+    if (fd === null) return;
+    try {
+      this.marks.refresh();
+      if (context.index.generationOf(number) !== generation || this.#hasOtherGeneration(pack)) return;
+      const live = this.#live.bits(number);
+      const deadChunks = pack.chunks - this.#live.count(number);
+      if (!live || deadChunks === 0) return;
+      const ask = { dir: context.dir, pack: { number, generation }, live, dryRun };
+      const sealed = await pageWorker(0).do('rewritePack', ask);
+      if (!dryRun) {
+        fsyncDirectory(at(context.dir, PACKS));
+        if (!context.index.replacePack(sealed, generation)) {
+          removeIfThere(pathOf(context, sealed)); // an earlier generation counts again, of which this is a part
+          return;
+        }
+        unlinkSync(pathOf(context, pack));
+        fsyncDirectory(at(context.dir, PACKS));
+      }
+      this.#changed.add(number);
+      this.removedChunks += deadChunks;
+      this.freedBytes += pack.sizeBytes - sealed.sizeBytes;
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /**
+   * Whether a generation is on disk, and stays there, that a save may yet have listed. Each must be a part of all that
+   * are before it, or the lowest would not be enough: so the listed one is rewritten only when it is alone.
+   */
+  #hasOtherGeneration({ number, generation }: PackRow): boolean {
+    const { context, dryRun } = this;
+    return generationsOnDisk(context.dir, number).some((other) => {
+      if (other === generation) return false;
+      const stays = (): boolean => lockState(at(context.dir, packFile(number, other))) !== 'free';
+      return !dryRun || isOfUse(context, { number, generation: other }) || stays();
+    });
+  }
+
+  /** Drops entries of what is gone, merges segments, and makes good what a crash left undone. */
+  async tidy(): Promise<void> {
+    const { context } = this;
+    const { index, dir } = context;
+    const gone = [...this.#changed].map((pack) => ({ pack, live: this.#live.bits(pack) ?? null }));
+    try {
+      this.freedBytes += await tidySegments(context, gone);
+      syncAllTagFiles(context);
+      index.checkpoint();
+      index.vacuum();
+      index.checkpoint();
+    } catch (error) {
+      const known = storeError(dir, error);
+      // Room for tidying can be had at the next gc; what counted is done.
+      if (!(known instanceof LivesnapError && known.code === 'NO_SPACE')) throw known;
+    }
+    fillReserve(dir);
+  }
+}
+
+const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string =>
+  at(dir, packFile(number, generation));
+
+/**
+ * Files with a store's names that the index does not know: of saves that never committed or have not yet, of an rm
+ * that was cut short or had to leave a snapshot to its readers.
+ */
+function orphans(context: StoreContext): UnlistedFile[] {
+  const { index, dir } = context;
+  const found: UnlistedFile[] = [];
+  for (const name of namesIn(dir, PACKS)) {
+    const pack = parsePackName(name);
+    const isListed = (): boolean => pack !== null && isOfUse(context, pack);
+    if ((pack || isTemporary(name)) && !isListed())
+      found.push({ path: at(dir, `${PACKS}/${name}`), isListed });
+  }
+  for (const name of namesIn(dir, SNAPSHOTS)) {
+    const isListed = (): boolean => index.has(name);
+    if ((SNAPSHOT_ID.test(name) || isTemporary(name)) && !isListed())
+      found.push({ path: at(dir, `${SNAPSHOTS}/${name}`), isListed });
+  }
+  for (const name of namesIn(dir, SEGMENTS)) {
+    const number = parseSegmentName(name);
+    const isListed = (): boolean => number !== null && index.hasSegment(number);
+    if (number !== null && !isListed()) found.push({ path: at(dir, `${SEGMENTS}/${name}`), isListed });
+  }
+  return found;
+}
+
+/**
+ * Whether the index lists the pack, or the next repair will want it: a generation of a pack whose listed one is not there,
+ * which a repair that was cut short has set aside and of which this may be all there is; or an earlier one than the listed
+ * one, in which chunks are lost: it has come back from a backup.
+ */
+function isOfUse(context: StoreContext, { number, generation }: PackName): boolean {
+  const listed = context.index.generationOf(number);
+  if (listed === undefined || listed === generation) return listed === generation;
+  if (!existsSync(at(context.dir, packFile(number, listed)))) return true;
+  if (listed < generation) return false;
+  try {
+    const reader = new PackReader(context.ops, context.dir, { number, generation: listed });
+    try {
+      return [...reader.frames].some(({ flags }) => (flags & FrameFlag.lost) !== 0);
+    } finally {
+      reader.close();
+    }
+  } catch (error) {
+    if (error instanceof DamageError) return true; // repair may want both
+    throw error;
+  }
+}
+
+/** What orphans that no session holds take. */
+export function orphanBytes(context: StoreContext): number {
+  return orphans(context)
+    .map(({ path }) => path)
+    .filter((path) => lockState(path) === 'free')
+    .reduce((total, path) => total + sizeOf(path), 0);
+}
+
+const sizeOf = (path: string): number => lstatSync(path, { throwIfNoEntry: false })?.size ?? 0;
+
+/** Bytes of a directory and everything in it, as `du -b` counts; only names for which `wanted` holds. */
+export function directoryBytes(dir: string, wanted: (name: string) => boolean = () => true): number {
+  let total = sizeOf(dir);
+  for (const entry of readdirSync(dir, { withFileTypes: true })) {
+    if (!wanted(entry.name)) continue;
+    const path = at(dir, entry.name);
+    total += entry.isDirectory() ? directoryBytes(path) : sizeOf(path);
+  }
+  return total;
+}

@@ -1,0 +1,178 @@
+/**
+ * Merging and rebuilding segments: the index lists a few files instead of many. A page Worker reads and writes; this
+ * side commits. Never part of a save's commit, and safe beside other processes that do the same.
+ *
+ * Invariant: a segment is listed before those it replaces are unlinked, so at each moment every chunk can be found.
+ */
+import { packList } from '../context.js';
+import { DamageError } from '../disk/damage.js';
+import { MAX_OPEN_FILES } from '../disk/descriptors.js';
+import { unlinkUnlessLocked } from '../disk/file-locks.js';
+import { at, fsyncDirectory, removeIfThere, SEGMENTS } from '../disk/layout.js';
+import type { Index } from '../index/index-database.js';
+import {
+  MAX_SEGMENT_ENTRIES,
+  openSegment,
+  type SegmentRow,
+  segmentBytes,
+  segmentFile,
+} from '../segment/segment-file.js';
+import type { GoneChunks } from '../worker/page-jobs.js';
+import { pageWorker } from '../worker/page-pool.js';
+
+/** A store as far as segments are concerned. */
+interface Target {
+  readonly dir: string;
+  readonly index: Index;
+}
+
+/** A merger after a save is never larger than 256 MiB, which takes seconds: merging all is gc’s. */
+const MAX_MERGED_ENTRIES = 16 << 20;
+
+/** The Worker that merges: not the one that saves, where there are two. */
+const MERGING = 1;
+
+/** Files that this process has found damaged: finding it again would mean to read all of them, after each save. */
+const damagedFiles = new Set<string>();
+
+/**
+ * Merges the newest segments while each is at least half as large as the one before it, so that a store has few and
+ * an entry is rewritten a logarithmic number of times. One that is damaged is left to gc, and what is newer is merged the
+ * next time. Errors: DAMAGED.
+ */
+export async function mergeNewest(target: Target): Promise<void> {
+  const run: SegmentRow[] = [];
+  let total = 0;
+  for (const row of target.index.segments().reverse()) {
+    if (damagedFiles.has(at(target.dir, segmentFile(row.number)))) break;
+    if (run.length > 0 && row.entries > 2 * total) break;
+    if (total + row.entries > MAX_MERGED_ENTRIES || run.length === MAX_OPEN_FILES) break;
+    run.push(row);
+    total += row.entries;
+  }
+  if (run.length <= 1) return;
+  const damage = await merge(target, [run], []);
+  if (!damage) return;
+  damagedFiles.add(at(target.dir, damage.file));
+  throw damage;
+}
+
+/** Runs of segments that gc makes one of each. */
+function runsOf(rows: readonly SegmentRow[]): SegmentRow[][] {
+  const runs: SegmentRow[][] = [];
+  let total = 0;
+  for (const row of rows) {
+    const isFull = total + row.entries > MAX_SEGMENT_ENTRIES || runs.at(-1)?.length === MAX_OPEN_FILES;
+    if (runs.length === 0 || isFull) {
+      runs.push([]);
+      total = 0;
+    }
+    runs.at(-1)!.push(row);
+    total += row.entries;
+  }
+  return runs;
+}
+
+function canRead(dir: string, row: SegmentRow): boolean {
+  try {
+    openSegment(dir, row).close();
+    return true;
+  } catch (error) {
+    if (error instanceof DamageError) return false;
+    throw error;
+  }
+}
+
+/**
+ * Merges all segments, drops entries of chunks that are gone, and makes those anew that cannot be read. Returns by
+ * how much the files have shrunk.
+ */
+export async function tidySegments(target: Target, gone: readonly GoneChunks[]): Promise<number> {
+  const rows = target.index.segments();
+  const before = totalBytes(rows);
+  if (rows.every((row) => canRead(target.dir, row))) {
+    const runs = runsOf(rows);
+    const damage = gone.length > 0 || rows.length > runs.length ? await merge(target, runs, gone) : null;
+    // Not so when a segment was lost, or when an earlier gc was cut short after it had taken packs away.
+    const { listed, chunks } = target.index.coverage();
+    if (damage || listed !== chunks) await rebuildSegments(target, target.index.segments());
+  } else await rebuildSegments(target, rows);
+  return before - totalBytes(target.index.segments());
+}
+
+/**
+ * What {@link tidySegments} will return when so many entries are dropped; to the byte where one file has room for all,
+ * up to 2^24 chunks.
+ */
+export function foretellTidying(target: Target, dropped: number): number {
+  const rows = target.index.segments();
+  const runs = runsOf(rows);
+  const { listed, chunks } = target.index.coverage();
+  if (dropped === 0 && rows.length === runs.length && listed === chunks) return 0;
+  const left = chunks - dropped;
+  const files = Math.min(runs.length, left);
+  return totalBytes(rows) - (files * segmentBytes(0) + segmentBytes(left) - segmentBytes(0));
+}
+
+const totalBytes = (rows: readonly SegmentRow[]): number =>
+  rows.reduce((total, { entries }) => total + segmentBytes(entries), 0);
+
+/** Makes one segment of each run. Returns what is wrong with one that is listed still. */
+async function merge(
+  target: Target,
+  runs: readonly (readonly SegmentRow[])[],
+  gone: readonly GoneChunks[],
+): Promise<DamageError | null> {
+  let damage: DamageError | null = null;
+  for (const from of runs) {
+    const [into] = target.index.reserveNumbers(1) as [number];
+    const ask = { dir: target.dir, from, into, gone };
+    try {
+      await replace(target, from, into, () => pageWorker(MERGING).do('mergeSegments', ask));
+    } catch (error) {
+      if (!(error instanceof DamageError)) throw error;
+      // Else another process has just merged one of them.
+      if (from.every(({ number }) => target.index.hasSegment(number))) damage = error;
+    }
+  }
+  return damage;
+}
+
+/** Makes segments of all that the packs list, in place of those given. */
+export async function rebuildSegments(target: Target, rows: readonly SegmentRow[]): Promise<void> {
+  const packs = target.index.packs();
+  let replaced = rows;
+  for (let from = 0; from < packs.length; ) {
+    let to = from;
+    for (
+      let chunks = 0;
+      to < packs.length && (to === from || chunks + packs[to]!.chunks <= MAX_MERGED_ENTRIES);
+      to++
+    )
+      chunks += packs[to]!.chunks;
+    const [into] = target.index.reserveNumbers(1) as [number];
+    const ask = { dir: target.dir, packs: packList(packs.slice(from, to)), into };
+    // The first takes the place of all: from then on something may be missing, which costs room only.
+    await replace(target, replaced, into, () => pageWorker(MERGING).do('buildSegment', ask));
+    replaced = [];
+    from = to;
+  }
+}
+
+async function replace(
+  target: Target,
+  from: readonly SegmentRow[],
+  into: number,
+  write: () => Promise<SegmentRow | null>,
+): Promise<void> {
+  const { dir, index } = target;
+  const written = await write();
+  try {
+    fsyncDirectory(at(dir, SEGMENTS));
+    const numbers = from.map(({ number }) => number);
+    if (!index.replaceSegments(numbers, written ? [written] : [])) removeIfThere(at(dir, segmentFile(into)));
+    else for (const number of numbers) unlinkUnlessLocked(at(dir, segmentFile(number)));
+  } finally {
+    await pageWorker(MERGING).do('segmentEnd', { into });
+  }
+}

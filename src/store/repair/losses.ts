@@ -1,0 +1,56 @@
+/** What is lost of a snapshot: address ranges of its regions whose pages cannot be read any more. */
+
+import type { PageOps } from '../../native/pages.js';
+import { PAGE_BYTES } from '../../page-stream.js';
+import { DamageError } from '../disk/damage.js';
+import { BLOCK_PAGES, FrameFlag } from '../pack/pack-format.js';
+import type { PackSet } from '../pack/pack-reader.js';
+import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
+import { pagesOfBlock, type SnapshotFile } from '../snapshot/snapshot-file.js';
+import type { LostRange } from '../types.js';
+
+/** By frames' marks and what packs list; no page is read. Ranges that meet are one. */
+export function lossesOf(
+  ops: PageOps,
+  packs: PackSet,
+  { description, blocks }: SnapshotFile,
+  tag: string | null,
+): LostRange[] {
+  const lost: { region: string; fromBytes: number; toBytes: number }[] = [];
+  const add = (region: number, fromPage: number, pages: number): void => {
+    const { name, sizeBytes } = description.regions[region]!;
+    const fromBytes = fromPage * PAGE_BYTES;
+    const toBytes = Math.min(sizeBytes, (fromPage + pages) * PAGE_BYTES);
+    const last = lost.at(-1);
+    if (last?.region === name && last.toBytes === fromBytes) last.toBytes = toBytes;
+    else if (fromBytes < toBytes) lost.push({ region: name, fromBytes, toBytes });
+  };
+  for (const entry of blocks) {
+    const firstPage = entry.block * BLOCK_PAGES;
+    try {
+      const block = readBlock(ops, packs, entry, pagesOfBlock(description.regions, entry));
+      for (let page = 0; page < BLOCK_PAGES; page++)
+        if (!block.isZero(page) && isLost(packs, block, page)) add(entry.region, firstPage + page, 1);
+    } catch (error) {
+      if (!(error instanceof DamageError)) throw error;
+      add(entry.region, firstPage, BLOCK_PAGES); // nobody knows where its pages are
+    }
+  }
+  return lost.map((range) => ({ snapshot: description.id, tag, ...range }));
+}
+
+/** A pack of another store that has the right name is whole, and has chunks of that number, but not these pages. */
+function isLost(packs: PackSet, { places, fingerprints }: ManifestBlock, page: number): boolean {
+  try {
+    const pack = packs.pack(places[2 * page]!);
+    const position = pack.positionOf(places[2 * page + 1]!);
+    return (
+      position < 0 ||
+      !pack.isListedAs(position, fingerprints[2 * page]!, fingerprints[2 * page + 1]!) ||
+      (pack.frames.at(pack.frames.indexOf(position)).flags & FrameFlag.lost) !== 0
+    );
+  } catch (error) {
+    if (error instanceof DamageError) return true;
+    throw error;
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * How the rooms of src/ may know each other. ARCHITECTURE.md draws it; this holds the code to it.
+ *
+ * Imports of types count as well: a reader follows them just the same.
+ */
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve, sep } from 'node:path';
+import ts from 'typescript';
+import { projectRoot } from '../../src/native/project-root.js';
+
+/** Which top-level rooms and files of src/ each of them may import. */
+const MAY_IMPORT: Record<string, readonly string[]> = {
+  cli: ['server', 'vmm', 'store', 'native', 'environment', 'page-stream', 'schema', 'errors'],
+  server: ['vmm', 'store', 'native', 'environment', 'page-stream', 'schema', 'errors'],
+  vmm: ['native', 'page-stream', 'schema', 'bit-set', 'errors'],
+  store: ['native', 'environment', 'page-stream', 'schema', 'bit-set', 'errors'],
+  native: ['page-stream', 'errors'],
+  environment: ['errors'],
+  'page-stream': [],
+  schema: [],
+  'bit-set': [],
+  errors: [],
+};
+
+/** The floors of src/store, from the top. A file imports from its own room and from floors below. */
+const STORE_FLOORS = [
+  'remote',
+  'store',
+  'open-store',
+  'statistics',
+  'copy',
+  'file',
+  'repair',
+  'check',
+  'save',
+  'gc',
+  'stored-snapshot',
+  'tags',
+  'pins',
+  'context',
+  'worker',
+  'index',
+  'segment',
+  'snapshot',
+  'types',
+  'pack',
+  'disk',
+];
+
+const SRC = join(projectRoot, 'src');
+
+/** Every file of src/ with the files of src/ that it imports, statically or by `import()`; paths relative to src/. */
+function importGraph(): Map<string, string[]> {
+  const files = (readdirSync(SRC, { recursive: true }) as string[]).filter((file) => file.endsWith('.ts'));
+  return new Map(
+    files.map((file) => {
+      const { importedFiles } = ts.preProcessFile(readFileSync(join(SRC, file), 'utf8'), true, true);
+      const imports = importedFiles
+        .map(({ fileName }) => fileName)
+        .filter((name) => name.startsWith('.'))
+        .map((name) => relative(SRC, resolve(SRC, dirname(file), name.replace(/\.js$/, '.ts'))));
+      for (const target of imports)
+        assert(files.includes(target), `${file} imports ${target}, which does not exist`);
+      return [file, imports];
+    }),
+  );
+}
+
+const roomOf = (file: string): string => file.split(sep)[0]!.replace(/\.ts$/, '');
+
+/** A circle in a graph, as the nodes along it; null where there is none. */
+function findCircle(graph: ReadonlyMap<string, readonly string[]>): readonly string[] | null {
+  const finished = new Set<string>();
+  const path: string[] = [];
+  const visit = (node: string): readonly string[] | null => {
+    if (finished.has(node)) return null;
+    const seenAt = path.indexOf(node);
+    if (seenAt >= 0) return [...path.slice(seenAt), node];
+    path.push(node);
+    for (const next of graph.get(node) ?? []) {
+      const circle = visit(next);
+      if (circle) return circle;
+    }
+    path.pop();
+    finished.add(node);
+    return null;
+  };
+  for (const node of graph.keys()) {
+    const circle = visit(node);
+    if (circle) return circle;
+  }
+  return null;
+}
+
+describe('the structure of src', () => {
+  const graph = importGraph();
+
+  it('has no circle of imports', () => {
+    assert.equal(findCircle(graph)?.join(' -> ') ?? null, null);
+  });
+
+  it('finds a circle where there is one', () => {
+    const circle = findCircle(
+      new Map([
+        ['a', ['b']],
+        ['b', ['c', 'd']],
+        ['c', []],
+        ['d', ['b']],
+      ]),
+    );
+    assert.deepEqual(circle, ['b', 'd', 'b']);
+  });
+
+  it('has only the allowed arrows between its rooms, none from vmm to store', () => {
+    assert.deepEqual([...new Set([...graph.keys()].map(roomOf))].sort(), Object.keys(MAY_IMPORT).sort());
+    for (const [file, imports] of graph)
+      for (const target of imports) {
+        const [from, to] = [roomOf(file), roomOf(target)];
+        assert(from === to || MAY_IMPORT[from]!.includes(to), `${file} must not import ${target}`);
+      }
+  });
+
+  it('has a store whose rooms import only rooms below', () => {
+    const floorOf = (file: string): number => {
+      const floor = STORE_FLOORS.indexOf(roomOf(relative('store', file)));
+      assert(floor >= 0, `${file} is on no floor of the store`);
+      return floor;
+    };
+    for (const [file, imports] of graph) {
+      if (roomOf(file) !== 'store') continue;
+      for (const target of imports.filter((each) => roomOf(each) === 'store'))
+        assert(
+          floorOf(target) >= floorOf(file),
+          `${file} must not import ${target}, which is on a floor above`,
+        );
+    }
+  });
+
+  it('loads the addon, and packages with compiled parts, in src/native only', () => {
+    const compiled = /^import (?!type )[^;]*'(better-sqlite3|lz4-napi|xxhash-wasm)'/m;
+    for (const [file, imports] of graph) {
+      if (roomOf(file) === 'native') continue;
+      // doctor loads it to see whether it can be loaded.
+      if (file !== 'cli/doctor.ts') assert(!imports.includes('native/addon.ts'), `${file} imports the addon`);
+      assert.doesNotMatch(readFileSync(join(SRC, file), 'utf8'), compiled, file);
+    }
+  });
+
+  it('lets the main thread of a machine load nothing of the store but how waits are given up', () => {
+    for (const [file, imports] of graph)
+      if (roomOf(file) === 'server' && file !== 'server/store-thread.ts')
+        for (const target of imports.filter((each) => roomOf(each) === 'store'))
+          assert.equal(target, 'store/disk/waits.ts', `${file} must not import ${target}`);
+  });
+
+  it('has unit tests that mirror it, each named for a file or a room', () => {
+    const unit = join(projectRoot, 'test/unit');
+    for (const file of readdirSync(unit, { recursive: true }) as string[]) {
+      if (!file.endsWith('.test.ts') || file.startsWith('guest') || file === 'structure.test.ts') continue;
+      const tested = file.replace(/\.test\.ts$/, '');
+      const isThere = graph.has(`${tested}.ts`) || existsSync(join(SRC, tested));
+      assert(isThere, `test/unit/${file} tests src/${tested}, which does not exist`);
+    }
+  });
+});
