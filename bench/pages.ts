@@ -66,7 +66,7 @@ const jobs: Record<string, (ops: PageOps) => () => void> = {
   },
 };
 
-const native = await loadNativePageOps();
+const native = loadNativePageOps();
 const portable = await loadPortablePageOps();
 console.log(`seconds a GiB (a quarter zero, a quarter noise, half text; frames of ${FRAME_CHUNKS} pages)`);
 console.log(`${''.padEnd(32)}${'native'.padStart(8)}${'portable'.padStart(10)}${'times'.padStart(8)}`);

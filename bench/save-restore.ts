@@ -148,7 +148,7 @@ async function measureHost(dir: string, rounds: number): Promise<HostSpeeds> {
     );
     unlinkSync(file);
   }
-  const lz4 = [await loadNativePageOps(), await loadPortablePageOps()].map((ops) =>
+  const lz4 = [loadNativePageOps(), await loadPortablePageOps()].map((ops) =>
     measureLz4(ops, input.subarray(0, 32 * MIB), rounds),
   );
   return { memcpy: spread(memcpy), writeFsync: spread(writeFsync), lz4 };

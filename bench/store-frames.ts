@@ -8,7 +8,7 @@ import { loadNativePageOps } from '../src/native/pages.js';
 import { PAGE_BYTES } from '../src/page-stream.js';
 
 const MIB = 1 << 20;
-const ops = await loadNativePageOps();
+const ops = loadNativePageOps();
 const file = readFileSync(process.execPath).subarray(0, 64 * MIB);
 const bytes = file.subarray(0, file.length - (file.length % (64 * PAGE_BYTES)));
 

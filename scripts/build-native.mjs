@@ -1,13 +1,46 @@
-// Builds what is not TypeScript: the C++ addon (node-gyp) and the bundled probe guest (make).
-// Run by `npm install`; quiet unless something fails. Node's headers are taken from beside the running
-// Node when they are there (as in Node's own tarballs and most packages), so that nothing is downloaded.
+// Builds the parts that are not TypeScript: the C++ addon (node-gyp) and the bundled probe guest (make). Prints
+// nothing unless something fails.
+//
+// `npm install` runs this with --optional: on a platform that the addon is not for, or without the tools to build it,
+// it then prints a warning and succeeds, because verbs that only read work without the addon. A build that fails
+// always fails the installation.
+//
+// Node's headers are taken from beside the running Node where they are (as in Node's own tarballs and most packages),
+// so that nothing is downloaded.
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join, resolve } from 'node:path';
+import { delimiter, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const { CXX, PYTHON, npm_config_python } = process.env;
+/** node-gyp lets the environment name a C++ compiler and a Python. */
+const TOOLS = ['gcc', 'make', ...(CXX ? [] : ['g++']), ...(PYTHON || npm_config_python ? [] : ['python3'])];
+
+function fail(sentence, isOptional = false) {
+  process.stderr.write(`livesnap: ${isOptional ? 'warning: ' : ''}${sentence}\n`);
+  process.exit(isOptional ? 0 : 1);
+}
+
+function isInPath(tool) {
+  return (process.env.PATH ?? '').split(delimiter).some((directory) => {
+    try {
+      accessSync(join(directory, tool), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Why the addon cannot be built here; null: it can. */
+function obstacle() {
+  if (process.platform !== 'linux' || process.arch !== 'x64')
+    return `it needs Linux on x86-64, this is ${process.platform} on ${process.arch}`;
+  const missing = TOOLS.filter((tool) => !isInPath(tool));
+  return missing.length === 0 ? null : `${missing.join(', ')} not found`;
+}
 
 function findNodeGyp() {
   const fromNpm = process.env.npm_config_node_gyp;
@@ -18,21 +51,23 @@ function findNodeGyp() {
   return createRequire(import.meta.url).resolve('node-gyp/bin/node-gyp.js');
 }
 
-function run(what, command, args) {
+function run(part, command, args) {
   const done = spawnSync(command, args, { cwd: root, encoding: 'utf8' });
   if (done.status === 0) return;
   process.stderr.write(`${done.stdout ?? ''}${done.stderr ?? ''}`);
-  const why = done.error ? done.error.message : `exit status ${done.status ?? done.signal}`;
-  process.stderr.write(`livesnap: building ${what} failed (${why}); gcc, g++, make and python3 are needed\n`);
-  process.exit(1);
+  const reason = done.error ? done.error.message : `exit status ${done.status ?? done.signal}`;
+  fail(`building ${part} failed: ${reason}`);
 }
 
+const why = obstacle();
+if (why !== null)
+  fail(
+    `the C++ addon cannot be built: ${why}. Without it only ls, show, stats, get, check and export work.`,
+    process.argv.includes('--optional'),
+  );
 const headers = resolve(dirname(process.execPath), '..');
 const nodedir = existsSync(join(headers, 'include/node/node_api.h')) ? [`--nodedir=${headers}`] : [];
-const verb =
-  process.argv.includes('--clean') || !existsSync(join(root, 'addon/build/config.gypi'))
-    ? ['rebuild']
-    : ['configure', 'build'];
-for (const step of verb)
+const isClean = process.argv.includes('--clean') || !existsSync(join(root, 'addon/build/config.gypi'));
+for (const step of isClean ? ['rebuild'] : ['configure', 'build'])
   run('the addon', process.execPath, [findNodeGyp(), step, '-C', 'addon', '-j', 'max', ...nodedir]);
 run('the probe guest', 'make', ['-s', '-C', 'guest']);

@@ -9,26 +9,16 @@
 import { userInfo } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { LivesnapError } from './errors.js';
+import { note } from './notes.js';
 
 type Env = NodeJS.ProcessEnv;
-
-const reported = new Set<string>();
-let report: (sentence: string) => void = () => {};
-
-/** Sends the sentences about ignored variables to `listener`. Each variable is reported once a process. */
-export function onIgnoredVariable(listener: (sentence: string) => void): void {
-  report = listener;
-}
 
 /** The directory that a variable names; null when it is unset, empty or relative. */
 function directoryIn(env: Env, name: string): string | null {
   const path = env[name];
   if (!path) return null;
   if (isAbsolute(path)) return path;
-  if (!reported.has(name)) {
-    reported.add(name);
-    report(`${name} is ignored: ${JSON.stringify(path)} is not an absolute path`);
-  }
+  note(name, `${name} is ignored: ${JSON.stringify(path)} is not an absolute path`);
   return null;
 }
 

@@ -40,7 +40,8 @@ function checkNode(version: string = process.versions.node): Finding {
 }
 
 async function checkAddon(): Promise<Finding> {
-  await import('../native/addon.js');
+  const { addon } = await import('../native/addon.js');
+  addon();
   return well('the C++ addon loads');
 }
 

@@ -6,8 +6,9 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
-import { defaultStore, onIgnoredVariable } from '../environment.js';
+import { defaultStore } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { onNote } from '../notes.js';
 import { requireLocal } from '../store/remote/address.js';
 import { firstWord, withVerb } from './arguments.js';
 import { complain, Output } from './output.js';
@@ -88,7 +89,7 @@ function addVerb(program: Command, verb: Verb, ran: (status: number | undefined)
     const given = command.opts();
     const common: CommonValues = { ...program.opts(), ...given };
     const output = new Output(common.json ?? false, common.quiet ?? false);
-    onIgnoredVariable((sentence) => output.say(`note: ${sentence}`));
+    onNote((sentence) => output.say(`note: ${sentence}`));
     ran(
       await verb.run({
         operands: command.processedArgs.flat().filter((operand) => operand !== undefined),

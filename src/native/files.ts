@@ -1,21 +1,24 @@
-/** Calls on plain files that Node does not have: where the data of a sparse file is, and extended attributes. */
-import { addon } from './addon.js';
+/** Calls on files that Node does not have: the data of a sparse file, and extended attributes. */
+import { addon, isAddonBuilt } from './addon.js';
 
 interface FileFunctions {
   nextData(fd: number, offset: number): [number, number] | null;
   copyAttributes(from: number, to: number): void;
 }
 
-const native = addon as unknown as FileFunctions;
-
 /**
- * The first bytes at or after `offset` that are not in a hole; null: there are none. Moves the descriptor's position.
- * Errors: SystemError, EINVAL where the file system does not say (lseek(2), SEEK_DATA).
+ * The first range of data at or after `offset`; null when only holes follow. Moves the descriptor's position.
+ * Errors: SystemError, with EINVAL where the file system does not support it (lseek(2), SEEK_DATA).
  */
 export function nextData(fd: number, offset: number): { begin: number; end: number } | null {
-  const range = native.nextData(fd, offset);
+  const range = addon<FileFunctions>().nextData(fd, offset);
   return range && { begin: range[0], end: range[1] };
 }
 
-/** Gives the file `to` the access list, label and user attributes of `from`, as far as the caller may (xattr(7)). */
-export const copyAttributes = (from: number, to: number): void => native.copyAttributes(from, to);
+/**
+ * Gives the file `to` the access list, label and user attributes of `from`, as far as the caller may (xattr(7)).
+ * Without the addon it does nothing.
+ */
+export function copyAttributes(from: number, to: number): void {
+  if (isAddonBuilt) addon<FileFunctions>().copyAttributes(from, to);
+}

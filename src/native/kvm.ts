@@ -1,6 +1,6 @@
 /**
  * KVM as the addon gives it: a machine behind an integer handle, typed ioctls by number, and the device thread's
- * `wait`. What is asked of it, in what order, is src/vmm's.
+ * `wait`. src/vmm decides what to call and in which order.
  */
 import { addon } from './addon.js';
 import type { MemoryHandle } from './memory.js';
@@ -26,54 +26,81 @@ interface KvmFunctions {
   machineWait(machine: number, timeoutMs: number): number;
 }
 
-const native = addon as unknown as KvmFunctions;
+const native = (): KvmFunctions => addon();
 
 /** Names a machine in every Worker of this process. */
 export type KvmMachine = number;
 
 /** A system ioctl on /dev/kvm. */
-export const kvmIoctl = native.kvmIoctl;
-export const createMachine = (): KvmMachine => native.machineCreate();
-/** Bytes of the argument of KVM_GET_XSAVE2 and KVM_SET_XSAVE. */
-export const xsaveSizeBytes = (machine: KvmMachine): number => native.machineXsaveSize(machine);
-/** An ioctl on the VM; its argument is an integer, or bytes that the kernel reads or fills. */
-export const machineIoctl = native.machineIoctl;
-export const enableCapability = native.machineEnableCap;
-/** Makes the guest's writes of one MSR exits; every other MSR is KVM's. */
-export const trapMsrWrites = native.machineTrapMsrWrites;
+export const kvmIoctl = (request: number, argument: number | Uint8Array): number =>
+  native().kvmIoctl(request, argument);
+
+export const createMachine = (): KvmMachine => native().machineCreate();
+
+/** Size of the argument of KVM_GET_XSAVE2 and KVM_SET_XSAVE. */
+export const xsaveSizeBytes = (machine: KvmMachine): number => native().machineXsaveSize(machine);
+
+/** An ioctl on the VM. Its argument is an integer, or bytes that the kernel reads or fills. */
+export const machineIoctl = (machine: KvmMachine, request: number, argument: number | Uint8Array): number =>
+  native().machineIoctl(machine, request, argument);
+
+export const enableCapability = (machine: KvmMachine, capability: number, argument: number): void =>
+  native().machineEnableCap(machine, capability, argument);
+
+/** Makes the guest's writes of one MSR exits. KVM handles every other MSR. */
+export const trapMsrWrites = (machine: KvmMachine, msr: number): void =>
+  native().machineTrapMsrWrites(machine, msr);
 
 /** Puts a memory into a slot, or changes whether the slot's writes are logged. */
 export const setMemorySlot = (
   machine: KvmMachine,
   slot: number,
   at: { gpa: number; memory: MemoryHandle; logDirty: boolean },
-): void => native.machineSetSlot(machine, slot, at.gpa, at.memory, at.logDirty);
+): void => native().machineSetSlot(machine, slot, at.gpa, at.memory, at.logDirty);
 
-/** Fetches and clears a slot's dirty log: one bit a page; `bitmap` in whole 8-byte words. */
-export const readDirtyLog = native.machineReadDirtyLog;
-/** Adds a vCPU and says its index (and APIC id). */
-export const addVcpu = (machine: KvmMachine): number => native.machineAddVcpu(machine);
-/** An ioctl on a vCPU that is parked, or whose exit is being answered. */
-export const vcpuIoctl = native.vcpuIoctl;
+/** Fetches and clears a slot's dirty log: one bit a page. `bitmap` is a whole number of 8-byte words. */
+export const readDirtyLog = (machine: KvmMachine, slot: number, bitmap: Uint8Array): void =>
+  native().machineReadDirtyLog(machine, slot, bitmap);
+
+/** Adds a vCPU and returns its index, which is its APIC ID too. */
+export const addVcpu = (machine: KvmMachine): number => native().machineAddVcpu(machine);
+
+/** An ioctl on a vCPU that is parked or waits for the answer to an exit. */
+export const vcpuIoctl = (
+  machine: KvmMachine,
+  vcpu: number,
+  request: number,
+  argument: number | Uint8Array,
+): number => native().vcpuIoctl(machine, vcpu, request, argument);
+
 /** Makes the calling thread the machine's device thread. */
-export const attachDeviceThread = native.machineAttach;
+export const attachDeviceThread = (machine: KvmMachine, exitPage: Uint8Array): void =>
+  native().machineAttach(machine, exitPage);
+
 /** Starts the vCPU threads, parked. */
-export const startVcpus = native.machineStart;
-/** Has every vCPU parked; {@link wait} says when. */
-export const requestPause = native.machineRequestPause;
-export const resumeVcpus = native.machineResume;
+export const startVcpus = (machine: KvmMachine): void => native().machineStart(machine);
+
+/** Asks every vCPU to park. {@link wait} reports when all have. */
+export const requestPause = (machine: KvmMachine): void => native().machineRequestPause(machine);
+
+export const resumeVcpus = (machine: KvmMachine): void => native().machineResume(machine);
+
 /**
- * Has bytes written to a port gathered, without an exit for each ({@link WaitEvent.posted}); null: no port. Only for a
- * port and a time when a write does nothing but send. They come before any later exit.
+ * Gathers bytes that the guest writes to a port, without an exit for each ({@link WaitEvent.posted}); null: no port.
+ * Only for a port, and a time, at which a write does nothing but send. The bytes come before any later exit.
  */
 export const setPostedPort = (machine: KvmMachine, port: number | null): void =>
-  native.machineSetPostedPort(machine, port ?? -1);
+  native().machineSetPostedPort(machine, port ?? -1);
+
 /** Makes {@link wait} return {@link WaitEvent.dead}. Any thread. */
-export const killMachine = native.machineKill;
-/** Ends the vCPU threads and forgets the handle. Any thread but a vCPU's. */
-export const closeMachine = native.machineClose;
-/** Answers the last exit and blocks for the next event; `timeoutMs` −1: for ever. Device thread. */
-export const wait = native.machineWait;
+export const killMachine = (machine: KvmMachine): void => native().machineKill(machine);
+
+/** Ends the vCPU threads and drops the handle. Any thread but a vCPU's. */
+export const closeMachine = (machine: KvmMachine): void => native().machineClose(machine);
+
+/** Answers the last exit and blocks for the next event. `timeoutMs` −1: no limit. Device thread. */
+export const wait = (machine: KvmMachine, timeoutMs: number): number =>
+  native().machineWait(machine, timeoutMs);
 
 /** What {@link wait} returns (addon/machine.h, WaitEvent). */
 export const WaitEvent = { loop: 0, exit: 1, parked: 2, dead: 3, timeout: 4, posted: 5 } as const;

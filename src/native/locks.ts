@@ -1,12 +1,21 @@
-/** Kernel file locks (flock(2)), released by the kernel when the process dies. */
-import { addon } from './addon.js';
+/** Kernel file locks (flock(2)). The kernel releases them when the process dies. */
+import { addon, isAddonBuilt, missingAddon } from './addon.js';
 
-interface Locks {
+interface LockFunctions {
   tryLock(fd: number, exclusive: boolean): boolean;
 }
 
-const native = addon as unknown as Locks;
+/** False where the addon is not built: Node itself has no file locks. */
+export const canLock: boolean = isAddonBuilt;
 
-/** Takes a shared or exclusive lock without waiting; false when another open file holds a conflicting one. */
+/** To be called before anything is made that is of no use without locks. Errors: SYSTEM. */
+export function requireLocks(): void {
+  if (!canLock) throw missingAddon();
+}
+
+/**
+ * Takes a shared or exclusive lock without waiting. False when another open file has a conflicting lock.
+ * Errors: SYSTEM.
+ */
 export const tryLock = (fd: number, mode: 'shared' | 'exclusive'): boolean =>
-  native.tryLock(fd, mode === 'exclusive');
+  addon<LockFunctions>().tryLock(fd, mode === 'exclusive');

@@ -1,19 +1,38 @@
 /**
- * Files mapped for reading. A page that cannot be read (a bad sector, a file cut short) reads as zeros instead of
- * ending the process, so only what may be wrong without harm is read this way.
+ * Files mapped for reading.
+ *
+ * Invariant: a page that cannot be read (a bad sector, a file that was truncated) reads as zeros; it does not end the
+ * process. So a mapping is only for data whose errors do no harm.
+ *
+ * Without the addon the file is read into memory instead.
  */
-import { addon } from './addon.js';
+import { readSync } from 'node:fs';
+import { addon, isAddonBuilt } from './addon.js';
 
-interface MappedFile {
+interface MappingFunctions {
   mapFile(fd: number, length: number): ArrayBuffer;
   unmapFile(mapped: ArrayBuffer): void;
 }
 
-const native = addon as unknown as MappedFile;
+/** Unmaps now what {@link mapFile} returned; its views are empty afterwards. */
+export function unmapFile({ buffer }: { buffer: ArrayBufferLike }): void {
+  if (isAddonBuilt) addon<MappingFunctions>().unmapFile(buffer as ArrayBuffer);
+}
 
-/** Unmaps at once what {@link mapFile} gave; its views are empty afterwards. */
-export const unmapFile = ({ buffer }: { buffer: ArrayBufferLike }): void =>
-  native.unmapFile(buffer as ArrayBuffer);
+/**
+ * The first `length` bytes of a file, for reading only. They are unmapped when they are garbage-collected.
+ * Errors: SYSTEM.
+ */
+export const mapFile = (fd: number, length: number): Uint8Array =>
+  isAddonBuilt ? new Uint8Array(addon<MappingFunctions>().mapFile(fd, length)) : readWhole(fd, length);
 
-/** The first `length` bytes of a file, never to be written to; unmapped when it is collected. Errors: SYSTEM. */
-export const mapFile = (fd: number, length: number): Uint8Array => new Uint8Array(native.mapFile(fd, length));
+/** What a file that ends early lacks stays zero, as in a mapping. */
+function readWhole(fd: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  for (let done = 0; done < length; ) {
+    const count = readSync(fd, bytes, done, Math.min(length - done, 2 ** 30), done);
+    if (count === 0) break;
+    done += count;
+  }
+  return bytes;
+}

@@ -1,6 +1,7 @@
 /**
- * Guest RAM: a sparse memfd of whole pages behind an integer handle that any Worker of the process may use.
- * Bytes are copied in and out; no view of the mapping ever reaches JavaScript.
+ * Guest RAM: a sparse memfd of whole pages behind an integer handle, which any Worker of the process may use.
+ *
+ * Invariant: bytes are copied in and out; no view of the mapping reaches JavaScript.
  */
 import { addon } from './addon.js';
 
@@ -14,35 +15,35 @@ interface MemoryFunctions {
   memoryDataRanges(handle: number): number[];
 }
 
-const native = addon as unknown as MemoryFunctions;
+const native = (): MemoryFunctions => addon();
 
 /** Names a memory in every Worker of this process. */
 export type MemoryHandle = number;
 
-/** Makes a memory of `sizeBytes`, a multiple of 4096, all zero and without a page of its own yet. */
-export const createMemory = (sizeBytes: number): MemoryHandle => native.memoryCreate(sizeBytes);
+/** Creates a memory of `sizeBytes`, a multiple of 4096. All of it is zero and no page is allocated. */
+export const createMemory = (sizeBytes: number): MemoryHandle => native().memoryCreate(sizeBytes);
 
-/** Forgets the handle; the memory goes with its last user (a machine that has it in a slot is one). */
-export const closeMemory = (handle: MemoryHandle): void => native.memoryClose(handle);
+/** Drops the handle. The memory is freed with its last user, such as a machine that has it in a slot. */
+export const closeMemory = (handle: MemoryHandle): void => native().memoryClose(handle);
 
 /** Copies bytes out. Reading a hole allocates it: see {@link dataRanges}. */
 export const readMemory = (handle: MemoryHandle, offset: number, into: Uint8Array): void =>
-  native.memoryRead(handle, offset, into);
+  native().memoryRead(handle, offset, into);
 
 export const writeMemory = (handle: MemoryHandle, offset: number, bytes: Uint8Array): void =>
-  native.memoryWrite(handle, offset, bytes);
+  native().memoryWrite(handle, offset, bytes);
 
 /** Copies the page `pages[i]` to `into[i × 4096]`. */
 export const copyPages = (handle: MemoryHandle, pages: Uint32Array, into: Uint8Array): void =>
-  native.memoryCopyPages(handle, pages, into);
+  native().memoryCopyPages(handle, pages, into);
 
 /** Copies `bytes[i × 4096]` to the page `pages[i]`. */
 export const writePages = (handle: MemoryHandle, pages: Uint32Array, bytes: Uint8Array): void =>
-  native.memoryWritePages(handle, pages, bytes);
+  native().memoryWritePages(handle, pages, bytes);
 
 /** The ranges that are not holes, ascending, in bytes (lseek(2), SEEK_DATA). */
 export function dataRanges(handle: MemoryHandle): { offset: number; length: number }[] {
-  const flat = native.memoryDataRanges(handle);
+  const flat = native().memoryDataRanges(handle);
   const ranges = [];
   for (let i = 0; i + 1 < flat.length; i += 2) ranges.push({ offset: flat[i]!, length: flat[i + 1]! });
   return ranges;

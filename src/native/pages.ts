@@ -1,16 +1,18 @@
 /**
  * Page work in batches: zero scan, XXH64, comparison, LZ4 blocks (docs/format.md, "Words" and "Frames").
  *
- * Two implementations of one interface: the addon's, and a portable one of xxhash-wasm, lz4-napi and Buffer. Both
- * read what the other wrote; fingerprints and checksums are equal bit for bit, LZ4 blocks need not be.
- * LIVESNAP_NATIVE_PAGES=0 chooses the portable one. bench/pages.ts is the reason that the native one exists.
+ * One interface has two implementations: the addon's, which bench/pages.ts justifies, and a portable one of xxhash-wasm,
+ * lz4-napi and Buffer. The portable one is used where the addon is not built, and with LIVESNAP_NATIVE_PAGES=0.
+ *
+ * Invariants: each reads what the other wrote; fingerprints and checksums are equal bit for bit. LZ4 blocks may differ.
  */
+import { addon, isAddonBuilt } from './addon.js';
 import { loadLz4, loadXxhash } from './modules.js';
 
 export interface PageOps {
   /** Which implementation this is. */
   readonly name: 'native' | 'portable';
-  /** hashes (8 bytes a page, little-endian): 0 for a zero page, else the page's XXH64 with 0 made 1. */
+  /** Fills `hashes`, 8 little-endian bytes a page: 0 for a zero page, else the page's XXH64, where 0 becomes 1. */
   hashPages(bytes: Uint8Array, count: number, hashes: Uint8Array): void;
   /** XXH64 of a range, seeded with seedHigh × 2^32 + seedLow, as 8 little-endian bytes into `out`. */
   checksum(
@@ -21,7 +23,7 @@ export interface PageOps {
     seedHigh: number,
     out: Uint8Array,
   ): void;
-  /** The same with seed 0, of what comes in parts. */
+  /** The same with seed 0, of bytes that come in parts. */
   checksumInParts(): ChecksumInParts;
   equal(a: Uint8Array, aOffset: number, b: Uint8Array, bOffset: number, length: number): boolean;
   /** Writes an LZ4 block (no length prefix) and returns its size; 0 when it would exceed `capacity`. */
@@ -32,7 +34,7 @@ export interface PageOps {
     targetOffset: number,
     capacity: number,
   ): number;
-  /** True when the LZ4 block is well formed and gives exactly `targetLength` bytes. */
+  /** True when the LZ4 block is well formed and unpacks to exactly `targetLength` bytes. */
   decompress(
     source: Uint8Array,
     sourceOffset: number,
@@ -51,7 +53,7 @@ export interface ChecksumInParts {
 
 const PAGE_BYTES = 4096;
 
-/** xxhash-wasm and lz4-napi: no code of ours that was compiled. */
+/** The portable implementation. It needs no code compiled here. */
 export async function loadPortablePageOps(): Promise<PageOps> {
   const { h64Raw, create64 } = await loadXxhash()();
   const lz4 = loadLz4();
@@ -101,7 +103,7 @@ export async function loadPortablePageOps(): Promise<PageOps> {
       return block.length;
     },
     decompress(source, sourceOffset, sourceLength, target, targetOffset, targetLength) {
-      // lz4-napi allocates what the prefix says: it is ours, never the disk's.
+      // lz4-napi allocates what the prefix says. This prefix is ours, never the disk's.
       const prefixed = Buffer.allocUnsafe(4 + sourceLength);
       prefixed.writeUInt32LE(targetLength, 0);
       prefixed.set(source.subarray(sourceOffset, sourceOffset + sourceLength), 4);
@@ -125,11 +127,10 @@ interface NativeChecksum {
   checksumEnd(state: Uint8Array, out: Uint8Array): void;
 }
 
-/** The addon's page code. */
-export async function loadNativePageOps(): Promise<PageOps> {
-  const { addon } = await import('./addon.js');
-  const { hashPages, checksum, equal, compress, decompress } = addon as unknown as PageOps;
-  const native = addon as unknown as NativeChecksum;
+/** The addon's implementation. Errors: SYSTEM. */
+export function loadNativePageOps(): PageOps {
+  const native = addon<Omit<PageOps, 'name' | 'checksumInParts'> & NativeChecksum>();
+  const { hashPages, checksum, equal, compress, decompress } = native;
   const checksumInParts = (): ChecksumInParts => {
     const state = new Uint8Array(native.checksumStateBytes);
     native.checksumBegin(state);
@@ -145,15 +146,13 @@ export async function loadNativePageOps(): Promise<PageOps> {
   return { name: 'native', hashPages, checksum, checksumInParts, equal, compress, decompress };
 }
 
-/** The implementation that the environment asks for. */
-export const pageOps: PageOps = await (process.env.LIVESNAP_NATIVE_PAGES === '0'
-  ? loadPortablePageOps()
-  : loadNativePageOps());
+/** The implementation that this process uses. */
+export const pageOps: PageOps =
+  isAddonBuilt && process.env.LIVESNAP_NATIVE_PAGES !== '0'
+    ? loadNativePageOps()
+    : await loadPortablePageOps();
 
-/**
- * The same operations with fingerprints cut to `bits`: collisions by the thousand, for tests that show that
- * they are harmless.
- */
+/** The same operations with fingerprints cut to `bits`, so that tests can show that collisions are harmless. */
 export function withFingerprintBits(ops: PageOps, bits: number): PageOps {
   if (bits >= 64) return ops;
   const mask = (1n << BigInt(bits)) - 1n;

@@ -220,7 +220,8 @@ export class RunDirectory {
    * Errors: NAME_IN_USE, SYSTEM, NO_SPACE.
    */
   async claim(): Promise<ClaimedRunDirectory> {
-    const { tryLock } = await import('../native/locks.js');
+    const { requireLocks, tryLock } = await import('../native/locks.js');
+    requireLocks(); // before anything is made
     // Somebody who looks holds the lock, shared, for an instant: being refused is final only when it lasts.
     let refusals = 0;
     for (;;) {

@@ -42,6 +42,7 @@ import {
   TAG_LABEL,
   TAGS,
 } from './disk/layout.js';
+import { noteMissingLocks, requireLocksToWrite } from './disk/locking.js';
 import type { FileName } from './file/file-names.js';
 import { getFile, putFile } from './file/file-snapshots.js';
 import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBytes } from './gc/gc.js';
@@ -77,6 +78,8 @@ export interface OpenOptions {
   readonly write: boolean;
   /** Make the store when there is none. */
   readonly create?: boolean;
+  /** No other process uses the store: it may be written without locks where there are none (disk/locking.ts). */
+  readonly isPrivate?: boolean;
   /** For tests: fingerprints are cut to so many bits, and so collide. All of a store has the same. */
   readonly fingerprintBits?: number;
 }
@@ -91,7 +94,12 @@ export class Store implements SaveTarget {
   }
 
   /** Opens the store in `dir`. Errors: USAGE, NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, READ_ONLY, NO_PERMISSION, NO_SPACE, DAMAGED. */
-  static open(dir: string, { write, create = false, fingerprintBits = 64 }: OpenOptions): Store {
+  static open(
+    dir: string,
+    { write, create = false, isPrivate = false, fingerprintBits = 64 }: OpenOptions,
+  ): Store {
+    if (write && !isPrivate) requireLocksToWrite(dir);
+    if (!write) noteMissingLocks();
     const index = openIndex(dir, write, create);
     const ops = withFingerprintBits(pageOps, fingerprintBits);
     return new Store(new StoreContext(dir, write, index, ops, fingerprintBits));
@@ -106,6 +114,7 @@ export class Store implements SaveTarget {
     progress?: Progress,
     options: Pick<OpenOptions, 'fingerprintBits'> = {},
   ): Promise<RepairResult> {
+    requireLocksToWrite(dir);
     try {
       if (!statSync(dir, { throwIfNoEntry: false })) throw noSuchStore(dir);
       requireOwnFolders(dir);

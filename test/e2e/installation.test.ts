@@ -1,12 +1,21 @@
 /** Installations of which a part cannot be loaded: what doctor finds, and what the verbs say. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { projectRoot } from '../../src/native/project-root.js';
 import { probe, requireKvm } from '../kvm/kvm.js';
 import { bzImage, elfKernel, lz4Payload } from '../unit/vmm/boot/kernel-fixtures.js';
-import { World } from './cli.js';
+import { MAIN, World } from './cli.js';
 
 /** A compiled part for the Node of long ago: it registers itself as such parts do, with NODE_MODULE_VERSION 83. */
 const OLD_MODULE = `
@@ -122,6 +131,148 @@ describe('an installation', () => {
       /^Run npm run build:native in \//,
       ['ls'],
     );
+  });
+
+  describe('without the addon', () => {
+    const MISSING = /the C\+\+ addon is not built/;
+    const BUILD = /^Run npm run build:native in \/.* \(gcc, g\+\+, make and python3 are needed\)\.$/;
+    const NOTE =
+      'note: the addon is not built: the store is read without locks; do not write to it meanwhile\n';
+
+    /** Runs a command line as it is given, from this installation or from the whole one. */
+    function plain(main: string, args: readonly string[]) {
+      const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
+        env: world.env,
+        encoding: 'utf8',
+      });
+      return { status, stdout, stderr };
+    }
+
+    /** A store with a file that has data, zeros and repetition. */
+    beforeEach(async () => {
+      const file = join(world.dir, 'file');
+      const data = Buffer.alloc(3 << 20);
+      for (let at = 0; at < 1 << 20; at += 4) data.writeUInt32LE((at * 2654435761) >>> 0, at);
+      data.fill('the quick brown fox ', 2 << 20, (2 << 20) + 300_000);
+      writeFileSync(file, data);
+      await world.json('put', file, '--tag', 'first');
+      writeFileSync(file, 'changed', { flag: 'r+' });
+      await world.json('put', file, '--tag', 'second');
+      unlink('addon', /addon\/build$/);
+    });
+
+    for (const [name, args] of Object.entries({
+      ls: ['ls'],
+      'show first': ['show', 'first'],
+      stats: ['stats'],
+      check: ['check'],
+      'check --read-data': ['check', '--read-data'],
+    }))
+      for (const format of [[], ['--json']])
+        it(`prints the same for ${[name, ...format].join(' ')}, and one note`, () => {
+          const main = join(root, 'dist/src/cli/main.js');
+          const whole = plain(MAIN, [...args, ...format]);
+          assert.deepEqual(whole, { status: 0, stdout: whole.stdout, stderr: '' });
+          assert.deepEqual(plain(main, [...args, ...format]), { ...whole, stderr: NOTE });
+          assert.equal(plain(main, [...args, ...format, '--quiet']).stderr, '');
+        });
+
+    it('gets the same file, to a new name, over an old one and to the standard output', () => {
+      const main = join(root, 'dist/src/cli/main.js');
+      const wanted = readFileSync(join(world.dir, 'file'));
+      for (const _ of ['new', 'old']) {
+        const ran = plain(main, ['get', 'second', join(world.dir, 'out')]);
+        assert.deepEqual([ran.status, ran.stderr], [0, NOTE]);
+        assert.ok(readFileSync(join(world.dir, 'out')).equals(wanted));
+      }
+      const piped = spawnSync(process.execPath, [main, 'get', 'second', '-'], {
+        env: world.env,
+        maxBuffer: 8 << 20,
+      });
+      assert.equal(piped.stderr.toString(), NOTE);
+      assert.ok(piped.stdout.equals(wanted));
+    });
+
+    it('exports the same snapshot, and resumes an interrupted export', () => {
+      const main = join(root, 'dist/src/cli/main.js');
+      const exported = join(world.dir, 'exported');
+      // As an export leaves it that ended just before the last step.
+      assert.equal(plain(MAIN, ['export', 'second', exported]).status, 0);
+      const [id] = plain(MAIN, ['ls', '--quiet', '--store', exported]).stdout.split('\n');
+      mkdirSync(`${exported}.partial`);
+      writeFileSync(`${exported}.partial/livesnap-export`, `${id}\n`);
+      renameSync(exported, `${exported}.partial/store`);
+      for (const to of [exported, join(world.dir, 'afresh')]) {
+        const ran = plain(main, ['export', 'second', to]);
+        assert.equal(ran.status, 0, ran.stderr);
+        assert.equal(ran.stderr.split(NOTE).length, 2, ran.stderr);
+        assert.equal(plain(MAIN, ['check', '--read-data', '--store', to]).status, 0);
+        assert.equal(plain(MAIN, ['get', id!, join(world.dir, 'out'), '--store', to]).status, 0);
+        assert.ok(
+          readFileSync(join(world.dir, 'out')).equals(readFileSync(join(world.dir, 'file'))),
+          `the file in ${to}`,
+        );
+      }
+    });
+
+    it('leaves reading out of parts of the data unrecorded', () => {
+      const ran = plain(join(root, 'dist/src/cli/main.js'), ['check', '--read-data', '1/2']);
+      assert.equal(ran.status, 0);
+      assert.match(ran.stderr, /^The store cannot be written: /);
+    });
+
+    for (const args of [
+      ['put', '/etc/hostname'],
+      ['tag', 'first', 'third'],
+      ['rm', 'first'],
+      ['gc'],
+      ['repair'],
+      ['copy', 'first', '--to', '/nowhere/store'],
+      ['copy', 'first', '--from', '/nowhere/store'],
+    ])
+      it(`refuses ${args.slice(0, args.length > 3 ? 3 : 1).join(' ')}, and says how the addon is built`, () => {
+        const { status, result } = run(...args);
+        assert.equal(status, 1);
+        assert.equal(result.error.code, 'READ_ONLY');
+        assert.match(result.error.message, MISSING);
+        assert.match(result.error.hint, BUILD);
+        assert.deepEqual(plain(MAIN, ['ls', '--json']).stdout.match(/"tag":"[a-z]+"/g), [
+          '"tag":"first"',
+          '"tag":"second"',
+        ]);
+      });
+
+    it('refuses to start a machine, and makes no run directory', () => {
+      const { status, result } = run('start', '--kernel', probe('probe.elf'), '--detach', '--name', 'a');
+      assert.equal(status, 1);
+      assert.equal(result.error.code, 'SYSTEM');
+      assert.match(result.error.message, MISSING);
+      assert.match(result.error.hint, BUILD);
+      assert.deepEqual(world.machines(), []);
+    });
+
+    it('is found by doctor', () => {
+      assertFound('addon', MISSING, BUILD);
+    });
+  });
+
+  describe('without the tools that build the addon', () => {
+    const script = join(projectRoot, 'scripts/build-native.mjs');
+    const build = (...args: string[]) =>
+      spawnSync(process.execPath, [script, ...args], { env: { PATH: world.dir }, encoding: 'utf8' });
+    const WARNING =
+      'the C++ addon cannot be built: gcc, make, g++, python3 not found. ' +
+      'Without it only ls, show, stats, get, check and export work.\n';
+
+    it('succeeds with a warning', () => {
+      const { status, stderr } = build('--optional');
+      assert.deepEqual([status, stderr], [0, `livesnap: warning: ${WARNING}`]);
+    });
+
+    it('fails to build the addon when that is asked for', () => {
+      const { status, stderr } = build();
+      assert.deepEqual([status, stderr], [1, `livesnap: ${WARNING}`]);
+    });
   });
 
   it('without xxhash-wasm says so', () => {

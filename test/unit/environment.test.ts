@@ -1,13 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import {
-  baseDirectory,
-  defaultStore,
-  onIgnoredVariable,
-  runRoot,
-  temporaryDirectory,
-  userId,
-} from '../../src/environment.js';
+import { baseDirectory, defaultStore, runRoot, temporaryDirectory, userId } from '../../src/environment.js';
+import { onNote } from '../../src/notes.js';
 
 describe('the environment', () => {
   it('puts the default store into the XDG data directory, else below the home directory', () => {
@@ -39,13 +33,13 @@ describe('the environment', () => {
 
   it('reports each variable that it ignores once', () => {
     const sentences: string[] = [];
-    onIgnoredVariable((sentence) => sentences.push(sentence));
+    onNote((sentence) => sentences.push(sentence));
     try {
       const env = { XDG_DATA_HOME: 'data', HOME: '/home/a' };
       for (let i = 0; i < 3; i++) assert.equal(defaultStore(env), '/home/a/.local/share/livesnap');
       assert.deepEqual(sentences, ['XDG_DATA_HOME is ignored: "data" is not an absolute path']);
     } finally {
-      onIgnoredVariable(() => {});
+      onNote(null);
     }
   });
 

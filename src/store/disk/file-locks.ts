@@ -10,8 +10,8 @@
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
-import { tryLock } from '../../native/locks.js';
 import { createOwned } from './layout.js';
+import { tryLock } from './locking.js';
 import { isUnreadable } from './store-file.js';
 import { waitAStep } from './waits.js';
 

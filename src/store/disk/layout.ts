@@ -193,7 +193,9 @@ export function makeFolder(path: string): void {
  * directory of the path may have been replaced by a link, and root must not give away files elsewhere.
  */
 export function giveToOwner(path: string, fd: number): void {
-  if (process.geteuid!() !== 0 || statSync(dirname(path)).uid === 0) return;
+  // Elsewhere stores are not written, but for exports.
+  if (process.platform !== 'linux' || process.geteuid!() !== 0) return;
+  if (statSync(dirname(path)).uid === 0) return;
   const { uid, gid } = lstatSync(dirname(readlinkSync(`/proc/self/fd/${fd}`)));
   try {
     if (uid !== 0) fchownSync(fd, uid, gid);
@@ -206,6 +208,7 @@ export function giveToOwner(path: string, fd: number): void {
 const KEEPS_OWNER = new Set(['EPERM', 'EINVAL', 'EROFS', 'EOPNOTSUPP']);
 
 export function fsyncDirectory(path: string): void {
+  if (process.platform === 'win32') return; // Windows cannot sync a directory
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     fsyncSync(fd);

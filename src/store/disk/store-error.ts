@@ -203,9 +203,9 @@ function attempt({ syscall = 'open', path }: Failure, file: string): string {
 
 /** The remedy depends on whose store it is. */
 function remedy(dir: string, { file, uid }: Owned): string {
-  const me = process.geteuid!();
+  const me = process.geteuid?.();
   if (uid === me) return `Check the mode and attributes of ${file} with ls -l and lsattr.`;
   if (nearest(resolve(dir))?.uid === me)
-    return `Give the store back to its owner: sudo chown -R ${me}:${process.getegid!()} ${dir}`;
+    return `Give the store back to its owner: sudo chown -R ${me}:${process.getegid?.()} ${dir}`;
   return 'Run livesnap as the owner of the store, or name a store of your own with --store.';
 }

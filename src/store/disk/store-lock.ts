@@ -8,8 +8,8 @@
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
-import { tryLock } from '../../native/locks.js';
 import { at, FILE_MODE, giveToOwner, type INDEX_LOCK, LOCK, PACKS, storeError, TAGS } from './layout.js';
+import { canLock, tryLock } from './locking.js';
 import { STEP_MS, sleepAStep, waitAStep } from './waits.js';
 
 type Mode = 'shared' | 'exclusive';
@@ -19,14 +19,17 @@ const waitMs = (mode: Mode, file: LockFile): number =>
   mode === 'exclusive' && (file === 'lock' || file === 'index.lock') ? 2_000 : 60_000;
 
 export class StoreLock {
-  /** -1: the store has no lock file and cannot be given one; then nobody else writes here either. */
+  /**
+   * -1: nothing is locked. Either the store has no lock file and none can be made there, so nobody else writes here; or
+   * this process cannot lock (locking.ts).
+   */
   readonly #fd: number;
 
   private constructor(
     readonly dir: string,
     readonly file: LockFile,
   ) {
-    this.#fd = openLockFile(dir, file);
+    this.#fd = canLock ? openLockFile(dir, file) : -1;
   }
 
   /** Errors: STORE_BUSY. */

@@ -7,7 +7,7 @@
  * kernel, since a link of procfs leads elsewhere than its text says.
  */
 import { lstatSync, readlinkSync, realpathSync, statfsSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, isAbsolute, posix } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 
 /** A path; a Buffer where it may not be UTF-8. */
@@ -28,15 +28,20 @@ export type Meaning =
 const MAX_LINKS = 40;
 /** Of statfs(2): PROC_SUPER_MAGIC. */
 const PROCFS = 0x9fa0;
+const DESCRIPTOR = /^\/dev\/fd\/(\d+)$/;
 
 /** Errors: those of the system calls, such as ENOENT where a directory is missing. */
 export function meaningOf(name: FileName): Meaning {
   // One character a byte, so that paths can be taken apart and put together as text.
   let path = Buffer.from(name).toString('latin1');
+  if (process.platform === 'win32') path = path.replaceAll('\\', '/');
   for (let links = 0; links < MAX_LINKS; links++) {
     const slash = path.replace(/\/+$/, '').lastIndexOf('/');
     const directory = slash < 0 ? '.' : path.slice(0, slash + 1);
     const bytes = Buffer.from(path, 'latin1');
+    // Without procfs, as on macOS, these names are the descriptors themselves and no links.
+    const descriptor = process.platform === 'linux' ? null : DESCRIPTOR.exec(posix.normalize(path));
+    if (descriptor) return { kind: 'descriptor', fd: Number(descriptor[1]) };
     if (!lstatSync(bytes, { throwIfNoEntry: false })?.isSymbolicLink())
       return { kind: 'path', path: bytes, directory: Buffer.from(directory, 'latin1') };
     if (isInProcfs(Buffer.from(directory, 'latin1'))) {
@@ -45,7 +50,7 @@ export function meaningOf(name: FileName): Meaning {
         return open.fd === null ? { kind: 'foreign', path: bytes } : { kind: 'descriptor', fd: open.fd };
     }
     const to = readlinkSync(bytes, 'latin1');
-    path = to.startsWith('/') ? to : `${directory}/${to}`;
+    path = isAbsolute(to) ? to : `${directory}/${to}`;
   }
   throw new LivesnapError('USAGE', `${shownName(name)} has too many links`);
 }

@@ -112,6 +112,8 @@ function requireOutside(
   storeDir: string,
   refuse: (why: string, hint: string) => Error,
 ): void {
+  // Only Linux says which file a descriptor is.
+  if (meaning.kind !== 'path' && process.platform !== 'linux') return;
   let store: string;
   try {
     store = realpathSync.native(storeDir, 'buffer').toString('latin1');

@@ -7,6 +7,7 @@
  */
 import { closeSync, fsyncSync, openSync, renameSync, statSync } from 'node:fs';
 import { at, DATABASE, fsyncDirectory, INDEX_LOCK, removeIfThere } from '../disk/layout.js';
+import { requireLocksToWrite } from '../disk/locking.js';
 import { StoreLock } from '../disk/store-lock.js';
 
 /** Under this name an index is built. */
@@ -41,6 +42,7 @@ function putInPlace(dir: string): void {
 /** Finishes a replacement that was cut short when the old index had gone already. Errors: STORE_BUSY. */
 export function finishReplacement(dir: string): void {
   if (isThere(dir, DATABASE) || !isThere(dir, NEXT_DATABASE)) return;
+  requireLocksToWrite(dir);
   const locks: StoreLock[] = [];
   try {
     locks.push(StoreLock.acquireSync(dir, 'exclusive'));

@@ -16,6 +16,8 @@ export interface CopyRequest extends CopyTask {
   readonly storeDir: string;
   /** The other store: a directory or an address. */
   readonly remote: string;
+  /** The remote is a directory that no other process uses: see `isPrivate` of `Store.open`. */
+  readonly remoteIsPrivate?: boolean;
   /** Only for tests; see `Store.open`. */
   readonly fingerprintBits?: number;
 }
@@ -35,7 +37,13 @@ export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]>
   }
 }
 
-function remoteOf({ storeDir, direction, remote, fingerprintBits = 64 }: CopyRequest): Remote {
+function remoteOf({
+  storeDir,
+  direction,
+  remote,
+  remoteIsPrivate = false,
+  fingerprintBits = 64,
+}: CopyRequest): Remote {
   const scheme = schemeOf(remote);
   if (scheme !== null) return openRemote(scheme, remote, direction);
   const [here, there] = [resolve(storeDir), resolve(remote)];
@@ -43,5 +51,5 @@ function remoteOf({ storeDir, direction, remote, fingerprintBits = 64 }: CopyReq
     throw new LivesnapError('USAGE', `source and destination are the same store: ${here}`, {
       hint: 'Name another directory.',
     });
-  return openDirectory(there, fingerprintBits);
+  return openDirectory(there, remoteIsPrivate, fingerprintBits);
 }

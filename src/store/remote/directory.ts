@@ -3,10 +3,10 @@ import { copyInProcess } from '../copy/sessions.js';
 import { Store } from '../store.js';
 import type { Remote } from './remote.js';
 
-export const openDirectory = (dir: string, fingerprintBits: number): Remote => ({
+export const openDirectory = (dir: string, isPrivate: boolean, fingerprintBits: number): Remote => ({
   async copy(store, { direction, refs, onPlan, progress }) {
     const write = direction === 'to';
-    const other = Store.open(dir, { write, create: write, fingerprintBits });
+    const other = Store.open(dir, { write, create: write, isPrivate, fingerprintBits });
     try {
       const results = await copyInProcess(store, other, direction, refs, { onPlan, progress });
       if (write) await other.tidy();

@@ -23,7 +23,6 @@ import {
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
-import { tryLock } from '../../native/locks.js';
 import type { CopyResult } from '../copy/copy-result.js';
 import {
   fsyncDirectory,
@@ -34,6 +33,7 @@ import {
   TEMPORARY,
   writeAtomically,
 } from '../disk/layout.js';
+import { tryLock } from '../disk/locking.js';
 import { requireShortPath } from '../index/index-files.js';
 import { Store } from '../store.js';
 import { requireLocal } from './address.js';
@@ -62,7 +62,13 @@ export async function exportSnapshot(
     try {
       partial.prepare(id, fingerprintBits);
       const made = partial.at(STORE);
-      const [result] = await copySnapshots({ ...request, direction: 'to', remote: made, refs: [id] });
+      const [result] = await copySnapshots({
+        ...request,
+        direction: 'to',
+        remote: made,
+        remoteIsPrivate: true,
+        refs: [id],
+      });
       removeIfThere(join(made, RESERVE)); // an export is not written to again
       requireFree(target);
       if (existsSync(target)) rmdirSync(target);

@@ -8,7 +8,7 @@ describe('page work, native and portable', () => {
   let native: PageOps;
   let portable: PageOps;
   before(async () => {
-    native = await loadNativePageOps();
+    native = loadNativePageOps();
     portable = await loadPortablePageOps();
   });
 
