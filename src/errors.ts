@@ -82,6 +82,24 @@ export class LivesnapError extends Error {
   }
 }
 
+/**
+ * Any thrown value as an error of ours. An unexpected one becomes an internal error with its message, and `hint` tells
+ * where its stack is.
+ */
+export function asLivesnapError(thrown: unknown, hint?: string): LivesnapError {
+  if (thrown instanceof LivesnapError) return thrown;
+  const { message, syscall } = (thrown ?? {}) as Partial<NodeJS.ErrnoException>;
+  if (syscall === 'uv_cwd')
+    return new LivesnapError('NO_SUCH_FILE', 'the working directory was removed', {
+      hint: 'Change to a directory that exists.',
+      cause: thrown,
+    });
+  return new LivesnapError('SYSTEM', `internal error: ${message ?? thrown}`, {
+    ...(hint === undefined ? {} : { hint }),
+    cause: thrown,
+  });
+}
+
 const CODE_OF_ERRNO: Record<string, ErrorCode> = {
   ENOSPC: 'NO_SPACE',
   EDQUOT: 'NO_SPACE',

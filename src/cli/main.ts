@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
 import { defaultStore } from '../environment.js';
-import { ExitStatus, LivesnapError } from '../errors.js';
+import { asLivesnapError, ExitStatus, LivesnapError } from '../errors.js';
 import { onNote } from '../notes.js';
 import { requireLocal } from '../store/remote/address.js';
 import { firstWord, withVerb } from './arguments.js';
@@ -157,27 +157,13 @@ async function run(args: readonly string[]): Promise<number> {
   return status ?? 0;
 }
 
-function asLivesnapError(thrown: unknown): LivesnapError {
-  if (thrown instanceof LivesnapError) return thrown;
-  const { message, syscall } = thrown as NodeJS.ErrnoException;
-  if (syscall === 'uv_cwd')
-    return new LivesnapError('NO_SUCH_FILE', 'the working directory was removed', {
-      hint: 'Change to a directory that exists.',
-      cause: thrown,
-    });
-  return new LivesnapError('SYSTEM', `internal error: ${message ?? thrown}`, {
-    hint: 'LIVESNAP_DEBUG=1 shows where.',
-    cause: thrown,
-  });
-}
-
 guardStandardStreams();
 const args = withVerb(process.argv.slice(2));
 let status: number;
 try {
   status = await run(args);
 } catch (thrown) {
-  const error = asLivesnapError(thrown);
+  const error = asLivesnapError(thrown, 'LIVESNAP_DEBUG=1 shows where.');
   const end = args.indexOf('--');
   if (args.slice(0, end < 0 ? undefined : end).includes('--json')) new Output(true, true).error(error);
   else complain(error);

@@ -1,6 +1,4 @@
-/**
- * The client's side of a machine's control API (control-api.ts), over the Unix socket in its run directory.
- */
+/** The client of a machine's control API (control-api.ts), over the Unix socket in its run directory. */
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { runRoot } from '../environment.js';
 import { LivesnapError, type PlainError } from '../errors.js';
@@ -10,7 +8,7 @@ import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest 
 import { RunDirectory } from './run-directory.js';
 import { socketAddress } from './socket-path.js';
 
-/** How a request fails at a process that does not listen, or that closes its connections. */
+/** Errors of a request to a process that does not listen, or that closes its connections. */
 const NOT_LISTENING = new Set(['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE']);
 
 interface Sent {
@@ -24,15 +22,15 @@ async function readAll(response: IncomingMessage): Promise<string> {
   return Buffer.concat(parts).toString('utf8');
 }
 
-/** Why there is nothing to talk to behind the directory of a machine whose process is gone. */
+/** The error for a machine whose process has ended. */
 export async function goneError(directory: RunDirectory): Promise<LivesnapError> {
   const record = await directory.readRecord();
   return new LivesnapError(
     'MACHINE_GONE',
     record?.failure
       ? `the machine ${directory.name} failed: ${record.failure}`
-      : `the process of the machine ${directory.name} is gone`,
-    { hint: `Its log is ${directory.log}; livesnap stop ${directory.name} clears it away.` },
+      : `the process of the machine ${directory.name} has ended`,
+    { hint: `Its log is ${directory.log}. To clean up: livesnap stop ${directory.name}.` },
   );
 }
 
@@ -42,7 +40,7 @@ export async function findMachine(name: string, root: string = runRoot()): Promi
   const found = await directory.look();
   if (found === 'absent')
     throw new LivesnapError('NO_SUCH_MACHINE', `there is no machine named ${name}`, {
-      hint: 'See livesnap ps.',
+      hint: 'livesnap ps lists the machines.',
     });
   if (found === 'dead') throw await goneError(directory);
   return new MachineClient(directory);
@@ -51,7 +49,7 @@ export async function findMachine(name: string, root: string = runRoot()): Promi
 export class MachineClient {
   constructor(readonly directory: RunDirectory) {}
 
-  /** Errors: MACHINE_GONE, NOT_POSSIBLE_NOW (it is starting, ending, or too busy), and what the API answers. */
+  /** Errors: MACHINE_GONE, NOT_POSSIBLE_NOW (it is starting, ending or too busy), and those of the API. */
   async describe(timeoutMs?: number): Promise<MachineDescription> {
     return JSON.parse(
       await readAll(
@@ -102,12 +100,12 @@ export class MachineClient {
     throw await this.#unreachable(true);
   }
 
-  /** Resolves when this viewer has joined: what the guest writes from then on is in the stream. */
+  /** Resolves when the viewer has joined. The stream has everything that the guest writes from then on. */
   async openConsole(historyBytes?: number): Promise<IncomingMessage> {
     return this.#answer('GET', historyBytes === undefined ? '/console' : `/console?history=${historyBytes}`);
   }
 
-  /** A stream whose bytes go to the guest as they come; a broken one emits no error, its machine is ending. */
+  /** A stream of input for the guest. It emits no error when it breaks, because then the machine is ending. */
   openInput(): ClientRequest {
     const { request, response } = this.#send('POST', '/console', {
       'content-type': 'application/octet-stream',
@@ -120,7 +118,7 @@ export class MachineClient {
     return request;
   }
 
-  /** How the machine ended, once a console stream has come to its end; null when it broke off. */
+  /** How the machine ended, after the end of its console stream; null when the stream broke. */
   static endOf(console: IncomingMessage): EndReport | null {
     const trailer = console.trailers[END_TRAILER];
     return trailer === undefined ? null : JSON.parse(decodeURIComponent(trailer));
@@ -132,7 +130,7 @@ export class MachineClient {
     try {
       ({ address, close: release } = socketAddress(this.directory.socket));
     } catch {
-      // Its directory is gone: say so in the way of a connection that fails.
+      // Without the directory there is no such socket, and the connection fails.
       address = this.directory.socket.slice(0, 100);
     }
     const request = httpRequest({
@@ -183,11 +181,11 @@ export class MachineClient {
     throw LivesnapError.fromJSON(body.error);
   }
 
-  /** What it means that the machine's process does not answer; `closed`: it does not listen, or broke off. */
+  /** The error for a process that does not answer. `closed`: it does not listen, or broke the connection. */
   async #unreachable(closed: boolean): Promise<LivesnapError> {
     const found = await this.directory.look();
     if (found === 'dead') return goneError(this.directory);
-    // It listens before it writes its record, and stops listening only to end.
+    // A process listens before it writes its record, and stops listening only when it ends.
     const ending = closed && (await this.directory.readRecord()) !== null;
     if (found === 'absent' || ending)
       return new LivesnapError('MACHINE_GONE', `the machine ${this.directory.name} has ended`);

@@ -1,40 +1,41 @@
 /**
- * A machine's console between the guest and those who look at it: the last bytes it wrote, kept in a ring, and
- * viewers that each read from the ring at their own pace.
+ * The console of a machine: a ring with the last bytes of the guest's output, and viewers that read from it, each at its
+ * own pace.
  *
- * Invariants: the guest never waits for a viewer; memory is bounded by the ring, whatever the guest writes and
- * however slow a viewer is; a viewer sees every byte once and in order, or is told in a line of its own how many
- * it was too slow for, or how many were dropped before they came here.
+ * Invariants:
+ * - The guest never waits for a viewer.
+ * - Memory is bounded by the ring, however much the guest writes and however slow a viewer is.
+ * - A viewer sees every byte once and in order. Bytes that were skipped are counted in a line of their own.
  */
 import type { Writable } from 'node:stream';
 
-/** The most that is kept for a viewer that lags. */
+/** How far a viewer may lag behind. */
 export const RING_BYTES = 1 << 20;
-/** What a viewer that joins is shown of the past unless it asks for less. */
+/** How much past output a viewer sees unless it asks otherwise. */
 export const HISTORY_BYTES = 64 * 1024;
 
-/** The most given to a viewer's stream at a time: what is waiting in a stream is no longer in our hands. */
+/** Written to a viewer's stream at a time. Bytes in a stream's buffer can no longer be skipped, so this is small. */
 const SLICE_BYTES = 64 * 1024;
 
 const LINE_FEED = 0x0a;
 
 interface Viewer {
   readonly out: Writable;
-  /** Count of the guest's bytes that it has been given or has missed. */
+  /** Bytes of the guest's output that it has received or missed. */
   position: number;
-  /** Its stream is full: wait for `drain`. */
+  /** Its stream is full until `drain`. */
   waiting: boolean;
-  readonly finished: () => void;
+  readonly onEnd: () => void;
 }
 
 export class ConsoleHub {
   readonly #ring = new Uint8Array(RING_BYTES);
-  /** Bytes the guest has ever written. */
+  /** Bytes that the guest has written in total. */
   #written = 0;
   #ended = false;
   readonly #viewers = new Set<Viewer>();
 
-  /** Whether the guest's next byte begins a line. */
+  /** Whether the guest's next byte starts a line. */
   get atLineStart(): boolean {
     return this.#written === 0 || this.#ring[(this.#written - 1) % RING_BYTES] === LINE_FEED;
   }
@@ -43,7 +44,7 @@ export class ConsoleHub {
     return this.#viewers.size;
   }
 
-  /** Takes bytes that the guest wrote. */
+  /** Adds output of the guest. */
   push(bytes: Uint8Array): void {
     for (let from = 0; from < bytes.length; from += RING_BYTES) {
       const part = bytes.subarray(from, from + RING_BYTES);
@@ -56,26 +57,25 @@ export class ConsoleHub {
     for (const viewer of this.#viewers) this.#feed(viewer);
   }
 
-  /** So many of the guest's bytes were dropped before they came here. All viewers see that in a line of its own. */
+  /** Tells all viewers, in a line of its own, that output was dropped before it arrived here. */
   skip(bytes: number): void {
-    this.push(
-      Buffer.from(`\r\n[livesnap: ${bytes} bytes of output skipped: the machine's process was busy]\r\n`),
-    );
+    this.push(Buffer.from(`\r\n[livesnap: ${bytes} bytes skipped: machine process too busy]\r\n`));
   }
 
-  /** No more will come: viewers are given what is left for them and their `finished` is called. */
+  /** Ends the console. Each viewer still receives the rest; then its `onEnd` is called. */
   end(): void {
     this.#ended = true;
     for (const viewer of this.#viewers) this.#feed(viewer);
   }
 
   /**
-   * Lets `out` see the last `historyBytes` of the past and all that follows. `finished` is called once when the
-   * console has ended and all of it was given; ending or destroying `out` is the caller's. Returns how to leave.
+   * Writes the last `historyBytes` of past output, and everything that follows, to `out`. `onEnd` is called once, when
+   * the console has ended and `out` has received all of it; the caller ends or destroys `out`. Returns a function that
+   * removes the viewer.
    */
-  join(out: Writable, historyBytes: number, finished: () => void): () => void {
+  join(out: Writable, historyBytes: number, onEnd: () => void): () => void {
     const kept = Math.min(historyBytes, this.#written, RING_BYTES);
-    const viewer: Viewer = { out, position: this.#written - kept, waiting: false, finished };
+    const viewer: Viewer = { out, position: this.#written - kept, waiting: false, onEnd };
     const onDrain = () => {
       viewer.waiting = false;
       this.#feed(viewer);
@@ -94,14 +94,14 @@ export class ConsoleHub {
       const missed = this.#written - RING_BYTES - viewer.position;
       if (missed > 0) {
         viewer.position += missed;
-        viewer.out.write(`\r\n[livesnap: ${missed} bytes of output were too fast for this viewer]\r\n`);
+        viewer.out.write(`\r\n[livesnap: ${missed} bytes skipped: viewer too slow]\r\n`);
       }
       const at = viewer.position % RING_BYTES;
       const length = Math.min(this.#written - viewer.position, RING_BYTES - at, SLICE_BYTES);
       viewer.position += length;
-      // A copy: the ring is written again while the stream still holds the slice.
+      // A copy, since the ring is overwritten while the stream still holds the slice.
       viewer.waiting = !viewer.out.write(this.#ring.slice(at, at + length));
     }
-    if (this.#ended && viewer.position === this.#written && this.#viewers.delete(viewer)) viewer.finished();
+    if (this.#ended && viewer.position === this.#written && this.#viewers.delete(viewer)) viewer.onEnd();
   }
 }

@@ -1,9 +1,10 @@
 /**
- * Starting a machine's process and hearing from it until it runs. The process is a session of its own and
- * outlives its starter; until it is ready, the starter's death ends it. A machine that ends keeps its API up until
- * its starter has let go of it, so that the starter can always hear how it ended.
+ * Starts the process of a machine and waits until the machine runs.
  *
- * What they say to each other goes over Node's IPC channel: one LaunchRequest down, LaunchReports up.
+ * The two processes use Node's IPC channel: one {@link LaunchRequest} to the machine's process, {@link LaunchReport}s
+ * back. The process is in a session of its own and outlives its starter, but if the starter dies before the machine is
+ * ready, it ends. A machine that has ended keeps its API up until the starter closes the channel, so that the starter
+ * can always read how it ended.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
@@ -18,12 +19,12 @@ import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js'
 export interface LaunchRequest {
   readonly root: string;
   readonly name: string;
-  /** Absolute path of the store that saves go to. */
+  /** Absolute path of the default store of saves. */
   readonly storeDir: string;
   readonly port: number | null;
   readonly origin:
     | { readonly kind: 'start'; readonly config: MachineConfig }
-    /** `from`: absolute path of the store that is read; an exported directory is none that saves go to. */
+    /** `from`: absolute path of the store to read. It differs from `storeDir` for an exported directory. */
     | { readonly kind: 'restore'; readonly from: string; readonly snapshot: string };
 }
 
@@ -34,15 +35,15 @@ export type LaunchReport =
 
 export interface Launched {
   readonly machine: MachineDescription;
-  /** To be called when the starter has joined the machine to its end, or does not mean to. */
+  /** Closes the channel: the starter has read how the machine ended, or does not want to. */
   letGo(): void;
 }
 
-/** The descriptor through which the process holds its run directory's lock. */
+/** The descriptor in the machine's process that holds the lock of its run directory. */
 export const LOCK_FD = 4;
 
-/** The last sentence of a log, for a process that ended without a word: not a line of a stack, or Node's version. */
-function lastWords(log: string): string | null {
+/** The last line of a log that is not part of a stack, for a process that died without a report. */
+function lastSentence(log: string): string | null {
   try {
     const lines = readFileSync(log, 'utf8').split('\n');
     return lines.findLast((line) => !/^(\s|Node\.js v|$)/.test(line))?.slice(0, 300) ?? null;
@@ -51,20 +52,20 @@ function lastWords(log: string): string | null {
   }
 }
 
-/** Errors: NO_SPACE. Then the directory is removed. */
+/** Removes the directory when it fails. Errors: NO_SPACE, SYSTEM. */
 async function openLog(directory: ClaimedRunDirectory): Promise<number> {
   try {
     return openSync(directory.log, 'a', 0o600);
   } catch (error) {
     await directory.remove();
     directory.release();
-    throw runDirectoryError(directory.path, error);
+    throw runDirectoryError(directory.path, 'write to', error);
   }
 }
 
 /**
- * Starts the process and resolves when the machine runs. The directory's lock passes to the process; when
- * it fails the directory is removed. Errors: what the machine's start or restore raises; MACHINE_FAILED.
+ * Starts the process and resolves when the machine runs. The directory's lock passes to the process. When this fails,
+ * the directory is removed. Errors: those of the machine's start or restore; MACHINE_FAILED.
  */
 export async function launch(
   directory: ClaimedRunDirectory,
@@ -74,7 +75,7 @@ export async function launch(
   const log = await openLog(directory);
   const child = spawn(
     process.execPath,
-    [join(dirname(fileURLToPath(import.meta.url)), 'vm-process.js'), directory.name],
+    [join(dirname(fileURLToPath(import.meta.url)), 'machine-process.js'), directory.name],
     {
       detached: true,
       cwd: '/',
@@ -94,20 +95,20 @@ export async function launch(
         else if ('ready' in report) resolve(report.ready);
         else failure = LivesnapError.fromJSON(report.error);
       });
-      // An error is final when the process is gone, and with it all that it held.
+      // An error counts once the process has exited, and has released everything.
       child.on('exit', (status, signal) => {
         const fail = () => {
-          const words = lastWords(directory.log);
+          const sentence = lastSentence(directory.log);
           reject(
             failure ??
               new LivesnapError(
                 'MACHINE_FAILED',
                 `the machine's process ended before the machine ran (${signal ?? `exit status ${status}`})`,
-                words === null ? {} : { hint: `Its log ends with: ${words}` },
+                sentence === null ? {} : { hint: `Its log ends with: ${sentence}` },
               ),
           );
         };
-        // What the process said last may come after the news of its exit.
+        // The last report may arrive after the exit event.
         if (child.connected) child.once('disconnect', fail);
         else fail();
       });

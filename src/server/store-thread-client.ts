@@ -1,10 +1,11 @@
 /**
- * The main thread's side of the store thread: stores, saves and snapshots as src/page-stream.ts has them, each call a
- * message and each answer awaited.
+ * The client of the store thread, on the main thread: stores, saves and snapshots with the interfaces of
+ * src/page-stream.ts, where each call is a message.
  *
- * Invariants: nothing here blocks; every call is settled, also when the thread dies; a call is settled only when the
- * source that it was given is not at work any more. A thread that died is replaced by the next store that is opened;
- * what was open in it fails from then on.
+ * Invariants:
+ * - Nothing here blocks.
+ * - Every call settles, also when the thread dies, and only once its page source is idle.
+ * - After the thread has died, everything that was open in it fails. The next store that is opened gets a new thread.
  */
 import { Worker } from 'node:worker_threads';
 import { ERROR_CODES, LivesnapError } from '../errors.js';
@@ -22,24 +23,24 @@ import {
   type SnapshotMetadata,
   type SnapshotSummary,
 } from '../page-stream.js';
-import { giveUpWaits } from '../store/disk/waits.js';
+import { cancelWaits } from '../store/disk/waits.js';
 import {
-  type Answer,
-  type Ask,
+  type CallArgs,
+  type CallResult,
   type FromStoreThread,
   fromThrownError,
-  type RequestName,
+  type StoreCallName,
   type StoreThreadData,
   type ToStoreThread,
 } from './store-thread-messages.js';
 
 /** A store that is open in the store thread. */
-export interface DistantStore extends SaveTarget {
-  /** What kept the store from being tidied is returned, not thrown. */
+export interface StoreProxy extends SaveTarget {
+  /** Returns the error that kept it from tidying; throws none. */
   tidy(): Promise<LivesnapError | null>;
-  /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. Only guest memory can be filled from it. */
+  /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. Such a snapshot fills only guest memory. */
   openSnapshot(ref: string): Promise<OpenSnapshot>;
-  /** Never fails. */
+  /** Does not fail. */
   close(): Promise<void>;
 }
 
@@ -50,13 +51,13 @@ export interface StoreThreadOptions {
 }
 
 export class StoreThread {
-  readonly #patience = new SharedArrayBuffer(4);
+  readonly #cancelFlag = new SharedArrayBuffer(4);
   #connection: Connection | null = null;
 
   constructor(readonly options: StoreThreadOptions) {}
 
   /**
-   * Starts the thread, so that it loads its code meanwhile; opening a store does so, too. `withWorkers`: and the page
+   * Starts the thread early, so that its code is loaded when a store is opened. `withWorkers` also starts the page
    * Workers, for a store that is about to be read.
    */
   start({ withWorkers }: { withWorkers: boolean }): void {
@@ -67,48 +68,48 @@ export class StoreThread {
   async open(
     dir: string,
     { write, create = false }: { write: boolean; create?: boolean },
-  ): Promise<DistantStore> {
+  ): Promise<StoreProxy> {
     const connection = this.#connect();
     const store = connection.newNumber();
-    await connection.ask('open', { store, dir, write, create });
-    return new StoreInThread(connection, store);
+    await connection.call('open', { store, dir, write, create });
+    return new ThreadStore(connection, store);
   }
 
-  /** From now on the store waits for no other process: what would have to fails with STORE_BUSY. */
-  giveUpWaits(): void {
-    giveUpWaits(this.#patience);
+  /** From now on the store does not wait for other processes: it fails with STORE_BUSY instead. */
+  cancelWaits(): void {
+    cancelWaits(this.#cancelFlag);
   }
 
-  /** Ends the thread, whatever it is at. What is under way fails. */
+  /** Ends the thread. Calls in progress fail. */
   async end(): Promise<void> {
     await this.#connection?.end();
   }
 
   #connect(startWorkers = false): Connection {
     if (this.#connection === null || this.#connection.failure !== null)
-      this.#connection = new Connection(this.options, { patience: this.#patience, startWorkers });
+      this.#connection = new Connection(this.options, { cancelFlag: this.#cancelFlag, startWorkers });
     return this.#connection;
   }
 }
 
-interface Call {
-  resolve(answer: never): void;
+interface PendingCall {
+  resolve(result: never): void;
   reject(error: Error): void;
   readonly progress: Progress | undefined;
-  readonly source: SourceCall | null;
+  readonly source: SourceInUse | null;
 }
 
-/** A page source that is being read by a call. */
-interface SourceCall {
+/** The page source of a pending call. */
+interface SourceInUse {
   readonly source: PageSource;
-  /** The store's batches, by number. */
+  /** The store's batch buffers, by number. */
   readonly buffers: Uint8Array[];
-  /** Settles when the source is not at work. */
+  /** Settles when the source is idle. */
   working: Promise<void>;
   failure: Error | null;
 }
 
-/** The LivesnapError that ended the thread, which loses its class on the way here; null for any other error. */
+/** The LivesnapError that ended the thread, which loses its class between threads; null for any other error. */
 function ownError(error?: Error): LivesnapError | null {
   const { code, hint } = (error ?? {}) as Partial<LivesnapError>;
   if (!error || code === undefined || !Object.hasOwn(ERROR_CODES, code)) return null;
@@ -119,7 +120,7 @@ function ownError(error?: Error): LivesnapError | null {
 class Connection {
   readonly #worker: Worker;
   readonly #log: (sentence: string) => void;
-  readonly #calls = new Map<number, Call>();
+  readonly #calls = new Map<number, PendingCall>();
   #lastNumber = 0;
   failure: LivesnapError | null = null;
 
@@ -132,45 +133,45 @@ class Connection {
     this.#worker.on('message', (message: FromStoreThread) => this.#receive(message));
     this.#worker.on('error', (error: Error) => this.#fail(error.message, error));
     this.#worker.on('exit', (status) => this.#fail(`it ended with status ${status}`));
-    this.#worker.unref(); // after listening, which would hold the process again
+    this.#worker.unref(); // after `on`, which keeps the process alive
   }
 
-  /** For a store, a save, a snapshot or a call. */
+  /** A number for a store, save, snapshot or call. */
   newNumber(): number {
     return ++this.#lastNumber;
   }
 
-  async ask<N extends RequestName>(
+  async call<N extends StoreCallName>(
     name: N,
-    ask: Ask<N>,
+    args: CallArgs<N>,
     { progress, source }: { progress?: Progress | undefined; source?: PageSource } = {},
-  ): Promise<Answer<N>> {
+  ): Promise<CallResult<N>> {
     if (this.failure) throw this.failure;
     const id = this.newNumber();
-    const sourceCall: SourceCall | null = source
+    const inUse: SourceInUse | null = source
       ? { source, buffers: [], working: Promise.resolve(), failure: null }
       : null;
-    const answer = new Promise<Answer<N>>((resolve, reject) => {
+    const result = new Promise<CallResult<N>>((resolve, reject) => {
       if (this.#calls.size === 0) this.#worker.ref();
-      this.#calls.set(id, { resolve, reject, progress, source: sourceCall });
-      this.#worker.postMessage({ type: 'request', id, name, ask } satisfies ToStoreThread);
+      this.#calls.set(id, { resolve, reject, progress, source: inUse });
+      this.#worker.postMessage({ type: 'call', id, name, args } satisfies ToStoreThread);
     });
-    if (!sourceCall) return answer;
+    if (!inUse) return result;
     try {
-      return await answer;
+      return await result;
     } catch (error) {
-      await sourceCall.working;
-      // What the source said, and not what the store made of it.
-      throw sourceCall.failure ?? error;
+      await inUse.working;
+      // The source's own error, rather than the one that the store raised because of it.
+      throw inUse.failure ?? error;
     }
   }
 
   #receive(message: FromStoreThread): void {
     const call = this.#calls.get(message.id);
     switch (message.type) {
-      case 'answer':
+      case 'result':
         this.#settled(message.id);
-        call?.resolve(message.answer as never);
+        call?.resolve(message.result as never);
         break;
       case 'failure':
         this.#settled(message.id);
@@ -180,7 +181,7 @@ class Connection {
         call?.progress?.(message.doneBytes, message.totalBytes);
         break;
       case 'next':
-        if (call?.source) call.source.working = this.#give(message, call.source);
+        if (call?.source) call.source.working = this.#sendBatch(message, call.source);
         break;
     }
   }
@@ -190,16 +191,19 @@ class Connection {
     if (this.#calls.size === 0) this.#worker.unref();
   }
 
-  /** Never rejects. */
-  async #give({ id, buffer, shared }: FromStoreThread & { type: 'next' }, call: SourceCall): Promise<void> {
+  /** Does not reject. */
+  async #sendBatch(
+    { id, buffer, shared }: FromStoreThread & { type: 'next' },
+    inUse: SourceInUse,
+  ): Promise<void> {
     const post = (message: ToStoreThread): void => this.#worker.postMessage(message);
-    if (shared) call.buffers[buffer] = new Uint8Array(shared, 0, BATCH_PAGES * PAGE_BYTES);
+    if (shared) inUse.buffers[buffer] = new Uint8Array(shared, 0, BATCH_PAGES * PAGE_BYTES);
     try {
-      const run = await call.source.next(call.buffers[buffer]!);
-      post({ type: 'given', id, run, regions: call.source.regions });
+      const run = await inUse.source.next(inUse.buffers[buffer]!);
+      post({ type: 'batch', id, run, regions: inUse.source.regions });
     } catch (error) {
-      call.failure = error as Error;
-      post({ type: 'notGiven', id });
+      inUse.failure = error as Error;
+      post({ type: 'sourceFailed', id });
     }
   }
 
@@ -208,7 +212,7 @@ class Connection {
     this.failure =
       ownError(error) ??
       new LivesnapError('SYSTEM', `the store thread of the machine's process failed: ${why}`, {
-        hint: 'Try again. The log in the run directory of the machine has more.',
+        hint: 'Try again. The log in the run directory of the machine has details.',
         cause: error,
       });
     if (error || this.#calls.size > 0) this.#log(`the store thread has failed: ${error?.stack ?? why}`);
@@ -221,7 +225,7 @@ class Connection {
   }
 }
 
-class StoreInThread implements DistantStore {
+class ThreadStore implements StoreProxy {
   constructor(
     readonly connection: Connection,
     readonly store: number,
@@ -236,28 +240,28 @@ class StoreInThread implements DistantStore {
   }): Promise<SaveSession> {
     const { connection, store } = this;
     const save = connection.newNumber();
-    const begun = await connection.ask('beginSave', { store, save, parent, tag });
-    return new SaveInThread(connection, save, begun.parent);
+    const begun = await connection.call('beginSave', { store, save, parent, tag });
+    return new ThreadSave(connection, save, begun.parent);
   }
 
   async tidy(): Promise<LivesnapError | null> {
-    const error = await this.connection.ask('tidy', { store: this.store });
+    const error = await this.connection.call('tidy', { store: this.store });
     return error && LivesnapError.fromJSON(error);
   }
 
   async openSnapshot(ref: string): Promise<OpenSnapshot> {
     const { connection, store } = this;
     const snapshot = connection.newNumber();
-    const opened = await connection.ask('openSnapshot', { store, snapshot, ref });
-    return new SnapshotInThread(connection, snapshot, opened.summary, opened.metadata, opened.regions);
+    const opened = await connection.call('openSnapshot', { store, snapshot, ref });
+    return new ThreadSnapshot(connection, snapshot, opened.summary, opened.metadata, opened.regions);
   }
 
   async close(): Promise<void> {
-    await this.connection.ask('close', { store: this.store }).catch(() => {}); // a thread that died has none open
+    await this.connection.call('close', { store: this.store }).catch(() => {}); // a dead thread has no store open
   }
 }
 
-class SaveInThread implements SaveSession {
+class ThreadSave implements SaveSession {
   constructor(
     readonly connection: Connection,
     readonly save: number,
@@ -266,20 +270,20 @@ class SaveInThread implements SaveSession {
 
   async store(source: PageSource, progress?: Progress): Promise<void> {
     const { save, connection } = this;
-    await connection.ask('store', { save, regions: source.regions }, { source, progress });
+    await connection.call('store', { save, regions: source.regions }, { source, progress });
   }
 
   commit(metadata: SnapshotMetadata): Promise<SaveResult> {
-    return this.connection.ask('commit', { save: this.save, metadata });
+    return this.connection.call('commit', { save: this.save, metadata });
   }
 
-  /** Does not fail: what a thread that died had not committed is not visible. */
+  /** Does not fail: nothing that a dead thread has not committed is visible. */
   async abort(): Promise<void> {
-    await this.connection.ask('abort', { save: this.save }).catch(() => {});
+    await this.connection.call('abort', { save: this.save }).catch(() => {});
   }
 }
 
-class SnapshotInThread implements OpenSnapshot {
+class ThreadSnapshot implements OpenSnapshot {
   constructor(
     readonly connection: Connection,
     readonly snapshot: number,
@@ -289,12 +293,13 @@ class SnapshotInThread implements OpenSnapshot {
   ) {}
 
   async fill({ regions, memories }: PageSink, progress?: Progress): Promise<void> {
-    if (memories === undefined) throw new TypeError('pages cross no thread: only guest memory can be filled');
+    if (memories === undefined)
+      throw new TypeError('only guest memory can be filled: pages do not cross threads');
     const { snapshot, connection } = this;
-    await connection.ask('fill', { snapshot, regions, memories }, { progress });
+    await connection.call('fill', { snapshot, regions, memories }, { progress });
   }
 
   close(): void {
-    this.connection.ask('closeSnapshot', { snapshot: this.snapshot }).catch(() => {});
+    this.connection.call('closeSnapshot', { snapshot: this.snapshot }).catch(() => {});
   }
 }

@@ -1,62 +1,63 @@
 /**
- * What the main thread of a machine's process and its store thread say to each other. Everything is
- * structured-cloneable. Stores, saves and open snapshots have numbers, which the main thread gives.
+ * The messages between the main thread of a machine's process and its store thread.
+ *
+ * Invariants: all of it can be cloned by postMessage; the main thread numbers stores, saves, open snapshots and calls.
  */
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { PageRun, Region, SaveResult, SnapshotMetadata, SnapshotSummary } from '../page-stream.js';
 
-/** What the Worker is made with. */
+/** The `workerData` of the thread. */
 export interface StoreThreadData {
-  /** The word by which its waits are given up (src/store/disk/waits.ts). */
-  readonly patience: SharedArrayBuffer;
-  /** Start the page Workers at once: a store is about to be read. */
+  /** Cancels the waits of the thread (src/store/disk/waits.ts). */
+  readonly cancelFlag: SharedArrayBuffer;
+  /** Start the page Workers now, because a store is about to be read. */
   readonly startWorkers: boolean;
 }
 
-export interface Requests {
+export interface StoreCalls {
   open: {
-    ask: { store: number; dir: string; write: boolean; create: boolean };
-    answer: null;
+    args: { store: number; dir: string; write: boolean; create: boolean };
+    result: null;
   };
-  tidy: { ask: { store: number }; answer: PlainError | null };
-  close: { ask: { store: number }; answer: null };
+  tidy: { args: { store: number }; result: PlainError | null };
+  close: { args: { store: number }; result: null };
   beginSave: {
-    ask: { store: number; save: number; parent: string | null; tag: string | null };
-    answer: { parent: string | null };
+    args: { store: number; save: number; parent: string | null; tag: string | null };
+    result: { parent: string | null };
   };
-  /** Fetches batches with `next` messages until there are none. */
-  store: { ask: { save: number; regions: readonly Region[] }; answer: null };
+  /** Fetches batches with `next` messages until the source has no more. */
+  store: { args: { save: number; regions: readonly Region[] }; result: null };
   /** Ends the save, unless it fails. */
-  commit: { ask: { save: number; metadata: SnapshotMetadata }; answer: SaveResult };
-  abort: { ask: { save: number }; answer: null };
+  commit: { args: { save: number; metadata: SnapshotMetadata }; result: SaveResult };
+  abort: { args: { save: number }; result: null };
   openSnapshot: {
-    ask: { store: number; snapshot: number; ref: string };
-    answer: { summary: SnapshotSummary; metadata: SnapshotMetadata; regions: readonly Region[] };
+    args: { store: number; snapshot: number; ref: string };
+    result: { summary: SnapshotSummary; metadata: SnapshotMetadata; regions: readonly Region[] };
   };
-  /** Fills memories, one a region: handles of src/native/memory.ts. */
-  fill: { ask: { snapshot: number; regions: readonly Region[]; memories: readonly number[] }; answer: null };
-  closeSnapshot: { ask: { snapshot: number }; answer: null };
+  /** Fills memories, one a region, given by their handles (src/native/memory.ts). */
+  fill: { args: { snapshot: number; regions: readonly Region[]; memories: readonly number[] }; result: null };
+  closeSnapshot: { args: { snapshot: number }; result: null };
 }
 
-export type RequestName = keyof Requests;
-export type Ask<N extends RequestName> = Requests[N]['ask'];
-export type Answer<N extends RequestName> = Requests[N]['answer'];
+export type StoreCallName = keyof StoreCalls;
+export type CallArgs<N extends StoreCallName> = StoreCalls[N]['args'];
+export type CallResult<N extends StoreCallName> = StoreCalls[N]['result'];
 
 export type ToStoreThread =
-  /** Requests are answered by a message with their `id`, in any order. */
-  | { readonly type: 'request'; readonly id: number; readonly name: RequestName; readonly ask: unknown }
-  /** Answers `next`: what the batch holds, or null when every page was given. Sizes of regions are final then. */
+  /** A call. Its result, or its failure, has the same `id`; results come in any order. */
+  | { readonly type: 'call'; readonly id: number; readonly name: StoreCallName; readonly args: unknown }
+  /** Answers `next`: what the batch holds, or null at the end of the source. Then sizes of regions are final. */
   | {
-      readonly type: 'given';
+      readonly type: 'batch';
       readonly id: number;
       readonly run: PageRun | null;
       readonly regions: readonly Region[];
     }
-  /** Answers `next`: the source has failed. Why, the main thread knows. */
-  | { readonly type: 'notGiven'; readonly id: number };
+  /** Answers `next`: the source has failed. The main thread keeps the reason. */
+  | { readonly type: 'sourceFailed'; readonly id: number };
 
 export type FromStoreThread =
-  | { readonly type: 'answer'; readonly id: number; readonly answer: unknown }
+  | { readonly type: 'result'; readonly id: number; readonly result: unknown }
   | { readonly type: 'failure'; readonly id: number; readonly error: ThrownError }
   | {
       readonly type: 'progress';
@@ -65,8 +66,8 @@ export type FromStoreThread =
       readonly totalBytes: number | null;
     }
   /**
-   * The request `store` with this id wants its next batch, in the buffer of this number. The buffer itself comes with the
-   * first message that names it.
+   * The call `store` with this id asks for its next batch, in the buffer of this number. The first message that names a
+   * buffer carries it.
    */
   | {
       readonly type: 'next';
@@ -75,7 +76,7 @@ export type FromStoreThread =
       readonly shared: SharedArrayBuffer | null;
     };
 
-/** An error as it crosses threads: one of ours, or one that nobody expected, with its stack. */
+/** An error as it crosses threads: a LivesnapError, or an unexpected error with its stack. */
 export type ThrownError =
   | { readonly known: PlainError }
   | { readonly message: string; readonly stack: string | undefined; readonly code: string | undefined };

@@ -1,34 +1,33 @@
 /**
- * The store thread: the Worker of a machine's process that does everything with src/store, so that nothing which the
- * store waits for (locks of other processes, SQLite, the disk) blocks the main thread.
+ * The store thread: the Worker of a machine's process in which all of src/store runs. Locks of other processes, SQLite
+ * and the disk block this thread, never the main thread.
  *
- * Data: requests come as messages and are done beside each other, as their awaits allow. Pages of a save come in the
- * store's own batches, which the main thread fills. Pages of a restore go from the page Workers straight into the
- * memories of the machine. Invariant: whatever this thread waits for, the main thread can end the wait (waits.ts), and
- * the process can exit.
+ * Calls arrive as messages and run concurrently, as their awaits allow. The main thread fills the batches of a save. In a
+ * restore, page Workers write directly into the memories of the machine.
+ *
+ * Invariant: the main thread can cancel every wait of this thread (src/store/disk/waits.ts), and the process can exit.
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { OpenSnapshot, PageRun, PageSource, Progress, Region, SaveSession } from '../page-stream.js';
-import { sharePatience } from '../store/disk/waits.js';
+import { useCancelFlag } from '../store/disk/waits.js';
 import type { Store } from '../store/store.js';
 import { startPageWorkers } from '../store/worker/page-pool.js';
 import {
-  type Answer,
-  type Ask,
+  type CallArgs,
+  type CallResult,
   type FromStoreThread,
-  type RequestName,
+  type StoreCallName,
   type StoreThreadData,
   type ToStoreThread,
   toThrownError,
 } from './store-thread-messages.js';
 
-/** Progress is told no more often than this. */
-const PROGRESS_STEP_MS = 50;
+const PROGRESS_INTERVAL_MS = 50;
 
-const { patience, startWorkers } = workerData as StoreThreadData;
-sharePatience(patience);
-// They load their code beside the store's.
+const { cancelFlag, startWorkers } = workerData as StoreThreadData;
+useCancelFlag(cancelFlag);
+// Now, so that they load while this thread loads the store.
 if (startWorkers) startPageWorkers();
 const { Store: Stores } = await import('../store/store.js');
 
@@ -38,17 +37,17 @@ const post = (message: FromStoreThread): void => port.postMessage(message);
 const stores = new Map<number, Store>();
 const saves = new Map<number, SaveSession>();
 const snapshots = new Map<number, OpenSnapshot>();
-/** The sources of the `store` requests under way. */
-const sources = new Map<number, DistantSource>();
+/** The sources of `store` calls in progress, by call. */
+const sources = new Map<number, MainThreadSource>();
 
 function numbered<T>(things: ReadonlyMap<number, T>, number: number): T {
   const thing = things.get(number);
-  assert(thing !== undefined, 'the main thread names something that is not open');
+  assert(thing !== undefined, 'the number names nothing that is open');
   return thing;
 }
 
-/** The page source of the main thread. */
-class DistantSource implements PageSource {
+/** The page source that the main thread has. */
+class MainThreadSource implements PageSource {
   readonly #buffers = new Map<ArrayBufferLike, number>();
   #waiting: { resolve: (run: PageRun | null) => void; reject: (error: Error) => void } | null = null;
 
@@ -70,28 +69,28 @@ class DistantSource implements PageSource {
     });
   }
 
-  given(run: PageRun | null, regions: readonly Region[]): void {
+  resolve(run: PageRun | null, regions: readonly Region[]): void {
     this.regions = regions;
     this.#waiting?.resolve(run);
   }
 
-  notGiven(): void {
+  reject(): void {
     this.#waiting?.reject(new Error('the source has failed'));
   }
 }
 
 function progressOf(id: number): Progress {
-  let saidMs = Number.NEGATIVE_INFINITY;
+  let lastMs = Number.NEGATIVE_INFINITY;
   return (doneBytes, totalBytes) => {
     const nowMs = performance.now();
-    if (nowMs - saidMs < PROGRESS_STEP_MS) return;
-    saidMs = nowMs;
+    if (nowMs - lastMs < PROGRESS_INTERVAL_MS) return;
+    lastMs = nowMs;
     post({ type: 'progress', id, doneBytes, totalBytes });
   };
 }
 
 const handlers: {
-  [N in RequestName]: (ask: Ask<N>, id: number) => Answer<N> | Promise<Answer<N>>;
+  [N in StoreCallName]: (args: CallArgs<N>, id: number) => CallResult<N> | Promise<CallResult<N>>;
 } = {
   open({ store, dir, write, create }) {
     stores.set(store, Stores.open(dir, { write, create }));
@@ -111,7 +110,7 @@ const handlers: {
     return { parent: session.parent };
   },
   async store({ save, regions }, id) {
-    const source = new DistantSource(id, regions);
+    const source = new MainThreadSource(id, regions);
     sources.set(id, source);
     try {
       await numbered(saves, save).store(source, progressOf(id));
@@ -135,11 +134,11 @@ const handlers: {
     const opened = await numbered(stores, store).openSnapshot(ref);
     snapshots.set(snapshot, opened);
     const { summary, metadata, regions } = opened;
-    // A view would take the whole file with it.
+    // A copy: a view would be cloned with the whole file behind it.
     return { summary, metadata: { ...metadata, state: Uint8Array.from(metadata.state) }, regions };
   },
   async fill({ snapshot, regions, memories }, id) {
-    const write = (): never => assert.fail('every region is a memory, which the page Workers write');
+    const write = (): never => assert.fail('page Workers write every region');
     await numbered(snapshots, snapshot).fill({ regions, memories, write }, progressOf(id));
     return null;
   },
@@ -150,16 +149,16 @@ const handlers: {
   },
 };
 
-async function answer(id: number, name: RequestName, ask: unknown): Promise<void> {
+async function run(id: number, name: StoreCallName, args: unknown): Promise<void> {
   try {
-    post({ type: 'answer', id, answer: await handlers[name](ask as never, id) });
+    post({ type: 'result', id, result: await handlers[name](args as never, id) });
   } catch (error) {
     post({ type: 'failure', id, error: toThrownError(error) });
   }
 }
 
 port.on('message', (message: ToStoreThread) => {
-  if (message.type === 'request') void answer(message.id, message.name, message.ask);
-  else if (message.type === 'given') sources.get(message.id)?.given(message.run, message.regions);
-  else sources.get(message.id)?.notGiven();
+  if (message.type === 'call') void run(message.id, message.name, message.args);
+  else if (message.type === 'batch') sources.get(message.id)?.resolve(message.run, message.regions);
+  else sources.get(message.id)?.reject();
 });

@@ -22,7 +22,7 @@ const processesOf = (name: string, runDir: string): number[] =>
         const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
         const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
         return (
-          words[1]?.endsWith('vm-process.js') &&
+          words[1]?.endsWith('machine-process.js') &&
           words[2] === name &&
           environment.includes(`XDG_RUNTIME_DIR=${runDir}`)
         );
@@ -119,7 +119,7 @@ describe('the process of a machine that dies', function () {
     writeFileSync(
       preload,
       `import { isMainThread } from 'node:worker_threads';
-       if (isMainThread && process.argv[1]?.endsWith('vm-process.js'))
+       if (isMainThread && process.argv[1]?.endsWith('machine-process.js'))
          process.on('SIGUSR2', () => { throw new TypeError('a mistake in the process'); });`,
     );
     world.env.NODE_OPTIONS = `--import=${preload}`;
@@ -154,7 +154,7 @@ describe('the process of a machine that dies', function () {
     writeFileSync(
       join(world.dir, 'mistake.mjs'),
       `import { isMainThread } from 'node:worker_threads';
-       if (isMainThread && process.argv[1]?.endsWith('vm-process.js'))
+       if (isMainThread && process.argv[1]?.endsWith('machine-process.js'))
          throw new TypeError('an early mistake');`,
     );
     const error = await world.fails(1, 'MACHINE_FAILED', startOf('a', '--detach'));

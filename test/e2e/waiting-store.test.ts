@@ -36,10 +36,10 @@ async function hasOpen(pid: number, path: string): Promise<void> {
   }
 }
 
-/** Makes a store wait: until `release`, what comes to `file` does not come further. */
+/** Makes operations on a store wait at `file`, until `release`. */
 interface Obstacle {
   readonly what: string;
-  /** The file that who waits has open. */
+  /** The file that a waiting process has open. */
   readonly file: string;
   block(store: string): Promise<() => Promise<void>>;
 }
@@ -49,7 +49,8 @@ const lockOf = (file: string): Obstacle => ({
   file,
   async block(store) {
     const fd = openSync(join(store, file), 'r');
-    assert.ok(tryLock(fd, 'exclusive'));
+    // The machine may still be tidying the store after its last save.
+    while (!tryLock(fd, 'exclusive')) await sleep(5);
     return async () => closeSync(fd);
   },
 });
@@ -119,7 +120,7 @@ describe('a machine whose store waits for', function () {
 
   for (const obstacle of SAVE_OBSTACLES)
     describe(obstacle.what, () => {
-      it('answers while it is saved, and its save is brought to its end', async () => {
+      it('answers while it is saved, and its save completes', async () => {
         const { saving, isOver } = await waiting(obstacle);
         const [row] = await world.json<{ state: string }[]>('ps');
         assert.equal(row!.state, 'running');
@@ -132,7 +133,7 @@ describe('a machine whose store waits for', function () {
         assert.equal((await world.json<unknown[]>('ls')).length, 2);
       });
 
-      it('is stopped, and its save is given up', async () => {
+      it('is stopped, and its save is cancelled', async () => {
         const { pid, saving } = await waiting(obstacle);
         await world.json('stop', 'a');
         assert.equal(alive(pid), false);
@@ -140,7 +141,7 @@ describe('a machine whose store waits for', function () {
         assert.deepEqual(world.machines(), []);
       });
 
-      it('ends by SIGTERM, and its save is given up', async () => {
+      it('ends by SIGTERM, and its save is cancelled', async () => {
         const { pid, saving } = await waiting(obstacle);
         process.kill(pid, 'SIGTERM');
         while (alive(pid)) await sleep(10);

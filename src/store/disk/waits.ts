@@ -1,58 +1,59 @@
 /**
  * How the store waits for other processes: in steps, in JavaScript.
  *
- * Invariant: nothing in src/store waits for another process in any other way. SQLite is given no time of its own, since
- * a thread that it blocks can be neither told nor ended. So all waits can be given up from another thread
- * ({@link sharePatience}), and a machine that ends is not held up by somebody else's lock.
+ * Invariants:
+ * - Nothing in src/store waits for another process in any other way. SQLite gets no busy timeout, because a thread that
+ *   waits inside SQLite can be neither told nor ended.
+ * - Another thread can cancel all waits, so that a lock of another process does not hold up a machine that ends. It sets a
+ *   flag, one shared word, which is 0 while waits are allowed.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../errors.js';
 
 export const STEP_MS = 10;
-/** How long another connection that writes to the index is waited for. */
+/** How long a transaction of another connection is waited for. */
 const INDEX_WAIT_MS = 10_000;
 
-/** One word: 0 while others are waited for. */
-let patience = new Int32Array(new SharedArrayBuffer(4));
+let flag = new Int32Array(new SharedArrayBuffer(4));
 
-/** The word that {@link sharePatience} takes, for Workers of this thread. */
-export const sharedPatience = (): SharedArrayBuffer => patience.buffer as SharedArrayBuffer;
+/** The flag of this thread, for its Workers: see {@link useCancelFlag}. */
+export const cancelFlag = (): SharedArrayBuffer => flag.buffer as SharedArrayBuffer;
 
-/** Lets the owner of this word end the waits of this thread: see {@link giveUpWaits}. */
-export function sharePatience(word: SharedArrayBuffer): void {
-  patience = new Int32Array(word);
+/** Makes this thread obey a flag of another thread. */
+export function useCancelFlag(shared: SharedArrayBuffer): void {
+  flag = new Int32Array(shared);
 }
 
-/** Ends all waits, present and to come, of the threads that share this word: they fail with STORE_BUSY. */
-export function giveUpWaits(word: SharedArrayBuffer): void {
-  const cell = new Int32Array(word);
+/** Cancels all waits, present and future, of the threads that use this flag: they fail with STORE_BUSY. */
+export function cancelWaits(shared: SharedArrayBuffer): void {
+  const cell = new Int32Array(shared);
   Atomics.store(cell, 0, 1);
   Atomics.notify(cell, 0);
 }
 
-/** Blocks the thread. Errors: STORE_BUSY when waits have been given up. */
+/** Blocks the thread for a step. Errors: STORE_BUSY when waits have been cancelled. */
 export function waitAStep(): void {
-  Atomics.wait(patience, 0, 0, STEP_MS);
-  requirePatience();
+  Atomics.wait(flag, 0, 0, STEP_MS);
+  requireNotCancelled();
 }
 
 /** As {@link waitAStep}, without blocking the thread. */
 export async function sleepAStep(): Promise<void> {
   await sleep(STEP_MS);
-  requirePatience();
+  requireNotCancelled();
 }
 
-function requirePatience(): void {
-  if (Atomics.load(patience, 0) !== 0)
-    throw new LivesnapError('STORE_BUSY', 'the wait for another process that uses the store was given up', {
-      hint: 'Try again when it is done.',
+function requireNotCancelled(): void {
+  if (Atomics.load(flag, 0) !== 0)
+    throw new LivesnapError('STORE_BUSY', 'the wait for another process that uses the store was cancelled', {
+      hint: 'Try again when it has finished.',
     });
 }
 
-/** Another connection is in the way for a moment. (SQLITE_BUSY_SNAPSHOT is not among these: it is final.) */
+/** Another connection is writing at the moment. SQLITE_BUSY_SNAPSHOT is not listed: trying again cannot help. */
 const BUSY = new Set(['SQLITE_BUSY', 'SQLITE_BUSY_RECOVERY', 'SQLITE_BUSY_TIMEOUT']);
 
-/** Does work with the index, again for as long as another connection is in the way. `work` must be all or nothing. */
+/** Runs work on the index, and again while another connection is writing. `work` must be all or nothing. */
 export function whenIndexIsFree<T>(work: () => T): T {
   for (let waitedMs = 0; ; waitedMs += STEP_MS) {
     try {

@@ -11,7 +11,7 @@ import { Worker } from 'node:worker_threads';
 import { ERROR_CODES, type ErrorCode, LivesnapError, SystemError } from '../../errors.js';
 import { DamageError } from '../disk/damage.js';
 import { notOfStore } from '../disk/store-error.js';
-import { sharedPatience } from '../disk/waits.js';
+import { cancelFlag } from '../disk/waits.js';
 import { PageBatch } from './page-batch.js';
 import type { Answer, Ask, JobName, PlainError, Response } from './page-jobs.js';
 
@@ -27,7 +27,7 @@ interface Waiting {
 class PageWorker {
   readonly #worker = new Worker(new URL('./page-worker.js', import.meta.url), {
     stdin: false,
-    workerData: sharedPatience(),
+    workerData: cancelFlag(),
   });
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;

@@ -12,7 +12,7 @@ import { writePages } from '../../native/memory.js';
 import { type PageOps, pageOps, withFingerprintBits } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError, LostChunkError } from '../disk/damage.js';
-import { sharePatience } from '../disk/waits.js';
+import { useCancelFlag } from '../disk/waits.js';
 import { FRAME_BYTES, type FrameEntry, FrameFlag, type PackName, SHA256_BYTES } from '../pack/pack-format.js';
 import { PackReader, PackSet } from '../pack/pack-reader.js';
 import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
@@ -35,7 +35,7 @@ import type {
   Request,
 } from './page-jobs.js';
 
-sharePatience(workerData);
+useCancelFlag(workerData);
 
 const packers = new Map<number, Packer>();
 const readers = new Map<number, { ops: PageOps; packs: PackSet }>();

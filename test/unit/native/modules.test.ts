@@ -5,7 +5,7 @@ import { projectRoot } from '../../../src/native/project-root.js';
 const failure = (code: string | undefined, message: string, cause?: Error): Error =>
   Object.assign(new Error(message, { cause }), code === undefined ? {} : { code });
 
-describe('a module that cannot be loaded', () => {
+describe('the error for a module', () => {
   const { node, modules } = process.versions;
   const cases: Record<string, [Error, RegExp, string]> = {
     'built for another Node': [
@@ -70,7 +70,7 @@ describe('a module that cannot be loaded', () => {
     ],
   };
   for (const [what, [error, message, command]] of Object.entries(cases)) {
-    it(`${what} is named, with the command that mends it`, () => {
+    it(`${what} names it and the command that repairs it`, () => {
       const mapped = loadError('m', error);
       assert.equal(mapped.code, 'SYSTEM');
       assert.match(mapped.message, message);

@@ -4,7 +4,7 @@ import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../../../s
 
 const PAGE = 4096;
 
-describe('page work, native and portable', () => {
+describe('page operations, native and portable,', () => {
   let native: PageOps;
   let portable: PageOps;
   before(async () => {
@@ -12,7 +12,7 @@ describe('page work, native and portable', () => {
     portable = await loadPortablePageOps();
   });
 
-  it('gives the same fingerprints, zero only for zero pages', () => {
+  it('compute the same fingerprints, zero only for zero pages', () => {
     const bytes = new Uint8Array(6 * PAGE);
     bytes.set(randomBytes(PAGE), 0);
     bytes[2 * PAGE - 1] = 1; // page 1 differs from zero in its last byte only
@@ -34,7 +34,7 @@ describe('page work, native and portable', () => {
     assert.equal(Buffer.from(out).readBigUInt64LE(), 0x44bc2cf5ad770999n);
   });
 
-  it('gives the same seeded checksums', () => {
+  it('compute the same seeded checksums', () => {
     const bytes = randomBytes(70000);
     for (const [offset, length, low, high] of [
       [0, 70000, 0, 0],
@@ -49,7 +49,7 @@ describe('page work, native and portable', () => {
     }
   });
 
-  it('gives the same checksum in parts as of the whole', () => {
+  it('compute the same checksum in parts as of the whole', () => {
     const bytes = randomBytes(70000);
     for (const ops of [native, portable]) {
       const whole = new Uint8Array(8);
@@ -64,7 +64,7 @@ describe('page work, native and portable', () => {
     }
   });
 
-  it('reads the LZ4 blocks that the other wrote', () => {
+  it('read the LZ4 blocks that the other wrote', () => {
     const raw = Buffer.from('the quick brown fox '.repeat(4000)).subarray(0, 16 * PAGE);
     for (const [writer, reader] of [
       [native, portable],
@@ -79,7 +79,7 @@ describe('page work, native and portable', () => {
     }
   });
 
-  it('says when a block does not fit or is not of the promised length', () => {
+  it('report a block that does not fit or has another length', () => {
     const noise = randomBytes(PAGE);
     for (const ops of [native, portable]) {
       assert.equal(ops.compress(noise, PAGE, new Uint8Array(PAGE), 0, PAGE), 0, ops.name);
@@ -93,7 +93,7 @@ describe('page work, native and portable', () => {
     }
   });
 
-  it('compares ranges', () => {
+  it('compare ranges', () => {
     const a = randomBytes(3 * PAGE);
     const b = Buffer.from(a);
     for (const ops of [native, portable]) {
@@ -105,7 +105,7 @@ describe('page work, native and portable', () => {
     }
   });
 
-  it('refuses ranges outside a buffer', () => {
+  it('refuse ranges outside a buffer, where the code is native', () => {
     const small = new Uint8Array(16);
     assert.throws(() => native.hashPages(small, 1, new Uint8Array(8)), TypeError);
     assert.throws(() => native.equal(small, 8, small, 0, 16), TypeError);

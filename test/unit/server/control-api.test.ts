@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LivesnapError } from '../../../src/errors.js';
 import { findMachine, MachineClient } from '../../../src/server/client.js';
-import { ControlServer } from '../../../src/server/control-api.js';
+import { ControlServer } from '../../../src/server/control-server.js';
+import { MachineService } from '../../../src/server/machine-service.js';
 import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
-import { VmHost } from '../../../src/server/vm-host.js';
 import { FakeMachine, FakeStore, failure } from './fake-machine.js';
 
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
@@ -49,13 +49,13 @@ async function textOf(stream: IncomingMessage): Promise<string> {
   return text;
 }
 
-describe('control API', () => {
+describe('the control API', () => {
   let base: string;
   let root: string;
   let directory: ClaimedRunDirectory;
   let machine: FakeMachine;
   let server: ControlServer;
-  let host: VmHost;
+  let service: MachineService;
   let closedStores: number;
   /** What the opening of a store waits for. */
   let storeGate: Promise<void>;
@@ -76,7 +76,7 @@ describe('control API', () => {
     refuseStore = () => {};
     await server.listenUnix(directory.socket);
     const actual = port === null ? 0 : await server.listenLoopback(port);
-    host = new VmHost(machine, {
+    service = new MachineService(machine, {
       directory,
       server,
       storeDir: '/default/store',
@@ -87,13 +87,13 @@ describe('control API', () => {
           if (dir === '/newer') throw new LivesnapError('NEWER_FORMAT', 'too new');
           return new FakeStore(dir, () => closedStores++);
         },
-        giveUpWaits: () => refuseStore(new LivesnapError('STORE_BUSY', 'nobody is waited for any more')),
+        cancelWaits: () => refuseStore(new LivesnapError('STORE_BUSY', 'the wait was cancelled')),
       },
       log: (sentence) => logged.push(sentence),
       starterDone,
       closeGraceMs: 100,
     });
-    await host.open();
+    await service.open();
     assert.deepEqual(machine.done.splice(0), ['resume'], 'the guest runs when it can be asked');
     return actual;
   }
@@ -109,8 +109,8 @@ describe('control API', () => {
     root = join(base, 'r');
   });
   afterEach(async () => {
-    await host.stop();
-    await host.ended;
+    await service.stop();
+    await service.ended;
     directory.release();
     rmSync(base, { recursive: true, force: true });
   });
@@ -151,7 +151,7 @@ describe('control API', () => {
     const client = await findMachine('vm', root);
     const console = await client.openConsole();
     await client.stop();
-    assert.deepEqual(await host.ended, { kind: 'stopped' });
+    assert.deepEqual(await service.ended, { kind: 'stopped' });
     assert.deepEqual(readdirSync(root), []);
     assert.equal(await textOf(console), '');
     assert.deepEqual(MachineClient.endOf(console), { kind: 'stopped', error: null });
@@ -175,14 +175,14 @@ describe('control API', () => {
       return { client: await findMachine('vm', root), letGo };
     }
 
-    it('shows its starter the last output and the end, then goes', async () => {
+    it('shows its starter the last output and the end, then ends its process', async () => {
       const { client, letGo } = await openAndEnd();
       const console = await client.openConsole();
       assert.equal(await textOf(console), 'last words\n');
       assert.deepEqual(MachineClient.endOf(console), { kind: 'reset', error: null });
       assert.equal((await client.describe()).state, 'stopped');
       letGo();
-      assert.deepEqual(await host.ended, { kind: 'reset' });
+      assert.deepEqual(await service.ended, { kind: 'reset' });
       assert.deepEqual(readdirSync(root), []);
     });
 
@@ -201,13 +201,13 @@ describe('control API', () => {
       letGo();
     });
 
-    it('does not wait for its starter once somebody stops it', async () => {
+    it('does not wait for its starter after a stop', async () => {
       const { client } = await openAndEnd();
       await client.stop();
-      assert.deepEqual(await host.ended, { kind: 'reset' });
+      assert.deepEqual(await service.ended, { kind: 'reset' });
     });
 
-    it('is said to have ended while its process still does', async () => {
+    it('reports the end of a machine whose process is still ending', async () => {
       await open(root);
       const client = await findMachine('vm', root);
       await server.close(0);
@@ -220,20 +220,20 @@ describe('control API', () => {
     });
   });
 
-  it('says in the stream how much output was dropped', async () => {
+  it('tells viewers how much output was dropped', async () => {
     await open(root);
     machine.say('before');
     const console = await (await findMachine('vm', root)).openConsole();
     machine.say('after', 12345);
-    await host.stop();
+    await service.stop();
     assert.match(await textOf(console), /^before\r\n\[livesnap: 12345 bytes .*\]\r\nafter$/);
   });
 
-  it('keeps the directory of a machine that failed, with the reason', async () => {
+  it('keeps the run directory of a failed machine, with the reason', async () => {
     await open(root);
     const console = await (await findMachine('vm', root)).openConsole();
     machine.finish(failure('an instruction could not be run at 0x1234 — ü'));
-    await host.ended;
+    await service.ended;
     await textOf(console);
     assert.equal(
       MachineClient.endOf(console)?.error?.message,
@@ -246,7 +246,7 @@ describe('control API', () => {
     assert.equal(existsSync(directory.recordFile), false);
   });
 
-  it('saves into the store it is told, with progress when asked', async () => {
+  it('saves to the given store, with progress on request', async () => {
     await open(root);
     const plain = await ask(at('/save', 'POST'), '{}');
     assert.equal(plain.status, 200);
@@ -264,28 +264,31 @@ describe('control API', () => {
     assert.equal((await directory.readRecord())?.snapshot, 'a'.repeat(32));
   });
 
-  it('answers a save that it cannot note, and says so in its log', async () => {
+  it('answers a save that it cannot record, and logs that', async () => {
     await open(root);
     const client = await findMachine('vm', root);
     // A directory is in the way of the note.
     mkdirSync(`${directory.recordFile}.new`);
     const { id } = await client.save({ store: null, tag: null, then: null }, () => {});
     assert.equal((await client.describe()).snapshot, id);
-    assert.match(logged.join('\n'), /what the machine is could not be noted: EISDIR/);
+    assert.match(
+      logged.join('\n'),
+      /the record was not updated: cannot write to the run directory .*: EISDIR/,
+    );
     machine.finish(failure('the guest is broken'));
-    assert.equal((await host.ended).kind, 'failed');
+    assert.equal((await service.ended).kind, 'failed');
   });
 
-  it('answers a save that ends the machine before it goes', async () => {
+  it('answers a save that ends the machine, before the process ends', async () => {
     await open(root);
     const client = await findMachine('vm', root);
     const result = await client.save({ store: null, tag: null, then: 'stop' }, () => {});
     assert.equal(result.pages, 4);
-    await host.ended;
+    await service.ended;
     assert.deepEqual(readdirSync(root), []);
   });
 
-  it('reports what a save raises, in both forms, and closes the store', async () => {
+  it('reports the error of a save in both formats, and closes the store', async () => {
     await open(root);
     machine.saveError = new LivesnapError('NO_SPACE', 'the disk is full', { hint: 'Free some.' });
     const plain = await ask(at('/save', 'POST'), '');
@@ -300,7 +303,7 @@ describe('control API', () => {
     await assert.rejects(save('/newer'), hasCode('NEWER_FORMAT'));
   });
 
-  it('answers and stops while a save waits for the store, and gives the save up', async () => {
+  it('answers and stops while a save waits for the store, and cancels the save', async () => {
     await open(root);
     storeGate = new Promise((_, reject) => {
       refuseStore = reject;
@@ -311,12 +314,12 @@ describe('control API', () => {
     await client.describe();
     await client.stop();
     await refused;
-    await host.ended;
+    await service.ended;
     assert.deepEqual(readdirSync(root), []);
     assert.deepEqual(machine.done, ['stop']);
   });
 
-  it('does one thing at a time, but stops at any time', async () => {
+  it('runs operations one after another, but stops at any time', async () => {
     await open(root);
     const client = await findMachine('vm', root);
     let openGate = () => {};
@@ -341,7 +344,7 @@ describe('control API', () => {
     );
   });
 
-  it('carries the console both ways, byte for byte, for several viewers', async () => {
+  it('carries console input and output unchanged, for several viewers', async () => {
     await open(root);
     machine.say('early ');
     const client = await findMachine('vm', root);
@@ -361,7 +364,7 @@ describe('control API', () => {
     assert.equal(await textOf(third), `ly ${bytes.toString('latin1')}`);
   });
 
-  it('passes input on as it comes', async () => {
+  it('passes input to the guest as it arrives', async () => {
     await open(root);
     const client = await findMachine('vm', root);
     const console = await client.openConsole(0);
@@ -376,7 +379,7 @@ describe('control API', () => {
     input.end();
   });
 
-  it('lets the sender wait while the guest does not read', async () => {
+  it('makes the sender wait while the guest does not read', async () => {
     await open(root);
     machine.room = 5000;
     const bytes = Buffer.from(Array.from({ length: 20_000 }, (_, i) => i % 251));
@@ -387,29 +390,29 @@ describe('control API', () => {
     assert.deepEqual(Buffer.concat(machine.input), bytes);
   });
 
-  it('gives a sender up when the machine ends', async () => {
+  it('ends a waiting input request when the machine ends', async () => {
     await open(root);
     machine.room = 0;
     const posted = ask(at('/console', 'POST'), 'never read');
     await new Promise((resolve) => setTimeout(resolve, 30));
-    const stopped = host.stop();
+    const stopped = service.stop();
     assert.equal((await posted).status, 410);
     await stopped;
   });
 
-  it('does not let a viewer that does not read hold the end up', async () => {
+  it('ends although a viewer does not read', async () => {
     await open(root);
     const viewer = connect(directory.socket);
     viewer.write('GET /console HTTP/1.1\r\nHost: x\r\n\r\n');
     viewer.pause();
-    while (host.console.viewers === 0) await new Promise((resolve) => setImmediate(resolve));
+    while (service.console.viewers === 0) await new Promise((resolve) => setImmediate(resolve));
     for (let i = 0; i < 8; i++) machine.say(Buffer.alloc(1 << 20));
-    await host.stop();
-    assert.deepEqual(await host.ended, { kind: 'stopped' });
+    await service.stop();
+    assert.deepEqual(await service.ended, { kind: 'stopped' });
     viewer.destroy();
   });
 
-  it('refuses what it does not know, with the error object', async () => {
+  it('refuses invalid requests with an error object', async () => {
     await open(root);
     const refused = async (
       expected: number,
@@ -425,12 +428,21 @@ describe('control API', () => {
     assert.equal((await refused(404, '/constructor', 'GET')).code, 'USAGE');
     assert.match((await refused(405, '/pause', 'GET')).message, /^No route for GET \/pause$/);
     assert.match((await refused(400, '/save', 'POST', '{')).message, /not JSON/);
-    assert.match((await refused(400, '/save', 'POST', '[]')).message, /not a JSON object/);
-    assert.match((await refused(400, '/save', 'POST', '{"tug":"x"}')).message, /unknown key "tug"/);
-    assert.match((await refused(400, '/save', 'POST', '{"tag":1}')).message, /tag is not a string/);
-    assert.match((await refused(400, '/save', 'POST', '{"then":"fly"}')).message, /not resume/);
+    assert.match((await refused(400, '/save', 'POST', '[]')).message, /is not an object/);
+    assert.match(
+      (await refused(400, '/save', 'POST', '{"tug":"x"}')).message,
+      /the field "tug" .* is not a known field/,
+    );
+    assert.match(
+      (await refused(400, '/save', 'POST', '{"tag":1}')).message,
+      /the field tag .* is not a string/,
+    );
+    assert.match(
+      (await refused(400, '/save', 'POST', '{"then":"fly"}')).message,
+      /is not resume, pause or stop/,
+    );
     assert.match((await refused(400, '/save', 'POST', '{"store":"rel"}')).message, /absolute/);
-    assert.match((await refused(400, '/pause', 'POST', '{"a":1}')).message, /unknown key/);
+    assert.match((await refused(400, '/pause', 'POST', '{"a":1}')).message, /not a known field/);
     assert.match((await refused(400, '/console?history=-1', 'GET')).message, /history/);
     for (const key of ['store', 'tag'])
       for (const character of ['\\u0000', '\\ud800'])
@@ -448,7 +460,7 @@ describe('control API', () => {
     assert.deepEqual(machine.done, []);
   });
 
-  it('says that the machine is starting until it runs', async () => {
+  it('answers that the machine is starting until it runs', async () => {
     await open(root);
     const early = new ControlServer();
     const socketPath = join(base, 'early.sock');
@@ -459,15 +471,15 @@ describe('control API', () => {
     await early.close(0);
   });
 
-  it('ends without touching the machine that took its name after its run directory was removed', async () => {
+  it('leaves a new machine of the same name alone after its own run directory was removed', async () => {
     await open(root);
     rmSync(directory.path, { recursive: true });
     const next = await new RunDirectory(root, 'vm').claim();
     const nextServer = new ControlServer();
     await nextServer.listenUnix(next.socket);
     try {
-      await host.stop();
-      await host.ended;
+      await service.stop();
+      await service.ended;
       assert.deepEqual(readdirSync(next.path).sort(), ['control.sock', 'lock']);
       assert.equal((await ask({ socketPath: next.socket, path: '/machine' })).status, 503);
     } finally {
@@ -498,7 +510,7 @@ describe('control API', () => {
     await assert.rejects(other.listenLoopback(port), hasCode('USAGE'));
   });
 
-  it('is reached however long the path of its socket is', async () => {
+  it('can be reached through a socket whose path is too long for an address', async () => {
     const deep = join(base, 'x'.repeat(60), 'y'.repeat(60));
     mkdirSync(deep, { recursive: true });
     await open(join(deep, 'r'));
@@ -507,7 +519,7 @@ describe('control API', () => {
     const client = await findMachine('vm', root);
     assert.equal((await client.describe()).name, 'vm');
     await client.stop();
-    await host.ended;
+    await service.ended;
     assert.deepEqual(readdirSync(root), []);
   });
 });

@@ -5,7 +5,7 @@ import type { ToStoreThread } from '../../../src/server/store-thread-messages.js
 
 let batches = 0;
 parentPort!.on('message', (message: ToStoreThread) => {
-  if (message.type !== 'given' || message.run === null || ++batches < 2) return;
+  if (message.type !== 'batch' || message.run === null || ++batches < 2) return;
   const { name } = message.regions[0]!;
   // By then it has asked for the next batch.
   setTimeout(() => {

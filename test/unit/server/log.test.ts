@@ -22,7 +22,7 @@ describe('the log of a machine’s process', () => {
   };
   const lines = (): string[] => readFileSync(join(dir, 'log'), 'utf8').split('\n');
 
-  it('has a sentence a line, with its time', () => {
+  it('has one line per entry, with the time', () => {
     const log = open();
     log.write('one');
     log.write('two');
@@ -31,7 +31,7 @@ describe('the log of a machine’s process', () => {
     assert.ok(first!.endsWith('Z one') && second!.endsWith('Z two') && end === '');
   });
 
-  it('has the stack, code and cause of an error, and takes anything thrown', () => {
+  it('has the stack, code and cause of an error, and accepts any thrown value', () => {
     const log = open();
     log.writeError(Object.assign(new TypeError('wrong', { cause: new Error('inner') }), { code: 'EX' }));
     log.writeError('no error');
@@ -42,12 +42,12 @@ describe('the log of a machine’s process', () => {
     );
   });
 
-  it('bounds an entry', () => {
+  it('limits the size of an entry', () => {
     open().write('x'.repeat(1 << 20));
     assert.ok(lines()[0]!.length < 20_000);
   });
 
-  it('never fails, whatever is the matter with its file', () => {
+  it('never fails, whatever is wrong with its file', () => {
     const log = open('/dev/full');
     log.write('one');
     log.writeError(new Error('two'));
@@ -55,7 +55,7 @@ describe('the log of a machine’s process', () => {
     new Log(12_345).write('four');
   });
 
-  it('counts what a full disk does not take, and says so when there is room again', function () {
+  it('counts entries dropped on a full disk, and writes the count when there is room again', function () {
     mountSmall(this, dir, 64 << 10);
     const log = open();
     log.write('before');
@@ -68,10 +68,7 @@ describe('the log of a machine’s process', () => {
     const whole = found.filter((line) => /Z \d+ y{1000}$/.test(line)).length;
     assert.ok(whole < 30);
     assert.match(found.at(-1)!, / after$/);
-    assert.match(
-      found.at(-2)!,
-      new RegExp(`Z ${30 - whole} entries before this one did not fit on the disk$`),
-    );
+    assert.match(found.at(-2)!, new RegExp(`Z ${30 - whole} earlier entries dropped: the disk was full$`));
     for (const line of found) assert.match(line, ENTRY, 'an entry that was cut is on a line of its own');
   });
 });

@@ -25,14 +25,14 @@ describe('run directories', () => {
   });
   afterEach(() => rmSync(base, { recursive: true, force: true }));
 
-  it('takes names that are safe as a directory and refuses all others', () => {
+  it('accept names that are safe as a directory and refuse all others', () => {
     for (const good of ['a', 'A9', 'web.1_x-y', 'a'.repeat(63)]) assert.equal(checkMachineName(good), good);
     for (const bad of ['', '.', '..', '.a', '-a', '_a', 'a/b', 'a b', 'a\n', 'ä', 'a'.repeat(64)])
       assert.throws(() => checkMachineName(bad), hasCode('USAGE'), JSON.stringify(bad));
     assert.equal(checkMachineName(drawName()).length > 4, true);
   });
 
-  it('is the user’s alone: links, files and open modes are refused', async () => {
+  it('must belong to the user alone: links, files and open modes are refused', async () => {
     await checkRunRoot(root);
     assert.equal((await stat(root)).mode & 0o777, 0o700);
     await chmod(root, 0o750);
@@ -50,7 +50,7 @@ describe('run directories', () => {
     await assert.rejects(checkRunRoot(root), /not a directory/);
   });
 
-  it('of another user is refused before anything in it is looked at', async function () {
+  it('of another user are refused before anything in them is read', async function () {
     if (process.getuid!() !== 0) {
       process.stderr.write('    SKIPPED, not tested: only root can give a directory away\n');
       this.skip();
@@ -65,7 +65,7 @@ describe('run directories', () => {
     await assert.rejects(new RunDirectory(root, 'a').watchEnd(), refused);
   });
 
-  it('that cannot be used is named, with what to do', async () => {
+  it('that cannot be used are named, with a hint', async () => {
     const refused = { code: 'SYSTEM', hint: /XDG_RUNTIME_DIR/ };
     const nowhere = join(base, 'missing', 'livesnap');
     assert.deepEqual(await listRunDirectories(nowhere), []);
@@ -81,7 +81,7 @@ describe('run directories', () => {
     await assert.rejects(new RunDirectory(root, 'a').claim(), refused);
   });
 
-  it('belongs to one claimant at a time and is free again after removal', async () => {
+  it('belong to one process at a time and are free again after removal', async () => {
     const place = new RunDirectory(root, 'a');
     assert.equal(await place.look(), 'absent');
     const mine = await place.claim();
@@ -96,7 +96,7 @@ describe('run directories', () => {
     assert.equal(await place.look(), 'dead');
   });
 
-  it('removes only what it still holds', async () => {
+  it('are removed only by the process that holds them', async () => {
     const place = new RunDirectory(root, 'a');
     const first = await place.claim();
     await first.remove();
@@ -107,7 +107,7 @@ describe('run directories', () => {
     second.release();
   });
 
-  it('leaves the record of the next machine alone when its own directory was removed', async () => {
+  it('are not changed by a process whose own directory was removed', async () => {
     const record = { memoryBytes: 1, cpus: 1, startedAt: '', snapshot: null, port: null, failure: null };
     const place = new RunDirectory(root, 'a');
     const first = await place.claim();
@@ -122,7 +122,7 @@ describe('run directories', () => {
     second.release();
   });
 
-  it('of a killed process is dead, keeps what it said, and is cleaned when claimed', async () => {
+  it('of a killed process are dead, keep the record, and are emptied when claimed', async () => {
     const script = `
       import { openSync } from 'node:fs';
       import { RunDirectory } from ${JSON.stringify(new URL('../../../src/server/run-directory.js', import.meta.url).href)};
@@ -146,7 +146,7 @@ describe('run directories', () => {
     mine.release();
   });
 
-  it('is claimed by exactly one of many processes at once', async () => {
+  it('are claimed by exactly one of many processes at once', async () => {
     const script = `
       import { RunDirectory } from ${JSON.stringify(new URL('../../../src/server/run-directory.js', import.meta.url).href)};
       const place = new RunDirectory(${JSON.stringify(root)}, 'a');
@@ -184,7 +184,7 @@ describe('run directories', () => {
     assert.deepEqual(readdirSync(root), []);
   });
 
-  it('finds a free name among those offered', async () => {
+  it('are claimed under the first free name of those offered', async () => {
     const names = ['a', 'a', 'b'];
     const first = await new RunDirectory(root, 'a').claim();
     const found = await claimFreeName(root, () => names.shift()!);
@@ -197,7 +197,7 @@ describe('run directories', () => {
     found.release();
   });
 
-  it('ignores what is no machine', async () => {
+  it('are listed without entries that are no machine', async () => {
     assert.deepEqual(await listRunDirectories(root), []);
     mkdirSync(join(root, '.grave'), { recursive: true, mode: 0o700 });
     execFileSync('chmod', ['700', root]);

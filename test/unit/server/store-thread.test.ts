@@ -6,7 +6,7 @@ import { LivesnapError } from '../../../src/errors.js';
 import { tryLock } from '../../../src/native/locks.js';
 import { closeMemory, createMemory, readMemory } from '../../../src/native/memory.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource } from '../../../src/page-stream.js';
-import { type DistantStore, StoreThread } from '../../../src/server/store-thread-client.js';
+import { type StoreProxy, StoreThread } from '../../../src/server/store-thread-client.js';
 import { Store } from '../../../src/store/store.js';
 import { dropScratch, load, MemorySource, machineMetadata, noise, scratchDir } from '../../store/scratch.js';
 
@@ -34,10 +34,10 @@ describe('the store thread', () => {
   }
   const dying = (): StoreThread => newThread(new URL('./dying-store-thread.js', import.meta.url));
 
-  const openToWrite = (thread: StoreThread): Promise<DistantStore> =>
+  const openToWrite = (thread: StoreThread): Promise<StoreProxy> =>
     thread.open(dir, { write: true, create: true });
 
-  async function save(store: DistantStore, source: PageSource, parent: string | null = null) {
+  async function save(store: StoreProxy, source: PageSource, parent: string | null = null) {
     const session = await store.beginSave({ parent });
     try {
       await session.store(source);
@@ -50,7 +50,7 @@ describe('the store thread', () => {
 
   const packs = (): string[] => readdirSync(join(dir, 'packs'));
 
-  it('saves what the source gives, in more batches than are in flight', async () => {
+  it('saves a source of more batches than are in flight', async () => {
     const ram = noise(1, 20 * BATCH_PAGES + 3);
     const store = await openToWrite(newThread());
     const first = await save(store, new MemorySource({ ram, other: noise(2, 1) }));
@@ -75,7 +75,7 @@ describe('the store thread', () => {
     }
   });
 
-  it('fills guest memory from a snapshot and hands over its state', async () => {
+  it('fills guest memory from a snapshot and returns its state', async () => {
     const ram = noise(4, 3 * BATCH_PAGES);
     const store = await openToWrite(newThread());
     const { id } = await save(store, new MemorySource({ ram }));
@@ -100,7 +100,7 @@ describe('the store thread', () => {
     }
   });
 
-  it('fails as the store does, with code, message and hint', async () => {
+  it('fails with the code, message and hint of the store', async () => {
     const thread = newThread();
     writeFileSync(join(dir, '..', 'file'), '');
     const expected = (() => {
@@ -119,14 +119,14 @@ describe('the store thread', () => {
     await assert.rejects(store.beginSave({ parent: null, tag: 'a b' }), hasCode('USAGE'));
     const bad = await store.beginSave({ parent: null });
     await assert.rejects(bad.store(new MemorySource({ 'not a NAME': noise(1, 1) })), (error: Error) => {
-      assert.match(error.stack!, /src\/store\/save\./, 'the stack is that of the store thread');
+      assert.match(error.stack!, /src\/store\/save\//, 'the stack is that of the store thread');
       return error.message === 'the regions have bad names or sizes';
     });
     await bad.abort();
     await store.close();
   });
 
-  it('fails with what the source failed with, and leaves nothing behind', async () => {
+  it('fails with the error of the source, and leaves nothing behind', async () => {
     const store = await openToWrite(newThread());
     const failure = new LivesnapError('MACHINE_GONE', 'the machine has ended');
     const inner = new MemorySource({ ram: noise(5, 6 * BATCH_PAGES) });
@@ -141,7 +141,7 @@ describe('the store thread', () => {
     await store.close();
   });
 
-  it('gives a save up', async () => {
+  it('aborts a save', async () => {
     const store = await openToWrite(newThread());
     const session = await store.beginSave({ parent: null });
     await session.store(new MemorySource({ ram: noise(6, 2 * BATCH_PAGES) }));
@@ -156,7 +156,7 @@ describe('the store thread', () => {
     ['ends', 'it ended with status 3'],
     ['throws', 'a mistake in the store thread'],
   ] as const) {
-    it(`fails a save when it ${how} in the middle of it, and works again with the next store`, async () => {
+    it(`fails a save when it ${how} during the save, and works again with the next store`, async () => {
       const thread = dying();
       const store = await openToWrite(thread);
       const inner = new MemorySource({ [how]: noise(7, 6 * BATCH_PAGES) });
@@ -189,7 +189,7 @@ describe('the store thread', () => {
     });
   }
 
-  it('lets its waits for other processes be given up, and does not block this thread', async () => {
+  it('can cancel its waits for other processes, and does not block the main thread', async () => {
     const thread = newThread();
     const store = await openToWrite(thread);
     await (await store.beginSave({ parent: null })).abort(); // makes the lock file
@@ -203,11 +203,11 @@ describe('the store thread', () => {
     await thread.open(dir, { write: false });
     for (let i = 0; i < 10; i++) await nextTurn();
     assert.equal(over, false);
-    thread.giveUpWaits();
+    thread.cancelWaits();
     await refused;
   });
 
-  it('is ended while it is blocked by a lock', async () => {
+  it('can be ended while it is blocked by a lock', async () => {
     const thread = newThread();
     await (await openToWrite(thread)).close();
     const lock = openSync(join(dir, 'index.lock'), 'r');

@@ -1,25 +1,26 @@
 /**
- * The process of one machine. Told over IPC what to run, it takes over the run directory whose lock it inherited,
- * starts or restores the machine, reports that it is ready and lives as long as the machine does. stdout and
- * stderr are the log in the run directory. Nothing blocks this thread: the machine's devices have a thread, and the store.
+ * The process of one machine: its main thread. It receives a {@link LaunchRequest} over IPC, takes over the run directory
+ * whose lock it inherited, starts or restores the machine, reports that it is ready, and lives as long as the machine.
  *
- * SIGTERM, SIGINT and SIGHUP stop the machine. Until `ready` was said, the end of the starter does, too. Afterwards
- * the starter keeps the channel open for as long as it wants to be able to ask the machine how it ended (VmHost).
+ * - stdout and stderr are the log in the run directory.
+ * - Nothing blocks this thread. Devices and the store have threads of their own.
+ * - SIGTERM, SIGINT and SIGHUP stop the machine. So does the end of the starter before the machine is ready. After that,
+ *   the starter keeps the channel open while it wants to learn how the machine ends (machine-service.ts).
  */
-import { LivesnapError } from '../errors.js';
+import { asLivesnapError, LivesnapError } from '../errors.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
-import { asLivesnapError, ControlServer } from './control-api.js';
+import { ControlServer } from './control-server.js';
 import type { LaunchReport, LaunchRequest } from './launch.js';
 import { LOCK_FD } from './launch.js';
 import { ignoreStreamErrors, log as processLog } from './log.js';
+import { MachineService } from './machine-service.js';
 import { ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 import { StoreThread } from './store-thread-client.js';
-import { VmHost } from './vm-host.js';
 
 const PROGRESS_INTERVAL_MS = 100;
 
-/** How long the reason of a failure may take to be told and noted. */
-const LAST_WORDS_MS = 2000;
+/** How long a dying process may take to report and record why. */
+const LAST_REPORT_MS = 2000;
 
 const log = processLog.write;
 
@@ -35,17 +36,17 @@ async function startMachine({ origin }: LaunchRequest, stores: StoreThread): Pro
     return Machine.create(origin.config);
   }
   const opening = stores.open(origin.from, { write: false });
-  opening.catch(() => {}); // met below
-  // The store's threads start while this is loaded.
+  opening.catch(() => {}); // awaited below
+  // Loads while the store's threads start.
   const { Machine } = await import('../vmm/machine.js');
   const store = await opening;
   try {
     const snapshot = await store.openSnapshot(origin.snapshot);
     try {
-      let saidMs = performance.now();
+      let lastMs = performance.now();
       return await Machine.restore(snapshot, (doneBytes, totalBytes) => {
-        if (performance.now() - saidMs < PROGRESS_INTERVAL_MS) return;
-        saidMs = performance.now();
+        if (performance.now() - lastMs < PROGRESS_INTERVAL_MS) return;
+        lastMs = performance.now();
         void report({ progress: { doneBytes, totalBytes } });
       });
     } finally {
@@ -56,22 +57,22 @@ async function startMachine({ origin }: LaunchRequest, stores: StoreThread): Pro
   }
 }
 
-/** The machine of this process, once it runs. */
-let host: VmHost | null = null;
+/** Null until the machine is ready. */
+let service: MachineService | null = null;
 
 async function run(request: LaunchRequest): Promise<number> {
   const directory = new ClaimedRunDirectory(request.root, request.name, LOCK_FD);
   const server = new ControlServer();
   const stores = new StoreThread({ log });
 
-  const giveUp = (why: string) => {
+  const end = (why: string) => {
     log(`ending: ${why}`);
-    if (host !== null)
-      host.stop().catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
+    if (service !== null)
+      service.stop().catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
     else directory.remove().finally(() => process.exit(1));
   };
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => giveUp(signal));
-  const starterGone = () => giveUp('its starter is gone');
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => end(signal));
+  const starterGone = () => end('its starter has ended');
   process.on('disconnect', starterGone);
   let noStarter = () => {};
   const starterDone = new Promise<void>((resolve) => {
@@ -82,12 +83,12 @@ async function run(request: LaunchRequest): Promise<number> {
   try {
     if (request.origin.kind === 'restore') stores.start({ withWorkers: true });
     await server.listenUnix(directory.socket).catch((error) => {
-      throw runDirectoryError(directory.path, error);
+      throw runDirectoryError(directory.path, 'write to', error);
     });
     if (request.port !== null) await server.listenLoopback(request.port);
     const machine = await startMachine(request, stores);
     for (const notice of machine.notices) log(notice);
-    host = new VmHost(machine, {
+    service = new MachineService(machine, {
       directory,
       server,
       storeDir: request.storeDir,
@@ -96,35 +97,37 @@ async function run(request: LaunchRequest): Promise<number> {
       log,
       starterDone,
     });
-    await host.open();
+    await service.open();
     log(`running, ${machine.config.cpus} vCPUs, ${machine.config.memoryBytes} bytes of memory`);
     process.off('disconnect', starterGone);
-    await report({ ready: host.describe() });
-    stores.start({ withWorkers: false }); // so that the first save does not wait for it
-    const end = await host.ended;
-    return end.kind === 'failed' ? 1 : 0;
+    await report({ ready: service.describe() });
+    stores.start({ withWorkers: false }); // now, so that the first save does not wait for it
+    const { kind } = await service.ended;
+    return kind === 'failed' ? 1 : 0;
   } catch (thrown) {
-    const error = host?.end?.kind === 'failed' ? host.end.error : asLivesnapError(thrown);
+    const error = service?.end?.kind === 'failed' ? service.end.error : asLivesnapError(thrown);
     processLog.writeError(thrown);
     noStarter();
-    if (host !== null) {
-      await host.stop();
-      await host.ended;
+    if (service !== null) {
+      await service.stop();
+      await service.ended;
     }
     await server.close(0);
-    await directory.remove().catch((left: Error) => log(`the run directory stays: ${left.message}`));
+    await directory
+      .remove()
+      .catch((left: Error) => log(`the run directory was not removed: ${left.message}`));
     await report({ error: error.toJSON() });
     return 1;
   }
 }
 
-/** Says why the process cannot go on, in its log and to whoever may ask, and ends it. */
+/** Ends the process after an unexpected error. The log, the record and the starter get the reason. */
 async function die(cause: unknown): Promise<void> {
   const error = asLivesnapError(cause);
   processLog.writeError(cause);
   log(`the process ends: ${error.message}`);
-  setTimeout(() => process.exit(1), LAST_WORDS_MS);
-  await Promise.allSettled([host?.noteFailure(error.message), report({ error: error.toJSON() })]);
+  setTimeout(() => process.exit(1), LAST_REPORT_MS);
+  await Promise.allSettled([service?.recordFailure(error.message), report({ error: error.toJSON() })]);
   process.exit(1);
 }
 
@@ -133,14 +136,16 @@ ignoreStreamErrors();
 let dying = false;
 for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
   process.on(event, (error: unknown) => {
-    // What fails on the way out has nothing to add.
+    // Errors while it is dying add nothing.
     if (!dying) void die(error);
     dying = true;
   });
 }
 if (process.send === undefined) {
-  const error = new LivesnapError('USAGE', 'vm-process is started by the command line, not by hand');
-  process.stderr.write(`livesnap: ${error.message}\n`);
+  const error = new LivesnapError('USAGE', 'machine-process.js cannot be run by hand', {
+    hint: 'Use livesnap start.',
+  });
+  process.stderr.write(`livesnap: ${error.message}\n${error.hint}\n`);
   process.exitCode = error.exitStatus;
 } else {
   process.once('message', (request: LaunchRequest) => {

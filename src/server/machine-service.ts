@@ -1,15 +1,15 @@
 /**
- * A machine in its own process: joins the machine, its run directory and its control API, and sees them through
- * to the end.
+ * Serves a machine in its process: connects the machine, its run directory and its control API, from the start to the
+ * end.
  *
  * Invariants:
- * - The guest does not run before the machine can be found and asked ({@link VmHost.open}).
- * - Pause, resume and save happen one after another, stop at any time.
- * - However the machine ends, its starter can still join and read the last output and the end, and the requests under
- *   way are answered. Only then is the run directory removed, or kept with the reason when the machine failed.
- * - A save that waits for another process does not hold up the end: it is given up.
- * - A failure to record something in the run directory is logged. It is never a failure of what was done.
- * - After the end every operation fails with MACHINE_GONE; `ended` settles exactly once.
+ * - The guest does not run before the machine can be found and its API answers ({@link MachineService.open}).
+ * - Pause, resume and save run one after another, stop at any time.
+ * - When the machine has ended, requests in progress are answered, and its starter can read the last output and how it
+ *   ended. Only then is the run directory removed, or kept with the reason when the machine failed.
+ * - A save that waits for another process does not delay the end: the wait is cancelled.
+ * - A failure to write the record is logged. It never fails the operation that is recorded.
+ * - After the end every operation fails with MACHINE_GONE. `ended` settles exactly once.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
@@ -17,57 +17,56 @@ import { LivesnapError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineEnd, MachineHandle, MachineSaveResult } from '../vmm/machine-types.js';
 import { ConsoleHub } from './console-hub.js';
-import type { ControlledMachine, ControlServer, MachineDescription, SaveRequest } from './control-api.js';
+import type { MachineDescription, SaveRequest } from './control-api.js';
+import type { ControlledMachine } from './control-routes.js';
+import type { ControlServer } from './control-server.js';
 import type { ClaimedRunDirectory, MachineRecord } from './run-directory.js';
-import type { DistantStore } from './store-thread-client.js';
+import type { StoreProxy } from './store-thread-client.js';
 
-/** How long a save that is under way when the machine ends may still wait for other processes. */
+/** How long a save in progress may still wait for other processes when the machine has ended. */
 const LAST_WAIT_MS = 500;
 
-/** Where the stores of a machine are: the store thread (store-thread-client.ts), or a fake. */
+/** Opens the stores of a machine: the store thread (store-thread-client.ts), or a fake. */
 export interface MachineStores {
-  open(
-    dir: string,
-    options: { write: boolean; create?: boolean },
-  ): Promise<Omit<DistantStore, 'openSnapshot'>>;
-  giveUpWaits(): void;
+  open(dir: string, options: { write: boolean; create?: boolean }): Promise<Omit<StoreProxy, 'openSnapshot'>>;
+  cancelWaits(): void;
 }
 
-export interface VmHostOptions {
+export interface MachineServiceOptions {
   readonly directory: ClaimedRunDirectory;
   readonly server: ControlServer;
-  /** Absolute path of the store that saves go to unless they name another. */
+  /** Absolute path of the default store of saves. */
   readonly storeDir: string;
   readonly port: number | null;
   readonly stores: MachineStores;
   readonly log: (sentence: string) => void;
   /**
-   * Settles when the machine's starter is gone or needs nothing more of it. Until then the API of a machine that has
-   * ended stays up (default: nobody waits for it).
+   * Settles when the machine's starter has ended or needs nothing more. Until then the API stays up after the end of the
+   * machine (default: it does not).
    */
   readonly starterDone?: Promise<void>;
-  /** How long viewers that do not read may hold up the end of the process (default: a second). */
+  /** How long viewers that do not read may delay the end of the process (default: a second). */
   readonly closeGraceMs?: number;
 }
 
-export class VmHost implements ControlledMachine {
+export class MachineService implements ControlledMachine {
   readonly console = new ConsoleHub();
-  /** Settles when the machine has ended and nothing of it is left but, after a failure, its run directory. */
+  /** Settles when the machine has ended and everything of it is closed. A failed machine leaves its run directory. */
   readonly ended: Promise<MachineEnd>;
   readonly #machine: MachineHandle;
-  readonly #options: VmHostOptions;
+  readonly #options: MachineServiceOptions;
   readonly #startedAt = new Date().toISOString();
-  /** Somebody wants the machine to end: its starter may hold the end up no longer than any viewer. */
+  /** After a stop, the starter may delay the end no longer than a viewer. */
   #stopWanted: () => void = () => {};
   readonly #whenStopWanted = new Promise<void>((resolve) => {
     this.#stopWanted = resolve;
   });
-  /** The last of the operations that wait for each other. */
+  /** The last of the operations that run one after another. */
   #last: Promise<unknown> = Promise.resolve();
-  /** What stores are tidied after saves: nobody waits for it but the end of the process. */
+  /** Tidies stores after saves. Only the end of the process waits for it. */
   #tidying: Promise<unknown> = Promise.resolve();
 
-  constructor(machine: MachineHandle, options: VmHostOptions) {
+  constructor(machine: MachineHandle, options: MachineServiceOptions) {
     this.#machine = machine;
     this.#options = options;
     machine.on('console', (bytes, missedBytes) => {
@@ -84,7 +83,7 @@ export class VmHost implements ControlledMachine {
     return this.#machine.end;
   }
 
-  /** Writes the record, answers requests from now on, and lets the guest run. */
+  /** Writes the record, starts to answer requests, and resumes the guest. */
   async open(): Promise<void> {
     await this.#options.directory.writeRecord(this.#record(null));
     this.#options.server.serve(this);
@@ -125,12 +124,12 @@ export class VmHost implements ControlledMachine {
       try {
         const result = await this.#saveTo(request, progress);
         log(`saved as ${result.id}`);
-        if (this.end === null) await this.#note(null);
+        if (this.end === null) await this.#updateRecord(null);
         return result;
       } catch (error) {
         log(`a save failed: ${error instanceof LivesnapError ? error.message : inspect(error)}`);
-        // Whatever ended it: a machine that has ended cannot be saved.
-        this.#mustLive();
+        // If the machine has ended, that is the reason, whatever the error says.
+        this.#requireAlive();
         throw error;
       }
     });
@@ -149,7 +148,7 @@ export class VmHost implements ControlledMachine {
     }
   }
 
-  #tidyAndClose(store: Omit<DistantStore, 'openSnapshot'>): void {
+  #tidyAndClose(store: Omit<StoreProxy, 'openSnapshot'>): void {
     const { log } = this.#options;
     this.#tidying = this.#tidying
       .then(() => store.tidy())
@@ -159,18 +158,18 @@ export class VmHost implements ControlledMachine {
   }
 
   writeConsole(bytes: Uint8Array): void {
-    this.#mustLive();
+    this.#requireAlive();
     this.#machine.writeConsole(bytes);
   }
 
-  #mustLive(): void {
+  #requireAlive(): void {
     if (this.end !== null)
       throw new LivesnapError('MACHINE_GONE', `the machine ${this.#options.directory.name} has ended`);
   }
 
   #inTurn<T>(operation: () => Promise<T>): Promise<T> {
     const turn = this.#last.then(() => {
-      this.#mustLive();
+      this.#requireAlive();
       return operation();
     });
     this.#last = turn.catch(() => {});
@@ -183,22 +182,22 @@ export class VmHost implements ControlledMachine {
     return { name, pid, memoryBytes, cpus, startedAt, snapshot, port, failure };
   }
 
-  /** Notes in the run directory what the machine is now, for `ps`. Where that fails, the log says so. */
-  async #note(failure: string | null): Promise<void> {
+  /** Writes the record, which `ps` reads. A failure goes to the log. */
+  async #updateRecord(failure: string | null): Promise<void> {
     const { directory, log } = this.#options;
     try {
       await directory.writeRecord(this.#record(failure));
     } catch (error) {
-      log(`what the machine is could not be noted: ${(error as Error).message}`);
+      log(`the record was not updated: ${(error as Error).message}`);
     }
   }
 
-  /** Notes why the process ends, though the machine has not. Does not fail. */
-  noteFailure(message: string): Promise<void> {
-    return this.#note(message);
+  /** Records why the process ends before its machine does. Does not fail. */
+  recordFailure(message: string): Promise<void> {
+    return this.#updateRecord(message);
   }
 
-  /** A guest that ends at once must not be gone before its starter, who has just heard that it runs, has joined. */
+  /** A guest may end before its starter, which has just been told that it runs, opens its console. */
   async #starterDone(end: MachineEnd, graceMs: number): Promise<void> {
     const { starterDone } = this.#options;
     if (starterDone === undefined) return;
@@ -212,16 +211,18 @@ export class VmHost implements ControlledMachine {
       end.kind === 'failed' ? `the machine failed: ${end.error.message}` : `the machine ended: ${end.kind}`,
     );
     this.console.end();
-    // A save that ends the machine is still being stored and answered.
-    const lastWait = setTimeout(() => stores.giveUpWaits(), LAST_WAIT_MS);
+    // The save that ends a machine is still being stored and answered.
+    const lastWait = setTimeout(() => stores.cancelWaits(), LAST_WAIT_MS);
     await this.#last;
     await this.#tidying;
     clearTimeout(lastWait);
-    if (end.kind === 'failed') await this.#note(end.error.message);
+    if (end.kind === 'failed') await this.#updateRecord(end.error.message);
     await this.#starterDone(end, closeGraceMs);
     await server.close(closeGraceMs);
     if (end.kind !== 'failed')
-      await directory.remove().catch((error: Error) => log(`the run directory stays: ${error.message}`));
+      await directory
+        .remove()
+        .catch((error: Error) => log(`the run directory was not removed: ${error.message}`));
     return end;
   }
 }

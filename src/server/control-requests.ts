@@ -1,0 +1,122 @@
+/**
+ * Requests of the control API, checked and parsed.
+ *
+ * Invariants:
+ * - The size of a body is limited, and a body is checked before it is used.
+ * - Over TCP, Host must be the loopback address, and Origin, if there is one, the same. So no web page from elsewhere can
+ *   control a machine (DNS rebinding, cross-site requests).
+ * - Over TCP, a save cannot choose its store.
+ */
+import type { IncomingMessage } from 'node:http';
+import { isAbsolute } from 'node:path';
+import { LivesnapError } from '../errors.js';
+import { type Check, nullable, object, oneOf, optional, parse, satisfying, text } from '../schema.js';
+import { HISTORY_BYTES, RING_BYTES } from './console-hub.js';
+import type { SaveRequest } from './control-api.js';
+
+const MAX_BODY_BYTES = 64 * 1024;
+
+/** A request that is refused with an HTTP status of its own. */
+export class HttpError extends LivesnapError {
+  constructor(
+    readonly status: number,
+    message: string,
+    hint?: string,
+  ) {
+    super('USAGE', message, hint === undefined ? {} : { hint });
+  }
+}
+
+/** The body as it arrives. Leaving the loop early keeps the connection open for the answer. */
+export const bodyParts = (request: IncomingMessage): AsyncIterable<Buffer> =>
+  request.iterator({ destroyOnReturn: false });
+
+/** The body as JSON; an empty one is `{}`. Errors: HttpError 400, 413. */
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  const parts: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const part of bodyParts(request)) {
+    sizeBytes += part.length;
+    if (sizeBytes > MAX_BODY_BYTES)
+      throw new HttpError(413, `the request's body is longer than ${MAX_BODY_BYTES} bytes`);
+    parts.push(part);
+  }
+  if (sizeBytes === 0) return {};
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(parts)));
+  } catch {
+    throw new HttpError(400, "the request's body is not JSON in UTF-8");
+  }
+}
+
+function checkBody<T>(check: Check<T>, body: unknown, hint?: string): T {
+  return parse(check, body, ({ path, problem }) => {
+    const subject = path === '' ? "the request's body" : `the field ${path} of the request's body`;
+    return new HttpError(400, `${subject} ${problem}`, hint);
+  });
+}
+
+/** NUL ends a string in system calls, and half of a surrogate pair has no UTF-8. */
+const NOT_FOR_SYSTEM = /\0|\p{Surrogate}/u;
+
+const systemText = satisfying(
+  text(),
+  (value) => !NOT_FOR_SYSTEM.test(value),
+  'contains a character that no path or tag can have: NUL or an unpaired surrogate',
+);
+
+const saveBody = object({
+  store: optional(nullable(satisfying(systemText, isAbsolute, 'is not an absolute path'))),
+  tag: optional(nullable(systemText)),
+  then: optional(nullable(oneOf('resume', 'pause', 'stop'))),
+});
+
+/** Errors: HttpError 400, 403, 413. */
+export async function readSave(request: IncomingMessage, isOverTcp: boolean): Promise<SaveRequest> {
+  const body = checkBody(saveBody, await readJson(request), 'Its fields are store, tag and then.');
+  const { store = null, tag = null, then = null } = body;
+  if (store !== null && isOverTcp)
+    throw new HttpError(403, 'a save over TCP cannot choose the store', 'Use the Unix socket.');
+  return { store, tag, then };
+}
+
+/** Errors: HttpError 400, 413. */
+export async function requireNoBody(request: IncomingMessage): Promise<void> {
+  checkBody(object({}), await readJson(request), 'This request takes no body.');
+}
+
+/** How many bytes of past output the viewer wants. Errors: HttpError 400. */
+export function parseHistory(query: URLSearchParams): number {
+  const history = query.get('history');
+  if (history === null) return HISTORY_BYTES;
+  if (!/^\d{1,9}$/.test(history)) throw new HttpError(400, 'history is not a number of bytes');
+  return Math.min(Number(history), RING_BYTES);
+}
+
+/** Errors: HttpError 400. */
+export function parseTarget(target: string): URL {
+  try {
+    return new URL(target, 'http://machine');
+  } catch {
+    throw new HttpError(
+      400,
+      `${JSON.stringify(target)} is not a valid request target`,
+      'Use a path, such as /machine.',
+    );
+  }
+}
+
+/** Errors: HttpError 403. */
+export function requireLoopback(request: IncomingMessage, port: number): void {
+  const hosts = [`127.0.0.1:${port}`, `localhost:${port}`];
+  if (port === 80) hosts.push('127.0.0.1', 'localhost');
+  const { host, origin } = request.headers;
+  if (host === undefined || !hosts.includes(host.toLowerCase()))
+    throw new HttpError(
+      403,
+      `requests to host ${JSON.stringify(host ?? '')} are not allowed`,
+      `Use http://127.0.0.1:${port}.`,
+    );
+  if (origin !== undefined && !hosts.some((each) => origin.toLowerCase() === `http://${each}`))
+    throw new HttpError(403, `requests from ${JSON.stringify(origin)} are not allowed`);
+}

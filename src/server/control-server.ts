@@ -1,0 +1,136 @@
+/**
+ * The server of the control API: HTTP/1.1 over the Unix socket in the machine's run directory, and over a loopback
+ * port on request.
+ *
+ * Invariants: it listens before the machine runs; every failure is answered with `{error: {code, message, hint}}`; a
+ * connection carries one request.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { asLivesnapError, type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
+import { HttpError, parseTarget, requireLoopback } from './control-requests.js';
+import { type ControlledMachine, type Handler, ROUTES, sendJson } from './control-routes.js';
+import { log } from './log.js';
+import { listeningAddress } from './socket-path.js';
+
+const STATUS_BY_CODE: Partial<Record<ErrorCode, number>> = {
+  NO_PERMISSION: 403,
+  NAME_IN_USE: 409,
+  AMBIGUOUS: 409,
+  NOT_POSSIBLE_NOW: 409,
+  STORE_BUSY: 409,
+  MACHINE_GONE: 410,
+  NO_SPACE: 507,
+};
+const STATUS_BY_EXIT: Partial<Record<ExitStatus, number>> = {
+  [ExitStatus.usage]: 400,
+  [ExitStatus.notFound]: 404,
+};
+
+const statusOf = (error: LivesnapError): number =>
+  error instanceof HttpError
+    ? error.status
+    : (STATUS_BY_CODE[error.code] ?? STATUS_BY_EXIT[error.exitStatus] ?? 500);
+
+/** Errors: HttpError 404, 405 (`Allow` is set then). */
+function findRoute(method: string, path: string, response: ServerResponse): Handler {
+  const methods = Object.hasOwn(ROUTES, path) ? ROUTES[path]! : null;
+  if (methods === null)
+    throw new HttpError(404, `No route for ${method} ${path}`, 'See docs/api.md for the routes.');
+  const handler = Object.hasOwn(methods, method) ? methods[method]! : null;
+  if (handler !== null) return handler;
+  const allowed = Object.keys(methods).join(', ');
+  response.setHeader('allow', allowed);
+  throw new HttpError(405, `No route for ${method} ${path}`, `Allowed methods: ${allowed}.`);
+}
+
+export class ControlServer {
+  readonly #servers: Server[] = [];
+  #machine: ControlledMachine | null = null;
+  #releaseAddress = () => {};
+
+  /** Answers requests for `machine` from now on. Until then they are answered with 503. */
+  serve(machine: ControlledMachine): void {
+    this.#machine = machine;
+  }
+
+  async listenUnix(path: string): Promise<void> {
+    const { address, close } = listeningAddress(path);
+    this.#releaseAddress = close;
+    await this.#listen(null, (server) => server.listen(address));
+  }
+
+  /** Returns the port, which the system chooses for port 0. Errors: USAGE when the port is taken or not allowed. */
+  async listenLoopback(port: number): Promise<number> {
+    try {
+      return await this.#listen(port, (server) => server.listen(port, '127.0.0.1'));
+    } catch (error) {
+      throw new LivesnapError('USAGE', `cannot listen on port ${port}: ${(error as Error).message}`, {
+        hint: 'Choose another --port.',
+        cause: error,
+      });
+    }
+  }
+
+  async #listen(port: number | null, start: (server: Server) => void): Promise<number> {
+    // Input may come as slowly as a person types, so a request may take any time to arrive in full.
+    const server = createServer({ requestTimeout: 0 }, (request, response) => {
+      const actualPort = port === null ? null : (server.address() as AddressInfo).port;
+      void this.#answer(request, response, actualPort);
+    });
+    this.#servers.push(server);
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.once('listening', () => {
+        server.off('error', reject);
+        resolve();
+      });
+      start(server);
+    });
+    return port === null ? 0 : (server.address() as AddressInfo).port;
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse, port: number | null): Promise<void> {
+    // The process ends soon after the machine, and idle connections would delay that.
+    response.shouldKeepAlive = false;
+    response.on('error', () => {});
+    try {
+      if (port !== null) requireLoopback(request, port);
+      const url = parseTarget(request.url ?? '/');
+      const handler = findRoute(request.method ?? '', url.pathname, response);
+      const machine = this.#machine;
+      if (machine === null) {
+        const error = new LivesnapError('NOT_POSSIBLE_NOW', 'the machine is starting');
+        sendJson(response, 503, { error: error.toJSON() });
+        return;
+      }
+      const isOverTcp = port !== null;
+      await handler({ machine, request, response, query: url.searchParams, isOverTcp });
+    } catch (thrown) {
+      // The client has disconnected: it needs no answer, and the log no entry.
+      if ((thrown as NodeJS.ErrnoException).code === 'ECONNRESET') return;
+      const error = asLivesnapError(thrown);
+      if (error !== thrown) log.writeError(thrown);
+      if (response.headersSent) response.destroy();
+      else sendJson(response, statusOf(error), { error: error.toJSON() });
+      request.resume();
+    }
+  }
+
+  /**
+   * Accepts no more requests, gives those in progress at most `graceMs` to be answered, and closes every connection.
+   */
+  async close(graceMs: number): Promise<void> {
+    const closed = this.#servers.map(
+      (server) => new Promise<void>((resolve) => server.close(() => resolve())),
+    );
+    // A client may keep its input stream open for ever, so there is a limit.
+    const timer = setTimeout(() => {
+      for (const server of this.#servers) server.closeAllConnections();
+    }, graceMs);
+    await Promise.all(closed);
+    clearTimeout(timer);
+    this.#releaseAddress();
+    this.#releaseAddress = () => {};
+  }
+}
