@@ -1,4 +1,4 @@
-// The addon's entry: per-environment data and the list of what is exported. Runs once per environment.
+// The addon's entry point, called once per environment: its data and its exports.
 #include <napi.h>
 
 #include "errors.h"
@@ -11,13 +11,13 @@
 
 namespace livesnap {
 
-// setSystemError(make): `make(syscall, errno, errnoName, message)` builds the error that native failures throw.
+// setSystemError(make): `make(syscall, errno, errnoName, message)` returns the error of a failed system call.
 static void setSystemError(const Napi::CallbackInfo& info) {
   if (!info[0].IsFunction()) throwContract(info.Env(), "setSystemError takes a function");
   info.Env().GetInstanceData<EnvironmentData>()->systemError = Napi::Persistent(info[0].As<Napi::Function>());
 }
 
-// setGoneError(make): `make()` builds the error that the use of a closed machine or memory throws.
+// setGoneError(make): `make()` returns the error for the use of a closed machine or memory.
 static void setGoneError(const Napi::CallbackInfo& info) {
   if (!info[0].IsFunction()) throwContract(info.Env(), "setGoneError takes a function");
   info.Env().GetInstanceData<EnvironmentData>()->goneError = Napi::Persistent(info[0].As<Napi::Function>());
@@ -26,8 +26,8 @@ static void setGoneError(const Napi::CallbackInfo& info) {
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new EnvironmentData());
   exports.Set("setSystemError", Napi::Function::New(env, setSystemError));
-  initFiles(env, exports);
   exports.Set("setGoneError", Napi::Function::New(env, setGoneError));
+  initFiles(env, exports);
   initLocks(env, exports);
   initExits(env, exports);
   initMachine(env, exports);

@@ -1,5 +1,5 @@
-// Exits on the device thread: what wait() waits for, how an exit is put into the exit page, how its answer goes back.
-// Everything here runs on the device thread; a kvm_run is read and written only while its vCPU is in an exit.
+// Exits on the device thread: machineWait, exits written to the exit page, and answers read from it.
+// Invariant: a kvm_run is read and written here only while its vCPU is in an exit.
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -39,7 +39,7 @@ size_t pioBytes(const Vcpu& vcpu) {
 static void describeExit(Machine& machine, Vcpu& vcpu) {
   kvm_run& run = *vcpu.run;
   uint8_t* data = machine.exitPage + kExitDataOffset;
-  memset(machine.exitPage, 0, kExitDataOffset);  // no word is left of an earlier exit
+  memset(machine.exitPage, 0, kExitDataOffset);  // clears the words of the last exit
   setWord(machine, kWordVcpu, vcpu.index);
   setWord(machine, kWordReason, run.exit_reason);
   if (vcpu.runErrno != 0) {
@@ -91,7 +91,7 @@ static void describeExit(Machine& machine, Vcpu& vcpu) {
   }
 }
 
-// Posted writes, all of one port, one byte each. With the machine's mutex held.
+// Writes of one port, one byte each. Call with the machine's mutex held.
 static void describePosted(Machine& machine) {
   setWord(machine, kWordIsWrite, 1);
   setWord(machine, kWordSize, 1);
@@ -124,20 +124,20 @@ static void answerExit(Machine& machine) {
   resumeFromExit(vcpu);
 }
 
-// wait(machine, timeoutMs) → WaitEvent. Answers the exit that the last call returned, then blocks until there is
-// something to do (timeoutMs < 0: for ever). Device thread, which has no timers or immediates of its own but the one it
-// awaits after kEventLoop: only what makes its loop's fd readable ends the wait.
+// machineWait(machine, timeoutMs) → WaitEvent. Answers the exit that the last call returned, then blocks until the next
+// event (timeoutMs < 0: no limit). Device thread. Timers and immediates of that thread do not end the wait: it has none
+// but the immediate that it awaits after kEventLoop.
 static Napi::Value machineWait(const Napi::CallbackInfo& info) {
-  // Not machineArg: the machine may have been closed from the main thread, and then it is dead.
+  // Not machineArg: a machine that the main thread has closed is dead, and no error.
   auto machine = findMachine(info);
   auto result = [&](WaitEvent event) { return Napi::Number::New(info.Env(), event); };
   if (!machine) return result(kEventDead);
   if (machine->exitPage == nullptr) throwContract(info.Env(), "this thread is not the device thread");
   auto timeoutMs = static_cast<int>(integerArg(info, 1, -1, 3600000));
   answerExit(*machine);
-  // The first turn only looks; later ones sleep. A guest that exits without pause must not starve this thread's own
-  // event loop, so once a millisecond that is looked at before the exits.
-  bool gathered = false;  // posted writes have had their time for more to come
+  // The first round only polls; later ones block. A guest that exits all the time must not starve this thread's event
+  // loop, so once a millisecond the loop comes before the exits.
+  bool gathered = false;  // posted writes have waited kGatherMs for more
   for (bool mayBlock = false;; mayBlock = true) {
     if (machine->dead) return result(kEventDead);
     bool gathering = false;

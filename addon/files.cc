@@ -1,5 +1,5 @@
-// Calls on plain files that Node does not have: where the data of a sparse file is, and extended attributes.
-// Runs on the calling JS thread; blocks no longer than the file system takes to read its own metadata.
+// Calls on files that Node does not have: the data of a sparse file, and extended attributes.
+// Runs on the calling JS thread. Blocks only while the file system reads its metadata.
 #include "files.h"
 
 #include <errno.h>
@@ -14,8 +14,8 @@
 
 namespace livesnap {
 
-// nextData(fd, offset) → [begin, end]: the first bytes at or after `offset` that are not in a hole; null: there are
-// none. Moves the descriptor's position (lseek(2), SEEK_DATA).
+// nextData(fd, offset) → [begin, end]: the first range of data at or after `offset`; null when only holes follow. Moves
+// the descriptor's position (lseek(2), SEEK_DATA).
 static Napi::Value nextData(const Napi::CallbackInfo& info) {
   int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
   auto offset = static_cast<off_t>(integerArg(info, 1, 0, INT64_MAX >> 10));
@@ -33,15 +33,14 @@ static Napi::Value nextData(const Napi::CallbackInfo& info) {
 
 static constexpr char kAcl[] = "system.posix_acl_access";
 
-// Attributes that belong to a file whatever its content is. Others (security.capability, security.ima) speak of the
-// content, and a write drops them.
+// Attributes that do not depend on the content. Others (security.capability, security.ima) do, and a write drops them.
 static bool belongsToFile(const std::string& name) {
   return name.compare(0, 5, "user.") == 0 || name == kAcl || name == "security.selinux" ||
          name == "security.SMACK64";
 }
 
 // copyAttributes(from, to): gives the file `to` the access list and extended attributes of the file `from`, as far as
-// the caller may set them. An access list that `to` has from its directory alone goes.
+// the caller may set them. If `from` has no access list, the one that `to` inherited from its directory is removed.
 static void copyAttributes(const Napi::CallbackInfo& info) {
   int from = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
   int to = static_cast<int>(integerArg(info, 1, 0, INT32_MAX));

@@ -1,5 +1,5 @@
-// Kernel file locks (flock(2)): released by the kernel when the process dies, whatever way it dies.
-// Runs on the calling JS thread; never blocks.
+// Kernel file locks (flock(2)). The kernel releases them when the process dies.
+// Runs on the calling JS thread and never blocks.
 #include "locks.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 
 namespace livesnap {
 
-// tryLock(fd, exclusive) → boolean: false when another open file description holds it.
+// tryLock(fd, exclusive) → boolean: false when another open file description has a conflicting lock.
 static Napi::Value tryLock(const Napi::CallbackInfo& info) {
   int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
   bool exclusive = info[1].ToBoolean();

@@ -1,5 +1,5 @@
-// What TypeScript can do with a machine. Every function runs on the JS thread that calls it: those marked "device
-// thread" on the one that attached, the others on any.
+// The functions of a machine for TypeScript. Those marked "device thread" are called on the thread that has attached,
+// the others on any JS thread.
 #include "machine.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include "registry.h"
 #include "vcpu_thread.h"
 
-// libuv's own: the fd that is readable when a loop has work (uv.h is not among Node-API's headers).
+// Of libuv: the fd that is readable when a loop has work. Declared here, since uv.h is not part of Node-API.
 extern "C" int uv_backend_fd(const struct uv_loop_s* loop);
 
 namespace livesnap {
@@ -53,12 +53,12 @@ static int openKvm(Napi::Env env) {
   return fd;
 }
 
-// Which file descriptor an ioctl is made on: KVM uses some numbers twice.
+// The kind of file descriptor of an ioctl. KVM uses some numbers for more than one kind.
 enum class Target { kSystem, kVm, kVcpu };
 
-// Ioctls whose argument is a head and then as many entries as the first word of the head says. They are known by
-// _IOC_NR alone: a request number has the size of its structure in it, and C++ gives a structure with a flexible array
-// another size than C does. For the same reason the sizes here are the kernel's, and no sizeof.
+// Ioctls whose argument is a head and a list of entries, where the first word of the head is the count of entries. They
+// are identified by _IOC_NR alone: a request number contains the size of its structure, and a structure with a flexible
+// array has another size in C++ than in C. For the same reason the sizes here are the kernel's, not sizeof.
 struct CountedIoctl {
   Target target;
   unsigned nr;
@@ -78,7 +78,7 @@ static constexpr CountedIoctl kCountedIoctls[] = {
     {Target::kVcpu, 0x91, 8, 40},    // GET_CPUID2
 };
 
-// Ioctls that TypeScript may not make, because the kernel follows a pointer in the argument or measures it otherwise.
+// Ioctls that TypeScript may not make: the kernel follows a pointer in the argument, or its size has another rule.
 struct RefusedIoctl {
   Target target;
   unsigned nr;
@@ -108,7 +108,7 @@ static constexpr RefusedIoctl kRefusedIoctls[] = {
     {Target::kVcpu, 0xe2},    // GET_DEVICE_ATTR
 };
 
-// How many bytes of its argument an ioctl reads or writes; SIZE_MAX for one that TypeScript may not make.
+// The size in bytes of the argument of an ioctl; SIZE_MAX for one that TypeScript may not make.
 static size_t ioctlSize(Target target, uint64_t request, const Bytes& bytes, size_t xsaveSize) {
   size_t sizeInNumber = _IOC_SIZE(request);
   auto nr = static_cast<unsigned>(_IOC_NR(request));
@@ -120,13 +120,13 @@ static size_t ioctlSize(Target target, uint64_t request, const Bytes& bytes, siz
     if (bytes.length >= sizeof count) memcpy(&count, bytes.data, sizeof count);
     return std::max(sizeInNumber, counted.headBytes + size_t{count} * counted.entryBytes);
   }
-  // GET_XSAVE, SET_XSAVE, GET_XSAVE2: KVM_CAP_XSAVE2 says how much the last two take.
+  // GET_XSAVE, SET_XSAVE, GET_XSAVE2. KVM_CAP_XSAVE2 gives the size of the last two.
   if (target == Target::kVcpu && (nr == 0xa4 || nr == 0xa5 || nr == 0xcf)) return std::max(sizeInNumber, xsaveSize);
   return sizeInNumber;
 }
 
-// ioctl(fd, request, argument) with argument an integer, or a Uint8Array long enough for what the kernel reads and
-// writes. Returns the ioctl's result; throws SystemError.
+// Makes an ioctl. Its argument is an integer, or a Uint8Array that is long enough for what the kernel reads and writes.
+// Returns the ioctl's result. Throws SystemError.
 static Napi::Value doIoctl(const Napi::CallbackInfo& info, size_t first, int fd, Target target, size_t xsaveSize) {
   auto request = static_cast<uint64_t>(integerArg(info, first, 0, UINT32_MAX));
   int rc;
@@ -183,12 +183,12 @@ static Napi::Value machineCreate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), machines().add(std::move(machine)));
 }
 
-// machineXsaveSize(machine) → bytes of KVM_GET_XSAVE2's and KVM_SET_XSAVE's argument
+// machineXsaveSize(machine) → size in bytes of the argument of KVM_GET_XSAVE2 and KVM_SET_XSAVE
 static Napi::Value machineXsaveSize(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(machineArg(info)->xsaveSize));
 }
 
-// machineIoctl(machine, request, argument): on the VM.
+// machineIoctl(machine, request, argument): an ioctl on the VM.
 static Napi::Value machineIoctl(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   return doIoctl(info, 1, machine->vmFd, Target::kVm, machine->xsaveSize);
@@ -203,7 +203,7 @@ static void machineEnableCap(const Napi::CallbackInfo& info) {
   if (ioctl(machine->vmFd, KVM_ENABLE_CAP, &cap) < 0) throwErrno(info.Env(), "KVM_ENABLE_CAP", errno);
 }
 
-// machineTrapMsrWrites(machine, msr): writes of one MSR leave the guest as KVM_EXIT_X86_WRMSR, all else is allowed.
+// machineTrapMsrWrites(machine, msr): makes writes of one MSR exit as KVM_EXIT_X86_WRMSR. Other MSRs do not exit.
 static void machineTrapMsrWrites(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   uint8_t denied = 0;
@@ -240,7 +240,7 @@ static void machineSetSlot(const Napi::CallbackInfo& info) {
   machine->slots.emplace_back(region, memory);
 }
 
-// machineReadDirtyLog(machine, slot, bitmap): fetches and clears the slot's dirty log; one bit a page, little-endian.
+// machineReadDirtyLog(machine, slot, bitmap): fetches and clears the slot's dirty log: one bit per page, little-endian.
 static void machineReadDirtyLog(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   auto slot = static_cast<uint32_t>(integerArg(info, 1, 0, 32000));
@@ -287,7 +287,7 @@ static Vcpu& vcpuArg(const Napi::CallbackInfo& info, Machine& machine) {
   return *machine.vcpus[index];
 }
 
-// vcpuIoctl(machine, vcpu, request, argument): on a vCPU that its thread does not run.
+// vcpuIoctl(machine, vcpu, request, argument): an ioctl on a vCPU that is parked or in an exit.
 static Napi::Value vcpuIoctl(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   Vcpu& vcpu = vcpuArg(info, *machine);
@@ -295,7 +295,7 @@ static Napi::Value vcpuIoctl(const Napi::CallbackInfo& info) {
   return doIoctl(info, 2, vcpu.fd, Target::kVcpu, machine->xsaveSize);
 }
 
-// The Worker that has the device loop ends: nobody would answer exits any more. Runs in that environment's clean-up.
+// Runs in the clean-up of the device thread's environment: from now on nobody answers exits.
 static void onDeviceThreadEnd(void* data) {
   auto* held = static_cast<std::shared_ptr<Machine>*>(data);
   (*held)->dead = true;
@@ -304,8 +304,8 @@ static void onDeviceThreadEnd(void* data) {
   delete held;
 }
 
-// machineAttach(machine, exitPage): makes the calling thread the device thread. The exit page (kExitPageSize bytes)
-// must stay referenced for as long as the machine is used.
+// machineAttach(machine, exitPage): makes the calling thread the device thread. The exit page has kExitPageSize bytes.
+// The caller keeps it referenced while the machine is used.
 static void machineAttach(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   if (machine->attached) throwContract(info.Env(), "this machine has a device thread already");
@@ -333,7 +333,7 @@ static void machineStart(const Napi::CallbackInfo& info) {
   }
 }
 
-// machineRequestPause(machine): wait() will return kEventParked once every vCPU is parked. Device thread.
+// machineRequestPause(machine): asks every vCPU to park; then machineWait returns kEventParked. Device thread.
 static void machineRequestPause(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   {
@@ -353,13 +353,13 @@ static void machineResume(const Napi::CallbackInfo& info) {
   machine->unpaused.notify_all();
 }
 
-// machineSetPostedPort(machine, port): bytes written to this port are posted (see machine.h); -1: to none. Device thread.
+// machineSetPostedPort(machine, port): posts bytes that are written to this port (machine.h); -1: none. Device thread.
 static void machineSetPostedPort(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   machine->postedPort = static_cast<int>(integerArg(info, 1, -1, 0xffff));
 }
 
-// machineKill(machine): wait() returns kEventDead from now on. Any thread.
+// machineKill(machine): from now on machineWait returns kEventDead. Any thread.
 static void machineKill(const Napi::CallbackInfo& info) {
   auto machine = findMachine(info);
   if (!machine) return;
@@ -367,7 +367,7 @@ static void machineKill(const Napi::CallbackInfo& info) {
   machine->wake();
 }
 
-// machineClose(machine): ends the vCPU threads and forgets the handle; the VM goes with its last user.
+// machineClose(machine): ends the vCPU threads and drops the handle. The VM is freed with its last user.
 static void machineClose(const Napi::CallbackInfo& info) {
   auto machine = machines().remove(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
   if (!machine) return;

@@ -1,13 +1,17 @@
-// A KVM virtual machine: its file descriptors, its memory slots and its vCPU threads. Mechanism only: which ioctls
-// are made in what order, what an exit means and what answers it is decided in src/vmm.
+// A KVM virtual machine: its file descriptors, its memory slots and its vCPU threads. Mechanism only: src/vmm decides
+// the order of ioctls, the meaning of exits and their answers.
 //
-// Threads. A vCPU thread runs KVM_RUN and hands each exit to the device thread, the one JS thread that called
-// machineAttach; it then sleeps until the exit is answered. `wait()` blocks the device thread natively on exits, the
-// pause that has been asked for, and the thread's own event loop. No vCPU thread ever calls into JavaScript.
+// Threads:
+// - A vCPU thread runs KVM_RUN, hands each exit to the device thread, and sleeps until the exit is answered. It never
+//   calls into JavaScript.
+// - The device thread is the one JS thread that called machineAttach. machineWait blocks it natively until there is an
+//   exit, a requested pause is complete, or its own event loop has work.
 //
-// A vCPU is in one place at a time (Vcpu::phase): running (its thread owns it), in an exit (the device thread owns
-// it), or parked (nobody runs it; its pending PIO, MMIO and MSR accesses have been completed). State ioctls on a
-// vCPU are made only in the last two.
+// A vCPU is in one phase at a time (Vcpu::phase):
+// - running: its thread owns it;
+// - in an exit: the device thread owns it;
+// - parked: nobody runs it, and its pending PIO, MMIO and MSR accesses are completed.
+// State ioctls on a vCPU are made only in the last two phases.
 #pragma once
 #include <linux/kvm.h>
 #include <napi.h>
@@ -24,14 +28,14 @@
 
 namespace livesnap {
 
-// What wait() returns. Mirrored in src/native/kvm.ts.
+// Results of machineWait. Mirrored in src/native/kvm.ts.
 enum WaitEvent : uint32_t {
-  kEventLoop = 0,     // the thread's own event loop has work: let it run once
-  kEventExit = 1,     // a vCPU exit is in the exit page; the next wait() answers it
-  kEventParked = 2,   // every vCPU is parked, once for each requestPause()
+  kEventLoop = 0,     // the thread's own event loop has work: run it once
+  kEventExit = 1,     // an exit is in the exit page; the next machineWait answers it
+  kEventParked = 2,   // every vCPU is parked; once per machineRequestPause
   kEventDead = 3,     // the machine was killed: leave the loop
   kEventTimeout = 4,  // nothing happened within timeoutMs
-  kEventPosted = 5,   // posted writes are in the exit page (address, count, data); there is nothing to answer
+  kEventPosted = 5,   // posted writes are in the exit page (address, count, data); they need no answer
 };
 
 // The exit page: 32-bit words, then the data of a port or memory access. Mirrored in src/native/kvm.ts.
@@ -47,7 +51,7 @@ enum ExitWord : size_t {
   kWordDataHigh = 8,
   kWordError = 9,  // MSR: set by the reply, 1 injects #GP
   kWordSuberror = 10,
-  kExitDataOffset = 64,  // bytes; also where the data of a KVM_EXIT_INTERNAL_ERROR is, kWordCount items of 8 bytes
+  kExitDataOffset = 64,  // in bytes; for KVM_EXIT_INTERNAL_ERROR, kWordCount items of 8 bytes are here
   kExitDataSize = 4096,
   kExitPageSize = kExitDataOffset + kExitDataSize,
 };
@@ -65,7 +69,7 @@ struct Vcpu {
   pthread_t thread{};
   bool started = false;
   int runErrno = 0;
-  std::atomic<uint32_t> phase{kParked};  // also the futex its thread sleeps on while in an exit
+  std::atomic<uint32_t> phase{kParked};  // in an exit, also the futex on which the vCPU thread sleeps
 };
 
 struct Machine {
@@ -84,12 +88,12 @@ struct Machine {
   bool waiterAsleep = false;
   bool parkedReported = true;
   uint32_t parkedCount = 0;
-  // Posted writes: bytes that the guest wrote to a port where a write has no effect but to send, gathered without an
-  // exit to the device thread for each. They are delivered before any later exit, and before "parked".
+  // Posted writes: bytes written to a port where a write does nothing but send. The vCPU thread gathers them, without an
+  // exit to the device thread for each. They are delivered before any later exit, and before kEventParked.
   uint8_t posted[1024];
   size_t postedBytes = 0;
   int postedFrom = -1;              // the port they were written to
-  bool postedUrgent = false;        // a line has ended, or the room is half used
+  bool postedUrgent = false;        // deliver now: a line has ended, or half of the buffer is used
   std::atomic<int> postedPort{-1};  // -1: every write is an exit
   std::atomic<bool> pauseWanted{true};  // threads start parked
   std::atomic<bool> stopping{false};
@@ -104,13 +108,13 @@ struct Machine {
   ~Machine();
   void wake();
   void kickAll();
-  void stopThreads();  // ends and joins every vCPU thread; any thread but theirs; idempotent
+  void stopThreads();  // ends and joins every vCPU thread; any thread but a vCPU's; may be called again
 };
 
 // The machine of the call's first argument; null when it is closed. Any JS thread.
 std::shared_ptr<Machine> findMachine(const Napi::CallbackInfo& info);
 
-// Bytes of the data of a KVM_EXIT_IO, clipped to what it can be, so that no field of a kvm_run is trusted for a copy.
+// Size of the data of a KVM_EXIT_IO; 0 if the fields of the kvm_run lead outside it, since no copy may trust them.
 size_t pioBytes(const Vcpu& vcpu);
 
 void initMachine(Napi::Env env, Napi::Object exports);

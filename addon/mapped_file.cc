@@ -1,6 +1,6 @@
-// Files mapped for reading. A disk that cannot read a page, or a file cut short by somebody, would raise SIGBUS in
-// whatever thread touches the mapping and so end the process with its guest. Here such a page becomes zeros instead:
-// what is mapped must be hints, of which zeros are one less.
+// Files mapped for reading. A page that the disk cannot read, or that was truncated, raises SIGBUS in the thread that
+// touches it, which would end the process and its guest. Here such a page becomes zeros instead. So only hints may be
+// mapped: zeros are a missing hint.
 #include "mapped_file.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@ namespace livesnap {
 static constexpr size_t kPage = 4096;
 static constexpr size_t kMaxMappings = 4096;
 
-// Read by the signal handler, in any thread: an entry is valid while its `start` is not 0.
+// The signal handler reads it in any thread. An entry is valid while its `start` is not 0.
 struct Mapping {
   std::atomic<uintptr_t> start;
   std::atomic<size_t> length;
@@ -28,8 +28,8 @@ static Mapping mappings[kMaxMappings];
 static std::mutex mappingsMutex;
 static struct sigaction previousAction;
 
-// Runs in the thread that touched the page. Only what may be called from a signal handler on Linux: loads of lock-free
-// atomics and system calls.
+// Runs in the thread that touched the page. It uses only what a signal handler may use on Linux: loads of lock-free
+// atomics, and system calls.
 static void onBusError(int signal, siginfo_t* info, void* context) {
   int savedErrno = errno;
   auto address = reinterpret_cast<uintptr_t>(info->si_addr);
@@ -43,9 +43,9 @@ static void onBusError(int signal, siginfo_t* info, void* context) {
     break;
   }
   errno = savedErrno;
-  // Not ours: another mapping's, or sent by somebody. What would have happened without us happens: the handler before
-  // ours is called and ours stays, or the process dies of it. The signal is raised anew, since no access is tried again
-  // when it was sent; it is blocked until this handler returns.
+  // The signal is not for a mapping of ours, so what happens without this handler must happen. An earlier handler is
+  // called, and this one stays. Without one the process dies: the signal is raised again, because a signal that another
+  // process sent does not recur by itself. It is blocked until this handler returns.
   if ((previousAction.sa_flags & SA_SIGINFO) != 0) {
     previousAction.sa_sigaction(signal, info, context);
   } else if (previousAction.sa_handler != SIG_DFL && previousAction.sa_handler != SIG_IGN) {
@@ -80,7 +80,7 @@ static Mapping* claim(void* base, size_t length) {
   return nullptr;
 }
 
-// A mapping as its ArrayBuffer knows it; lives until that is collected.
+// The mapping behind an ArrayBuffer. It lives until the buffer is collected.
 struct Mapped {
   void* base;
   size_t length;
@@ -98,8 +98,8 @@ static void release(Mapped* mapped) {
   munmap(mapped->base, mapped->length);
 }
 
-// mapFile(fd, length) → ArrayBuffer of the file's first `length` bytes, to be read only: writing ends the process.
-// Unmapped when the buffer is collected, on the thread that mapped it. Runs on the JS thread that calls it.
+// mapFile(fd, length) → ArrayBuffer of the file's first `length` bytes. Writing to it ends the process. It is unmapped
+// when the buffer is collected, on the thread that mapped it. Runs on the calling JS thread.
 static Napi::Value mapFile(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
@@ -129,8 +129,8 @@ static Napi::Value mapFile(const Napi::CallbackInfo& info) {
       mapped);
 }
 
-// unmapFile(buffer): unmaps at once what mapFile gave, instead of when it is collected; its views have length 0
-// afterwards. Runs on the JS thread that mapped it.
+// unmapFile(buffer): unmaps a buffer of mapFile now. Its views have length 0 afterwards. Runs on the JS thread that
+// mapped it.
 static void unmapFile(const Napi::CallbackInfo& info) {
   if (!info[0].IsArrayBuffer()) throwContract(info.Env(), "unmapFile takes what mapFile gave");
   auto buffer = info[0].As<Napi::ArrayBuffer>();
@@ -144,7 +144,7 @@ static void unmapFile(const Napi::CallbackInfo& info) {
   }
   if (mapped == nullptr) throwContract(info.Env(), "unmapFile takes what mapFile gave");
   release(mapped);
-  buffer.Detach();  // may run the finalizer, which then finds nothing left to unmap
+  buffer.Detach();  // may run the finalizer, which then has nothing to unmap
 }
 
 void initMappedFile(Napi::Env env, Napi::Object exports) {

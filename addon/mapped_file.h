@@ -1,4 +1,4 @@
-// Files mapped for reading, and what happens when a page of one cannot be had.
+// Files mapped for reading, where a page that cannot be read becomes zeros.
 #pragma once
 
 #include <napi.h>

@@ -1,4 +1,4 @@
-// See memory.h. Every function here runs on the JS thread that calls it and does not block beyond page faults.
+// Guest RAM (memory.h). Every function runs on the calling JS thread and blocks only in page faults.
 #include "memory.h"
 
 #include <errno.h>
@@ -40,7 +40,7 @@ static Napi::Value memoryCreate(const Napi::CallbackInfo& info) {
   fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
   void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd, 0);
   if (base == MAP_FAILED) throwErrno(info.Env(), "mmap", errno);
-  // A core dump of the VMM is not a dump of the guest's memory.
+  // A core dump of the VMM must not contain the guest's memory.
   madvise(base, size, MADV_DONTDUMP);
   memory->base = static_cast<uint8_t*>(base);
   memory->size = size;
@@ -58,7 +58,7 @@ static uint8_t* range(const Napi::CallbackInfo& info, const Memory& memory, size
   return memory.base + offset;
 }
 
-// memoryRead(handle, offset, into). A hole that is read is allocated: ask memoryDataRanges first.
+// memoryRead(handle, offset, into). Reading a hole allocates it: see memoryDataRanges.
 static void memoryRead(const Napi::CallbackInfo& info) {
   auto memory = memoryArg(info, 0);
   auto into = bytesArg(info, 2);
@@ -93,8 +93,8 @@ static PageList pagesArg(const Napi::CallbackInfo& info, size_t index, const Mem
   return list;
 }
 
-// memoryCopyPages(handle, pages, into): the page pages[i] to into[i * 4096]. The guest may be writing them: each is
-// copied once, and what is done with it afterwards is done on the copy.
+// memoryCopyPages(handle, pages, into): copies the page pages[i] to into[i * 4096]. The guest may write a page meanwhile,
+// so each is copied once, and callers use the copy.
 static void memoryCopyPages(const Napi::CallbackInfo& info) {
   auto memory = memoryArg(info, 0);
   auto into = bytesArg(info, 2);
@@ -102,8 +102,8 @@ static void memoryCopyPages(const Napi::CallbackInfo& info) {
   for (size_t i = 0; i < list.count; i++) memcpy(into.data + i * kPage, memory->base + list.pages[i] * kPage, kPage);
 }
 
-// memoryWritePages(handle, pages, bytes). By pwrite(2) of adjacent pages: twice as fast as touching fresh pages through
-// the mapping, each of which would be a page fault that zeroes what is then overwritten.
+// memoryWritePages(handle, pages, bytes): writes runs of adjacent pages with pwrite(2). That is twice as fast as writing
+// through the mapping, where each new page is a page fault that zeroes the page first.
 static void memoryWritePages(const Napi::CallbackInfo& info) {
   auto memory = memoryArg(info, 0);
   auto bytes = bytesArg(info, 2);
@@ -123,7 +123,7 @@ static void memoryWritePages(const Napi::CallbackInfo& info) {
   }
 }
 
-// memoryDataRanges(handle) → Array of numbers offset, length, offset, length, …: what is not a hole (SEEK_DATA).
+// memoryDataRanges(handle) → Array of numbers offset, length, offset, length, …: the ranges of data (SEEK_DATA).
 static Napi::Value memoryDataRanges(const Napi::CallbackInfo& info) {
   auto memory = memoryArg(info, 0);
   auto ranges = Napi::Array::New(info.Env());

@@ -1,7 +1,9 @@
-// Guest RAM: one memfd a region, mapped once a process, kept by count.
+// Guest RAM: one memfd per region, mapped once per process, with a reference count.
 //
-// Invariants: the mapping is made and unmapped here, exactly once; JavaScript never owns a view of it, it copies
-// pages in and out; a machine that has the memory in a slot holds a reference, so closing the handle first is safe.
+// Invariants:
+// - The mapping is made and unmapped here, exactly once.
+// - JavaScript has no view of it. It copies pages in and out.
+// - A machine with the memory in a slot holds a reference, so the handle may be closed first.
 #pragma once
 #include <napi.h>
 
@@ -16,7 +18,7 @@ struct Memory {
   ~Memory();
 };
 
-// The memory behind a handle, or a thrown contract error. Any JS thread.
+// The memory of a handle; throws MACHINE_GONE for a closed one. Any JS thread.
 std::shared_ptr<Memory> memoryArg(const Napi::CallbackInfo& info, size_t index);
 
 void initMemory(Napi::Env env, Napi::Object exports);

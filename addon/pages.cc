@@ -1,6 +1,7 @@
-// Page work in batches: zero scan, XXH64, comparison and LZ4 blocks. Native because it is several times faster than
-// xxhash-wasm and lz4-napi (bench/pages.ts). Runs on the calling JS thread (a store Worker, or the main thread for
-// manifests); touches only the buffers it is given, keeps nothing, and checks every range before it reads or writes.
+// Page work in batches: zero scan, XXH64, comparison and LZ4 blocks. It is several times faster than xxhash-wasm and
+// lz4-napi (bench/pages.ts). Runs on the calling JS thread.
+//
+// Invariants: it touches only the given buffers, keeps no state, and checks every range before it reads or writes.
 #include "pages.h"
 
 #include <string.h>
@@ -24,12 +25,13 @@ static uint8_t* rangeOf(const Napi::CallbackInfo& info, size_t index, int64_t of
 }
 
 static bool isZeroPage(const uint8_t* page) {
-  // Most pages that are not zero differ early: look at 64 bytes before the rest.
+  // Most pages that are not zero differ early, so the first 64 bytes are compared first.
   static const uint8_t zeros[64] = {};
   return memcmp(page, zeros, sizeof zeros) == 0 && memcmp(page, page + 64, kPageSize - 64) == 0;
 }
 
-// hashPages(bytes, count, hashes): hashes[i] (8 bytes, little-endian) = 0 for a zero page, else its XXH64, 0 made 1.
+// hashPages(bytes, count, hashes): hashes[i], 8 little-endian bytes, is 0 for a zero page, else its XXH64, where 0
+// becomes 1.
 static void hashPages(const Napi::CallbackInfo& info) {
   int64_t count = integerArg(info, 1, 0, kMaxLength / static_cast<int64_t>(kPageSize));
   const uint8_t* pages = rangeOf(info, 0, 0, count * static_cast<int64_t>(kPageSize));
@@ -45,7 +47,7 @@ static void hashPages(const Napi::CallbackInfo& info) {
   }
 }
 
-// checksum(bytes, offset, length, seedLow, seedHigh, out): out = 8 bytes, the XXH64 little-endian.
+// checksum(bytes, offset, length, seedLow, seedHigh, out): out is the XXH64, 8 little-endian bytes.
 static void checksum(const Napi::CallbackInfo& info) {
   int64_t offset = integerArg(info, 1, 0, kMaxLength), length = integerArg(info, 2, 0, kMaxLength);
   const uint8_t* data = rangeOf(info, 0, offset, length);
@@ -55,8 +57,8 @@ static void checksum(const Napi::CallbackInfo& info) {
   memcpy(rangeOf(info, 5, 0, 8), &hash, 8);
 }
 
-// A checksum of what comes in parts. Its state is in a buffer of the caller's, of at least checksumStateBytes: nothing is
-// kept here, and nothing is to be freed. Copied in and out, because a buffer may begin anywhere.
+// The state of a checksum in parts. The caller keeps it in a buffer of at least checksumStateBytes, so nothing is to be
+// freed. It is copied in and out, because a buffer may have any alignment.
 static XXH64_state_t stateOf(const Napi::CallbackInfo& info) {
   XXH64_state_t state;
   memcpy(&state, rangeOf(info, 0, 0, sizeof state), sizeof state);
@@ -80,7 +82,7 @@ static void checksumUpdate(const Napi::CallbackInfo& info) {
   memcpy(rangeOf(info, 0, 0, sizeof state), &state, sizeof state);
 }
 
-// checksumEnd(state, out): out = 8 bytes, the XXH64 little-endian.
+// checksumEnd(state, out): out is the XXH64, 8 little-endian bytes.
 static void checksumEnd(const Napi::CallbackInfo& info) {
   XXH64_state_t state = stateOf(info);
   uint64_t hash = XXH64_digest(&state);
@@ -95,7 +97,7 @@ static Napi::Value equal(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), memcmp(a, b, static_cast<size_t>(length)) == 0);
 }
 
-// compress(source, length, target, targetOffset, capacity) → bytes written, 0 when they do not fit in `capacity`.
+// compress(source, length, target, targetOffset, capacity) → bytes written; 0 when they exceed `capacity`.
 static Napi::Value compress(const Napi::CallbackInfo& info) {
   int64_t length = integerArg(info, 1, 1, LZ4_MAX_INPUT_SIZE), capacity = integerArg(info, 4, 1, kMaxLength);
   const uint8_t* source = rangeOf(info, 0, 0, length);
@@ -106,7 +108,7 @@ static Napi::Value compress(const Napi::CallbackInfo& info) {
 }
 
 // decompress(source, sourceOffset, sourceLength, target, targetOffset, targetLength) → boolean: true when the block
-// is well formed and gives exactly `targetLength` bytes.
+// is well formed and unpacks to exactly `targetLength` bytes.
 static Napi::Value decompress(const Napi::CallbackInfo& info) {
   int64_t sourceLength = integerArg(info, 2, 0, kMaxLength), targetLength = integerArg(info, 5, 0, kMaxLength);
   const uint8_t* source = rangeOf(info, 0, integerArg(info, 1, 0, kMaxLength), sourceLength);

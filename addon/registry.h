@@ -1,7 +1,9 @@
 // Integer handles for native objects that several Node environments (Workers) share.
 //
-// Invariants: process-global, on the heap, never destructed (threads may outlive main's exit handlers); a handle is
-// never used twice; a lookup returns a counted reference, so an object lives as long as any call that uses it.
+// Invariants:
+// - A registry is global to the process, on the heap, and never destructed: threads may outlive the exit handlers.
+// - A handle is never used again.
+// - A lookup returns a counted reference, so an object lives as long as any call that uses it.
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -1,9 +1,10 @@
-// The life of a vCPU thread: run, hand over an exit, sleep until it is answered, park when asked to.
+// A vCPU thread: it runs the guest, hands over an exit, sleeps until the exit is answered, and parks on request.
 //
-// Invariants: a thread parks only after KVM has completed the access its last exit was about (KVM_RUN with
-// immediate_exit set: Linux, Documentation/virt/kvm/api.rst, KVM_RUN); a kick that arrives at any moment is seen,
-// because its handler sets immediate_exit before the thread can enter the guest again; every signal but the kick is
-// blocked, so that signals for the process go to the main thread.
+// Invariants:
+// - A thread parks only after KVM has completed the access of its last exit, by KVM_RUN with immediate_exit set (Linux,
+//   Documentation/virt/kvm/api.rst, KVM_RUN).
+// - No kick is lost: its handler sets immediate_exit before the thread can enter the guest again.
+// - Every signal but the kick is blocked, so that signals to the process go to other threads.
 #include "vcpu_thread.h"
 
 #include <errno.h>
@@ -66,8 +67,8 @@ static void handOver(Vcpu& vcpu) {
   while (vcpu.phase.load() == Vcpu::kInExit && !machine.stopping) futexWait(vcpu.phase, Vcpu::kInExit);
 }
 
-// Takes a write to the posted port without an exit to the device thread. False: it is an exit like any other (there is
-// no room, or it is not such a write); what was taken is delivered before it.
+// Gathers a write to the posted port, without an exit to the device thread. False: the exit must be handed over, because
+// it is another access or there is no room. Writes that were gathered are delivered before it.
 static bool post(Vcpu& vcpu) {
   Machine& machine = *vcpu.machine;
   const kvm_run& run = *vcpu.run;
@@ -99,7 +100,7 @@ static void* vcpuMain(void* argument) {
   sigaddset(&mask, kickSignal());
   pthread_sigmask(SIG_UNBLOCK, &mask, nullptr);
 
-  bool completionPending = false;  // KVM still has to finish the access of the last exit
+  bool completionPending = false;  // KVM has not completed the access of the last exit
   while (!machine.stopping) {
     if (machine.pauseWanted) {
       if (!completionPending) {
@@ -146,7 +147,7 @@ int startVcpuThread(Vcpu& vcpu) {
 
 void Machine::wake() {
   uint64_t one = 1;
-  if (write(wakeFd, &one, sizeof one) < 0) return;  // EAGAIN: the counter is full, so it is awake already
+  if (write(wakeFd, &one, sizeof one) < 0) return;  // EAGAIN: the counter is full, so the thread wakes anyway
 }
 
 void Machine::kickAll() {
@@ -161,7 +162,7 @@ void Machine::stopThreads() {
   }
   for (auto& vcpu : vcpus) {
     if (!vcpu->started) continue;
-    // Out of an exit (its futex), out of a park (the condition), out of KVM_RUN (the kick).
+    // Wakes it from an exit (futex) or ends KVM_RUN (kick). notify_all above woke it from a park.
     if (vcpu->phase.load() == Vcpu::kInExit) resumeFromExit(*vcpu);
     futexWake(vcpu->phase);
     kickVcpu(*vcpu);

@@ -1,10 +1,11 @@
 /**
- * Directories and ids that come from the environment of the process: the default store, the folder of run
- * directories, the temporary directory, the user's id.
+ * What comes from the environment of the process: the default store, the folder of run directories, the temporary
+ * directory, the user's ID.
  *
- * Invariants: every directory is absolute, because a machine's process has another working directory than its
- * starter; a variable that is empty counts as unset, a relative one is ignored and reported once (XDG Base
- * Directory Specification); a user without an entry in /etc/passwd is a user like any other.
+ * Invariants:
+ * - Every directory is absolute, because a machine's process has another working directory than its starter.
+ * - An empty variable counts as unset. A relative directory is ignored, with a note (XDG Base Directory Specification).
+ * - A user without an entry in /etc/passwd can use livesnap too.
  */
 import { userInfo } from 'node:os';
 import { isAbsolute, join } from 'node:path';
@@ -22,10 +23,10 @@ function directoryIn(env: Env, name: string): string | null {
   return null;
 }
 
-/** The user's id. `os.userInfo()` would fail for an id that /etc/passwd does not list. */
+/** `os.userInfo()` would fail for a user whom /etc/passwd does not list. */
 export const userId = (): number => process.getuid!();
 
-/** `$HOME`, else the home directory in /etc/passwd; null when there is neither. */
+/** `$HOME`, else the home directory from /etc/passwd; null when there is neither. */
 function homeDirectory(env: Env): string | null {
   const home = directoryIn(env, 'HOME');
   if (home !== null) return home;
@@ -39,7 +40,7 @@ function homeDirectory(env: Env): string | null {
 
 const BELOW_HOME = { XDG_DATA_HOME: '.local/share', XDG_CACHE_HOME: '.cache' } as const;
 
-/** A base directory of the XDG specification; null when it would be below a home directory that is not known. */
+/** A base directory of the XDG specification; null when it needs the home directory and that is unknown. */
 export function baseDirectory(name: keyof typeof BELOW_HOME, env: Env = process.env): string | null {
   const given = directoryIn(env, name);
   if (given !== null) return given;
@@ -47,11 +48,11 @@ export function baseDirectory(name: keyof typeof BELOW_HOME, env: Env = process.
   return home === null ? null : join(home, BELOW_HOME[name]);
 }
 
-/** The store where none is named, neither by option nor by LIVESNAP_STORE. Errors: USAGE. */
+/** The store when neither --store nor LIVESNAP_STORE names one. Errors: USAGE. */
 export function defaultStore(env: Env = process.env): string {
   const data = baseDirectory('XDG_DATA_HOME', env);
   if (data !== null) return join(data, 'livesnap');
-  throw new LivesnapError('USAGE', 'there is no default store: the home directory is not known', {
+  throw new LivesnapError('USAGE', 'no default store: the home directory is unknown', {
     hint: 'Set HOME, or name the store with --store DIR or LIVESNAP_STORE.',
   });
 }
@@ -62,8 +63,8 @@ export function temporaryDirectory(env: Env = process.env): string {
 }
 
 /**
- * The folder of all run directories: `$XDG_RUNTIME_DIR/livesnap`, else /run/livesnap for root, else a directory
- * of the user's own below the temporary one.
+ * The folder of all run directories: `$XDG_RUNTIME_DIR/livesnap`, else /run/livesnap for root, else `livesnap-UID` in
+ * the temporary directory.
  */
 export function runRoot(env: Env = process.env): string {
   const runtime = directoryIn(env, 'XDG_RUNTIME_DIR');

@@ -1,21 +1,22 @@
 /**
- * The one base class of every error livesnap raises on purpose, and the closed list of their codes.
+ * The base class of all errors that livesnap raises on purpose, and the complete list of their codes.
  *
- * Invariants: a code never changes its meaning; every code is described in docs/errors.md (a test compares the
- * two); `message` is one sentence without a full stop's worth of stack, `hint` says what to do about it.
+ * Invariants:
+ * - A code never changes its meaning. docs/errors.md describes every code (a test compares the two).
+ * - `message` says what happened, in one sentence without a final period. `hint` says what to do.
  */
 
-/** What the CLI's exit status means (README, "Exit status"). */
+/** Exit statuses of the CLI (docs/errors.md). */
 export const ExitStatus = { failed: 1, usage: 2, notFound: 3, damaged: 4, unsupportedHost: 5 } as const;
 export type ExitStatus = (typeof ExitStatus)[keyof typeof ExitStatus];
 
-/** Every code with the exit status it ends the CLI with. */
+/** Every code with its exit status. */
 export const ERROR_CODES = {
   // command line
   USAGE: ExitStatus.usage,
   NAME_IN_USE: ExitStatus.usage,
   AMBIGUOUS: ExitStatus.usage,
-  // things that are not there
+  // missing things
   NO_SUCH_FILE: ExitStatus.notFound,
   NO_SUCH_MACHINE: ExitStatus.notFound,
   NO_SUCH_SNAPSHOT: ExitStatus.notFound,
@@ -44,12 +45,12 @@ export const ERROR_CODES = {
 export type ErrorCode = keyof typeof ERROR_CODES;
 
 export interface ErrorDetails {
-  /** What the person can do about it, one sentence. */
+  /** What the user can do, in whole sentences. */
   hint?: string;
   cause?: unknown;
 }
 
-/** An error as plain data, between processes and Workers and under `error` with `--json`. */
+/** An error as plain data: between processes and Workers, and under `error` with `--json`. */
 export interface PlainError {
   readonly code: ErrorCode;
   readonly message: string;
@@ -76,7 +77,7 @@ export class LivesnapError extends Error {
     return { code: this.code, message: this.message, hint: this.hint ?? null };
   }
 
-  /** The error that {@link toJSON} was of, in another process or thread. */
+  /** Restores an error that {@link toJSON} made in another process or thread. */
   static fromJSON({ code, message, hint }: PlainError): LivesnapError {
     return new LivesnapError(code, message, hint === null ? {} : { hint });
   }
@@ -108,7 +109,7 @@ const CODE_OF_ERRNO: Record<string, ErrorCode> = {
   EPERM: 'NO_PERMISSION',
 };
 
-/** A system call made by the addon failed. `errno` is Linux's number, `errnoName` its name ('ENOSPC'). */
+/** A failed system call of the addon. `errno` is Linux's number, `errnoName` its name ('ENOSPC'). */
 export class SystemError extends LivesnapError {
   override readonly name = 'SystemError';
   readonly errno: number;

@@ -1,6 +1,6 @@
 /**
- * Loads modules that have compiled parts: packages and the addon. One that cannot be loaded (built for another Node
- * or C library, missing, cut short) is an error that names it and the command that mends it.
+ * Loads modules that have compiled parts: packages and the addon. For a module that cannot be loaded (built for another
+ * Node or C library, missing, truncated) the error names the module and the command that repairs it.
  */
 import { createRequire } from 'node:module';
 import type Database from 'better-sqlite3';
@@ -10,7 +10,7 @@ import { projectRoot } from './project-root.js';
 
 const require = createRequire(import.meta.url);
 
-/** better-sqlite3. It loads its compiled part when it opens the first database. Errors: SYSTEM. */
+/** Opens a database once, because better-sqlite3 loads its compiled part only then. Errors: SYSTEM. */
 export const loadSqlite = (): typeof Database =>
   load('better-sqlite3', () => {
     const Sqlite = require('better-sqlite3') as typeof Database;
@@ -28,21 +28,21 @@ export const loadXxhash = (): (() => Promise<XXHashAPI>) => load('xxhash-wasm', 
 export const loadAddon = (file: string): Record<string, unknown> =>
   load('the C++ addon', () => require(file), 'npm run build:native');
 
-function load<T>(name: string, work: () => T, mend?: string): T {
+function load<T>(name: string, work: () => T, remedy?: string): T {
   try {
     return work();
   } catch (error) {
-    throw loadError(name, error, mend);
+    throw loadError(name, error, remedy);
   }
 }
 
-/** An error and its causes. lz4-napi tries several files and has the failures of all in a chain. */
+/** An error and its causes. lz4-napi tries several files and chains all failures. */
 function* chain(error: unknown): Generator<NodeJS.ErrnoException> {
   for (let each = error; each instanceof Error; each = each.cause) yield each;
 }
 
-/** What it means that loading `name` raised `error`. `mend` is the command that builds it, if npm rebuild does not. */
-export function loadError(name: string, error: unknown, mend = 'npm rebuild'): LivesnapError {
+/** The error for a module that raised `error` when it was loaded. `remedy` is the command that builds the module. */
+export function loadError(name: string, error: unknown, remedy = 'npm rebuild'): LivesnapError {
   const failures = [...chain(error)];
   const found = <T>(look: (failure: NodeJS.ErrnoException) => T | null): T | null =>
     failures.map(look).find((result) => result !== null) ?? null;
@@ -54,13 +54,13 @@ export function loadError(name: string, error: unknown, mend = 'npm rebuild'): L
     const { node, modules } = process.versions;
     return fail(
       `${name} was built for another version of Node: it has NODE_MODULE_VERSION ${builtFor}, Node ${node} needs ${modules}`,
-      mend,
+      remedy,
     );
   }
   const library = found(({ message }) => /version [`'"]([^'"]+)' not found/.exec(message)?.[1] ?? null);
-  if (library !== null) return fail(`${name} was built for another system: it needs ${library}`, mend);
+  if (library !== null) return fail(`${name} was built for another system: it needs ${library}`, remedy);
   const broken = found(({ code, message }) => (code === 'ERR_DLOPEN_FAILED' ? message : null));
-  if (broken !== null) return fail(`${name} cannot be loaded: ${firstLine(broken)}`, mend);
+  if (broken !== null) return fail(`${name} cannot be loaded: ${firstLine(broken)}`, remedy);
   const missing = found(({ code, message }) =>
     code === 'MODULE_NOT_FOUND' || code === 'ERR_MODULE_NOT_FOUND' || message.startsWith('Could not locate')
       ? message

@@ -1,10 +1,10 @@
-/** Where livesnap is installed. */
+/** The directory in which livesnap is installed. */
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LivesnapError } from '../errors.js';
 
-/** The project's root, from src/native/ or dist/src/native/. */
+/** Searches upwards from src/native/ or dist/src/native/. */
 function findRoot(): string {
   let dir = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(dir, 'package.json'))) {

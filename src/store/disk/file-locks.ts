@@ -1,12 +1,16 @@
 /**
- * Locks on the files of a store, by flock(2), by which sessions and gc keep out of each other's way (docs/format.md,
- * "Locks"): who needs a file shares its lock, who made it and has not committed it holds it alone, and a file is
- * unlinked only under a lock held alone and got without waiting. The kernel releases them with the process.
+ * Locks on single files of a store, by flock(2), between sessions and gc (docs/format.md, "Locks").
  *
- * Invariant: a lock counts only when, looked at once it is held, the name still leads to the file. (Its count of links
- * says nothing of that: a backup made of hard links has one of its own.) What is no plain file has none of these names
- * but by somebody else's doing: it is as good as not there, and is never locked or unlinked. Of what the disk cannot
- * open nobody knows who needs it: it is left alone, too, and whoever wants to read it is told.
+ * - A session that needs a file holds its lock shared.
+ * - A session that has made a file and not committed it holds its lock exclusively.
+ * - A file is unlinked only under an exclusive lock that was taken without waiting.
+ *
+ * Invariants:
+ * - A lock counts only if the name still leads to the file once the lock is held. The link count does not show that: a
+ *   backup of hard links adds a link.
+ * - Anything but a regular file was not put there by livesnap: it counts as missing, and is never locked or unlinked.
+ * - A file that the disk cannot open may be in use, so it is left alone. Reading it is an error.
+ * - The kernel releases the locks with the process.
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
@@ -15,21 +19,21 @@ import { tryLock } from './locking.js';
 import { isUnreadable } from './store-file.js';
 import { waitAStep } from './waits.js';
 
-/** How often a file that gc is looking at is tried again. */
+/** How often locking is tried again while gc tests the lock. */
 const TRIES = 1000;
 
-/** Whether the name leads to the file that is open; to be asked while its lock is held. */
-function leadsTo(path: string, fd: number): boolean {
-  // Inode numbers may have all of 64 bits.
+/** Whether the path names the open file. Call it while the lock is held. */
+function isNameOf(path: string, fd: number): boolean {
+  // Inode numbers have up to 64 bits.
   const named = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   const opened = fstatSync(fd, { bigint: true });
   return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;
 }
 
-/** What open says where there is no file: nothing, a link, a socket. */
+/** Errors of open for a missing file, a link and a socket. */
 const NO_FILE = new Set(['ENOENT', 'ELOOP', 'ENXIO']);
 
-function openIfThere(path: string): number | 'gone' | 'unreadable' {
+function openIfExists(path: string): number | 'gone' | 'unreadable' {
   let fd: number;
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -44,27 +48,27 @@ function openIfThere(path: string): number | 'gone' | 'unreadable' {
 }
 
 /**
- * Makes a file that must not exist yet and locks it alone, so that gc does not take it for one that a crash left.
- * The lock lasts until the descriptor is closed. Errors: STORE_BUSY.
+ * Creates a file and locks it exclusively, so that gc does not take it for the remains of a crash. The lock lasts until
+ * the descriptor is closed. Errors: STORE_BUSY, and those of the system (EEXIST).
  */
 export function createLocked(path: string): number {
   for (let tries = 0; tries < TRIES; tries++) {
     const fd = createOwned(path);
-    if (lockOf(path, fd)) return fd;
-    closeSync(fd); // a gc that looked at the file was faster than the lock, and took it away
+    if (lockNew(path, fd)) return fd;
+    closeSync(fd); // gc was faster than the lock and removed the file
   }
   throw cannotLock(path);
 }
 
 const cannotLock = (path: string): LivesnapError =>
-  new LivesnapError('STORE_BUSY', `${path} cannot be locked`, { hint: 'Try again later.' });
+  new LivesnapError('STORE_BUSY', `cannot lock ${path}`, { hint: 'Try again later.' });
 
-/** Locks alone a file that was just made; false when its name has gone. Closes it when that fails. */
-function lockOf(path: string, fd: number): boolean {
+/** Locks a new file exclusively; false when its name is gone. Closes the file when it throws. */
+function lockNew(path: string, fd: number): boolean {
   try {
     for (let tries = 0; tries < TRIES; tries++) {
-      if (tryLock(fd, 'exclusive')) return leadsTo(path, fd);
-      waitAStep(); // a gc looks at the file
+      if (tryLock(fd, 'exclusive')) return isNameOf(path, fd);
+      waitAStep(); // gc is testing the lock
     }
     throw cannotLock(path);
   } catch (error) {
@@ -74,19 +78,19 @@ function lockOf(path: string, fd: number): boolean {
 }
 
 /**
- * Opens a file with its lock shared, so that it keeps its name until the descriptor is closed; null when it is not
- * there, or is just being removed or made.
+ * Opens a file and locks it shared, so that it is not deleted until the descriptor is closed. Null when it is missing, or
+ * is being created or deleted.
  */
 export const openShared = (path: string): number | null => openWithLock(path, 'shared');
 
-/** Opens a file with its lock held alone; null when it is not there or somebody else needs it. */
+/** Opens a file and locks it exclusively; null when it is missing or in use. */
 export const openExclusive = (path: string): number | null => openWithLock(path, 'exclusive');
 
 function openWithLock(path: string, mode: 'shared' | 'exclusive'): number | null {
-  const fd = openIfThere(path);
+  const fd = openIfExists(path);
   if (typeof fd === 'string') return null;
   try {
-    if (tryLock(fd, mode) && leadsTo(path, fd)) return fd;
+    if (tryLock(fd, mode) && isNameOf(path, fd)) return fd;
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -95,28 +99,28 @@ function openWithLock(path: string, mode: 'shared' | 'exclusive'): number | null
   return null;
 }
 
-/** Whether sessions share the lock of a file (`shared`), its maker holds it (`exclusive`), or nobody (`free`). */
+/** Whether sessions hold the lock of a file (`shared`), its creator does (`exclusive`), or nobody does (`free`). */
 export function lockState(path: string): 'free' | 'shared' | 'exclusive' | 'gone' | 'unreadable' {
-  const fd = openIfThere(path);
+  const fd = openIfExists(path);
   if (typeof fd === 'string') return fd;
   try {
     const state = tryLock(fd, 'exclusive') ? 'free' : tryLock(fd, 'shared') ? 'shared' : 'exclusive';
-    return leadsTo(path, fd) ? state : 'gone';
+    return isNameOf(path, fd) ? state : 'gone';
   } finally {
     closeSync(fd);
   }
 }
 
-/** Whether the name is that of a plain file which can be read, as far as opening it tells. */
+/** Whether a regular file of this name can be opened. */
 export function isReadableFile(path: string): boolean {
-  const fd = openIfThere(path);
+  const fd = openIfExists(path);
   if (typeof fd === 'number') closeSync(fd);
   return typeof fd === 'number';
 }
 
 /**
- * Unlinks a file unless somebody needs it. `isWanted` is asked once more under the lock. Returns the bytes that it
- * had, or null when it stays (or was not there).
+ * Unlinks a file unless it is in use. `isWanted` is called under the lock. Returns the size of the file, or null when it
+ * stays or was missing.
  */
 export function unlinkUnlessLocked(path: string, isWanted: () => boolean = () => false): number | null {
   const fd = openExclusive(path);

@@ -1,6 +1,6 @@
 /**
- * The files of a store and how they are made: names, modes (files 0600, directories 0700), and the fsyncs that
- * make a new name last. docs/format.md, "Files".
+ * The files of a store and how they are created: names, modes (files 0600, directories 0700), and the fsyncs that make a
+ * new name durable (docs/format.md, "Files").
  */
 import assert from 'node:assert/strict';
 import {
@@ -41,25 +41,25 @@ export const SEGMENTS = 'segments';
 export const QUARANTINE = 'quarantine';
 
 export const TEMPORARY = '.tmp';
-/** No pack has number 0: that is the zero page's place. */
+/** No pack has number 0, which stands for the zero page. */
 const PACK_NAME = /^(?!0{8})([0-9a-f]{8})-(0|[1-9][0-9]{0,8})\.pack$/;
 
 export const SNAPSHOT_ID = /^[0-9a-f]{32}$/;
-/** What looks like this names the snapshot of this id, and no other. */
+/** A reference of this form names the snapshot with this ID, never a tag. */
 export const LOOKS_LIKE_ID = /^[0-9A-Fa-f]{32}$/;
-/** A tag is a file name, never a path, not one that a write cut short could have left, and never like an id. */
+/** A tag is a file name: no path, no name of an interrupted write, and nothing that looks like an ID. */
 export const TAG_LABEL = /^(?!.*\.tmp$)(?![0-9A-Fa-f]{32}$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** Packs and segments are numbered with 32 bits. */
 export const MAX_NUMBER = 2 ** 32 - 1;
-/** As many digits as the name of a pack has for it. */
+/** The name of a pack has nine digits for it. */
 export const MAX_GENERATION = 999_999_999;
 
 export const isFileNumber = (value: number, limit = MAX_NUMBER): boolean =>
   Number.isInteger(value) && value >= 0 && value <= limit;
 
 /**
- * `packs/0000002a-0.pack`, relative to the store. Like all that make names of files it is the second line: what comes
- * from outside has been checked, and what was forgotten there does not become a path elsewhere.
+ * `packs/0000002a-0.pack`, relative to the store. Input is checked where it enters. The assertions in functions that make
+ * file names are a second line: a forgotten check does not become a path elsewhere.
  */
 export function packFile(number: number, generation: number): string {
   assert(isFileNumber(number) && isFileNumber(generation, MAX_GENERATION), 'this is not a pack');
@@ -78,8 +78,8 @@ export function parsePackName(name: string): { number: number; generation: numbe
 }
 
 /**
- * Of the generations of a pack that are on disk the lowest counts: a later one is there before it is committed, and
- * the one before goes after that. Null: the pack is gone.
+ * The generation of a pack that counts; null: the pack is gone. A rewrite creates the next generation, commits it, and
+ * then deletes the old one. So the lowest on disk counts.
  */
 export function lowestGeneration(dir: string, number: number): number | null {
   const generations = generationsOnDisk(dir, number);
@@ -93,9 +93,7 @@ export function generationsOnDisk(dir: string, number: number): number[] {
   });
 }
 
-/**
- * The names in a folder of a store; none where it is missing, as after a copy by a tool that leaves out empty folders.
- */
+/** The names in a folder of a store. A missing folder is empty: some copy tools leave out empty folders. */
 export function namesIn(dir: string, folder: string): string[] {
   try {
     return readdirSync(join(dir, folder));
@@ -105,29 +103,29 @@ export function namesIn(dir: string, folder: string): string[] {
   }
 }
 
-/** To be called by whoever writes: makes the folders of a store that are missing; true when there were any. */
+/** Creates the missing folders of a store; true when there were any. Only for writers. */
 export function makeMissingFolders(dir: string): boolean {
   const missing = [PACKS, SNAPSHOTS, TAGS, SEGMENTS].filter((name) => !existsSync(join(dir, name)));
   for (const name of missing) makeFolder(join(dir, name));
   return missing.length > 0;
 }
 
-/** What a write that was cut short leaves behind; gc removes it. */
+/** Whether an interrupted write left it. gc deletes it. */
 export const isTemporary = (name: string): boolean => name.endsWith(TEMPORARY);
 
-/** Whether a store's folder is not a link to one that may hold anything. Errors: NOT_A_STORE. */
+/** Refuses a store whose folders are links, because what they lead to may be anything. Errors: NOT_A_STORE. */
 export function requireOwnFolders(dir: string): void {
   for (const folder of [PACKS, SNAPSHOTS, TAGS, SEGMENTS, QUARANTINE])
     if (lstatSync(join(dir, folder), { throwIfNoEntry: false })?.isSymbolicLink())
       throw new LivesnapError('NOT_A_STORE', `${join(dir, folder)} is a link`, {
-        hint: 'Files are removed from the folders of a store: they must be its own. Move the whole store instead.',
+        hint: 'livesnap deletes files in this folder, so it must be part of the store. Move the whole store instead.',
       });
 }
 
 /**
- * Looks at the files that SQLite is about to open: it follows links, waits for a pipe for ever, and, if a rollback journal
- * names a super-journal, removes the file of that name, wherever it is (https://www.sqlite.org/fileformat.html, "The
- * Rollback Journal"). Errors: NOT_A_STORE.
+ * Checks the files that SQLite is about to open. SQLite follows links and waits on a pipe without limit. If a rollback
+ * journal names a super-journal, SQLite deletes the file of that name, wherever it is
+ * (https://www.sqlite.org/fileformat.html, "The Rollback Journal"). Errors: NOT_A_STORE.
  */
 export function requirePlainIndex(dir: string): void {
   for (const suffix of ['', '-wal', '-shm', '-journal']) {
@@ -138,17 +136,17 @@ export function requirePlainIndex(dir: string): void {
       ? suffix === '-journal' && namesSuperJournal(path, found.size)
         ? 'names a file elsewhere'
         : null
-      : 'is no plain file';
+      : 'is not a regular file';
     if (why)
       throw new LivesnapError('NOT_A_STORE', `${path} ${why}`, {
-        hint: 'The index of a store is its own: move the whole store instead, and take none from a stranger.',
+        hint: 'Move the whole store instead of its index. Do not open index files from untrusted sources.',
       });
   }
 }
 
 const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
 
-/** Whether a rollback journal ends as one with the name of a super-journal does. A store has no journal but for the moment when it is made. */
+/** Whether a rollback journal ends like one that names a super-journal. A store has a journal only while it is created. */
 function namesSuperJournal(path: string, sizeBytes: number): boolean {
   const end = Buffer.alloc(JOURNAL_MAGIC.length);
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -160,7 +158,7 @@ function namesSuperJournal(path: string, sizeBytes: number): boolean {
   return end.equals(JOURNAL_MAGIC);
 }
 
-/** Opens a file that must not exist yet, for reading and writing. */
+/** Creates a file for reading and writing. Errors: the system's, EEXIST among them. */
 export const createPrivate = (path: string): number =>
   openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, FILE_MODE);
 
@@ -176,7 +174,7 @@ export function createOwned(path: string): number {
   }
 }
 
-/** Makes a folder of a store, owned as {@link giveToOwner} says. */
+/** Creates a folder of a store: see {@link giveToOwner}. */
 export function makeFolder(path: string): void {
   makeOne(path, DIRECTORY_MODE);
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
@@ -188,12 +186,12 @@ export function makeFolder(path: string): void {
 }
 
 /**
- * Gives a file that root has just made to the owner of its directory, as SQLite does with its log. Otherwise a single
- * `sudo livesnap put` would lock the owner out of the store. The owner is taken from where the file really is: a
- * directory of the path may have been replaced by a link, and root must not give away files elsewhere.
+ * Gives a file that root has just created to the owner of its directory, as SQLite does with its log. Otherwise a single
+ * `sudo livesnap put` would lock the owner out of the store. The directory is that of the open file, not that of the path:
+ * a part of the path may have been replaced by a link, and root must not give away files elsewhere.
  */
 export function giveToOwner(path: string, fd: number): void {
-  // Elsewhere stores are not written, but for exports.
+  // On other platforms only exports are written.
   if (process.platform !== 'linux' || process.geteuid!() !== 0) return;
   if (statSync(dirname(path)).uid === 0) return;
   const { uid, gid } = lstatSync(dirname(readlinkSync(`/proc/self/fd/${fd}`)));
@@ -218,8 +216,8 @@ export function fsyncDirectory(path: string): void {
 }
 
 /**
- * Makes a private directory, and those above it that are missing, so that they outlast a power cut. Errors: the system's;
- * SYSTEM where a directory that exists takes no new ones.
+ * Creates a private directory, and missing ones above it, so that they survive a power cut. Errors: the system's; SYSTEM
+ * where no directory can be created.
  */
 export function makeDirectory(path: string): void {
   const target = resolve(path);
@@ -234,8 +232,8 @@ export function makeDirectory(path: string): void {
 }
 
 /**
- * Makes one directory unless it is there. Node's `recursive` would do both, but tries for ever where mkdir gives ENOENT
- * although the parent exists, as procfs does.
+ * Creates one directory unless it exists. Node's `recursive` would loop for ever where mkdir fails with ENOENT although the
+ * parent exists, as in procfs.
  */
 export function makeOne(path: string, mode = 0o777): void {
   try {
@@ -246,7 +244,7 @@ export function makeOne(path: string, mode = 0o777): void {
     if (code === 'ENOENT' && existsSync(dirname(path)))
       throw new LivesnapError(
         'SYSTEM',
-        `${dirname(path)} takes no new directories, so ${path} cannot be made`,
+        `cannot create ${path}: no directory can be created in ${dirname(path)}`,
         {
           hint: 'Name a directory on another file system.',
           cause: error,
@@ -256,7 +254,7 @@ export function makeOne(path: string, mode = 0o777): void {
   }
 }
 
-/** One may make names in a directory that one may not read; then one cannot sync it either. */
+/** A directory with write but no read permission takes new names, but cannot be synced. */
 function fsyncForeign(directory: string): void {
   try {
     fsyncDirectory(directory);
@@ -265,7 +263,7 @@ function fsyncForeign(directory: string): void {
   }
 }
 
-/** Replaces or makes a small file so that after a power cut either the old or the new content is there. */
+/** Replaces or creates a small file. After a power cut it has either the old or the new content. */
 export function writeAtomically(path: string, content: string | Uint8Array): void {
   const temporary = path + TEMPORARY;
   removeIfThere(temporary);
@@ -280,7 +278,7 @@ export function writeAtomically(path: string, content: string | Uint8Array): voi
   fsyncDirectory(dirname(path));
 }
 
-/** True when it was there. A directory is none of the store's files, whatever its name, and stays. */
+/** True when it existed. A directory stays: no file of a store is one. */
 export function removeIfThere(path: string): boolean {
   try {
     unlinkSync(path);
@@ -292,16 +290,16 @@ export function removeIfThere(path: string): boolean {
   }
 }
 
-/** Refuses to begin writing where there is no room for it and for the index entry that makes it count. */
+/** Refuses a write that has no room for its data and for its index entry. Errors: NO_SPACE. */
 export function requireFreeSpace(dir: string, neededBytes: number): void {
   const { bavail, bsize } = statfsSync(dir);
   if (bavail * bsize < neededBytes) throw noSpace(dir);
 }
 
-/** What gc and rm may spend to commit on a full disk. */
+/** Room for gc and rm to commit on a full disk. */
 const RESERVE_BYTES = 256 << 10;
 
-/** Makes the reserve file, or makes it whole again; on a full disk it stays missing until a gc finds room. */
+/** Creates or completes the reserve file. On a full disk it stays missing until gc finds room. */
 export function fillReserve(dir: string): void {
   const path = join(dir, RESERVE);
   if (statSync(path, { throwIfNoEntry: false })?.size === RESERVE_BYTES) return;
@@ -315,7 +313,7 @@ export function fillReserve(dir: string): void {
     }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') return; // another process is just making it
+    if (code === 'EEXIST') return; // another process is creating it
     removeIfThere(path);
     if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
   }

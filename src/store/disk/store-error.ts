@@ -19,7 +19,7 @@ export function notOfStore(error: unknown): unknown {
   return error;
 }
 
-/** What is known of a failed call: Linux's name of the error, the call, and the file if there was one. */
+/** A failed call: Linux's name of the error, the call, and the file if there was one. */
 interface Failure {
   readonly errno: string;
   readonly syscall: string | undefined;
@@ -76,7 +76,7 @@ export function storeError(dir: string, error: unknown): unknown {
       );
     case 'SQLITE_BUSY':
       return new LivesnapError('STORE_BUSY', `the store ${dir} is being written by another process`, {
-        hint: 'Try again when it is done.',
+        hint: 'Try again when it has finished.',
         cause: error,
       });
     case 'SQLITE_CORRUPT':
@@ -130,8 +130,8 @@ interface Owned {
 }
 
 /**
- * The file whose owner or mode is in the way: the one that was named, or the directory that it would be made in or
- * removed from, or the directory that may not be searched. Null: the kernel named no file.
+ * The file whose owner or mode forbids the call: the named file, or the directory in which it would be created or deleted,
+ * or a directory that may not be searched. Null: the kernel named no file.
  */
 function fileAtFault({ syscall = '', path, dest }: Failure): Owned | null {
   if (path === undefined) return null;
@@ -142,7 +142,7 @@ function fileAtFault({ syscall = '', path, dest }: Failure): Owned | null {
   return nearest(folders.find((folder) => !mayWrite(folder)) ?? folders[0]!);
 }
 
-/** The file, or the nearest directory above it that can be looked at. */
+/** The file, or the nearest directory above it whose owner can be read. */
 function nearest(file: string): Owned | null {
   for (let at = file; ; at = dirname(at)) {
     try {

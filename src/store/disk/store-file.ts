@@ -1,33 +1,34 @@
 /**
- * How every file of a store is opened and read, but for the index, which is SQLite's, and a mapped segment.
+ * Opens and reads every file of a store, except the index, which SQLite opens, and mapped segments.
  *
- * Invariants: what is wrong with the file itself (it is missing, is a link, a directory or a pipe, the disk cannot read
- * it, it ends too early) is a DamageError with file and offset, so that a bad sector costs what it holds and stops
- * nothing else; what is wrong with the process or the host (no descriptors, no permission) never is. Opening follows
- * no link and waits for nobody.
+ * Invariants:
+ * - A fault of the file is a DamageError with file and offset: it is missing, a link, a directory, a pipe, unreadable or
+ *   truncated. So a bad sector costs the data in it and nothing else.
+ * - A fault of the process or the host, such as missing permission or descriptors, is never a DamageError.
+ * - Opening follows no link and does not block.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { DamageError } from './damage.js';
 import { at } from './layout.js';
 import { permissionError } from './store-error.js';
 
-/** The file is not there. */
+/** The file is missing. */
 export class MissingFileError extends DamageError {}
 
-/** What open says of a name that is no plain file; what read says of a directory. */
+/** Errors of open for anything but a regular file, and of read for a directory. */
 const NOT_PLAIN = new Set(['ELOOP', 'ENXIO', 'EISDIR', 'ENODEV']);
-/** What the kernel says of bytes that it cannot give. Some file systems have names of their own for it. */
+/** Errors of reading a bad sector. Some file systems have errors of their own for that. */
 const UNREADABLE = new Set(['EIO', 'EBADMSG', 'ENODATA']);
 /** "Structure needs cleaning", for which Node has no name. */
 const EUCLEAN = -117;
 
-/** Whether a failed system call says that the disk cannot give what is there. */
+/** Whether a system call failed because the disk cannot read the data. */
 export function isUnreadable(error: unknown): boolean {
   const { code = '', errno } = error as NodeJS.ErrnoException;
   return UNREADABLE.has(code) || errno === EUCLEAN;
 }
 
-/** The damage that a failed system call tells of; null: it says nothing about the file. */
+/** The damage that a failed system call shows; null: the fault is not the file's. */
 export function damageOf(error: unknown, file: string, offset: number | null): DamageError | null {
   const { code = '' } = error as NodeJS.ErrnoException;
   if (code === 'ENOENT') return new MissingFileError(file, null, 'the file is missing');
@@ -36,7 +37,7 @@ export function damageOf(error: unknown, file: string, offset: number | null): D
   return null;
 }
 
-const notPlain = (file: string): DamageError => new DamageError(file, null, 'this is not a plain file');
+const notPlain = (file: string): DamageError => new DamageError(file, null, 'this is not a regular file');
 
 export class StoreFile {
   readonly sizeBytes: number;
@@ -77,7 +78,7 @@ export class StoreFile {
   readInto(bytes: Uint8Array, offset: number, length: number): void {
     for (let done = 0; done < length; ) {
       const got = this.#guarded(offset, () => readSync(this.fd, bytes, done, length - done, offset + done));
-      if (got === 0) throw new DamageError(this.file, offset, 'the file ends too early');
+      if (got === 0) throw new DamageError(this.file, offset, 'the file is truncated');
       done += got;
     }
   }
@@ -88,12 +89,12 @@ export class StoreFile {
   }
 }
 
-/** All of a small file. Errors: DAMAGED, also when it has more than `maxBytes`. */
+/** Reads a small file. Errors: DAMAGED, also when it is longer than `maxBytes`. */
 export function readSmallFile(dir: string, file: string, maxBytes: number): Buffer {
   const opened = new StoreFile(dir, file);
   try {
     if (opened.sizeBytes > maxBytes)
-      throw new DamageError(file, null, `the file has ${opened.sizeBytes} bytes`);
+      throw new DamageError(file, null, `the file is too long: ${opened.sizeBytes} bytes`);
     return opened.read(0, opened.sizeBytes);
   } finally {
     opened.close();

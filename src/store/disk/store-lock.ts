@@ -1,10 +1,14 @@
 /**
- * The locks of a store, by flock(2), which the kernel releases with the process (docs/format.md, "Locks").
+ * The locks of a whole store, by flock(2) (docs/format.md, "Locks"). Single files have locks of their own: file-locks.ts.
  *
- * `lock`: repair holds it exclusively, whatever reads or writes the store shares it while it does. `index.lock`:
- * whoever has store.db open shares it; repair, which replaces that file, holds it exclusively. `packs/`: held
- * exclusively by gc, against another gc. `tags/`: held exclusively while tags' files are brought in line with the
- * index. Single files have locks of their own: file-locks.ts.
+ * | lock         | shared                                | exclusive                                      |
+ * |--------------|---------------------------------------|------------------------------------------------|
+ * | `lock`       | by what reads or writes the store     | by repair                                      |
+ * | `index.lock` | by every process that has store.db open | by repair, which replaces store.db           |
+ * | `packs/`     |                                       | by gc, against another gc                      |
+ * | `tags/`      |                                       | while tag files are made to agree with the index |
+ *
+ * The kernel releases the locks with the process.
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
@@ -14,7 +18,7 @@ import { STEP_MS, sleepAStep, waitAStep } from './waits.js';
 
 type Mode = 'shared' | 'exclusive';
 type LockFile = typeof LOCK | typeof INDEX_LOCK | typeof PACKS | typeof TAGS;
-/** How long a lock is waited for. Repair does not wait for a machine that may run for days. */
+/** How long to wait for a lock. Repair does not wait for a machine, which may run for days. */
 const waitMs = (mode: Mode, file: LockFile): number =>
   mode === 'exclusive' && (file === 'lock' || file === 'index.lock') ? 2_000 : 60_000;
 
@@ -37,7 +41,7 @@ export class StoreLock {
     const lock = new StoreLock(dir, file);
     for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
       if (waitedMs >= waitMs(mode, file)) throw lock.#busy(mode);
-      await sleepAStep().catch((error) => lock.#giveUp(error));
+      await sleepAStep().catch((error) => lock.#releaseAndThrow(error));
     }
     return lock;
   }
@@ -50,13 +54,13 @@ export class StoreLock {
       try {
         waitAStep();
       } catch (error) {
-        lock.#giveUp(error);
+        lock.#releaseAndThrow(error);
       }
     }
     return lock;
   }
 
-  #giveUp(error: unknown): never {
+  #releaseAndThrow(error: unknown): never {
     this.release();
     throw error;
   }
@@ -77,9 +81,9 @@ export class StoreLock {
       mode === 'shared'
         ? `the store ${this.dir} is being repaired by another process`
         : this.file === 'packs'
-          ? `another gc is at work in the store ${this.dir}`
+          ? `another gc is running in the store ${this.dir}`
           : `the store ${this.dir} is in use`,
-      { hint: 'Try again when it is done.' },
+      { hint: 'Try again when it has finished.' },
     );
   }
 
@@ -91,11 +95,11 @@ export class StoreLock {
   }
 }
 
-/** Errors that tell of a medium that cannot be written: a file that is missing there cannot be made by anybody. */
+/** Errors of a medium that nobody can write: a missing file cannot be created there. */
 const UNWRITABLE = new Set(['EROFS', 'EACCES', 'EPERM']);
 
-/** What open says of a link or a pipe, and of what is no directory where one must be. */
-const STRANGE = new Set(['ELOOP', 'ENXIO', 'ENOTDIR']);
+/** Errors of open for a link or a pipe, and for a file where a directory must be. */
+const WRONG_KIND = new Set(['ELOOP', 'ENXIO', 'ENOTDIR']);
 
 /** -1: see {@link StoreLock}. Errors: NOT_A_STORE, NO_PERMISSION, NO_SPACE, SYSTEM. */
 function openLockFile(dir: string, file: LockFile): number {
@@ -107,17 +111,17 @@ function openLockFile(dir: string, file: LockFile): number {
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
     if (!isFolder && UNWRITABLE.has(code) && isMissing(path)) return -1;
-    throw STRANGE.has(code) ? notOurs(path) : storeError(dir, error);
+    throw WRONG_KIND.has(code) ? wrongKind(path) : storeError(dir, error);
   }
   if (isFolder || fstatSync(fd).isFile()) return fd;
   closeSync(fd);
-  throw notOurs(path);
+  throw wrongKind(path);
 }
 
-/** Follows no link and waits for nobody: a store may come from anywhere. */
+/** Follows no link and does not block: a store may come from anywhere. */
 const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** Whether there is no file of this name. A directory that may not be searched does not say. */
+/** Whether no file of this name exists. False when the directory may not be searched. */
 function isMissing(path: string): boolean {
   try {
     return lstatSync(path, { throwIfNoEntry: false }) === undefined;
@@ -126,7 +130,7 @@ function isMissing(path: string): boolean {
   }
 }
 
-/** A lock file may be there, and lockable, where none could be made. */
+/** Opens an existing lock file first: it can be locked even where none can be created. */
 function openOrMake(path: string): number {
   try {
     return openSync(path, READ);
@@ -138,7 +142,7 @@ function openOrMake(path: string): number {
   }
 }
 
-const notOurs = (path: string): LivesnapError =>
-  new LivesnapError('NOT_A_STORE', `${path} is not what a store has there`, {
-    hint: 'Files and folders of a store are its own, and no links: find out who put this one there.',
+const wrongKind = (path: string): LivesnapError =>
+  new LivesnapError('NOT_A_STORE', `${path} is a link, or of another kind than in a store`, {
+    hint: 'livesnap creates no links in a store. Find out who put this one there.',
   });
