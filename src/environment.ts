@@ -24,7 +24,12 @@ function directoryIn(env: Env, name: string): string | null {
 }
 
 /** `os.userInfo()` would fail for a user whom /etc/passwd does not list. */
-export const userId = (): number => process.getuid!();
+export function userId(): number {
+  if (process.getuid) return process.getuid();
+  throw new LivesnapError('HOST_LACKS', 'this platform has no user IDs', {
+    hint: 'Machines need Linux on x86-64.',
+  });
+}
 
 /** `$HOME`, else the home directory from /etc/passwd; null when there is neither. */
 function homeDirectory(env: Env): string | null {

@@ -215,7 +215,57 @@ describe('an installation', () => {
       }
     });
 
-    it('leaves reading out of parts of the data unrecorded', () => {
+    for (const platform of ['darwin', 'win32'])
+      it(`reads and exports without procfs, on a platform that calls itself ${platform}`, function () {
+        // Packages with compiled parts are loaded as on Linux, because only those parts are here.
+        const preload = join(root, 'preload.mjs');
+        writeFileSync(
+          preload,
+          `import { createRequire } from 'node:module';
+          const require = createRequire(import.meta.url);
+          require('lz4-napi');
+          new (require('better-sqlite3'))(':memory:').close();
+          Object.defineProperty(process, 'platform', { value: '${platform}' });
+          if (process.platform === 'win32')
+            for (const name of ['getuid', 'geteuid', 'getgid', 'getegid']) delete process[name];`,
+        );
+        const elsewhere = (...args: string[]) =>
+          spawnSync(
+            'unshare',
+            [
+              ...['-m', 'sh', '-c', 'mount -t tmpfs none /proc && exec "$@"', 'sh', process.execPath],
+              ...['--import', preload, join(root, 'dist/src/cli/main.js'), ...args],
+            ],
+            { env: world.env, encoding: 'utf8' },
+          );
+        const listed = elsewhere('ls');
+        if (listed.status !== 0 && /unshare|mount/.test(listed.stderr)) {
+          process.stderr.write('    SKIPPED, not tested: /proc cannot be hidden here (root is needed)\n');
+          this.skip();
+        }
+        assert.equal(listed.stdout, plain(MAIN, ['ls']).stdout);
+        const [out, exported] = [join(world.dir, 'out'), join(world.dir, 'exported')];
+        for (const args of [
+          ['show', 'first'],
+          ['stats'],
+          ['check', '--read-data'],
+          ['get', 'second', out], // a new file
+          ['get', 'second', out], // in place of another
+          ['export', 'second', exported],
+        ]) {
+          const { status, stderr } = elsewhere(...args);
+          assert.equal(status, 0, `${args.join(' ')}: ${stderr}`);
+          assert.ok(stderr.startsWith(NOTE), stderr);
+        }
+        assert.ok(readFileSync(out).equals(readFileSync(join(world.dir, 'file'))));
+        assert.equal(plain(MAIN, ['check', '--read-data', '--store', exported]).status, 0);
+        const written = elsewhere('put', out);
+        assert.equal(written.status, 1);
+        assert.match(written.stderr, MISSING);
+        assert.match(written.stderr, /\nIt needs Linux on x86-64\. On this platform use ls, /);
+      });
+
+    it('checks a part of the data without recording it', () => {
       const ran = plain(join(root, 'dist/src/cli/main.js'), ['check', '--read-data', '1/2']);
       assert.equal(ran.status, 0);
       assert.match(ran.stderr, /^The store cannot be written: /);

@@ -67,7 +67,7 @@ describe('the command line', () => {
     [['--kernel', 'cmdline=x'], /no path=/],
     [['save', 'a', '--then', 'fly'], /not resume, pause or stop/],
     [['console', 'a', '--until', '('], /regular expression/],
-    [['stop', '../a'], /not a name/],
+    [['stop', '../a'], /not a valid machine name/],
     [['diff', 'a', 'b'], /unknown command/],
   ];
   for (const [args, message] of WRONG) {

@@ -11,7 +11,7 @@ describe('the environment', () => {
     assert.equal(baseDirectory('XDG_CACHE_HOME', { HOME: '/home/a' }), '/home/a/.cache');
   });
 
-  it('puts run directories into XDG_RUNTIME_DIR, else where this user alone may write', () => {
+  it('puts run directories into XDG_RUNTIME_DIR, else where only this user may write', () => {
     const own = userId() === 0 ? '/run/livesnap' : `/tmp/livesnap-${userId()}`;
     assert.equal(runRoot({ XDG_RUNTIME_DIR: '/run/user/7' }), '/run/user/7/livesnap');
     assert.equal(runRoot({}), own);
@@ -24,14 +24,14 @@ describe('the environment', () => {
     assert.equal(temporaryDirectory({}), '/tmp');
   });
 
-  it('takes an empty or relative HOME as unset: then /etc/passwd says where the home directory is', () => {
+  it('treats an empty or relative HOME as unset, and uses the home directory from /etc/passwd', () => {
     const listed = defaultStore({});
     assert.match(listed, /^\/.*\/livesnap$/);
     assert.equal(defaultStore({ HOME: '' }), listed);
     assert.equal(defaultStore({ HOME: 'here' }), listed);
   });
 
-  it('reports each variable that it ignores once', () => {
+  it('gives one note for each variable that it ignores', () => {
     const sentences: string[] = [];
     onNote((sentence) => sentences.push(sentence));
     try {
@@ -43,7 +43,7 @@ describe('the environment', () => {
     }
   });
 
-  it('works for a user whom /etc/passwd does not list; without HOME there is no default store', function () {
+  it('has no default store for a user without HOME and without an entry in /etc/passwd', function () {
     if (userId() !== 0) {
       process.stderr.write('    SKIPPED, not tested: only root can become another user\n');
       this.skip();

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ERROR_CODES, LivesnapError, SystemError } from '../../src/errors.js';
+import { asLivesnapError, ERROR_CODES, LivesnapError, SystemError } from '../../src/errors.js';
 import { projectRoot } from '../../src/native/addon.js';
 
 describe('errors', () => {
-  it('docs/errors.md describes every code, with its exit status, and no other', () => {
+  it('are described in docs/errors.md: every code with its exit status, and no other', () => {
     const text = readFileSync(join(projectRoot, 'docs/errors.md'), 'utf8');
     const described = [...text.matchAll(/^\| `([A-Z_]+)` \| (\d) \| (.+) \| (.+) \|$/gm)].map((row) => [
       row[1],
@@ -14,7 +14,7 @@ describe('errors', () => {
     assert.deepEqual(described.sort(), Object.entries(ERROR_CODES).sort());
   });
 
-  it('say what they are, in JSON too', () => {
+  it('have an exit status, and convert to JSON', () => {
     const error = new LivesnapError('AMBIGUOUS', 'two begin so', { hint: 'Give more.' });
     assert.equal(error.exitStatus, 2);
     assert.equal(
@@ -24,7 +24,7 @@ describe('errors', () => {
     assert.equal(new LivesnapError('USAGE', 'no').toJSON().hint, null);
   });
 
-  it('of the system have the code that fits', () => {
+  it('of system calls have a code by errno', () => {
     const codeOf = (errno: string) => new SystemError('write', 1, errno, 'no').code;
     assert.deepEqual(['ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'EIO'].map(codeOf), [
       'NO_SPACE',
@@ -34,5 +34,22 @@ describe('errors', () => {
       'NO_PERMISSION',
       'SYSTEM',
     ]);
+  });
+
+  it('are made of any thrown value', () => {
+    const known = new LivesnapError('USAGE', 'no');
+    assert.equal(asLivesnapError(known, 'a hint'), known);
+    const bug = new TypeError('x is not a function');
+    const internal = asLivesnapError(bug, 'See the log.');
+    assert.deepEqual(internal.toJSON(), {
+      code: 'SYSTEM',
+      message: 'internal error: x is not a function',
+      hint: 'See the log.',
+    });
+    assert.equal(internal.cause, bug);
+    for (const thrown of ['text', undefined, null, 7])
+      assert.equal(asLivesnapError(thrown).message, `internal error: ${thrown}`);
+    const noDirectory = Object.assign(new Error('ENOENT'), { syscall: 'uv_cwd' });
+    assert.equal(asLivesnapError(noDirectory).code, 'NO_SUCH_FILE');
   });
 });

@@ -1,12 +1,10 @@
 /**
  * The locks of a whole store, by flock(2) (docs/format.md, "Locks"). Single files have locks of their own: file-locks.ts.
  *
- * | lock         | shared                                | exclusive                                      |
- * |--------------|---------------------------------------|------------------------------------------------|
- * | `lock`       | by what reads or writes the store     | by repair                                      |
- * | `index.lock` | by every process that has store.db open | by repair, which replaces store.db           |
- * | `packs/`     |                                       | by gc, against another gc                      |
- * | `tags/`      |                                       | while tag files are made to agree with the index |
+ * - `lock`: shared while the store is read or written; exclusive for repair.
+ * - `index.lock`: shared while a process has store.db open; exclusive for repair, which replaces store.db.
+ * - `packs/`: exclusive for gc, against another gc.
+ * - `tags/`: exclusive while tag files are made to agree with the index.
  *
  * The kernel releases the locks with the process.
  */
