@@ -270,10 +270,12 @@ describe('a copy between two stores', () => {
     closeSync(writeSnapshotFile(other, { ...description, regions }, list, state).fd);
     const { store: here, dir } = newStore(this);
     const exports = new URL('../../src/store/remote/export.js', import.meta.url);
+    const memory = new URL('./peak-memory.js', import.meta.url);
     const script = `const [storeDir, from] = process.argv.slice(1);
       import(${JSON.stringify(exports)}).then(async ({ importSnapshots }) => {
         await importSnapshots({ storeDir, from, onPlan: () => {}, progress: () => {} });
-        console.log(process.resourceUsage().maxRSS);
+        const { peakRssKiB } = await import(${JSON.stringify(memory)});
+        console.log(peakRssKiB());
       });`;
     const child = spawnSync(process.execPath, ['-e', script, dir, other], { encoding: 'utf8' });
     assert.equal(child.status, 0, child.stderr);
