@@ -3,8 +3,9 @@
  * It may be killed, or its calls may fail, at any moment; it knows of neither.
  */
 import { openSync, readFileSync, writeSync } from 'node:fs';
+import { Contents } from './contents.js';
 import { carryOutAll } from './execute.js';
-import { Contents, type Plan } from './plan.js';
+import type { Plan } from './plan.js';
 
 const [disk, marks, planFile] = process.argv.slice(2) as [string, string, string];
 const { fingerprintBits, known, steps } = JSON.parse(readFileSync(planFile, 'utf8')) as Plan;

@@ -11,16 +11,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, scratchDir } from '../store/scratch.js';
-import {
-  Chooser,
-  type Content,
-  Contents,
-  isCopyStep,
-  type Mark,
-  makeContent,
-  parseMarks,
-  type Step,
-} from './plan.js';
+import { Chooser } from './chooser.js';
+import { type Content, Contents, makeContent } from './contents.js';
+import { isCopyStep, type Mark, parseMarks, type Step } from './plan.js';
 import { type Fault, watchedEnvironment } from './trace.js';
 import { expectNoOrphans } from './verify.js';
 

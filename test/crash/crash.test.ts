@@ -10,10 +10,13 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, scratchDir } from '../store/scratch.js';
+import { runChild } from './children.js';
+import { Chooser } from './chooser.js';
+import { Contents } from './contents.js';
 import { compareStates, Disk, readState } from './disk.js';
 import { carryOutAll } from './execute.js';
-import { Chooser, Contents, type Mark, type Step } from './plan.js';
-import { everyDecisiveMoment, RoundFailure, Rounds, runChild } from './rounds.js';
+import type { Mark, Step } from './plan.js';
+import { everyDecisiveMoment, RoundFailure, Rounds } from './rounds.js';
 import { type Fault, Kind, readTrace, watchedEnvironment } from './trace.js';
 
 const FIXED_SEED = 20;

@@ -6,7 +6,8 @@ import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import { load, MemorySource, machineMetadata } from '../store/scratch.js';
-import { Contents, type CopyStep, type Mark, type Step } from './plan.js';
+import { Contents } from './contents.js';
+import type { CopyStep, Mark, Step } from './plan.js';
 
 /** Where steps are carried out, and to whom it is told. */
 export interface Workplace {

@@ -5,7 +5,9 @@ import Database from 'better-sqlite3';
 import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
 import { load, MemorySource, machineMetadata, noise } from '../store/scratch.js';
-import { Contents, isExport, type World } from './plan.js';
+import { Contents } from './contents.js';
+import type { World } from './model.js';
+import { isExport } from './plan.js';
 
 /** What was expected and was not so. */
 export class Violation extends Error {
