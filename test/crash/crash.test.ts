@@ -199,8 +199,8 @@ describe('a commit that nobody has seen', () => {
     const dirty = Array.from({ length: 40 }, (_, i) => 2 * i);
     const half = { label: 'half', kind: 'machine', seed: 6, size: 80, parent: 'whole', dirty } as const;
     const failures: string[] = [];
-    const say = (mark: Mark): void => void (mark.at === 'failed' && failures.push(mark.message));
-    await carryOutAll({ disk: base, fingerprintBits: 64, contents, say }, [
+    const mark = (one: Mark): void => void (one.at === 'failed' && failures.push(one.message));
+    await carryOutAll({ disk: base, fingerprintBits: 64, contents, mark }, [
       { do: 'save', store, content: whole, tag: null },
       { do: 'save', store, content: half, tag: null },
       { do: 'remove', store, labels: ['whole'] }, // its pack is worth rewriting

@@ -101,7 +101,7 @@ export class Rounds {
           disk,
           fingerprintBits,
           contents: world.contents,
-          say: (mark) => {
+          mark: (mark) => {
             if (mark.at === 'failed' || mark.at === 'bug') throw new Error(mark.message);
             world.take(mark);
           },
