@@ -26,10 +26,15 @@ const { values } = parseArgs({
   },
 });
 
+function usageError(message: string): never {
+  console.error(`crash: ${message}`);
+  process.exit(2);
+}
+
 const number = (text: string | undefined, otherwise: number): number => {
   if (text === undefined) return otherwise;
   const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`"${text}" is not a whole number`);
+  if (!Number.isSafeInteger(value) || value < 0) usageError(`"${text}" is not a whole number`);
   return value;
 };
 
@@ -39,7 +44,7 @@ const rounds = values.round === undefined ? number(values.rounds, 100) : 1;
 const KINDS: Record<string, RoundResult['kind']> = { 'power-cut': 'power cut', fault: 'fault' };
 const kind = values.kind === undefined ? undefined : KINDS[values.kind];
 if (values.kind !== undefined && kind === undefined)
-  throw new Error(`unknown kind "${values.kind}": use ${Object.keys(KINDS).join(' or ')}`);
+  usageError(`unknown kind "${values.kind}"; use ${Object.keys(KINDS).join(' or ')}`);
 const jobs = Math.min(number(values.jobs, 1), rounds);
 /** Each of `parts` processes does every `parts`-th round. */
 const [part, parts] = (values.part ?? '0/1').split('/').map(Number) as [number, number];
