@@ -12,12 +12,14 @@ import type { StoreContext } from './context.js';
 import { DamageError } from './disk/damage.js';
 import { DATABASE, isTemporary, namesIn, packFile, storeError, TAG_LABEL, TAGS } from './disk/layout.js';
 import { MissingFileError } from './disk/store-file.js';
-import { type OnWrongRow, type PackRow, snapshotRow } from './index/index-database.js';
+import type { OnInvalidRow } from './index/connection.js';
+import { type PackRow, snapshotRow } from './index/index-database.js';
 import { BLOCK_PAGES, HIGHEST_NUMBER, PACK_CHUNKS } from './pack/pack-format.js';
 import type { PackReader, PackSet } from './pack/pack-reader.js';
+import { pagesOfBlock } from './snapshot/block-list.js';
+import { ChunkSet } from './snapshot/chunk-set.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
-import { pagesOfBlock, readSnapshotFile, snapshotFile } from './snapshot/snapshot-file.js';
-import { ChunkSet } from './snapshot/usage.js';
+import { readSnapshotFile, snapshotFile } from './snapshot/snapshot-file.js';
 import { readTag } from './tags.js';
 import type { CheckOptions, Problem, Progress } from './types.js';
 import type { PackProblem } from './worker/page-jobs.js';
@@ -140,7 +142,7 @@ class LostChunks {
 const IS_OF_FILE = new Set<string>(['DAMAGED', 'NEWER_FORMAT']);
 
 /** What rows that cannot be say has no meaning; that there are such is a problem of its own. */
-const leaveOut: OnWrongRow = () => {};
+const leaveOut: OnInvalidRow = () => {};
 
 /** The packs that a run reads: all, none, or those not read for longest until their bytes are the part asked for. */
 function packsToRead(context: StoreContext, readData: CheckOptions['readData']): PackRow[] {
@@ -180,7 +182,7 @@ class Check {
   index(): void {
     const { index, dir } = this.context;
     for (const message of index.integrityProblems()) this.#find(DATABASE, null, message);
-    for (const { file, why } of index.wrongRows()) this.#find(file, null, why);
+    for (const { file, why } of index.invalidRows()) this.#find(file, null, why);
     for (const { label, snapshot } of index.damagedTags())
       this.#find(DATABASE, null, `the tag ${label} is not the one that was written`, snapshot);
     for (const name of namesIn(dir, TAGS)) {

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { LivesnapError } from '../../src/errors.js';
 import { packFile, tagFile } from '../../src/store/disk/layout.js';
-import { APPLICATION_ID } from '../../src/store/index/index-database.js';
+import { APPLICATION_ID } from '../../src/store/index/schema.js';
 import { segmentFile } from '../../src/store/segment/segment-file.js';
 import { snapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';

@@ -34,12 +34,12 @@ import { removeReplaced } from '../index/index-replacement.js';
 import { FrameFlag, type PackName } from '../pack/pack-format.js';
 import { PackReader } from '../pack/pack-reader.js';
 import { parseSegmentName } from '../segment/segment-file.js';
-import type { ChunkSet } from '../snapshot/usage.js';
+import type { ChunkSet } from '../snapshot/chunk-set.js';
 import { syncAllTagFiles } from '../tags.js';
 import type { Progress } from '../types.js';
 import { pageWorker } from '../worker/page-pool.js';
 import { Marks } from './marks.js';
-import { foretellTidying, tidySegments } from './segment-merge.js';
+import { estimateTidy, tidySegments } from './segment-merge.js';
 import { FILES_AT_ONCE, type UnlistedFile, unlinkUnlisted } from './unlisted-files.js';
 
 /** A pack is rewritten when more than a twentieth of its chunks are dead. */
@@ -79,7 +79,7 @@ export async function collectGarbage(
     gc.removeOrphans();
     gc.removeDeadPacks();
     await gc.rewritePacks(maxRepackBytes, progress);
-    if (dryRun) gc.freedBytes += foretellTidying(context, gc.removedChunks);
+    if (dryRun) gc.freedBytes += estimateTidy(context, gc.removedChunks);
     else await gc.tidy();
     return { removedChunks: gc.removedChunks, freedBytes: Math.max(0, gc.freedBytes) };
   } catch (error) {

@@ -11,9 +11,8 @@ import { DamageError } from '../disk/damage.js';
 import { lockState } from '../disk/file-locks.js';
 import { at, namesIn, SNAPSHOT_ID, SNAPSHOTS } from '../disk/layout.js';
 import type { PackSet } from '../pack/pack-reader.js';
-import { rootDigest, snapshotFile } from '../snapshot/snapshot-file.js';
+import { readNamed, rootDigest, snapshotFile } from '../snapshot/snapshot-file.js';
 import { Usage } from '../snapshot/usage.js';
-import { readNamed } from '../stored-snapshot.js';
 
 export class Marks {
   readonly usage: Usage;

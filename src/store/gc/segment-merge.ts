@@ -73,7 +73,7 @@ function runsOf(rows: readonly SegmentRow[]): SegmentRow[][] {
   return runs;
 }
 
-function canRead(dir: string, row: SegmentRow): boolean {
+function isReadable(dir: string, row: SegmentRow): boolean {
   try {
     openSegment(dir, row).close();
     return true;
@@ -90,7 +90,7 @@ function canRead(dir: string, row: SegmentRow): boolean {
 export async function tidySegments(target: Target, gone: readonly GoneChunks[]): Promise<number> {
   const rows = target.index.segments();
   const before = totalBytes(rows);
-  if (rows.every((row) => canRead(target.dir, row))) {
+  if (rows.every((row) => isReadable(target.dir, row))) {
     const runs = runsOf(rows);
     const damage = gone.length > 0 || rows.length > runs.length ? await merge(target, runs, gone) : null;
     // Not so when a segment was lost, or when an earlier gc was cut short after it had taken packs away.
@@ -104,7 +104,7 @@ export async function tidySegments(target: Target, gone: readonly GoneChunks[]):
  * What {@link tidySegments} will return when so many entries are dropped; to the byte where one file has room for all,
  * up to 2^24 chunks.
  */
-export function foretellTidying(target: Target, dropped: number): number {
+export function estimateTidy(target: Target, dropped: number): number {
   const rows = target.index.segments();
   const runs = runsOf(rows);
   const { listed, chunks } = target.index.coverage();

@@ -29,7 +29,7 @@ export function unlinkUnlisted({ index }: StoreContext, files: readonly Unlisted
     const held: { file: UnlistedFile; fd: number | null }[] = [];
     try {
       for (const file of files.slice(i, i + FILES_AT_ONCE)) held.push({ file, fd: openExclusive(file.path) });
-      if (held.some(({ fd }) => fd !== null)) index.supersedeUnseen();
+      if (held.some(({ fd }) => fd !== null)) index.invalidateUnseenCommits();
       for (const { file, fd } of held) {
         if (fd === null || file.isListed()) {
           sizes.push(null);

@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict';
 import { closeSync, mkdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { type BlockEntry, BlockList } from '../../../../src/store/snapshot/block-list.js';
 import {
   areRegions,
-  type BlockEntry,
-  BlockList,
   parseDescription,
-  readSnapshotFile,
   type SnapshotDescription,
-  writeSnapshotFile,
-} from '../../../../src/store/snapshot/snapshot-file.js';
+} from '../../../../src/store/snapshot/description.js';
+import { readSnapshotFile, writeSnapshotFile } from '../../../../src/store/snapshot/snapshot-file.js';
 import { dropScratch, scratchDir } from '../../../store/scratch.js';
 
 const id = 'ab'.repeat(16);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { ChunkSet } from '../../../../src/store/snapshot/usage.js';
+import { ChunkSet } from '../../../../src/store/snapshot/chunk-set.js';
 import { seeded } from '../../../store/scratch.js';
 
 describe('a set of chunks', () => {
