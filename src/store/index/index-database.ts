@@ -218,8 +218,8 @@ export class Index {
   // Saves
 
   /**
-   * Commits a no-op to overwrite a WAL commit left by a killed process: one that is synced in the log but not yet in the
-   * WAL index, so that other connections do not see it until the log is recovered. Errors: NO_SPACE.
+   * Commits a no-op to overwrite a WAL commit left by a killed process: one that is synced in the log but not yet in
+   * the WAL index, so that other connections do not see it until the log is recovered. Errors: NO_SPACE.
    */
   invalidateUnseenCommits(): void {
     // SQLite writes nothing unless a page changes, so the value changes and changes back.
@@ -247,9 +247,9 @@ export class Index {
    * The commit point of a save. Returns which tags moved; null when the snapshot gets no tag.
    *
    * `held` are the older packs that the save may refer to. A gc that was interrupted between its commit and its unlink
-   * leaves the file of such a pack without a row, or with the row of a later generation, which has fewer chunks: the held
-   * generation is listed again. A row of an earlier generation stays: another save listed it again, and it has all
-   * chunks of the held one.
+   * leaves the file of such a pack without a row, or with the row of a later generation, which has fewer chunks: the
+   * held generation is listed again. A row of an earlier generation stays: another save listed it again, and it has
+   * all chunks of the held one.
    */
   commitSave(
     snapshot: SnapshotRow,

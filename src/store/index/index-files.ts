@@ -5,8 +5,8 @@
  * - A database with another hard link, such as a backup made by `cp -al`, is never opened for writing, because SQLite
  *   changes `store.db` in place. The writer first gives the store a copy of its own.
  * - A copy has the bytes of one moment, even while other processes write.
- * - A database that this process has open is never copied: POSIX drops all locks of a process on a file when the process
- *   closes any descriptor of it.
+ * - A database that this process has open is never copied: POSIX drops all locks of a process on a file when the
+ *   process closes any descriptor of it.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -95,8 +95,8 @@ export function canOpenInPlace(dir: string): boolean {
 }
 
 /**
- * Takes `index.lock` shared for a writer, after making sure that the database has no other link. Errors: STORE_BUSY, and
- * those of the system and of SQLite.
+ * Takes `index.lock` shared for a writer, after making sure that the database has no other link. Errors: STORE_BUSY,
+ * and those of the system and of SQLite.
  */
 export function lockForWriting(dir: string): StoreLock {
   const lock = StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);

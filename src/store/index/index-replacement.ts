@@ -54,7 +54,9 @@ export function finishReplacement(dir: string): void {
   }
 }
 
-/** Deletes the other files of a replacement, finished or interrupted. There is a store.db, so none of them is needed. */
+/**
+ * Deletes the other files of a replacement, finished or interrupted. There is a store.db, so none of them is needed.
+ */
 export function removeReplaced(dir: string): void {
   for (const file of [NEW_DATABASE, NEXT_DATABASE, OLD_DATABASE])
     for (const suffix of ['', ...BESIDE]) removeIfThere(at(dir, file + suffix));

@@ -43,10 +43,13 @@ const schemaOf = (database: BetterSqlite3.Database): string =>
     database.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name').raw().all(),
   ) + (hasDistinctRoots(database) ? '' : ' with shared pages');
 
-/** Whether each table and index has a root page of its own. Two with the same root would overwrite each other's rows. */
+/**
+ * Whether each table and index has a root page of its own. Two with the same root would overwrite each other's rows.
+ */
 const hasDistinctRoots = (database: BetterSqlite3.Database): boolean =>
   database
-    .prepare('SELECT count(DISTINCT rootpage) = count(*) AND min(rootpage) > 1 FROM sqlite_schema') // 1 is sqlite_schema
+    // Page 1 is the root of sqlite_schema.
+    .prepare('SELECT count(DISTINCT rootpage) = count(*) AND min(rootpage) > 1 FROM sqlite_schema')
     .pluck()
     .get() !== 0;
 

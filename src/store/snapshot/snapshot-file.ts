@@ -32,8 +32,8 @@ const MAX_BLOCKS = 1 << 24;
 export const MAX_FILE_BYTES =
   HEADER_BYTES + MAX_DESCRIPTION_BYTES + MAX_BLOCKS * BLOCK_ENTRY_BYTES + MAX_STATE_BYTES + DIGEST_BYTES;
 /**
- * The limit for snapshots from elsewhere, which a copy receives or an export holds: 4 TiB of non-zero pages. It is lower
- * because 32 bytes are enough to refer to a block of another snapshot, however large its pages are.
+ * The limit for snapshots from elsewhere, which a copy receives or an export holds: 4 TiB of non-zero pages. It is
+ * lower because 32 bytes are enough to refer to a block of another snapshot, however large its pages are.
  */
 export const MAX_COPIED_BLOCKS = 1 << 21;
 export const MAX_COPIED_FILE_BYTES =
