@@ -60,7 +60,7 @@ export async function mergeNewest(target: Target): Promise<void> {
   throw damage;
 }
 
-/** The runs of segments of which gc makes one each. */
+/** Groups segments into runs. gc merges each run into one segment. */
 function runsOf(rows: readonly SegmentRow[]): SegmentRow[][] {
   const runs: SegmentRow[][] = [];
   let total = 0;

@@ -83,7 +83,7 @@ export class Connection {
     }
   }
 
-  /** The directory entry of the log is durable, and so is what is committed to the log. */
+  /** Whether the directory entry of the log was synced. Without that, a power cut can lose the log with its commits. */
   #isLogNamed = false;
 
   /** Runs one immediate transaction. On a full disk {@link freeingSpace} tries it again without the reserve file. */

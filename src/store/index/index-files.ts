@@ -77,7 +77,7 @@ const find = (dir: string, suffix: string) =>
 export const hasOtherLinks = (dir: string): boolean =>
   PARTS.some((suffix) => (find(dir, suffix)?.nlink ?? 0) > 1);
 
-/** Errors: those of access(2), which storeError tells apart. */
+/** Errors: those of access(2), which storeError translates. */
 export function requireWritableIndex(dir: string): void {
   const { R_OK, W_OK, X_OK } = constants;
   accessSync(dir, W_OK | X_OK);
