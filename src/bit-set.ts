@@ -17,6 +17,13 @@ export class BitSet {
     this.#words = new Uint32Array(Math.ceil(size / 64) * 2);
   }
 
+  /** A copy of what `bytes` holds. */
+  static from(bytes: Uint8Array): BitSet {
+    const set = new BitSet(bytes.length * 8);
+    set.bytes.set(bytes);
+    return set;
+  }
+
   /** The same memory as bytes, for the kernel to fill. */
   get bytes(): Uint8Array {
     return new Uint8Array(this.#words.buffer);
@@ -27,7 +34,7 @@ export class BitSet {
   }
 
   add(member: number): void {
-    this.addRange(member, 1);
+    if (member < this.size) this.#words[member >>> 5]! |= 1 << (member & 31);
   }
 
   /** Adds `count` members from `first` on, as far as the set goes. */

@@ -8,12 +8,8 @@ import { MessageType } from '../../src/store/copy/protocol.js';
 import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';
 import { createLocked } from '../../src/store/disk/file-locks.js';
 import { Index } from '../../src/store/index/index-database.js';
-import {
-  BlockList,
-  readSnapshotFile,
-  snapshotFile,
-  writeSnapshotFile,
-} from '../../src/store/snapshot/snapshot-file.js';
+import { BlockList } from '../../src/store/snapshot/block-list.js';
+import { readSnapshotFile, snapshotFile, writeSnapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import { changing, copy, offerOf, RAM, requireEqual, requireSound, silent } from './copying.js';
 import { dropScratch, load, newStore, noise, onDrop, save, scratchDir, textPages } from './scratch.js';

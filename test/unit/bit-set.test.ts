@@ -34,6 +34,13 @@ describe('BitSet', () => {
     }
   });
 
+  it('copies the members of bytes', () => {
+    const bytes = Uint8Array.from([0b1000_0001, 0, 0, 0, 0b10]);
+    const bitmap = BitSet.from(bytes);
+    bytes.fill(0);
+    assert.deepEqual(contents(bitmap), [0, 7, 33]);
+  });
+
   it('holds no member beyond its size', () => {
     const bitmap = new BitSet(100);
     bitmap.addRange(90, 1000);

@@ -13,7 +13,7 @@ import { packFile } from '../disk/layout.js';
 import type { PackRow } from '../index/index-database.js';
 import { isDigest } from '../pack/pack-format.js';
 import { PackReader, PackSet } from '../pack/pack-reader.js';
-import type { Place } from '../snapshot/snapshot-file.js';
+import type { Place } from '../snapshot/block-list.js';
 import type { Heal, Salvage } from './salvage.js';
 
 /** The packs of a store under repair: those that are whole, and damaged ones as far as they can be read. */

@@ -36,7 +36,8 @@ import {
 import { readSmallFile } from '../disk/store-file.js';
 import { StoreLock } from '../disk/store-lock.js';
 import { rebuildSegments } from '../gc/segment-merge.js';
-import { Index, notAStore, type PackRow, snapshotRow } from '../index/index-database.js';
+import { Index, type PackRow, snapshotRow } from '../index/index-database.js';
+import { notAStore } from '../index/index-files.js';
 import {
   finishReplacement,
   NEW_DATABASE,
@@ -47,14 +48,10 @@ import {
 import { FrameFlag, HIGHEST_NUMBER, type PackName } from '../pack/pack-format.js';
 import { PackReader } from '../pack/pack-reader.js';
 import { parseSegmentName, saysSegment, segmentFile } from '../segment/segment-file.js';
-import {
-  BlockList,
-  type Place,
-  readSnapshotFile,
-  type SnapshotFile,
-  snapshotFile,
-} from '../snapshot/snapshot-file.js';
-import { type ChunkSet, Usage } from '../snapshot/usage.js';
+import { BlockList, type Place } from '../snapshot/block-list.js';
+import type { ChunkSet } from '../snapshot/chunk-set.js';
+import { readSnapshotFile, type SnapshotFile, snapshotFile } from '../snapshot/snapshot-file.js';
+import { Usage } from '../snapshot/usage.js';
 import type { LostRange, Progress, RepairResult } from '../types.js';
 import { pageWorker, pageWorkerCount, releasePageWorkers, usePageWorkers } from '../worker/page-pool.js';
 import { Healer, PacksUnderRepair } from './healer.js';
@@ -267,7 +264,7 @@ class Repair {
     const set = new PacksUnderRepair(this.ops, this.dir, this.#packs, this.#damaged);
     const usage = new Usage(set);
     try {
-      for (const file of files) usage.addSnapshot(file, { readable: true });
+      for (const file of files) usage.addSnapshot(file, { onlyReadable: true });
     } finally {
       set.close();
     }
