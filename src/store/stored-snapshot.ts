@@ -23,11 +23,11 @@ import { storeError } from './disk/layout.js';
 import { notOfStore } from './disk/store-error.js';
 import type { StoreLock } from './disk/store-lock.js';
 import type { PackRow } from './index/index-database.js';
-import { BLOCK_PAGES } from './pack/pack-format.js';
-import type { PackSet } from './pack/pack-reader.js';
+import type { PackSet } from './pack/pack-set.js';
 import { Pin } from './pins.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
 import {
+  BLOCK_PAGES,
   type BlockEntry,
   pagesOfBlock,
   readSnapshotFile,

@@ -3,10 +3,10 @@
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
-import { BLOCK_PAGES, FrameFlag } from '../pack/pack-format.js';
-import type { PackSet } from '../pack/pack-reader.js';
+import { FrameFlag } from '../pack/pack-format.js';
+import type { PackSet } from '../pack/pack-set.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
-import { pagesOfBlock, type SnapshotFile } from '../snapshot/snapshot-file.js';
+import { BLOCK_PAGES, pagesOfBlock, type SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { LostRange } from '../types.js';
 
 /** By frames' marks and what packs list; no page is read. Ranges that meet are one. */

@@ -7,11 +7,11 @@
  */
 import type { PageOps } from '../../native/pages.js';
 import { BATCH_PAGES, type Region } from '../../page-stream.js';
-import { BLOCK_PAGES } from '../pack/pack-format.js';
-import type { PackSet } from '../pack/pack-reader.js';
+import type { PackSet } from '../pack/pack-set.js';
 import { ManifestBlock, readBlock } from '../snapshot/manifest.js';
 import {
   areRegions,
+  BLOCK_PAGES,
   type BlockEntry,
   pagesOf,
   pagesOfBlock,

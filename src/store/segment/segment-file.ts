@@ -9,9 +9,9 @@
 import assert from 'node:assert/strict';
 import { mapFile } from '../../native/mapped-file.js';
 import { DamageError } from '../disk/damage.js';
+import { FORMAT_VERSION } from '../disk/format-version.js';
 import { isFileNumber, SEGMENTS } from '../disk/layout.js';
 import { StoreFile } from '../disk/store-file.js';
-import { FORMAT_VERSION } from '../pack/pack-format.js';
 import { Segment } from './fingerprints.js';
 import { filterBlocks, filterBytes, SegmentFilter } from './segment-filter.js';
 import { ENTRY_BYTES } from './sorted-entries.js';
@@ -96,7 +96,7 @@ export function mapSegment(dir: string, row: SegmentRow): Segment | null {
 }
 
 /** Whether a file's header is that of the segment of this number. */
-export function saysSegment(dir: string, number: number): boolean {
+export function hasSegmentHeader(dir: string, number: number): boolean {
   try {
     const opened = new StoreFile(dir, segmentFile(number));
     try {

@@ -10,9 +10,10 @@ import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { packFile } from '../disk/layout.js';
-import { BLOCK_PAGES, PACK_CHUNKS } from '../pack/pack-format.js';
-import type { PackSet } from '../pack/pack-reader.js';
+import { PACK_CHUNKS } from '../pack/pack-format.js';
+import type { PackSet } from '../pack/pack-set.js';
 import type { BlockEntry, Place } from './snapshot-file.js';
+import { BLOCK_PAGES } from './snapshot-file.js';
 
 /** A block in memory. Word pairs: pack and chunk, and fingerprint low and high. */
 export class ManifestBlock {

@@ -12,10 +12,14 @@ import type { Region } from '../../page-stream.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { createLocked } from '../disk/file-locks.js';
+import { FORMAT_VERSION, refuseNewer } from '../disk/format-version.js';
 import { at, removeIfThere, SNAPSHOT_ID, SNAPSHOTS } from '../disk/layout.js';
 import { StoreFile } from '../disk/store-file.js';
-import { BLOCK_PAGES, FORMAT_VERSION, PACK_CHUNKS, refuseNewer } from '../pack/pack-format.js';
+import { PACK_CHUNKS } from '../pack/pack-format.js';
 import type { SnapshotKind } from '../types.js';
+
+/** Pages that a manifest block covers: 2 MiB of a region. */
+export const BLOCK_PAGES = 512;
 
 const MAGIC = 'LIVESNSS';
 const HEADER_BYTES = 32;

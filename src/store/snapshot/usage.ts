@@ -5,16 +5,11 @@
  * read once.
  */
 import { DamageError, LostChunkError } from '../disk/damage.js';
-import {
-  BLOCK_PAGES,
-  CHUNK_ENTRY_BYTES,
-  FRAME_ENTRY_BYTES,
-  frameBytes,
-  PACK_CHUNKS,
-} from '../pack/pack-format.js';
-import type { PackReader, PackSet } from '../pack/pack-reader.js';
+import { CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes, PACK_CHUNKS } from '../pack/pack-format.js';
+import type { PackReader } from '../pack/pack-reader.js';
+import type { PackSet } from '../pack/pack-set.js';
 import { readPlaces, readProvenPlaces } from './manifest.js';
-import { type Place, pagesOfBlock, type SnapshotFile } from './snapshot-file.js';
+import { BLOCK_PAGES, type Place, pagesOfBlock, type SnapshotFile } from './snapshot-file.js';
 
 export function countBits(bytes: Iterable<number>): number {
   let count = 0;
