@@ -56,8 +56,8 @@ export class PackReader {
   #fingerprints: Uint32Array | null = null;
 
   /**
-   * `bytes`: the pack's bytes, if not from its file in the store; closed with the reader. `lists`: used instead of those
-   * in the pack, whose header is then not checked either. Errors: DAMAGED, NEWER_FORMAT.
+   * `bytes`: read instead of the file in the store, and closed with the reader. `lists`: used instead of those in the
+   * pack, whose header is then not checked either. Errors: DAMAGED, NEWER_FORMAT.
    */
   constructor(
     readonly ops: PageOps,
