@@ -111,7 +111,7 @@ class Pack {
     must(frame.readUInt16LE(14) === flags, 'a frame differs from its entry in the frame table');
     for (let i = 0; i < chunks; i++)
       must(frame.readUInt16LE(16 + 2 * i) === this.numbers[first + i], 'a frame lists other chunks');
-    must((flags & 4) === 0, `chunk ${number} of pack ${this.number} is lost`);
+    must((flags & 4) === 0, `chunk ${number} of pack ${this.number} was lost`);
     must(flags >>> 8 === 0, 'the codec of a frame is unknown');
     const payload = frame.subarray(16 + 2 * chunks);
     const raw = (flags & 1) === 0 ? payload : lz4Block(payload, chunks * PAGE);
