@@ -12,13 +12,23 @@
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './disk/damage.js';
-import { DATABASE, isTemporary, namesIn, packFile, storeError, TAG_LABEL, TAGS } from './disk/layout.js';
+import {
+  DATABASE,
+  HIGHEST_NUMBER,
+  isTemporary,
+  namesIn,
+  packFile,
+  storeError,
+  TAG_LABEL,
+  TAGS,
+} from './disk/layout.js';
 import { MissingFileError } from './disk/store-file.js';
 import type { OnInvalidRow } from './index/connection.js';
 import { type PackRow, snapshotRow } from './index/index-database.js';
-import { BLOCK_PAGES, HIGHEST_NUMBER, PACK_CHUNKS } from './pack/pack-format.js';
-import type { PackReader, PackSet } from './pack/pack-reader.js';
-import { pagesOfBlock } from './snapshot/block-list.js';
+import { PACK_CHUNKS } from './pack/pack-format.js';
+import type { PackReader } from './pack/pack-reader.js';
+import type { PackSet } from './pack/pack-set.js';
+import { BLOCK_PAGES, pagesOfBlock } from './snapshot/block-list.js';
 import { ChunkSet } from './snapshot/chunk-set.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
 import { readSnapshotFile, snapshotFile } from './snapshot/snapshot-file.js';

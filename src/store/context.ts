@@ -4,7 +4,7 @@ import type { PageOps } from '../native/pages.js';
 import { storeError } from './disk/layout.js';
 import { StoreLock } from './disk/store-lock.js';
 import type { Index, PackRow } from './index/index-database.js';
-import { PackSet } from './pack/pack-reader.js';
+import { PackSet } from './pack/pack-set.js';
 import type { PackList } from './worker/page-jobs.js';
 
 export class StoreContext {

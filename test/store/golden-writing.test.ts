@@ -12,7 +12,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { pageOps } from '../../src/native/pages.js';
-import { FORMAT_VERSION } from '../../src/store/pack/pack-format.js';
+import { FORMAT_VERSION } from '../../src/store/disk/format-version.js';
 import { copyOfGolden, type GoldenSnapshot, goldenSnapshots } from '../fixtures/golden-stores.js';
 import { RECIPES } from '../fixtures/recipes.js';
 import { dropScratch, scratchDir } from './scratch.js';

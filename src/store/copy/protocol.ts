@@ -21,7 +21,8 @@ import {
   text,
 } from '../../schema.js';
 import { LOOKS_LIKE_ID, SNAPSHOT_ID, TAG_LABEL } from '../disk/layout.js';
-import { BLOCK_PAGES, FRAME_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
+import { FRAME_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
+import { BLOCK_PAGES } from '../snapshot/block-list.js';
 import {
   isDescribable,
   MAX_DESCRIPTION_BYTES,

@@ -13,7 +13,7 @@ import type { StoreContext } from '../context.js';
 import { DamageError } from '../disk/damage.js';
 import { lockState } from '../disk/file-locks.js';
 import { at, namesIn, SNAPSHOT_ID, SNAPSHOTS } from '../disk/layout.js';
-import type { PackSet } from '../pack/pack-reader.js';
+import type { PackSet } from '../pack/pack-set.js';
 import { readNamed, rootDigest, snapshotFile } from '../snapshot/snapshot-file.js';
 import { Usage } from '../snapshot/usage.js';
 

@@ -24,7 +24,8 @@ import {
   PACK_CHUNKS,
   PACK_HEADER_BYTES,
 } from '../pack/pack-format.js';
-import { PackReader, PackSet } from '../pack/pack-reader.js';
+import { PackReader } from '../pack/pack-reader.js';
+import { PackSet } from '../pack/pack-set.js';
 import { type BlockEntry, type BlockList, pagesOfBlock } from '../snapshot/block-list.js';
 import type { SnapshotDescription } from '../snapshot/description.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';

@@ -11,8 +11,9 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { packFile } from '../disk/layout.js';
 import type { PackRow } from '../index/index-database.js';
-import { isDigest } from '../pack/pack-format.js';
-import { PackReader, PackSet } from '../pack/pack-reader.js';
+import { hasSha256 } from '../pack/hashes.js';
+import { PackReader } from '../pack/pack-reader.js';
+import { PackSet } from '../pack/pack-set.js';
 import type { Place } from '../snapshot/block-list.js';
 import type { Heal, Salvage } from './salvage.js';
 
@@ -77,7 +78,7 @@ export class Healer {
     try {
       const { bytes, offset } = this.#packs.chunk(donor.pack, donor.chunk);
       const page = bytes.slice(offset, offset + PAGE_BYTES);
-      return isDigest(page, digest) ? page : null;
+      return hasSha256(page, digest) ? page : null;
     } catch (error) {
       if (error instanceof DamageError) return null;
       throw error;

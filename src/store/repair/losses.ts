@@ -3,9 +3,9 @@
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
-import { BLOCK_PAGES, FrameFlag } from '../pack/pack-format.js';
-import type { PackSet } from '../pack/pack-reader.js';
-import { pagesOfBlock } from '../snapshot/block-list.js';
+import { FrameFlag } from '../pack/pack-format.js';
+import type { PackSet } from '../pack/pack-set.js';
+import { BLOCK_PAGES, pagesOfBlock } from '../snapshot/block-list.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { LostRange } from '../types.js';

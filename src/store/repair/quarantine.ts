@@ -9,15 +9,17 @@ import { lstatSync, renameSync } from 'node:fs';
 import { basename } from 'node:path';
 import { pageOps } from '../../native/pages.js';
 import { DamageError } from '../disk/damage.js';
-import { at, fsyncDirectory, makeFolder, namesIn, parsePackName, QUARANTINE } from '../disk/layout.js';
-import { StoreFile } from '../disk/store-file.js';
 import {
-  decodePackHeader,
-  FormatError,
+  at,
+  fsyncDirectory,
   HIGHEST_NUMBER,
-  PACK_HEADER_BYTES,
-  type PackName,
-} from '../pack/pack-format.js';
+  makeFolder,
+  namesIn,
+  parsePackName,
+  QUARANTINE,
+} from '../disk/layout.js';
+import { StoreFile } from '../disk/store-file.js';
+import { decodePackHeader, FormatError, PACK_HEADER_BYTES, type PackName } from '../pack/pack-format.js';
 
 /**
  * Numbers of files up to this are believed of a name alone; no store has come so far. The index's next number comes after
@@ -58,7 +60,8 @@ export function lastQuarantined(dir: string): number {
   for (const name of namesIn(dir, QUARANTINE)) {
     const pack = quarantinedPack(name);
     if (!pack || pack.number > HIGHEST_NUMBER || pack.number <= last) continue;
-    if (pack.number <= BELIEVED_BY_NAME || saysPack(dir, `${QUARANTINE}/${name}`, pack)) last = pack.number;
+    if (pack.number <= BELIEVED_BY_NAME || hasPackHeader(dir, `${QUARANTINE}/${name}`, pack))
+      last = pack.number;
   }
   return last;
 }
@@ -67,7 +70,7 @@ export function lastQuarantined(dir: string): number {
 const quarantinedPack = (name: string): PackName | null => parsePackName(name.replace(/\.\d+$/, ''));
 
 /** Whether a file's header is that of this pack. */
-function saysPack(dir: string, file: string, pack: PackName): boolean {
+function hasPackHeader(dir: string, file: string, pack: PackName): boolean {
   try {
     const opened = new StoreFile(dir, file);
     try {

@@ -15,6 +15,7 @@ import {
   at,
   fillReserve,
   fsyncDirectory,
+  HIGHEST_NUMBER,
   INDEX_LOCK,
   LOOKS_LIKE_ID,
   makeMissingFolders,
@@ -45,9 +46,9 @@ import {
   removeUnfinished,
   replaceIndex,
 } from '../index/index-replacement.js';
-import { FrameFlag, HIGHEST_NUMBER, type PackName } from '../pack/pack-format.js';
+import { FrameFlag, type PackName } from '../pack/pack-format.js';
 import { PackReader } from '../pack/pack-reader.js';
-import { parseSegmentName, saysSegment, segmentFile } from '../segment/segment-file.js';
+import { hasSegmentHeader, parseSegmentName, segmentFile } from '../segment/segment-file.js';
 import { BlockList, type Place } from '../snapshot/block-list.js';
 import type { ChunkSet } from '../snapshot/chunk-set.js';
 import { readSnapshotFile, type SnapshotFile, snapshotFile } from '../snapshot/snapshot-file.js';
@@ -515,7 +516,7 @@ class Repair {
     for (const name of namesIn(dir, SEGMENTS)) {
       const number = parseSegmentName(name);
       if (number === null) continue;
-      if (number <= BELIEVED_BY_NAME || (number <= HIGHEST_NUMBER && saysSegment(dir, number)))
+      if (number <= BELIEVED_BY_NAME || (number <= HIGHEST_NUMBER && hasSegmentHeader(dir, number)))
         last = Math.max(last, number);
       else this.#quarantine(segmentFile(number), 'nothing shows that it is this segment');
     }

@@ -11,15 +11,12 @@
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
-import {
-  FRAME_BYTES,
-  FrameFlag,
-  isDigest,
-  PACK_CHUNKS,
-  type PackName,
-  SHA256_BYTES,
-} from '../pack/pack-format.js';
-import { type PackLists, PackReader, PackSet } from '../pack/pack-reader.js';
+import { hasSha256 } from '../pack/hashes.js';
+import { FRAME_BYTES, FrameFlag, PACK_CHUNKS, type PackName, SHA256_BYTES } from '../pack/pack-format.js';
+import type { PackLists } from '../pack/pack-lists.js';
+import type { PackReader } from '../pack/pack-reader.js';
+import { openDamagedPack } from '../pack/pack-scan.js';
+import { PackSet } from '../pack/pack-set.js';
 import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
 
 interface Identity {
@@ -101,7 +98,7 @@ export class SalvageFiles extends PackSet {
 
   protected override openPack(file: number): PackReader {
     const { name, lists } = this.#files[file]!;
-    return new PackReader(this.ops, this.dir, name, { salvage: true, lists });
+    return openDamagedPack(this.ops, this.dir, name, lists);
   }
 }
 
@@ -133,7 +130,7 @@ export class Salvage {
     const identities = new Identities();
     for (const name of names) {
       try {
-        const reader = new PackReader(files.ops, files.dir, name, { salvage: true });
+        const reader = openDamagedPack(files.ops, files.dir, name);
         try {
           this.#survey(reader, identities);
         } finally {
@@ -207,7 +204,7 @@ export class Salvage {
         if (!isReadable) continue;
         const identity = identities.of(number);
         const page = scratch.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-        if (!identity || isDigest(page, identity.digest)) found.add(number);
+        if (!identity || hasSha256(page, identity.digest)) found.add(number);
       }
     }
     if (!identified.isEmpty || !found.isEmpty)

@@ -37,7 +37,7 @@ import {
 import { notOfStore } from '../disk/store-error.js';
 import type { StoreLock } from '../disk/store-lock.js';
 import { type PackRow, snapshotRow } from '../index/index-database.js';
-import type { PackSet } from '../pack/pack-reader.js';
+import type { PackSet } from '../pack/pack-set.js';
 import { Pin } from '../pins.js';
 import { type SegmentRow, segmentFile } from '../segment/segment-file.js';
 import { type BlockEntry, BlockList, type Place } from '../snapshot/block-list.js';

@@ -1,8 +1,11 @@
 /** The list of a snapshot's manifest blocks, encoded as in its file (docs/format.md, "Snapshots"). */
 import assert from 'node:assert/strict';
 import type { Region } from '../../page-stream.js';
-import { BLOCK_PAGES, PACK_CHUNKS } from '../pack/pack-format.js';
+import { PACK_CHUNKS } from '../pack/pack-format.js';
 import { pagesOf } from './description.js';
+
+/** Pages that a manifest block covers: 2 MiB of a region. */
+export const BLOCK_PAGES = 512;
 
 export const BLOCK_ENTRY_BYTES = 32;
 

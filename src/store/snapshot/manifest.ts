@@ -8,9 +8,9 @@ import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { packFile } from '../disk/layout.js';
-import { BLOCK_PAGES, PACK_CHUNKS } from '../pack/pack-format.js';
-import type { PackSet } from '../pack/pack-reader.js';
-import type { BlockEntry, Place } from './block-list.js';
+import { PACK_CHUNKS } from '../pack/pack-format.js';
+import type { PackSet } from '../pack/pack-set.js';
+import { BLOCK_PAGES, type BlockEntry, type Place } from './block-list.js';
 
 /** A decoded block. Each page has two words in each array: pack and chunk, fingerprint low and high. */
 export class ManifestBlock {

@@ -11,9 +11,9 @@ import { createHash } from 'node:crypto';
 import { closeSync, fsyncSync, writeFileSync } from 'node:fs';
 import { DamageError } from '../disk/damage.js';
 import { createLocked } from '../disk/file-locks.js';
+import { FORMAT_VERSION, refuseNewer } from '../disk/format-version.js';
 import { at, removeIfThere, SNAPSHOT_ID, SNAPSHOTS } from '../disk/layout.js';
 import { StoreFile } from '../disk/store-file.js';
-import { FORMAT_VERSION, refuseNewer } from '../pack/pack-format.js';
 import { BLOCK_ENTRY_BYTES, BlockList, findInvalidEntry } from './block-list.js';
 import {
   DESCRIPTION_OFFSET,

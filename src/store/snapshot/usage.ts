@@ -4,9 +4,10 @@
  * Invariant: a manifest block that several snapshots share is read once.
  */
 import { DamageError, LostChunkError } from '../disk/damage.js';
-import { BLOCK_PAGES, CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes } from '../pack/pack-format.js';
-import type { PackReader, PackSet } from '../pack/pack-reader.js';
-import { type Place, pagesOfBlock } from './block-list.js';
+import { CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes } from '../pack/pack-format.js';
+import type { PackReader } from '../pack/pack-reader.js';
+import type { PackSet } from '../pack/pack-set.js';
+import { BLOCK_PAGES, type Place, pagesOfBlock } from './block-list.js';
 import { ChunkSet } from './chunk-set.js';
 import { readPlaces, readProvenPlaces } from './manifest.js';
 import type { SnapshotFile } from './snapshot-file.js';

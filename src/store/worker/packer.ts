@@ -15,9 +15,10 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { isOutOfDescriptors } from '../disk/descriptors.js';
 import { at, fsyncDirectory, PACKS, packFile, removeIfThere, SEGMENTS } from '../disk/layout.js';
-import { isDigest, SHA256_BYTES } from '../pack/pack-format.js';
+import { hasSha256 } from '../pack/hashes.js';
+import { SHA256_BYTES } from '../pack/pack-format.js';
 import { PackHolds } from '../pack/pack-holds.js';
-import { FrameCache, PackSet } from '../pack/pack-reader.js';
+import { FrameCache, PackSet } from '../pack/pack-set.js';
 import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
 import { FingerprintTable, MAX_CANDIDATES, type Segment } from '../segment/fingerprints.js';
 import { type SegmentRow, segmentFile } from '../segment/segment-file.js';
@@ -174,7 +175,7 @@ export class Packer {
     try {
       const known = this.#read(pack, chunk);
       return (
-        known !== null && isDigest(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), digest)
+        known !== null && hasSha256(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), digest)
       );
     } catch (error) {
       if (error instanceof DamageError) return false;
@@ -320,7 +321,7 @@ export class Packer {
         hash('sha256', batch.pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES), 'buffer'),
         i * SHA256_BYTES,
       );
-    if (!isDigest(digests, digest))
+    if (!hasSha256(digests, digest))
       throw new LivesnapError('REMOTE_FAILED', 'a page that arrived is not the one that was announced', {
         hint: 'Try again; if it comes back, run livesnap check --read-data on the other side.',
       });
