@@ -63,9 +63,12 @@ describe('what devices write to guest memory', () => {
   /** Saves; `atMoment` is what devices still write when the vCPUs have been parked. */
   async function save(atMoment = (): void => {}): Promise<string> {
     const session = await store.beginSave({ parent: dirty.base });
-    const source = new RamSource(slots, dirty, session.parent === null, {
-      pause: async () => atMoment(),
-      captureAndContinue: async () => {},
+    const source = new RamSource({
+      regions: slots.map(({ gpa, sizeBytes }) => ({ name: `ram@0x${gpa.toString(16)}`, sizeBytes })),
+      slots,
+      dirty,
+      full: session.parent === null,
+      hooks: { pause: async () => atMoment(), captureAndContinue: async () => {} },
     });
     await session.store(source);
     const { id } = await session.commit(METADATA);

@@ -32,8 +32,13 @@ export class MemoryStore {
 
   /** Lets the guest run on, as it does beside a real store. */
   betweenBatches: () => Promise<unknown> = () => new Promise(setImmediate);
+  /** What a save waits for when it begins, before its snapshot is there, and when it is given up. */
+  beforeBegin: () => Promise<unknown> = async () => {};
+  beforeCommit: () => Promise<unknown> = async () => {};
+  beforeAbort: () => Promise<unknown> = async () => {};
 
   async beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
+    await this.beforeBegin();
     const base = parent === null ? undefined : this.snapshots.get(parent);
     let regions: readonly Region[] = [];
     let pages: Map<number, Uint8Array>[] = [];
@@ -58,6 +63,7 @@ export class MemoryStore {
         }
       },
       commit: async (metadata: SnapshotMetadata): Promise<SaveResult> => {
+        await this.beforeCommit();
         const id = randomBytes(16).toString('hex');
         this.snapshots.set(id, { regions, pages, metadata });
         return {
@@ -73,7 +79,9 @@ export class MemoryStore {
           storedBytes: 0,
         };
       },
-      abort: async () => {},
+      abort: async () => {
+        await this.beforeAbort();
+      },
     };
   }
 

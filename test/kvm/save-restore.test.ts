@@ -134,6 +134,24 @@ describe('saving and restoring a machine', function () {
     assert.equal(await console.command('sum 8', /^SUM/), sum);
   });
 
+  it('resumes at once when a save fails at its end, and reports why the save failed', async () => {
+    const store = new MemoryStore();
+    const [machine, console] = await start(1, 64);
+    const states: string[] = [];
+    store.beforeCommit = async () => {
+      states.push(machine.state);
+      throw new Error('the disk is full');
+    };
+    store.beforeAbort = async () => {
+      states.push(machine.state);
+      throw new Error('the save cannot be given up');
+    };
+    await assert.rejects(machine.save(store, { ...SAVE, then: 'pause' }), /disk is full/);
+    assert.deepEqual(states, ['paused', 'running'], 'the guest does not wait while the save is given up');
+    assert.equal(machine.state, 'running');
+    await console.line(/TICK/);
+  });
+
   it('loses and doubles no byte of a console that is busy when the machine is saved', async () => {
     const store = new MemoryStore();
     let [machine, console] = await start(2, 64);
