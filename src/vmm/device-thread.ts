@@ -144,7 +144,7 @@ class DeviceThread {
     this.#end ??= end;
   }
 
-  /** Answers exits and messages until the machine ends. */
+  /** Answers exits and messages until the machine ends. Then sends the last output and the end. */
   async run(): Promise<void> {
     port.on('message', (message: ToDeviceThread) => this.#receive(message));
     while (this.#end === null) {

@@ -1,4 +1,4 @@
-/** A guest that ends by itself while its machine is being saved. */
+/** Machines that end while they are saved: the guest ends by itself, or the machine is stopped. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -11,10 +11,10 @@ import { guestThatWaits } from './small-guests.js';
 
 const SAVE = { vm: 'test', tag: null, then: null } as const;
 
-/** How long the main thread stays busy, so that a device thread that ends has ended before the main thread knows. */
+/** How long the main thread is blocked, so that the device thread ends before the main thread learns it. */
 const BUSY_MS = 300;
 
-describe('a machine whose guest ends during a save', function () {
+describe('a machine that ends during a save', function () {
   this.timeout(60_000);
   const dir = mkdtempSync(join(tmpdir(), 'livesnap-test-'));
   const machines: Machine[] = [];
@@ -48,21 +48,21 @@ describe('a machine whose guest ends during a save', function () {
 
   const endGuest = (machine: Machine): void => machine.writeConsole(Buffer.from('x'));
 
-  /** The guest ends, and the main thread learns it before it goes on. */
+  /** Ends the guest and waits until the main thread knows it. */
   async function endKnown(machine: Machine): Promise<void> {
     if (machine.end !== null) return;
     endGuest(machine);
     if (machine.end === null) await once(machine, 'end');
   }
 
-  /** The guest ends, and the main thread goes on before it can learn it. */
+  /** Ends the guest and continues before the main thread can know it. */
   async function endUnknown(machine: Machine): Promise<void> {
     if (machine.end !== null) return;
     endGuest(machine);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BUSY_MS);
   }
 
-  /** The guest is about to end: at the next step it may have ended or not. */
+  /** Tells the guest to end, and does not wait for it. */
   async function endSoon(machine: Machine): Promise<void> {
     if (machine.end === null) endGuest(machine);
   }
@@ -82,20 +82,20 @@ describe('a machine whose guest ends during a save', function () {
   }
 
   for (const [when, end] of [
-    ['and is known to have ended', endKnown],
-    ['before the main thread can know it', endUnknown],
+    ['and the main thread knows it', endKnown],
+    ['and the main thread cannot know it yet', endUnknown],
   ] as const) {
     for (const [kind, message] of [
       ['reset', /^the machine has ended$/],
       ['failed', /^the machine failed: .*0xd0000000/],
     ] as const) {
-      it(`answers MACHINE_GONE when it ends (${kind}) while the store opens the save, ${when}`, async () => {
+      it(`answers MACHINE_GONE (${kind}) when it ends before the save has begun, ${when}`, async () => {
         const machine = await start(kind);
         store.beforeBegin = () => end(machine);
         await assertGone(machine, machine.save(store, SAVE), message);
       });
 
-      it(`answers MACHINE_GONE when it ends (${kind}) while pages are stored, ${when}`, async () => {
+      it(`answers MACHINE_GONE (${kind}) when it ends while pages are stored, ${when}`, async () => {
         const machine = await start(kind);
         store.betweenBatches = () => end(machine);
         await assertGone(machine, machine.save(store, SAVE), message);
@@ -103,7 +103,21 @@ describe('a machine whose guest ends during a save', function () {
     }
   }
 
-  it('answers MACHINE_GONE, or saves it, when it ends at the pause', async () => {
+  it('answers MACHINE_GONE when it is stopped', async () => {
+    for (const hook of ['beforeBegin', 'betweenBatches'] as const) {
+      const machine = await start('reset');
+      let stopped: Promise<void> | null = null;
+      store = new MemoryStore();
+      store[hook] = async () => {
+        stopped ??= machine.stop();
+      };
+      await assertGone(machine, machine.save(store, SAVE), /^the machine has ended$/);
+      await stopped;
+      assert.equal(machine.end?.kind, 'stopped');
+    }
+  });
+
+  it('answers MACHINE_GONE or is saved when it ends near the pause', async () => {
     for (let time = 0; time < 10; time++) {
       const machine = await start('reset');
       store = new MemoryStore();
@@ -119,7 +133,7 @@ describe('a machine whose guest ends during a save', function () {
     }
   });
 
-  it('is saved all the same when it ends after the moment that the snapshot shows', async () => {
+  it('is saved when it ends after the moment of the snapshot', async () => {
     for (const end of [endKnown, endUnknown]) {
       const machine = await start('reset');
       store.beforeCommit = () => end(machine);

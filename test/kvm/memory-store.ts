@@ -1,7 +1,4 @@
-/**
- * A store that keeps snapshots as plain maps of pages: the other side of the seam, so that machines are tested
- * without the real one. A save can be made to fail at a page.
- */
+/** A store that keeps snapshots as maps of pages, so that machines are tested without the real store. */
 import { randomBytes } from 'node:crypto';
 import {
   BATCH_PAGES,
@@ -23,16 +20,16 @@ interface Kept {
 
 export class MemoryStore {
   readonly snapshots = new Map<string, Kept>();
-  /** How many pages the last save was given. */
+  /** How many pages the last save received. */
   pagesGiven = 0;
-  /** The next save fails when it has been given so many pages. */
+  /** The next save fails when it has received this many pages. */
   failAfterPages = Number.POSITIVE_INFINITY;
-  /** What it fails with. */
+  /** The error that it fails with. */
   failure: Error = new Error('the disk is full');
 
-  /** Lets the guest run on, as it does beside a real store. */
+  /** Awaited after each batch. The guest runs meanwhile, as it does with a real store. */
   betweenBatches: () => Promise<unknown> = () => new Promise(setImmediate);
-  /** What a save waits for when it begins, before its snapshot is there, and when it is given up. */
+  /** Awaited when a save begins, before its snapshot exists, and when it is given up. */
   beforeBegin: () => Promise<unknown> = async () => {};
   beforeCommit: () => Promise<unknown> = async () => {};
   beforeAbort: () => Promise<unknown> = async () => {};

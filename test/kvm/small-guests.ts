@@ -1,4 +1,4 @@
-/** Guests of a few instructions, as ELF kernels: for what the probe guest is too well-behaved for. */
+/** Guests of a few instructions, as ELF kernels, that end early or write a lot. */
 import { writeFileSync } from 'node:fs';
 import { elfKernel } from '../unit/vmm/boot/kernel-fixtures.js';
 
@@ -31,6 +31,14 @@ export const guestThatEnds = (path: string, text: string): string =>
 /** Writes `text` and ends at an exit that KVM cannot complete: a jump to memory that nothing answers. */
 export const guestThatFails = (path: string, text: string): string =>
   write(path, writer(Buffer.from(text), Buffer.from(ENDINGS.failed, 'hex')));
+
+/**
+ * Runs popcnt, which KVM's instruction emulator lacks and a processor runs, and then ends by a triple fault. Returns
+ * `path`.
+ */
+export const guestThatCounts = (path: string): string =>
+  // popcnt %rbx, %rax; ud2
+  write(path, Buffer.from('f3480fb8c3' + '0f0b', 'hex'));
 
 /** Writes `ready` and a line end, waits for a byte of input, and then ends. Returns `path`. */
 export const guestThatWaits = (path: string, end: keyof typeof ENDINGS): string => {

@@ -15,6 +15,7 @@
  * - Memory is bounded, whatever the guest writes. If more than {@link MAX_ASIDE_PAGES} pages are left at the pause, the
  *   excess is given straight from RAM while the vCPUs are parked. Only then does the pause wait for the store.
  */
+import assert from 'node:assert/strict';
 import type { BitSet } from '../../bit-set.js';
 import { copyPages } from '../../native/memory.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../../page-stream.js';
@@ -73,6 +74,7 @@ export class RamSource implements PageSource {
   #aside: AsidePart[] | null = null;
 
   constructor({ regions, slots, dirty, full, hooks }: RamSourceOptions) {
+    assert(slots.every(({ sizeBytes }, i) => regions[i]?.sizeBytes === sizeBytes));
     this.regions = regions;
     this.#slots = slots;
     this.#dirty = dirty;

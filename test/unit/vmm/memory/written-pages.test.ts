@@ -36,7 +36,7 @@ describe('WrittenPages', () => {
     }
   });
 
-  it('is empty after its pages are taken, and adds them to what the set holds already', () => {
+  it('is empty after its pages are moved into a set, which keeps its own', () => {
     const shared = WrittenPages.allocate(PAGES * PAGE_BYTES);
     const pages = new WrittenPages(shared);
     const into = new BitSet(PAGES);
