@@ -151,12 +151,13 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     fill: () => VmSetup['start'] | Promise<VmSetup['start']>,
   ): Promise<Machine> {
     const { config, regions } = parts;
-    const thread = new DeviceThreadClient();
+    let thread: DeviceThreadClient | null = null;
     try {
+      thread = new DeviceThreadClient();
       await thread.begin({ slots: regions.slots, cpus: config.cpus, start: await fill() });
       return new Machine(parts, thread);
     } catch (error) {
-      await thread.cancel();
+      await thread?.cancel();
       regions.free();
       throw error;
     }

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { Worker } from 'node:worker_threads';
 import { BitSet } from '../../../../src/bit-set.js';
+import { PAGE_BYTES } from '../../../../src/page-stream.js';
 import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
 
 const PAGES = 200;
-const PAGE_BYTES = 4096;
 
 function members(set: BitSet): number[] {
   return Array.from({ length: set.size }, (_, i) => i).filter((i) => set.has(i));
