@@ -6,8 +6,8 @@
  * Invariants:
  * - A new machine is paused. Listen to its events first and resume it then, so that no output is missed.
  * - Operations that change the machine's state run one after another. `stop` runs at any time.
- * - After the end every operation but `stop` fails with MACHINE_GONE. An operation that meets the end fails only when
- *   `end` is set and all output was emitted.
+ * - After the end every operation but `stop` fails with MACHINE_GONE.
+ * - If `pause`, `resume` or `save` meets the end, it fails after all output was emitted and `end` was set.
  */
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
@@ -59,7 +59,7 @@ function checkFits(host: HostKvm, { cpus, memoryBytes }: MachineConfig): void {
 }
 
 /** What a machine is made from, before its RAM is filled. */
-interface MachineParts extends SavedMachine {
+interface MachineSetup extends SavedMachine {
   readonly host: HostKvm;
   readonly notices: readonly string[];
   readonly regions: MachineRegions;
@@ -68,7 +68,7 @@ interface MachineParts extends SavedMachine {
 }
 
 export class Machine extends EventEmitter<MachineEvents> implements MachineHandle {
-  readonly #parts: MachineParts;
+  readonly #setup: MachineSetup;
   readonly #thread: DeviceThreadClient;
   readonly #dirty: DirtyPages;
   #isRunning = false;
@@ -77,17 +77,17 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   #lastOperation: Promise<unknown> = Promise.resolve();
   readonly #ended: Promise<MachineEnd>;
 
-  private constructor(parts: MachineParts, thread: DeviceThreadClient) {
+  private constructor(setup: MachineSetup, thread: DeviceThreadClient) {
     super();
-    this.#parts = parts;
+    this.#setup = setup;
     this.#thread = thread;
-    this.#dirty = new DirtyPages(thread.machine, parts.regions.slots, parts.base, parts.base !== null);
+    this.#dirty = new DirtyPages(thread.machine, setup.regions.slots, setup.base, setup.base !== null);
     this.#ended = new Promise((resolve) => {
       thread.attach({
         onConsole: (bytes, missedBytes) => this.emit('console', bytes, missedBytes),
         onEnd: (end) => {
           this.#end = end;
-          parts.regions.free();
+          setup.regions.free();
           resolve(end);
           this.emit('end', end);
         },
@@ -114,8 +114,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     });
     const regions = MachineRegions.allocate(config);
     const notices = isPvm ? [PVM_NOTICE] : [];
-    const parts = { config: { ...config, cmdline }, bootPath: plan.path, host, notices, regions, base: null };
-    return Machine.#launch(parts, () => ({ boot: plan.load(new GuestRam(regions.slots)) }));
+    const setup = { config: { ...config, cmdline }, bootPath: plan.path, host, notices, regions, base: null };
+    return Machine.#launch(setup, () => ({ boot: plan.load(new GuestRam(regions.slots)) }));
   }
 
   /**
@@ -147,15 +147,15 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   /** `fill` runs while the device thread loads its code. */
   static async #launch(
-    parts: MachineParts,
+    setup: MachineSetup,
     fill: () => VmSetup['start'] | Promise<VmSetup['start']>,
   ): Promise<Machine> {
-    const { config, regions } = parts;
+    const { config, regions } = setup;
     let thread: DeviceThreadClient | null = null;
     try {
       thread = new DeviceThreadClient();
       await thread.begin({ slots: regions.slots, cpus: config.cpus, start: await fill() });
-      return new Machine(parts, thread);
+      return new Machine(setup, thread);
     } catch (error) {
       await thread?.cancel();
       regions.free();
@@ -164,11 +164,11 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   get config(): MachineConfig {
-    return this.#parts.config;
+    return this.#setup.config;
   }
 
   get notices(): readonly string[] {
-    return this.#parts.notices;
+    return this.#setup.notices;
   }
 
   get state(): MachineState {
@@ -227,7 +227,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     then: SaveThen,
     { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
   ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
-    const { config, bootPath, host, regions } = this.#parts;
+    const { config, bootPath, host, regions } = this.#setup;
     const wasRunning = this.#isRunning;
     let pausedAtMs = 0;
     let pauseMs = 0;
