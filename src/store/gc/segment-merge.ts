@@ -4,7 +4,6 @@
  *
  * Invariant: a segment is listed before those it replaces are unlinked, so at each moment every chunk can be found.
  */
-import { packList } from '../context.js';
 import { DamageError } from '../disk/damage.js';
 import { MAX_OPEN_FILES } from '../disk/descriptors.js';
 import { unlinkUnlessLocked } from '../disk/file-locks.js';
@@ -17,6 +16,7 @@ import {
   segmentBytes,
   segmentFile,
 } from '../segment/segment-file.js';
+import { packList } from '../worker/pack-list.js';
 import type { GoneChunks } from '../worker/page-jobs.js';
 import { pageWorker } from '../worker/page-pool.js';
 
