@@ -68,7 +68,7 @@ export function workerFailure(why: string, error?: Error): LivesnapError {
   return (
     (error && livesnapError(error)) ??
     new LivesnapError('SYSTEM', `a worker thread of the store failed: ${why}`, {
-      hint: 'Try again. If it fails again, this is a bug in livesnap: report it with this message.',
+      hint: 'Try again. If it fails again, report this message as a bug.',
       cause: error,
     })
   );
