@@ -12,7 +12,6 @@
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
 import {
-  BATCH_PAGES,
   PAGE_BYTES,
   type PageRun,
   type PageSource,
@@ -39,12 +38,9 @@ import { type PackRow, snapshotRow } from '../index/index-database.js';
 import type { PackSet } from '../pack/pack-reader.js';
 import { type SegmentRow, segmentFile } from '../segment/segment-file.js';
 import type { ManifestBlock } from '../snapshot/manifest.js';
-import { type BlockEntry, BlockList, type Place, snapshotFile } from '../snapshot/snapshot-file.js';
+import { type BlockEntry, BlockList, snapshotFile } from '../snapshot/snapshot-file.js';
 import { ChunkSet } from '../snapshot/usage.js';
 import { syncTagFiles } from '../tags.js';
-import { packList } from '../worker/pack-list.js';
-import type { PageBatch } from '../worker/page-batch.js';
-import { acquireBatch, newSession, type PageWorker, pageWorker, releaseBatch } from '../worker/page-pool.js';
 import {
   countPages,
   describeSnapshot,
@@ -54,45 +50,37 @@ import {
   writeSnapshot,
 } from './commit.js';
 import { type BlockToStore, ManifestBuilder } from './manifest-builder.js';
+import { BATCHES_IN_FLIGHT, BLOCKS_PER_BATCH, MIN_FREE_BYTES, PackingSession } from './packing-session.js';
 import { openParent, type Parent } from './parent.js';
 
-/** Enough that neither the source nor the page Worker waits for the other. */
-const BATCHES_IN_FLIGHT = 4;
-/** The free space is checked once for so many pages. */
-const SPACE_CHECK_PAGES = 16 * BATCH_PAGES;
-const MIN_FREE_BYTES = 1 << 20;
 /**
  * New chunks (4 GB) that a save keeps in a table in memory. Beyond that it makes a checkpoint: their packs are committed
  * without a snapshot, and found by their segment. So the memory of a save hardly grows with what it stores (2 MiB of
- * filters per checkpoint). With the batches in flight there are fewer than 2^20 chunks, the largest size of the table.
+ * filters per checkpoint). With the batches in flight there are fewer than 2^20 chunks, for which the table need not grow
+ * again.
  */
 const MAX_UNCOMMITTED_CHUNKS = 1_000_000;
 
-/** The blocks of a snapshot, and what its pages came to. */
+/** The blocks of a snapshot, with counts of its pages. */
 interface Manifest {
   readonly blocks: BlockList;
+  /** Pages that have the parent's place, and other pages that are not zero. */
   readonly unchangedPages: number;
   readonly references: number;
-  /** Chunks that are referred to and not the parent's. */
+  /** The distinct chunks of the latter. */
   readonly ownChunks: ChunkSet;
 }
 
 export class Save implements SaveSession {
-  readonly #worker: PageWorker = pageWorker(0);
-  readonly #session = newSession();
+  readonly #packing: PackingSession;
   /** For reading the parent's blocks. */
   readonly #packs: PackSet;
   readonly #manifest: ManifestBuilder;
-  readonly #idleBatches: PageBatch[] = [];
   /** Set for a copy, which brings whole blocks. */
   #copiedBlocks: BlockList | null = null;
-  /** Pack numbers that the Worker has left. */
-  #spareNumbers = 0;
-  #pagesUntilSpaceCheck = 0;
   /** Packs and segments that checkpoints have committed. */
   readonly #committedPacks: PackRow[] = [];
   readonly #committedSegments: SegmentRow[] = [];
-  #uncommittedChunks = 0;
   #state: 'open' | 'failed' | 'ended' = 'open';
   /** The snapshot's file. The descriptor holds its lock. */
   #file: { id: string; fd: number } | null = null;
@@ -106,9 +94,9 @@ export class Save implements SaveSession {
     readonly openedParent: Parent | null,
     readonly maxUncommittedChunks: number,
   ) {
+    this.#packing = new PackingSession(context);
     this.#packs = context.packSet();
     this.#manifest = new ManifestBuilder(context.ops, this.#packs, openedParent?.file ?? null);
-    for (let i = 0; i < BATCHES_IN_FLIGHT; i++) this.#idleBatches.push(acquireBatch());
   }
 
   get parent(): string | null {
@@ -128,7 +116,7 @@ export class Save implements SaveSession {
       requireFreeSpace(context.dir, MIN_FREE_BYTES);
       opened = openParent(context, parent);
       const save = new Save(context, lock, opened, maxUncommittedChunks);
-      await save.#beginPacking();
+      await save.#packing.begin();
       return save;
     } catch (error) {
       opened?.pin.release();
@@ -137,51 +125,33 @@ export class Save implements SaveSession {
     }
   }
 
-  async #beginPacking(): Promise<void> {
-    const { dir, fingerprintBits, index } = this.context;
-    let segments = index.segments();
-    for (;;) {
-      const { missing } = await this.#worker.do('packBegin', {
-        session: this.#session,
-        dir,
-        fingerprintBits,
-        packs: packList(index.packs()),
-        segments,
-      });
-      // A missing segment was merged into a new one since it was listed. If it is still listed it is damaged, and the
-      // save does without it.
-      segments = index.segments();
-      const listed = new Set(segments.map(({ number }) => number));
-      if (missing.every((number) => listed.has(number))) return;
-    }
-  }
-
   async store(source: PageSource, progress?: Progress): Promise<void> {
     await this.#step(async () => {
       this.#manifest.setRegions(source.regions);
+      const packing = this.#packing;
       const inFlight: Promise<void>[] = [];
       let doneBytes = 0;
       try {
         for (;;) {
           if (inFlight.length === BATCHES_IN_FLIGHT) await inFlight.shift();
-          const batch = this.#idleBatches.pop()!;
+          const batch = packing.acquireBatch();
           const run = await nextOf(source, batch.pages);
           if (run === null) {
-            this.#idleBatches.push(batch);
+            packing.releaseBatch(batch);
             break;
           }
           const { region, pages } = run;
           this.#manifest.fillPrior(batch, region, pages);
-          this.#requireSpace(pages.length);
-          const stored = this.#storeBatch(batch, pages.length, false).then(() => {
+          const stored = packing.store(batch, pages.length).then(() => {
             this.#manifest.record(batch, region, pages);
-            this.#idleBatches.push(batch);
+            packing.releaseBatch(batch);
             doneBytes += pages.length * PAGE_BYTES;
             progress?.(doneBytes, null);
           });
           stored.catch(() => {}); // thrown when it is awaited
           inFlight.push(stored);
-          if (this.#uncommittedChunks >= this.maxUncommittedChunks) await this.checkpoint({ findable: true });
+          if (packing.uncommittedChunks >= this.maxUncommittedChunks)
+            await this.checkpoint({ findable: true });
         }
         for (const stored of inFlight) await stored;
       } catch (error) {
@@ -191,35 +161,12 @@ export class Save implements SaveSession {
     });
   }
 
-  async #storeBatch(batch: PageBatch, count: number, manifest: boolean): Promise<void> {
-    const newNumbers = this.#newNumbers();
-    const input = { session: this.#session, batch: batch.shared, count, manifest, newNumbers };
-    const { spareNumbers, uncommitted } = await this.#worker.do('packBatch', input);
-    this.#spareNumbers = spareNumbers;
-    this.#uncommittedChunks = uncommitted;
-  }
-
-  /** The Worker always has the number of one more pack. */
-  #newNumbers(): number[] {
-    const numbers = this.#spareNumbers < 1 ? this.context.index.reserveNumbers(1) : [];
-    this.#spareNumbers += numbers.length;
-    return numbers;
-  }
-
-  #requireSpace(pages: number): void {
-    this.#pagesUntilSpaceCheck -= pages;
-    if (this.#pagesUntilSpaceCheck > 0) return;
-    requireFreeSpace(this.context.dir, MIN_FREE_BYTES);
-    this.#pagesUntilSpaceCheck = SPACE_CHECK_PAGES;
-  }
-
   /**
    * Finds chunks by fingerprint (8 bytes each) and SHA-256 (32 bytes each). Returns pairs of pack and chunk; 0, 0: not
    * found. The chunks stay in the store until the save ends.
    */
   async locate(fingerprints: Uint8Array, digests: Uint8Array): Promise<Uint32Array> {
-    const input = { session: this.#session, fingerprints, digests };
-    return this.#step(async () => (await this.#worker.do('packLocate', input)).places);
+    return this.#step(() => this.#packing.locate(fingerprints, digests));
   }
 
   /**
@@ -231,19 +178,7 @@ export class Save implements SaveSession {
     count: number,
     digest: Uint8Array,
   ): Promise<{ places: Uint32Array; fingerprints: Uint32Array }> {
-    return this.#step(async () => {
-      const batch = this.#idleBatches.pop()!;
-      batch.pages.set(pages.subarray(0, count * PAGE_BYTES));
-      this.#requireSpace(count);
-      const newNumbers = this.#newNumbers();
-      const input = { session: this.#session, batch: batch.shared, count, digest, newNumbers };
-      this.#spareNumbers = (await this.#worker.do('packReceived', input)).spareNumbers;
-      this.#idleBatches.push(batch);
-      return {
-        places: batch.places.slice(0, 2 * count),
-        fingerprints: batch.fingerprintWords.slice(0, 2 * count),
-      };
-    });
+    return this.#step(() => this.#packing.storeReceived(pages, count, digest));
   }
 
   /**
@@ -252,15 +187,14 @@ export class Save implements SaveSession {
    */
   async checkpoint({ findable = false } = {}): Promise<void> {
     await this.#step(async () => {
-      const { packs, segment } = await this.#worker.do('packCheckpoint', { session: this.#session });
+      const { packs, segment } = await this.#packing.checkpoint();
       if (packs.length === 0) return;
       this.#isCommitting = true;
       this.context.index.commitPacks(packs, segment);
       this.#isCommitting = false;
       this.#committedPacks.push(...packs);
       if (segment) this.#committedSegments.push(segment);
-      await this.#worker.do('packKeep', { session: this.#session, findable });
-      this.#uncommittedChunks = 0;
+      await this.#packing.keep(findable);
     });
   }
 
@@ -284,7 +218,7 @@ export class Save implements SaveSession {
     const result = await this.#step(() => this.#commit(metadata, origin));
     // The snapshot exists now. A failure from here on does not change that.
     this.#state = 'ended';
-    await this.#worker.do('packEnd', { session: this.#session }).catch(() => {});
+    await this.#packing.end().catch(() => {});
     this.#release();
     try {
       if (result.tag !== null) syncTagFiles(this.context, [result.tag]);
@@ -300,7 +234,7 @@ export class Save implements SaveSession {
     const { regions } = this.#manifest;
     requireCommittable(metadata, regions);
     const { blocks, ownChunks, unchangedPages, references } = await this.#finishManifest();
-    const { packs, held, segment } = await this.#worker.do('packSeal', { session: this.#session });
+    const { packs, held, segment } = await this.#packing.seal();
     const ownPacks = [...this.#committedPacks, ...packs];
     const packBytes = ownPacks.reduce((total, pack) => total + pack.sizeBytes, 0);
     const newChunks = ownPacks.reduce((total, { number }) => total + ownChunks.count(number), 0);
@@ -360,36 +294,13 @@ export class Save implements SaveSession {
 
   async #storeBlocks(region: number, blocks: readonly BlockToStore[]): Promise<BlockEntry[]> {
     const entries: BlockEntry[] = [];
-    const perBatch = BATCH_PAGES / 2;
-    for (let i = 0; i < blocks.length; i += perBatch)
-      entries.push(...(await this.#storeBlockBatch(region, blocks.slice(i, i + perBatch))));
-    return entries;
-  }
-
-  /** A block is stored as two pages: fingerprints, then places. */
-  async #storeBlockBatch(region: number, blocks: readonly BlockToStore[]): Promise<BlockEntry[]> {
-    const batch = this.#idleBatches.pop()!;
-    const words = new Uint32Array(batch.shared);
-    const wordsPerPage = PAGE_BYTES / 4;
-    blocks.forEach(({ block }, i) => {
-      words.set(block.fingerprints, 2 * i * wordsPerPage);
-      words.set(block.places, (2 * i + 1) * wordsPerPage);
-    });
-    batch.priorPlaces.fill(0);
-    this.#requireSpace(blocks.length * 2);
-    await this.#storeBatch(batch, blocks.length * 2, true);
-    const placeAt = (i: number): Place => ({ pack: batch.places[2 * i]!, chunk: batch.places[2 * i + 1]! });
-    const { buffer, byteOffset } = batch.fingerprintWords;
-    const digests = new BigUint64Array(buffer, byteOffset, BATCH_PAGES);
-    const entries = blocks.map(({ number, nonZeroPages }, i) => ({
-      region,
-      block: number,
-      nonZeroPages,
-      fingerprints: placeAt(2 * i),
-      places: placeAt(2 * i + 1),
-      digest: digests[2 * i]!,
-    }));
-    this.#idleBatches.push(batch);
+    for (let i = 0; i < blocks.length; i += BLOCKS_PER_BATCH) {
+      const part = blocks.slice(i, i + BLOCKS_PER_BATCH);
+      const stored = await this.#packing.storeBlocks(part);
+      part.forEach(({ number, nonZeroPages }, j) => {
+        entries.push({ region, block: number, nonZeroPages, ...stored[j]! });
+      });
+    }
     return entries;
   }
 
@@ -430,7 +341,7 @@ export class Save implements SaveSession {
     }
     try {
       if (this.#file && !mayBeCommitted) removeIfThere(at(this.context.dir, snapshotFile(this.#file.id)));
-      await this.#worker.do(mayBeCommitted ? 'packEnd' : 'packAbort', { session: this.#session });
+      await (mayBeCommitted ? this.#packing.end() : this.#packing.abort());
     } catch {
       // The index lists none of the files: gc deletes them.
     } finally {
@@ -452,8 +363,7 @@ export class Save implements SaveSession {
   /** From now on gc may delete chunks that only this save needed. */
   #release(): void {
     this.#packs.close();
-    // A batch that was in flight when a step failed is not reused: the Worker may still work on it.
-    for (const batch of this.#idleBatches.splice(0)) releaseBatch(batch);
+    this.#packing.releaseBatches();
     if (this.#file) closeSync(this.#file.fd);
     this.#file = null;
     this.openedParent?.pin.release();

@@ -97,39 +97,38 @@ export class Packer {
 
   /** Sets fingerprint and place of the batch's first `count` pages. `manifest`: they are manifest blocks. */
   deduplicate(batch: PageBatch, count: number, manifest: boolean): void {
+    const { fingerprintWords: words, places } = batch;
+    this.ops.hashPages(batch.pages, count, batch.fingerprints);
+    for (let i = 0; i < count; i++)
+      if (words[2 * i] === 0 && words[2 * i + 1] === 0) setPlace(places, i, 0, 0);
+      else this.#deduplicatePage(batch, i, manifest);
+  }
+
+  #deduplicatePage(batch: PageBatch, i: number, manifest: boolean): void {
     const { pages, fingerprints, fingerprintWords: words, places, priorFingerprints, priorPlaces } = batch;
-    this.ops.hashPages(pages, count, fingerprints);
-    for (let i = 0; i < count; i++) {
-      const low = words[2 * i]!;
-      const high = words[2 * i + 1]!;
-      let pack = 0;
-      let chunk = 0;
-      if (low !== 0 || high !== 0) {
-        const priorPack = priorPlaces[2 * i]!;
-        if (
-          priorPack !== 0 &&
-          priorFingerprints[2 * i] === low &&
-          priorFingerprints[2 * i + 1] === high &&
-          this.#has(priorPack, priorPlaces[2 * i + 1]!, pages, i * PAGE_BYTES)
-        ) {
-          pack = priorPack;
-          chunk = priorPlaces[2 * i + 1]!;
-        } else {
-          const hit = this.#find(low, high, pages, i * PAGE_BYTES);
-          if (hit >= 0) {
-            pack = this.#candidates[2 * hit]!;
-            chunk = this.#candidates[2 * hit + 1]!;
-          } else {
-            const writer = this.#writerWithRoom();
-            pack = writer.number;
-            chunk = writer.append(pages, i * PAGE_BYTES, fingerprints.subarray(8 * i, 8 * i + 8), manifest);
-            this.#addEntry(low, high, pack, chunk, hit !== CROWDED);
-          }
-        }
-      }
-      places[2 * i] = pack;
-      places[2 * i + 1] = chunk;
+    const low = words[2 * i]!;
+    const high = words[2 * i + 1]!;
+    const offset = i * PAGE_BYTES;
+    const priorPack = priorPlaces[2 * i]!;
+    const priorChunk = priorPlaces[2 * i + 1]!;
+    if (
+      priorPack !== 0 &&
+      priorFingerprints[2 * i] === low &&
+      priorFingerprints[2 * i + 1] === high &&
+      this.#has(priorPack, priorChunk, pages, offset)
+    ) {
+      setPlace(places, i, priorPack, priorChunk);
+      return;
     }
+    const hit = this.#find(low, high, pages, offset);
+    if (hit >= 0) {
+      setPlace(places, i, this.#candidates[2 * hit]!, this.#candidates[2 * hit + 1]!);
+      return;
+    }
+    const writer = this.#writerWithRoom();
+    const chunk = writer.append(pages, offset, fingerprints.subarray(8 * i, 8 * i + 8), manifest);
+    setPlace(places, i, writer.number, chunk);
+    this.#addEntry(low, high, writer.number, chunk, hit !== CROWDED);
   }
 
   /** Index of the candidate that holds the page, {@link MISS} or {@link CROWDED}. */
@@ -153,14 +152,12 @@ export class Packer {
 
   #mayUse(pack: number): boolean {
     return (
-      this.#writer?.number === pack ||
-      this.#sealed.some(({ number }) => number === pack) ||
-      this.#mayUseOfOthers(pack)
+      this.#writer?.number === pack || this.#sealed.some(({ number }) => number === pack) || this.#lock(pack)
     );
   }
 
   /** Once the pack is locked, its generation is final. Frames read before may be of an older one. */
-  #mayUseOfOthers(pack: number): boolean {
+  #lock(pack: number): boolean {
     if (!this.#holds.hold(pack)) return false;
     this.#packs.useGeneration(pack, this.#generations.get(pack)!);
     return true;
@@ -313,9 +310,7 @@ export class Packer {
     return places;
   }
 
-  /**
-   * Stores pages from another store. `digest` is the expected SHA-256 of their SHA-256s. Errors: REMOTE_FAILED.
-   */
+  /** Stores pages from another store. `digest` is the expected SHA-256 of their SHA-256s. Errors: REMOTE_FAILED. */
   storeReceived(batch: PageBatch, count: number, digest: Uint8Array): void {
     const digests = Buffer.alloc(count * SHA256_BYTES);
     for (let i = 0; i < count; i++)
@@ -357,3 +352,8 @@ export class Packer {
 const MISS = -1;
 /** As MISS. So many chunks of this save have the page's fingerprint that one more would only slow the save down. */
 const CROWDED = -2;
+
+function setPlace(places: Uint32Array, i: number, pack: number, chunk: number): void {
+  places[2 * i] = pack;
+  places[2 * i + 1] = chunk;
+}
