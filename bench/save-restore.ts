@@ -1,10 +1,10 @@
 /**
- * Save, pause and restore of a running machine, through the built command line. For comparison: memcpy, LZ4, and write +
- * fsync on this host, in the same run, on the same kind of bytes and the same disk.
+ * Save, pause and restore of a running machine, through the built command line. For comparison: memcpy, LZ4, and a file
+ * write with fsync on this host, in the same run, on the same kind of bytes and the same disk.
  *
- * The guest is the probe. Its RAM has a quarter each of random pages, compressible pages, repetitions of these, and pages
- * that were never written. Each round makes a save to an empty store, a second save, and a restore in a new process.
- * bench/README.md explains the table.
+ * The guest is the probe. Its RAM has a quarter each of random pages, compressible pages, repetitions of these, and
+ * pages that were never written. Each round makes a save to an empty store, a second save, and a restore in a new
+ * process. bench/README.md explains the table.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import {

@@ -1,6 +1,6 @@
 /**
- * The store without a machine: full and incremental saves, restores, opening and listing. For comparison: memcpy, SHA-256,
- * and write + fsync of the same bytes.
+ * The store without a machine: full and incremental saves, restores, opening and listing. For comparison: memcpy,
+ * SHA-256, and write + fsync of the same bytes.
  *
  *     node dist/bench/store.js [MIB…] [--json]
  */

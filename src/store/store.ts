@@ -224,8 +224,8 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Upkeep after saves: merges small segments and empties SQLite's log. Call it when the save has been answered. gc does
-   * the same, so the store works without it: a failure is returned, not thrown.
+   * Upkeep after saves: merges small segments and empties SQLite's log. Call it when the save has been answered. gc
+   * does the same, so the store works without it: a failure is returned, not thrown.
    */
   async tidy(): Promise<LivesnapError | null> {
     const context = this.#context;
@@ -282,9 +282,9 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Writes the file in a snapshot of kind `file` to a path or a stream. A regular file appears only when it is complete.
-   * FIFOs, character devices and open descriptors (/dev/fd/N) are written to directly. Errors: those of `openSnapshot`,
-   * USAGE, NO_SUCH_FILE, NO_SPACE, READ_ONLY, SYSTEM.
+   * Writes the file in a snapshot of kind `file` to a path or a stream. A regular file appears only when it is
+   * complete. FIFOs, character devices and open descriptors (/dev/fd/N) are written to directly. Errors: those of
+   * `openSnapshot`, USAGE, NO_SUCH_FILE, NO_SPACE, READ_ONLY, SYSTEM.
    */
   async get(ref: string, to: FileName | Writable, progress?: Progress): Promise<{ bytes: number }> {
     const snapshot = await StoredSnapshot.open(this.#context, () => this.resolve(ref));

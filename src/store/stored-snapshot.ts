@@ -5,8 +5,8 @@
  *
  * Invariants:
  * - The snapshot is pinned until `close`: its data stays in the store even if it is removed.
- * - A page reaches the sink only if its frame passed its checksum and the page has the fingerprint in the manifest, which
- *   the root digest covers.
+ * - A page reaches the sink only if its frame passed its checksum and the page has the fingerprint in the manifest,
+ *   which the root digest covers.
  * - Anything else is DAMAGED, with the file, the offset and the snapshot.
  */
 import { LivesnapError } from '../errors.js';

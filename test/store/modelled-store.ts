@@ -202,7 +202,9 @@ export class ModelledStore {
     other.#addCopy(this, kept, plans, results);
   }
 
-  /** As `copyTo`, but the connection breaks after `messages`. Then the other store has all of the snapshot, or nothing. */
+  /**
+   * As `copyTo`, but the connection breaks after `messages`. Then the other store has all of the snapshot, or nothing.
+   */
   async copyOverChannel(
     other: ModelledStore,
     kept: Kept,

@@ -1,6 +1,6 @@
 /**
- * Random sequences of commands on two stores. Whatever the sequence, both stores have exactly the snapshots of the model,
- * byte by byte, also after copies between them.
+ * Random sequences of commands on two stores. Whatever the sequence, both stores have exactly the snapshots of the
+ * model, byte by byte, also after copies between them.
  *
  * fast-check makes the sequences, and prints the seed and the shortest sequence that fails. Fingerprints of 4 bits
  * nearly all collide. Fingerprints of one length are of no use to a store with another, so a copy between such stores

@@ -158,7 +158,7 @@ describe('a store', () => {
   it('finds a snapshot by tag, ID and unique prefix', async function () {
     const { store } = newStore(this);
     const ids: string[] = [];
-    for (let i = 0; i < 17; i++) ids.push((await save(store, { 'ram@0x0': noise(i, 1) })).id); // two begin with the same digit
+    for (let i = 0; i < 17; i++) ids.push((await save(store, { 'ram@0x0': noise(i, 1) })).id); // two share a first digit
     assert.deepEqual(
       store
         .list()

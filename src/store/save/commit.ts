@@ -74,8 +74,8 @@ export function countPages({ regions }: SnapshotDescription): { pages: number; z
 }
 
 /**
- * Writes and fsyncs `snapshots/ID`; the caller fsyncs the directory. Returns its size and its descriptor, which holds the
- * file's lock. Errors of a copy: STORE_BUSY, {@link SnapshotExistsError}.
+ * Writes and fsyncs `snapshots/ID`; the caller fsyncs the directory. Returns its size and its descriptor, which holds
+ * the file's lock. Errors of a copy: STORE_BUSY, {@link SnapshotExistsError}.
  */
 export async function writeSnapshot(
   context: StoreContext,

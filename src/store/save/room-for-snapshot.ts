@@ -1,6 +1,6 @@
 /**
- * Clears the file name of a snapshot that a copy brings. A copy has the ID of its original, so the name may be taken: by
- * another copy of the same snapshot, or by a removed snapshot that is still being read.
+ * Clears the file name of a snapshot that a copy brings. A copy has the ID of its original, so the name may be taken:
+ * by another copy of the same snapshot, or by a removed snapshot that is still being read.
  *
  * Invariant: a file that is locked, or that the index lists, is never deleted.
  */

@@ -54,10 +54,10 @@ import { BATCHES_IN_FLIGHT, BLOCKS_PER_BATCH, MIN_FREE_BYTES, PackingSession } f
 import { openParent, type Parent } from './parent.js';
 
 /**
- * New chunks (4 GB) that a save keeps in a table in memory. Beyond that it makes a checkpoint: their packs are committed
- * without a snapshot, and found by their segment. So the memory of a save hardly grows with what it stores (2 MiB of
- * filters per checkpoint). With the batches in flight there are fewer than 2^20 chunks, for which the table need not grow
- * again.
+ * New chunks (4 GB) that a save keeps in a table in memory. Beyond that it makes a checkpoint: their packs are
+ * committed without a snapshot, and found by their segment. So the memory of a save hardly grows with what it stores (2
+ * MiB of filters per checkpoint). With the batches in flight there are fewer than 2^20 chunks, for which the table need
+ * not grow again.
  */
 const MAX_UNCOMMITTED_CHUNKS = 1_000_000;
 

@@ -9,7 +9,9 @@ import { mapSegment, type SegmentRow } from '../segment/segment-file.js';
 
 let mapped: { dir: string; segments: ReadonlyMap<number, Segment> } = { dir: '', segments: new Map() };
 
-/** The segments by number. One that cannot be mapped is left out. `inUse`: a save still uses those of an earlier call. */
+/**
+ * The segments by number. One that cannot be mapped is left out. `inUse`: a save still uses those of an earlier call.
+ */
 export function mapSegments(
   dir: string,
   rows: readonly SegmentRow[],

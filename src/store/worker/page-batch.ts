@@ -1,7 +1,8 @@
 /**
  * A batch of pages in shared memory, with columns for what is known of each page.
  *
- * Invariant: one thread at a time works on a batch. A job message gives it to a page Worker, the response gives it back.
+ * Invariant: one thread at a time works on a batch. A job message gives it to a page Worker, the response gives it
+ * back.
  */
 import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
 
