@@ -1,11 +1,10 @@
-/** The directory, index and lock of an open store, shared by all verbs. */
+/** What the parts of an open store share: its directory, its index, its lock. */
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
 import { storeError } from './disk/layout.js';
 import { StoreLock } from './disk/store-lock.js';
-import type { Index, PackRow } from './index/index-database.js';
+import type { Index } from './index/index-database.js';
 import { PackSet } from './pack/pack-set.js';
-import type { PackList } from './worker/page-jobs.js';
 
 export class StoreContext {
   #index: Index | null;
@@ -21,14 +20,14 @@ export class StoreContext {
   }
 
   get index(): Index {
-    if (!this.#index) throw new LivesnapError('NOT_POSSIBLE_NOW', `the store ${this.dir} is closed`);
+    if (!this.#index) throw new LivesnapError('NOT_POSSIBLE_NOW', `the store ${this.dir} has been closed`);
     return this.#index;
   }
 
   requireWrite(): void {
     if (!this.write)
-      throw new LivesnapError('READ_ONLY', `the store ${this.dir} is open for reading only`, {
-        hint: 'Use a store that you own, on a file system that is mounted for writing.',
+      throw new LivesnapError('READ_ONLY', `the store ${this.dir} was opened for reading`, {
+        hint: 'Use a store on a file system mounted for writing, in a directory that is yours.',
       });
   }
 
@@ -36,7 +35,7 @@ export class StoreContext {
     return StoreLock.acquire(this.dir, mode);
   }
 
-  /** Runs synchronous work with the lock held. */
+  /** Runs work with the lock held; for verbs that are synchronous. */
   withLock<T>(work: () => T): T {
     const lock = StoreLock.acquireSync(this.dir, 'shared');
     try {
@@ -48,12 +47,12 @@ export class StoreContext {
     }
   }
 
-  /** The packs of the index. The generation of each is looked up when it is first used. */
+  /** The packs of the index, as it is when each is first asked for. */
   packSet(cachedFrames?: number): PackSet {
     return new PackSet(this.ops, this.dir, (number) => this.index.generationOf(number), cachedFrames);
   }
 
-  /** Runs work, and turns errors of the system and SQLite into LivesnapError. */
+  /** Runs a part of an operation; what the system says becomes the project's own error. */
   async guarded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
@@ -66,14 +65,4 @@ export class StoreContext {
     this.#index?.close();
     this.#index = null;
   }
-}
-
-/** Packs in the form that a page Worker receives. */
-export function packList(packs: readonly PackRow[]): PackList {
-  const list = new Uint32Array(packs.length * 2);
-  packs.forEach(({ number, generation }, i) => {
-    list[2 * i] = number;
-    list[2 * i + 1] = generation;
-  });
-  return list;
 }

@@ -178,8 +178,8 @@ describe('a copy between two stores', () => {
     there.remove(['a']);
     await assert.rejects(copy(dir, 'to', other, ['a']), {
       code: 'STORE_BUSY',
-      message: /removed.*still read/,
-      hint: /when that has ended/,
+      message: /removed.*still being read/,
+      hint: /then copy again/,
     });
     reader.close();
     const again = await copy(dir, 'to', other, ['a']);

@@ -1,6 +1,8 @@
 /**
- * A process of its own that does everything with a store: `DIR ID` (a snapshot, and parent of a save) prints what each
- * verb came to, `DIR repair` what a repair did and the most memory it had; as JSON, errors by their code and message.
+ * A child process that runs all verbs on the store DIR and prints their outcomes as JSON:
+ *
+ * - `DIR ID`: every verb but repair. ID is the snapshot to read, and the parent of a save.
+ * - `DIR repair`: a repair, and its peak memory.
  */
 
 import { LivesnapError } from '../../src/errors.js';
@@ -8,7 +10,7 @@ import { Store } from '../../src/store/store.js';
 import { peakRssKiB } from './peak-memory.js';
 import { load, noise, save } from './scratch.js';
 
-/** What a verb came to. */
+/** The result of a verb, or its error. */
 export type Outcome = { readonly value: unknown } | { readonly code: string; readonly message: string };
 
 export async function outcomeOf(work: () => unknown): Promise<Outcome> {

@@ -7,7 +7,6 @@
  * Invariant: a segment is listed before the segments that it replaces are deleted, so every chunk can be found at any
  * time.
  */
-import { packList } from '../context.js';
 import { DamageError } from '../disk/damage.js';
 import { MAX_OPEN_FILES } from '../disk/descriptors.js';
 import { unlinkUnlessLocked } from '../disk/file-locks.js';
@@ -20,6 +19,7 @@ import {
   segmentBytes,
   segmentFile,
 } from '../segment/segment-file.js';
+import { packList } from '../worker/pack-list.js';
 import type { GoneChunks } from '../worker/page-jobs.js';
 import { pageWorker } from '../worker/page-pool.js';
 
