@@ -7,7 +7,7 @@
 
 const WORD_BITS = 32;
 
-export class BitSet {
+export class BitSet implements Iterable<number> {
   readonly size: number;
   readonly #words: Uint32Array;
 
@@ -62,6 +62,15 @@ export class BitSet {
     return count;
   }
 
+  get isEmpty(): boolean {
+    return this.#words.every((word) => word === 0);
+  }
+
+  /** The members, ascending. */
+  [Symbol.iterator](): Iterator<number> {
+    return membersOf(this.bytes)[Symbol.iterator]();
+  }
+
   /** Moves up to `max` members, the lowest at or after `from`, into `into`; returns how many. */
   take(from: number, into: Uint32Array, max: number): number {
     let taken = 0;
@@ -81,3 +90,12 @@ export class BitSet {
 /** A word with `bits` bits set, from bit `bit` up. */
 export const maskOf = (bit: number, bits: number): number =>
   bits === WORD_BITS ? -1 : ((1 << bits) - 1) << bit;
+
+/** The members of a set that is given as bytes, ascending. */
+export function membersOf(bytes: Uint8Array): number[] {
+  const members: number[] = [];
+  bytes.forEach((byte, i) => {
+    for (let rest = byte; rest !== 0; rest &= rest - 1) members.push(8 * i + 31 - Math.clz32(rest & -rest));
+  });
+  return members;
+}

@@ -131,6 +131,35 @@ describe('repair', () => {
     });
   });
 
+  it('reports lost and healed chunks in words that agree with their number', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { one: noise(1, 1), two: noise(2, 2) }, { tag: 'mine' });
+    await save(store, { three: noise(3, 1) });
+    store.close();
+    const [pack, second] = packsOf(dir) as [string, string];
+    const damageOf = (name: string, frame: number): void =>
+      flip(join(dir, 'packs', name), frameOf(dir, name, frame).offset + 50);
+    const report = async (): Promise<readonly string[]> => (await Store.repair(dir)).actions;
+    damageOf(pack, 0);
+    damageOf(second, 0);
+    assert.deepEqual(await report(), [
+      `packs/${pack} was damaged and moved to quarantine/: 3 of its 7 chunks are lost.`,
+      `packs/${second} was damaged and moved to quarantine/: 1 of its 3 chunks is lost.`,
+      'The index was rebuilt: 2 snapshots, 1 tag, 2 packs.',
+    ]);
+    await using(dir, (again) => save(again, { two: noise(2, 2) }));
+    const [rewritten, other] = packsOf(dir) as [string, string];
+    assert.deepEqual(await report(), [
+      `packs/${rewritten} was damaged and moved to quarantine/: 1 of its 7 chunks is lost, 2 were healed.`,
+      'The index was rebuilt: 3 snapshots, 1 tag, 3 packs.',
+    ]);
+    await using(dir, (again) => save(again, { three: noise(3, 1) }));
+    assert.deepEqual(await report(), [
+      `packs/${other} was damaged and moved to quarantine/: none of its 3 chunks is lost, 1 was healed.`,
+      'The index was rebuilt: 4 snapshots, 1 tag, 4 packs.',
+    ]);
+  });
+
   it('loses nothing to a flipped bit in a header or trailer, in any generation', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': Buffer.concat([textPages(1, 60), noise(3, 20)]) };
@@ -504,7 +533,7 @@ describe('repair', () => {
     writeFileSync(join(dir, 'tags', mine.id), `${id}\n`);
     const { actions } = await Store.repair(dir);
     assert.ok(
-      actions.some((sentence) => sentence.includes(mine.id) && /looks like an id/.test(sentence)),
+      actions.some((sentence) => sentence.includes(mine.id) && /looks like a snapshot ID/.test(sentence)),
       actions.join('\n'),
     );
     await using(dir, async (repaired) => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { BitSet } from '../../src/bit-set.js';
+import { BitSet, membersOf } from '../../src/bit-set.js';
 
 function contents(bitmap: BitSet): number[] {
   const into = new Uint32Array(7);
@@ -56,6 +56,16 @@ describe('BitSet', () => {
     bitmap.bytes[1] = 0x81;
     bitmap.bytes[7] = 0x80;
     assert.deepEqual(contents(bitmap), [8, 15, 63]);
+  });
+
+  it('gives its members in ascending order, and keeps them', () => {
+    const set = new BitSet(100);
+    assert.equal(set.isEmpty, true);
+    for (const member of [99, 0, 31, 32, 63]) set.add(member);
+    assert.equal(set.isEmpty, false);
+    for (let run = 0; run < 2; run++) assert.deepEqual([...set], [0, 31, 32, 63, 99]);
+    assert.deepEqual(membersOf(set.bytes), [...set]);
+    assert.deepEqual(membersOf(new Uint8Array([0x81, 0, 0x10])), [0, 7, 20]);
   });
 
   it('takes members in order from where the last call ended, and keeps the rest', () => {
