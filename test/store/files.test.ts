@@ -538,7 +538,7 @@ describe('put and get', () => {
     assert.equal(readFileSync(name('dir\xfd/far'), 'utf8'), 'text');
     await assert.rejects(store.put(name('none\xff'), { tag: null, name: null }), {
       code: 'NO_SUCH_FILE',
-      message: `cannot read ${dirname(dir)}/none\ufffd: there is no such file`,
+      message: `cannot read ${dirname(dir)}/none\ufffd: no such file`,
     });
   });
 
@@ -602,7 +602,7 @@ describe('put and get', () => {
     await assert.rejects(store.get('r', join(here, 'no', 'such', 'directory')), { code: 'NO_SUCH_FILE' });
     await assert.rejects(store.get('r', '/dev/fd/99999'), {
       code: 'NO_SUCH_FILE',
-      message: 'cannot write /dev/fd/99999: no such file is open',
+      message: 'cannot write /dev/fd/99999: no such open file',
     });
     assert.deepEqual(readdirSync(here), ['store']);
   });
