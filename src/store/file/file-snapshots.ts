@@ -90,8 +90,9 @@ function fileBytes({ summary, regions }: StoredSnapshot): number {
  * Writes the file to the name or stream `to`. The caller closes the snapshot.
  *
  * - A regular file, even if `to` is a link to it, is replaced once the new file is complete.
- * - A stream, a pipe, a device and a file that this process has open (/dev/stdout, /dev/fd/N) are written front to back.
- *   Each block of 512 pages is verified before it is written. So the output before damage is right, but incomplete.
+ * - A stream, a pipe, a device and a file that this process has open (/dev/stdout, /dev/fd/N) are written front to
+ *   back. Each block of 512 pages is verified before it is written. So the output before damage is right, but
+ *   incomplete.
  *
  * Errors: USAGE (any other target), NO_SPACE, READ_ONLY, NO_PERMISSION, NO_SUCH_FILE, DAMAGED, SYSTEM.
  */

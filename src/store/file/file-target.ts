@@ -211,7 +211,8 @@ export class FileReplacement implements PageSink {
 
 /**
  * Gives the new file the owner, group, attributes and mode of the old one. The set-user-ID and set-group-ID bits are
- * cleared, as by any write. If the group cannot be kept, the caller's group does not get the permissions of the old one.
+ * cleared, as by any write. If the group cannot be kept, the caller's group does not get the permissions of the old
+ * group.
  */
 function keepAttributes(fd: number, path: Buffer, { mode, uid, gid }: Stats): void {
   for (const [owner, group] of [
@@ -245,7 +246,10 @@ export const standardOutput = (output: Writable): StreamTarget | null =>
     ? { kind: 'stream', name: 'the standard output', stats: fstatSync(1), path: '/dev/stdout', fd: 1 }
     : null;
 
-/** Opens a target that is written front to back. `end`: whether the caller ends the stream, which closes what was opened here. */
+/**
+ * Opens a target that is written front to back. `end`: whether the caller ends the stream, which closes what was opened
+ * here.
+ */
 export async function openStream({
   name,
   stats,

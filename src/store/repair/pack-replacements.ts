@@ -162,7 +162,7 @@ export class PackReplacements {
     return { chunks: reader.numbers.length, sizeBytes: reader.sizeBytes };
   }
 
-  /** Whether the only damage of a file, if any, is what an earlier repair marked as lost and what cannot be healed now. */
+  /** Whether the only damage of a file, if any, is what an earlier repair marked as lost and cannot be healed now. */
   #isMarkedOnly(name: PackName, salvage: Salvage, heal: Heal): boolean {
     const reader = nullIfDamaged(() => new PackReader(this.packs.ops, this.packs.dir, name));
     if (!reader) return false;

@@ -20,8 +20,8 @@ import {
 } from '../pack/pack-format.js';
 
 /**
- * File numbers up to this are accepted from the name alone; no real store reaches them. The index's next number is above
- * every accepted one, and must leave numbers for all packs and segments to come. So a higher number, up to
+ * File numbers up to this are accepted from the name alone; no real store reaches them. The index's next number is
+ * above every accepted one, and must leave numbers for all packs and segments to come. So a higher number, up to
  * HIGHEST_NUMBER, is accepted only if the contents of the file or a place in a snapshot confirm it.
  */
 export const MAX_NUMBER_FROM_NAME = 2 ** 31 - 1;

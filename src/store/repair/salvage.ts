@@ -152,7 +152,7 @@ export class Salvage {
     return this.#listed.isEmpty && this.#sources.every(({ found }) => found.isEmpty);
   }
 
-  /** Whether this has the same chunks as `other`, with the same identities, and can read every chunk that `other` can. */
+  /** Whether this lists the chunks of `other` with the same identities, and can read every chunk that `other` can. */
   hasAllOf(other: Salvage): boolean {
     const mine = this.identities();
     const theirs = other.identities();

@@ -35,7 +35,8 @@ export function readSnapshots(report: RepairReport, before: ReadonlySet<string> 
       files.push(withoutBulk(file));
       if (before && !before.has(id))
         report.add(
-          `Snapshot ${id} was not in the index and is listed now: an rm or a save that was interrupted may have left it.`,
+          `Snapshot ${id} was not in the index and is listed now: ` +
+            'an rm or a save that was interrupted may have left it.',
         );
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
