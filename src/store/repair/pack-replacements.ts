@@ -50,8 +50,9 @@ export class PackReplacements {
     const { dir, ops, listed, damaged } = this.packs;
     const healer = new Healer(ops, dir, listed, damaged);
     try {
-      for (const [number, salvage] of damaged)
-        this.#replaceDamaged(salvage, chunksOf(needed, number), healer);
+      // By number: Workers found them in any order.
+      for (const number of [...damaged.keys()].sort((a, b) => a - b))
+        this.#replaceDamaged(damaged.get(number)!, chunksOf(needed, number), healer);
     } finally {
       healer.close();
       this.packs.close();
