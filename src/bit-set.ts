@@ -17,6 +17,13 @@ export class BitSet implements Iterable<number> {
     this.#words = new Uint32Array(Math.ceil(size / 64) * 2);
   }
 
+  /** A copy of what `bytes` holds. */
+  static from(bytes: Uint8Array): BitSet {
+    const set = new BitSet(bytes.length * 8);
+    set.bytes.set(bytes);
+    return set;
+  }
+
   /** The same memory as bytes, for the kernel to fill. */
   get bytes(): Uint8Array {
     return new Uint8Array(this.#words.buffer);
@@ -27,7 +34,7 @@ export class BitSet implements Iterable<number> {
   }
 
   add(member: number): void {
-    this.addRange(member, 1);
+    if (member < this.size) this.#words[member >>> 5]! |= 1 << (member & 31);
   }
 
   /** Adds `count` members from `first` on, as far as the set goes. */
@@ -67,8 +74,10 @@ export class BitSet implements Iterable<number> {
   }
 
   /** The members, ascending. */
-  [Symbol.iterator](): Iterator<number> {
-    return membersOf(this.bytes)[Symbol.iterator]();
+  *[Symbol.iterator](): Generator<number> {
+    for (let i = 0; i < this.#words.length; i++)
+      for (let word = this.#words[i]!; word !== 0; word &= word - 1)
+        yield i * WORD_BITS + 31 - Math.clz32(word & -word);
   }
 
   /** Moves up to `max` members, the lowest at or after `from`, into `into`; returns how many. */
@@ -90,12 +99,3 @@ export class BitSet implements Iterable<number> {
 /** A word with `bits` bits set, from bit `bit` up. */
 export const maskOf = (bit: number, bits: number): number =>
   bits === WORD_BITS ? -1 : ((1 << bits) - 1) << bit;
-
-/** The members of a set that is given as bytes, ascending. */
-export function membersOf(bytes: Uint8Array): number[] {
-  const members: number[] = [];
-  bytes.forEach((byte, i) => {
-    for (let rest = byte; rest !== 0; rest &= rest - 1) members.push(8 * i + 31 - Math.clz32(rest & -rest));
-  });
-  return members;
-}

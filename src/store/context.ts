@@ -1,4 +1,4 @@
-/** What the parts of an open store share: its directory, its index, its lock. */
+/** The directory, index and lock of an open store, shared by all verbs. */
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
 import { storeError } from './disk/layout.js';
@@ -21,14 +21,14 @@ export class StoreContext {
   }
 
   get index(): Index {
-    if (!this.#index) throw new LivesnapError('NOT_POSSIBLE_NOW', `the store ${this.dir} has been closed`);
+    if (!this.#index) throw new LivesnapError('NOT_POSSIBLE_NOW', `the store ${this.dir} is closed`);
     return this.#index;
   }
 
   requireWrite(): void {
     if (!this.write)
-      throw new LivesnapError('READ_ONLY', `the store ${this.dir} was opened for reading`, {
-        hint: 'Use a store on a file system mounted for writing, in a directory that is yours.',
+      throw new LivesnapError('READ_ONLY', `the store ${this.dir} is open for reading only`, {
+        hint: 'Use a store that you own, on a file system that is mounted for writing.',
       });
   }
 
@@ -36,7 +36,7 @@ export class StoreContext {
     return StoreLock.acquire(this.dir, mode);
   }
 
-  /** Runs work with the lock held; for verbs that are synchronous. */
+  /** Runs synchronous work with the lock held. */
   withLock<T>(work: () => T): T {
     const lock = StoreLock.acquireSync(this.dir, 'shared');
     try {
@@ -48,12 +48,12 @@ export class StoreContext {
     }
   }
 
-  /** The packs of the index, as it is when each is first asked for. */
+  /** The packs of the index. The generation of each is looked up when it is first used. */
   packSet(cachedFrames?: number): PackSet {
     return new PackSet(this.ops, this.dir, (number) => this.index.generationOf(number), cachedFrames);
   }
 
-  /** Runs a part of an operation; what the system says becomes the project's own error. */
+  /** Runs work, and turns errors of the system and SQLite into LivesnapError. */
   async guarded<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
@@ -68,7 +68,7 @@ export class StoreContext {
   }
 }
 
-/** Packs as a page Worker takes them. */
+/** Packs in the form that a page Worker receives. */
 export function packList(packs: readonly PackRow[]): PackList {
   const list = new Uint32Array(packs.length * 2);
   packs.forEach(({ number, generation }, i) => {

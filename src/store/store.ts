@@ -48,14 +48,14 @@ import { collectGarbage, directoryBytes, type GcOptions, type GcResult, orphanBy
 import { markAll } from './gc/marks.js';
 import { mergeNewest } from './gc/segment-merge.js';
 import { unlinkUnlisted } from './gc/unlisted-files.js';
-import { Index, notAStore } from './index/index-database.js';
-import { requireShortPath } from './index/index-files.js';
+import { Index } from './index/index-database.js';
+import { notAStore, requireShortPath } from './index/index-files.js';
 import { finishReplacement } from './index/index-replacement.js';
 import { repairStore } from './repair/repair.js';
 import { Save } from './save/save.js';
-import { snapshotFile } from './snapshot/snapshot-file.js';
+import { readNamed, snapshotFile } from './snapshot/snapshot-file.js';
 import { bytesOfChunks, Usage } from './snapshot/usage.js';
-import { readNamed, StoredSnapshot } from './stored-snapshot.js';
+import { StoredSnapshot } from './stored-snapshot.js';
 import { requireTagLabel, syncTagFiles } from './tags.js';
 import type {
   CheckOptions,
@@ -273,7 +273,7 @@ export class Store implements SaveTarget {
 
   /** Frees what no snapshot needs. Errors: STORE_BUSY, READ_ONLY, DAMAGED. */
   async gc(options: GcOptions, progress?: Progress): Promise<GcResult> {
-    this.#context.index.requireRightRows();
+    this.#context.index.requireValidRows();
     return collectGarbage(this.#context, options, progress);
   }
 

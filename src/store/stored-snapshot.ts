@@ -26,13 +26,9 @@ import type { PackRow } from './index/index-database.js';
 import { BLOCK_PAGES } from './pack/pack-format.js';
 import type { PackSet } from './pack/pack-reader.js';
 import { Pin } from './pins.js';
+import { type BlockEntry, pagesOfBlock } from './snapshot/block-list.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
-import {
-  type BlockEntry,
-  pagesOfBlock,
-  readSnapshotFile,
-  type SnapshotFile,
-} from './snapshot/snapshot-file.js';
+import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
 import type { PageBatch } from './worker/page-batch.js';
 import {
   giveBatch,
@@ -225,14 +221,5 @@ async function writeTo(sink: PageSink, run: PageRun, bytes: Uint8Array): Promise
     await sink.write(run, bytes);
   } catch (error) {
     throw notOfStore(error);
-  }
-}
-
-/** Reads the snapshot's file; damage names the snapshot. */
-export function readNamed(dir: string, id: string): SnapshotFile {
-  try {
-    return readSnapshotFile(dir, id);
-  } catch (error) {
-    throw error instanceof DamageError ? error.in(id) : error;
   }
 }

@@ -19,12 +19,8 @@ import { pageOps } from '../../src/native/pages.js';
 import { parsePackName } from '../../src/store/disk/layout.js';
 import { PackReader } from '../../src/store/pack/pack-reader.js';
 import { PackWriter } from '../../src/store/pack/pack-writer.js';
-import {
-  type BlockEntry,
-  BlockList,
-  readSnapshotFile,
-  writeSnapshotFile,
-} from '../../src/store/snapshot/snapshot-file.js';
+import { type BlockEntry, BlockList } from '../../src/store/snapshot/block-list.js';
+import { readSnapshotFile, writeSnapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import type { RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, newStore, noise, save, seeded } from './scratch.js';

@@ -188,7 +188,11 @@ describe('a store', () => {
     assert.deepEqual(readdirSync(join(store.dir, 'tags')).sort(), [crowded, 'renamed'].sort());
     // What has the length of an id names that snapshot and no other.
     for (const label of [ids[5]!, 'f'.repeat(32), 'F'.repeat(32)]) {
-      assert.throws(() => store.setTag(ids[0]!, label), { code: 'USAGE', hint: /looks like the id/ }, label);
+      assert.throws(
+        () => store.setTag(ids[0]!, label),
+        { code: 'USAGE', hint: /looks like a snapshot ID/ },
+        label,
+      );
       await assert.rejects(save(store, { x: noise(99, 1) }, { tag: label }), { code: 'USAGE' });
     }
     store.setTag(ids[0]!, ids[5]!.slice(0, 31));

@@ -2,8 +2,10 @@
  * A process of its own that does everything with a store: `DIR ID` (a snapshot, and parent of a save) prints what each
  * verb came to, `DIR repair` what a repair did and the most memory it had; as JSON, errors by their code and message.
  */
+
 import { LivesnapError } from '../../src/errors.js';
 import { Store } from '../../src/store/store.js';
+import { peakRssKiB } from './peak-memory.js';
 import { load, noise, save } from './scratch.js';
 
 /** What a verb came to. */
@@ -21,7 +23,7 @@ export async function outcomeOf(work: () => unknown): Promise<Outcome> {
 const [dir, id] = process.argv.slice(2) as [string, string];
 if (id === 'repair') {
   const outcome = await outcomeOf(() => Store.repair(dir));
-  console.log(JSON.stringify({ ...outcome, maxRssKiB: process.resourceUsage().maxRSS }));
+  console.log(JSON.stringify({ ...outcome, maxRssKiB: peakRssKiB() }));
 } else {
   const store = Store.open(dir, { write: true });
   const ram = noise(1, 100);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { BitSet, membersOf } from '../../src/bit-set.js';
+import { BitSet } from '../../src/bit-set.js';
 
 function contents(bitmap: BitSet): number[] {
   const into = new Uint32Array(7);
@@ -34,6 +34,13 @@ describe('BitSet', () => {
     }
   });
 
+  it('copies the members of bytes', () => {
+    const bytes = Uint8Array.from([0b1000_0001, 0, 0, 0, 0b10]);
+    const bitmap = BitSet.from(bytes);
+    bytes.fill(0);
+    assert.deepEqual(contents(bitmap), [0, 7, 33]);
+  });
+
   it('holds no member beyond its size', () => {
     const bitmap = new BitSet(100);
     bitmap.addRange(90, 1000);
@@ -64,8 +71,6 @@ describe('BitSet', () => {
     for (const member of [99, 0, 31, 32, 63]) set.add(member);
     assert.equal(set.isEmpty, false);
     for (let run = 0; run < 2; run++) assert.deepEqual([...set], [0, 31, 32, 63, 99]);
-    assert.deepEqual(membersOf(set.bytes), [...set]);
-    assert.deepEqual(membersOf(new Uint8Array([0x81, 0, 0x10])), [0, 7, 20]);
   });
 
   it('takes members in order from where the last call ended, and keeps the rest', () => {

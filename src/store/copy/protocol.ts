@@ -26,11 +26,11 @@ import {
   isDescribable,
   MAX_DESCRIPTION_BYTES,
   MAX_PACK_TOTAL,
-  MAX_STATE_BYTES,
   pagesOf,
   requireDescription,
   type SnapshotDescription,
-} from '../snapshot/snapshot-file.js';
+} from '../snapshot/description.js';
+import { MAX_STATE_BYTES } from '../snapshot/snapshot-file.js';
 
 /** Both ends must use the same version. It changes when the meaning of any message changes. */
 export const PROTOCOL_VERSION = 1;

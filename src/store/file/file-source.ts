@@ -25,7 +25,7 @@ import { promisify } from 'node:util';
 import { LivesnapError } from '../../errors.js';
 import { nextData } from '../../native/files.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../../page-stream.js';
-import { MAX_REGION_BYTES } from '../snapshot/snapshot-file.js';
+import { MAX_REGION_BYTES } from '../snapshot/description.js';
 import { type FileName, isFileName, resolveName, shownName } from './file-names.js';
 
 /** The name of a file's only region. */

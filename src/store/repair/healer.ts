@@ -11,7 +11,7 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import type { PackRow } from '../index/index-database.js';
 import { isDigest, SHA256_BYTES } from '../pack/pack-format.js';
 import { PackReader, type PackSet } from '../pack/pack-reader.js';
-import type { Place } from '../snapshot/snapshot-file.js';
+import type { Place } from '../snapshot/block-list.js';
 import { ReadablePacks } from './packs-under-repair.js';
 import { type Heal, nullIfDamaged, type Salvage } from './salvage.js';
 

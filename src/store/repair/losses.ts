@@ -5,8 +5,9 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { BLOCK_PAGES, FrameFlag } from '../pack/pack-format.js';
 import type { PackSet } from '../pack/pack-reader.js';
+import { pagesOfBlock } from '../snapshot/block-list.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
-import { pagesOfBlock, type SnapshotFile } from '../snapshot/snapshot-file.js';
+import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { LostRange } from '../types.js';
 
 /** Goes by the marks of frames and the lists of packs; reads no page. Adjacent ranges are joined. */

@@ -11,7 +11,7 @@
 import { at, fsyncDirectory, PACKS, packFile, QUARANTINE, removeIfThere } from '../disk/layout.js';
 import { FrameFlag, HIGHEST_NUMBER, type PackName } from '../pack/pack-format.js';
 import { PackReader } from '../pack/pack-reader.js';
-import type { ChunkSet } from '../snapshot/usage.js';
+import type { ChunkSet } from '../snapshot/chunk-set.js';
 import { Healer } from './healer.js';
 import { chunksOf, fileOf, type PacksUnderRepair } from './packs-under-repair.js';
 import { quarantine, quarantinedGenerations } from './quarantine.js';

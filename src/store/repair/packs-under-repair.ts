@@ -7,15 +7,16 @@
  * - A file whose number cannot be accepted is moved to quarantine/.
  */
 import { statSync } from 'node:fs';
-import { membersOf } from '../../bit-set.js';
+import { BitSet } from '../../bit-set.js';
 import type { PageOps } from '../../native/pages.js';
 import { DamageError } from '../disk/damage.js';
 import { at, namesIn, PACKS, packFile, parsePackName } from '../disk/layout.js';
 import type { PackRow } from '../index/index-database.js';
 import { HIGHEST_NUMBER, type PackName } from '../pack/pack-format.js';
 import { PackSet } from '../pack/pack-reader.js';
+import type { ChunkSet } from '../snapshot/chunk-set.js';
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
-import { type ChunkSet, Usage } from '../snapshot/usage.js';
+import { Usage } from '../snapshot/usage.js';
 import type { LostRange, Progress } from '../types.js';
 import { pageWorker, pageWorkerCount } from '../worker/page-pool.js';
 import { lossesOf } from './losses.js';
@@ -131,7 +132,7 @@ export class PacksUnderRepair {
     const set = this.#open();
     const usage = new Usage(set);
     try {
-      for (const file of files) usage.addSnapshot(file, { readable: true });
+      for (const file of files) usage.addSnapshot(file, { onlyReadable: true });
     } finally {
       set.close();
     }
@@ -183,5 +184,6 @@ export class ReadablePacks extends PackSet {
 }
 
 /** The numbers of a pack's chunks that are in the set, ascending. */
-export const chunksOf = (set: ChunkSet, pack: number): number[] =>
-  membersOf(set.bits(pack) ?? new Uint8Array(0));
+export const chunksOf = (set: ChunkSet, pack: number): number[] => [
+  ...BitSet.from(set.bits(pack) ?? new Uint8Array(0)),
+];

@@ -29,7 +29,7 @@ import {
   TAGS,
 } from '../disk/layout.js';
 import { StoreLock } from '../disk/store-lock.js';
-import { notAStore } from '../index/index-database.js';
+import { notAStore } from '../index/index-files.js';
 import { finishReplacement, removeReplaced } from '../index/index-replacement.js';
 import { parseSegmentName } from '../segment/segment-file.js';
 import type { LostRange, Progress, RepairResult } from '../types.js';

@@ -3,13 +3,8 @@ import { DamageError } from '../disk/damage.js';
 import { LOOKS_LIKE_ID, namesIn, SNAPSHOT_ID, SNAPSHOTS, TAG_LABEL, TAGS, tagFile } from '../disk/layout.js';
 import { readSmallFile } from '../disk/store-file.js';
 import { HIGHEST_NUMBER } from '../pack/pack-format.js';
-import {
-  BlockList,
-  type Place,
-  readSnapshotFile,
-  type SnapshotFile,
-  snapshotFile,
-} from '../snapshot/snapshot-file.js';
+import { BlockList, type Place } from '../snapshot/block-list.js';
+import { readSnapshotFile, type SnapshotFile, snapshotFile } from '../snapshot/snapshot-file.js';
 import type { RepairReport } from './report.js';
 
 export interface Tag {

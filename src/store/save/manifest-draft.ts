@@ -9,15 +9,11 @@ import type { PageOps } from '../../native/pages.js';
 import { BATCH_PAGES, type Region } from '../../page-stream.js';
 import { BLOCK_PAGES } from '../pack/pack-format.js';
 import type { PackSet } from '../pack/pack-reader.js';
+import { type BlockEntry, pagesOfBlock } from '../snapshot/block-list.js';
+import type { ChunkSet } from '../snapshot/chunk-set.js';
+import { areRegions, pagesOf } from '../snapshot/description.js';
 import { ManifestBlock, readBlock } from '../snapshot/manifest.js';
-import {
-  areRegions,
-  type BlockEntry,
-  pagesOf,
-  pagesOfBlock,
-  type SnapshotFile,
-} from '../snapshot/snapshot-file.js';
-import type { ChunkSet } from '../snapshot/usage.js';
+import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { PageBatch } from '../worker/page-batch.js';
 
 class RegionDraft {

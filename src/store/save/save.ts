@@ -40,23 +40,23 @@ import { type PackRow, snapshotRow } from '../index/index-database.js';
 import type { PackSet } from '../pack/pack-reader.js';
 import { Pin } from '../pins.js';
 import { type SegmentRow, segmentFile } from '../segment/segment-file.js';
-import type { ManifestBlock } from '../snapshot/manifest.js';
+import { type BlockEntry, BlockList, type Place } from '../snapshot/block-list.js';
+import { ChunkSet } from '../snapshot/chunk-set.js';
 import {
   areRegions,
-  type BlockEntry,
-  BlockList,
   type DescribedRegion,
   isDescribable,
-  MAX_STATE_BYTES,
-  type Place,
   pagesOf,
-  readSnapshotFile,
   type SnapshotDescription,
+} from '../snapshot/description.js';
+import type { ManifestBlock } from '../snapshot/manifest.js';
+import {
+  MAX_STATE_BYTES,
+  readSnapshotFile,
   type SnapshotFile,
   snapshotFile,
   writeSnapshotFile,
 } from '../snapshot/snapshot-file.js';
-import { ChunkSet } from '../snapshot/usage.js';
 import { requireTagLabel, syncTagFiles } from '../tags.js';
 import type { PageBatch } from '../worker/page-batch.js';
 import { giveBatch, newSession, type PageWorker, pageWorker, takeBatch } from '../worker/page-pool.js';

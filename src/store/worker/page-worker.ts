@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
+import { BitSet } from '../../bit-set.js';
 import { LivesnapError, SystemError } from '../../errors.js';
 import { unmapFile } from '../../native/mapped-file.js';
 import { writePages } from '../../native/memory.js';
@@ -21,7 +22,6 @@ import { mapSegment, type SegmentRow } from '../segment/segment-file.js';
 import { readSegment, verifySegment } from '../segment/segment-scan.js';
 import { type WrittenSegment, writeSegment } from '../segment/segment-writer.js';
 import { ENTRY_WORDS, mergeEntries, sortEntries } from '../segment/sorted-entries.js';
-import { countBits } from '../snapshot/usage.js';
 import { Packer } from './packer.js';
 import { PageBatch } from './page-batch.js';
 import type {
@@ -245,7 +245,7 @@ function rewritePack({ dir, pack, live, dryRun }: Ask<'rewritePack'>): SealedPac
   const reader = new PackReader(pageOps, dir, pack);
   let writer: PackWriter | null = null;
   try {
-    if (reader.numbers.filter((number) => isSet(live, number)).length !== countBits(live))
+    if (reader.numbers.filter((number) => isSet(live, number)).length !== BitSet.from(live).count())
       throw new DamageError(reader.file, null, 'a snapshot refers to a chunk that the pack does not have');
     const { fingerprints, digests } = reader.readIdentities();
     writer = new PackWriter(pageOps, dir, pack.number, pack.generation + 1, dryRun);

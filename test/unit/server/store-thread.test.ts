@@ -119,7 +119,7 @@ describe('the store thread', () => {
     await assert.rejects(store.beginSave({ parent: null, tag: 'a b' }), hasCode('USAGE'));
     const bad = await store.beginSave({ parent: null });
     await assert.rejects(bad.store(new MemorySource({ 'not a NAME': noise(1, 1) })), (error: Error) => {
-      assert.match(error.stack!, /src\/store\/save\./, 'the stack is that of the store thread');
+      assert.match(error.stack!, /src\/store\/save\/save\./, 'the stack is that of the store thread');
       return error.message === 'the regions have bad names or sizes';
     });
     await bad.abort();
