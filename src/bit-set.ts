@@ -7,7 +7,7 @@
 
 const WORD_BITS = 32;
 
-export class BitSet {
+export class BitSet implements Iterable<number> {
   readonly size: number;
   readonly #words: Uint32Array;
 
@@ -67,6 +67,17 @@ export class BitSet {
       for (; word !== 0; count++) word &= word - 1;
     }
     return count;
+  }
+
+  get isEmpty(): boolean {
+    return this.#words.every((word) => word === 0);
+  }
+
+  /** The members, ascending. */
+  *[Symbol.iterator](): Generator<number> {
+    for (let i = 0; i < this.#words.length; i++)
+      for (let word = this.#words[i]!; word !== 0; word &= word - 1)
+        yield i * WORD_BITS + 31 - Math.clz32(word & -word);
   }
 
   /** Moves up to `max` members, the lowest at or after `from`, into `into`; returns how many. */

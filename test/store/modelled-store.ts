@@ -17,6 +17,7 @@ import { type MessageType, remoteFailed } from '../../src/store/copy/protocol.js
 import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
+import { counted } from '../../src/store/repair/report.js';
 import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
 import { MemorySink, save } from './scratch.js';
@@ -172,7 +173,7 @@ export class ModelledStore {
     assert.deepEqual(await Store.repair(this.dir, undefined, { fingerprintBits }), {
       actions: [
         ...(loseIndex ? ['The index could not be read.'] : []),
-        `The index was rebuilt: ${this.#kept.length} snapshots, ${tags} tags, ${packs} packs.`,
+        `The index was rebuilt: ${counted(this.#kept.length, 'snapshot')}, ${counted(tags, 'tag')}, ${counted(packs, 'pack')}.`,
       ],
       healedChunks: 0,
       lost: [],

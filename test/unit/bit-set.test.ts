@@ -65,6 +65,14 @@ describe('BitSet', () => {
     assert.deepEqual(contents(bitmap), [8, 15, 63]);
   });
 
+  it('gives its members in ascending order, and keeps them', () => {
+    const set = new BitSet(100);
+    assert.equal(set.isEmpty, true);
+    for (const member of [99, 0, 31, 32, 63]) set.add(member);
+    assert.equal(set.isEmpty, false);
+    for (let run = 0; run < 2; run++) assert.deepEqual([...set], [0, 31, 32, 63, 99]);
+  });
+
   it('takes members in order from where the last call ended, and keeps the rest', () => {
     const bitmap = new BitSet(64);
     bitmap.addRange(0, 64);
