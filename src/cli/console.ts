@@ -12,7 +12,8 @@ export const verb = defineVerb({
     timeout: valued('--timeout <seconds>', 'Fail after this time', parseSeconds),
   },
   notes: [
-    'In a terminal, Ctrl-A x detaches. On pipes, the end of stdin ends the input only.',
+    'In a terminal, Ctrl-A x detaches. On pipes, the end of stdin ends the input,',
+    'not the console.',
     'The last 64 KiB of output are shown first.',
     '--until shows and matches only output after attaching. An unfinished line, such',
     'as a prompt, matches after a second without output.',

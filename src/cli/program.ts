@@ -42,6 +42,8 @@ function commonOptions(): Option[] {
   ];
 }
 
+const COMMON_HEADING = 'Options of every verb:';
+
 interface CommonValues {
   store?: string;
   json?: boolean;
@@ -60,8 +62,8 @@ function addVerb(program: Command, group: string, verb: Verb, onStatus: (status:
     command.addOption(option);
     return [key, option.attributeName()] as const;
   });
-  for (const option of commonOptions()) command.addOption(option.helpGroup('Options of every verb:'));
-  command.helpOption('--help', 'Show this help');
+  for (const option of commonOptions()) command.addOption(option.helpGroup(COMMON_HEADING));
+  command.addHelpOption(new Option('--help', 'Show this help').helpGroup(COMMON_HEADING));
   if (verb.notes !== undefined) command.addHelpText('after', `\n${verb.notes}`);
   command.action(async () => {
     const given = command.opts();
