@@ -38,7 +38,7 @@ export const verb = defineVerb({
         const regions = formatTable(found.regions, [
           { title: 'REGION', cell: (region) => region.name },
           { title: 'SIZE', cell: (region) => formatBytes(region.sizeBytes), right: true },
-          { title: 'NOT ZERO', cell: (region) => formatBytes(region.nonZeroPages * PAGE_BYTES), right: true },
+          { title: 'NONZERO', cell: (region) => formatBytes(region.nonZeroPages * PAGE_BYTES), right: true },
         ]);
         const section = (title: string, value: unknown) =>
           value === null
