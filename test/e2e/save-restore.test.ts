@@ -86,7 +86,12 @@ describe('a saved machine', function () {
     assert.equal(await state(), 'paused');
     assert.equal((await world.json<{ snapshot: string }[]>('ps'))[0]!.snapshot.length, 32);
     const last = await world.run(['save', 'a', '--then', 'stop', '--tag', 'last']);
-    assert.match(last.stdout, /^[0-9a-f]{32}\n$/, 'the id alone is on stdout');
+    assert.match(last.stdout, /^[0-9a-f]{32}\n$/, 'only the ID is on stdout');
+    assert.match(
+      last.stderr,
+      /^Saved 64 MiB in [\d.]+ m?s\nPages: [\d,]+ new, [\d,]+ deduplicated, [\d,]+ unchanged, [\d,]+ zero\nStored: .*, on top of [0-9a-f]{12}\n$/,
+      'a paused machine is not paused for the save',
+    );
     assert.equal(await state(), undefined);
     assert.deepEqual(world.machines(), []);
     assert.equal((await world.json<Listed[]>('ls')).at(-1)!.tag, 'last');

@@ -72,6 +72,23 @@ describe('a store', function () {
     assert.deepEqual(await world.json('check'), { ok: true, problems: [] });
   });
 
+  it('shows sizes and counts in stats and gc', async () => {
+    const file = join(world.dir, 'page');
+    writeFileSync(file, Buffer.alloc(4096, 'page '));
+    const { stdout, stderr } = await world.run(['put', file]);
+    assert.match(
+      stderr,
+      /^Saved 4 KiB in [\d.]+ m?s\nPages: 1 new, 0 deduplicated, 0 unchanged, 0 zero\nStored: /,
+    );
+    const stats = (await world.run(['stats'])).stdout;
+    assert.match(stats, /^Unique data {2,}4 KiB in 1 chunk$/m);
+    assert.match(stats, /^Stored, compressed {2}.* in 1 pack$/m);
+    assert.match(stats, /^Reclaimable {2,}0 B$/m);
+    assert.equal((await world.run(['rm', stdout.trim()])).stdout, `Removed ${stdout}`);
+    assert.match((await world.run(['gc', '--dry-run'])).stdout, /^Would free \d+ B \(\d+ chunks\)\n$/);
+    assert.match((await world.run(['gc'])).stdout, /^Freed \d+ B \(\d+ chunks\)\n$/);
+  });
+
   it('names the snapshot that a tag is moved from', async () => {
     const short = (id: string) => id.slice(0, 12);
     const put = async (...options: string[]) => world.run(['put', '/etc/hostname', ...options]);

@@ -1,4 +1,4 @@
-/** The help, and the errors for wrong input, of every verb in VERBS. */
+/** The help, and the errors for wrong input, of every verb in VERBS; machines and kernels that do not exist. */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -136,6 +136,27 @@ describe('livesnap', () => {
     const { status, stdout } = await world.run(['--json', '--store', '/nowhere', 'stop', 'nobody']);
     assert.equal(status, 3);
     assert.equal(JSON.parse(stdout).error.code, 'NO_SUCH_MACHINE');
+  });
+
+  it('names a machine that does not exist', async () => {
+    for (const verb of ['console', 'pause', 'resume', 'stop', 'save'])
+      assert.match((await world.fails(3, 'NO_SUCH_MACHINE', [verb, 'nobody'])).message, /nobody/);
+    assert.deepEqual(await world.json('ps'), []);
+  });
+
+  it('names a kernel or initrd that does not exist or is no regular file', async () => {
+    const exists = process.execPath;
+    const missing = await world.fails(3, 'NO_SUCH_FILE', ['start', '--kernel', '/no/kernel']);
+    assert.equal(missing.message, 'kernel /no/kernel does not exist');
+    await world.fails(3, 'NO_SUCH_FILE', ['start', '--kernel', exists, '--initrd', '/no/initrd']);
+    const directory = await world.fails(1, 'BAD_IMAGE', ['start', '--kernel', '/etc']);
+    assert.deepEqual(
+      [directory.message, directory.hint],
+      ['kernel /etc is a directory', 'Specify a regular file.'],
+    );
+    const device = await world.fails(1, 'BAD_IMAGE', ['start', '--kernel', exists, '--initrd', '/dev/null']);
+    assert.equal(device.message, 'initrd /dev/null is not a regular file');
+    assert.deepEqual(world.machines(), []);
   });
 
   it('loads only the called verb', async () => {
