@@ -1,4 +1,4 @@
-// Save and restore cycles through the built command line. Each cycle starts a machine, fills memory, saves and stops it;
+// Save and restore cycles with the built command line. Each cycle starts a machine, fills memory, saves and stops it;
 // restores it in a new process, compares it and saves it again; and restores that snapshot once more.
 //
 //   node scripts/cycles.mjs [--cycles 50] [--cpus 2] [--memory 256M] [--text 64] [--fill 32] [--kernel FILE]
@@ -80,8 +80,8 @@ try {
     assert.deepEqual(await cli.json('ps'), [], 'nothing is left running');
 
     console.log(
-      `Cycle ${cycle} of ${cycles}: nonce ${first.tick.nonce}, ${first.sum}, stored ${formatBytes(saved.storedBytes)} ` +
-        `and ${formatBytes(again.storedBytes)}, ${formatDuration(performance.now() - startedMs)}`,
+      `Cycle ${cycle} of ${cycles}: nonce ${first.tick.nonce}, ${first.sum}, ` +
+        `stored ${formatBytes(saved.storedBytes)} and ${formatBytes(again.storedBytes)}, ${formatDuration(performance.now() - startedMs)}`,
     );
   }
   const check = await cli.json('check', '--read-data');

@@ -1,5 +1,5 @@
-// The demonstration, with the built command line, a temporary store and the bundled guest. A machine fills its memory, is
-// saved twice and stopped, and continues in a new process. Then the store shows what deduplication saved.
+// The demonstration, with the built command line, a temporary store and the bundled guest. A machine fills its memory,
+// is saved twice and stopped, and continues in a new process. Then the store shows what deduplication saved.
 // --quiet: print only failures.
 import assert from 'node:assert/strict';
 import { join, relative } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * The key that detaches from a console, as in QEMU: Ctrl-A x detaches, Ctrl-A Ctrl-A sends one Ctrl-A, and Ctrl-A before
- * any other key is sent with that key.
+ * The key that detaches from a console, as in QEMU: Ctrl-A x detaches, Ctrl-A Ctrl-A sends one Ctrl-A. Ctrl-A before any
+ * other key is sent with that key.
  */
 
 const CTRL_A = 0x01;

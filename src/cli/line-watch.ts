@@ -1,6 +1,6 @@
 /**
  * Searches a console's output for a line that matches. A line ends with a line feed; a carriage return before it is not
- * part of the line. An unfinished line, such as a prompt, is matched only on request: the guest may still be writing it.
+ * part of the line. An unfinished line, such as a prompt, is matched only on request, since it may grow.
  *
  * Invariant: memory is bounded. Only the last bytes of a long line are kept and matched.
  */
