@@ -1,8 +1,9 @@
 /**
- * What a byte of console output costs, each an exit to the device thread or posted: why posted writes are in C++
- * (ARCHITECTURE.md, "Processes and threads of a machine"). CPU time of the whole process, guest included.
+ * CPU time per byte of console output, with posted writes and with an exit per byte. The difference is why posted
+ * writes are in C++ (ARCHITECTURE.md, "Processes and threads of a machine"). The time is of the whole process, guest
+ * included.
  *
- *   npm run bench:console
+ *     npm run bench:console
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
@@ -28,7 +29,7 @@ const CODE_GPA = 0x1000;
 const PORT = 0x3f8;
 const LINES = 400;
 const LINE_BYTES = 36;
-/** Real mode: 36 times `out %al, $0x3f8`, then `in` of LSR, for ever. */
+/** Real mode, in an endless loop: 36 times `out %al, $0x3f8`, then `in` of the line status register. */
 const CODE = Buffer.from('bb2400baf803b041ee4b75fcbafd03ecebee', 'hex');
 
 async function run(posted: boolean): Promise<{ cpuUs: number; wallUs: number }> {
@@ -60,7 +61,7 @@ async function run(posted: boolean): Promise<{ cpuUs: number; wallUs: number }> 
   const wallUs = (performance.now() - begun) * 1000;
   requestPause(machine);
   closeMachine(machine);
-  if (bytes < LINES * LINE_BYTES) throw new Error(`${bytes} bytes came of ${LINES * LINE_BYTES}`);
+  if (bytes < LINES * LINE_BYTES) throw new Error(`received ${bytes} of ${LINES * LINE_BYTES} bytes`);
   return { cpuUs: (user + system) / bytes, wallUs: wallUs / bytes };
 }
 
@@ -73,7 +74,7 @@ for (const posted of [false, true]) {
   const wall = results.map(({ wallUs }) => wallUs);
   const spread = `${Math.min(...cpu).toFixed(0)}–${Math.max(...cpu).toFixed(0)}`;
   process.stdout.write(
-    `${posted ? 'posted' : 'an exit a byte'}: ${median(cpu).toFixed(0)} µs of CPU a byte (${spread}), ${median(wall).toFixed(0)} µs of time\n`,
+    `${posted ? 'posted' : 'an exit per byte'}: ${median(cpu).toFixed(0)} µs of CPU per byte (${spread}), ${median(wall).toFixed(0)} µs elapsed\n`,
   );
 }
 process.exit();

@@ -1,6 +1,6 @@
 /**
- * Page work, native against portable: seconds a GiB and how many times faster. Both do the same calls on the same
- * bytes in the same process; this is why the native page code exists.
+ * Page work by the native and by the portable code: seconds per GiB, and their ratio. The ratio is why the native page
+ * code exists. Both make the same calls on the same bytes in one process.
  */
 
 import { randomFillSync } from 'node:crypto';
@@ -68,8 +68,8 @@ const jobs: Record<string, (ops: PageOps) => () => void> = {
 
 const native = loadNativePageOps();
 const portable = await loadPortablePageOps();
-console.log(`seconds a GiB (a quarter zero, a quarter noise, half text; frames of ${FRAME_CHUNKS} pages)`);
-console.log(`${''.padEnd(32)}${'native'.padStart(8)}${'portable'.padStart(10)}${'times'.padStart(8)}`);
+console.log(`seconds per GiB (a quarter zero, a quarter noise, half text; frames of ${FRAME_CHUNKS} pages)`);
+console.log(`${''.padEnd(32)}${'native'.padStart(8)}${'portable'.padStart(10)}${'ratio'.padStart(8)}`);
 for (const [name, job] of Object.entries(jobs)) {
   const [n, p] = [native, portable].map((ops) => secondsPerGib(job(ops))) as [number, number];
   console.log(

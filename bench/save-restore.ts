@@ -1,10 +1,10 @@
 /**
- * Save, pause and restore of a running machine, by the built command line, beside what this host does at best:
- * memcpy, LZ4 and write+fsync, measured in the same run on the same kind of bytes and the same disk.
+ * Save, pause and restore of a running machine, through the built command line. For comparison: memcpy, LZ4, and a file
+ * write with fsync on this host, in the same run, on the same kind of bytes and the same disk.
  *
- * A machine's RAM is the probe guest's, a quarter each of random pages, compressible pages, pages that repeat one of
- * those, and pages never written. A round is: a save into an empty store, a second save of the same machine, and a
- * restore in a new process. bench/README.md says how to read the table.
+ * The guest is the probe. Its RAM has a quarter each of random pages, compressible pages, repetitions of these, and
+ * pages that were never written. Each round makes a save to an empty store, a second save, and a restore in a new
+ * process. bench/README.md explains the table.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import {
@@ -24,9 +24,9 @@ import { projectRoot } from '../src/native/addon.js';
 import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../src/native/pages.js';
 
 const MIB = 1024 * 1024;
-/** The store's frame: 16 pages compressed together. */
+/** As a frame of the store: 16 pages, compressed together. */
 const BLOCK_BYTES = 64 * 1024;
-/** RAM of the guest beyond the filled area: its own code, stacks and tables. */
+/** RAM for the guest's own code, stacks and tables. */
 const GUEST_OVERHEAD_MIB = 64;
 
 const { values: options } = parseArgs({
@@ -34,7 +34,7 @@ const { values: options } = parseArgs({
     json: { type: 'boolean', default: false },
     sizes: { type: 'string', default: '64,256,1024' },
     rounds: { type: 'string', default: '5' },
-    /** Where the stores are written; dist/ is on the project's disk and ignored by git. */
+    /** Directory of the stores. dist/ is on the project's disk, and git ignores it. */
     dir: { type: 'string', default: join(projectRoot, 'dist') },
   },
 });
@@ -56,15 +56,15 @@ function spread(values: readonly number[]): Spread {
 function positiveIntegers(text: string, option: string): number[] {
   const numbers = text.split(',').map(Number);
   if (numbers.some((n) => !Number.isSafeInteger(n) || n < 1)) {
-    process.stderr.write(`bench: ${option} takes whole numbers from 1, not ${text}\n`);
+    process.stderr.write(`bench: ${option} must be positive whole numbers, not ${text}\n`);
     process.exit(2);
   }
   return numbers;
 }
 
-// --- what the host does at best
+// --- the host
 
-/** Half random, half text-like, in blocks that alternate: what the guest's written quarters look like. */
+/** Alternating blocks of random bytes and text, like the guest's written pages. */
 function mixedBytes(sizeBytes: number): Buffer {
   const words = ['page', 'frame', 'guest', 'memory', 'kernel', 'vcpu', 'table', 'index', '0000', 'struct'];
   const bytes = Buffer.alloc(sizeBytes);
@@ -93,7 +93,7 @@ function seconds(work: () => void): number {
 }
 
 interface HostSpeeds {
-  /** Bytes a second of raw (uncompressed) bytes, each on one core. */
+  /** All in uncompressed bytes per second, on one core. */
   readonly memcpy: Spread;
   readonly writeFsync: Spread;
   readonly lz4: { readonly by: PageOps['name']; readonly compress: Spread; readonly decompress: Spread }[];
@@ -121,7 +121,7 @@ function measureLz4(ops: PageOps, input: Buffer, rounds: number): HostSpeeds['lz
         seconds(() => {
           for (let i = 0; i < blocks; i++) {
             if (!ops.decompress(packed, i * BLOCK_BYTES * 2, sizes[i]!, output, 0, BLOCK_BYTES))
-              throw new Error(`the ${ops.name} LZ4 does not read what it wrote`);
+              throw new Error(`the ${ops.name} LZ4 cannot decompress its own output`);
           }
         }),
     );
@@ -158,7 +158,7 @@ async function measureHost(dir: string, rounds: number): Promise<HostSpeeds> {
 
 const main = join(projectRoot, 'dist/src/cli/main.js');
 
-/** Runs one verb to its end; its output is what it printed. A failure is the benchmark's failure. */
+/** Runs one verb and returns its output. */
 function livesnap(env: NodeJS.ProcessEnv, args: readonly string[], input = ''): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [main, ...args], { env, stdio: ['pipe', 'pipe', 'pipe'] });
@@ -166,7 +166,7 @@ function livesnap(env: NodeJS.ProcessEnv, args: readonly string[], input = ''): 
     const err: Buffer[] = [];
     child.stdout.on('data', (bytes: Buffer) => out.push(bytes));
     child.stderr.on('data', (bytes: Buffer) => err.push(bytes));
-    // A verb that fails before it reads closes its end: its exit status tells.
+    // A verb may fail before it reads its input. Then its exit status tells.
     child.stdin.on('error', () => {});
     child.on('error', reject);
     child.on('close', (status) => {
@@ -199,13 +199,13 @@ interface SizeResult {
   readonly secondPauseMs: Spread;
   readonly secondStoredBytes: Spread;
   readonly restoreMs: Spread;
-  /** The whole `livesnap restore --detach` command: Node's start, the machine, the pages. */
+  /** The whole command `livesnap restore --detach`, with the start of Node. */
   readonly restoreCommandMs: Spread;
   readonly nonZeroBytes: number;
   readonly newBytes: number;
-  /** saveMs over the time that LZ4 of the new bytes and write+fsync of the stored ones take on one core. */
+  /** saveMs divided by the time for LZ4 of the new bytes and write + fsync of the stored bytes, on one core. */
   readonly saveRatio: number;
-  /** restoreMs over the time that LZ4 decompression and memcpy of the non-zero bytes take on one core. */
+  /** restoreMs divided by the time for LZ4 decompression and memcpy of the non-zero bytes, on one core. */
   readonly restoreRatio: number;
 }
 
@@ -270,7 +270,7 @@ async function measureSize(
       restoreCommandMs.push(Number(process.hrtime.bigint() - start) / 1e6);
       restoreMs.push(readyMs);
       if (round === 0 && (await command('again', `sum ${quarter * 3}`, '^SUM [0-9a-f]{16}')) !== sum)
-        throw new Error('the restored machine has other memory than the saved one');
+        throw new Error('the memory of the restored machine differs from the saved one');
       await livesnap(env, ['stop', 'again']);
     }
 
@@ -308,7 +308,7 @@ function format(value: number): string {
   return value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }
 
-/** Median, and the extremes beside it when they differ visibly. */
+/** The median, with the extremes if they differ. */
 function cell({ median, min, max }: Spread, unit = 1): string {
   const [m, low, high] = [median, min, max].map((value) => format(value / unit));
   return low === high ? m! : `${m} (${low}–${high})`;
@@ -343,8 +343,8 @@ function printReport(machine: Record<string, unknown>, host: HostSpeeds, sizes: 
   printTable(
     ['Mixed RAM', ...sizes.map((size) => `${size.mixedMib} MiB`)],
     [
-      row('not zero, MiB', (size) => format(size.nonZeroBytes / MIB)),
-      row('not found in the store, MiB', (size) => format(size.newBytes / MIB)),
+      row('non-zero, MiB', (size) => format(size.nonZeroBytes / MIB)),
+      row('new to the store, MiB', (size) => format(size.newBytes / MIB)),
       row('save, ms', (size) => cell(size.saveMs)),
       row('  pause, ms', (size) => cell(size.pauseMs)),
       row('  stored, MiB', (size) => cell(size.storedBytes, MIB)),
@@ -370,7 +370,7 @@ const dir = mkdtempSync(join(options.dir, 'bench-'));
 const env = { ...process.env, XDG_RUNTIME_DIR: join(dir, 'run') };
 mkdirSync(env.XDG_RUNTIME_DIR, { mode: 0o700 });
 process.on('exit', (status) => {
-  // An interrupted run leaves no machine behind: they are processes of their own.
+  // Machines are processes of their own: an interrupted run must stop them.
   if (status !== 0)
     for (const name of ['bench', 'again']) spawnSync(process.execPath, [main, 'stop', name], { env });
   rmSync(dir, { recursive: true, force: true });

@@ -1,8 +1,7 @@
 /**
- * How many chunks a frame should have: ratio, save time and the time to serve one page, for each size. The bytes are
- * those a page cache holds: the program and libraries that run this.
+ * How many chunks a frame should have: compression ratio, save time, read time, and the time to read one page. The data
+ * is the Node program: like a page cache, it is code and its data.
  */
-
 import { readFileSync } from 'node:fs';
 import { loadNativePageOps } from '../src/native/pages.js';
 import { PAGE_BYTES } from '../src/page-stream.js';

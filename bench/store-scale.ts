@@ -1,12 +1,14 @@
 /**
- * A store of 10 million chunks (40 GB of pages), made by ordinary saves: what a save takes there beside one in an empty
- * store, and time and peak memory of the other verbs; then as many pages in one save, and a copy of it to another
- * store. Each measurement is a process of its own.
+ * A store of 10 million chunks (40 GB of pages), filled by ordinary saves. Measures:
+ *
+ * - a save to it, compared with the same save to an empty store
+ * - time and peak memory of the other verbs
+ * - one save of 10 million pages, and a copy of it to another store
  *
  *     node dist/bench/store-scale.js [--chunks N] [--rounds N] [--dir DIR]
  *
- * Pages differ in a few bytes, so that the store takes about 1 GB of disk; that makes no difference to what is
- * measured: lookups, lists, manifests and segments are as many as in any store of so many chunks.
+ * Each measurement runs in a process of its own. Pages differ in a few bytes only, so the store takes about 1 GB. That
+ * does not change the measured work: it depends on the number of chunks.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
@@ -22,7 +24,7 @@ import type { SnapshotMetadata } from '../src/store/types.js';
 const GIB_PAGES = 262_144;
 const SAVE_PAGES = 65_536;
 
-/** So many pages, none of which is in any source of another seed. */
+/** Distinct pages, different for each seed. */
 class DistinctPages implements PageSource {
   readonly regions: readonly Region[];
   #next = 0;
@@ -67,7 +69,7 @@ async function fill(store: Store, pages: number): Promise<void> {
   }
 }
 
-/** What a child measures: the time of the verb alone, without the start of Node. */
+/** What a child process measures, without the start of Node. */
 const JOBS: Record<string, (store: Store, argument: string) => unknown> = {
   fill: (store, pages) => fill(store, Number(pages)),
   save: (store, seed) => save(store, Number(seed), SAVE_PAGES),
@@ -114,7 +116,7 @@ async function child(job: string, dir: string, argument: string): Promise<void> 
   const store = Store.open(dir, { write: true, create: true });
   const result = await JOBS[job]!(store, argument);
   const ms = performance.now() - begun;
-  // As a machine's process and the command line do, when the save has been answered.
+  // A machine's process and the command line do the same after they have answered a save.
   if (job.includes('save')) await store.tidy();
   const tidyMs = performance.now() - begun - ms;
   store.close();
@@ -145,7 +147,7 @@ function main(chunks: number, rounds: number, base: string): void {
   const stats = measure('stats', big).result as { chunks: number; storedBytes: number; indexBytes: number };
   console.log(
     `${stats.chunks} pages in ${((stats.storedBytes + stats.indexBytes) / 2 ** 20).toFixed(0)} MiB; ` +
-      `${(stats.indexBytes / stats.chunks).toFixed(1)} index bytes a chunk`,
+      `${(stats.indexBytes / stats.chunks).toFixed(1)} index bytes per chunk`,
   );
   const here: number[] = [];
   const empty: number[] = [];

@@ -1,6 +1,8 @@
 /**
- * The store by itself: save, save again, incremental save, restore, open and list, beside what this machine does for
- * memcpy, SHA-256 and write + fsync of the same bytes. `node dist/bench/store.js [MIB…] [--json]`
+ * The store without a machine: full and incremental saves, restores, opening and listing. For comparison: memcpy,
+ * SHA-256, and write + fsync of the same bytes.
+ *
+ *     node dist/bench/store.js [MIB…] [--json]
  */
 import { createHash, randomFillSync } from 'node:crypto';
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
@@ -116,7 +118,7 @@ async function run(sizeMib: number): Promise<Record<string, { ms: number; cpuMs:
     const memory = mixedMemory(sizeMib * MIB);
     const target = Buffer.alloc(memory.length);
     let store = Store.open(join(dir, 'store'), { write: true, create: true });
-    await store.put(new URL(import.meta.url).pathname, { tag: null, name: null }); // starts a Worker
+    await store.put(new URL(import.meta.url).pathname, { tag: null, name: null }); // starts a page Worker
     const first = await row('save', () => saveOnce(store, memory, everyPage(memory), null));
     await row('save again, full', () => saveOnce(store, memory, everyPage(memory), null));
     const dirty = everyPage(memory, 50);

@@ -1,6 +1,9 @@
--- The index of a store (docs/format.md, "Index"). All of it can be rebuilt from packs/, snapshots/ and tags/.
+-- The index of a store (docs/format.md, "Index"). It can be rebuilt from packs/, snapshots/ and tags/.
+--
+-- SQLite stores the text of each CREATE TABLE, with its comments, and livesnap compares it. Never change a comment
+-- inside a statement: existing stores would count as damaged.
 
--- A number given to a pack or segment is never given again, so that a reference to a pack that is gone finds nothing else.
+-- The number of a pack or segment is never used again, so a reference to a deleted pack never finds another one.
 CREATE TABLE counters (
   name TEXT PRIMARY KEY,
   value INTEGER NOT NULL CHECK (value BETWEEN 0 AND 4294967295)
@@ -17,7 +20,7 @@ CREATE TABLE packs (
   readRun INTEGER NOT NULL DEFAULT 0 CHECK (readRun >= 0)
 ) STRICT;
 
--- The files segments/NUMBER.seg, which have an entry a chunk; never a row a chunk here.
+-- The files segments/NUMBER.seg. They hold one entry per chunk; the index never has a row per chunk.
 CREATE TABLE segments (
   number INTEGER PRIMARY KEY CHECK (number BETWEEN 1 AND 4294967295),
   entries INTEGER NOT NULL CHECK (entries > 0)

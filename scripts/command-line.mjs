@@ -1,5 +1,5 @@
-// Runs the built command line in a world of its own (a temporary store and run directory), for the demonstration
-// and the cycles. Everything it made is removed by end(), machines first.
+// Runs the built command line with a temporary store and run directory, for the demonstrations and cycles.mjs. end()
+// stops its machines and removes its files.
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,7 +18,7 @@ export class CommandLine {
     this.env = { ...process.env, XDG_RUNTIME_DIR: join(this.dir, 'run'), LIVESNAP_STORE: this.store };
   }
 
-  /** Runs a verb; resolves to what it printed. A failure is an error with what it said. */
+  /** Runs a verb. Resolves to its stdout. Rejects with its output if it fails. */
   run(args, { input = '', inherit = false } = {}) {
     const child = spawn(process.execPath, [main, ...args], {
       env: this.env,
@@ -55,7 +55,7 @@ export class CommandLine {
     return text.trimEnd().split('\n').at(-1).trim();
   }
 
-  /** Resolves to the next line of the guest's that matches. */
+  /** Resolves to the guest's next line that matches. */
   async hear(machine, pattern) {
     const text = await this.run(['console', machine, '--until', pattern, '--timeout', '120']);
     return text.trimEnd().split('\n').at(-1).trim();

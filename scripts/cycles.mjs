@@ -1,13 +1,14 @@
-// Cycles of what livesnap is for, through the built command line: a machine is started, given memory to keep, saved
-// and stopped; restored in a new process, compared, saved again; and that snapshot restored once more.
+// Save and restore cycles with the built command line. Each cycle starts a machine, fills memory, saves and stops it;
+// restores it in a new process, compares it and saves it again; and restores that snapshot once more.
 //
 //   node scripts/cycles.mjs [--cycles 50] [--cpus 2] [--memory 256M] [--text 64] [--fill 32] [--kernel FILE]
 //
-// Ends with 0 when every cycle found what it had saved: the nonce that only RAM holds, ticks that go on where
-// they were, equal sums of memory, counters of every vCPU that go on.
+// Exit status 0: every cycle restored the saved state. That is the nonce that only RAM holds, the count of ticks, the
+// checksum of memory, and the counter of every vCPU.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { formatBytes, formatCount, formatDuration } from '../dist/src/cli/format.js';
 import { CommandLine, root } from './command-line.mjs';
 
 const { values } = parseArgs({
@@ -31,7 +32,7 @@ const parseTick = (line) => {
 const counters = async (cli, machine) =>
   (await cli.ask(machine, 'cpus', '^CPUS [0-9,]+$')).slice('CPUS '.length).split(',').map(Number);
 
-/** What the machine is, seen from outside. */
+/** The state of the machine, as the guest reports it. */
 async function look(cli, machine) {
   return {
     sum: await cli.ask(machine, `sum ${sumMib}`, '^SUM [0-9a-f]{16}$'),
@@ -40,18 +41,18 @@ async function look(cli, machine) {
   };
 }
 
-/** Restores a snapshot taken after `before` and compares. A machine that had booted anew would count from 1. */
+/** Restores a snapshot taken after `before` and compares. A machine that booted again would count from 1. */
 async function restoreAndCompare(cli, id, name, before) {
   await cli.json('restore', id, '--detach', '--name', name);
   const now = await look(cli, name);
   assert.equal(now.tick.nonce, before.tick.nonce, 'the nonce is the same');
   assert.equal(now.sum, before.sum, 'the sum of memory is the same');
-  assert.ok(now.tick.count > before.tick.count, 'ticks go on');
+  assert.ok(now.tick.count > before.tick.count, 'ticks continue');
   assert.equal(now.counters.length, Number(values.cpus));
   const later = await counters(cli, name);
   for (const [i, counter] of now.counters.entries()) {
-    assert.ok(counter > before.counters[i], `vCPU ${i} counts on from where it was`);
-    assert.ok(later[i] > counter, `vCPU ${i} counts`);
+    assert.ok(counter > before.counters[i], `vCPU ${i} continues its count`);
+    assert.ok(later[i] > counter, `vCPU ${i} runs`);
   }
 }
 
@@ -59,7 +60,7 @@ const cli = new CommandLine();
 process.on('SIGINT', () => cli.end().finally(() => process.exit(130)));
 try {
   for (let cycle = 1; cycle <= cycles; cycle++) {
-    const begun = performance.now();
+    const startedMs = performance.now();
     await cli.json(
       ...['start', '--kernel', values.kernel, '--memory', values.memory, '--cpus', values.cpus],
       ...['--detach', '--name', 'a'],
@@ -78,9 +79,9 @@ try {
     await cli.json('stop', 'c');
     assert.deepEqual(await cli.json('ps'), [], 'nothing is left running');
 
-    const seconds = ((performance.now() - begun) / 1000).toFixed(1);
     console.log(
-      `cycle ${cycle}/${cycles}: nonce ${first.tick.nonce}, ${first.sum}, saved ${saved.storedBytes} and ${again.storedBytes} bytes, ${seconds} s`,
+      `Cycle ${cycle} of ${cycles}: nonce ${first.tick.nonce}, ${first.sum}, ` +
+        `stored ${formatBytes(saved.storedBytes)} and ${formatBytes(again.storedBytes)}, ${formatDuration(performance.now() - startedMs)}`,
     );
   }
   const check = await cli.json('check', '--read-data');
@@ -90,8 +91,13 @@ try {
   await cli.json('rm', ...snapshots.map(({ id }) => id));
   await cli.json('gc');
   const { storedBytes, indexBytes } = await cli.json('stats');
-  assert.ok(storedBytes + indexBytes < 2 ** 20, `an emptied store has ${storedBytes + indexBytes} bytes`);
-  console.log(`${cycles} cycles well; the emptied store has ${storedBytes + indexBytes} bytes`);
+  assert.ok(
+    storedBytes + indexBytes < 2 ** 20,
+    `the emptied store still has ${formatBytes(storedBytes + indexBytes)}`,
+  );
+  console.log(
+    `${formatCount(cycles, 'cycle')} passed; the emptied store has ${formatBytes(storedBytes + indexBytes)}`,
+  );
 } finally {
   await cli.end();
 }

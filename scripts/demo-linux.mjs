@@ -1,15 +1,15 @@
 #!/usr/bin/env node
 /**
- * The original project's demonstration, on a real Linux: a shell loop draws a progress bar on ttyS0; the machine is
- * saved half-way and stopped; restored in a new process, the bar goes on to 100%, and the shell still has its
- * variables and its history.
+ * The demonstration on Linux. A shell loop draws a progress bar on ttyS0. The machine is saved half-way and stopped. It
+ * is restored in a new process, where the bar continues to 100% and the shell has its variables and history.
  *
- * usage: demo-linux.mjs [DIR]    DIR holds vmlinux, bzImage and initrd; scripts/linux-guest makes what is missing.
+ * usage: demo-linux.mjs [DIR]    DIR holds vmlinux, bzImage and initrd; scripts/linux-guest builds missing files.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { styleText } from 'node:util';
+import { formatBytes, formatCount, formatDuration } from '../dist/src/cli/format.js';
 import { baseDirectory, temporaryDirectory } from '../dist/src/environment.js';
 import { CommandLine, root } from './command-line.mjs';
 
@@ -22,20 +22,20 @@ const title = (text) => process.stdout.write(`\n${style('bold', text)}\n`);
 
 class Failure extends Error {}
 
-/** A store and run directory of the demonstration's own: it touches nothing of the user's. */
+/** The demonstration has a temporary store and run directory. */
 const cli = new CommandLine();
 
 function show(args) {
   process.stdout.write(`${style('cyan', `$ livesnap ${args.join(' ')}`)}\n`);
 }
 
-/** Runs a verb, shown as one would type it, with all that it says. */
+/** Runs a verb, and prints the command and its output. */
 async function run(...args) {
   show(args);
   await cli.run(args, { inherit: true });
 }
 
-/** A console held open on pipes; what the guest prints is shown while `until` waits. */
+/** A console on pipes. Output is shown while `until` waits. */
 class Console {
   #text = '';
   #ended = false;
@@ -68,13 +68,13 @@ class Console {
       const match = expected.exec(this.#text);
       if (match !== null) {
         const end = match.index + match[0].length;
-        // busybox asks the terminal where its cursor is; nobody here answers.
+        // The terminal must not answer busybox's query for the cursor position.
         process.stdout.write(this.#text.slice(0, end).replaceAll('\x1b[6n', ''));
         this.#text = this.#text.slice(end);
         return match;
       }
       if (this.#ended)
-        throw new Failure(`the console ended before ${expected}; its last words were:\n${this.#text}`);
+        throw new Failure(`the console ended before ${expected}; its last output:\n${this.#text}`);
       await new Promise((resolve) => {
         this.#wake = resolve;
       });
@@ -93,7 +93,7 @@ async function demonstrate() {
   const build = spawnSync(join(root, 'scripts/linux-guest'), [guest], {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
-  if (build.status !== 0) throw new Failure('the Linux guest could not be made');
+  if (build.status !== 0) throw new Failure('the Linux guest could not be built');
 
   title('Linux boots from its bzImage to a shell on ttyS0');
   await run(
@@ -107,7 +107,7 @@ async function demonstrate() {
   const [, secret] = await before.until(/the secret is ([0-9a-f-]{36})/);
   await before.until(PROMPT);
 
-  title('A shell loop draws a progress bar; half-way the machine is saved and stopped');
+  title('A shell loop draws a progress bar; half-way, the machine is saved and stopped');
   before.send(
     'n=0; while [ $n -lt 40 ]; do n=$((n+1)); bar="$bar#"; printf "\\r[%-40s] %3d%%" $bar $((n*5/2)); sleep 0.2; done; echo',
   );
@@ -118,18 +118,18 @@ async function demonstrate() {
   const saved = await cli.json(...save);
   before.close();
   process.stdout.write(
-    `${saved.pages} pages, ${saved.zeroPages} of them zero, stored as ${(saved.storedBytes / 2 ** 20).toFixed(1)} MiB ` +
-      `in ${saved.saveMs.toFixed(0)} ms; the machine stood still for ${saved.pauseMs.toFixed(1)} ms.\n`,
+    `Saved ${formatCount(saved.pages, 'page')} in ${formatDuration(saved.saveMs)} (paused ${formatDuration(saved.pauseMs)}); ` +
+      `${formatCount(saved.zeroPages)} are zero, ${formatBytes(saved.storedBytes)} stored.\n`,
   );
   await run('ps');
 
-  title('In a new process the bar goes on');
+  title('In a new process, the bar continues');
   await run('restore', 'half-way', '--name', 'after', '--detach');
   const after = new Console('after');
   await after.until(/\r\[#{40}\] 100%/);
   await after.until(PROMPT);
 
-  title('The shell has its variables and its history');
+  title('The shell still has its variables and its history');
   after.send('echo "the secret is $secret"; echo "$n steps"; history');
   const [, remembered] = await after.until(/the secret is ([0-9a-f-]{36})/);
   await after.until(/random\/uuid[^\n]*\n/);

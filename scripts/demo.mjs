@@ -1,22 +1,23 @@
-// The demonstration: everything through the built command line, in a temporary store, on the bundled guest. A machine
-// fills its memory, is saved twice and stopped; a new process goes on where it was; the store says what it kept.
-// With --quiet nothing but failures is printed.
+// The demonstration, with the built command line, a temporary store and the bundled guest. A machine fills its memory,
+// is saved twice and stopped, and continues in a new process. Then the store shows what deduplication saved.
+// --quiet: print only failures.
 import assert from 'node:assert/strict';
 import { join, relative } from 'node:path';
 import { styleText } from 'node:util';
+import { formatBytes, formatCount, formatDuration } from '../dist/src/cli/format.js';
 import { CommandLine, root } from './command-line.mjs';
+
+const PAGE_BYTES = 4096;
 
 const cli = new CommandLine();
 const quiet = process.argv.includes('--quiet');
 const colours = process.stdout.isTTY;
 const print = (text = '') => quiet || console.log(text);
 const style = (format, text) => (colours ? styleText(format, text) : text);
-const size = (bytes) =>
-  bytes < 2 ** 20 ? `${Math.ceil(bytes / 2 ** 10)} KiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 const title = (text) => print(`\n${style('bold', text)}`);
 
-/** Shows a command as it would be typed. */
+/** Prints a command as a user types it. */
 function show(args, input) {
   const typed = args.map((arg) => (/[\s^]/.test(arg) ? `'${arg}'` : arg)).join(' ');
   print(style('cyan', `$ ${input === undefined ? '' : `echo '${input}' | `}livesnap ${typed}`));
@@ -24,9 +25,9 @@ function show(args, input) {
 
 async function run(...args) {
   show(args);
-  const said = await cli.run(args);
-  print(said.trimEnd());
-  return said.trim();
+  const text = await cli.run(args);
+  print(text.trimEnd());
+  return text.trim();
 }
 
 async function result(...args) {
@@ -36,9 +37,9 @@ async function result(...args) {
 
 async function ask(machine, line, answer) {
   show(['console', machine, '--until', answer], line);
-  const said = await cli.ask(machine, line, answer);
-  print(said);
-  return said;
+  const text = await cli.ask(machine, line, answer);
+  print(text);
+  return text;
 }
 
 async function tick(machine) {
@@ -50,57 +51,59 @@ async function tick(machine) {
 
 process.on('SIGINT', () => cli.end().finally(() => process.exit(130)));
 try {
-  title('A machine: 256 MiB, 2 vCPUs, the bundled guest');
+  title('Start a machine: 256 MiB, 2 vCPUs, the bundled guest');
   const kernel = relative(process.cwd(), join(root, 'guest/build/probe.bzImage'));
   const started = await result(
     ...['start', '--kernel', kernel, '--memory', '256M', '--cpus', '2', '--detach', '--name', 'demo'],
   );
-  print(`It is process ${started.pid} and ran after ${started.readyMs} ms.`);
+  print(`Process ${started.pid} runs it after ${formatDuration(started.readyMs)}.`);
 
-  title('It fills 64 MiB of its memory with text and 32 MiB with noise');
+  title('Fill 64 MiB of its memory with text and 32 MiB with noise');
   await ask('demo', 'text 7 64', '^OK');
   await ask('demo', 'fill 9 32', '^OK');
   const sum = await ask('demo', 'sum 128', '^SUM');
   const before = await tick('demo');
 
-  title('Saved while it runs');
+  title('Save it while it runs');
   const first = await result('save', 'demo', '--tag', 'first');
   print(
-    `${size(first.pages * 4096)} of memory, ${size(first.storedBytes)} stored, in ${first.saveMs.toFixed(0)} ms; the machine stood still for ${first.pauseMs.toFixed(1)} ms.`,
+    `Saved ${formatBytes(first.pages * PAGE_BYTES)} in ${formatDuration(first.saveMs)} ` +
+      `(paused ${formatDuration(first.pauseMs)}); ${formatBytes(first.storedBytes)} stored.`,
   );
 
-  title('Saved again: only what changed is read and stored');
+  title('Save it again: only changed pages are read and stored');
   const second = await result('save', 'demo', '--tag', 'second');
   const share = (100 * second.storedBytes) / first.storedBytes;
   print(
-    `${size(second.storedBytes)} stored (${share.toFixed(2)}% of the first) in ${second.saveMs.toFixed(0)} ms; ${second.unchangedPages} pages unchanged.`,
+    `Saved in ${formatDuration(second.saveMs)}; ${formatBytes(second.storedBytes)} stored ` +
+      `(${share.toFixed(2)}% of the first save); ${formatCount(second.unchangedPages, 'page')} unchanged.`,
   );
 
-  title('Stopped, and restored in a new process');
+  title('Stop it, and restore it in a new process');
   await run('stop', 'demo');
   const restored = await result('restore', 'second', '--detach', '--name', 'again');
-  print(`It is process ${restored.pid} now and went on after ${restored.readyMs} ms.`);
+  print(`Process ${restored.pid} runs it after ${formatDuration(restored.readyMs)}.`);
   const after = await tick('again');
   assert.equal(after.nonce, before.nonce);
   assert.ok(after.count > before.count);
   assert.equal(await ask('again', 'sum 128', '^SUM'), sum);
   print(
-    `The same nonce ${after.nonce}, which only its RAM holds; the same sum; ticks went on from ${before.count} to ${after.count}.`,
+    `Same nonce ${after.nonce}, which only its RAM holds. Same checksum. Ticks continue from ${before.count} to ${after.count}.`,
   );
   await run('stop', 'again');
 
-  title('What the store keeps');
+  title('Look at the store');
   await run('ls');
   await run('stats');
 
-  title('Removed, and the space is free again');
+  title('Remove the snapshots and free their space');
   await run('rm', 'first', 'second');
   await run('gc');
   const emptied = await cli.json('stats');
-  print(`The store takes ${size(emptied.storedBytes + emptied.indexBytes)} now.`);
+  print(`The store takes ${formatBytes(emptied.storedBytes + emptied.indexBytes)} now.`);
 } catch (error) {
   console.error(`\n${error.message}`);
-  console.error('What this host lacks, if anything, livesnap doctor tells: node dist/src/cli/main.js doctor');
+  console.error('To check this host: bin/livesnap doctor');
   process.exitCode = 1;
 } finally {
   await cli.end();

@@ -7,7 +7,7 @@
 
 const WORD_BITS = 32;
 
-export class BitSet {
+export class BitSet implements Iterable<number> {
   readonly size: number;
   readonly #words: Uint32Array;
 
@@ -15,6 +15,13 @@ export class BitSet {
     this.size = size;
     // Whole 64-bit words, as KVM writes them.
     this.#words = new Uint32Array(Math.ceil(size / 64) * 2);
+  }
+
+  /** A copy of what `bytes` holds. */
+  static from(bytes: Uint8Array): BitSet {
+    const set = new BitSet(bytes.length * 8);
+    set.bytes.set(bytes);
+    return set;
   }
 
   /** The same memory as bytes, for the kernel to fill. */
@@ -27,7 +34,7 @@ export class BitSet {
   }
 
   add(member: number): void {
-    this.addRange(member, 1);
+    if (member < this.size) this.#words[member >>> 5]! |= 1 << (member & 31);
   }
 
   /** Adds `count` members from `first` on, as far as the set goes. */
@@ -60,6 +67,17 @@ export class BitSet {
       for (; word !== 0; count++) word &= word - 1;
     }
     return count;
+  }
+
+  get isEmpty(): boolean {
+    return this.#words.every((word) => word === 0);
+  }
+
+  /** The members, ascending. */
+  *[Symbol.iterator](): Generator<number> {
+    for (let i = 0; i < this.#words.length; i++)
+      for (let word = this.#words[i]!; word !== 0; word &= word - 1)
+        yield i * WORD_BITS + 31 - Math.clz32(word & -word);
   }
 
   /** Moves up to `max` members, the lowest at or after `from`, into `into`; returns how many. */

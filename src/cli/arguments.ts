@@ -1,9 +1,9 @@
 /**
- * Where the verb is among the arguments, and which verb is meant where the original, which had none, is imitated.
+ * Finds the verb among the arguments. The legacy command line had no verbs: its options imply `start` or `restore`.
  */
 
-/** Flags with which the original was called. */
-const ORIGINAL_FLAGS: Record<string, 'start' | 'restore'> = {
+/** Options of the legacy command line, and the verb that each one implies. */
+const LEGACY_FLAGS: Record<string, 'start' | 'restore'> = {
   '--cpu_path': 'restore',
   '--memory_path': 'restore',
   '--kernel': 'start',
@@ -17,16 +17,16 @@ const COMMON_FLAGS = ['--store', '--json', '--quiet'];
 
 const flagOf = (argument: string): string => argument.split('=')[0]!;
 
-/** The first argument that is neither an option of every verb nor its value. */
+/** The first argument that is neither a common option nor the value of one. */
 export function firstWord(args: readonly string[]): string | undefined {
   return args.find((argument, i) => !COMMON_FLAGS.includes(flagOf(argument)) && args[i - 1] !== '--store');
 }
 
-/** The arguments as `VERB …`: the original's get a verb, and `help VERB` is `VERB --help`. */
+/** The arguments with a verb: legacy arguments get one, and `help VERB` becomes `VERB --help`. */
 export function withVerb(args: readonly string[]): string[] {
   const first = firstWord(args);
   if (first === 'help') return [...args.filter((argument) => argument !== 'help'), '--help'];
-  if (first === undefined || !Object.hasOwn(ORIGINAL_FLAGS, flagOf(first))) return [...args];
-  const restores = args.some((argument) => ORIGINAL_FLAGS[flagOf(argument)] === 'restore');
+  if (first === undefined || !Object.hasOwn(LEGACY_FLAGS, flagOf(first))) return [...args];
+  const restores = args.some((argument) => LEGACY_FLAGS[flagOf(argument)] === 'restore');
   return [restores ? 'restore' : 'start', ...args];
 }

@@ -1,32 +1,33 @@
 import { ExitStatus, LivesnapError } from '../errors.js';
 import type { CheckOptions, Problem } from '../store/types.js';
-import { printable, shortId } from './output.js';
+import { formatCount, shortId } from './format.js';
+import { printable } from './output.js';
 import { withStore } from './store-access.js';
 import { parsePart } from './values.js';
 import { defineVerb, optional } from './verb.js';
 
 export const verb = defineVerb({
   name: 'check',
-  summary: 'look for damage in the store',
+  summary: 'Check the store for damage',
   operands: [],
   options: {
-    readData: optional(
-      '--read-data [n/m]',
-      'read every byte and compare its checksum, too; or n of m parts of them, those not read for longest',
-      parsePart,
-    ),
+    readData: optional('--read-data [n/m]', 'Also read and verify all data, or part n of m', parsePart),
   },
-  notes: 'Exit status 4 says that the store is damaged.',
+  notes: [
+    '--read-data=1/10 verifies a tenth: the data that was verified longest ago.',
+    'Exit status 4: the store is damaged.',
+  ].join('\n'),
   async run({ options, output, storeDir }) {
     const { readData = false } = options;
     const check = (write: boolean) =>
       output.withProgress('checking', (progress) =>
         withStore(storeDir, { write }, (store) => store.check({ readData }, progress)),
       );
-    // What was read is remembered where the store can be written.
+    // A store that can be written remembers which parts were read.
     const { ok, problems } = await check(readData !== false).catch((error) => {
       if (!(error instanceof LivesnapError && UNWRITABLE.has(error.code))) throw error;
-      if (readData !== true) output.say('The store cannot be written: the next run will read the same part.');
+      if (readData !== true)
+        output.say('The store cannot be written, so the next check will read the same part.');
       return check(false);
     });
     output.result({ ok, problems }, () =>
@@ -36,21 +37,21 @@ export const verb = defineVerb({
   },
 });
 
-/** The store can be read, but not written. */
+/** Errors of a store that can be read but not written. */
 const UNWRITABLE = new Set<string>(['READ_ONLY', 'NO_PERMISSION']);
 
-/** That nothing was found, where it was looked for. */
+/** The result of a check without a finding, with its extent. */
 export function noDamage(readData: CheckOptions['readData']): string {
-  if (readData === true) return 'No damage found. Every byte was read.';
+  if (readData === true) return 'No damage found. All data was verified.';
   if (readData === false)
-    return 'No damage found in the structure. Use --read-data to verify the contents, too.';
-  return `No damage found in the structure, nor in the ${readData.part}/${readData.of} of the contents that was read.`;
+    return 'No damage found in the structure. To verify the data as well, use --read-data.';
+  return `No damage found in the structure or in the ${readData.part}/${readData.of} of the data that was verified.`;
 }
 
-/** What people see of a file that is damaged all over; with --json there is everything. */
-const PER_FILE = 10;
+/** Problems shown for one file. --json shows all of them. */
+const MAX_PER_FILE = 10;
 
-/** A line a problem; of a file with many the first, and how many more there are. */
+/** One line per problem. For a file with many, the first ones and the number of the others. */
 export function linesOf(problems: readonly Problem[]): string[] {
   const byFile = new Map<string, Problem[]>();
   for (const problem of problems) {
@@ -59,19 +60,19 @@ export function linesOf(problems: readonly Problem[]): string[] {
     else byFile.set(problem.file, [problem]);
   }
   return [...byFile].flatMap(([file, all]) => {
-    const shown = all.length > PER_FILE + 1 ? all.slice(0, PER_FILE) : all;
+    const shown = all.length > MAX_PER_FILE + 1 ? all.slice(0, MAX_PER_FILE) : all;
     const lines = shown.map(({ offset, snapshots, message }) => {
       const place = offset === null ? file : `${file} at ${offset}`;
-      return `${place}: ${message}${touching(snapshots)}`;
+      return `${place}: ${message}${affecting(snapshots)}`;
     });
     const rest = all.slice(shown.length);
     if (rest.length > 0) {
       const snapshots = [...new Set(rest.flatMap((problem) => problem.snapshots))].sort();
-      lines.push(`${file}: ${rest.length} more${touching(snapshots)}`);
+      lines.push(`${file}: ${formatCount(rest.length, 'more problem')}${affecting(snapshots)}`);
     }
     return lines;
   });
 }
 
-const touching = (snapshots: readonly string[]): string =>
+const affecting = (snapshots: readonly string[]): string =>
   snapshots.length === 0 ? '' : ` (snapshots ${snapshots.map(shortId).join(', ')})`;

@@ -1,13 +1,13 @@
 /**
- * A console joined from this process: the guest's output to stdout, stdin to the guest.
+ * A session at a machine's console: the guest's output goes to stdout, stdin goes to the guest.
  *
  * Invariants:
- * - The terminal is as it was when the session is over, however it ends.
- * - The viewer has joined before the first byte of input is sent, so that an answer cannot be missed and nothing older
- *   taken for it.
- * - The end of stdin ends input only.
- * - A guest that does not read its input cannot hold the session: the escape key is always seen, and whoever leaves
- *   waits no longer than {@link INPUT_GRACE_MS}.
+ * - The terminal's mode is restored however the session ends.
+ * - The session is attached before the first byte of input is sent. So no answer is missed, and no older output is
+ *   taken for an answer.
+ * - The end of stdin ends only the input.
+ * - A guest that does not read its input cannot block the session: the escape key always works, and detaching takes at
+ *   most {@link INPUT_GRACE_MS}.
  */
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { MachineClient } from '../server/client.js';
@@ -15,35 +15,39 @@ import { type EndReport, LINE_HEADER } from '../server/control-api.js';
 import { EscapeKey } from './escape-key.js';
 import { LineWatch } from './line-watch.js';
 
-/** How long output must stand still for a line without an end to be matched. */
-const PROMPT_STILL_MS = 1000;
+/** An unfinished line is matched after this time without output. */
+const PROMPT_IDLE_MS = 1000;
 
-/** How long a session that is over waits for its input to be taken. Where the guest reads, that is milliseconds. */
+/** How long a session that ends waits for the guest to read its input. A guest that reads takes milliseconds. */
 const INPUT_GRACE_MS = 500;
 
-/** The most that is kept of what is typed at a guest that does not read. A pipe is not read any further instead. */
+/** Typed input kept for a guest that does not read. Input from a pipe is not limited: the pipe is paused instead. */
 const MAX_TYPED_BYTES = 16 << 20;
 
-/** How long the process may take to end after its console has. */
+/** How long the machine's process may take to end after its console. */
 export const PROCESS_END_TIMEOUT_MS = 10_000;
 
 export interface SessionOptions {
-  /** Ends the session at the first line written after joining that matches. */
+  /** Ends the session at the first matching line that is written after attaching. */
   readonly until: RegExp | null;
   readonly timeoutMs: number | null;
-  /** Past output to show; undefined: what the machine keeps. */
+  /** Past output to show. Undefined: all that the machine keeps. */
   readonly historyBytes: number | undefined;
-  /** For a sentence on how to leave, said when a terminal has joined, and for one on input that was discarded. */
+  /** Prints a message: how to detach, and that input was discarded. */
   readonly say: (sentence: string) => void;
-  /** Called when nothing more is wanted of the console; the machine's process may end then. */
+  /** Called when the session is over. The machine's process may end after that. */
   readonly onOutcome?: () => void;
 }
 
 export type SessionOutcome =
-  | { readonly kind: 'left' | 'matched' | 'timedOut' | 'broken' }
+  | { readonly kind: 'detached' | 'matched' | 'timedOut' | 'broken' }
   | { readonly kind: 'ended'; readonly end: EndReport };
 
-/** Joins the machine's console until it ends, is left, or has shown what was waited for. */
+/** Printed after detaching, on a line of its own. */
+export const detachedSentence = (name: string): string =>
+  `\nDetached; ${name} is still running. Reattach: livesnap console ${name}`;
+
+/** Runs a session until the machine ends, the user detaches, a line matches, or the time is over. */
 export async function runConsole(client: MachineClient, options: SessionOptions): Promise<SessionOutcome> {
   const processEnd = await client.directory.watchEnd();
   const output = await client.openConsole(options.historyBytes);
@@ -62,23 +66,21 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
   let isDiscarding = false;
   const resumeStdin = () => stdin.resume();
   const onInput = (typed: Buffer) => {
-    const { bytes, leave } = onTerminal ? escapeKey.take(typed) : { bytes: typed, leave: false };
+    const { bytes, detach } = onTerminal ? escapeKey.take(typed) : { bytes: typed, detach: false };
     if (bytes.length > 0) {
       if (input.writableLength > MAX_TYPED_BYTES) isDiscarding = true;
-      // A terminal is read on, or the escape key would not be seen.
+      // A terminal is never paused, so that the escape key always works.
       else if (!input.write(bytes) && !onTerminal) {
         stdin.pause();
         input.once('drain', resumeStdin);
       }
     }
-    if (leave) finish({ kind: 'left' });
+    if (detach) finish({ kind: 'detached' });
   };
   const onInputEnd = () => input.end();
 
   if (onTerminal) {
-    options.say(
-      `Joined ${client.directory.name}. Ctrl-A x leaves it running; Ctrl-A Ctrl-A sends one Ctrl-A.`,
-    );
+    options.say(`Attached to ${client.directory.name}. Ctrl-A x detaches; Ctrl-A Ctrl-A sends one Ctrl-A.`);
     stdin.setRawMode(true);
     process.on('exit', restoreTerminal);
   }
@@ -92,7 +94,7 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
   try {
     const outcome = await finished;
     options.onOutcome?.();
-    // The console ends a little before the process: whoever is told of the end finds the name free.
+    // The console ends a little before the process. Afterwards the name must be free.
     if (outcome.kind === 'ended') {
       input.destroy();
       await processEnd(PROCESS_END_TIMEOUT_MS);
@@ -113,8 +115,8 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
 }
 
 /**
- * Lets what was typed reach the machine, then gives the connection up. False when the machine does not take all of it:
- * its guest does not read, and as much waits for the guest as may.
+ * Sends the rest of the input, then closes the connection. False if the machine does not take all of it: the guest does
+ * not read, and the machine's own buffer is full.
  */
 function endInput(input: ClientRequest): Promise<boolean> {
   return new Promise((resolve) => {
@@ -136,14 +138,14 @@ function endInput(input: ClientRequest): Promise<boolean> {
   });
 }
 
-/** Copies output to stdout, no faster than it is taken. */
+/** Copies output to stdout, at the speed of stdout. */
 async function showOutput(output: IncomingMessage, until: RegExp | null): Promise<SessionOutcome> {
   const watch = until === null ? null : new LineWatch(until, output.headers[LINE_HEADER] === 'begun');
   const { stdout } = process;
   return new Promise((resolve, reject) => {
-    let still: NodeJS.Timeout | undefined;
+    let idle: NodeJS.Timeout | undefined;
     output.on('data', (bytes: Buffer) => {
-      clearTimeout(still);
+      clearTimeout(idle);
       const length = watch?.push(bytes) ?? null;
       const shown = length === null ? bytes : bytes.subarray(0, length);
       if (!stdout.write(shown)) {
@@ -154,20 +156,20 @@ async function showOutput(output: IncomingMessage, until: RegExp | null): Promis
         resolve({ kind: 'matched' });
         output.destroy();
       } else if (watch?.matchesUnfinished()) {
-        // Output that has arrived meanwhile is read before the line is taken for a prompt.
-        still = setTimeout(
+        // Reads output that has arrived by now, before the line counts as a prompt.
+        idle = setTimeout(
           () =>
             setImmediate(() =>
               setImmediate(() => {
                 if (watch.matchesUnfinished()) resolve({ kind: 'matched' });
               }),
             ),
-          PROMPT_STILL_MS,
+          PROMPT_IDLE_MS,
         );
       }
     });
     output.once('end', () => {
-      clearTimeout(still);
+      clearTimeout(idle);
       const end = MachineClient.endOf(output);
       resolve(end === null ? { kind: 'broken' } : { kind: 'ended', end });
     });

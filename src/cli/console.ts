@@ -1,20 +1,22 @@
 import { LivesnapError } from '../errors.js';
-import { runConsole } from './console-session.js';
+import { detachedSentence, runConsole } from './console-session.js';
 import { parsePattern, parseSeconds } from './values.js';
 import { defineVerb, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'console',
-  summary: "join a machine's console",
+  summary: "Attach to a machine's console",
   operands: ['<machine>'],
   options: {
-    until: valued('--until <pattern>', 'leave after the first new line that matches', parsePattern),
-    timeout: valued('--timeout <seconds>', 'fail when it takes longer', parseSeconds),
+    until: valued('--until <pattern>', 'Detach after the first new line that matches', parsePattern),
+    timeout: valued('--timeout <seconds>', 'Fail after this time', parseSeconds),
   },
   notes: [
-    'In a terminal Ctrl-A x leaves. On pipes the end of stdin ends input only; output goes on until the machine ends.',
-    'The last 64 KiB of output are shown first, but not with --until, which looks at what is written after joining.',
-    'A line without an end, such as a prompt, matches when output has stood still for a second.',
+    'In a terminal, Ctrl-A x detaches. On pipes, the end of stdin ends the input,',
+    'not the console.',
+    'The last 64 KiB of output are shown first.',
+    '--until shows and matches only output after attaching. An unfinished line, such',
+    'as a prompt, matches after a second without output.',
   ].join('\n'),
   async run({ operands, options, output }) {
     const [name] = operands as [string];
@@ -30,22 +32,29 @@ export const verb = defineVerb({
     switch (outcome.kind) {
       case 'matched':
         return 0;
-      case 'left':
-        output.say(`\n${name} goes on.`);
+      case 'detached':
+        output.say(detachedSentence(name));
         return 0;
       case 'timedOut':
         throw new LivesnapError(
           'TIMED_OUT',
           until === null
-            ? `the machine ${name} is still running`
-            : `no line of the console of ${name} matched ${until} in time`,
+            ? `timed out; the machine ${name} is still running`
+            : `timed out waiting for ${until} on ${name}'s console`,
+          { hint: 'Use a longer --timeout.' },
         );
       case 'broken':
         throw await goneError(client.directory);
       case 'ended':
         if (outcome.end.error !== null) throw LivesnapError.fromJSON(outcome.end.error);
         if (until !== null)
-          throw new LivesnapError('MACHINE_GONE', `the machine ${name} ended before a line matched ${until}`);
+          throw new LivesnapError(
+            'MACHINE_GONE',
+            `the machine ${name} ended before a line matched ${until}`,
+            {
+              hint: 'Check the output above.',
+            },
+          );
         return 0;
     }
   },

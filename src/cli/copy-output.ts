@@ -1,18 +1,16 @@
 /** The output of copy, export and import. */
 import { PAGE_BYTES } from '../page-stream.js';
 import type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
-import { formatBytes, type Output, shortId } from './output.js';
-
-const formatChunks = (count: number): string =>
-  `${count.toLocaleString('en')} ${count === 1 ? 'chunk' : 'chunks'}`;
+import { formatBytes, formatCount, shortId } from './format.js';
+import type { Output } from './output.js';
 
 /** One line per snapshot, before its pages are sent. */
 export function announce(output: Output, { id, alreadyThere, sendChunks, presentChunks }: CopyPlan): void {
-  const send = sendChunks.toLocaleString('en');
+  const all = formatCount(sendChunks + presentChunks, 'chunk');
   output.remark(
     alreadyThere
       ? `${shortId(id)} is already there`
-      : `${shortId(id)}: ${send} of ${formatChunks(sendChunks + presentChunks)} to send, ` +
+      : `${shortId(id)}: ${formatCount(sendChunks)} of ${all} to send, ` +
           `${formatBytes(sendChunks * PAGE_BYTES)} before compression`,
   );
 }
@@ -34,7 +32,7 @@ export function printCopies(output: Output, results: readonly CopyResult[]): voi
   output.result(
     value,
     () =>
-      `Sent ${formatChunks(value.sentChunks)} (${formatBytes(value.sentBytes)}); ` +
-      `${formatChunks(value.presentChunks)} already there`,
+      `Sent ${formatCount(value.sentChunks, 'chunk')} (${formatBytes(value.sentBytes)}); ` +
+      `${formatCount(value.presentChunks, 'chunk')} already there`,
   );
 }

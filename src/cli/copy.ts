@@ -13,10 +13,11 @@ export const verb = defineVerb({
   },
   notes: [
     'REMOTE is one of:',
-    '  DIR                             a directory of this machine',
-    '  ssh://[user@]host[:port]/dir    a directory of another host, which needs livesnap',
-    "  http(s)://host/path             a store's directory on a web server (only with --from)",
-    'Only chunks that the destination lacks are sent. Interrupted copies resume: run the same command again.',
+    '  DIR                             a directory of this host',
+    '  ssh://[user@]host[:port]/dir    a directory of another host with livesnap',
+    '  http(s)://host/path             a store on a web server (only with --from)',
+    'Only chunks that the destination lacks are sent.',
+    'Interrupted copies resume: run the same command again.',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
     const { to, from } = options;

@@ -1,16 +1,16 @@
 /**
- * The key that leaves a console, as QEMU and screen have it: Ctrl-A x leaves, Ctrl-A Ctrl-A sends one Ctrl-A, and
- * Ctrl-A before anything else is sent with it.
+ * The key that detaches from a console, as in QEMU: Ctrl-A x detaches, Ctrl-A Ctrl-A sends one Ctrl-A. Ctrl-A before any
+ * other key is sent with that key.
  */
 
 const CTRL_A = 0x01;
-const LEAVE = 'x'.charCodeAt(0);
+const DETACH = 'x'.charCodeAt(0);
 
 export class EscapeKey {
   #pending = false;
 
-  /** What of `typed` goes to the guest, and whether the console is left after that. */
-  take(typed: Uint8Array): { bytes: Uint8Array; leave: boolean } {
+  /** Returns the bytes for the guest, and whether to detach after them. */
+  take(typed: Uint8Array): { bytes: Uint8Array; detach: boolean } {
     const bytes: number[] = [];
     for (const byte of typed) {
       if (!this.#pending) {
@@ -19,10 +19,10 @@ export class EscapeKey {
         continue;
       }
       this.#pending = false;
-      if (byte === LEAVE) return { bytes: Uint8Array.from(bytes), leave: true };
+      if (byte === DETACH) return { bytes: Uint8Array.from(bytes), detach: true };
       if (byte === CTRL_A) bytes.push(CTRL_A);
       else bytes.push(CTRL_A, byte);
     }
-    return { bytes: Uint8Array.from(bytes), leave: false };
+    return { bytes: Uint8Array.from(bytes), detach: false };
   }
 }

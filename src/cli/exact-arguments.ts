@@ -1,10 +1,10 @@
 /**
- * Names of files as they were given. Node decodes the command line as UTF-8 and puts U+FFFD in place of what is none,
- * while the name of a file may be any bytes.
+ * File names as exact bytes. Node decodes the command line as UTF-8 and replaces invalid bytes by U+FFFD, but the name
+ * of a file may be any bytes.
  */
 import { readFileSync } from 'node:fs';
 
-/** The arguments as the kernel has them; null where it does not say. */
+/** The arguments as bytes. Null: /proc is not available. */
 function commandLine(): Buffer[] | null {
   let bytes: Buffer;
   try {
@@ -22,11 +22,11 @@ function commandLine(): Buffer[] | null {
   return parts;
 }
 
-/** The operand, or its bytes where it is not UTF-8. `line`: the arguments of this process. */
+/** The operand, or its bytes if it is not UTF-8. `line`: the arguments of this process. */
 export function exactName(operand: string, line: () => Buffer[] | null = commandLine): string | Buffer {
   if (!operand.includes('\ufffd')) return operand;
   const same = (line() ?? []).filter((argument) => argument.toString() === operand);
   const [first, ...others] = same;
-  // Two arguments that look alike and are not: which of them is meant is not known.
+  // Different arguments can decode to the same text. Then the right one is unknown.
   return first && others.every((other) => other.equals(first)) ? first : operand;
 }

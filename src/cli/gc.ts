@@ -1,16 +1,17 @@
-import { formatBytes } from './output.js';
+import { formatBytes, formatCount } from './format.js';
 import { withStore } from './store-access.js';
 import { parseSize } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'gc',
-  summary: 'free what no snapshot holds',
+  summary: 'Delete unreferenced data',
   operands: [],
   options: {
-    dryRun: flag('--dry-run', 'only say what would be freed'),
-    maxRepack: valued('--max-repack <size>', 'rewrite at most so much of packs with dead weight', parseSize),
+    dryRun: flag('--dry-run', 'Show what would be freed, delete nothing'),
+    maxRepack: valued('--max-repack <size>', 'Repack at most SIZE', parseSize),
   },
+  notes: 'Packs with unreferenced data are repacked: rewritten without it.',
   async run({ options, output, storeDir }) {
     const { dryRun, maxRepack } = options;
     const { removedChunks, freedBytes } = await output.withProgress('collecting', (progress) =>
@@ -19,8 +20,8 @@ export const verb = defineVerb({
       ),
     );
     output.result({ removedChunks, freedBytes }, () => {
-      const what = `${removedChunks.toLocaleString('en')} chunks, ${formatBytes(freedBytes)}`;
-      return dryRun ? `would free ${what}` : `freed ${what}`;
+      const freed = `${formatBytes(freedBytes)} (${formatCount(removedChunks, 'chunk')})`;
+      return dryRun ? `Would free ${freed}` : `Freed ${freed}`;
     });
     return 0;
   },

@@ -1,14 +1,14 @@
 import { fstatSync, type Stats } from 'node:fs';
 import { LivesnapError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import { exactName } from './exact-arguments.js';
-import { formatBytes } from './output.js';
+import { formatBytes } from './format.js';
 import { isSharedTerminal } from './shared-terminal.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
-/** What is written to, and whether it is the standard output by this or another name. */
-async function lookAt(
+/** The target's file status, and whether the target is the standard output under any name. */
+async function statTarget(
   to: string | Buffer,
   storeDir: string,
 ): Promise<{ stats: Stats | null; isStdout: boolean }> {
@@ -23,21 +23,23 @@ async function lookAt(
 
 export const verb = defineVerb({
   name: 'get',
-  summary: 'write out a file that was put into the store',
+  summary: 'Write a stored file to a path',
   operands: ['<snapshot>', '<file>'],
   options: {},
   notes: [
-    'FILE - is the standard output. An existing file is replaced when the new one is whole; its mode and owner stay.',
-    'A FIFO, a character device or an open descriptor (/dev/stdout, /dev/fd/N) is written to. A block device is refused.',
+    'FILE may be - for standard output, a FIFO, a character device, or an open',
+    'descriptor (/dev/stdout, /dev/fd/N). A block device is refused.',
+    'An existing file is replaced when the new one is complete. It keeps its mode',
+    'and owner.',
   ].join('\n'),
   async run({ operands, output, storeDir }) {
     const [reference, path] = operands as [string, string];
     const to = exactName(path);
-    // Before the store is opened: later a descriptor that the caller does not have may be one of the store's.
-    const { stats, isStdout } = await lookAt(to, storeDir);
+    // Checked before the store is opened: later, the same descriptor number may belong to a file of the store.
+    const { stats, isStdout } = await statTarget(to, storeDir);
     if (isStdout && output.json)
-      throw new LivesnapError('USAGE', 'the file and JSON cannot both go to the standard output', {
-        hint: 'Leave out --json, or name a file.',
+      throw new LivesnapError('USAGE', 'the file and JSON cannot both go to standard output', {
+        hint: 'Leave out --json, or specify a file.',
       });
     const work = (progress: Progress) =>
       withStore(storeDir, { write: false }, (store) =>
@@ -46,7 +48,7 @@ export const verb = defineVerb({
     const { bytes } = isSharedTerminal(stats)
       ? await work(() => {})
       : await output.withProgress('reading', work);
-    if (!isStdout) output.result({ bytes }, () => `${formatBytes(bytes)} written to ${path}`);
+    if (!isStdout) output.result({ bytes }, () => `Wrote ${formatBytes(bytes)} to ${path}`);
     return 0;
   },
 });

@@ -6,7 +6,7 @@ export const verb = defineVerb({
   summary: 'Import the snapshots of an exported directory',
   operands: ['<dir>'],
   options: {},
-  notes: 'The directory may come from an untrusted source: its contents are verified before import.',
+  notes: 'The directory may come from an untrusted source: its contents are verified\nbefore import.',
   async run({ operands, output, storeDir }) {
     const [from] = operands as [string];
     const { importSnapshots } = await import('../store/remote/export.js');

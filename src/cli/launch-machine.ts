@@ -1,14 +1,15 @@
-/** What start and restore share: a process for the machine, and its console unless it is detached. */
+/** Used by start and restore: starts the machine's process, and attaches to its console unless --detach is given. */
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
+import type { Progress } from '../page-stream.js';
 import type { EndReport } from '../server/control-api.js';
 import type { LaunchRequest } from '../server/launch.js';
-import type { Progress } from '../store/types.js';
-import { PROCESS_END_TIMEOUT_MS, runConsole } from './console-session.js';
-import { formatMs, type Output } from './output.js';
+import { detachedSentence, PROCESS_END_TIMEOUT_MS, runConsole } from './console-session.js';
+import { formatDuration } from './format.js';
+import type { Output } from './output.js';
 
 export interface LaunchOptions {
-  /** Null: a free name is drawn, beginning with `like` when that is given. */
+  /** Null: a free name is chosen, like `like` or else a random one. */
   readonly name: string | null;
   readonly like: string | null;
   readonly detach: boolean;
@@ -18,7 +19,7 @@ export interface LaunchOptions {
   readonly output: Output;
 }
 
-/** Names to try: `web`, `web-2`, `web-3`, …; or drawn from a hat. */
+/** Names to try: `web`, `web-2`, `web-3`, …, or random ones. */
 function namesLike(like: string | null, draw: () => string): () => string {
   let count = 0;
   return () => {
@@ -28,14 +29,14 @@ function namesLike(like: string | null, draw: () => string): () => string {
   };
 }
 
-/** Ends with the machine when it is in the foreground. Resolves to the exit status. */
-export async function launchMachine(options: LaunchOptions): Promise<number | undefined> {
+/** Resolves to the exit status: in the foreground when the machine ends, else when it runs. */
+export async function launchMachine(options: LaunchOptions): Promise<number> {
   const { output, origin, port, storeDir } = options;
   const { claimFreeName, drawName, RunDirectory } = await import('../server/run-directory.js');
   const { launch } = await import('../server/launch.js');
   const { MachineClient } = await import('../server/client.js');
 
-  const begun = performance.now();
+  const startedMs = performance.now();
   const root = runRoot();
   const directory =
     options.name !== null
@@ -45,7 +46,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   const begin = (progress?: Progress) => launch(directory, { storeDir, port, origin }, progress);
   const { machine, letGo } =
     origin.kind === 'start' ? await begin() : await output.withProgress(`restoring ${name}`, begin);
-  const readyMs = Math.round(performance.now() - begun);
+  const readyMs = Math.round(performance.now() - startedMs);
   for (const notice of machine.notices) output.say(`note: ${notice}`);
 
   const { pid, memoryBytes, cpus, startedAt, snapshot } = machine;
@@ -57,7 +58,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
       () => name,
       () => name,
     );
-    output.remark(`running after ${formatMs(readyMs)}; join it with: livesnap console ${name}`);
+    output.remark(`Running after ${formatDuration(readyMs)}. Attach: livesnap console ${name}`);
     return 0;
   }
 
@@ -65,7 +66,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   const stop = () => {
     client.stop().catch(() => {});
   };
-  // Ctrl-C of a terminal in raw mode is a byte for the guest; here it comes from a pipeline or from kill.
+  // On a terminal in raw mode Ctrl-C is a byte for the guest. SIGINT comes from a pipeline or from kill.
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);
   if (output.json) {
     output.result(result, () => '');
@@ -80,11 +81,11 @@ export async function launchMachine(options: LaunchOptions): Promise<number | un
   });
   if (outcome.kind === 'ended') return statusOf(outcome.end, client);
   if (outcome.kind === 'broken') return statusOf(null, client);
-  output.say(`\n${name} goes on; return to it with: livesnap console ${name}`);
+  output.say(detachedSentence(name));
   return 0;
 }
 
-/** With --json stdout is not the console's: only its end is waited for. */
+/** Waits for the end of the machine without showing its console: with --json, stdout is for the result. */
 async function waitForEnd(
   client: import('../server/client.js').MachineClient,
   letGo: () => void,
@@ -102,7 +103,7 @@ async function waitForEnd(
   return end;
 }
 
-/** Null: the console broke off, so the process has died, or is just dying. */
+/** The exit status for the end of a machine. Null: the connection was lost, because the process died. */
 async function statusOf(
   end: EndReport | null,
   { directory }: import('../server/client.js').MachineClient,

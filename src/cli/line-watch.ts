@@ -1,24 +1,23 @@
 /**
- * Watches a console's output for a line that matches. Lines end with a line feed; a carriage return before it is
- * not part of the line. A line that is not finished (a prompt) is matched only when asked, for a guest may be
- * interrupted in the middle of one.
+ * Searches a console's output for a line that matches. A line ends with a line feed; a carriage return before it is not
+ * part of the line. An unfinished line, such as a prompt, is matched only on request, since it may grow.
  *
- * Invariant: memory is bounded whatever the guest writes: of a longer line only the last bytes are matched.
+ * Invariant: memory is bounded. Only the last bytes of a long line are kept and matched.
  */
 
-const LONGEST_LINE_BYTES = 64 * 1024;
+const MAX_LINE_BYTES = 64 * 1024;
 const LINE_FEED = 0x0a;
 
 export class LineWatch {
   #line = Buffer.alloc(0);
 
-  /** `begun`: the first bytes end a line that began before, which cannot match. */
+  /** `begun`: the output starts within a line. That line cannot match. */
   constructor(
     private readonly pattern: RegExp,
     private begun: boolean = false,
   ) {}
 
-  /** How many of the bytes lead up to the end of the first line that matches; null when none does. */
+  /** Returns the number of bytes up to the end of the first line that matches. Null: no line matches. */
   push(bytes: Uint8Array): number | null {
     let from = 0;
     for (let end = bytes.indexOf(LINE_FEED); end >= 0; end = bytes.indexOf(LINE_FEED, from)) {
@@ -33,13 +32,13 @@ export class LineWatch {
     return null;
   }
 
-  /** Whether the line that has been begun matches as it stands. */
+  /** Whether the unfinished line matches. */
   matchesUnfinished(): boolean {
     return this.#line.length > 0 && this.#matches();
   }
 
   #append(bytes: Uint8Array): void {
-    this.#line = Buffer.concat([this.#line, bytes]).subarray(-LONGEST_LINE_BYTES);
+    this.#line = Buffer.concat([this.#line, bytes]).subarray(-MAX_LINE_BYTES);
   }
 
   #matches(): boolean {

@@ -1,10 +1,11 @@
-import { formatBytes, formatTable, formatTime, shortId } from './output.js';
+import { formatBytes, formatTime, shortId } from './format.js';
+import { formatTable } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'ls',
-  summary: 'list the snapshots of the store',
+  summary: 'List snapshots',
   operands: [],
   options: {},
   async run({ output, storeDir }) {

@@ -1,53 +1,23 @@
 /**
- * What a verb prints: its result on stdout, as JSON or for people; everything else on stderr.
+ * The output of a verb: its result on stdout, as JSON or for people, and everything else on stderr.
  *
- * Invariants: with --json stdout holds one JSON value and nothing else; with --quiet stderr holds errors only and
- * stdout no words, just what scripts want (ids, names). No control or format character but the ends of lines is
- * printed: names, ids and messages may be a stranger's. The terminal's modes are never changed, so that no signal can
- * leave it changed.
+ * Invariants:
+ * - With --json, stdout holds one JSON value and nothing else.
+ * - With --quiet, stderr holds only errors, and stdout only the IDs and names that scripts need.
+ * - Control and format characters other than line ends are never printed: names, IDs and messages may come from
+ *   untrusted sources.
+ * - The modes of the terminal are never changed, so no signal can leave them changed.
  */
 import { styleText } from 'node:util';
-import cliProgress from 'cli-progress';
 import type { LivesnapError } from '../errors.js';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
+import { formatBytes, shortId } from './format.js';
 
-/** `256 MiB`, `1.5 GiB`: binary units, three digits at most. */
-export function formatBytes(bytes: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
-  let value = bytes;
-  let unit = 0;
-  while (Math.abs(value) >= 999.5 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  const digits = unit === 0 || Math.abs(value) >= 99.95 || Number.isInteger(value) ? 0 : 1;
-  return `${value.toFixed(digits)} ${units[unit]}`;
-}
-
-/** Local time to the second. */
-export function formatTime(iso: string): string {
-  const time = new Date(iso);
-  if (Number.isNaN(time.getTime())) return iso;
-  const two = (n: number) => String(n).padStart(2, '0');
-  const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`;
-  return `${day} ${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
-}
-
-export const formatMs = (ms: number): string =>
-  ms >= 10_000
-    ? `${(ms / 1000).toFixed(0)} s`
-    : ms >= 1000
-      ? `${(ms / 1000).toFixed(1)} s`
-      : `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
-
-/** An id as people see it; any unique prefix names the snapshot. */
-export const shortId = (id: string): string => id.slice(0, 12);
-
-/** `Tagged 705d4847a1a6 as first (was 0123456789ab)`. */
+/** `Tagged 705d4847a1a6 as first (moved from 0123456789ab)`. */
 export const taggedSentence = (id: string, tag: string, movedFrom: string | null): string =>
-  `Tagged ${shortId(id)} as ${tag}${movedFrom === null ? '' : ` (was ${shortId(movedFrom)})`}`;
+  `Tagged ${shortId(id)} as ${tag}${movedFrom === null ? '' : ` (moved from ${shortId(movedFrom)})`}`;
 
-/** What a terminal may act on, or show as something else: controls, formats (U+202E), line ends, lone surrogates. */
+/** Controls, formats (U+202E), line ends and lone surrogates: a terminal acts on them or shows something else. */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 
 /** `\x1b`, `\u202e`, `\u{e0041}`. */
@@ -58,13 +28,13 @@ function escaped(char: string): string {
   return code <= 0xffff ? `\\u${hex.padStart(4, '0')}` : `\\u{${hex}}`;
 }
 
-/** Text from outside that is shown on a terminal: characters that would not be shown as such are made visible. */
+/** Text from untrusted sources for a terminal: unprintable characters are shown as escapes. */
 export const printable = (text: string): string => text.replace(UNPRINTABLE, escaped);
 
-/** Lines of which any may have text from outside. */
+/** The same for text of several lines. */
 const printableLines = (text: string): string => text.split('\n').map(printable).join('\n');
 
-/** JSON leaves the unprintable characters from 0x7f on as they are; a terminal would not. */
+/** JSON.stringify escapes no unprintable character from 0x7f on, but a terminal acts on them. */
 const toJson = (value: unknown): string =>
   JSON.stringify(value).replace(UNPRINTABLE, (char) =>
     char
@@ -79,7 +49,7 @@ export interface Column<T> {
   readonly right?: boolean;
 }
 
-/** A table with a line of titles; null cells are dashes. */
+/** A table with a line of titles. A null cell is a dash. */
 export function formatTable<T>(rows: readonly T[], columns: readonly Column<T>[]): string {
   const cells = [
     columns.map((column) => column.title),
@@ -96,14 +66,14 @@ export function formatTable<T>(rows: readonly T[], columns: readonly Column<T>[]
     .join('\n');
 }
 
-/** Names and values below each other. */
+/** Names and values in two columns. */
 export function formatPairs(pairs: readonly (readonly [string, string | null])[]): string {
   const width = Math.max(...pairs.map(([name]) => name.length));
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${printable(value ?? '-')}`).join('\n');
 }
 
 export class Output {
-  /** Prints with the bar, if there is one, out of the way. */
+  /** Prints to stderr. While a progress bar is shown, it is cleared first and drawn again below. */
   #print = (text: string): void => void process.stderr.write(text);
 
   constructor(
@@ -111,18 +81,18 @@ export class Output {
     readonly quiet: boolean,
   ) {}
 
-  /** The verb's result: `value` with --json, else the lines of `human`, else (--quiet) of `bare`. */
+  /** Prints the result: `value` with --json, the lines of `bare` with --quiet, else the lines of `human`. */
   result(value: unknown, human: () => string, bare: () => string = () => ''): void {
     const text = this.json ? toJson(value) : printableLines(this.quiet ? bare() : human());
     if (text !== '') process.stdout.write(`${text}\n`);
   }
 
-  /** A sentence for whoever is watching. */
+  /** Prints a message, unless --quiet is given. */
   say(sentence: string): void {
     if (!this.quiet) this.#print(`${printableLines(sentence)}\n`);
   }
 
-  /** `say`, when the result is for people. */
+  /** Prints a message, unless --quiet or --json is given. */
   remark(sentence: string): void {
     if (!this.json) this.say(sentence);
   }
@@ -132,16 +102,17 @@ export class Output {
     else complain(error);
   }
 
-  /** Runs `work` with a bar on stderr if that is a terminal. */
+  /** Runs `work` with a progress bar on stderr, if stderr is a terminal. */
   async withProgress<T>(label: string, work: (progress: Progress) => Promise<T>): Promise<T> {
     if (this.quiet || !process.stderr.isTTY) return work(() => {});
+    const { default: cliProgress } = await import('cli-progress');
     const bar = new cliProgress.SingleBar(
       {
         format: (options, params, { done, whole }) =>
           whole === null
             ? `${label}: ${done}`
             : `${label} ${cliProgress.Format.BarFormat(params.progress, options)} ${done} of ${whole}`,
-        // A hidden cursor, and lines that do not wrap, would stay so after a signal.
+        // A signal would leave the cursor hidden and line wrapping off.
         hideCursor: false,
         linewrap: true,
         clearOnComplete: true,
@@ -181,7 +152,7 @@ export class Output {
   }
 }
 
-/** The error as people see it, on stderr: the sentence, then what to do about it. */
+/** Prints an error to stderr: what happened, then what to do. */
 export function complain(error: LivesnapError): void {
   process.stderr.write(`livesnap: ${printable(error.message)}\n`);
   if (error.hint !== undefined) process.stderr.write(`${dim(printable(error.hint))}\n`);

@@ -2,7 +2,7 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'pause',
-  summary: 'hold a machine still',
+  summary: 'Pause a machine',
   operands: ['<machine>'],
   options: {},
   async run({ operands, output }) {

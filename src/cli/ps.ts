@@ -1,7 +1,8 @@
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import type { MachineState } from '../vmm/machine-types.js';
-import { formatBytes, formatTable, formatTime, printable, shortId } from './output.js';
+import { formatBytes, formatTime, shortId } from './format.js';
+import { formatTable, printable } from './output.js';
 import { defineVerb } from './verb.js';
 
 /** How long a machine's process may take to answer before it is shown as `unresponsive`. */
@@ -10,13 +11,13 @@ const ANSWER_TIMEOUT_MS = 3000;
 interface Row {
   readonly name: string;
   readonly pid: number | null;
-  /** `gone`: its process died; `failed`: it could not go on and said why; `starting`: not running yet. */
+  /** `gone`: its process died. `failed`: it ended with an error. `starting`: it does not run yet. */
   readonly state: MachineState | 'starting' | 'unresponsive' | 'failed' | 'gone';
   readonly memoryBytes: number | null;
   readonly cpus: number | null;
   readonly startedAt: string | null;
   readonly snapshot: string | null;
-  /** Why it failed; there for the state `failed` only. */
+  /** The error, if the state is `failed`. */
   readonly reason?: string;
 }
 
@@ -51,7 +52,7 @@ async function look(directory: import('../server/run-directory.js').RunDirectory
 
 export const verb = defineVerb({
   name: 'ps',
-  summary: 'list the machines that run, and those whose process is gone',
+  summary: 'List machines',
   operands: [],
   options: {},
   async run({ output }) {

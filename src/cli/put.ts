@@ -1,7 +1,7 @@
 import { fstatSync } from 'node:fs';
-import type { Progress } from '../store/types.js';
+import type { Progress } from '../page-stream.js';
 import { exactName } from './exact-arguments.js';
-import { printSave } from './save.js';
+import { printSave } from './save-output.js';
 import { isSharedTerminal } from './shared-terminal.js';
 import { withStore } from './store-access.js';
 import { parseText } from './values.js';
@@ -9,21 +9,24 @@ import { defineVerb, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'put',
-  summary: 'keep a file as a snapshot and print its id',
+  summary: 'Store a file as a snapshot',
   operands: ['<file>'],
   options: {
-    tag: valued('--tag <label>', 'a name for the snapshot', parseText),
-    name: valued('--name <name>', "what show calls the file (default: the file's own name)", parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot, moving the tag from any other', parseText),
+    name: valued('--name <name>', "Name of the file in the store (default: the file's own)", parseText),
   },
-  notes:
-    'FILE - is the standard input. A FIFO or a device is read to its end. The holes of a sparse file are not read.',
+  notes: [
+    'Prints the ID of the snapshot.',
+    'FILE may be - for standard input, a FIFO, or a device: it is read to its end.',
+    'The holes of a sparse file are not read.',
+  ].join('\n'),
   async run({ operands, options, output, storeDir }) {
     const from = exactName(operands[0]!);
     const isStdin = from === '-';
-    // Before a store is made for what is not there.
+    // Checked first: a missing file must not create a store.
     const { requireSource } = await import('../store/file/file-source.js');
     const stats = isStdin ? fstatSync(0) : requireSource(from).stats;
-    const begun = performance.now();
+    const startedMs = performance.now();
     await withStore(storeDir, { write: true, create: true }, async (store) => {
       const work = (progress: Progress) =>
         store.put(
@@ -38,10 +41,11 @@ export const verb = defineVerb({
         ...result,
         pauseMs: 0,
         storedWhilePausedBytes: 0,
-        saveMs: Math.round(performance.now() - begun),
+        saveMs: Math.round(performance.now() - startedMs),
       });
-      const untidied = await store.tidy();
-      if (untidied) output.say(`note: the file is stored, but the store was not tidied: ${untidied.message}`);
+      const failure = await store.tidy();
+      if (failure)
+        output.say(`note: the file is stored, but cleaning up the store failed: ${failure.message}`);
     });
     return 0;
   },

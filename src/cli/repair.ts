@@ -1,14 +1,18 @@
 import { ExitStatus } from '../errors.js';
 import type { LostRange } from '../store/types.js';
-import { printable, shortId } from './output.js';
+import { formatAddress, shortId } from './format.js';
+import { printable } from './output.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'repair',
-  summary: "rebuild the store's index from its files",
+  summary: 'Rebuild the index and heal damaged data',
   operands: [],
   options: {},
-  notes: 'Exit status 4 says that something is lost; what, is said by snapshot and address.',
+  notes: [
+    'No other process may use the store meanwhile. Damaged files go to quarantine/.',
+    'Exit status 4: data is lost. The output lists it by snapshot and address.',
+  ].join('\n'),
   async run({ output, storeDir }) {
     const { Store } = await import('../store/store.js');
     const result = await output.withProgress('repairing', (progress) => Store.repair(storeDir, progress));
@@ -20,5 +24,5 @@ export const verb = defineVerb({
 
 function sentenceOf({ snapshot, tag, region, fromBytes, toBytes }: LostRange): string {
   const name = tag === null ? shortId(snapshot) : `${shortId(snapshot)} (${tag})`;
-  return `Snapshot ${name}: 0x${fromBytes.toString(16)} to 0x${toBytes.toString(16)} of ${region} are lost.`;
+  return `Lost in snapshot ${name}: ${formatAddress(fromBytes)} to ${formatAddress(toBytes)} of ${region}`;
 }

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
+import { formatCount } from './format.js';
 import { launchMachine } from './launch-machine.js';
 import { withStore } from './store-access.js';
 import { parsePort, parseText } from './values.js';
@@ -8,20 +9,23 @@ import { defineVerb, flag, hidden, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'restore',
-  summary: 'have a saved machine go on, in a new process',
+  summary: 'Restore a machine from a snapshot',
   operands: ['[snapshot]'],
   options: {
-    name: valued('--name <name>', "its name (default: the saved machine's, or one like it)", parseText),
-    port: valued('--port <port>', 'have its control API on this port of 127.0.0.1, too', parsePort),
-    detach: flag('--detach', 'print its name and leave it in the background'),
-    cpuPath: hidden(valued('--cpu_path <snapshot>', "the original's way to name a snapshot", parseText)),
-    memoryPath: hidden(
-      valued('--memory_path <snapshot>', "the original's way to name a snapshot", parseText),
+    name: valued(
+      '--name <name>',
+      "Machine name (default: the saved machine's, numbered if in use)",
+      parseText,
     ),
+    port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
+    detach: flag('--detach', 'Run in the background and print the name'),
+    cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
+    memoryPath: hidden(valued('--memory_path <snapshot>', 'Legacy form of the snapshot', parseText)),
   },
   notes: [
-    'SNAPSHOT is a tag, else an id, else the beginning of just one id, else a directory that livesnap export made.',
-    'The spelling of the original is taken, too: --cpu_path SNAPSHOT --memory_path SNAPSHOT.',
+    'SNAPSHOT is a tag, an ID, a unique prefix of an ID, or an exported directory.',
+    'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
+    'Legacy form: --cpu_path SNAPSHOT --memory_path SNAPSHOT',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
     const given = new Set(
@@ -29,16 +33,18 @@ export const verb = defineVerb({
     );
     const [reference] = given;
     if (reference === undefined)
-      throw new LivesnapError('USAGE', 'restore needs a snapshot', { hint: 'See livesnap ls.' });
+      throw new LivesnapError('USAGE', 'restore needs a snapshot', {
+        hint: 'livesnap ls lists the snapshots.',
+      });
     if (given.size > 1)
       throw new LivesnapError('USAGE', `${[...given].join(' and ')} are different snapshots`, {
-        hint: 'A snapshot holds vCPUs and memory: name the same one for both.',
+        hint: 'A snapshot holds vCPUs and memory. Name one snapshot.',
       });
     const { dir, ref } = await locate(storeDir, reference);
     const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
     if (saved.kind !== 'machine')
-      throw new LivesnapError('USAGE', `${reference} is a file, not a machine`, {
-        hint: `Write it out with: livesnap get ${reference} FILE.`,
+      throw new LivesnapError('USAGE', `snapshot ${reference} holds a file, not a machine`, {
+        hint: `To write the file: livesnap get ${reference} FILE`,
       });
     return launchMachine({
       name: options.name ?? null,
@@ -52,7 +58,7 @@ export const verb = defineVerb({
   },
 });
 
-/** Where a snapshot is: in the store, or all by itself in a directory that was exported. */
+/** Finds a snapshot in the store, or in an exported directory that holds only this one. */
 async function locate(storeDir: string, reference: string): Promise<{ dir: string; ref: string }> {
   try {
     await withStore(storeDir, { write: false }, (store) => store.resolve(reference));
@@ -66,8 +72,8 @@ async function locate(storeDir: string, reference: string): Promise<{ dir: strin
   const { exportedSnapshots } = await import('../store/remote/export.js');
   const ids = exportedSnapshots(dir);
   if (ids.length !== 1)
-    throw new LivesnapError('USAGE', `${dir} holds ${ids.length} snapshots, not one`, {
-      hint: 'Name one of them: livesnap restore SNAPSHOT --store DIR.',
+    throw new LivesnapError('USAGE', `${dir} holds ${formatCount(ids.length, 'snapshot')}, not 1`, {
+      hint: 'To choose one: livesnap restore SNAPSHOT --store DIR',
     });
   return { dir, ref: ids[0]! };
 }

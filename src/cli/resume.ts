@@ -2,7 +2,7 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'resume',
-  summary: 'let a paused machine go on',
+  summary: 'Resume a paused machine',
   operands: ['<machine>'],
   options: {},
   async run({ operands, output }) {

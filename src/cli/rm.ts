@@ -3,12 +3,13 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'rm',
-  summary: 'remove snapshots; gc then frees what only they held',
+  summary: 'Remove snapshots',
   operands: ['<snapshot...>'],
   options: {},
+  notes: 'livesnap gc then frees the disk space.',
   async run({ operands, output, storeDir }) {
     const removed = await withStore(storeDir, { write: true }, (store) => store.remove(operands));
-    output.result({ removed }, () => removed.map((id) => `removed ${id}`).join('\n'));
+    output.result({ removed }, () => removed.map((id) => `Removed ${id}`).join('\n'));
     return 0;
   },
 });

@@ -1,65 +1,27 @@
-import type { SaveResult } from '../store/types.js';
-import { formatBytes, formatMs, type Output, shortId, taggedSentence } from './output.js';
+import { printSave } from './save-output.js';
 import { parseText, parseWord } from './values.js';
 import { defineVerb, valued } from './verb.js';
 
-/** Prints what a save or put did: the id on stdout, the rest as a remark. */
-export function printSave(
-  output: Output,
-  result: SaveResult & { pauseMs: number; storedWhilePausedBytes: number; saveMs: number },
-): void {
-  const { id, tag, parent, pauseMs, storedWhilePausedBytes, saveMs, pages, zeroPages, unchangedPages } =
-    result;
-  const { newChunks, reusedChunks, storedBytes, movedFrom = null } = result;
-  output.result(
-    {
-      id,
-      tag,
-      movedFrom,
-      parent,
-      pauseMs,
-      storedWhilePausedBytes,
-      saveMs,
-      pages,
-      zeroPages,
-      unchangedPages,
-      newChunks,
-      reusedChunks,
-      storedBytes,
-    },
-    () => id,
-    () => id,
-  );
-  if (tag !== null && movedFrom !== null) output.remark(taggedSentence(id, tag, movedFrom));
-  const count = (n: number) => n.toLocaleString('en');
-  output.remark(
-    [
-      `${formatBytes(pages * 4096)} in ${formatMs(saveMs)}`,
-      pauseMs > 0 ? `, standing still for ${formatMs(pauseMs)}` : '',
-      parent === null ? '' : `, on top of ${shortId(parent)}`,
-      storedWhilePausedBytes > 0
-        ? `\nStored ${formatBytes(storedWhilePausedBytes)} during the pause: the guest writes its memory too fast to store it while it runs`
-        : '',
-      `\npages: ${count(zeroPages)} zero, ${count(unchangedPages)} unchanged, `,
-      `${count(reusedChunks)} known, ${count(newChunks)} new; ${formatBytes(storedBytes)} stored`,
-    ].join(''),
-  );
-}
+/** How long the process of a machine stopped by --then may take to end. */
+const PROCESS_END_TIMEOUT_MS = 30_000;
 
 export const verb = defineVerb({
   name: 'save',
-  summary: 'save a machine as a snapshot and print its id',
+  summary: 'Save a machine as a snapshot',
   operands: ['<machine>'],
   options: {
-    tag: valued('--tag <label>', 'a name for the snapshot', parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot, moving the tag from any other', parseText),
     then: valued(
-      '--then <word>',
-      'resume, pause or stop the machine (default: as it was)',
+      '--then <action>',
+      'Then resume, pause or stop the machine (default: as before)',
       parseWord('resume', 'pause', 'stop'),
     ),
   },
-  notes:
-    'Without --store and LIVESNAP_STORE the snapshot goes to the store that the machine was started with or restored from.',
+  notes: [
+    'Prints the ID of the snapshot.',
+    'Without --store and LIVESNAP_STORE, the snapshot goes to the store that the',
+    'machine was started with or restored from.',
+  ].join('\n'),
   async run({ operands, options, output, namedStoreDir }) {
     const [name] = operands as [string];
     const { findMachine } = await import('../server/client.js');
@@ -71,7 +33,7 @@ export const verb = defineVerb({
       then: options.then ?? null,
     };
     const result = await output.withProgress(`saving ${name}`, (progress) => client.save(request, progress));
-    await ended?.(30_000);
+    await ended?.(PROCESS_END_TIMEOUT_MS);
     printSave(output, result);
     return 0;
   },

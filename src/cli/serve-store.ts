@@ -1,3 +1,4 @@
+import { ExitStatus } from '../errors.js';
 import type { Store } from '../store/store.js';
 import { defineVerb } from './verb.js';
 
@@ -26,7 +27,7 @@ export const verb = defineVerb({
       );
       if (writes) await store?.tidy();
     } catch {
-      return 1; // the client has received the error and shows it
+      return ExitStatus.failed; // The client has received the error and shows it.
     } finally {
       store?.close();
     }

@@ -1,9 +1,9 @@
-/** Whether something is the terminal that progress is shown on: then the bar would be mixed with it. */
+/** Whether data is read from or written to the terminal of the progress bar. Then the bar is left out. */
 import { fstatSync, type Stats } from 'node:fs';
 
-/** Of stat(2): /dev/tty, the terminal of whoever opens it. */
-const OWN_TERMINAL = 0x500;
+/** The device number of /dev/tty: the controlling terminal. */
+const CONTROLLING_TERMINAL = 0x500;
 
-/** `stats`: of what is read or written; `shown`: of what the bar goes to. */
+/** `stats`: the data's file. `shown`: the bar's, which is stderr. */
 export const isSharedTerminal = (stats: Stats | null, shown: Pick<Stats, 'rdev'> = fstatSync(2)): boolean =>
-  stats?.isCharacterDevice() === true && (stats.rdev === shown.rdev || stats.rdev === OWN_TERMINAL);
+  stats?.isCharacterDevice() === true && (stats.rdev === shown.rdev || stats.rdev === CONTROLLING_TERMINAL);

@@ -1,51 +1,56 @@
-import type { SnapshotSummary } from '../store/types.js';
-import { formatBytes, formatPairs, formatTable, formatTime, printable } from './output.js';
+import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
+import { formatBytes, formatTime } from './format.js';
+import { formatPairs, formatTable, printable } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
-/** A file has one size; a machine has memory and disks. */
+/** A file has one size. A machine has memory and disks. */
 const sizes = ({ kind, memoryBytes, diskBytes }: SnapshotSummary): [string, string | null][] =>
   kind === 'file'
-    ? [['size', formatBytes(memoryBytes + diskBytes)]]
+    ? [['Size', formatBytes(memoryBytes + diskBytes)]]
     : [
-        ['memory', formatBytes(memoryBytes)],
-        ['disks', diskBytes === 0 ? null : formatBytes(diskBytes)],
+        ['Memory', formatBytes(memoryBytes)],
+        ['Disks', diskBytes === 0 ? null : formatBytes(diskBytes)],
       ];
 
 export const verb = defineVerb({
   name: 'show',
-  summary: 'describe a snapshot',
+  summary: 'Show details of a snapshot',
   operands: ['<snapshot>'],
   options: {},
-  notes: 'SNAPSHOT is a tag, else an id, else the beginning of just one id.',
+  notes: 'SNAPSHOT is a tag, an ID, or a unique prefix of an ID.',
   async run({ operands, output, storeDir }) {
     const found = await withStore(storeDir, { write: false }, (store) => store.show(operands[0]!));
     output.result(
       found,
       () => {
         const pairs = formatPairs([
-          ['id', found.id],
-          ['tag', found.tag],
-          ['kind', found.kind],
-          ['name', found.vm],
-          ['parent', found.parent],
-          ['created', formatTime(found.createdAt)],
+          ['ID', found.id],
+          ['Tag', found.tag],
+          ['Kind', found.kind],
+          ['Name', found.vm],
+          ['Parent', found.parent],
+          ['Created', formatTime(found.createdAt)],
           ...sizes(found),
-          ['stored', `${formatBytes(found.storedBytes)} when it was saved`],
-          ['unique', `${formatBytes(found.uniqueBytes)} would be freed by rm and gc`],
+          ['Stored', `${formatBytes(found.storedBytes)} when saved`],
+          ['Unique', `${formatBytes(found.uniqueBytes)}, freed by rm and gc`],
         ]);
         const regions = formatTable(found.regions, [
           { title: 'REGION', cell: (region) => region.name },
           { title: 'SIZE', cell: (region) => formatBytes(region.sizeBytes), right: true },
-          { title: 'NOT ZERO', cell: (region) => formatBytes(region.nonZeroPages * 4096), right: true },
+          { title: 'NONZERO', cell: (region) => formatBytes(region.nonZeroPages * PAGE_BYTES), right: true },
         ]);
-        const plain = (title: string, value: unknown) =>
+        const section = (title: string, value: unknown) =>
           value === null
             ? []
             : ['', title, ...JSON.stringify(value, null, 2).split('\n').slice(1, -1).map(printable)];
-        return [pairs, '', regions, ...plain('machine', found.machine), ...plain('host', found.host)].join(
-          '\n',
-        );
+        return [
+          pairs,
+          '',
+          regions,
+          ...section('Machine', found.machine),
+          ...section('Host', found.host),
+        ].join('\n');
       },
       () => found.id,
     );

@@ -1,8 +1,10 @@
 /**
- * What happens when a standard stream cannot be written.
+ * Handling of standard streams that cannot be written.
  *
- * Invariants: a result that does not arrive whole is a failure, with one sentence on stderr; a reader that went away
- * (`| head`) is none; words that stderr cannot take never end the work.
+ * Invariants:
+ * - An incomplete result is a failure, with one sentence on stderr.
+ * - A reader that closes the pipe (`| head`) is no failure.
+ * - A message that stderr cannot take never ends the work.
  */
 import { fstatSync, writeSync } from 'node:fs';
 import { ExitStatus, LivesnapError } from '../errors.js';
@@ -10,13 +12,13 @@ import { complain } from './output.js';
 
 const STDOUT = 1;
 
-/** Ends the process: nothing it still has to say would arrive. */
+/** Ends the process, because no further output would arrive. */
 function end(error: NodeJS.ErrnoException): never {
-  // Nobody reads what is left.
+  // The reader closed the pipe.
   if (error.code === 'EPIPE') process.exit(0);
   complain(
-    new LivesnapError('SYSTEM', `the standard output cannot be written: ${error.message}`, {
-      hint: 'The output is incomplete.',
+    new LivesnapError('SYSTEM', `cannot write the standard output: ${error.message}`, {
+      hint: 'The output is incomplete; redirect it elsewhere.',
       cause: error,
     }),
   );
@@ -29,7 +31,7 @@ export function guardStandardStreams(): void {
   const { isTTY } = process.stdout;
   const kind = fstatSync(STDOUT);
   if (isTTY || kind.isFIFO() || kind.isSocket()) return;
-  // Node writes as much as fits into a file and forgets the rest, and writes nothing at all to a block device.
+  // Node drops the bytes that do not fit into a file, and writes nothing to a block device.
   process.stdout._write = (bytes: Uint8Array, _encoding, done) => {
     try {
       for (let at = 0; at < bytes.length; ) at += writeSync(STDOUT, bytes, at);
@@ -41,7 +43,7 @@ export function guardStandardStreams(): void {
   };
 }
 
-/** Resolves when everything written has left, even into a slow pipe. */
+/** Resolves when all output is written, even into a slow pipe. */
 export const flush = (stream: NodeJS.WriteStream): Promise<void> =>
   new Promise((resolve) => {
     // serve-store ends its output itself.

@@ -2,59 +2,69 @@ import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { launchMachine } from './launch-machine.js';
-import { parseCpus, parseKernel, parseMemory, parsePort, parseText, parseVcpu } from './values.js';
+import { anyText, parseCpus, parseKernel, parseMemory, parsePort, parseText, parseVcpu } from './values.js';
 import { defineVerb, flag, hidden, valued } from './verb.js';
 
 const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
 
-/** The absolute path of a file that can be read. Errors: NO_SUCH_FILE, BAD_IMAGE, SYSTEM. */
-export function readableFile(path: string, what: string): string {
+/** The absolute path of a readable file. Errors: NO_SUCH_FILE, BAD_IMAGE, SYSTEM. */
+function readableFile(path: string, role: string): string {
   const absolute = resolve(path);
   try {
-    if (!statSync(absolute).isFile())
-      throw new LivesnapError('BAD_IMAGE', `${what} ${path} is not a file`, { hint: 'Give a file.' });
+    const stats = statSync(absolute);
+    if (!stats.isFile())
+      throw new LivesnapError(
+        'BAD_IMAGE',
+        `${role} ${path} is ${stats.isDirectory() ? 'a directory' : 'not a regular file'}`,
+        { hint: 'Specify a regular file.' },
+      );
     accessSync(absolute, constants.R_OK);
   } catch (error) {
     if (error instanceof LivesnapError) throw error;
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR')
-      throw new LivesnapError('NO_SUCH_FILE', `there is no ${what} ${path}`, { hint: 'Check the path.' });
-    throw new LivesnapError('SYSTEM', `${what} ${path} cannot be read: ${message}`);
+      throw new LivesnapError('NO_SUCH_FILE', `${role} ${path} does not exist`, { hint: 'Check the path.' });
+    throw new LivesnapError('SYSTEM', `${role} ${path} cannot be read: ${message}`, {
+      hint: 'Check the permissions of the file and of the directories above it.',
+    });
   }
   return absolute;
 }
 
 export const verb = defineVerb({
   name: 'start',
-  summary: 'boot a machine and join its console',
+  summary: 'Boot a machine and attach to its console',
   operands: [],
   options: {
-    kernel: valued('--kernel <file>', 'a bzImage or an ELF vmlinux', parseKernel),
-    initrd: valued('--initrd <file>', 'an initial RAM disk', parseText),
-    cmdline: valued('--cmdline <text>', "the kernel's command line", (text) => text),
-    memory: valued('--memory <size>', 'its memory (default: 256M)', parseMemory),
-    cpus: valued('--cpus <number>', 'its vCPUs (default: 1)', parseCpus),
-    vcpu: hidden(valued('--vcpu <list>', "the original's --cpus: num=N", parseVcpu)),
-    name: valued('--name <name>', 'its name (default: one is drawn)', parseText),
-    port: valued('--port <port>', 'have its control API on this port of 127.0.0.1, too', parsePort),
-    detach: flag('--detach', 'print its name and leave it in the background'),
+    kernel: valued('--kernel <file>', 'Kernel: a bzImage or an ELF vmlinux', parseKernel),
+    initrd: valued('--initrd <file>', 'Initial RAM disk', parseText),
+    cmdline: valued('--cmdline <text>', 'Kernel command line', anyText),
+    memory: valued('--memory <size>', 'Memory (default: 256M)', parseMemory),
+    cpus: valued('--cpus <number>', 'Number of vCPUs (default: 1)', parseCpus),
+    vcpu: hidden(valued('--vcpu <list>', 'Legacy form of --cpus: num=N', parseVcpu)),
+    name: valued('--name <name>', 'Machine name (default: random)', parseText),
+    port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
+    detach: flag('--detach', 'Run in the background and print the name'),
   },
   notes: [
-    'In a terminal Ctrl-A x leaves the console; the machine goes on. With --json the console is not joined.',
-    'The spellings of the original are taken, too: --kernel path=F,cmdline=S --memory size_mib=N --vcpu num=N.',
+    'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
+    'With --json, start waits for the end of the machine without its console.',
+    'Legacy forms: --kernel path=F,cmdline=S --memory size_mib=N --vcpu num=N',
   ].join('\n'),
   async run({ options, output, storeDir }) {
     const { kernel } = options;
     if (kernel === undefined)
       throw new LivesnapError('USAGE', 'start needs a kernel', {
-        hint: 'Give --kernel FILE, such as --kernel guest/build/probe.bzImage.',
+        hint: 'Add --kernel FILE, for example --kernel guest/build/probe.bzImage.',
       });
     if (options.cpus !== undefined && options.vcpu !== undefined)
-      throw new LivesnapError('USAGE', '--cpus and --vcpu are two spellings of one option', {
-        hint: 'Give one of them.',
+      throw new LivesnapError('USAGE', '--cpus and --vcpu both give the number of vCPUs', {
+        hint: 'Use only --cpus.',
       });
     if (options.cmdline !== undefined && kernel.cmdline !== null)
-      throw new LivesnapError('USAGE', 'the command line is given twice: by --cmdline and in --kernel');
+      throw new LivesnapError('USAGE', 'the kernel command line is given twice', {
+        hint: 'Use either --cmdline or cmdline= in --kernel.',
+      });
     const cpus = options.cpus ?? options.vcpu ?? 1;
     const config = {
       kernel: readableFile(kernel.path, 'kernel'),

@@ -1,30 +1,25 @@
-import { formatBytes, formatPairs } from './output.js';
+import { formatBytes, formatCount, formatRatio } from './format.js';
+import { formatPairs } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'stats',
-  summary: 'say what the store holds and what it takes',
+  summary: 'Show store statistics',
   operands: [],
   options: {},
   async run({ output, storeDir }) {
     const found = await withStore(storeDir, { write: false }, (store) => store.stats());
     output.result(found, () =>
       formatPairs([
-        ['snapshots', String(found.snapshots)],
-        ['memory and files in them', formatBytes(found.logicalBytes)],
-        ['of that not zero', formatBytes(found.nonZeroBytes)],
-        [
-          'of that distinct',
-          `${formatBytes(found.uniqueBytes)} in ${found.chunks.toLocaleString('en')} chunks`,
-        ],
-        [
-          'stored, compressed',
-          `${formatBytes(found.storedBytes)} in ${found.packs.toLocaleString('en')} packs`,
-        ],
-        ['index', formatBytes(found.indexBytes)],
-        ['dead, for gc', formatBytes(found.deadBytes)],
-        ['ratio', `${found.ratio.toFixed(found.ratio < 100 ? 1 : 0)} : 1`],
+        ['Snapshots', formatCount(found.snapshots)],
+        ['Memory and files', formatBytes(found.logicalBytes)],
+        ['Nonzero data', formatBytes(found.nonZeroBytes)],
+        ['Unique data', `${formatBytes(found.uniqueBytes)} in ${formatCount(found.chunks, 'chunk')}`],
+        ['Stored, compressed', `${formatBytes(found.storedBytes)} in ${formatCount(found.packs, 'pack')}`],
+        ['Index', formatBytes(found.indexBytes)],
+        ['Reclaimable', formatBytes(found.deadBytes)],
+        ['Ratio', formatRatio(found.ratio)],
       ]),
     );
     return 0;

@@ -7,10 +7,10 @@ const END_TIMEOUT_MS = 30_000;
 
 export const verb = defineVerb({
   name: 'stop',
-  summary: 'end a machine, or clear away one that is gone',
+  summary: 'Stop a machine, or clean up a dead one',
   operands: ['<machine>'],
   options: {},
-  notes: 'What the machine has not saved is lost.',
+  notes: 'State that was not saved is lost.',
   async run({ operands, output }) {
     const [name] = operands as [string];
     const { RunDirectory } = await import('../server/run-directory.js');
@@ -20,12 +20,12 @@ export const verb = defineVerb({
       const claimed = await directory.claim();
       await claimed.remove();
       claimed.release();
-      output.result({ name, state: 'gone' }, () => `${name} was gone; it is cleared away`);
+      output.result({ name, state: 'gone' }, () => `Cleaned up ${name}; its process was dead`);
       return 0;
     }
     const ended = await directory.watchEnd();
     const client = await findMachine(name);
-    // Whatever the answer, what counts is that the process ends: it may have been ending already.
+    // A machine that is already ending refuses the request. Only the end of the process counts.
     const answer = client.stop().then(
       () => null,
       (error: unknown) => error,
@@ -34,11 +34,11 @@ export const verb = defineVerb({
       const error = await Promise.race([answer, null]);
       if (error !== null) throw error;
       const pid = (await directory.readRecord())?.pid;
-      throw new LivesnapError('TIMED_OUT', `the machine ${name} does not end`, {
-        ...(pid === undefined ? {} : { hint: `Its process can be killed: kill -9 ${pid}.` }),
+      throw new LivesnapError('TIMED_OUT', `timed out: the process of the machine ${name} is still running`, {
+        ...(pid === undefined ? {} : { hint: `To kill it: kill -9 ${pid}` }),
       });
     }
-    output.result({ name, state: 'stopped' }, () => `${name} is stopped`);
+    output.result({ name, state: 'stopped' }, () => `Stopped ${name}`);
     return 0;
   },
 });

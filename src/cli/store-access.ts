@@ -1,7 +1,7 @@
-/** How verbs come to the store. The store's code is loaded by those verbs only that need it. */
+/** Access to the store for verbs. Only verbs that need the store load its code. */
 import type { Store } from '../store/store.js';
 
-/** Opens the store for the time of `work`. */
+/** Opens the store, runs `work` and closes the store. */
 export async function withStore<T>(
   dir: string,
   options: { write: boolean; create?: boolean },

@@ -1,28 +1,27 @@
 /**
- * Verbs as data: what a file of this folder says about its verb, and what it is given when it runs. main.ts alone
- * knows the parser.
+ * Verbs as data: each file of a verb exports one `Verb`. Only program.ts knows the parser.
  */
 import type { Output } from './output.js';
 
-/** An option that takes a value, or (without `parse`) one that is there or not. */
+/** An option. It takes a value if it has `parse`; otherwise it is a flag. */
 export interface OptionSpec<T> {
-  /** As in the help: `--tag <label>`. */
+  /** As shown in the help: `--tag <tag>`. */
   readonly flags: string;
   readonly help: string;
-  /** Not shown in the help: a spelling of the original that has a newer one. */
+  /** Left out of the help: a legacy form of a newer option. */
   readonly hidden?: boolean;
   /** Errors: USAGE. */
   readonly parse?: (text: string) => T;
 }
 
-/** An option with a value; undefined when it is not given. */
+/** An option with a value. It is undefined when it is not given. */
 export const valued = <T>(
   flags: string,
   help: string,
   parse: (text: string) => T,
 ): OptionSpec<T | undefined> => ({ flags, help, parse });
 
-/** An option whose value may be left out: then it is true. */
+/** An option with an optional value. Without a value it is true. */
 export const optional = <T>(
   flags: string,
   help: string,
@@ -32,36 +31,36 @@ export const optional = <T>(
 /** An option without a value. */
 export const flag = (flags: string, help: string): OptionSpec<boolean> => ({ flags, help });
 
-/** A spelling kept for those who know the original. */
+/** An option that the help leaves out. */
 export const hidden = <T>(spec: OptionSpec<T>): OptionSpec<T> => ({ ...spec, hidden: true });
 
 export type Values<O> = { readonly [K in keyof O]: O[K] extends OptionSpec<infer T> ? T : never };
 
-/** What every verb is given. */
+/** The arguments of a verb's `run`. */
 export interface Call<O> {
   readonly operands: readonly string[];
   readonly options: Values<O>;
   readonly output: Output;
-  /** Absolute path of the store. Errors: USAGE, when none is named and there is no default. */
+  /** Absolute path of the store. Errors: USAGE (no store is named and there is no default). */
   readonly storeDir: string;
-  /** The same where --store or LIVESNAP_STORE names it; null: `storeDir` is a default, and must not override what a machine knows. */
+  /** The store named by --store or LIVESNAP_STORE. Null: `storeDir` is the default, and a machine's own store wins. */
   readonly namedStoreDir: string | null;
 }
 
 export interface Verb<O extends Record<string, OptionSpec<unknown>> = Record<string, OptionSpec<unknown>>> {
   readonly name: string;
   readonly summary: string;
-  /** For other programs, not for people: left out of the help. */
+  /** Left out of the help: called by other programs. */
   readonly hidden?: boolean;
-  /** As the parser writes them: `<machine>`, `<snapshot...>`. */
+  /** As the parser writes them: `<machine>`, `[snapshot]`, `<snapshot...>`. */
   readonly operands: readonly string[];
   readonly options: O;
-  /** More to say below the options. */
+  /** Text below the options in the help. */
   readonly notes?: string;
-  /** Resolves to the exit status when it is not 0. */
-  run(call: Call<O>): Promise<number | undefined>;
+  /** Resolves to the exit status. */
+  run(call: Call<O>): Promise<number>;
 }
 
-/** Types `run` by the options beside it. */
+/** Gives `run` the types of the options beside it. */
 export const defineVerb = <O extends Record<string, OptionSpec<unknown>>>(verb: Verb<O>): Verb =>
   verb as unknown as Verb;

@@ -1,29 +1,43 @@
 /**
- * check: looks for damage and says which snapshots it touches (docs/format.md, "check").
+ * check: finds damage and names the snapshots that it affects (docs/format.md, "check").
  *
- * Without `readData` it reads the index, every snapshot's file, every manifest, every segment and every pack's lists;
- * with it also the bytes of packs, all or those that were not read for longest, against checksum, SHA-256 and
- * fingerprint, and the fingerprints of packs against those of manifests. It changes nothing but its note of what was read.
+ * It always reads the index, all snapshot files, manifests and segments, and the lists of all packs. With `readData`
+ * it also verifies the bytes of packs against checksum, SHA-256 and fingerprint, and the fingerprints of packs against
+ * those of manifests.
  *
- * Runs beside saves, rm and gc: before something is called damaged it is looked at whether the index still wants it.
+ * Invariants:
+ * - It changes nothing, except for the record of which packs were read.
+ * - It runs beside saves, rm and gc: damage counts only if the index still lists the file.
  */
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './disk/damage.js';
-import { DATABASE, isTemporary, namesIn, packFile, storeError, TAG_LABEL, TAGS } from './disk/layout.js';
+import {
+  DATABASE,
+  HIGHEST_NUMBER,
+  isTemporary,
+  namesIn,
+  packFile,
+  storeError,
+  TAG_LABEL,
+  TAGS,
+} from './disk/layout.js';
 import { MissingFileError } from './disk/store-file.js';
-import { type OnWrongRow, type PackRow, snapshotRow } from './index/index-database.js';
-import { BLOCK_PAGES, HIGHEST_NUMBER, PACK_CHUNKS } from './pack/pack-format.js';
-import type { PackReader, PackSet } from './pack/pack-reader.js';
+import type { OnInvalidRow } from './index/connection.js';
+import { type PackRow, snapshotRow } from './index/index-database.js';
+import { PACK_CHUNKS } from './pack/pack-format.js';
+import type { PackReader } from './pack/pack-reader.js';
+import type { PackSet } from './pack/pack-set.js';
+import { BLOCK_PAGES, pagesOfBlock } from './snapshot/block-list.js';
+import { ChunkSet } from './snapshot/chunk-set.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
-import { pagesOfBlock, readSnapshotFile, snapshotFile } from './snapshot/snapshot-file.js';
-import { ChunkSet } from './snapshot/usage.js';
+import { readSnapshotFile, snapshotFile } from './snapshot/snapshot-file.js';
 import { readTag } from './tags.js';
 import type { CheckOptions, Problem, Progress } from './types.js';
 import type { PackProblem } from './worker/page-jobs.js';
 import { pageWorker, pageWorkerCount } from './worker/page-pool.js';
 
-/** A problem while it is not yet known which snapshots it touches. */
+/** A problem whose list of affected snapshots still grows. */
 interface Finding {
   readonly file: string;
   readonly offset: number | null;
@@ -53,11 +67,11 @@ export async function checkStore(
   }
 }
 
-/** What was found so far. A scrambled store has one finding a frame, hundreds of thousands: nothing looks through them. */
+/** The findings so far. A scrambled store has hundreds of thousands, one per frame, so they are never searched. */
 class Findings {
   readonly #all = new Map<string, Finding>();
 
-  /** The finding, which is made if it is new; said once, however often it is met. */
+  /** Adds a finding, or returns the equal one that was added before. */
   add(file: string, offset: number | null, message: string): Finding {
     const key = `${file} ${offset} ${message}`;
     let finding = this.#all.get(key);
@@ -78,22 +92,24 @@ class Findings {
   }
 }
 
-/** Names a snapshot in a finding. Snapshots are gone through one after the other, so the last one tells mostly. */
+/**
+ * Adds a snapshot to a finding. Snapshots are checked one by one, so comparing with the last avoids most duplicates.
+ */
 function blame(finding: Finding, snapshot: string): void {
   if (finding.snapshots.at(-1) !== snapshot) finding.snapshots.push(snapshot);
 }
 
-/** The findings that chunks of packs are lost by. */
+/** The findings that make chunks of packs unreadable. */
 class LostChunks {
   readonly #packs = new Map<
     number,
     { readonly whole: Finding[]; readonly some: Finding[]; readonly byChunk: Uint32Array }
   >();
 
-  /** Offsets by file. */
+  /** The offsets of these findings, by file. */
   readonly #places = new Map<string, Set<number | null>>();
 
-  /** `chunks` null: all of the pack. A chunk has one finding, the first. */
+  /** `chunks` null: all of the pack. A chunk keeps its first finding. */
   add(number: number, chunks: readonly number[] | null, finding: Finding): void {
     const offsets = this.#places.get(finding.file);
     if (offsets) offsets.add(finding.offset);
@@ -111,7 +127,7 @@ class LostChunks {
     for (const chunk of chunks) pack.byChunk[chunk] ||= pack.some.length;
   }
 
-  /** Names the snapshot in every finding that takes a chunk from it. */
+  /** Adds the snapshot to the findings that make this chunk unreadable. */
   blame(number: number, chunk: number, snapshot: string): void {
     const pack = this.#packs.get(number);
     if (!pack) return;
@@ -124,7 +140,7 @@ class LostChunks {
     return this.#packs.has(pack);
   }
 
-  /** Whether a pack's own finding says this, which names the snapshots already. */
+  /** Whether a finding of a pack reports this error already, with its snapshots. */
   covers(error: unknown): boolean {
     if (!(error instanceof DamageError))
       return error instanceof LivesnapError && error.code === 'NEWER_FORMAT';
@@ -136,13 +152,13 @@ class LostChunks {
   }
 }
 
-/** What is wrong with the file itself. That this user may not read it is nothing that repair could mend. */
-const IS_OF_FILE = new Set<string>(['DAMAGED', 'NEWER_FORMAT']);
+/** Errors of the file itself. Others, such as a missing permission, end the check: repair could not help. */
+const FILE_ERRORS = new Set<string>(['DAMAGED', 'NEWER_FORMAT']);
 
-/** What rows that cannot be say has no meaning; that there are such is a problem of its own. */
-const leaveOut: OnWrongRow = () => {};
+/** Leaves out invalid rows. They are reported once, by Check.index. */
+const leaveOut: OnInvalidRow = () => {};
 
-/** The packs that a run reads: all, none, or those not read for longest until their bytes are the part asked for. */
+/** The packs whose data is read: all, none, or the least recently read ones up to the requested part of all bytes. */
 function packsToRead(context: StoreContext, readData: CheckOptions['readData']): PackRow[] {
   const rows = context.index.packsToRead(leaveOut);
   if (readData === false) return [];
@@ -159,7 +175,7 @@ function packsToRead(context: StoreContext, readData: CheckOptions['readData']):
 class Check {
   readonly #findings = new Findings();
   readonly #lost = new LostChunks();
-  /** The highest number that is in use or referred to. */
+  /** The highest number of a pack or segment that exists or is referred to. */
   #highest = 0;
 
   constructor(
@@ -180,16 +196,16 @@ class Check {
   index(): void {
     const { index, dir } = this.context;
     for (const message of index.integrityProblems()) this.#find(DATABASE, null, message);
-    for (const { file, why } of index.wrongRows()) this.#find(file, null, why);
+    for (const { file, why } of index.invalidRows()) this.#find(file, null, why);
     for (const { label, snapshot } of index.damagedTags())
-      this.#find(DATABASE, null, `the tag ${label} is not the one that was written`, snapshot);
+      this.#find(DATABASE, null, `the row of the tag ${label} does not match its digest`, snapshot);
     for (const name of namesIn(dir, TAGS)) {
       if (!TAG_LABEL.test(name) || isTemporary(name)) continue;
       try {
         readTag(dir, name);
       } catch (error) {
         if (!(error instanceof DamageError)) throw error;
-        // One that is missing was removed meanwhile.
+        // A missing file was deleted by another process meanwhile.
         if (!(error instanceof MissingFileError)) this.#find(error.file, error.offset, error.why);
       }
     }
@@ -221,7 +237,7 @@ class Check {
     const problems = await this.#verify(worker, row, readData);
     if (problems.length === 0) return;
     const generation = index.generationOf(number);
-    if (generation === undefined) return; // gc has taken it meanwhile
+    if (generation === undefined) return; // gc has deleted it meanwhile
     if (generation !== row.generation) {
       await this.#pack(worker, index.packs(leaveOut).find((pack) => pack.number === number) ?? row, readData);
       return;
@@ -242,7 +258,7 @@ class Check {
         readData,
       });
       if (!listed || (listed.chunks === row.chunks && listed.sizeBytes === row.sizeBytes)) return problems;
-      const message = `the index says something else of ${file} than the pack itself`;
+      const message = `the row of ${file} differs from the pack`;
       return [...problems, { file: DATABASE, offset: null, message, chunks: [] }];
     } catch (error) {
       if (error instanceof LivesnapError && error.code === 'NEWER_FORMAT')
@@ -254,18 +270,18 @@ class Check {
   snapshots(): void {
     const { index } = this.context;
     const packs = this.context.packSet();
-    const goodBlocks = new ChunkSet();
+    const validBlocks = new ChunkSet();
     try {
-      for (const id of index.ids(leaveOut)) this.#snapshot(packs, goodBlocks, id);
+      for (const id of index.ids(leaveOut)) this.#snapshot(packs, validBlocks, id);
     } finally {
       packs.close();
     }
   }
 
-  #snapshot(packs: PackSet, goodBlocks: ChunkSet, id: string): void {
+  #snapshot(packs: PackSet, validBlocks: ChunkSet, id: string): void {
     const { context } = this;
     const failed = (error: unknown): void => {
-      if (!(error instanceof LivesnapError) || !IS_OF_FILE.has(error.code)) throw error;
+      if (!(error instanceof LivesnapError) || !FILE_ERRORS.has(error.code)) throw error;
       if (!context.index.has(id)) return; // removed meanwhile
       const damage = error instanceof DamageError ? error : null;
       this.#find(damage?.file ?? snapshotFile(id), damage?.offset ?? null, damage?.why ?? error.message, id);
@@ -279,7 +295,7 @@ class Check {
     }
     const listed = context.index.row(id, leaveOut);
     if (listed && JSON.stringify(snapshotRow(file)) !== JSON.stringify(listed))
-      this.#find(DATABASE, null, `the index says something else of snapshot ${id} than its file`, id);
+      this.#find(DATABASE, null, `the row of snapshot ${id} differs from its file`, id);
     const { regions } = file.description;
     for (const entry of file.blocks) {
       const { places, fingerprints } = entry;
@@ -287,24 +303,24 @@ class Check {
       this.#noteNumber(fingerprints.pack);
       this.#lost.blame(places.pack, places.chunk, id);
       this.#lost.blame(fingerprints.pack, fingerprints.chunk, id);
-      // A block that was found good for another snapshot is good. It is read again where chunks are lost, and where this
-      // region ends within it.
+      // A block of another snapshot that was valid is not read again, unless chunks are lost or the region ends inside
+      // the block.
       const pages = pagesOfBlock(regions, entry);
-      if (goodBlocks.has(places.pack, places.chunk) && !this.#lost.any && pages === BLOCK_PAGES) continue;
+      if (validBlocks.has(places.pack, places.chunk) && !this.#lost.any && pages === BLOCK_PAGES) continue;
       try {
         const block = readBlock(context.ops, packs, entry, pages);
         this.#requireChunks(packs, block);
         for (let page = 0; this.#lost.any && page < BLOCK_PAGES; page++)
           if (!block.isZero(page)) this.#lost.blame(block.places[2 * page]!, block.places[2 * page + 1]!, id);
-        goodBlocks.add(places.pack, places.chunk);
+        validBlocks.add(places.pack, places.chunk);
       } catch (error) {
-        // What a pack's own finding says is not said again for each block.
+        // A finding of the pack is not repeated for each block.
         if (!this.#lost.covers(error)) failed(error);
       }
     }
   }
 
-  /** Every place of a block is in a pack that can be read. A pack that cannot has its own finding. */
+  /** Checks that each place of a block is a chunk of a pack. A pack that cannot be read has its own finding. */
   #requireChunks(packs: PackSet, block: ManifestBlock): void {
     for (let page = 0; page < BLOCK_PAGES; page++) {
       if (block.isZero(page)) continue;
@@ -321,7 +337,7 @@ class Check {
       const chunk = block.places[2 * page + 1]!;
       const position = pack.positionOf(chunk);
       if (position < 0)
-        throw new DamageError(pack.file, pack.footer.trailerOffset, `there is no chunk ${chunk}`);
+        throw new DamageError(pack.file, pack.footer.trailerOffset, `the pack has no chunk ${chunk}`);
       if (this.readData && !this.#isListed(pack, position, block, page))
         throw new DamageError(
           pack.file,
@@ -331,7 +347,7 @@ class Check {
     }
   }
 
-  /** Whether a pack lists the page that the block means. One whose list cannot be read has its own finding. */
+  /** Whether the pack lists the fingerprint of the block. A pack whose list cannot be read has its own finding. */
   #isListed(pack: PackReader, position: number, { fingerprints }: ManifestBlock, page: number): boolean {
     try {
       return pack.isListedAs(position, fingerprints[2 * page]!, fingerprints[2 * page + 1]!);
@@ -345,25 +361,28 @@ class Check {
     if (number > this.#highest && number <= HIGHEST_NUMBER) this.#highest = number;
   }
 
-  /** A number given twice would make a reference to a pack that is gone find another one. */
+  /**
+   * Checks that the next number is unused. If it were used twice, references to a deleted pack would find another one.
+   */
   numbers(): void {
     const { index } = this.context;
     for (const { number } of index.segments(leaveOut)) this.#highest = Math.max(this.#highest, number);
     const next = index.nextNumber(leaveOut);
     if (next > 0 && next <= this.#highest)
-      this.#find(DATABASE, null, `the next pack would get a number that is in use`);
+      this.#find(DATABASE, null, `the next number is ${next}, but ${this.#highest} is in use`);
   }
 
-  /** Every byte of every segment: a wrong entry hides a chunk from saves. */
+  /** Reads every byte of every segment: a wrong entry hides a chunk from saves. */
   async segments(): Promise<void> {
     const { index, dir } = this.context;
     for (const row of index.segments(leaveOut)) {
       const problem = await pageWorker(0).do('verifySegment', { dir, row });
       if (problem && index.hasSegment(row.number)) this.#find(problem.file, problem.offset, problem.message);
     }
-    // There may be entries of chunks that a gc, cut short, took away; read at one moment, as a save may commit.
+    // More entries than chunks are no problem: an interrupted gc leaves them. Both are read at once, as a save may
+    // commit.
     const { listed, chunks } = index.coverage();
     if (listed < chunks)
-      this.#find(DATABASE, null, `the segments list ${listed} chunks, the packs have ${chunks}`);
+      this.#find(DATABASE, null, `the segments list ${listed} chunks, but the packs have ${chunks}`);
   }
 }

@@ -3,9 +3,8 @@ import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
 import { storeError } from './disk/layout.js';
 import { StoreLock } from './disk/store-lock.js';
-import type { Index, PackRow } from './index/index-database.js';
-import { PackSet } from './pack/pack-reader.js';
-import type { PackList } from './worker/page-jobs.js';
+import type { Index } from './index/index-database.js';
+import { PackSet } from './pack/pack-set.js';
 
 export class StoreContext {
   #index: Index | null;
@@ -66,14 +65,4 @@ export class StoreContext {
     this.#index?.close();
     this.#index = null;
   }
-}
-
-/** Packs as a page Worker takes them. */
-export function packList(packs: readonly PackRow[]): PackList {
-  const list = new Uint32Array(packs.length * 2);
-  packs.forEach(({ number, generation }, i) => {
-    list[2 * i] = number;
-    list[2 * i + 1] = generation;
-  });
-  return list;
 }

@@ -1,6 +1,6 @@
 /**
- * Pins: a session that reads a snapshot shares the lock of its file, so that `rm` leaves the file and gc counts what
- * the snapshot needs as needed, whatever the index says meanwhile (docs/format.md, "Locks").
+ * Pins: a session that reads a snapshot holds a shared lock on its file. Even if the snapshot is removed from the index
+ * meanwhile, `rm` leaves the file and gc keeps the chunks that it needs (docs/format.md, "Locks").
  */
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
@@ -11,14 +11,14 @@ import { waitAStep } from './disk/waits.js';
 import { snapshotFile } from './snapshot/snapshot-file.js';
 import type { SnapshotSummary } from './types.js';
 
-/** How often a file that gc is looking at is tried again. */
+/** How often to retry a file that gc has locked. */
 const TRIES = 500;
 
 export class Pin {
   #fd: number | null;
 
   private constructor(
-    /** What the index said when the file had been pinned. */
+    /** The index entry, read after the file was pinned. */
     readonly summary: SnapshotSummary,
     fd: number | null,
   ) {
@@ -26,9 +26,9 @@ export class Pin {
   }
 
   /**
-   * Pins the snapshot that `resolve` names, which is asked again when that snapshot has just gone. A snapshot that is
-   * in the index but whose file is missing, is no file or cannot be opened gets an empty pin: reading it will say so. Errors: those of
-   * `resolve`, STORE_BUSY.
+   * Pins the snapshot whose ID `resolve` returns. It is called again if that snapshot was removed meanwhile. If the
+   * index lists the snapshot but its file cannot be opened, the pin is empty: reading the file reports the damage.
+   * Errors: those of `resolve`, STORE_BUSY.
    */
   static take(context: StoreContext, resolve: () => string): Pin {
     for (let tries = 0; tries < TRIES; tries++) {

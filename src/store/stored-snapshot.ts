@@ -1,9 +1,13 @@
 /**
- * A snapshot opened for reading, and how its pages fill a sink.
+ * A snapshot that is open for reading, and how it fills a page sink.
  *
- * Invariants: whatever reaches the sink has passed the checksum of its frame and the fingerprint that the snapshot
- * lists for it, and that list is bound to the root digest; anything else is DAMAGED, with file, offset and snapshot
- * named. The snapshot is pinned until `close`: what it needs stays, though it be removed meanwhile.
+ * Runs on the thread that opened the store. Page Workers read and verify the pages, in several lanes at a time.
+ *
+ * Invariants:
+ * - The snapshot is pinned until `close`: its data stays in the store even if it is removed.
+ * - A page reaches the sink only if its frame passed its checksum and the page has the fingerprint in the manifest,
+ *   which the root digest covers.
+ * - Anything else is DAMAGED, with the file, the offset and the snapshot.
  */
 import { LivesnapError } from '../errors.js';
 import {
@@ -17,35 +21,39 @@ import {
   type SnapshotMetadata,
   type SnapshotSummary,
 } from '../page-stream.js';
-import { packList, type StoreContext } from './context.js';
+import type { StoreContext } from './context.js';
 import { DamageError } from './disk/damage.js';
 import { storeError } from './disk/layout.js';
 import { notOfStore } from './disk/store-error.js';
 import type { StoreLock } from './disk/store-lock.js';
 import type { PackRow } from './index/index-database.js';
-import { BLOCK_PAGES } from './pack/pack-format.js';
-import type { PackSet } from './pack/pack-reader.js';
+import type { PackSet } from './pack/pack-set.js';
 import { Pin } from './pins.js';
+import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from './snapshot/block-list.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
-import {
-  type BlockEntry,
-  pagesOfBlock,
-  readSnapshotFile,
-  type SnapshotFile,
-} from './snapshot/snapshot-file.js';
+import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
+import { packList } from './worker/pack-list.js';
 import type { PageBatch } from './worker/page-batch.js';
 import {
-  giveBatch,
+  acquireBatch,
   newSession,
+  type PageWorker,
   pageWorker,
   pageWorkerCount,
+  releaseBatch,
   startPageWorkers,
-  takeBatch,
 } from './worker/page-pool.js';
 
-const BATCHES_PER_WORKER = 2;
+/** Two, so that a Worker has work while the sink takes the pages of the other batch. */
+const LANES_PER_WORKER = 2;
 
-/** The pages of a batch on its way: `count` of `region`. */
+/** A reading session in a page Worker. */
+interface ReadSession {
+  readonly worker: PageWorker;
+  readonly session: number;
+}
+
+/** The pages of one batch: `count` pages of the sink's region `region`. */
 interface Run {
   readonly batch: PageBatch;
   readonly pages: Uint32Array;
@@ -55,6 +63,7 @@ interface Run {
 
 export class StoredSnapshot implements OpenSnapshot {
   readonly regions: readonly Region[];
+  #isClosed = false;
 
   private constructor(
     readonly context: StoreContext,
@@ -70,9 +79,9 @@ export class StoredSnapshot implements OpenSnapshot {
     return this.pin.summary;
   }
 
-  /** `resolve` is called with the lock held. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
+  /** Calls `resolve` under the store's lock. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
   static async open(context: StoreContext, resolve: () => string): Promise<StoredSnapshot> {
-    startPageWorkers(); // while the machine is made
+    startPageWorkers(); // they load while the caller creates the machine
     const lock = await context.lock('shared');
     let pin: Pin | null = null;
     try {
@@ -88,61 +97,30 @@ export class StoredSnapshot implements OpenSnapshot {
 
   get metadata(): SnapshotMetadata {
     const { kind, vm, memoryBytes, diskBytes, machine, host } = this.file.description;
-    return {
-      kind,
-      vm,
-      tag: this.summary.tag,
-      memoryBytes,
-      diskBytes,
-      machine,
-      host,
-      state: this.file.state,
-    };
+    const { tag } = this.summary;
+    return { kind, vm, tag, memoryBytes, diskBytes, machine, host, state: this.file.state };
   }
 
   async fill(sink: PageSink, progress?: Progress): Promise<void> {
-    const targets = this.#match(sink);
+    const targets = this.#targetRegions(sink);
     const packs = this.context.packSet();
     const sessions = Array.from({ length: pageWorkerCount }, (_, i) => ({
       worker: pageWorker(i),
       session: newSession(),
     }));
     try {
-      await Promise.all(
-        sessions.map(({ worker, session }) =>
-          worker.do('readBegin', {
-            session,
-            dir: this.context.dir,
-            fingerprintBits: this.context.fingerprintBits,
-            packs: packList(this.packRows),
-          }),
-        ),
-      );
+      await this.#beginReading(sessions);
       let totalBytes = 0;
       for (const { nonZeroPages } of this.file.blocks) totalBytes += nonZeroPages * PAGE_BYTES;
       let doneBytes = 0;
-      const runs = this.#runs(packs, targets);
-      // Each lane takes the next run when it has delivered its last: no lane waits for another.
-      const lane = async ({ worker, session }: (typeof sessions)[number]): Promise<void> => {
-        const run: Run = { batch: takeBatch(), pages: new Uint32Array(BATCH_PAGES), region: 0, count: 0 };
-        try {
-          while (runs.next(run)) {
-            const memory = sink.memories?.[run.region];
-            const pages = run.pages.subarray(0, run.count);
-            const into = memory === undefined ? null : { memory, pages };
-            await worker.do('readBatch', { session, batch: run.batch.shared, count: run.count, into });
-            if (!into) {
-              const bytes = run.batch.pages.subarray(0, run.count * PAGE_BYTES);
-              await writeTo(sink, { region: run.region, pages }, bytes);
-            }
-            doneBytes += run.count * PAGE_BYTES;
-            progress?.(doneBytes, totalBytes);
-          }
-        } finally {
-          giveBatch(run.batch);
-        }
+      const countPages = (pages: number): void => {
+        doneBytes += pages * PAGE_BYTES;
+        progress?.(doneBytes, totalBytes);
       };
-      const lanes = sessions.flatMap((at) => Array.from({ length: BATCHES_PER_WORKER }, () => lane(at)));
+      const runs = this.#runs(packs, targets);
+      const lanes = sessions.flatMap((session) =>
+        Array.from({ length: LANES_PER_WORKER }, () => fillFrom(runs, session, sink, countPages)),
+      );
       const settled = await Promise.allSettled(lanes);
       for (const outcome of settled) if (outcome.status === 'rejected') throw outcome.reason;
     } catch (error) {
@@ -153,22 +131,31 @@ export class StoredSnapshot implements OpenSnapshot {
     }
   }
 
-  /** For each region of the snapshot the index of the sink's region of that name. */
-  #match(sink: PageSink): number[] {
+  async #beginReading(sessions: readonly ReadSession[]): Promise<void> {
+    const { dir, fingerprintBits } = this.context;
+    const packs = packList(this.packRows);
+    await Promise.all(
+      sessions.map(({ worker, session }) => worker.do('readBegin', { session, dir, fingerprintBits, packs })),
+    );
+  }
+
+  /** For each region of the snapshot, the index of the sink's region with the same name. */
+  #targetRegions(sink: PageSink): number[] {
     return this.regions.map(({ name, sizeBytes }) => {
       const index = sink.regions.findIndex((region) => region.name === name);
-      if (index < 0 || sink.regions[index]!.sizeBytes < sizeBytes)
+      const roomBytes = sink.regions[index]?.sizeBytes ?? 0;
+      if (index < 0 || roomBytes < sizeBytes)
         throw new LivesnapError(
           'BAD_STATE',
-          `snapshot ${this.summary.id} has ${sizeBytes} bytes of ${name}, and there is no room for them`,
+          `snapshot ${this.summary.id} has ${sizeBytes} bytes in region ${name}, but the machine has ${roomBytes}`,
           { hint: 'Restore it into a machine of the same size.' },
         );
       return index;
     });
   }
 
-  /** Cuts the snapshot into runs of at most a batch, in the order of addresses. */
-  #runs(packs: PackSet, targets: readonly number[]): { next(run: Run): boolean } {
+  /** Cuts the snapshot into runs, in the order of regions and addresses. */
+  #runs(packs: PackSet, targets: readonly number[]): Runs {
     const { ops } = this.context;
     const { blocks, description } = this.file;
     const read = (entry: BlockEntry): ManifestBlock =>
@@ -176,11 +163,11 @@ export class StoredSnapshot implements OpenSnapshot {
     let at = 0;
     let page = 0;
     let block = blocks.length > 0 ? read(blocks.at(0)) : null;
-    let failed = false;
+    let hasFailed = false;
     return {
       next(run) {
         run.count = 0;
-        if (failed) return false;
+        if (hasFailed) return false;
         while (block) {
           const entry = blocks.at(at);
           const { places, fingerprints } = block;
@@ -200,7 +187,7 @@ export class StoredSnapshot implements OpenSnapshot {
           try {
             block = at < blocks.length ? read(blocks.at(at)) : null;
           } catch (error) {
-            failed = true;
+            hasFailed = true; // the other lanes end, too
             throw error;
           }
           if (block && blocks.at(at).region !== entry.region && run.count > 0) break;
@@ -210,29 +197,46 @@ export class StoredSnapshot implements OpenSnapshot {
     };
   }
 
-  #closed = false;
-
   close(): void {
     this.pin.release();
-    if (!this.#closed) this.lock.release();
-    this.#closed = true;
+    if (!this.#isClosed) this.lock.release();
+    this.#isClosed = true;
   }
 }
 
-/** What a sink throws is its own: the store is not at fault. */
+interface Runs {
+  /** Sets the run's pages, places and fingerprints. False: there are no more. Errors: DAMAGED. */
+  next(run: Run): boolean;
+}
+
+/** One lane: takes runs until there are no more. No lane waits for another. */
+async function fillFrom(
+  runs: Runs,
+  { worker, session }: ReadSession,
+  sink: PageSink,
+  countPages: (pages: number) => void,
+): Promise<void> {
+  const run: Run = { batch: acquireBatch(), pages: new Uint32Array(BATCH_PAGES), region: 0, count: 0 };
+  try {
+    while (runs.next(run)) {
+      const { batch, region, count } = run;
+      const memory = sink.memories?.[region];
+      const pages = run.pages.subarray(0, count);
+      const into = memory === undefined ? null : { memory, pages };
+      await worker.do('readBatch', { session, batch: batch.shared, count, into });
+      if (!into) await writeTo(sink, { region, pages }, batch.pages.subarray(0, count * PAGE_BYTES));
+      countPages(count);
+    }
+  } finally {
+    releaseBatch(run.batch);
+  }
+}
+
+/** An error of the sink is not an error of the store. */
 async function writeTo(sink: PageSink, run: PageRun, bytes: Uint8Array): Promise<void> {
   try {
     await sink.write(run, bytes);
   } catch (error) {
     throw notOfStore(error);
-  }
-}
-
-/** Reads the snapshot's file; damage names the snapshot. */
-export function readNamed(dir: string, id: string): SnapshotFile {
-  try {
-    return readSnapshotFile(dir, id);
-  } catch (error) {
-    throw error instanceof DamageError ? error.in(id) : error;
   }
 }

@@ -1,8 +1,8 @@
 /**
- * Tags: the index says which snapshot a label names, and a file `tags/LABEL` says it again for repair.
+ * Tags: the index maps a label to a snapshot, and the file `tags/LABEL` repeats it for repair.
  *
- * Invariant: files are written and removed under an exclusive lock on the directory `tags/`, and only to what the
- * index says while it is held; so whoever is last, the files end as the index is.
+ * Invariant: files are written and deleted under an exclusive lock on the directory `tags/`, to match the index as it
+ * is then. So after concurrent changes the files match the index.
  */
 import { lstatSync, readdirSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
@@ -26,19 +26,19 @@ import { StoreLock } from './disk/store-lock.js';
 /** Errors: USAGE. */
 export function requireTagLabel(label: string): void {
   if (!TAG_LABEL.test(label))
-    throw new LivesnapError('USAGE', `${JSON.stringify(label)} cannot be a tag`, {
+    throw new LivesnapError('USAGE', `${JSON.stringify(label)} is not a valid tag`, {
       hint: LOOKS_LIKE_ID.test(label)
-        ? 'It looks like the id of a snapshot: leave out a digit, or add one.'
-        : 'Use 1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit, and not .tmp at the end.',
+        ? 'It looks like a snapshot ID: leave out a digit, or add one.'
+        : 'Use 1 to 64 letters, digits, dots, underscores and hyphens. Begin with a letter or digit, and do not end with .tmp.',
     });
 }
 
-/** Brings the files of these labels in line with the index. Errors: STORE_BUSY, NO_SPACE, DAMAGED. */
+/** Makes the files of these tags match the index. Errors: STORE_BUSY, NO_SPACE, DAMAGED. */
 export function syncTagFiles(context: StoreContext, labels: readonly string[]): void {
   if (labels.length > 0) sync(context, () => ({ labels, leftovers: [] }));
 }
 
-/** Brings all files of tags/ in line with the index, and removes what writes that were cut short left. */
+/** Makes all files of tags/ match the index, and deletes the temporary files of interrupted writes. */
 export function syncAllTagFiles(context: StoreContext): void {
   sync(context, () => {
     const names = readdirSync(at(context.dir, TAGS));
@@ -50,14 +50,14 @@ export function syncAllTagFiles(context: StoreContext): void {
   });
 }
 
-/** `what` is asked for under the lock. */
+/** `choose` is called with the lock held. */
 function sync(
   { dir, index }: StoreContext,
-  what: () => { labels: Iterable<string>; leftovers: readonly string[] },
+  choose: () => { labels: Iterable<string>; leftovers: readonly string[] },
 ): void {
   const lock = StoreLock.acquireSync(dir, 'exclusive', TAGS);
   try {
-    const { labels, leftovers } = what();
+    const { labels, leftovers } = choose();
     let removed = false;
     for (const label of labels) {
       const path = at(dir, tagFile(label));
@@ -72,21 +72,21 @@ function sync(
   }
 }
 
-/** Nothing can take its place. check names it, and repair sets it aside. */
+/** A directory cannot be replaced by a file. check reports it, and repair moves it to the quarantine. */
 const isDirectory = (path: string): boolean =>
   lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 
-/** The id in a tag's file. Errors: DAMAGED. */
+/** The snapshot ID in a tag's file. Errors: DAMAGED. */
 export function readTag(dir: string, label: string): string {
   const file = tagFile(label);
   const text = readSmallFile(dir, file, 64).toString('latin1');
   const id = text.slice(0, -1);
   if (!SNAPSHOT_ID.test(id) || text.at(-1) !== '\n')
-    throw new DamageError(file, 0, 'this is not the id of a snapshot');
+    throw new DamageError(file, 0, 'the file does not hold a snapshot ID');
   return id;
 }
 
-/** The same; null when it cannot be read. */
+/** The same; null if the file cannot be read. */
 function readTagFile(dir: string, label: string): string | null {
   try {
     return readTag(dir, label);

@@ -1,8 +1,8 @@
 /**
- * What the store tells and takes: the plain data of its public interface (class Store in store.ts).
- * Field names are those of the JSON that the command line prints; bytes and milliseconds are in the names.
+ * The plain data of the store's public interface (class Store in store.ts).
+ *
+ * The command line prints these objects as JSON, so field names are part of its interface. Units are in the names.
  */
-
 import type { SnapshotSummary } from '../page-stream.js';
 
 export type {
@@ -21,9 +21,9 @@ export interface RegionSummary {
 
 export interface SnapshotDetails extends SnapshotSummary {
   readonly regions: readonly RegionSummary[];
-  /** What `rm` of this snapshot and `gc` would free. */
+  /** Bytes that `rm` of this snapshot and `gc` would free. */
   readonly uniqueBytes: number;
-  /** The machine's configuration as saved (null for a file). */
+  /** The configuration of the machine as saved; null for a file. */
   readonly machine: unknown;
   readonly host: unknown;
 }
@@ -32,9 +32,9 @@ export interface StoreStats {
   readonly snapshots: number;
   readonly logicalBytes: number;
   readonly nonZeroBytes: number;
-  /** Bytes of all distinct chunks in use, uncompressed. */
+  /** Uncompressed size of all distinct chunks in use. */
   readonly uniqueBytes: number;
-  /** storedBytes + indexBytes is what `du -b` says of the directory, within 1%. */
+  /** storedBytes + indexBytes is the size of the directory according to `du -b`, within 1%. */
   readonly storedBytes: number;
   readonly indexBytes: number;
   readonly deadBytes: number;
@@ -44,7 +44,7 @@ export interface StoreStats {
   readonly ratio: number;
 }
 
-/** What giving a snapshot a tag took from others. */
+/** The changes that setting a tag caused. */
 export interface TagMove {
   /** The snapshot that had the tag before. */
   readonly movedFrom: string | null;
@@ -53,11 +53,14 @@ export interface TagMove {
 }
 
 export interface CheckOptions {
-  /** False: structure only. True: every byte. A part: of so many parts of the packs' bytes, those not read for longest. */
+  /**
+   * False: check the structure only. True: read every byte. `{ part, of }`: read that share of the packs' bytes, the
+   * least recently read packs first.
+   */
   readonly readData: boolean | { readonly part: number; readonly of: number };
 }
 
-/** Bytes of a region that cannot be had any more; `toBytes` is the first byte after them. */
+/** Lost bytes of a region: from `fromBytes` up to, but not including, `toBytes`. */
 export interface LostRange {
   readonly snapshot: string;
   readonly tag: string | null;
@@ -67,11 +70,11 @@ export interface LostRange {
 }
 
 export interface RepairResult {
-  /** What was done and found, a sentence each. */
+  /** One sentence for each problem found and each action taken. */
   readonly actions: string[];
-  /** Chunks that got their bytes back from another one with the same SHA-256. */
+  /** Chunks that were restored from another chunk with the same SHA-256. */
   readonly healedChunks: number;
-  /** What of the snapshots is lost. */
+  /** The parts of snapshots that are lost. */
   readonly lost: LostRange[];
 }
 

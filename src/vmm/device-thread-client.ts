@@ -1,53 +1,65 @@
 /**
- * The main thread's side of a machine's device thread: starts the Worker, sends requests and awaits their replies.
+ * The main thread's side of a machine's device thread: starts the Worker, sends requests and awaits the replies.
  *
  * Invariants:
- * - Here it is decided that a machine has ended, and when: after its last message. All others learn it from
- *   {@link DeviceThreadListener.onEnd}, which comes after the last output.
- * - Every request is settled, also when the thread ends first (MACHINE_GONE).
- * - The process can exit at any moment, because its exit handler wakes the thread out of its native wait.
+ * - Only this class decides that a machine has ended: when its Worker has exited, after the last message. Everything
+ *   else learns it from {@link DeviceThreadListener.onEnd}, after the last output.
+ * - Every request is settled. If the thread ends first, it fails with MACHINE_GONE.
+ * - The process can exit at any moment, because its exit handler wakes the thread from its native wait.
  */
 import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
 import { ConsoleCounters, countBetween } from './console/console-counters.js';
 import { MAX_WAITING_INPUT_BYTES } from './console/console-input.js';
-import type { FromDeviceThread, MachineParts, PlainEnd, ToDeviceThread } from './device-thread-messages.js';
+import type {
+  DeviceRequest,
+  FromDeviceThread,
+  PlainMachineEnd,
+  ToDeviceThread,
+  VmSetup,
+} from './device-thread-messages.js';
+import type { MachineEnd } from './machine-types.js';
 
 export interface DeviceThreadListener {
-  /** `missedBytes` of output were dropped before these, because the main thread was busy. */
+  /** `missedBytes` of output were dropped before `bytes`, because the main thread was busy. */
   onConsole(bytes: Uint8Array, missedBytes: number): void;
-  /** Once, when the machine has ended and all of its output was given. */
-  onEnd(end: PlainEnd): void;
+  /** Called once, after the last output. */
+  onEnd(end: MachineEnd): void;
 }
 
-type Settle = { resolve: (state: Uint8Array | undefined) => void; reject: (error: Error) => void };
+interface Waiting<T> {
+  resolve(value: T): void;
+  reject(error: Error): void;
+}
 
-/** What every operation on a machine that has ended fails with. */
-export const machineGone = (
-  end: { kind: string } | { kind: 'failed'; error: { message: string } } | null,
-): LivesnapError =>
+/** The error of every operation on a machine that has ended. */
+export const machineGone = (end: MachineEnd | PlainMachineEnd): LivesnapError =>
   new LivesnapError(
     'MACHINE_GONE',
-    end !== null && 'error' in end ? `the machine failed: ${end.error.message}` : 'the machine has ended',
+    end.kind === 'failed' ? `the machine failed: ${end.error.message}` : 'the machine has ended',
   );
+
+export const isMachineGone = (error: unknown): boolean =>
+  error instanceof LivesnapError && error.code === 'MACHINE_GONE';
 
 export class DeviceThreadClient {
   readonly #worker: Worker;
-  readonly #waiting = new Map<number, Settle>();
+  readonly #waiting = new Map<number, Waiting<Uint8Array | undefined>>();
   readonly #counters = new ConsoleCounters();
   #listener: DeviceThreadListener | null = null;
   #lastId = 0;
   #inputBytes = 0;
-  #end: PlainEnd | null = null;
+  /** How the machine ends, once that is known. More output may still come. */
+  #end: PlainMachineEnd | null = null;
   #hasEnded = false;
   #machine: KvmMachine | null = null;
-  #ready: { resolve: () => void; reject: (error: Error) => void } | null = null;
+  #ready: Waiting<void> | null = null;
   readonly #onProcessExit = (): void => {
     if (this.#machine !== null) killMachine(this.#machine);
   };
 
-  /** Starts the thread; it loads its code while the caller fills the machine's RAM. */
+  /** Starts the thread, which loads its code while the caller fills the machine's RAM. */
   constructor() {
     this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), { name: 'device thread' });
     this.#worker.on('message', (message: FromDeviceThread) => this.#receive(message));
@@ -61,83 +73,83 @@ export class DeviceThreadClient {
     process.on('exit', this.#onProcessExit);
   }
 
-  /** Makes the machine; resolves when it exists, its vCPUs parked. Call {@link attach} then. */
-  begin(parts: MachineParts): Promise<void> {
+  /** Makes the machine. Resolves when it exists, with its vCPUs parked; then call {@link attach}. */
+  begin(setup: VmSetup): Promise<void> {
     return new Promise<void>((resolve, reject) => {
       this.#ready = { resolve, reject };
-      if (this.#hasEnded) {
-        this.#finish();
-        return;
-      }
-      const consoleCounters = this.#counters.shared;
-      this.#worker.postMessage({
-        op: 'begin',
-        parts: { ...parts, consoleCounters },
-      } satisfies ToDeviceThread);
+      if (this.#hasEnded) this.#failBegin();
+      else this.#post({ op: 'begin', setup: { ...setup, consoleCounters: this.#counters.shared } });
     });
   }
 
-  /** Names who is told of output and of the end. A guest whose vCPUs are parked has no output yet. */
+  /** Sets the listener. No output is missed before, because a guest whose vCPUs are parked has none. */
   attach(listener: DeviceThreadListener): void {
     this.#listener = listener;
-    if (this.#hasEnded) listener.onEnd(this.#end!);
+    if (this.#hasEnded) this.#tellEnd();
   }
 
-  /** Ends a thread that was never given a machine. */
+  /** Ends the thread of a machine that nothing listens to. */
   async cancel(): Promise<void> {
     await this.#worker.terminate();
   }
 
+  /** Errors: MACHINE_GONE. */
   get machine(): KvmMachine {
-    if (this.#machine === null) throw machineGone(this.#end);
+    if (this.#machine === null) throw this.#gone();
     return this.#machine;
   }
 
-  /** @throws LivesnapError NOT_POSSIBLE_NOW when too much waits for a guest that does not read. */
+  /** Errors: NOT_POSSIBLE_NOW if too much input waits for a guest that does not read; MACHINE_GONE. */
   input(bytes: Uint8Array): void {
-    if (this.#end !== null) return;
+    if (this.#end !== null) throw this.#gone();
     const waiting = countBetween(this.#counters.inputBytes, this.#inputBytes);
     if (waiting + bytes.length > MAX_WAITING_INPUT_BYTES) {
       throw new LivesnapError(
         'NOT_POSSIBLE_NOW',
-        'the guest does not read its console, and too much input waits for it',
-        {
-          hint: `At most ${MAX_WAITING_INPUT_BYTES} bytes may wait; send less at once, or wait until the guest reads.`,
-        },
+        `the guest does not read its console, and ${waiting} bytes of input wait for it`,
+        { hint: `Send at most ${MAX_WAITING_INPUT_BYTES} bytes at once, or wait until the guest reads.` },
       );
     }
     this.#inputBytes = (this.#inputBytes + bytes.length) >>> 0;
-    this.#worker.postMessage({ op: 'input', bytes } satisfies ToDeviceThread);
+    this.#post({ op: 'input', bytes });
   }
 
-  pause(): Promise<unknown> {
-    return this.#request({ id: ++this.#lastId, op: 'pause' });
+  /** Resolves when every vCPU is parked. */
+  async pause(): Promise<void> {
+    await this.#request('pause');
   }
 
-  resume(): Promise<unknown> {
-    return this.#request({ id: ++this.#lastId, op: 'resume' });
+  async resume(): Promise<void> {
+    await this.#request('resume');
   }
 
-  /** The encoded state of everything but RAM; the vCPUs are parked. */
+  /** The encoded state of everything but RAM. The vCPUs must be parked. */
   async saveState(): Promise<Uint8Array> {
-    return (await this.#request({ id: ++this.#lastId, op: 'saveState' }))!;
+    return (await this.#request('saveState'))!;
   }
 
-  /** Has the machine end; {@link DeviceThreadListener.onEnd} says when it has. */
+  /** Starts to end the machine. {@link DeviceThreadListener.onEnd} is called when it has ended. */
   stop(): void {
-    if (this.#end === null) {
-      this.#worker.postMessage({ id: ++this.#lastId, op: 'stop', end: 'stopped' } satisfies ToDeviceThread);
-    }
+    if (this.#end === null) this.#post({ id: ++this.#lastId, op: 'stop' });
   }
 
-  #request(request: ToDeviceThread & { id: number }): Promise<Uint8Array | undefined> {
+  #post(message: ToDeviceThread): void {
+    this.#worker.postMessage(message);
+  }
+
+  #gone(): LivesnapError {
+    return machineGone(this.#end ?? { kind: 'stopped' });
+  }
+
+  #request(op: DeviceRequest['op']): Promise<Uint8Array | undefined> {
     return new Promise((resolve, reject) => {
       if (this.#end !== null) {
-        reject(machineGone(this.#end));
+        reject(this.#gone());
         return;
       }
-      this.#waiting.set(request.id, { resolve, reject });
-      this.#worker.postMessage(request);
+      const id = ++this.#lastId;
+      this.#waiting.set(id, { resolve, reject });
+      this.#post({ id, op });
     });
   }
 
@@ -156,10 +168,10 @@ export class DeviceThreadClient {
         process.stderr.write(`${message.message}\n`);
         break;
       case 'reply': {
-        const settle = this.#waiting.get(message.id);
+        const waiting = this.#waiting.get(message.id);
         this.#waiting.delete(message.id);
-        if (message.error) settle?.reject(LivesnapError.fromJSON(message.error));
-        else settle?.resolve(message.state);
+        if (message.error) waiting?.reject(LivesnapError.fromJSON(message.error));
+        else waiting?.resolve(message.state);
         break;
       }
       case 'end':
@@ -172,16 +184,26 @@ export class DeviceThreadClient {
     this.#hasEnded = true;
     process.off('exit', this.#onProcessExit);
     this.#end ??= { kind: 'stopped' };
-    // A thread that was ended from outside has not closed it.
+    // A thread that was terminated has not closed the machine.
     if (this.#machine !== null) closeMachine(this.#machine);
     this.#machine = null;
-    for (const { reject } of this.#waiting.values()) reject(machineGone(this.#end));
+    for (const { reject } of this.#waiting.values()) reject(this.#gone());
     this.#waiting.clear();
-    // A machine that could not be made: why not is what its maker wants to know.
-    this.#ready?.reject(
-      this.#end.kind === 'failed' ? LivesnapError.fromJSON(this.#end.error) : machineGone(this.#end),
-    );
+    this.#failBegin();
+    this.#tellEnd();
+  }
+
+  /** Fails {@link begin} with the reason why the machine could not be made. */
+  #failBegin(): void {
+    const end = this.#end;
+    this.#ready?.reject(end?.kind === 'failed' ? LivesnapError.fromJSON(end.error) : this.#gone());
     this.#ready = null;
-    this.#listener?.onEnd(this.#end);
+  }
+
+  #tellEnd(): void {
+    const end = this.#end!;
+    this.#listener?.onEnd(
+      end.kind === 'failed' ? { kind: 'failed', error: LivesnapError.fromJSON(end.error) } : end,
+    );
   }
 }

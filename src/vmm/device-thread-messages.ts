@@ -1,47 +1,50 @@
 /**
- * What the main thread and a machine's device thread say to each other. Everything is structured-cloneable; RAM and
- * the machine cross as integer handles.
+ * The messages between the main thread and the device thread of a machine.
+ *
+ * Everything can be cloned. RAM and the machine cross as integer handles.
  */
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
 import type { MemorySlot } from './kvm/vm.js';
+import type { MachineEnd } from './machine-types.js';
 
-/** What the machine is made of: RAM is filled, by the loader or from a snapshot. */
-export interface MachineParts {
+/** What a machine is made of. The RAM in the slots is filled already, by the boot loader or from a snapshot. */
+export interface VmSetup {
   readonly slots: readonly MemorySlot[];
   readonly cpus: number;
-  /** How the machine begins: in a kernel's first instruction, or in a saved state (encoded). */
-  readonly begin: { readonly boot: BootState } | { readonly state: Uint8Array };
+  /** Where the vCPUs start: at a kernel's first instruction, or in a saved state (encoded). */
+  readonly start: { readonly boot: BootState } | { readonly state: Uint8Array };
 }
 
-/** What the device thread is given to begin with. */
-export interface DeviceThreadParts extends MachineParts {
+export interface DeviceThreadSetup extends VmSetup {
   /** Memory of the {@link ConsoleCounters}. */
   readonly consoleCounters: SharedArrayBuffer;
 }
 
-/** Requests are answered in order by a `reply` with their `id`. */
-export type Request = { readonly id: number } & (
-  | { readonly op: 'pause' | 'resume' | 'saveState' }
-  | { readonly op: 'stop'; readonly end: 'stopped' }
-);
+/** Answered by a `reply` with the same `id`, in order. */
+export interface DeviceRequest {
+  readonly id: number;
+  readonly op: 'pause' | 'resume' | 'saveState' | 'stop';
+}
 
 export type ToDeviceThread =
-  /** First, and once. */
-  | { readonly op: 'begin'; readonly parts: DeviceThreadParts }
-  | Request
+  /** The first message, sent once. */
+  | { readonly op: 'begin'; readonly setup: DeviceThreadSetup }
+  | DeviceRequest
   | { readonly op: 'input'; readonly bytes: Uint8Array };
 
-export type PlainEnd =
-  | { readonly kind: 'stopped' | 'reset' | 'halted' }
+/** A {@link MachineEnd} as plain data. */
+export type PlainMachineEnd =
+  | Exclude<MachineEnd, { kind: 'failed' }>
   | { readonly kind: 'failed'; readonly error: PlainError };
 
 export type FromDeviceThread =
-  /** The machine exists, its vCPUs are parked. */
+  /** The machine exists, and its vCPUs are parked. */
   | { readonly type: 'ready'; readonly machine: number }
-  /** `missedBytes` of output were dropped before these. */
+  /** `missedBytes` of output were dropped before `bytes`. */
   | { readonly type: 'console'; readonly bytes: Uint8Array; readonly missedBytes: number }
-  /** Worth a line in the machine's log. */
+  /** A line for the machine's log. */
   | { readonly type: 'log'; readonly message: string }
   | { readonly type: 'reply'; readonly id: number; readonly state?: Uint8Array; readonly error?: PlainError }
-  | { readonly type: 'end'; readonly end: PlainEnd };
+  /** The last message. */
+  | { readonly type: 'end'; readonly end: PlainMachineEnd };

@@ -1,11 +1,14 @@
 /**
- * The device thread of one machine: a Worker in which all device models live and all vCPU exits are answered.
+ * The device thread of one machine: the Worker that has all device models and answers all vCPU exits.
  *
- * Data: exits come out of `wait()` in the exit page, answers go back in it; requests and console input come as
- * messages, console output and the machine's end leave as messages. Invariants: nothing here blocks but `wait()`;
- * state is read only while the vCPUs are parked; however the Worker ends, the addon joins the vCPU threads first.
+ * `wait()` returns an exit in the exit page, and the next call takes the answer from it. Requests and console input
+ * arrive as messages. Console output and the end of the machine leave as messages.
+ *
+ * Invariants:
+ * - Only `wait()` blocks.
+ * - The state of vCPUs is read only while they are parked.
+ * - The addon joins the vCPU threads before the Worker ends, whatever ends it.
  */
-
 import { once } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
@@ -30,16 +33,16 @@ import { ConsoleCounters } from './console/console-counters.js';
 import { ConsoleInput } from './console/console-input.js';
 import { ConsoleOutput } from './console/console-output.js';
 import type {
-  DeviceThreadParts,
+  DeviceRequest,
+  DeviceThreadSetup,
   FromDeviceThread,
-  PlainEnd,
-  Request,
+  PlainMachineEnd,
   ToDeviceThread,
 } from './device-thread-messages.js';
 import type { Bus } from './devices/bus.js';
 import type { AccessSize, DeviceParts } from './devices/device.js';
+import { MACHINE_DEVICES } from './devices/machine-devices.js';
 import { Platform } from './devices/platform.js';
-import { COM1_BASE } from './devices/ports.js';
 import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeTripleFault } from './kvm/exit-text.js';
 import { failedInstruction } from './kvm/failed-instruction.js';
@@ -51,10 +54,13 @@ import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
 import { GuestRam } from './memory/guest-memory.js';
 
-/** How long output without the end of a line may wait for more. */
+/** How long output without a line end waits for more. */
 const GATHER_MS = 1;
-/** How often output is offered again to a main thread that is busy. */
+/** How long output waits before it is offered again to a busy main thread. */
 const HELD_BACK_MS = 10;
+
+/** The port that console output is written to: the first register of the console. */
+const CONSOLE_PORT = MACHINE_DEVICES[0].base;
 
 const port = parentPort!;
 const post = (message: FromDeviceThread): void => port.postMessage(message);
@@ -76,12 +82,13 @@ class DeviceThread {
   readonly #exitPage = new Uint8Array(EXIT_PAGE_BYTES);
   readonly #words = new Uint32Array(this.#exitPage.buffer, 0, EXIT_DATA_OFFSET / 4);
   readonly #data = this.#exitPage.subarray(EXIT_DATA_OFFSET);
+  /** The requests that are answered when the vCPUs are parked, by id. */
   readonly #pausing: number[] = [];
-  #posting = false;
-  #end: PlainEnd | null = null;
+  #isPosting = false;
+  #end: PlainMachineEnd | null = null;
 
-  constructor(data: DeviceThreadParts) {
-    const counters = new ConsoleCounters(data.consoleCounters);
+  constructor({ slots, cpus, start, consoleCounters }: DeviceThreadSetup) {
+    const counters = new ConsoleCounters(consoleCounters);
     this.#output = new ConsoleOutput(
       (bytes, missedBytes) => post({ type: 'console', bytes, missedBytes }),
       () => counters.outputMessages,
@@ -91,14 +98,14 @@ class DeviceThread {
       (bytes) => counters.addInputBytes(bytes),
     );
     this.#host = describeHost();
-    this.#cpus = data.cpus;
-    const state = 'state' in data.begin ? decodeMachineState(data.begin.state) : null;
-    this.#machine = createVm(this.#host, data.cpus, data.slots, state !== null);
+    this.#cpus = cpus;
+    const state = 'state' in start ? decodeMachineState(start.state) : null;
+    this.#machine = createVm(this.#host, cpus, slots, state !== null);
     try {
       attachDeviceThread(this.#machine, this.#exitPage);
       if (state) restoreKvm(this.#machine, this.#host, state);
-      else if ('boot' in data.begin) enterKernel(this.#machine, this.#host, data.cpus, data.begin.boot);
-      const parts = this.#platformParts(data.slots);
+      else if ('boot' in start) enterKernel(this.#machine, this.#host, cpus, start.boot);
+      const parts = this.#deviceParts(slots);
       this.#platform = state ? Platform.restore(parts, state.devices) : Platform.create(parts);
       this.#updatePosting();
       startVcpus(this.#machine);
@@ -109,7 +116,7 @@ class DeviceThread {
     post({ type: 'ready', machine: this.#machine });
   }
 
-  #platformParts(slots: readonly MemorySlot[]): DeviceParts {
+  #deviceParts(slots: readonly MemorySlot[]): DeviceParts {
     return {
       memory: new GuestRam(slots),
       clock: { nowMs: Date.now },
@@ -132,11 +139,12 @@ class DeviceThread {
     };
   }
 
-  #finish(end: PlainEnd): void {
+  /** The first end counts. */
+  #finish(end: PlainMachineEnd): void {
     this.#end ??= end;
   }
 
-  /** Answers exits and messages until the machine ends. */
+  /** Answers exits and messages until the machine ends. Then sends the last output and the end. */
   async run(): Promise<void> {
     port.on('message', (message: ToDeviceThread) => this.#receive(message));
     while (this.#end === null) {
@@ -166,7 +174,7 @@ class DeviceThread {
     }
   }
 
-  #perform(request: Request): void {
+  #perform(request: DeviceRequest): void {
     switch (request.op) {
       case 'pause':
         this.#pausing.push(request.id);
@@ -179,13 +187,13 @@ class DeviceThread {
         post({ type: 'reply', id: request.id, state: this.#saveState() });
         return;
       case 'stop':
-        this.#finish({ kind: request.end });
+        this.#finish({ kind: 'stopped' });
         break;
     }
     post({ type: 'reply', id: request.id });
   }
 
-  /** When output that waits is offered again; −1: none waits. */
+  /** When waiting output is offered again; -1 if none waits. */
   #outputTimeoutMs(): number {
     if (this.#output.isEmpty) return -1;
     return this.#output.isHeldBack ? HELD_BACK_MS : GATHER_MS;
@@ -196,7 +204,7 @@ class DeviceThread {
     for (const id of this.#pausing.splice(0)) post({ type: 'reply', id });
   }
 
-  /** Devices first: reading KVM's state changes nothing of theirs, and they hold what an exit has just left. */
+  /** The devices come first: they hold what the last exit left, and reading KVM's state does not change them. */
   #saveState(): Uint8Array {
     const devices = this.#platform.save();
     const vcpus = Array.from({ length: this.#cpus }, (_, vcpu) => saveVcpu(this.#machine, vcpu));
@@ -224,12 +232,12 @@ class DeviceThread {
     this.#updatePosting();
   }
 
-  /** Has console output gathered while the port does nothing but send it. */
+  /** Lets vCPUs post console output without an exit while a write of the port only sends. */
   #updatePosting(): void {
     const { sendsOnly } = this.#platform.console;
-    if (sendsOnly === this.#posting) return;
-    this.#posting = sendsOnly;
-    setPostedPort(this.#machine, sendsOnly ? COM1_BASE : null);
+    if (sendsOnly === this.#isPosting) return;
+    this.#isPosting = sendsOnly;
+    setPostedPort(this.#machine, sendsOnly ? CONSOLE_PORT : null);
   }
 
   #access(bus: Bus, size: AccessSize, count: number): void {
@@ -240,7 +248,7 @@ class DeviceThread {
     this.#platform.flush();
   }
 
-  /** Exits that end the machine, or that only a PVM host makes. */
+  /** Answers exits that end the machine, or that only a PVM host has. */
   #answerRare(reason: number): void {
     const vcpu = this.#words[ExitWord.vcpu]!;
     if (reason === ExitReason.SHUTDOWN) {
@@ -270,7 +278,7 @@ class DeviceThread {
 const [first] = (await once(port, 'message')) as [ToDeviceThread];
 try {
   if (first.op !== 'begin') throw new TypeError(`the first message is ${first.op}`);
-  await new DeviceThread(first.parts).run();
+  await new DeviceThread(first.setup).run();
 } catch (error) {
   post({ type: 'end', end: { kind: 'failed', error: plainError(error) } });
 }

@@ -1,11 +1,12 @@
 /**
- * The state of a machine as a snapshot keeps it beside the pages: vCPUs, interrupt controllers, timers and devices.
+ * Encodes and decodes the state of a machine in a snapshot: vCPUs, interrupt controllers, timers and devices.
  *
- * It is JSON in UTF-8, so that it can be read without livesnap. An integer of 64 bits is `{"$u64": "0x…"}`, bytes are
+ * The state is JSON in UTF-8, so that it can be read without livesnap. A 64-bit integer is `{"$u64": "0x…"}`. Bytes are
  * `{"$bytes": "base64"}`.
  *
- * Invariants: the size of the text is checked before it is parsed, and every field before it is used, because anybody
- * may have written the store; fields that are not known are ignored.
+ * Invariants, because anybody may have written the store:
+ * - The size of the text is checked before it is parsed.
+ * - Every field is checked before it is used. Unknown fields are ignored.
  */
 import { LivesnapError } from '../errors.js';
 import { anything, type Check, list, object, oneOf, parse, type SchemaError } from '../schema.js';
@@ -21,7 +22,7 @@ export interface SavedMachineState {
   readonly version: typeof MACHINE_STATE_VERSION;
   readonly vcpus: readonly VcpuState[];
   readonly vm: VmState;
-  /** What Platform saved; Platform checks it when it restores its devices. */
+  /** The state of Platform, which checks it in its own restore. */
   readonly devices: unknown;
 }
 
@@ -54,8 +55,8 @@ export const encodeMachineState = (state: SavedMachineState): Uint8Array =>
   new TextEncoder().encode(JSON.stringify(state, replace));
 
 /**
- * What the state of the largest machine takes, with room to spare: JSON.parse needs up to 40 bytes of memory for a byte
- * of text. A vCPU has an object for each CPUID entry and two for each MSR; fields are counted by their colons.
+ * More than the state of the largest machine needs. The limits protect memory: JSON.parse takes up to 40 bytes for each
+ * byte of text. A vCPU has an object for each CPUID entry and two for each MSR. Fields are counted by their colons.
  */
 const MAX_BYTES = (1 << 20) + MAX_CPUS * (128 << 10);
 const MAX_OBJECTS = (MAX_CPUS + 1) * (MAX_CPUID_ENTRIES + 2 * MAX_MSRS + 256);
@@ -63,8 +64,8 @@ const MAX_FIELDS = (MAX_CPUS + 1) * (7 * MAX_CPUID_ENTRIES + 3 * MAX_MSRS + 1024
 
 const [BRACE, BRACKET, COLON] = [...'{[:'].map((character) => character.charCodeAt(0));
 
-/** Whether the text can be the state of a machine, decided before it is parsed. */
-function isOfPossibleSize(bytes: Uint8Array): boolean {
+/** Whether the text is within the limits. Looks at its bytes only. */
+function isWithinLimits(bytes: Uint8Array): boolean {
   if (bytes.length > MAX_BYTES) return false;
   let objects = 0;
   let fields = 0;
@@ -75,9 +76,9 @@ function isOfPossibleSize(bytes: Uint8Array): boolean {
   return objects <= MAX_OBJECTS && fields <= MAX_FIELDS;
 }
 
-/** @throws LivesnapError BAD_STATE, or NEWER_FORMAT for the state of a later version. */
+/** Errors: BAD_STATE, naming the field at fault; NEWER_FORMAT. */
 export function decodeMachineState(bytes: Uint8Array): SavedMachineState {
-  if (!isOfPossibleSize(bytes)) throw invalidState('it is larger than the state of any machine');
+  if (!isWithinLimits(bytes)) throw invalidState('it is larger than the state of any machine');
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes), revive);

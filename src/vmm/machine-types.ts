@@ -1,7 +1,4 @@
-/**
- * The public face of a machine, as the control API and the command line see it. Class Machine (machine.ts)
- * implements it on KVM; tests of the layers above may use a fake.
- */
+/** A machine as the control API and the command line see it. Class Machine implements it; tests may use a fake. */
 import type { LivesnapError } from '../errors.js';
 import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
 
@@ -18,23 +15,24 @@ export interface MachineConfig {
 
 export type MachineState = 'running' | 'paused' | 'stopped';
 
-/** Why a machine is no more: it was stopped from outside, the guest reset or halted it, or it could not go on. */
+/** How a machine ended: it was stopped, the guest reset it or turned it off, or it failed. */
 export type MachineEnd =
   | { readonly kind: 'stopped' | 'reset' | 'halted' }
   | { readonly kind: 'failed'; readonly error: LivesnapError };
 
+/** What a machine does after a save. */
 export type SaveThen = 'resume' | 'pause' | 'stop';
 
 export interface MachineSaveResult extends SaveResult {
-  /** How long the vCPUs stood still. */
+  /** How long the vCPUs were paused; 0 if they were paused before. */
   readonly pauseMs: number;
-  /** How much was stored meanwhile; 0 unless the guest wrote faster than its memory could be stored. */
+  /** How much was stored during the pause; 0 unless the guest wrote faster than its memory could be stored. */
   readonly storedWhilePausedBytes: number;
   readonly saveMs: number;
 }
 
 export interface MachineEvents {
-  /** Bytes the guest wrote to its first serial port; `missedBytes` before them were dropped: it wrote too fast. */
+  /** Bytes that the guest wrote to its console. `missedBytes` before them were dropped, because it wrote too fast. */
   console: [bytes: Uint8Array, missedBytes: number];
   /** Once, after the last output. */
   end: [end: MachineEnd];
@@ -43,24 +41,24 @@ export interface MachineEvents {
 export interface MachineHandle {
   readonly config: MachineConfig;
   readonly state: MachineState;
-  /** How it ended; null: it has not. Set when the event `end` is emitted, and never before the last output. */
+  /** Null until the machine has ended. Set when the event `end` is emitted, after the last output. */
   readonly end: MachineEnd | null;
-  /** The snapshot this machine was last saved to or restored from. */
+  /** The snapshot that the machine was last saved to or restored from. */
   readonly snapshot: string | null;
-  /** What the host made necessary (one sentence each), to be said once on stderr. */
+  /** What the user should know about the machine on this host, one sentence each. */
   readonly notices: readonly string[];
   on<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this;
   off<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this;
   /**
-   * Bytes for the first serial port; kept until the guest reads them.
-   * @throws LivesnapError NOT_POSSIBLE_NOW when more than 1 MiB would wait for a guest that does not read
+   * Sends input to the console. It is kept until the guest reads it.
+   * @throws LivesnapError NOT_POSSIBLE_NOW if more than 1 MiB would wait for a guest that does not read
    */
   writeConsole(bytes: Uint8Array): void;
   pause(): Promise<void>;
   resume(): Promise<void>;
-  /** Ends the machine and frees what it holds; `end` is emitted before it resolves. */
+  /** Ends the machine and frees its memory. Resolves after `end` was emitted. */
   stop(): Promise<void>;
-  /** `then` null: afterwards as it was before. */
+  /** With `then` null the machine is afterwards as it was before: running or paused. */
   save(
     store: SaveTarget,
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },

@@ -1,36 +1,27 @@
 /**
- * A virtual machine as the rest of livesnap knows it: made from a kernel or restored from a snapshot, resumed, paused,
- * saved while it runs, ended. Lives on the main thread; its devices and vCPUs live behind {@link DeviceThreadClient}.
+ * A virtual machine: booted from a kernel or restored from a snapshot, then resumed, paused, saved while it runs, ended.
+ *
+ * Thread: the main thread. Its devices and vCPUs are behind {@link DeviceThreadClient}.
  *
  * Invariants:
- * - A new machine is paused. Whoever made it listens first and resumes it then, so that no output and no end is missed.
- * - One operation that changes the machine's state runs at a time; the others wait their turn.
- * - After the end every operation fails with MACHINE_GONE.
+ * - A new machine is paused. Listen to its events first and resume it then, so that no output is missed.
+ * - Operations that change the machine's state run one after another. `stop` runs at any time.
+ * - After the end every operation but `stop` fails with MACHINE_GONE.
+ * - If `pause`, `resume` or `save` meets the end, it fails after all output was emitted and `end` was set.
  */
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { arch, hostname, release, totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
-import { closeMemory, createMemory, writePages } from '../native/memory.js';
-import type {
-  OpenSnapshot,
-  PageRun,
-  PageSink,
-  Progress,
-  Region,
-  SaveResult,
-  SaveTarget,
-} from '../page-stream.js';
+import type { OpenSnapshot, Progress, SaveResult, SaveTarget } from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
-import type { BootPath } from './boot/boot-state.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
-import { type RamSlot, ramLayout } from './boot/memory-layout.js';
-import { DeviceThreadClient, machineGone } from './device-thread-client.js';
-import type { MachineParts } from './device-thread-messages.js';
+import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
+import type { VmSetup } from './device-thread-messages.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { nestedNotices } from './kvm/nested.js';
 import { pvmCmdline } from './kvm/pvm.js';
-import type { MemorySlot } from './kvm/vm.js';
+import { checkRegions, MachineRegions, regionsOf } from './machine-regions.js';
 import { decodeMachineState } from './machine-state.js';
 import type {
   MachineConfig,
@@ -43,179 +34,141 @@ import type {
 } from './machine-types.js';
 import { DirtyPages } from './memory/dirty-pages.js';
 import { GuestRam } from './memory/guest-memory.js';
-import { RamSource, regionName } from './memory/ram-source.js';
-import { WrittenPages } from './memory/written-pages.js';
+import { readSavedMachine, type SavedMachine } from './saved-machine.js';
+import { invalidState } from './saved-state.js';
 
 const DEFAULT_CMDLINE = 'console=ttyS0 reboot=t panic=-1';
 const RNG_SEED_BYTES = 32;
 
-/** What a snapshot says of the machine it is of (`show`); its restore needs `config` from it, checked. */
-interface SavedMachine {
-  readonly config: MachineConfig;
-  readonly bootPath: BootPath | null;
-}
+const PVM_NOTICE = `this host's KVM is a PVM, which emulates the guest's kernel mode: livesnap added "${pvmCmdline('')}" to the command line, keeps timer deadlines at least 40 ms away, and completes int3 and fwait for the guest`;
 
-function allocate(layout: readonly RamSlot[]): MemorySlot[] {
-  const slots: MemorySlot[] = [];
-  try {
-    for (const slot of layout) {
-      slots.push({
-        ...slot,
-        memory: createMemory(slot.sizeBytes),
-        written: WrittenPages.allocate(slot.sizeBytes),
-      });
-    }
-  } catch (error) {
-    free(slots);
-    throw error;
-  }
-  return slots;
-}
-
-function free(slots: readonly MemorySlot[]): void {
-  for (const { memory } of slots) closeMemory(memory);
-}
-
-function checkFits(host: HostKvm, config: Pick<MachineConfig, 'cpus' | 'memoryBytes'>): void {
-  const { cpus, memoryBytes } = config;
+function checkFits(host: HostKvm, { cpus, memoryBytes }: MachineConfig): void {
   const maxCpus = Math.min(host.maxCpus, MAX_CPUS);
   if (!Number.isInteger(cpus) || cpus < 1 || cpus > maxCpus) {
-    throw new LivesnapError('USAGE', `a machine cannot have ${cpus} vCPUs`, {
+    throw new LivesnapError('USAGE', `a machine cannot have ${cpus} vCPUs on this host`, {
       hint: `Give between 1 and ${maxCpus}.`,
     });
   }
   if (memoryBytes > totalmem()) {
     throw new LivesnapError(
       'HOST_LACKS',
-      `${memoryBytes} bytes of memory are more than this host has (${totalmem()})`,
-      {
-        hint: 'Give the machine less memory, or use a host with more.',
-      },
+      `the machine needs ${memoryBytes} bytes of memory, and this host has ${totalmem()}`,
+      { hint: 'Give the machine less memory, or use a host with more.' },
     );
   }
 }
 
-export class Machine extends EventEmitter<MachineEvents> implements MachineHandle {
-  readonly config: MachineConfig;
+/** What a machine is made from, before its RAM is filled. */
+interface MachineSetup extends SavedMachine {
+  readonly host: HostKvm;
   readonly notices: readonly string[];
-  readonly #host: HostKvm;
-  readonly #bootPath: BootPath | null;
-  readonly #slots: readonly MemorySlot[];
+  readonly regions: MachineRegions;
+  /** The snapshot that it is restored from. */
+  readonly base: string | null;
+}
+
+export class Machine extends EventEmitter<MachineEvents> implements MachineHandle {
+  readonly #setup: MachineSetup;
   readonly #thread: DeviceThreadClient;
   readonly #dirty: DirtyPages;
   #isRunning = false;
   #end: MachineEnd | null = null;
-  #turn: Promise<unknown> = Promise.resolve();
-  readonly #ended: Promise<void>;
+  /** Settles when the last operation that was asked for has. */
+  #lastOperation: Promise<unknown> = Promise.resolve();
+  readonly #ended: Promise<MachineEnd>;
 
-  private constructor(parts: {
-    config: MachineConfig;
-    host: HostKvm;
-    notices: readonly string[];
-    bootPath: BootPath | null;
-    slots: readonly MemorySlot[];
-    thread: DeviceThreadClient;
-    base: string | null;
-  }) {
+  private constructor(setup: MachineSetup, thread: DeviceThreadClient) {
     super();
-    this.config = parts.config;
-    this.notices = parts.notices;
-    this.#host = parts.host;
-    this.#bootPath = parts.bootPath;
-    this.#slots = parts.slots;
-    this.#thread = parts.thread;
-    this.#dirty = new DirtyPages(parts.thread.machine, parts.slots, parts.base, parts.base !== null);
+    this.#setup = setup;
+    this.#thread = thread;
+    this.#dirty = new DirtyPages(thread.machine, setup.regions.slots, setup.base, setup.base !== null);
     this.#ended = new Promise((resolve) => {
-      parts.thread.attach({
+      thread.attach({
         onConsole: (bytes, missedBytes) => this.emit('console', bytes, missedBytes),
         onEnd: (end) => {
-          this.#end =
-            end.kind === 'failed' ? { kind: 'failed', error: LivesnapError.fromJSON(end.error) } : end;
-          free(this.#slots);
-          this.emit('end', this.#end);
-          resolve();
+          this.#end = end;
+          setup.regions.free();
+          resolve(end);
+          this.emit('end', end);
         },
       });
     });
   }
 
   /**
-   * Makes a machine that is to boot a kernel, paused before its first instruction.
-   * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists.
+   * Makes a machine that boots a kernel, paused before its first instruction.
+   * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists
    */
   static async create(config: MachineConfig): Promise<Machine> {
     const host = describeHost();
     checkFits(host, config);
     const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
-    const pvm = host.kind === 'pvm';
+    const isPvm = host.kind === 'pvm';
     const plan = readBoot({
       kernelPath: config.kernel,
       initrdPath: config.initrd,
-      cmdline: pvm ? pvmCmdline(cmdline) : cmdline,
+      cmdline: isPvm ? pvmCmdline(cmdline) : cmdline,
       memoryBytes: config.memoryBytes,
       cpus: config.cpus,
       rngSeed: randomBytes(RNG_SEED_BYTES),
     });
-    const slots = allocate(plan.layout);
-    const notices = pvm
-      ? [
-          `this host's KVM is a PVM, which emulates the guest's kernel mode: added "${pvmCmdline('')}" to the command line, kept timer deadlines at least 40 ms away and finish int3 and fwait for the guest`,
-        ]
-      : [];
-    return Machine.#launch(host, slots, { ...config, cmdline }, plan.path, notices, null, () => ({
-      boot: plan.load(new GuestRam(slots)),
-    }));
+    const regions = MachineRegions.allocate(config);
+    const notices = isPvm ? [PVM_NOTICE] : [];
+    const setup = { config: { ...config, cmdline }, bootPath: plan.path, host, notices, regions, base: null };
+    return Machine.#launch(setup, () => ({ boot: plan.load(new GuestRam(regions.slots)) }));
   }
 
-  /** Restores a snapshot with all of its RAM, paused where it was saved. */
+  /**
+   * Restores a snapshot with all of its RAM, paused where it was saved.
+   * @throws LivesnapError USAGE, BAD_STATE, NEWER_FORMAT or HOST_LACKS before a vCPU exists; DAMAGED
+   */
   static async restore(snapshot: OpenSnapshot, progress?: Progress): Promise<Machine> {
     const host = describeHost();
-    if (snapshot.metadata.kind !== 'machine') {
-      throw new LivesnapError('USAGE', `snapshot ${snapshot.summary.id} is a file, not a machine`, {
+    const { summary, metadata } = snapshot;
+    if (metadata.kind !== 'machine') {
+      throw new LivesnapError('USAGE', `snapshot ${summary.id} is a file, not a machine`, {
         hint: 'Write it out with livesnap get.',
       });
     }
-    const state = decodeMachineState(snapshot.metadata.state);
-    const { config, bootPath } = checkSavedMachine(snapshot.metadata.machine);
-    if (state.vcpus.length !== config.cpus) {
-      throw new LivesnapError('BAD_STATE', 'the snapshot has another number of vCPUs than its machine');
+    const { vcpus } = decodeMachineState(metadata.state);
+    const { config, bootPath } = readSavedMachine(metadata.machine);
+    if (vcpus.length !== config.cpus) {
+      throw invalidState(`machine.config.cpus is ${config.cpus}, but vcpus has ${vcpus.length} items`);
     }
+    checkRegions(regionsOf(config), snapshot.regions);
     checkFits(host, config);
-    const layout = ramLayout(config.memoryBytes);
-    checkRegions(layout, snapshot.regions);
-    const slots = allocate(layout);
-    const sink: PageSink = {
-      regions: snapshot.regions,
-      memories: slots.map(({ memory }) => memory),
-      write({ region, pages }: PageRun, bytes: Uint8Array) {
-        writePages(slots[region]!.memory, pages, bytes);
-      },
-    };
-    const notices = nestedNotices(state.vcpus);
-    return Machine.#launch(host, slots, config, bootPath, notices, snapshot.summary.id, async () => {
-      await snapshot.fill(sink, progress);
-      return { state: snapshot.metadata.state };
+    const regions = MachineRegions.allocate(config);
+    const notices = nestedNotices(vcpus);
+    return Machine.#launch({ config, bootPath, host, notices, regions, base: summary.id }, async () => {
+      await snapshot.fill(regions.sink(), progress);
+      return { state: metadata.state };
     });
   }
 
+  /** `fill` runs while the device thread loads its code. */
   static async #launch(
-    host: HostKvm,
-    slots: readonly MemorySlot[],
-    config: MachineConfig,
-    bootPath: BootPath | null,
-    notices: readonly string[],
-    base: string | null,
-    fill: () => MachineParts['begin'] | Promise<MachineParts['begin']>,
+    setup: MachineSetup,
+    fill: () => VmSetup['start'] | Promise<VmSetup['start']>,
   ): Promise<Machine> {
-    const thread = new DeviceThreadClient();
+    const { config, regions } = setup;
+    let thread: DeviceThreadClient | null = null;
     try {
-      await thread.begin({ slots, cpus: config.cpus, begin: await fill() });
-      return new Machine({ config, host, notices, bootPath, slots, thread, base });
+      thread = new DeviceThreadClient();
+      await thread.begin({ slots: regions.slots, cpus: config.cpus, start: await fill() });
+      return new Machine(setup, thread);
     } catch (error) {
-      await thread.cancel();
-      free(slots);
+      await thread?.cancel();
+      regions.free();
       throw error;
     }
+  }
+
+  get config(): MachineConfig {
+    return this.#setup.config;
+  }
+
+  get notices(): readonly string[] {
+    return this.#setup.notices;
   }
 
   get state(): MachineState {
@@ -236,11 +189,11 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   pause(): Promise<void> {
-    return this.#exclusively(() => this.#pause());
+    return this.#inTurn(() => this.#pause());
   }
 
   resume(): Promise<void> {
-    return this.#exclusively(() => this.#resume());
+    return this.#inTurn(() => this.#resume());
   }
 
   async stop(): Promise<void> {
@@ -252,12 +205,12 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     store: SaveTarget,
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
   ): Promise<MachineSaveResult> {
-    return this.#exclusively(async () => {
+    return this.#inTurn(async () => {
       const startedMs = performance.now();
       const then = options.then ?? (this.#isRunning ? 'resume' : 'pause');
       const base = this.#dirty.base;
       const saved = await this.#saveFrom(base, store, then, options).catch((error) => {
-        // What of the parent is damaged is saved anew, whole.
+        // If the parent is damaged, save everything again.
         if (base === null || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
         return this.#saveFrom(null, store, then, options);
       });
@@ -274,20 +227,26 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     then: SaveThen,
     { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
   ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
+    const { config, bootPath, host, regions } = this.#setup;
     const wasRunning = this.#isRunning;
+    let pausedAtMs = 0;
     let pauseMs = 0;
     let state: Uint8Array | null = null;
     const session = await store.beginSave({ parent, tag });
     try {
-      const source = new RamSource(this.#slots, this.#dirty, session.parent === null, {
-        pause: async () => {
-          pauseMs = performance.now();
-          await this.#pause();
-        },
-        captureAndContinue: async () => {
-          state = await this.#thread.saveState();
-          if (wasRunning && then === 'resume') await this.#resumeUnlessEnded();
-          pauseMs = wasRunning ? performance.now() - pauseMs : 0;
+      const source = regions.source({
+        dirty: this.#dirty,
+        full: session.parent === null,
+        hooks: {
+          pause: async () => {
+            pausedAtMs = performance.now();
+            await this.#pause();
+          },
+          captureAndContinue: async () => {
+            state = await this.#thread.saveState();
+            if (wasRunning && then === 'resume') await this.#resumeUnlessEnded();
+            pauseMs = wasRunning ? performance.now() - pausedAtMs : 0;
+          },
         },
       });
       await session.store(source, progress);
@@ -295,18 +254,22 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         kind: 'machine',
         vm,
         tag,
-        memoryBytes: this.config.memoryBytes,
+        memoryBytes: config.memoryBytes,
         diskBytes: 0,
-        machine: { config: this.config, bootPath: this.#bootPath } satisfies SavedMachine,
-        host: { kvm: this.#host.kind, hostname: hostname(), kernel: release(), arch: arch() },
+        machine: { config, bootPath } satisfies SavedMachine,
+        host: { kvm: host.kind, hostname: hostname(), kernel: release(), arch: arch() },
         state: state!,
       });
       const { storedWhilePausedBytes } = source;
       return { ...result, pauseMs: round(pauseMs), storedWhilePausedBytes };
     } catch (error) {
-      await session.abort();
-      // A save that failed leaves the machine as it was.
-      if (wasRunning) await this.#resumeUnlessEnded();
+      try {
+        // A failed save leaves the machine as it was. The guest does not wait for the store to give the save up.
+        if (wasRunning) await this.#resumeUnlessEnded();
+      } finally {
+        // The failure of the save is reported, not that of its clean-up: gc deletes what that leaves behind.
+        await session.abort().catch(() => {});
+      }
       throw error;
     }
   }
@@ -323,56 +286,27 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     this.#isRunning = true;
   }
 
-  /** For a save: it is as good when the machine ends after the moment that it shows. */
+  /** For a save, which succeeds even if the machine ends after the moment of the snapshot. */
   async #resumeUnlessEnded(): Promise<void> {
     await this.#resume().catch((error) => {
-      if (!(error instanceof LivesnapError && error.code === 'MACHINE_GONE')) throw error;
+      if (!isMachineGone(error)) throw error;
     });
   }
 
-  #exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(() => {
+  /** Runs an operation after all that were asked for before it. */
+  #inTurn<T>(operation: () => Promise<T>): Promise<T> {
+    const result = this.#lastOperation.then(async () => {
       if (this.#end !== null) throw machineGone(this.#end);
-      return work();
+      try {
+        return await operation();
+      } catch (error) {
+        // Native code may know of the end before this thread does.
+        throw isMachineGone(error) ? machineGone(await this.#ended) : error;
+      }
     });
-    this.#turn = result.catch(() => {});
+    this.#lastOperation = result.catch(() => {});
     return result;
   }
 }
 
 const round = (ms: number): number => Math.round(ms * 1000) / 1000;
-
-function checkRegions(layout: readonly RamSlot[], regions: readonly Region[]): void {
-  const expected = layout.map((slot) => `${regionName(slot)}:${slot.sizeBytes}`).join();
-  const found = regions.map(({ name, sizeBytes }) => `${name}:${sizeBytes}`).join();
-  if (expected !== found) {
-    throw new LivesnapError(
-      'BAD_STATE',
-      `the snapshot's memory (${found}) is not that of its machine (${expected})`,
-    );
-  }
-}
-
-/** Checks what a snapshot says of its machine. @throws LivesnapError BAD_STATE */
-function checkSavedMachine(value: unknown): SavedMachine {
-  const { config, bootPath } = (value ?? {}) as Partial<Record<keyof SavedMachine, unknown>>;
-  const { kernel, initrd, cmdline, memoryBytes, cpus } = (config ?? {}) as Partial<
-    Record<keyof MachineConfig, unknown>
-  >;
-  const isText = (field: unknown): field is string => typeof field === 'string';
-  const isTextOrNull = (field: unknown): field is string | null => field === null || isText(field);
-  if (
-    !isText(kernel) ||
-    !isTextOrNull(initrd) ||
-    !isTextOrNull(cmdline) ||
-    !isTextOrNull(bootPath) ||
-    !Number.isSafeInteger(memoryBytes) ||
-    !Number.isSafeInteger(cpus)
-  ) {
-    throw new LivesnapError('BAD_STATE', 'the snapshot does not say what machine it is of');
-  }
-  return {
-    config: { kernel, initrd, cmdline, memoryBytes: memoryBytes as number, cpus: cpus as number },
-    bootPath: bootPath as BootPath | null,
-  };
-}

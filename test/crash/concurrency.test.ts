@@ -1,6 +1,8 @@
 /**
- * Several processes work on one store at once, by a seeded plan each, and some are killed in the middle. What was
- * promised to each of them holds; the order of events is that of the host's monotonic clock, which they share.
+ * Several processes work on one store at once, each by a seeded plan, and some are killed. What was reported to each of
+ * them holds. Events are ordered by the host's monotonic clock, which the processes share.
+ *
+ * LIVESNAP_SEED=N repeats the plans, but not which process is faster.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -11,31 +13,25 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, scratchDir } from '../store/scratch.js';
-import {
-  Chooser,
-  type Content,
-  Contents,
-  isCopyStep,
-  type Mark,
-  makeContent,
-  parseMarks,
-  type Step,
-} from './plan.js';
+import { Chooser } from './chooser.js';
+import { type Content, Contents, makeContent } from './contents.js';
+import { isCopyStep, type Mark, parseMarks, type Step } from './plan.js';
 import { type Fault, watchedEnvironment } from './trace.js';
 import { expectNoOrphans } from './verify.js';
 
 const CHILD = fileURLToPath(new URL('./child.js', import.meta.url));
 const PROCESSES = 5;
-/** Steps of each process, and processes killed one after the other; more for a long run. */
+/** Steps of each process. Set it higher for a long run. */
 const STEPS = Number(process.env.LIVESNAP_CONCURRENCY_STEPS ?? 14);
+/** Processes that are killed, one after the other. */
 const KILLS = 3;
 const seed = Number(process.env.LIVESNAP_SEED ?? randomInt(2 ** 32));
 
-/** The store that snapshots are copied to. */
+/** The second store, to which snapshots are copied. */
 const OTHER = 'b';
 const TAGS = ['alpha', 'beta', 'gamma', 'delta'];
 
-/** Steps that name snapshots of all processes: some are not there yet, or no more. */
+/** Steps that name snapshots of all processes. Some do not exist yet, or any more. */
 function planOf(choose: Chooser, own: readonly Content[], others: readonly Content[]): Step[] {
   const store = 'a';
   const waiting = [...own];
@@ -75,14 +71,14 @@ interface Span {
   done: number;
 }
 
-/** A step's snapshot, where it is. */
+/** The snapshot that a step uses, as STORE/LABEL. */
 const subjectOf = (step: Step): string | null => {
   if ('content' in step) return `${step.store}/${step.content.label}`;
   if (step.do === 'remove') return `${step.store}/${step.labels[0]!}`;
   return 'label' in step ? `${isCopyStep(step) ? step.from : step.store}/${step.label}` : null;
 };
 
-/** What all processes said, and what follows from it. Snapshots are named by store and label. */
+/** The marks of all processes, and what follows from them. Snapshots are named STORE/LABEL. */
 class History {
   readonly saved = new Map<string, Span>();
   readonly removed = new Map<string, Span>();
@@ -96,7 +92,7 @@ class History {
     }
   }
 
-  /** Whether a snapshot was there all the time from one moment to another. */
+  /** Whether a snapshot existed during all of a span of time. */
   wasThere(subject: string, from: number, to: number): boolean {
     const saved = this.saved.get(subject);
     const removed = this.removed.get(subject);
@@ -104,7 +100,7 @@ class History {
   }
 }
 
-/** When something was first begun, and first done. */
+/** Notes when something first began, and was first done. */
 function note(spans: Map<string, Span>, subject: string, at: 'begin' | 'done', ns: number): void {
   const span = spans.get(subject) ?? { begun: Number.POSITIVE_INFINITY, done: Number.POSITIVE_INFINITY };
   if (at === 'begin') span.begun = Math.min(span.begun, ns);
@@ -112,13 +108,13 @@ function note(spans: Map<string, Span>, subject: string, at: 'begin' | 'done', n
   spans.set(subject, span);
 }
 
-describe(`processes at work on one store at once (seed ${seed})`, () => {
+describe(`processes that share a store (seed ${seed})`, () => {
   afterEach(function () {
     dropScratch(this);
   });
 
   for (const fingerprintBits of [64, 4])
-    it(`keep what each was promised, whoever is killed meanwhile; fingerprints of ${fingerprintBits} bits`, async function () {
+    it(`get what was reported to them, although others are killed (fingerprints of ${fingerprintBits} bits)`, async function () {
       this.timeout(600_000);
       const dir = scratchDir(this);
       const disk = join(dir, 'disk');
@@ -174,12 +170,12 @@ describe(`processes at work on one store at once (seed ${seed})`, () => {
           if (mark.at !== 'failed') continue;
           const { step } = mark;
           const begun = line[i - 1]!.ns!;
-          // Two copies of one snapshot: the second finds the first one at it.
+          // Another process may be copying the same snapshot.
           if (isCopyStep(step) && mark.code === 'STORE_BUSY') continue;
           assert.equal(mark.code, 'NO_SUCH_SNAPSHOT', what);
           if (!isCopyStep(step) && step.do !== 'load' && step.do !== 'tag' && step.do !== 'remove')
             assert.fail(what);
-          assert.ok(!history.wasThere(subjectOf(step)!, begun, mark.ns!), `it was there: ${what}`);
+          assert.ok(!history.wasThere(subjectOf(step)!, begun, mark.ns!), `the snapshot existed: ${what}`);
         }
 
       const all = new Contents(known);
@@ -204,10 +200,10 @@ async function expectAsPromised(
           done < Number.POSITIVE_INFINITY &&
           !history.removed.has(subject)
         )
-          assert.ok(listed.has(subject), `${subject} was saved and is not there`);
+          assert.ok(listed.has(subject), `${subject} was saved and is missing`);
       for (const [subject, { done }] of history.removed)
         if (done < Number.POSITIVE_INFINITY)
-          assert.ok(!listed.has(subject), `${subject} was removed and is there`);
+          assert.ok(!listed.has(subject), `${subject} was removed and exists`);
       for (const { id, vm } of store.list()) {
         const [bytes] = Object.values(await load(store, id));
         assert.ok(bytes!.equals(all.bytes(vm!)), `${name}/${vm} has other bytes than were saved`);

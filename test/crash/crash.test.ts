@@ -1,7 +1,8 @@
 /**
- * Power cuts and faults, as `npm run crash` makes them in number (docs/testing.md): some rounds of a fixed seed and of a
- * new one, and every decisive moment of a short run. And that the equipment sees: that its model of the disk loses what
- * was not synced, and that a store which does not sync would be found out.
+ * Power cuts and faults (docs/testing.md): a few rounds of a fixed seed and of a new one, and every decisive moment of
+ * two short plans. `npm run crash` runs many rounds.
+ *
+ * Also tests the equipment: the model of the disk loses what was not synced, and a store that does not sync is found.
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -10,16 +11,19 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, scratchDir } from '../store/scratch.js';
+import { runChild } from './children.js';
+import { Chooser } from './chooser.js';
+import { Contents } from './contents.js';
 import { compareStates, Disk, readState } from './disk.js';
 import { carryOutAll } from './execute.js';
-import { Chooser, Contents, type Mark, type Step } from './plan.js';
-import { everyDecisiveMoment, RoundFailure, Rounds, runChild } from './rounds.js';
+import type { Mark, Step } from './plan.js';
+import { everyDecisiveMoment, RoundFailure, Rounds } from './rounds.js';
 import { type Fault, Kind, readTrace, watchedEnvironment } from './trace.js';
 
 const FIXED_SEED = 20;
 const newSeed = randomInt(2 ** 32);
 
-/** Runs a script under the recorder; gives the model of the disk before it, and the records. */
+/** Runs a script under the recorder. Returns the disk from before it, and the records. */
 function record(
   dir: string,
   script: string,
@@ -61,7 +65,7 @@ describe('the recorder and its model of the disk', () => {
     assert.ok(trace.length > 15, String(trace.length));
   });
 
-  it('lose what was not synced, tear what was being written, and keep what was', function () {
+  it('lose changes that were not synced, tear unfinished writes, and keep the rest', function () {
     const { before, trace } = record(
       scratchDir(this),
       `const fs = require('fs'); const [dir, marks] = process.argv.slice(1); const at = (name) => dir + '/' + name;
@@ -96,7 +100,7 @@ describe('the recorder and its model of the disk', () => {
           ),
         );
       } else before.apply(one);
-    // The file under one name or the other, never both or none; beside it the other one, whole, or not.
+    // The renamed file has one of its two names. The other file is complete or missing.
     for (const state of [
       'named:o',
       'moved:n',
@@ -109,7 +113,7 @@ describe('the recorder and its model of the disk', () => {
     for (const state of seen) assert.match(state, /^(moved|named):[on]+( nameless:data)?$/);
   });
 
-  it('let the n-th call fail or be the last', function () {
+  it('make the n-th call fail, or kill the process before or after it', function () {
     const dir = scratchDir(this);
     const marks = join(dir, 'marks');
     const script = `const fs = require('fs'); const [dir] = process.argv.slice(1);
@@ -145,7 +149,7 @@ describe('the recorder and its model of the disk', () => {
   });
 });
 
-/** A store is made and saved to, the first snapshot removed, its pack rewritten and the index made anew. */
+/** Makes a store, saves twice, removes the first snapshot, rewrites its pack, and rebuilds the index. */
 function shortLife(): Step[] {
   const store = 'a';
   const first = { label: 'first', kind: 'machine', seed: 5, size: 80, parent: null, dirty: [] } as const;
@@ -161,7 +165,7 @@ function shortLife(): Step[] {
   ];
 }
 
-/** A snapshot is copied to a store that is made for it, another exported, imported elsewhere and copied back. */
+/** Copies a snapshot to a new store; exports another, imports it there and copies it back. */
 function travels(): Step[] {
   const first = { label: 'first', kind: 'machine', seed: 5, size: 60, parent: null, dirty: [] } as const;
   const second = { label: 'second', kind: 'file', seed: 6, size: 70_001, parent: null, dirty: [] } as const;
@@ -178,14 +182,14 @@ function travels(): Step[] {
 }
 const EXPORT = 'x-second';
 
-describe('a commit that nobody has seen', () => {
+describe('a commit of a process that was killed before others saw it', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  // Its process was killed when it had synced the log, and before it could tell the others. Whoever opens the index
-  // while nobody else has it open finds the commit in the log.
-  it('does not come back after gc has gone by what the index said', async function () {
+  // The process had synced the log, but not updated the shared memory. The next to open the index alone finds the
+  // commit in the log.
+  it('stays undone after a later gc that relied on the index', async function () {
     this.timeout(300_000);
     const dir = scratchDir(this);
     const contents = new Contents();
@@ -196,11 +200,11 @@ describe('a commit that nobody has seen', () => {
     const dirty = Array.from({ length: 40 }, (_, i) => 2 * i);
     const half = { label: 'half', kind: 'machine', seed: 6, size: 80, parent: 'whole', dirty } as const;
     const failures: string[] = [];
-    const say = (mark: Mark): void => void (mark.at === 'failed' && failures.push(mark.message));
-    await carryOutAll({ disk: base, fingerprintBits: 64, contents, say }, [
+    const mark = (one: Mark): void => void (one.at === 'failed' && failures.push(one.message));
+    await carryOutAll({ disk: base, fingerprintBits: 64, contents, mark }, [
       { do: 'save', store, content: whole, tag: null },
       { do: 'save', store, content: half, tag: null },
-      { do: 'remove', store, labels: ['whole'] }, // its pack is worth rewriting
+      { do: 'remove', store, labels: ['whole'] }, // so that gc rewrites its pack
     ]);
     assert.deepEqual(failures, []);
     const plan = { fingerprintBits: 64, known: contents.all(), steps: [{ do: 'gc', store }] } as const;
@@ -210,12 +214,12 @@ describe('a commit that nobody has seen', () => {
       cpSync(base, disk, { recursive: true });
       const collect = (name: string, fault: Fault): Promise<number | string> =>
         runChild(disk, join(dir, `plan-${name}`), plan, join(dir, `marks-${name}`), { fault });
-      // This one sees to it that the log is not recovered in between.
+      // While this store is open, the log is not recovered.
       const witness = Store.open(join(disk, store), { write: true });
       const first = await collect(`${nth}-first`, { classes: 's', nth, action: 'after', always: false });
       if (first === 'SIGKILL') killed++;
       await collect(`${nth}-second`, { classes: 'u', nth: 1, action: 'after', always: false });
-      // As the power fails: nobody has tidied the log up, and nothing of the shared memory beside it is left.
+      // As after a power cut: the log is as it was, and the shared memory beside it is gone.
       const after = join(dir, `after-${nth}`);
       cpSync(join(disk, store), after, { recursive: true, filter: (path) => !path.endsWith('-shm') });
       witness.close();
@@ -237,21 +241,21 @@ describe('power cuts and faults', () => {
 
   afterEach(() => rounds.drop());
 
-  it('a store that is made, saved to, cleaned and repaired, cut at every decisive moment', async function () {
+  it('leave a sound store at every decisive moment of saves, gc and repair', async function () {
     this.timeout(300_000);
     rounds = new Rounds(FIXED_SEED);
     const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, shortLife());
     assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
   });
 
-  it('snapshots that are copied, exported and imported, cut at every decisive moment', async function () {
+  it('leave sound stores at every decisive moment of copies, exports and imports', async function () {
     this.timeout(300_000);
     rounds = new Rounds(FIXED_SEED);
     const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, travels());
     assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
   });
 
-  // Each of these syncs is needed: without it a state follows in which something is lost or left behind.
+  // Each of these syncs is needed. Without it, something is lost or left behind in some state.
   const needed: [string, (path: string, made: ReadonlySet<string>) => boolean][] = [
     ['a pack', (path) => path.endsWith('.pack')],
     ['the directory of the packs', (path) => path === 'a/packs'],
@@ -263,23 +267,23 @@ describe('power cuts and faults', () => {
     ["a tag's file", (path) => path.startsWith('a/tags/')],
     ['the directory of the tags', (path) => path === 'a/tags'],
     ['a pack that gc rewrote', (path) => path.endsWith('-1.pack')],
-    ['an index that repair made', (path) => path === 'a/store.db.new'],
-    ['the store, a new directory', (path) => path === 'a' || path === ''],
+    ['an index that repair built', (path) => path === 'a/store.db.new'],
+    ['its own new directory', (path) => path === 'a' || path === ''],
   ];
   const neededByCopies: typeof needed = [
-    ['what a copy brought', (path) => path.startsWith('b/packs/')],
-    ['a snapshot that a copy brought', (path) => path.startsWith('b/snapshots/')],
+    ['the packs that it received', (path) => path.startsWith('b/packs/')],
+    ['a snapshot that it received', (path) => path.startsWith('b/snapshots/')],
     ['the name of an export', (path, made) => path === '' && made.has(EXPORT)],
   ];
   for (const [what, forget] of neededByCopies)
-    it(`finds a copy that forgets to sync ${what}`, async function () {
+    it(`show a violation when a copy does not sync ${what}`, async function () {
       this.timeout(300_000);
       rounds = new Rounds(FIXED_SEED);
       await assert.rejects(everyDecisiveMoment(rounds.dir, FIXED_SEED, travels(), { forget }), RoundFailure);
     });
 
   for (const [what, forget] of needed)
-    it(`finds a store that forgets to sync ${what}`, async function () {
+    it(`show a violation when a store does not sync ${what}`, async function () {
       this.timeout(300_000);
       rounds = new Rounds(FIXED_SEED);
       await assert.rejects(
@@ -289,7 +293,7 @@ describe('power cuts and faults', () => {
     });
 
   for (const seed of [FIXED_SEED, newSeed])
-    it(`rounds of seed ${seed} (npm run crash -- --seed ${seed})`, async function () {
+    it(`leave sound stores in 8 rounds of seed ${seed} (npm run crash -- --seed ${seed})`, async function () {
       this.timeout(300_000);
       rounds = new Rounds(seed);
       for (let round = 0; round < 8; round++)

@@ -1,15 +1,15 @@
 /**
- * A model of a disk and of what a power cut may leave on it (docs/testing.md, "The disk").
+ * A model of a disk, and of what a power cut may leave on it (docs/testing.md, "A power cut").
  *
- * - What was written to a file is durable once an fsync of the file has returned. Until then each write, truncation
- *   and change of size may be there or not, in any combination; of a write any of its 512-byte sectors may be there;
- *   where a file became longer and its bytes are missing there are zeros, or anything.
- * - A name that was made, moved or removed is durable once an fsync of its directory has returned. Until then each of
- *   these may have happened or not, in any combination. A rename is atomic, and over two directories durable with either.
- * - An fsync that failed makes nothing durable, and a later one does not make up for it: what was written before the
- *   failure is lost.
+ * - The contents of a file are durable once an fsync of the file has returned. Until then, each write, truncation and
+ *   change of size may be there or not, in any combination. Of a write, any 512-byte sectors may be there. Where a file
+ *   grew and its bytes are missing, there are zeros or anything else.
+ * - A name that was made, moved or removed is durable once an fsync of its directory has returned. Until then, each of
+ *   these changes may have happened or not, in any combination. A rename is atomic. Between two directories, it is
+ *   durable with an fsync of either.
+ * - An fsync that failed makes nothing durable. What was written before it is lost, also after a later fsync.
  *
- * This is more than ext4, XFS or btrfs would do to anyone; POSIX permits it.
+ * ext4, XFS and btrfs lose less than this. POSIX permits it.
  */
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -22,11 +22,11 @@ interface DataChange {
   readonly kind: 'write' | 'truncate' | 'extend';
   readonly offset: number;
   readonly bytes: Buffer;
-  /** An fsync failed after it: the next one that returns drops it. */
+  /** An fsync failed after this change. The next fsync that returns drops it. */
   doomed: boolean;
 }
 
-/** A change of names, in one or two directories, that happens as one. */
+/** An atomic change of names, in one or two directories. */
 interface NameChange {
   readonly edits: readonly { dir: DirectoryNode; name: string; node: Node | null }[];
   durable: boolean;
@@ -46,10 +46,10 @@ class DirectoryNode {
 
 type Node = FileNode | DirectoryNode;
 
-/** The files of a disk by path; directories have null. */
+/** Files of a disk by path. A directory has null. */
 export type DiskState = Map<string, Buffer | null>;
 
-/** How much of what is not durable survives. */
+/** How much survives of the changes that are not durable. */
 export interface Survival {
   readonly data: 'none' | 'all' | 'sizes' | 'prefix' | 'some';
   readonly names: 'none' | 'all' | 'prefix' | 'some';
@@ -73,7 +73,7 @@ export class Disk {
   readonly #root = new DirectoryNode();
   readonly #inodes = new Map<number, Node>();
 
-  /** Everything that is in `dir` is durable. */
+  /** Reads `dir`. All of it is durable. */
   constructor(dir: string) {
     this.#read(dir, this.#root);
   }
@@ -104,7 +104,8 @@ export class Disk {
     let dir = this.#root;
     for (const part of parts) {
       const next = dir.current.get(part);
-      if (!(next instanceof DirectoryNode)) throw new Error(`the trace names ${path} where there is nothing`);
+      if (!(next instanceof DirectoryNode))
+        throw new Error(`the trace names ${path}, but its directory does not exist`);
       dir = next;
     }
     return { dir, name, node: dir.current.get(name) };
@@ -112,7 +113,7 @@ export class Disk {
 
   #file(inode: number): FileNode {
     const node = this.#inodes.get(inode);
-    if (!(node instanceof FileNode)) throw new Error(`the trace has an inode ${inode} that nothing made`);
+    if (!(node instanceof FileNode)) throw new Error(`the trace has inode ${inode}, which no record made`);
     return node;
   }
 
@@ -162,8 +163,8 @@ export class Disk {
       case Kind.rename: {
         const from = this.#find(first.toString());
         const to = this.#find(second.toString());
-        if (!from.node) throw new Error(`the trace renames ${first.toString()}, which is not there`);
-        if (from.node === to.node) break; // of two names of one file a rename does nothing
+        if (!from.node) throw new Error(`the trace renames ${first.toString()}, which does not exist`);
+        if (from.node === to.node) break; // renaming one name of a file to another does nothing
         this.#rename([
           { dir: from.dir, name: from.name, node: null },
           { dir: to.dir, name: to.name, node: from.node },
@@ -185,7 +186,7 @@ export class Disk {
       case Kind.mark:
         break;
       default:
-        throw new Error(`the model of the disk does not know ${first.toString()} (${kind})`);
+        throw new Error(`the model of the disk cannot follow ${first.toString()} (${kind})`);
     }
   }
 
@@ -198,10 +199,10 @@ export class Disk {
       for (const change of node.pending) change.durable = true;
       for (const dir of new Set(node.pending.flatMap(({ edits }) => edits.map((edit) => edit.dir))))
         settle(dir);
-    } else throw new Error(`the trace syncs an inode ${inode} that nothing made`);
+    } else throw new Error(`the trace syncs inode ${inode}, which no record made`);
   }
 
-  /** What is there for the running program. */
+  /** The disk as the running program sees it. */
   current(): DiskState {
     const state: DiskState = new Map();
     const walk = (dir: DirectoryNode, prefix: string): void => {
@@ -215,7 +216,7 @@ export class Disk {
     return state;
   }
 
-  /** A state that a power cut now may leave. `next` gives 32 random bits. */
+  /** A state that a power cut may leave now. `next` returns 32 random bits. */
   afterPowerCut(survival: Survival, next: () => number): DiskState {
     const chance = (next() % 9) / 8;
     const happens = (): boolean => next() / 2 ** 32 < chance;
@@ -257,7 +258,7 @@ export class Disk {
   }
 }
 
-/** Folds in what is durable, in the order in which it happened. */
+/** Applies durable changes of names, in the order in which they happened. */
 function settle(dir: DirectoryNode): void {
   while (dir.pending[0]?.durable) {
     for (const { dir: of, name, node } of dir.pending.shift()!.edits) {
@@ -297,7 +298,7 @@ function survivingBytes(
   return bytes;
 }
 
-/** A write of which some sectors arrive; where the file becomes longer, the others hold what `filler` gives. */
+/** Applies some sectors of a write. Where the file grows, the missing ones hold bytes from `filler`. */
 function torn(bytes: Buffer, change: DataChange, filler: () => number, arrives: () => boolean): Buffer {
   const { offset, bytes: written } = change;
   const end = offset + written.length;
@@ -312,7 +313,7 @@ function torn(bytes: Buffer, change: DataChange, filler: () => number, arrives: 
   return result;
 }
 
-/** What is in a directory, as the model sees it. */
+/** Reads the state of a directory. */
 export function readState(dir: string): DiskState {
   const state: DiskState = new Map();
   for (const entry of readdirSync(dir, { recursive: true, withFileTypes: true })) {
@@ -323,24 +324,24 @@ export function readState(dir: string): DiskState {
   return state;
 }
 
-/** Makes a state in an empty directory. */
+/** Writes a state into an empty directory. */
 export function writeState(dir: string, state: DiskState): void {
   for (const [path, bytes] of state)
     if (bytes) writeFileSync(join(dir, path), bytes, { mode: 0o600 });
     else mkdirSync(join(dir, path), { mode: 0o700 });
 }
 
-/** What differs, a line each; empty when two states are equal to the byte. */
+/** Lists the differences, one a line. Empty: the states are equal in every byte. */
 export function compareStates(expected: DiskState, found: DiskState): string[] {
   const lines: string[] = [];
   for (const path of [...new Set([...expected.keys(), ...found.keys()])].sort()) {
     const a = expected.get(path);
     const b = found.get(path);
-    if (a === undefined) lines.push(`${path} is there, and the trace does not say so`);
-    else if (b === undefined) lines.push(`${path} should be there by the trace`);
+    if (a === undefined) lines.push(`${path} exists, but not by the trace`);
+    else if (b === undefined) lines.push(`${path} is missing, but exists by the trace`);
     else if ((a === null) !== (b === null))
-      lines.push(`${path} is a file in one and a directory in the other`);
-    else if (a && b && !a.equals(b)) lines.push(`${path} has other bytes than the trace gives`);
+      lines.push(`${path} is a file on one side and a directory on the other`);
+    else if (a && b && !a.equals(b)) lines.push(`${path} has other bytes than by the trace`);
   }
   return lines;
 }

@@ -1,4 +1,4 @@
-/** Carries out the steps of a plan on the stores of a disk and says what came of each. */
+/** Carries out the steps of a plan on the stores of a disk, and reports what became of each. */
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { LivesnapError } from '../../src/errors.js';
@@ -6,17 +6,18 @@ import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import { load, MemorySource, machineMetadata } from '../store/scratch.js';
-import { Contents, type CopyStep, type Mark, type Step } from './plan.js';
+import { Contents } from './contents.js';
+import type { CopyStep, Mark, Step } from './plan.js';
 
-/** Where steps are carried out, and to whom it is told. */
+/** Where steps are carried out, and who gets the marks. */
 export interface Workplace {
   readonly disk: string;
   readonly fingerprintBits: number;
   readonly contents: Contents;
-  say(mark: Mark): void;
+  mark(mark: Mark): void;
 }
 
-/** The stores that one line of steps works with; each opened when it is first needed. */
+/** The open stores of one sequence of steps. Each is opened when it is first needed. */
 class Stores {
   readonly #open = new Map<string, Store>();
 
@@ -55,7 +56,7 @@ async function saveMachine(
   const session = await store.beginSave({ parent: parent === null ? null : idOf(store, parent) });
   try {
     const ram = { 'ram@0x0': contents.bytes(label) };
-    // Without its parent a save is full, and is told so.
+    // Without its parent the save is full.
     const only = session.parent === null ? undefined : { 'ram@0x0': [...dirty] };
     await session.store(new MemorySource(ram, only));
     await session.commit(
@@ -73,7 +74,7 @@ async function saveMachine(
   await store.tidy();
 }
 
-async function bring({ do: verb, store, from, label }: CopyStep, stores: Stores): Promise<void> {
+async function copy({ do: verb, store, from, label }: CopyStep, stores: Stores): Promise<void> {
   const { disk, fingerprintBits } = stores.at;
   const [source, destination] = [join(disk, from), join(disk, store)];
   const silent = { fingerprintBits, onPlan: () => {}, progress: () => {} };
@@ -91,7 +92,7 @@ async function bring({ do: verb, store, from, label }: CopyStep, stores: Stores)
 
 async function carryOut(step: Step, stores: Stores): Promise<void> {
   const { contents, disk } = stores.at;
-  const say = (message: string): void => stores.at.say({ at: 'bug', step, message });
+  const report = (message: string): void => stores.at.mark({ at: 'bug', step, message });
   switch (step.do) {
     case 'save':
       contents.add(step.content);
@@ -118,7 +119,7 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
     case 'load': {
       const store = stores.get(step.store);
       const [found] = Object.values(await load(store, idOf(store, step.label)));
-      if (!found?.equals(contents.bytes(step.label))) say(`${step.label} was loaded with wrong bytes`);
+      if (!found?.equals(contents.bytes(step.label))) report(`loaded wrong bytes of ${step.label}`);
       return;
     }
     case 'gc':
@@ -127,8 +128,8 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
     case 'check': {
       const { ok, problems } = await stores.get(step.store).check({ readData: true });
       if (problems.length > 0 && problems.every(({ message }) => message.includes('the disk cannot read it')))
-        throw new LivesnapError('DAMAGED', problems[0]!.message); // by a fault, perhaps
-      if (!ok) say(`check found ${JSON.stringify(problems)}`);
+        throw new LivesnapError('DAMAGED', problems[0]!.message); // perhaps because of a fault
+      if (!ok) report(`check found ${JSON.stringify(problems)}`);
       return;
     }
     case 'repair':
@@ -143,32 +144,32 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
     case 'copy from':
     case 'export':
     case 'import':
-      return bring(step, stores);
+      return copy(step, stores);
     case 'together': {
-      const lines = step.steps.map(async (one) => {
+      const attempts = step.steps.map(async (one) => {
         const own = new Stores(stores.at);
         await attempt(one, own);
         own.closeAll();
       });
-      await Promise.all(lines);
+      await Promise.all(attempts);
     }
   }
 }
 
 async function attempt(step: Step, stores: Stores): Promise<void> {
   const { at } = stores;
-  at.say({ at: 'begin', step });
+  at.mark({ at: 'begin', step });
   try {
     await carryOut(step, stores);
-    at.say({ at: 'done', step });
+    at.mark({ at: 'done', step });
   } catch (error) {
     const message = (error as Error).message;
-    if (error instanceof LivesnapError) at.say({ at: 'failed', step, code: error.code, message });
-    else at.say({ at: 'bug', step, message: `${(error as Error).stack}` });
+    if (error instanceof LivesnapError) at.mark({ at: 'failed', step, code: error.code, message });
+    else at.mark({ at: 'bug', step, message: `${(error as Error).stack}` });
   }
 }
 
-/** One step after the other; a step that fails is told and does not keep the next from being tried. */
+/** Carries out one step after the other. A failed step is reported, and the next one follows. */
 export async function carryOutAll(at: Workplace, steps: readonly Step[]): Promise<void> {
   const stores = new Stores(at);
   for (const step of steps) await attempt(step, stores);

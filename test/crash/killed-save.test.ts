@@ -1,4 +1,4 @@
-/** Children killed with SIGKILL at a random moment of a save: what was committed stays, what was not is reclaimed. */
+/** Kills children at a random moment of a save: committed snapshots stay, and gc reclaims the rest. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
@@ -10,12 +10,12 @@ import { dropScratch, load, newStore, noise, save, textPages } from '../store/sc
 
 const savingChild = fileURLToPath(new URL('../store/saving-child.js', import.meta.url));
 
-describe('a process that is killed', () => {
+describe('a process killed during a save', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  it('a save killed at any moment is there whole or not at all, and gc reclaims what it left', async function () {
+  it('leaves a complete snapshot or none, and gc reclaims the rest', async function () {
     const { store, dir } = newStore(this);
     const kept = { 'ram@0x0': Buffer.concat([noise(1, 500), textPages(2, 500)]) };
     await save(store, kept, { tag: 'kept' });
@@ -23,7 +23,7 @@ describe('a process that is killed', () => {
       const child = spawn(process.execPath, [savingChild, dir, String(round)], {
         stdio: ['ignore', 'pipe', 'inherit'],
       });
-      await once(child.stdout!, 'data'); // it says when it begins to save
+      await once(child.stdout!, 'data'); // it prints a line before it saves
       await new Promise((resolve) => setTimeout(resolve, randomInt(0, 120)));
       child.kill('SIGKILL');
       await once(child, 'exit');

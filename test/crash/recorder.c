@@ -1,25 +1,28 @@
 /*
- * A library for LD_PRELOAD that sees every call by which a process changes what is below one directory ("the disk"):
- * it writes them to a trace, in the order in which the kernel was asked, and can make the n-th of them fail or be the
- * last. Test equipment: nothing in livesnap knows of it.
+ * The recorder: a library for LD_PRELOAD that sees every call by which a process changes files below one directory,
+ * "the disk". It writes the calls to a trace, in the order in which the kernel was asked. It can make the n-th call
+ * fail, or kill the process there. Test equipment: nothing in src/ knows of it.
  *
  *   LIVESNAP_DISK    the directory, an absolute path without links
  *   LIVESNAP_TRACE   where to append records; unset: nothing is recorded
- *   LIVESNAP_MARKS   a file outside the disk; what is written to it is recorded as a mark of the program's
+ *   LIVESNAP_MARKS   a file outside the disk; what the program writes to it is recorded as a mark
  *   LIVESNAP_FAULT   CLASSES:N:ACTION:TIMES, for example wsd:17:EIO:once
  *                    CLASSES  of w (write, truncate), s (fsync of a file), d (fsync of a directory), r (rename, link),
- *                             u (unlink, rmdir), c (a file or directory is made), o (a file that is there is opened)
+ *                             u (unlink, rmdir), c (a file or directory is made), o (an existing file is opened)
  *                    N        the N-th call of these classes, from 1
- *                    ACTION   ENOSPC, EIO, EMFILE, before (SIGKILL instead of the call), after (SIGKILL once it is done)
+ *                    ACTION   ENOSPC, EIO, EMFILE, before (SIGKILL instead of the call), after (SIGKILL after it)
  *                    TIMES    once, or always: that call and all later ones of these classes
  *   LIVESNAP_UNREADABLE  a file, relative to the disk: every read of it fails with EIO
  *   LIVESNAP_UNOPENABLE  a file, relative to the disk: opening it fails with EIO
  *
- * Invariants: every system call is made raw, so nothing recurses; call and record are made under one lock, so the
- * order of records is an order in which the calls can have happened, whatever threads made them; processes that have
- * one trace share the lock by flock(2) on it. A file is known by
- * its inode number, a name by its path: no table of descriptors can fall out of step. SQLite's shared memory (-shm) is
- * left out: it is made anew by whoever opens the database first after a crash.
+ * Threads: any thread of the program.
+ *
+ * Invariants:
+ * - Every system call is made raw, so nothing recurses.
+ * - A call and its record are made under one lock, so the records of all threads are in a possible order of the calls.
+ *   Processes that share a trace share the lock, by flock(2) on it.
+ * - A file is known by its inode number, a name by its path. There is no table of descriptors to keep in step.
+ * - SQLite's shared memory (-shm) is left out: the first to open the database after a crash makes it again.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -55,7 +58,7 @@ enum {
   REMOVE_DIR,   /* path */
   MARK,         /* the bytes */
   ALLOCATE,     /* inode, offset, size: the file is at least so long */
-  UNSUPPORTED,  /* what */
+  UNSUPPORTED,  /* the name of the call */
 };
 
 struct header {
@@ -86,7 +89,7 @@ static long calls;
 
 static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
 
-/* Thread: whichever loads the library, before main. */
+/* Runs before main, on the thread that loads the library. */
 __attribute__((constructor)) static void begin(void) {
   const char *dir = getenv("LIVESNAP_DISK");
   if (!dir || dir[0] != '/' || strlen(dir) >= sizeof disk) return;
@@ -159,7 +162,7 @@ static int fault(char class) {
   return fault_errno;
 }
 
-/* Called with the lock held, after the call of a class. */
+/* Called with the lock held, after a successful call. */
 static void done(char class) {
   if (fault_kill == 'a' && calls == fault_at && strchr(fault_classes, class)) die();
 }
@@ -188,7 +191,7 @@ static int path_of(int fd, char *into) {
   return 1;
 }
 
-/* The descriptor's file is on the disk. */
+/* Whether the descriptor's file is on the disk. */
 static int watched(int fd) {
   char path[PATH_MAX];
   return watching && fd >= 0 && fd != trace && path_of(fd, path) && below(path) != NULL;
@@ -211,7 +214,7 @@ static uint64_t inode_of(int fd) {
   return syscall(SYS_fstat, fd, &found) ? 0 : found.st_ino;
 }
 
-/* Makes a path absolute and takes `.`, `..` and double slashes out; the path below the disk, or NULL. */
+/* Makes a path absolute, without `.`, `..` and double slashes. Returns the path below the disk, or NULL. */
 static const char *resolve(int at, const char *path, char *into) {
   if (!watching || !path) return NULL;
   char whole[2 * PATH_MAX];
@@ -309,13 +312,13 @@ API int creat64(const char *path, mode_t mode) {
 
 /* Writing */
 
-/* offset < 0: at the file's own position. */
+/* offset < 0: at the file's current position. */
 static ssize_t write_any(int fd, const struct iovec *parts, int count, off_t offset) {
   if (is_marks(fd)) {
     lock();
     ssize_t got = syscall(SYS_writev, fd, parts, count);
     if (count == 1 && got > 0) record(MARK, 0, 0, 0, parts[0].iov_base, got, NULL, 0);
-    else record_path(UNSUPPORTED, 0, "a mark in parts");
+    else record_path(UNSUPPORTED, 0, "a mark in several parts");
     unlock();
     return got;
   }
@@ -465,7 +468,7 @@ static int sync_any(long number, int fd) {
 }
 API int fsync(int fd) { return sync_any(SYS_fsync, fd); }
 API int fdatasync(int fd) { return sync_any(SYS_fdatasync, fd); }
-/* It promises nothing about metadata, so it makes nothing durable here. */
+/* Not recorded: it promises nothing about metadata, so it makes nothing durable. */
 API int sync_file_range(int fd, off64_t offset, off64_t length, unsigned int flags) {
   return syscall(SYS_sync_file_range, fd, offset, length, flags);
 }
@@ -484,7 +487,7 @@ static int two_names(uint32_t kind, int from_at, const char *from, int to_at, co
   int error = code ? code : errno;
   if (got == 0) {
     if (!from_name || !to_name || (kind == RENAME && flags & ~RENAME_NOREPLACE))
-      record_path(UNSUPPORTED, 0, "a rename or link over the border of the disk, or an exchange");
+      record_path(UNSUPPORTED, 0, "a rename or link out of or into the disk, or an exchange");
     else record(kind, 0, 0, 0, from_name, strlen(from_name), to_name, strlen(to_name));
     done('r');
   }
@@ -509,7 +512,7 @@ static int remove_name(int at, const char *path, int flags) {
   const char *name = resolve(at, path, whole);
   if (!name) return syscall(SYS_unlinkat, at, path, flags);
   lock();
-  /* A name that is not there is no change: it is neither counted nor failed. */
+  /* Removing a missing name changes nothing: such a call is neither counted nor made to fail. */
   struct stat found;
   int is_there = syscall(SYS_newfstatat, AT_FDCWD, whole, &found, AT_SYMLINK_NOFOLLOW) == 0;
   int code = is_there ? fault('u') : 0;
@@ -553,7 +556,7 @@ static int make_directory(int at, const char *path, mode_t mode) {
 API int mkdir(const char *path, mode_t mode) { return make_directory(AT_FDCWD, path, mode); }
 API int mkdirat(int at, const char *path, mode_t mode) { return make_directory(at, path, mode); }
 
-/* What the disk's model knows nothing of: a trace with one of these is refused. */
+/* Calls that the model of the disk cannot follow. A trace with one of these is refused. */
 
 static void refuse(const char *what) {
   lock();

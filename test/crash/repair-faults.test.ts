@@ -1,6 +1,6 @@
 /**
- * A repair whose calls fail (a full disk, a broken one): it says so with the right code, leaves nothing half made, and
- * the next one comes to the end that this one would have come to.
+ * A repair whose system calls fail (a full or broken disk). It reports the right code and leaves nothing unfinished.
+ * The next repair has the result that this one would have had.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -41,7 +41,7 @@ function flipFrame(dir: string, name: string, index: number): void {
   writeFileSync(path, bytes);
 }
 
-/** By the number of the pack. */
+/** The listed generation of each pack, by number. */
 function generationsListed(dir: string): Map<number, number> {
   if (!existsSync(join(dir, 'store.db'))) return new Map();
   const database = new Database(join(dir, 'store.db'));
@@ -50,7 +50,7 @@ function generationsListed(dir: string): Map<number, number> {
   return new Map(rows as [number, number][]);
 }
 
-/** A store in which repair has everything to do: to salvage, to heal, to list what is missing, to set aside. */
+/** A store with work for every step of repair: salvage, heal, list missing chunks, set aside. */
 async function makeDamaged(test: Mocha.Context): Promise<string> {
   const { store, dir } = newStore(test);
   await save(store, { 'ram@0x0': noise(1, 60) }, { tag: 'a' });
@@ -80,7 +80,7 @@ function repairUnder(dir: string, fault: Fault): Repaired {
   return JSON.parse(execFileSync(process.execPath, [child, dir, 'repair'], { env, encoding: 'utf8' }));
 }
 
-/** What a store is after a repair. */
+/** The contents of a store after a repair. */
 async function stateOf(dir: string): Promise<unknown> {
   const store = Store.open(dir, { write: true });
   try {
@@ -99,7 +99,7 @@ async function stateOf(dir: string): Promise<unknown> {
   }
 }
 
-/** Kills a repair of a copy of the store after its first rename, and so on to the last; returns how many there are. */
+/** Kills a repair of a copy of the store after each of its renames in turn. Returns the number of renames. */
 async function killAfterEachRename(
   test: Mocha.Context,
   dir: string,
@@ -126,16 +126,16 @@ async function requireLoads(dir: string, contents: Record<string, Buffer>, where
   store.close();
 }
 
-describe('a repair that fails', () => {
+describe('a failed or killed repair', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
   for (const [what, fault, code, step] of [
-    ['for want of room', { classes: 'wc', action: 'ENOSPC', always: true }, 'NO_SPACE', 7],
-    ['at one call', { classes: 'wsdrc', action: 'EIO', always: false }, 'SYSTEM', 6],
+    ['on a full disk', { classes: 'wc', action: 'ENOSPC', always: true }, 'NO_SPACE', 7],
+    ['on a broken disk', { classes: 'wsdrc', action: 'EIO', always: false }, 'SYSTEM', 6],
   ] as const)
-    it(`${what} leaves nothing half made, and the next comes to the same end`, async function () {
+    it(`${what} leaves nothing unfinished, and the next one has the same result`, async function () {
       this.timeout(600_000);
       const damaged = await makeDamaged(this);
       const scratch = scratchDir(this);
@@ -144,7 +144,7 @@ describe('a repair that fails', () => {
       const { lost } = await Store.repair(clean);
       const expected = await stateOf(clean);
       let failed = 0;
-      // Some calls may fail without harm; several such in a row are behind the last call.
+      // Some calls may fail without harm. Several such calls in a row mean that there are no more calls.
       for (let nth = 1, harmless = 0; harmless < 4; nth += step) {
         const dir = join(scratch, String(nth));
         cpSync(damaged, dir, { recursive: true });
@@ -155,7 +155,7 @@ describe('a repair that fails', () => {
         harmless = value === undefined ? 0 : harmless + 1;
         if (value === undefined) {
           failed++;
-          // SQLite does not say why it could not make a file or change its size.
+          // SQLite does not report why it could not create a file or change its size.
           if (!/disk I\/O error|unable to open/.test(message!)) assert.equal(got, code, where);
           else assert.equal(got, 'SYSTEM', where);
           assert.deepEqual(
@@ -163,9 +163,9 @@ describe('a repair that fails', () => {
             [],
             where,
           );
-          // One call of those that fail once may be the last that replaces the index.
+          // A call that fails once may be the last one in replacing the index.
           if (fault.always) assert.deepEqual(filesIn(dir, 'segments'), segments, where);
-          // What was made and the index does not list is gone.
+          // New packs that the index does not list were deleted.
           const listed = generationsListed(dir);
           const packs = filesIn(dir, 'packs').map((name) => parsePackName(name)!);
           for (const { number, generation } of packs) {
@@ -183,7 +183,7 @@ describe('a repair that fails', () => {
       assert.ok(failed > 5);
     });
 
-  it('when it is killed between two renames has taken nothing that another generation does not have', async function () {
+  it('that was killed between two renames has removed no chunk that other generations lack', async function () {
     this.timeout(300_000);
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 60) };
@@ -191,7 +191,7 @@ describe('a repair that fails', () => {
     store.close();
     const [name] = filesIn(dir, 'packs') as [string];
     const { number } = parsePackName(name)!;
-    // Whole, and with less than what is needed.
+    // An intact generation that lacks needed chunks.
     const writer = new PackWriter(pageOps, dir, number, 1);
     for (let i = 0; i < 30; i++) {
       const page = noise(1, 60).subarray(i * 4096, (i + 1) * 4096);
@@ -212,14 +212,14 @@ describe('a repair that fails', () => {
     assert.ok(killed >= 4, `${killed} renames`);
   });
 
-  it('when it is killed leaves gc nothing to take away that is needed', async function () {
+  it('that was killed leaves no needed file that gc would delete', async function () {
     this.timeout(300_000);
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 60) };
     await save(store, contents, { tag: 'a' });
     store.close();
     const [name] = filesIn(dir, 'packs') as [string];
-    // All chunks can be had from its frames.
+    // All chunks can be read from its frames.
     const path = join(dir, 'packs', name);
     const bytes = readFileSync(path);
     bytes[20]! ^= 1;
@@ -239,13 +239,13 @@ describe('a repair that fails', () => {
     };
     const killed = await killAfterEachRename(this, dir, gcThenRepair);
     assert.ok(killed >= 3, `${killed} renames`);
-    // Nor does it when the index of before is put back.
+    // The same holds when the old index is put back.
     await Store.repair(dir);
     cpSync(old, join(dir, 'store.db'));
     await gcThenRepair(dir, 'with the old index');
   });
 
-  it('on a full disk says what to free, gives back what it took, and goes on where there is room', async function () {
+  it('on a full disk tells what to free, frees what it used, and works once there is space', async function () {
     const disk = scratchDir(this);
     mountSmall(this, disk, 12 << 20);
     const dir = join(disk, 'store');
@@ -254,7 +254,7 @@ describe('a repair that fails', () => {
     store.close();
     for (const name of filesIn(dir, 'packs')) flipFrame(dir, name, 3);
     const { bavail, bsize } = statfsSync(disk);
-    // Room for the next generation of one pack.
+    // Leaves space for the next generation of one pack only.
     writeFileSync(join(disk, 'filler'), Buffer.alloc(bavail * bsize - (4 << 20), 1));
     const free = statfsSync(disk).bavail;
     for (let run = 0; run < 3; run++) {
@@ -268,7 +268,7 @@ describe('a repair that fails', () => {
     rmSync(join(disk, 'filler'));
     const { lost } = await Store.repair(dir);
     assert.equal(lost.length, 2);
-    // And with not a byte free the index alone can be made anew.
+    // The index can be rebuilt without a free byte.
     const rest = statfsSync(disk);
     writeFileSync(join(disk, 'filler'), Buffer.alloc(rest.bavail * rest.bsize, 1));
     assert.deepEqual((await Store.repair(dir)).lost, lost);

@@ -1,7 +1,9 @@
 /**
- * `npm run crash -- [--seed S] [--rounds N] [--round I] [--kind power-cut|fault] [--jobs N] [--keep-going] [--json]`: power cuts and faults, round
- * after round (docs/testing.md). A failure names its seed and round and leaves its directory; the same seed and round
- * do the same again.
+ * Runs rounds of power cuts and faults (docs/testing.md):
+ *
+ *     npm run crash -- [--seed S] [--rounds N] [--round I] [--kind power-cut|fault] [--jobs N] [--keep-going] [--json]
+ *
+ * A failure names its seed and round, and leaves its files. The same seed and round repeat it.
  */
 import { spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
@@ -24,20 +26,27 @@ const { values } = parseArgs({
   },
 });
 
+function usageError(message: string): never {
+  console.error(`crash: ${message}`);
+  process.exit(2);
+}
+
 const number = (text: string | undefined, otherwise: number): number => {
   if (text === undefined) return otherwise;
   const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0)
-    throw new Error(`${text} is not a number of rounds or a seed`);
+  if (!Number.isSafeInteger(value) || value < 0) usageError(`"${text}" is not a whole number`);
   return value;
 };
 
 const seed = number(values.seed, randomInt(2 ** 32));
 const first = number(values.round, 0);
 const rounds = values.round === undefined ? number(values.rounds, 100) : 1;
-const kind = values.kind === undefined ? undefined : values.kind === 'fault' ? 'fault' : 'power cut';
+const KINDS: Record<string, RoundResult['kind']> = { 'power-cut': 'power cut', fault: 'fault' };
+const kind = values.kind === undefined ? undefined : KINDS[values.kind];
+if (values.kind !== undefined && kind === undefined)
+  usageError(`unknown kind "${values.kind}"; use ${Object.keys(KINDS).join(' or ')}`);
 const jobs = Math.min(number(values.jobs, 1), rounds);
-/** Of several processes each does every n-th round. */
+/** Each of `parts` processes does every `parts`-th round. */
 const [part, parts] = (values.part ?? '0/1').split('/').map(Number) as [number, number];
 
 interface Summary {
@@ -78,16 +87,16 @@ async function runHere(): Promise<void> {
     } catch (error) {
       if (!(error instanceof RoundFailure)) throw error;
       summary.failures++;
-      console.error(`FAILED: seed ${seed} round ${round} (npm run crash -- --seed ${seed} --round ${round})`);
-      console.error(`  left in ${error.dir}`);
-      console.error(`  ${error.message}`);
+      console.error(`FAILED: seed ${seed}, round ${round}: ${error.message}`);
+      console.error(`  Its files are in ${error.dir}`);
+      console.error(`  Repeat it with: npm run crash -- --seed ${seed} --round ${round}`);
     }
     summary.rounds++;
     if (summary.failures > 0 && !values['keep-going']) break;
     if (process.stderr.isTTY)
-      process.stderr.write(`\r${summary.rounds} of ${rounds} rounds, ${summary.states} states `);
+      process.stderr.write(`\r${summary.rounds} of ${rounds} rounds, ${summary.states} disk states `);
     else if (!values.json && summary.rounds % 50 === 0)
-      console.log(`${summary.rounds} rounds, ${summary.states} states`);
+      console.log(`${summary.rounds} of ${rounds} rounds, ${summary.states} disk states`);
   }
   if (process.stderr.isTTY) process.stderr.write('\n');
   if (summary.failures === 0) all.drop();
@@ -100,13 +109,13 @@ async function runInProcesses(): Promise<void> {
     Array.from({ length: jobs }, async (_, i) => {
       const own = ['--seed', String(seed), '--jobs', '1', '--part', `${i}/${jobs}`, '--json'];
       const child = spawn(process.execPath, [...args, ...own], { stdio: ['ignore', 'pipe', 'inherit'] });
-      let said = '';
+      let printed = '';
       child.stdout.setEncoding('utf8').on('data', (text: string) => {
-        said += text;
+        printed += text;
       });
       await once(child, 'close');
-      if (!said.startsWith('{')) throw new Error(`a process of the rounds has ended without a result`);
-      const { seed: _seed, seconds: _seconds, ...counts } = JSON.parse(said);
+      if (!printed.startsWith('{')) throw new Error(`process ${i} of ${jobs} ended without a result`);
+      const { seed: _seed, seconds: _seconds, ...counts } = JSON.parse(printed);
       add(counts);
     }),
   );
@@ -115,12 +124,18 @@ async function runInProcesses(): Promise<void> {
 const began = Date.now();
 await (jobs > 1 ? runInProcesses() : runHere());
 const seconds = Math.round((Date.now() - began) / 1000);
-const faults = Object.entries(summary.faults).map(([what, count]) => `${count} ${what}`);
+const FAULT_NAMES: Record<string, string> = { before: 'kill before a call', after: 'kill after a call' };
+const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`;
+const faults = Object.entries(summary.faults).map(
+  ([fault, count]) => `${FAULT_NAMES[fault] ?? fault}: ${count}`,
+);
 console.log(
   values.json
     ? JSON.stringify({ seed, ...summary, seconds })
-    : `${summary.rounds} rounds in ${seconds} s, ${summary.failures} failed: ${summary.powerCuts} with power cuts ` +
-        `(${summary.cuts} moments, ${summary.states} states of the disk), the others with faults ` +
-        `(${faults.join(', ')}); ${summary.steps} steps`,
+    : [
+        `${plural(summary.rounds, 'round')} in ${seconds} s, ${summary.failures} failed, ${plural(summary.steps, 'step')}`,
+        `  power cuts: ${plural(summary.powerCuts, 'round')}, ${plural(summary.cuts, 'moment')}, ${plural(summary.states, 'disk state')}`,
+        `  faults: ${plural(summary.rounds - summary.failures - summary.powerCuts, 'round')} (${faults.join(', ') || 'none met'})`,
+      ].join('\n'),
 );
 process.exit(summary.failures === 0 ? 0 : 1);

@@ -1,6 +1,4 @@
-/**
- * The recorder (recorder.c): how it is built, how a child is started under it, and how its trace is read.
- */
+/** Builds the recorder (recorder.c), makes the environment of a child under it, and reads its trace. */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
@@ -8,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { projectRoot } from '../../src/native/addon.js';
 
-/** As the kinds in recorder.c. */
+/** Kinds of records, as in recorder.c. */
 export const Kind = {
   write: 1,
   truncate: 2,
@@ -33,13 +31,13 @@ export interface TraceRecord {
   readonly inode: number;
   readonly offset: number;
   readonly size: number;
-  /** What was written, or the path below the disk. */
+  /** The bytes written, or the path below the disk. */
   readonly first: Buffer;
   /** The second path. */
   readonly second: Buffer;
 }
 
-/** Reads a whole trace; what a killed process wrote of its last record is left out. */
+/** Reads a trace. An incomplete last record of a killed process is left out. */
 export function readTrace(file: string): TraceRecord[] {
   const bytes = readFileSync(file);
   const records: TraceRecord[] = [];
@@ -62,7 +60,7 @@ export function readTrace(file: string): TraceRecord[] {
   return records;
 }
 
-/** A record as a line for people. */
+/** Formats a record as a line. */
 export function describeRecord({ kind, inode, offset, size, first, second }: TraceRecord): string {
   const name = Object.entries(Kind).find(([, value]) => value === kind)?.[0] ?? String(kind);
   switch (kind) {
@@ -81,7 +79,7 @@ export function describeRecord({ kind, inode, offset, size, first, second }: Tra
 
 let library: string | undefined;
 
-/** The compiled recorder; built when its source has changed. */
+/** Path of the compiled recorder, which is built when its source has changed. */
 export function recorderLibrary(): string {
   if (library) return library;
   const source = join(projectRoot, 'test/crash/recorder.c');
@@ -101,7 +99,7 @@ export function recorderLibrary(): string {
 }
 
 export interface Fault {
-  /** See recorder.c: of `wsdruco`. */
+  /** Letters of `wsdruco`, as in recorder.c. */
   readonly classes: string;
   readonly nth: number;
   readonly action: 'ENOSPC' | 'EIO' | 'EMFILE' | 'before' | 'after';
@@ -109,8 +107,8 @@ export interface Fault {
 }
 
 /**
- * The environment of a child whose changes below `disk` are recorded or disturbed. `unreadable`, `unopenable`: a file,
- * relative to it, of which no byte can be read, and one that cannot even be opened.
+ * The environment of a child whose changes below `disk` are recorded, or fail. Every read of the file `unreadable`
+ * fails, and so does opening the file `unopenable`; both are relative to `disk`.
  */
 export function watchedEnvironment(
   disk: string,
@@ -125,7 +123,7 @@ export function watchedEnvironment(
   return {
     ...process.env,
     LD_PRELOAD: recorderLibrary(),
-    UV_USE_IO_URING: '0', // its writes would be no calls of the C library
+    UV_USE_IO_URING: '0', // its writes would bypass the C library, and so the recorder
     LIVESNAP_DISK: disk,
     ...(marks === undefined ? {} : { LIVESNAP_MARKS: marks }),
     ...(unreadable === undefined ? {} : { LIVESNAP_UNREADABLE: unreadable }),

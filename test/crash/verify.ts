@@ -1,13 +1,15 @@
-/** Looks whether a store is what the model says, then cleans it, looks again, and goes on using it. */
+/** Verifies that a store is as the model says, collects garbage, verifies it again, and saves to it once more. */
 import { existsSync, readdirSync, readFileSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
 import { load, MemorySource, machineMetadata, noise } from '../store/scratch.js';
-import { Contents, isExport, type World } from './plan.js';
+import { Contents } from './contents.js';
+import type { World } from './model.js';
+import { isExport } from './plan.js';
 
-/** What was expected and was not so. */
+/** An expectation that does not hold. */
 export class Violation extends Error {
   override readonly name = 'Violation';
 }
@@ -18,22 +20,22 @@ const expect = (holds: boolean, message: () => string): void => {
 
 export interface Verification {
   readonly fingerprintBits: number;
-  /** Before looking, delete store.db and rebuild it. */
+  /** First delete store.db and rebuild it. */
   readonly repair: boolean;
-  /** Afterwards, collect garbage, look again, and save once more. */
+  /** Afterwards collect garbage, verify again, and save once more. */
   readonly clean: boolean;
 }
 
-const BEFORE_GC = 'at first';
+const BEFORE_GC = 'before gc';
 
-/** What a store's directory may hold when gc is done. */
+/** All that a store's directory may hold after gc. */
 const FOLDERS = new Set(['packs', 'snapshots', 'tags', 'segments', 'quarantine']);
 const FILES = new Set(['store.db', 'store.db-wal', 'store.db-shm', 'lock', 'index.lock', 'reserve']);
 
-/** Each label that a store has, with its tag. */
+/** The labels of a store's snapshots, with their tags. */
 export type Found = ReadonlyMap<string, string | null>;
 
-/** Looks at all stores of a disk; gives what is in each. */
+/** Verifies all stores of a disk, and returns what each holds. Errors: {@link Violation}. */
 export async function verifyDisk(
   disk: string,
   world: World,
@@ -50,7 +52,7 @@ export async function verifyDisk(
   return found;
 }
 
-/** An export is there, and whole, or not at all; one that was told to be done is there. */
+/** An export is complete or does not exist. One that was reported as done exists. */
 async function verifyExport(
   disk: string,
   name: string,
@@ -59,7 +61,7 @@ async function verifyExport(
 ): Promise<Found | null> {
   const dir = join(disk, name);
   if (!existsSync(dir)) {
-    expect(world.store(name).must.length === 0, () => `the export ${name} is not there`);
+    expect(world.store(name).must.length === 0, () => `the export ${name} is missing`);
     return null;
   }
   const store = Store.open(dir, { write: false, fingerprintBits });
@@ -69,7 +71,7 @@ async function verifyExport(
     expectSnapshots(list, world, name, false, 'exported');
     await expectWhole(store, list[0]!, world.contents, 'exported');
     const { problems } = await store.check({ readData: true });
-    expect(problems.length === 0, () => `check finds in the export ${name}: ${JSON.stringify(problems)}`);
+    expect(problems.length === 0, () => `check of the export ${name} finds ${JSON.stringify(problems)}`);
     return new Map(list.map(({ vm, tag }) => [vm!, tag]));
   } finally {
     store.close();
@@ -77,8 +79,7 @@ async function verifyExport(
 }
 
 /**
- * Throws a {@link Violation} when the store `name` of the disk is not what the model allows. Returns the labels that
- * are there, with their tags; null where there is no store and need be none.
+ * Verifies the store `name`. Returns null if there is no store and none is needed. Errors: {@link Violation}.
  */
 async function verifyStore(
   disk: string,
@@ -90,7 +91,7 @@ async function verifyStore(
   const model = world.store(name);
   const must = model.must;
   if (repair) {
-    if (must.length === 0) return null; // it may not have come to be a store
+    if (must.length === 0) return null; // the store may not be complete yet
     for (const suffix of ['', '-wal', '-shm', '-journal']) removeFile(join(dir, `store.db${suffix}`));
     await Store.repair(dir);
   }
@@ -110,9 +111,9 @@ async function verifyStore(
       expectSnapshots(list, world, name, repair, when);
       for (const snapshot of list) await expectWhole(store, snapshot, world.contents, when);
       const { problems } = await store.check({ readData: true });
-      // repair may take in what an unfinished save left of a pack; nothing needs it, and gc takes it away.
-      const isLeft = repair && when === BEFORE_GC;
-      const counting = problems.filter(({ snapshots }) => !isLeft || snapshots.length > 0);
+      // repair may list a pack of an unfinished save. Nothing needs it, and gc deletes it.
+      const mayHaveLeftovers = repair && when === BEFORE_GC;
+      const counting = problems.filter(({ snapshots }) => !mayHaveLeftovers || snapshots.length > 0);
       expect(counting.length === 0, () => `check finds ${when}: ${JSON.stringify(counting)}`);
     };
     await lookAtAll(BEFORE_GC);
@@ -128,7 +129,7 @@ async function verifyStore(
     );
     await lookAtAll('after gc');
     const { deadBytes, storedBytes } = store.stats();
-    // gc leaves a pack alone while a twentieth of its chunks is dead.
+    // gc does not rewrite a pack of which less than a twentieth is dead.
     expect(deadBytes <= storedBytes / 10, () => `after gc ${deadBytes} of ${storedBytes} bytes are dead`);
     await expectUsable(store, fingerprintBits);
     return found;
@@ -151,13 +152,13 @@ function expectSnapshots(
   const model = world.store(name);
   const listed = new Map(list.map((snapshot) => [snapshot.vm ?? '', snapshot]));
   for (const label of model.must)
-    expect(listed.has(label), () => `${label} was committed and is not there (${when})`);
+    expect(listed.has(label), () => `${label} was committed and is missing (${when})`);
   for (const [label, { tag }] of listed) {
     const presence = model.snapshots.get(label);
-    expect(presence !== undefined, () => `there is a snapshot ${label} that nobody saved (${when})`);
+    expect(presence !== undefined, () => `the snapshot ${label} exists, but nothing saved it (${when})`);
     expect(
       presence !== 'gone' || (repaired && (model.keepsRemoved || model.disturbed)),
-      () => `${label} was removed and is there again (${when})`,
+      () => `${label} was removed and exists again (${when})`,
     );
     const allowed = model.tagsOf(label);
     expect(
@@ -188,9 +189,9 @@ async function expectWhole(
   }
 }
 
-/** By the names on disk alone, whatever the store itself counts as an orphan. */
+/** Judges by the names on the disk, not by what the store counts as an orphan. Errors: {@link Violation}. */
 export function expectNoOrphans(dir: string, list: readonly SnapshotSummary[]): void {
-  // What a repair has put aside is the user's.
+  // Files that repair has set aside are for the user.
   const names = (folder: string): string[] =>
     readdirSync(join(dir, folder))
       .filter((name) => !name.endsWith('.damaged'))
@@ -227,10 +228,10 @@ export function expectNoOrphans(dir: string, list: readonly SnapshotSummary[]): 
     );
   const packs = names('packs');
   if (ids.length === 0)
-    expect(packs.length === 0, () => `gc leaves packs that nothing needs: ${packs.join(' ')}`);
+    expect(packs.length === 0, () => `gc leaves packs that no snapshot needs: ${packs.join(' ')}`);
 }
 
-/** What comes later works as ever: new pages, found again by a second save, and taken away without a trace. */
+/** A later save works, a second one finds all its pages, and both can be removed. */
 async function expectUsable(store: Store, fingerprintBits: number): Promise<void> {
   const before = store.list().length;
   const ram = { 'ram@0x0': noise(0xfeed, 20) };
@@ -239,9 +240,9 @@ async function expectUsable(store: Store, fingerprintBits: number): Promise<void
     const session = await store.beginSave({ parent: null });
     await session.store(new MemorySource(ram));
     const { id, newChunks } = await session.commit(machineMetadata({ vm: 'later' }));
-    // Of chunks that collide only some are tried.
+    // Only some of the chunks that collide are compared.
     if (fingerprintBits === 64)
-      expect(newChunks === (i === 0 ? 20 : 0), () => `a later save ${i} had ${newChunks} new chunks of 20`);
+      expect(newChunks === (i === 0 ? 20 : 0), () => `later save ${i + 1} has ${newChunks} new chunks of 20`);
     ids.push(id);
   }
   const [found] = Object.values(await load(store, ids[0]!));

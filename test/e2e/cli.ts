@@ -1,6 +1,6 @@
 /**
- * The built command line in a world of its own: a run directory and a store that nobody else uses, and the end of
- * every machine that a test leaves behind.
+ * Runs the built command line for tests, with a temporary run directory and store. `end` stops all machines that a test
+ * leaves behind.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -48,8 +48,8 @@ export class World {
   }
 
   /**
-   * Runs with --json and without; fails the test unless both fail alike. Returns the error.
-   * `atOnce`: what is refused at the door does nothing, so that both may run at the same time.
+   * Runs with --json and without it. Both must fail with the same error, which is returned.
+   * `atOnce`: run both at the same time, for commands that are refused before they do anything.
    */
   async fails(
     status: number,
@@ -60,10 +60,10 @@ export class World {
     const json = this.run([...args, '--json']);
     if (!atOnce) await json;
     const [asJson, plain] = await Promise.all([json, this.run(args)]);
-    const said = `livesnap ${args.join(' ')}: ${asJson.stdout}${asJson.stderr}`;
-    assert.equal(asJson.status, status, said);
+    const text = `livesnap ${args.join(' ')}: ${asJson.stdout}${asJson.stderr}`;
+    assert.equal(asJson.status, status, text);
     const { error } = JSON.parse(asJson.stdout);
-    assert.equal(error.code, code, said);
+    assert.equal(error.code, code, text);
     assert.equal(plain.status, status, plain.stderr);
     assert.equal(plain.stdout, '');
     const [sentence, ...hint] = plain.stderr.trimEnd().split('\n');
@@ -82,7 +82,7 @@ export class World {
     return ran.stdout.trimEnd().split('\n').at(-1)!.trim();
   }
 
-  /** The names of the run directories that are there. */
+  /** The names of the existing run directories. */
   machines(): string[] {
     try {
       return readdirSync(join(this.runDir, 'livesnap'));
@@ -112,7 +112,7 @@ export function ending(child: ChildProcess): Promise<Ran> {
   });
 }
 
-/** Resolves when the stream has said something that matches. */
+/** Resolves to the output when it matches. */
 export function hearing(child: ChildProcess, which: 'stdout' | 'stderr', pattern: RegExp): Promise<string> {
   let heard = '';
   return new Promise((resolve, reject) => {

@@ -83,7 +83,7 @@ describe('livesnap copy over ssh', function () {
     if (dir) rmSync(dir, { recursive: true, force: true });
   });
 
-  it('copies to a store on the host and back, and names what is wrong', async () => {
+  it('copies to a store on the host and back, and reports the cause of a failure', async () => {
     const bytes = Buffer.concat([textPages(1, 500), noise(2, 500)]);
     await put(world, 'a', bytes);
     const there = join(world.dir, "a store's dir");

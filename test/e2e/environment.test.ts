@@ -1,4 +1,4 @@
-/** The command line in environments that are not as a login makes them: other users, odd variables. */
+/** Unusual environments: users without an entry in /etc/passwd, missing and relative directories. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { MAIN } from './cli.js';
 /** An id that /etc/passwd does not list. */
 const UNLISTED = 12_345;
 
-describe('the environment of the command line', () => {
+describe('livesnap', () => {
   let dir: string;
   let own: string;
   before(function () {
@@ -35,7 +35,7 @@ describe('the environment of the command line', () => {
     readonly env: NodeJS.ProcessEnv;
   }
 
-  /** Runs with no variables but those of `env`. */
+  /** Runs with only the variables of `env`. */
   function run({ capabilities = [], cwd = dir, env }: As, ...args: string[]) {
     const { status, stdout, stderr } = spawnSync(
       'setpriv',
@@ -53,7 +53,7 @@ describe('the environment of the command line', () => {
     return { status, stdout, stderr };
   }
 
-  it('lists machines and stores files for a user whom /etc/passwd does not list', () => {
+  it('lists machines and stores files for a user without an entry in /etc/passwd', () => {
     const env = { HOME: own, XDG_RUNTIME_DIR: own };
     assert.deepEqual(run({ env }, 'ps', '--json'), { status: 0, stdout: '[]\n', stderr: '' });
     assert.deepEqual(run({ env: { HOME: own } }, 'ps', '--json'), { status: 0, stdout: '[]\n', stderr: '' });
@@ -63,7 +63,7 @@ describe('the environment of the command line', () => {
       assert.equal(doctor.checks.find((check: { name: string }) => check.name === name).ok, true, name);
   });
 
-  it('starts and stops a machine for a user whom /etc/passwd does not list', function () {
+  it('starts and stops a machine for a user without an entry in /etc/passwd', function () {
     requireKvm(this);
     const env = { HOME: own, XDG_RUNTIME_DIR: own };
     const kernel = probe('probe.bzImage');
@@ -85,7 +85,7 @@ describe('the environment of the command line', () => {
     assert.deepEqual(readdirSync(join(own, 'livesnap')), []);
   });
 
-  it('asks for HOME or a store where there is neither', () => {
+  it('asks for HOME or a store if there is neither', () => {
     for (const env of [{}, { HOME: '' }, { HOME: '', XDG_DATA_HOME: '', LIVESNAP_STORE: '' }]) {
       const { status, stdout } = run({ env, cwd: own }, 'put', '/etc/hostname', '--json');
       assert.equal(status, 2);
@@ -105,7 +105,7 @@ describe('the environment of the command line', () => {
     assert.deepEqual(readdirSync(own), []);
   });
 
-  it('ignores relative directories, and says so once', () => {
+  it('ignores relative directories in variables, with one note', () => {
     const env = { HOME: own, XDG_DATA_HOME: 'data', XDG_RUNTIME_DIR: 'run' };
     const put = run({ env, cwd: own }, 'put', '/etc/hostname');
     assert.equal(put.status, 0);
@@ -120,13 +120,13 @@ describe('the environment of the command line', () => {
     assert.equal(run({ env, cwd: own }, 'ps', '--quiet').stderr, '');
   });
 
-  it('takes a relative LIVESNAP_STORE from the working directory', () => {
+  it('resolves a relative LIVESNAP_STORE against the working directory', () => {
     const env = { HOME: own, LIVESNAP_STORE: 'here' };
     assert.equal(run({ env, cwd: own }, 'put', '/etc/hostname').status, 0);
     assert.deepEqual(readdirSync(own), ['here']);
   });
 
-  it('names a run directory of another user, for each verb that looks into it', () => {
+  it('refuses a run directory of another user, in every verb that uses it', () => {
     const theirs = join(dir, 'theirs');
     mkdirSync(join(theirs, 'livesnap', 'a'), { recursive: true, mode: 0o700 });
     writeFileSync(join(theirs, 'livesnap', 'a', 'lock'), '', { mode: 0o600 });
@@ -148,7 +148,7 @@ describe('the environment of the command line', () => {
     }
   });
 
-  it('says that the working directory was removed', () => {
+  it('reports that the working directory was removed', () => {
     const { stdout } = spawnSync(
       'sh',
       [

@@ -30,7 +30,7 @@ describe('livesnap export', function () {
   });
   afterEach(() => world.end());
 
-  it('makes a directory that can be moved and imported, or nothing', async () => {
+  it('makes a directory that can be moved and imported, or leaves nothing behind', async () => {
     const bytes = Buffer.concat([noise(1, 100), Buffer.from('a short end')]);
     const id = await put(world, 'a', bytes);
     await put(world, 'b', textPages(1, 50));
@@ -90,7 +90,7 @@ describe('livesnap import', function () {
   });
   afterEach(() => world.end());
 
-  it('names the reason when it refuses a hostile directory, and harms nothing', async () => {
+  it('refuses a hostile directory with the reason, and changes nothing', async () => {
     await put(world, 'a', noise(1, 40));
     const good = join(world.dir, 'good');
     await world.json('export', 'a', good);

@@ -1,4 +1,4 @@
-/** Installations of which a part cannot be loaded: what doctor finds, and what the verbs say. */
+/** Damaged installations: doctor and the verbs report the module that cannot be loaded. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -17,7 +17,7 @@ import { probe, requireKvm } from '../kvm/kvm.js';
 import { bzImage, elfKernel, lz4Payload } from '../unit/vmm/boot/kernel-fixtures.js';
 import { MAIN, World } from './cli.js';
 
-/** A compiled part for the Node of long ago: it registers itself as such parts do, with NODE_MODULE_VERSION 83. */
+/** A compiled module for an old Node: it registers itself with NODE_MODULE_VERSION 83. */
 const OLD_MODULE = `
   struct { int version; unsigned flags; void *handle; const char *file; void *init; void *init_context;
            const char *name; void *data; void *next; } module = {83, 0, 0, "old.c", 0, 0, "old", 0, 0};
@@ -51,7 +51,7 @@ describe('an installation', () => {
     return { status, result: JSON.parse(stdout) };
   }
 
-  /** Replaces a linked file or directory by a copy of its own, without what `leaveOut` matches. */
+  /** Replaces a linked file or directory by a copy, without the files that `leaveOut` matches. */
   function unlink(path: string, leaveOut = /^$/): string {
     const own = join(root, path);
     rmSync(own);
@@ -60,7 +60,7 @@ describe('an installation', () => {
     return own;
   }
 
-  /** Doctor finds the one thing wrong, and says the same as the verb. */
+  /** Doctor reports this check, with the same message as the verb. */
   function assertFound(check: string, message: RegExp, hint: RegExp, verb?: string[]): void {
     const doctor = run('doctor');
     assert.equal(doctor.status, 5);
@@ -74,7 +74,7 @@ describe('an installation', () => {
     assert.deepEqual([result.error.message, result.error.hint], [found.message, found.remedy]);
   }
 
-  it('that is whole has nothing wrong with its modules', () => {
+  it('that is complete passes the checks of its modules', () => {
     const { result } = run('doctor');
     const modules = ['addon', 'better-sqlite3', 'lz4-napi', 'xxhash-wasm'];
     assert.deepEqual(
@@ -85,8 +85,8 @@ describe('an installation', () => {
     );
   });
 
-  /** Puts a compiled part of better-sqlite3 in place that is for another Node. */
-  function ageSqlite(): void {
+  /** Installs a better-sqlite3 that was compiled for another Node. */
+  function installOldSqlite(): void {
     const module = unlink('node_modules/better-sqlite3', /better-sqlite3\/(build|deps|src)$/);
     mkdirSync(join(module, 'build/Release'), { recursive: true });
     writeFileSync(join(world.dir, 'old.c'), OLD_MODULE);
@@ -101,14 +101,14 @@ describe('an installation', () => {
   const OLD = /^better-sqlite3 was built for another version of Node: it has NODE_MODULE_VERSION 83, Node /;
   const REBUILD = /^Run npm rebuild in \//;
 
-  it('that was built for another Node says so, and to run npm rebuild', () => {
-    ageSqlite();
+  it('that was built for another Node asks for npm rebuild', () => {
+    installOldSqlite();
     for (const verb of [['ls'], ['put', '/etc/hostname']]) assertFound('better-sqlite3', OLD, REBUILD, verb);
   });
 
-  it('that was built for another Node starts machines, and says why they cannot be saved', function () {
+  it('that was built for another Node starts machines, and a save asks for npm rebuild', function () {
     requireKvm(this);
-    ageSqlite();
+    installOldSqlite();
     assert.equal(run('start', '--kernel', probe('probe.elf'), '--detach', '--name', 'a').status, 0);
     const { status, result } = run('save', 'a');
     assert.deepEqual([status, result.error.code], [1, 'SYSTEM']);
@@ -117,12 +117,12 @@ describe('an installation', () => {
     assert.equal(run('stop', 'a').status, 0);
   });
 
-  it('without better-sqlite3 says so, and to run npm ci', () => {
+  it('without better-sqlite3 asks for npm ci', () => {
     rmSync(join(root, 'node_modules/better-sqlite3'));
     assertFound('better-sqlite3', /^better-sqlite3 is not installed/, /^Run npm ci in \//, ['ls']);
   });
 
-  it('whose addon is cut short says so, and how it is built', () => {
+  it('whose addon is truncated asks for npm run build:native', () => {
     const addon = unlink('addon', /addon\/build\/Release\/(obj\.target|\.deps)$/);
     writeFileSync(join(addon, 'build/Release/livesnap.node'), 'stump');
     assertFound(
@@ -325,12 +325,12 @@ describe('an installation', () => {
     });
   });
 
-  it('without xxhash-wasm says so', () => {
+  it('without xxhash-wasm asks for npm ci', () => {
     rmSync(join(root, 'node_modules/xxhash-wasm'));
     assertFound('xxhash-wasm', /^xxhash-wasm is not installed/, /^Run npm ci in \//);
   });
 
-  it('without the part of lz4-napi for this platform says so; only LZ4 kernels need it', function () {
+  it('without the module of lz4-napi for this platform starts all but LZ4 kernels', function () {
     unlink('node_modules/lz4-napi');
     rmSync(join(root, 'node_modules/@antoniomuso'));
     requireKvm(this);

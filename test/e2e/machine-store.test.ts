@@ -1,9 +1,8 @@
-/** Which store a machine saves to, and stores in places that take no directories. */
+/** The store that a machine saves to. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { probe, requireKvm } from '../kvm/kvm.js';
-import { MAIN, World } from './cli.js';
+import { World } from './cli.js';
 
 describe('the store of a machine', function () {
   this.timeout(120_000);
@@ -24,7 +23,7 @@ describe('the store of a machine', function () {
   const ids = async (store: string) =>
     (await world.json<{ id: string }[]>('ls', '--store', store)).map(({ id }) => id);
 
-  it('is the one it was started with or restored from, unless a save names another', async () => {
+  it('is the one it was started with or restored from, unless the save names another', async () => {
     delete world.env.LIVESNAP_STORE;
     world.env.XDG_DATA_HOME = join(world.dir, 'data');
     const mine = join(world.dir, 'mine');
@@ -57,73 +56,5 @@ describe('the store of a machine', function () {
     const saved = await world.json<{ id: string }>('save', 'b');
     assert.deepEqual(await ids(stick), [id]);
     assert.deepEqual(await ids(join(world.env.XDG_DATA_HOME, 'livesnap')), [saved.id]);
-  });
-});
-
-describe('a store below /proc, which takes no directories', function () {
-  this.timeout(120_000);
-  let world: World;
-  const pids: number[] = [];
-  beforeEach(() => {
-    world = new World();
-  });
-  afterEach(async () => {
-    // A process that spins obeys nothing else.
-    for (const pid of pids.splice(0))
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {}
-    await world.end();
-  });
-
-  /** A command that would spin for ever is killed, and fails the test. */
-  const refused = (...args: string[]): Promise<{ message: string; hint: string }> =>
-    new Promise((resolve, reject) => {
-      const child = spawn(process.execPath, [MAIN, ...args, '--json'], {
-        env: world.env,
-        stdio: ['ignore', 'pipe', 'inherit'],
-        timeout: 30_000,
-        killSignal: 'SIGKILL',
-      });
-      let out = '';
-      child.stdout.on('data', (part) => {
-        out += part;
-      });
-      child.once('close', (status, signal) => {
-        if (status === 1) resolve(JSON.parse(out).error);
-        else reject(new Error(`livesnap ${args.join(' ')} ended with ${signal ?? status}: ${out}`));
-      });
-    });
-
-  for (const dir of ['/proc/nope', '/proc/nope/below', '/proc/sys/nope']) {
-    it(`is refused by put: ${dir}`, async () => {
-      const { message, hint } = await refused('put', MAIN, '--store', dir);
-      assert.match(message, /^cannot create \/proc\S*nope: no directory can be created in \/proc(\/sys)?$/);
-      assert.match(hint, /another file system/);
-    });
-  }
-
-  it('is refused by copy --to', async () => {
-    const { id } = await world.json<{ id: string }>('put', MAIN);
-    assert.match(
-      (await refused('copy', id, '--to', '/proc/nope')).message,
-      /^cannot create \/proc\S*: no directory can be created in \/proc$/,
-    );
-  });
-
-  it('is refused by a save, and the machine goes on', async function () {
-    requireKvm(this);
-    const { pid } = await world.json<{ pid: number }>(
-      ...['start', '--kernel', probe('probe.elf'), '--memory', '32M', '--detach', '--name', 'a'],
-      ...['--store', '/proc/nope'],
-    );
-    pids.push(pid);
-    delete world.env.LIVESNAP_STORE;
-    assert.match(
-      (await refused('save', 'a')).message,
-      /^cannot create \/proc\S*: no directory can be created in \/proc$/,
-    );
-    await world.ask('a', '', /^TICK \d+ nonce=[0-9a-f]{16}$/);
-    await world.json('save', 'a', '--store', world.store);
   });
 });

@@ -1,13 +1,13 @@
-/** Machines through the built command line: their processes, consoles, control sockets and ends. */
+/** Machines: their start, state, names and end. Consoles: console.test.ts. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { probe, requireKvm } from '../kvm/kvm.js';
 import { guestThatEnds, guestThatFails } from '../kvm/small-guests.js';
-import { ending, hearing, MAIN, World } from './cli.js';
+import { ending, hearing, World } from './cli.js';
+import { alive, gone } from './processes.js';
 
 interface Started {
   name: string;
@@ -15,20 +15,7 @@ interface Started {
   readyMs: number;
 }
 
-/** Whether the process is there; one that only waits to be reaped is not. */
-const alive = (pid: number): boolean => {
-  try {
-    return !/\) [ZX] [^)]*$/.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
-  } catch {
-    return false;
-  }
-};
-
-const gone = async (pid: number): Promise<void> => {
-  while (alive(pid)) await sleep(10);
-};
-
-describe('machines', function () {
+describe('a machine', function () {
   this.timeout(120_000);
   let world: World;
   before(function () {
@@ -43,7 +30,7 @@ describe('machines', function () {
   const start = (name: string, ...more: string[]) =>
     world.json<Started>('start', '--kernel', KERNEL, '--memory', '64M', '--detach', '--name', name, ...more);
 
-  it('are started, listed, paused, resumed and stopped', async () => {
+  it('is started, listed, paused, resumed and stopped', async () => {
     const { name, pid, readyMs } = await start('a', '--cpus', '2');
     assert.equal(name, 'a');
     assert.ok(alive(pid) && readyMs > 0);
@@ -71,7 +58,7 @@ describe('machines', function () {
     assert.deepEqual(await world.json('ps'), []);
   });
 
-  it('take the original’s spellings, and a name of their own', async () => {
+  it('is started with legacy options, and gets a random name', async () => {
     const ran = await world.run([
       '--memory',
       'size_mib=64',
@@ -88,7 +75,7 @@ describe('machines', function () {
     await world.ask(name, 'cpus', /^CPUS \d+,\d+$/);
   });
 
-  it('have a name each', async () => {
+  it('has a name that no other machine has', async () => {
     await start('a');
     await world.fails(2, 'NAME_IN_USE', ['start', '--kernel', KERNEL, '--name', 'a', '--detach']);
     assert.deepEqual(world.machines(), ['a']);
@@ -100,14 +87,14 @@ describe('machines', function () {
     assert.deepEqual(both.map(({ status }) => status).sort(), [0, 2, 2]);
   });
 
-  it('end cleanly at SIGTERM', async () => {
+  it('ends cleanly at SIGTERM', async () => {
     const { pid } = await start('a');
     process.kill(pid, 'SIGTERM');
     await gone(pid);
     assert.deepEqual(world.machines(), []);
   });
 
-  it('that were killed are shown as gone, and their names can be used again', async () => {
+  it('is shown as gone when its process was killed, and its name can be used again', async () => {
     const { pid } = await start('a');
     process.kill(pid, 'SIGKILL');
     await gone(pid);
@@ -125,7 +112,7 @@ describe('machines', function () {
   });
 
   for (const command of ['halt', 'reset']) {
-    it(`that ${command} themselves end well`, async () => {
+    it(`ends with exit status 0 at a ${command} by the guest`, async () => {
       const { pid } = await start('a');
       const ran = await world.run(['console', 'a'], `${command}\n`);
       assert.equal(ran.status, 0, ran.stderr);
@@ -135,60 +122,7 @@ describe('machines', function () {
     });
   }
 
-  it('answer each question with what is said after it', async () => {
-    await start('a');
-    const first = await world.ask('a', 'sum 1', /^SUM [0-9a-f]{16}$/);
-    await world.ask('a', 'fill 1 1', /^OK/);
-    const second = await world.ask('a', 'sum 1', /^SUM [0-9a-f]{16}$/);
-    assert.notEqual(first, second, 'the second answer is not the first one again');
-    const late = await world.run(['console', 'a', '--until', '^NEVER', '--timeout', '0.3']);
-    assert.equal(late.status, 1);
-    assert.match(late.stderr, /in time/);
-    const ended = world.run(['console', 'a', '--until', '^NEVER', '--json']);
-    await sleep(100);
-    await world.json('stop', 'a');
-    const { status, stdout } = await ended;
-    assert.equal(status, 1);
-    assert.match(stdout, /"code":"MACHINE_GONE"/);
-  });
-
-  it('whose guest does not read its input are left all the same', async () => {
-    await start('a');
-    // More than the machine keeps for its guest and the sockets hold.
-    const much = 'x'.repeat(8 << 20);
-    await world.json('pause', 'a');
-    const ran = await world.run(['console', 'a', '--until', '^NEVER', '--timeout', '1'], much);
-    assert.equal(ran.status, 1);
-    assert.match(ran.stderr, /Input that the guest did not read in time was discarded\.\nlivesnap: no line/);
-    const script = `
-import os, pty, sys
-pid, fd = pty.fork()
-if pid == 0:
-    os.execv('/bin/sh', ['sh', '-c', 'stty raw; "$0" "$1" console a; echo status $?', *sys.argv[1:]])
-seen = b''
-while b'Ctrl-A x leaves' not in seen: seen += os.read(fd, 4096)
-os.set_blocking(fd, False)
-left = b'x' * (4 << 20) + b'\\x01x'
-import select
-while True:
-    readable, writable, _ = select.select([fd], [fd] if left else [], [])
-    if writable: left = left[os.write(fd, left[:4096]):]
-    if not readable: continue
-    try: part = os.read(fd, 4096)
-    except OSError: break
-    if not part: break
-    seen += part
-sys.stdout.buffer.write(seen)
-`;
-    const typed = await ending(
-      spawn('python3', ['-c', script, process.execPath, MAIN], { env: world.env, cwd: world.dir }),
-    );
-    assert.match(typed.stdout, /was discarded/, typed.stderr);
-    assert.match(typed.stdout, /status 0/);
-    assert.equal((await world.json<{ state: string }[]>('ps'))[0]!.state, 'paused');
-  });
-
-  it('in the foreground show their console and end at SIGTERM', async () => {
+  it('shows its console in the foreground, and ends with the command at SIGTERM and SIGHUP', async () => {
     for (const signal of ['SIGTERM', 'SIGHUP'] as const) {
       const child = world.spawn('start', '--kernel', KERNEL, '--memory', '64M', '--name', 'f');
       const ran = ending(child);
@@ -201,7 +135,7 @@ sys.stdout.buffer.write(seen)
     }
   });
 
-  it('that end before anybody can join show all of their output and the same end, every time', async () => {
+  it('shows all of its output and its end even if it ends at once', async () => {
     const silent = guestThatEnds(join(world.dir, 'silent.elf'), '');
     const talking = guestThatEnds(join(world.dir, 'talking.elf'), 'last words\r\nunfinished');
     const failing = guestThatFails(join(world.dir, 'failing.elf'), 'last words\n');
@@ -220,7 +154,7 @@ sys.stdout.buffer.write(seen)
     }
   });
 
-  it('in the foreground with --json are waited for', async () => {
+  it('is waited for in the foreground with --json', async () => {
     const child = world.spawn('start', '--kernel', KERNEL, '--memory', '64M', '--name', 'f', '--json');
     const ran = ending(child);
     await hearing(child, 'stdout', /\n/);
@@ -230,48 +164,20 @@ sys.stdout.buffer.write(seen)
     assert.equal(JSON.parse(stdout).name, 'f');
   });
 
-  it('end with the starter that dies before they run', async () => {
+  it('does not outlive a start that is killed before it runs', async () => {
     const child = world.spawn('start', '--kernel', KERNEL, '--memory', '64M', '--name', 'x', '--detach');
     const ran = ending(child);
     while (world.machines().length === 0) await sleep(1);
     child.kill('SIGKILL');
     await ran;
-    // Either it had said that it runs, or nothing is left of it.
+    // It had reported that it runs, or it leaves nothing behind.
     for (;;) {
       const rows = await world.json<{ state: string }[]>('ps');
       if (rows.length === 0 || rows[0]!.state === 'running' || rows[0]!.state === 'gone') break;
     }
   });
 
-  it('give the terminal back as it was', async () => {
-    await start('a');
-    const script = `
-import os, pty, sys, time
-pid, fd = pty.fork()
-if pid == 0:
-    os.execv('/bin/sh', ['sh', '-c', 'stty -g > before; "$0" "$1" console a; echo status $?; stty -g > after', *sys.argv[1:]])
-seen, typed = b'', [(b'Ctrl-A x leaves', b'sum 1\\r'), (b'SUM ', b'\\x01x')]
-while True:
-    try: part = os.read(fd, 4096)
-    except OSError: break
-    if not part: break
-    seen += part
-    if typed and typed[0][0] in seen: os.write(fd, typed.pop(0)[1])
-sys.stdout.buffer.write(seen)
-`;
-    const ran = await ending(
-      spawn('python3', ['-c', script, process.execPath, MAIN], { env: world.env, cwd: world.dir }),
-    );
-    assert.match(ran.stdout, /a goes on/, ran.stderr);
-    assert.match(ran.stdout, /status 0/);
-    assert.equal(
-      readFileSync(join(world.dir, 'after'), 'utf8'),
-      readFileSync(join(world.dir, 'before'), 'utf8'),
-    );
-    assert.equal((await world.json<{ state: string }[]>('ps'))[0]!.state, 'running');
-  });
-
-  it('answer over their socket, and on a loopback port to nobody else’s pages', async () => {
+  it('answers on its socket, and on its loopback port unless a web page of another host asks', async () => {
     const port = 20_000 + (process.pid % 20_000);
     await start('a', '--port', String(port));
     const get = (options: object) =>
@@ -304,7 +210,7 @@ sys.stdout.buffer.write(seen)
     assert.deepEqual(world.machines(), ['a']);
   });
 
-  it('leave the machine alone that has their name since their run directory was removed', async () => {
+  it('whose run directory was removed leaves a new machine of the same name alone', async () => {
     const first = await start('a');
     rmSync(join(world.runDir, 'livesnap/a'), { recursive: true });
     const second = await start('a');
@@ -318,7 +224,7 @@ sys.stdout.buffer.write(seen)
     await world.json('stop', 'a');
   });
 
-  it('that cannot be are refused, and nothing of them is left', async () => {
+  it('with an unusable kernel is refused, and leaves nothing behind', async () => {
     const file = (name: string, bytes: Uint8Array | string): string => {
       const path = join(world.dir, name);
       writeFileSync(path, bytes);
@@ -335,9 +241,9 @@ sys.stdout.buffer.write(seen)
       text: file('text', 'This is a text file, not a kernel.\n'.repeat(100)),
       empty: file('empty', ''),
     };
-    for (const [what, path] of Object.entries(images)) {
+    for (const [kind, path] of Object.entries(images)) {
       const { message } = await world.fails(1, 'BAD_IMAGE', ['start', '--kernel', path, '--detach']);
-      assert.ok(message.includes(path), `${what}: ${message}`);
+      assert.ok(message.includes(path), `${kind}: ${message}`);
       assert.ok(!message.includes('\n'));
     }
     await world.fails(2, 'USAGE', ['start', '--kernel', KERNEL, '--cpus', '10000', '--detach']);

@@ -1,155 +1,208 @@
-/** What can be said without a machine or a store: help, wrong usage, doctor. */
+/** The help, and the errors for wrong input, of every verb in VERBS; machines and kernels that do not exist. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { probe } from '../kvm/kvm.js';
-import { MAIN, World } from './cli.js';
+import { fileURLToPath } from 'node:url';
+import { anyText } from '../../src/cli/values.js';
+import type { OptionSpec, Verb } from '../../src/cli/verb.js';
+import { VERBS } from '../../src/cli/verbs.js';
+import { World } from './cli.js';
 
-describe('the command line', () => {
+const verbs = await Promise.all(
+  [...VERBS].map(async ([name, { group, load }]) => ({ name, group, verb: (await load()).verb })),
+);
+
+/** `--tag` of `--tag <tag>`. */
+const nameOf = ({ flags }: OptionSpec<unknown>): string => flags.split(' ')[0]!;
+
+/** The options of a verb that refuse some values. */
+const parsing = (verb: Verb): [key: string, option: OptionSpec<unknown>][] =>
+  Object.entries(verb.options).filter(([, { parse }]) => parse !== undefined && parse !== anyText);
+
+type WrongValue = readonly [value: string, message: RegExp];
+const EMPTY: WrongValue = ['', /the value is empty/];
+
+/** A wrong value for each option that parses one. A verb or an option without an entry fails its test. */
+const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
+  start: {
+    kernel: ['cmdline=x', /has no path=/],
+    initrd: EMPTY,
+    memory: ['lots', /"lots" is not a size/],
+    cpus: ['0', /not a number of vCPUs/],
+    vcpu: ['2', /not a list of num=…/],
+    name: EMPTY,
+    port: ['0', /not a port/],
+  },
+  console: {
+    until: ['(', /not a regular expression/],
+    timeout: ['soon', /not a number of seconds/],
+  },
+  save: { tag: EMPTY, then: ['fly', /not resume, pause or stop/] },
+  restore: { name: EMPTY, port: ['65536', /not a port/], cpuPath: EMPTY, memoryPath: EMPTY },
+  gc: { maxRepack: ['-1', /not a size/] },
+  check: { readData: ['3/2', /not a part/] },
+  copy: { to: EMPTY, from: EMPTY },
+  put: { tag: EMPTY, name: EMPTY },
+};
+
+/** More wrong input: combinations of options, and values that a verb checks itself. */
+const MORE: readonly (readonly [args: readonly string[], message: RegExp])[] = [
+  [['frobnicate'], /unknown verb 'frobnicate'/],
+  [['help', 'frobnicate'], /unknown verb 'frobnicate'/],
+  [['diff', 'a', 'b'], /unknown verb/],
+  [['ls', '--store', ''], /--store: the value is empty/],
+  [['start'], /needs a kernel/],
+  [['start', '--kernel', '/dev/null', '--memory', '0'], /needs memory/],
+  [['start', '--kernel', '/dev/null', '--memory', '100T'], /more than this host has/],
+  [['start', '--kernel', '/dev/null', '--memory', '12345'], /multiple of 4096/],
+  [['start', '--kernel', '/dev/null', '--cpus', '2', '--vcpu', 'num=2'], /both give the number of vCPUs/],
+  [['start', '--kernel', 'path=/dev/null,cmdline=a', '--cmdline', 'b'], /twice/],
+  [['start', '--kernel', '/dev/null', '--lazy'], /unknown option/],
+  [['--kernel', 'cmdline=x'], /no path=/],
+  [['restore'], /needs a snapshot/],
+  [['restore', 'a', '--eager'], /unknown option/],
+  [['restore', 'a', '--cpu_path', 'b'], /different snapshots/],
+  [['--cpu_path', 'a', '--memory_path', 'b'], /different snapshots/],
+  [['stop', '../a'], /not a valid machine name/],
+  [['copy', 'a'], /needs --to or --from/],
+];
+
+/** Wrong input that follows from what a verb declares. */
+function wrongInput(name: string, verb: Verb): (readonly [args: readonly string[], message: RegExp])[] {
+  const operands = verb.operands.map((_, i) => `operand${i}`);
+  const required = verb.operands.filter((operand) => operand.startsWith('<')).length;
+  const isVariadic = verb.operands.some((operand) => operand.includes('...'));
+  return [
+    [[name, ...operands, '--no-such-option'], /unknown option '--no-such-option'/],
+    ...(required > 0
+      ? ([[[name, ...operands.slice(0, required - 1)], /missing required argument/]] as const)
+      : []),
+    ...(isVariadic ? [] : ([[[name, ...operands, 'superfluous'], /too many arguments/]] as const)),
+    ...parsing(verb).map(([key, option]) => {
+      const [value, message] = WRONG_VALUES[name]?.[key] ?? EMPTY;
+      const named = new RegExp(`^${nameOf(option)}: .*${message.source}`);
+      return [[name, ...operands, `${nameOf(option)}=${value}`], named] as const;
+    }),
+  ];
+}
+
+describe('livesnap', () => {
   let world: World;
   before(() => {
     world = new World();
   });
   after(() => world.end());
 
-  const VERBS =
-    'start ps console pause resume stop save restore ls show stats tag rm gc check repair put get doctor';
+  const refuses = (args: readonly string[], message: RegExp): void => {
+    it(`refuses: ${args.join(' ')}`, async () => {
+      const error = await world.fails(2, 'USAGE', args, true);
+      assert.match(error.message, message);
+      assert.ok(error.hint, 'a hint says what to do');
+    });
+  };
 
-  it('has every verb, each with its help', async () => {
+  it('lists its verbs by group in the help, on one line each', async () => {
     const { status, stdout } = await world.run(['--help']);
     assert.equal(status, 0);
-    for (const verb of VERBS.split(' ')) {
-      assert.match(stdout, new RegExp(`^ {2}${verb}\\b`, 'm'));
-      const help = await world.run([verb, '--help']);
-      assert.equal(help.status, 0);
-      assert.match(help.stdout, new RegExp(`^Usage: livesnap ${verb}`));
-      assert.match(help.stdout, /--json/);
-      assert.match(help.stdout, /--store <dir>/);
-      assert.match(help.stdout, /--quiet/);
+    const groups = new Map<string, string[]>();
+    for (const { name, group, verb } of verbs)
+      if (!verb.hidden) groups.set(group, [...(groups.get(group) ?? []), name]);
+    assert.deepEqual([...groups.keys()], ['Machines', 'Snapshots', 'Store', 'Transfer', 'Files', 'Host']);
+    for (const [group, names] of groups) {
+      const lines = new RegExp(`^${group}:\n((?: {2}\\S.*\n)+)\n`, 'm').exec(stdout)![1]!.trimEnd();
+      assert.deepEqual(
+        lines.split('\n').map((line) => line.trim().split(/ {2,}/)),
+        names.map((name) => [name, verbs.find((entry) => entry.name === name)!.verb.summary]),
+      );
     }
+    assert.doesNotMatch(stdout, /serve-store/);
+    assert.match(stdout, /livesnap VERB --help/);
   });
 
-  it('says its version', async () => {
+  it('shows its version', async () => {
     assert.match((await world.run(['--version'])).stdout, /^\d+\.\d+\.\d+\n$/);
   });
 
-  it('without anything shows its help, on stderr', async () => {
+  it('shows its help on stderr if there are no arguments', async () => {
     const { status, stdout, stderr } = await world.run([]);
     assert.equal(status, 2);
     assert.equal(stdout, '');
-    assert.match(stderr, /Usage: livesnap VERB/);
+    assert.match(stderr, /^Usage: livesnap \[options\] VERB\n/);
     assert.match((await world.run(['--quiet'])).stderr, /^livesnap: no verb is given$/m);
     assert.match((await world.run(['help', 'save'])).stdout, /^Usage: livesnap save/);
   });
 
-  const WRONG: [string[], RegExp][] = [
-    [['frobnicate'], /unknown command/],
-    [['help', 'frobnicate'], /unknown command/],
-    [['ls', '--frob'], /unknown option/],
-    [['ls', 'extra'], /too many arguments/],
-    [['show'], /missing required argument/],
-    [['start'], /needs a kernel/],
-    [['start', '--kernel', '/dev/null', '--memory', '0'], /needs memory/],
-    [['start', '--kernel', '/dev/null', '--memory', '100T'], /more than this host has/],
-    [['start', '--kernel', '/dev/null', '--memory', '12345'], /multiple of 4096/],
-    [['start', '--kernel', '/dev/null', '--memory', 'lots'], /not a size/],
-    [['start', '--kernel', '/dev/null', '--cpus', '0'], /not a number of vCPUs/],
-    [['start', '--kernel', '/dev/null', '--cpus', '2', '--vcpu', 'num=2'], /two spellings/],
-    [['start', '--kernel', 'path=/dev/null,cmdline=a', '--cmdline', 'b'], /twice/],
-    [['start', '--kernel', '/dev/null', '--port', '0'], /not a port/],
-    [['start', '--kernel', '/dev/null', '--lazy'], /unknown option/],
-    [['restore'], /needs a snapshot/],
-    [['restore', 'a', '--eager'], /unknown option/],
-    [['ls', '--store', ''], /--store: an empty value/],
-    [['restore', 'a', '--cpu_path', 'b'], /different snapshots/],
-    [['--cpu_path', 'a', '--memory_path', 'b'], /different snapshots/],
-    [['--kernel', 'cmdline=x'], /no path=/],
-    [['save', 'a', '--then', 'fly'], /not resume, pause or stop/],
-    [['console', 'a', '--until', '('], /regular expression/],
-    [['stop', '../a'], /not a valid machine name/],
-    [['diff', 'a', 'b'], /unknown command/],
-  ];
-  for (const [args, message] of WRONG) {
-    it(`refuses ${args.join(' ')}`, async () => {
-      assert.match((await world.fails(2, 'USAGE', args, true)).message, message);
-    });
-  }
-
-  it('takes the options of every verb before it, too', async () => {
+  it('takes common options before the verb', async () => {
     const { status, stdout } = await world.run(['--json', '--store', '/nowhere', 'stop', 'nobody']);
     assert.equal(status, 3);
     assert.equal(JSON.parse(stdout).error.code, 'NO_SUCH_MACHINE');
   });
 
-  it('knows no machine that is not there', async () => {
+  it('names a machine that does not exist', async () => {
     for (const verb of ['console', 'pause', 'resume', 'stop', 'save'])
-      await world.fails(3, 'NO_SUCH_MACHINE', [verb, 'nobody']);
+      assert.match((await world.fails(3, 'NO_SUCH_MACHINE', [verb, 'nobody'])).message, /nobody/);
     assert.deepEqual(await world.json('ps'), []);
   });
 
-  it('names a kernel that is not there, or no file', async () => {
-    assert.match(
-      (await world.fails(3, 'NO_SUCH_FILE', ['start', '--kernel', '/no/kernel'])).message,
-      /\/no\/kernel/,
+  it('names a kernel or initrd that does not exist or is no regular file', async () => {
+    const exists = process.execPath;
+    const missing = await world.fails(3, 'NO_SUCH_FILE', ['start', '--kernel', '/no/kernel']);
+    assert.equal(missing.message, 'kernel /no/kernel does not exist');
+    await world.fails(3, 'NO_SUCH_FILE', ['start', '--kernel', exists, '--initrd', '/no/initrd']);
+    const directory = await world.fails(1, 'BAD_IMAGE', ['start', '--kernel', '/etc']);
+    assert.deepEqual(
+      [directory.message, directory.hint],
+      ['kernel /etc is a directory', 'Specify a regular file.'],
     );
-    await world.fails(3, 'NO_SUCH_FILE', ['start', '--kernel', MAIN_KERNEL, '--initrd', '/no/initrd']);
-    await world.fails(1, 'BAD_IMAGE', ['start', '--kernel', '/']);
+    const device = await world.fails(1, 'BAD_IMAGE', ['start', '--kernel', exists, '--initrd', '/dev/null']);
+    assert.equal(device.message, 'initrd /dev/null is not a regular file');
     assert.deepEqual(world.machines(), []);
   });
 
-  it('lets doctor answer, whatever it finds', async () => {
-    const { status, stdout } = await world.run(['doctor', '--json']);
-    const { ok, checks } = JSON.parse(stdout);
-    assert.equal(status, ok ? 0 : 5);
-    assert.equal(
-      ok,
-      checks.every((check: { ok: boolean }) => check.ok),
-    );
-    for (const check of checks) {
-      assert.deepEqual(Object.keys(check), ['name', 'ok', 'state', 'message', 'remedy']);
-      assert.equal(check.ok, check.state !== 'wrong');
-      if (check.state !== 'ok') assert.equal(typeof check.remedy, 'string');
+  it('loads only the called verb', async () => {
+    for (const verb of ['ps', '--version']) {
+      const coverage = join(world.dir, `coverage-${verb}`);
+      world.env.NODE_V8_COVERAGE = coverage;
+      assert.equal((await world.run([verb])).status, 0);
+      delete world.env.NODE_V8_COVERAGE;
+      const [report] = readdirSync(coverage);
+      const { result } = JSON.parse(readFileSync(join(coverage, report!), 'utf8'));
+      const loaded = (result as { url: string }[])
+        .filter(({ url }) => url.startsWith('file:'))
+        .map(({ url }) => fileURLToPath(url));
+      assert.ok(loaded.some((file) => file.endsWith('/src/cli/program.js')));
+      assert.deepEqual(
+        [...VERBS.keys()].filter((name) => loaded.some((file) => file.endsWith(`/src/cli/${name}.js`))),
+        VERBS.has(verb) ? [verb] : [],
+      );
+      for (const heavy of ['/src/store/store.js', '/better-sqlite3/', '/cli-progress/', '/src/native/'])
+        assert.ok(!loaded.some((file) => file.includes(heavy)), `${verb} loads ${heavy}`);
     }
   });
 
-  it('says that there is no KVM, with exit status 5', async function () {
-    // A /dev of its own, in a mount namespace of its own, with all that Node needs but no kvm.
-    const dev = join(world.dir, 'dev');
-    mkdirSync(dev);
-    const script = 'cp -a /dev/null /dev/urandom "$1" && mount --bind "$1" /dev && shift && exec "$@"';
-    const hidden = (args: string[]) =>
-      spawnSync(
-        'unshare',
-        ['--mount', 'sh', '-c', script, 'sh', dev, process.execPath, MAIN, ...args, '--json'],
-        {
-          encoding: 'utf8',
-          env: world.env,
-        },
-      );
-    const doctor = hidden(['doctor']);
-    if (doctor.stdout === '' || doctor.stdout === null) {
-      process.stderr.write(
-        '    SKIPPED, not tested: /dev cannot be hidden here (root and unshare are needed)\n',
-      );
-      this.skip();
-    }
-    assert.equal(doctor.status, 5);
-    const kvm = JSON.parse(doctor.stdout).checks.find((check: { name: string }) => check.name === 'kvm');
-    assert.deepEqual([kvm.ok, kvm.message], [false, 'there is no /dev/kvm']);
-    const start = hidden(['start', '--kernel', probe('probe.bzImage'), '--detach']);
-    assert.equal(start.status, 5, start.stdout);
-    assert.equal(JSON.parse(start.stdout).error.code, 'NO_KVM');
-    assert.deepEqual(world.machines(), []);
-  });
+  for (const [args, message] of MORE) refuses(args, message);
+  for (const { name, verb } of verbs)
+    describe(name, () => {
+      it('has a summary of one line, and help with its options', async () => {
+        assert.equal(verb.name, name);
+        assert.match(verb.summary, /^[A-Z].{3,58}[^.]$/);
+        const { status, stdout } = await world.run([name, '--help']);
+        assert.equal(status, 0);
+        assert.ok(stdout.startsWith(`Usage: livesnap ${name} [options]`));
+        for (const line of stdout.split('\n')) assert.ok(line.length <= 80, line);
+        for (const option of ['--store <dir>', '--json', '--quiet', '--help'])
+          assert.ok(stdout.includes(`  ${option}  `), option);
+        for (const option of Object.values(verb.options))
+          assert.equal(stdout.includes(`  ${option.flags}  `), !option.hidden, option.flags);
+      });
 
-  it('lets doctor name what is wrong, with exit status 5', async () => {
-    const { status, stdout } = await world.run(['doctor', '--json', '--store', '/proc/no']);
-    assert.equal(status, 5);
-    const store = JSON.parse(stdout).checks.find((check: { name: string }) => check.name === 'store');
-    assert.equal(store.ok, false);
-  });
+      it('has a wrong value in this test for each option that parses one', () => {
+        assert.deepEqual(
+          Object.keys(WRONG_VALUES[name] ?? {}),
+          parsing(verb).map(([key]) => key),
+        );
+      });
+
+      for (const [args, message] of wrongInput(name, verb)) refuses(args, message);
+    });
 });
-
-/** Any file that exists: it is not looked into before the others are found. */
-const MAIN_KERNEL = process.execPath;

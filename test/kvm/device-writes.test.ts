@@ -1,4 +1,4 @@
-/** Devices write guest memory past KVM, whose dirty log does not see it: saves must find these pages all the same. */
+/** KVM's dirty log lacks what devices write to guest memory. Saves must find these pages all the same. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
@@ -37,7 +37,7 @@ const allocate = (): MemorySlot[] =>
     written: WrittenPages.allocate(slot.sizeBytes),
   }));
 
-describe('what devices write to guest memory', () => {
+describe('a page that a device has written', () => {
   let slots: MemorySlot[] = [];
   let machine: KvmMachine | null = null;
   let ram: GuestRam;
@@ -60,12 +60,15 @@ describe('what devices write to guest memory', () => {
     for (const { memory } of slots.splice(0)) closeMemory(memory);
   });
 
-  /** Saves; `atMoment` is what devices still write when the vCPUs have been parked. */
+  /** Saves. `atMoment` is called when the vCPUs are parked. */
   async function save(atMoment = (): void => {}): Promise<string> {
     const session = await store.beginSave({ parent: dirty.base });
-    const source = new RamSource(slots, dirty, session.parent === null, {
-      pause: async () => atMoment(),
-      captureAndContinue: async () => {},
+    const source = new RamSource({
+      regions: slots.map(({ gpa, sizeBytes }) => ({ name: `ram@0x${gpa.toString(16)}`, sizeBytes })),
+      slots,
+      dirty,
+      full: session.parent === null,
+      hooks: { pause: async () => atMoment(), captureAndContinue: async () => {} },
     });
     await session.store(source);
     const { id } = await session.commit(METADATA);
@@ -107,13 +110,13 @@ describe('what devices write to guest memory', () => {
     assert.equal(store.pagesGiven, 0, 'a page is saved once');
   });
 
-  it('is in a save when it comes between the last round and the moment of the snapshot', async () => {
+  it('is in the save when it is written between the last round and the pause', async () => {
     await save();
     const id = await save(() => ram.write(0x3000, Buffer.from('just in time')));
     assert.equal(await restored(id, 0x3000, 12), 'just in time');
   });
 
-  it('is still there for the next save when one fails', async () => {
+  it('is in the next save when a save fails', async () => {
     await save();
     ram.write(0x4000, Buffer.alloc(2 * PAGE_BYTES, 'kept'));
     store.failAfterPages = 1;
@@ -123,7 +126,7 @@ describe('what devices write to guest memory', () => {
     assert.equal(await restored(id, 0x5000, 4), 'kept');
   });
 
-  it('is found when another thread writes it', async () => {
+  it('is in the next save when another thread has written it', async () => {
     await save();
     const worker = new Worker(new URL('./write-ram-worker.js', import.meta.url), {
       workerData: { slots, gpa: HIGH_GPA + 0x7000, text: 'from the device thread' },

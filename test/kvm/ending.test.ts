@@ -1,4 +1,4 @@
-/** Every way a process with a machine can end: none may hang, none may leave a thread behind. */
+/** Every way in which a process with a machine can end. None may hang. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,7 +28,7 @@ async function end(
   return { code, signal: killedBy, stderr };
 }
 
-describe('the end of a process with a machine', function () {
+describe('a process with a machine', function () {
   this.timeout(60_000);
   before(function () {
     requireKvm(this);
@@ -45,13 +45,13 @@ describe('the end of a process with a machine', function () {
     'guest reset',
     'guest halt',
   ]) {
-    it(way, async () => {
+    it(`ends at: ${way}`, async () => {
       const { code, stderr } = await end(way);
       assert.equal(code, 7, stderr);
     });
   }
 
-  it('SIGTERM with a handler', async () => {
+  it('ends at: SIGTERM with a handler', async () => {
     assert.equal((await end('SIGTERM with a handler', 'SIGTERM')).code, 7);
   });
 
@@ -59,12 +59,12 @@ describe('the end of a process with a machine', function () {
     ['SIGTERM without a handler', 'SIGTERM'],
     ['SIGKILL', 'SIGKILL'],
   ] as const) {
-    it(way, async () => {
+    it(`ends at: ${way}`, async () => {
       assert.equal((await end(way, signal)).signal, signal);
     });
   }
 
-  it('uncaught exception', async () => {
+  it('ends at: uncaught exception', async () => {
     const { code, stderr } = await end('uncaught exception');
     assert.equal(code, 1);
     assert.match(stderr, /on purpose/);

@@ -1,4 +1,4 @@
-/** The console of a probe guest under test: waits for lines, gives commands, checks that every TICK is the next. */
+/** The console of a probe guest: waits for lines, sends commands, and checks that no TICK is missing. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type { Machine } from '../../src/vmm/machine.js';
@@ -9,7 +9,7 @@ export class GuestConsole {
   nonce: string | null = null;
   lastTick: number | null = null;
 
-  /** `from`: the console of the machine that this one goes on from, which said nothing after it was saved. */
+  /** `from`: the console of the machine whose snapshot this one was restored from, and which did not run on after it. */
   constructor(machine: Machine, from?: GuestConsole) {
     this.#machine = machine;
     this.nonce = from?.nonce ?? null;
@@ -20,14 +20,14 @@ export class GuestConsole {
     });
   }
 
-  /** Forgets where the guest was: for a machine that ran on after it was saved. Its nonce stays. */
+  /** Forgets the last tick, for a machine that ran on after it was saved. The nonce stays. */
   loseTrack(): this {
     this.#unread = '';
     this.lastTick = null;
     return this;
   }
 
-  /** The next line that matches; those before it are passed over, but every tick is checked. */
+  /** The next line that matches. Lines before it are skipped, but every tick is checked. */
   async line(pattern: RegExp): Promise<string> {
     for (;;) {
       const end = this.#unread.indexOf('\n');
@@ -56,8 +56,8 @@ export class GuestConsole {
 
   #checkTick(tick: number, nonce: string): void {
     this.nonce ??= nonce;
-    assert.equal(nonce, this.nonce, 'the nonce of another machine');
-    if (this.lastTick !== null) assert.equal(tick, this.lastTick + 1, 'ticks go on from where they were');
+    assert.equal(nonce, this.nonce, 'the nonce is that of another machine');
+    if (this.lastTick !== null) assert.equal(tick, this.lastTick + 1, 'no tick is missing or repeated');
     this.lastTick = tick;
   }
 }

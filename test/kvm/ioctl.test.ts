@@ -1,4 +1,4 @@
-/** The addon's ioctls on a real KVM: a buffer that is too short for what the kernel reads or writes never gets there. */
+/** The addon's ioctls on a real KVM. A buffer that is too short for the kernel's reads or writes is refused. */
 import assert from 'node:assert/strict';
 import {
   addVcpu,
@@ -19,7 +19,7 @@ const _IOWR = 3;
 const request = (direction: number, number: number, sizeBytes: number): number =>
   ((direction << 30) | (sizeBytes << 16) | (0xae << 8) | number) >>> 0;
 
-describe('ioctls of KVM', () => {
+describe('an ioctl of KVM', () => {
   let machine: KvmMachine;
   let vcpu: number;
   before(function () {
@@ -37,7 +37,7 @@ describe('ioctls of KVM', () => {
   const onVm = (number: number, bytes: Uint8Array): number => machineIoctl(machine, number, bytes);
   const onVcpu = (number: number, bytes: Uint8Array): number => vcpuIoctl(machine, vcpu, number, bytes);
 
-  /** Name, what it is made on, its number, and the bytes of its head and of an entry. */
+  /** Name, target, number, size of the head, size of an entry. */
   const counted: [string, typeof onVm, number, number, number][] = [
     ['GET_MSR_INDEX_LIST', onSystem, Ioctl.GET_MSR_INDEX_LIST, 4, 4],
     ['GET_MSR_FEATURE_INDEX_LIST', onSystem, request(_IOWR, 0x0a, 4), 4, 4],
@@ -51,7 +51,7 @@ describe('ioctls of KVM', () => {
     ['SET_CPUID2', onVcpu, Ioctl.SET_CPUID2, 8, 40],
   ];
   for (const [name, ioctl, number, head, entry] of counted) {
-    it(`${name} refuses a buffer that is shorter than its count says`, () => {
+    it(`${name} refuses a buffer that is too short for its count`, () => {
       for (const [count, length] of [
         [0, head - 1],
         [1, head],
@@ -77,14 +77,14 @@ describe('ioctls of KVM', () => {
     ['SET_XSAVE', Ioctl.SET_XSAVE],
     ['GET_XSAVE2', Ioctl.GET_XSAVE2],
   ] as const) {
-    it(`${name} refuses a buffer that is shorter than this host's XSAVE area`, () => {
+    it(`${name} refuses a buffer that is shorter than the host's XSAVE area`, () => {
       for (const length of [0, 576, 4095, xsaveSizeBytes(machine) - 1]) {
         assert.throws(() => onVcpu(number, new Uint8Array(length)), { message: /too short/ }, `${length}`);
       }
     });
   }
 
-  it('of a fixed size refuse a shorter buffer', () => {
+  it('of a fixed size refuses a shorter buffer', () => {
     for (const [ioctl, number, size] of [
       [onVcpu, Ioctl.GET_REGS, 144],
       [onVcpu, Ioctl.GET_LAPIC, 1024],
@@ -96,7 +96,7 @@ describe('ioctls of KVM', () => {
     }
   });
 
-  it('that carry pointers are not made from TypeScript', () => {
+  it('whose argument has pointers is refused', () => {
     for (const [ioctl, number] of [
       [onVm, request(1, 0x42, 16)], // GET_DIRTY_LOG
       [onVm, request(1, 0x46, 32)], // SET_USER_MEMORY_REGION
@@ -109,7 +109,7 @@ describe('ioctls of KVM', () => {
     }
   });
 
-  it('read and write more MSRs than KVM takes in one call', () => {
+  it('for MSRs takes more of them than KVM takes in one call', () => {
     const indices = Array.from({ length: 600 }, () => Msr.IA32_TSC);
     const read = getMsrs(machine, vcpu, indices);
     assert.deepEqual(
@@ -124,7 +124,7 @@ describe('ioctls of KVM', () => {
     ]);
   });
 
-  it('leave out the MSRs that this processor lacks, wherever they stand', () => {
+  it('for MSRs finds one that the processor lacks at any place in the list', () => {
     const missing = 0xdead_0000;
     for (const at of [0, 1, 253, 254, 255, 256, 299]) {
       const indices = Array.from({ length: 300 }, (_, i) => (i === at ? missing : 0x175));

@@ -1,6 +1,6 @@
 /**
- * What the tests that need /dev/kvm share: they are skipped, loudly, where there is none; never silently, and not at
- * all in CI on a host that has it.
+ * Helpers of tests that need /dev/kvm. Without it they are skipped with a message. In CI on a host that has /dev/kvm, they
+ * fail instead.
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';

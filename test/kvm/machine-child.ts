@@ -1,12 +1,10 @@
-/**
- * A process with a running machine that ends in the way its argument names. Prints READY when the guest has spoken.
- */
+/** A process with a running machine that ends in the way that its argument names. Prints READY before a signal is due. */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { Machine } from '../../src/vmm/machine.js';
 import { probe } from './kvm.js';
 
-/** The machine's device thread: a Worker is known by the first message it is given. */
+/** The device thread of the machine: the Worker that was last posted a message. */
 let deviceThread: Worker | null = null;
 const { postMessage } = Worker.prototype;
 Worker.prototype.postMessage = function (this: Worker, ...args: Parameters<typeof postMessage>) {

@@ -1,7 +1,4 @@
-/**
- * A store that keeps snapshots as plain maps of pages: the other side of the seam, so that machines are tested
- * without the real one. A save can be made to fail at a page.
- */
+/** A store that keeps snapshots as maps of pages, so that machines are tested without the real store. */
 import { randomBytes } from 'node:crypto';
 import {
   BATCH_PAGES,
@@ -23,17 +20,22 @@ interface Kept {
 
 export class MemoryStore {
   readonly snapshots = new Map<string, Kept>();
-  /** How many pages the last save was given. */
+  /** How many pages the last save received. */
   pagesGiven = 0;
-  /** The next save fails when it has been given so many pages. */
+  /** The next save fails when it has received this many pages. */
   failAfterPages = Number.POSITIVE_INFINITY;
-  /** What it fails with. */
+  /** The error that it fails with. */
   failure: Error = new Error('the disk is full');
 
-  /** Lets the guest run on, as it does beside a real store. */
+  /** Awaited after each batch. The guest runs meanwhile, as it does with a real store. */
   betweenBatches: () => Promise<unknown> = () => new Promise(setImmediate);
+  /** Awaited when a save begins, before its snapshot exists, and when it is given up. */
+  beforeBegin: () => Promise<unknown> = async () => {};
+  beforeCommit: () => Promise<unknown> = async () => {};
+  beforeAbort: () => Promise<unknown> = async () => {};
 
   async beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
+    await this.beforeBegin();
     const base = parent === null ? undefined : this.snapshots.get(parent);
     let regions: readonly Region[] = [];
     let pages: Map<number, Uint8Array>[] = [];
@@ -58,6 +60,7 @@ export class MemoryStore {
         }
       },
       commit: async (metadata: SnapshotMetadata): Promise<SaveResult> => {
+        await this.beforeCommit();
         const id = randomBytes(16).toString('hex');
         this.snapshots.set(id, { regions, pages, metadata });
         return {
@@ -73,7 +76,9 @@ export class MemoryStore {
           storedBytes: 0,
         };
       },
-      abort: async () => {},
+      abort: async () => {
+        await this.beforeAbort();
+      },
     };
   }
 

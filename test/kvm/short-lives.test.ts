@@ -1,4 +1,4 @@
-/** Guests that end before anybody looks, or that write faster than anybody reads. */
+/** Guests that end at once, or that write faster than livesnap reads. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -9,11 +9,17 @@ import { Machine } from '../../src/vmm/machine.js';
 import { MAX_ASIDE_PAGES } from '../../src/vmm/memory/ram-source.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
-import { guestThatEnds, guestThatFails, guestThatFloods, guestThatSweeps } from './small-guests.js';
+import {
+  guestThatCounts,
+  guestThatEnds,
+  guestThatFails,
+  guestThatFloods,
+  guestThatSweeps,
+} from './small-guests.js';
 
 const MIB = 1 << 20;
 
-describe('a machine whose guest is in a hurry', function () {
+describe('a machine', function () {
   this.timeout(60_000);
   const dir = mkdtempSync(join(tmpdir(), 'livesnap-test-'));
   const machines: Machine[] = [];
@@ -38,30 +44,43 @@ describe('a machine whose guest is in a hurry', function () {
     return machine;
   };
 
-  it('is paused until it is resumed, and ends after its last output', async () => {
+  it('is paused until it is resumed, and emits its last output before its end', async () => {
     for (const [kernel, kind] of [
       [guestThatEnds(join(dir, 'ends.elf'), 'last words'), 'reset'],
       [guestThatFails(join(dir, 'fails.elf'), 'last words'), 'failed'],
     ] as const) {
       const machine = await create(kernel);
       assert.equal(machine.state, 'paused');
-      let said = '';
-      let saidAtEnd: string | null = null;
+      let output = '';
+      let outputAtEnd: string | null = null;
       machine.on('console', (bytes) => {
-        said += Buffer.from(bytes).toString('latin1');
+        output += Buffer.from(bytes).toString('latin1');
       });
       machine.on('end', () => {
-        saidAtEnd = said;
+        outputAtEnd = output;
       });
       await machine.resume();
       if (machine.end === null) await once(machine, 'end');
       assert.equal(machine.end?.kind, kind);
       assert.equal(machine.state, 'stopped');
-      assert.equal(saidAtEnd, 'last words');
+      assert.equal(outputAtEnd, 'last words');
     }
   });
 
-  it('answers MACHINE_GONE to all that is asked of it at its end and after it', async () => {
+  it('fails with the bytes and address of an instruction that KVM cannot run', async () => {
+    const machine = await create(guestThatCounts(join(dir, 'counts.elf')));
+    await machine.resume();
+    if (machine.end === null) await once(machine, 'end');
+    const end = machine.end!;
+    // Where the processor runs the guest's kernel mode, the guest gets as far as its triple fault.
+    if (end.kind !== 'failed') assert.equal(end.kind, 'reset');
+    else {
+      assert.equal(end.error.code, 'MACHINE_FAILED');
+      assert.match(end.error.message, /f3 48 0f b8 c3.* at 0x100000/);
+    }
+  });
+
+  it('fails every operation with MACHINE_GONE at its end and after it', async () => {
     const kernel = guestThatEnds(join(dir, 'ends.elf'), 'last words');
     const store = new MemoryStore();
     const save = (machine: Machine) => machine.save(store, { vm: 'test', tag: null, then: null });
@@ -80,7 +99,7 @@ describe('a machine whose guest is in a hurry', function () {
     }
   });
 
-  it('is saved at one moment though it rewrites more of its memory than is copied aside', async () => {
+  it('is saved as of one moment while its guest rewrites more memory than is copied aside', async () => {
     const [start, end] = [32 * MIB, 160 * MIB];
     const machine = await create(guestThatSweeps(join(dir, 'sweeps.elf'), start, end), 192 * MIB);
     await machine.resume();
@@ -88,7 +107,7 @@ describe('a machine whose guest is in a hurry', function () {
     const store = new MemoryStore();
     const betweenBatches = store.betweenBatches;
     store.betweenBatches = async () => {
-      // Every page is written in the round that has begun.
+      // In two sweeps the guest writes every page during the round that has begun.
       store.betweenBatches = betweenBatches;
       await once(machine, 'console');
       await once(machine, 'console');
@@ -98,7 +117,7 @@ describe('a machine whose guest is in a hurry', function () {
     assert(storedWhilePausedBytes >= (swept - MAX_ASIDE_PAGES) * PAGE_BYTES, `${storedWhilePausedBytes}`);
     assert.equal(machine.state, 'running');
     await once(machine, 'console');
-    // At any moment the guest is on its way through its pages: those behind it are one ahead.
+    // The guest counts in page after page, so at any moment the pages it has passed are ahead by one.
     const pages = store.snapshots.get(id)!.pages[0]!;
     const counts = Array.from({ length: swept }, (_, i) =>
       Buffer.from(pages.get(start / PAGE_BYTES + i)!).readUInt32LE(0),
@@ -108,7 +127,7 @@ describe('a machine whose guest is in a hurry', function () {
     assert(counts.slice(behind).every((count) => count === counts[0]! - 1));
   });
 
-  it('does not fill the process with output while the main thread is busy', async () => {
+  it('gathers output into few messages while the main thread is busy', async () => {
     const machine = await create(guestThatFloods(join(dir, 'floods.elf')));
     let messages = 0;
     let bytes = 0;
@@ -118,7 +137,7 @@ describe('a machine whose guest is in a hurry', function () {
     });
     await machine.resume();
     const sleeper = new Int32Array(new SharedArrayBuffer(4));
-    // Each line was a message of its own.
+    // Without gathering, each line would be a message.
     while (bytes < 5000 && machine.end === null) {
       messages = 0;
       bytes = 0;

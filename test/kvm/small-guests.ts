@@ -1,4 +1,4 @@
-/** Guests of a few instructions, as ELF kernels: for what the probe guest is too well-behaved for. */
+/** Guests of a few instructions, as ELF kernels, that end early or write a lot. */
 import { writeFileSync } from 'node:fs';
 import { elfKernel } from '../unit/vmm/boot/kernel-fixtures.js';
 
@@ -16,15 +16,38 @@ const write = (path: string, code: Buffer): string => {
   return path;
 };
 
+/** The last instructions of a guest, by the kind of its end. */
+const ENDINGS = {
+  // lidt of ten zeros behind ud2, then ud2
+  reset: `0f011d020000000f0b${'00'.repeat(10)}`,
+  // mov $0xd0000000, %eax; jmp *%rax
+  failed: 'b8000000d0ffe0',
+} as const;
+
 /** Writes `text` and ends the machine at once by a triple fault. Returns `path`. */
 export const guestThatEnds = (path: string, text: string): string =>
-  // lidt of ten zeros behind ud2, then ud2
-  write(path, writer(Buffer.from(text), Buffer.from(`0f011d020000000f0b${'00'.repeat(10)}`, 'hex')));
+  write(path, writer(Buffer.from(text), Buffer.from(ENDINGS.reset, 'hex')));
 
 /** Writes `text` and ends at an exit that KVM cannot complete: a jump to memory that nothing answers. */
 export const guestThatFails = (path: string, text: string): string =>
-  // mov $0xd0000000, %eax; jmp *%rax
-  write(path, writer(Buffer.from(text), Buffer.from('b8000000d0' + 'ffe0', 'hex')));
+  write(path, writer(Buffer.from(text), Buffer.from(ENDINGS.failed, 'hex')));
+
+/**
+ * Runs popcnt, which KVM's instruction emulator lacks and a processor runs, and then ends by a triple fault. Returns
+ * `path`.
+ */
+export const guestThatCounts = (path: string): string =>
+  // popcnt %rbx, %rax; ud2
+  write(path, Buffer.from('f3480fb8c3' + '0f0b', 'hex'));
+
+/** Writes `ready` and a line end, waits for a byte of input, and then ends. Returns `path`. */
+export const guestThatWaits = (path: string, end: keyof typeof ENDINGS): string => {
+  const wait =
+    'bafc030000b001ee' + // out DTR to the modem control register
+    'ffc2' + // inc %edx: the line status register
+    'eca80174fb'; // wait: in (%dx), %al; test $1, %al; jz wait
+  return write(path, writer(Buffer.from('ready\n'), Buffer.from(wait + ENDINGS[end], 'hex')));
+};
 
 /**
  * Counts in the first bytes of every page from `startGpa` to `endGpa`, one after another, again and again. After each

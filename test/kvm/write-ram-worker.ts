@@ -1,4 +1,4 @@
-/** Writes guest memory as the device thread does: in a Worker, with slots that came in a message. */
+/** Writes guest memory from a Worker, as the device thread does. */
 import { workerData } from 'node:worker_threads';
 import type { MemorySlot } from '../../src/vmm/kvm/vm.js';
 import { GuestRam } from '../../src/vmm/memory/guest-memory.js';

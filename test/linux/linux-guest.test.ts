@@ -1,9 +1,10 @@
 /**
- * The original project's demonstration as a test: a real Linux boots to its shell, a shell loop draws a progress
- * bar, the machine is saved half-way and stopped, and in a new process the bar goes on to 100%, with the shell's
- * variables and history as they were. All by the built command line, as a user would.
+ * The demonstration of the original project as a test, with the built command line:
+ * 1. Linux boots to its shell, and a shell loop draws a progress bar.
+ * 2. The machine is saved half-way and stopped.
+ * 3. In a new process the bar continues to 100%. The shell has its variables and its history.
  *
- * LIVESNAP_LINUX_GUEST names the directory that scripts/linux-guest filled.
+ * LIVESNAP_LINUX_GUEST is the directory that scripts/linux-guest filled.
  */
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
@@ -46,7 +47,7 @@ describe('a real Linux guest', () => {
       ...['--detach', '--name', name, ...more],
     );
 
-  /** A `livesnap console` held open on pipes, as an expect script holds it. */
+  /** A `livesnap console` on pipes, as an expect script has it. */
   class Console {
     readonly #child: ChildProcess;
     #text = '';
@@ -71,7 +72,7 @@ describe('a real Linux guest', () => {
       this.#child.stdin!.write(text);
     }
 
-    /** Waits for a match in what has come since the last one; gives it and what came before it. */
+    /** Waits for a match in the output since the last match. Returns it with the text up to its end. */
     async until(expected: RegExp): Promise<{ match: RegExpExecArray; text: string }> {
       for (;;) {
         const match = expected.exec(this.#text);
@@ -80,14 +81,14 @@ describe('a real Linux guest', () => {
           this.#text = this.#text.slice(text.length);
           return { match, text };
         }
-        assert.ok(!this.#ended, `the console ended before ${expected}; it said:\n${this.#text}`);
+        assert.ok(!this.#ended, `the console ended before ${expected}; unmatched output:\n${this.#text}`);
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
       }
     }
 
-    /** Types a command at the prompt and gives what matches in its output; by default its end. */
+    /** Types a command at the prompt. Returns the match in its output (default: the first line end). */
     async command(line: string, expected = /\n/): Promise<RegExpExecArray> {
       this.send(`${line}\n`);
       const { match } = await this.until(expected);
@@ -95,7 +96,7 @@ describe('a real Linux guest', () => {
       return match;
     }
 
-    /** Starts a command that would take for ever and ends it with Ctrl-C, once it, not the line editor, has the terminal. */
+    /** Starts a long command and interrupts it with Ctrl-C, when the line editor no longer has the terminal. */
     async interrupted(): Promise<void> {
       this.send('(echo begun; sleep 100000)\n');
       await this.until(/begun\r*\n/);
@@ -125,7 +126,7 @@ describe('a real Linux guest', () => {
     return console;
   }
 
-  it('boots from a bzImage to a shell, and goes on from half a progress bar in a new process', async () => {
+  it('boots from a bzImage to a shell, and continues a progress bar in a new process', async () => {
     await start('first', 'bzImage', '--cpus', '2');
     const before = open('first');
     const { match } = await before.until(/LINUX READY (\S+)\r*\n/);
@@ -137,7 +138,7 @@ describe('a real Linux guest', () => {
     await before.command('echo cpus $(nproc)', /cpus 2\r*\n/);
     await before.interrupted();
 
-    // Something that only this machine's RAM knows, and a bar of 20 steps.
+    // A nonce that only the RAM of this machine has, and a bar of 20 steps.
     await before.command('read nonce < /proc/sys/kernel/random/uuid; done=0');
     const nonce = (await before.command('echo nonce is $nonce', /nonce is ([0-9a-f-]{36})/))[1];
     before.send(
@@ -148,7 +149,7 @@ describe('a real Linux guest', () => {
     await before.ended();
     assert.deepEqual(await world.json('ps'), []);
 
-    // Twice from one snapshot: the second is not disturbed by what the first did.
+    // Twice from one snapshot, because the first restore must not change it.
     for (const name of ['second', 'third']) {
       await world.json('restore', saved.id, '--name', name, '--detach');
       const after = open(name);
@@ -164,7 +165,7 @@ describe('a real Linux guest', () => {
     }
   });
 
-  it('boots from an ELF vmlinux, and ends with the guest', async () => {
+  it('boots from an ELF vmlinux, and ends when the guest does', async () => {
     await start('elf', 'vmlinux');
     const console = open('elf');
     await console.until(/LINUX READY/);

@@ -1,4 +1,4 @@
-/** Snapshots whose manifest has pages beyond the end of a region, as a program that forges digests may write them. */
+/** Snapshots with manifest pages beyond the end of a region. Only a program that computes digests can write them. */
 import assert from 'node:assert/strict';
 import { closeSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { readSnapshotFile, snapshotFile, writeSnapshotFile } from '../../src/sto
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, newStore, noise, save } from './scratch.js';
 
-/** Says in a snapshot's file that its only region has so many pages, and nothing else. */
+/** Rewrites the file of a snapshot so that its only region has `pages` pages. The blocks stay. */
 function shorten(dir: string, id: string, pages: number): void {
   const { description, blocks, state } = readSnapshotFile(dir, id);
   const [region] = description.regions;
@@ -27,18 +27,18 @@ describe('a manifest block with pages beyond its region', () => {
     dropScratch(this);
   });
 
-  // The second is the last page of a block that another snapshot has in the middle of its region.
+  // In the second case the page is the last of a block that another snapshot has in the middle of its region.
   for (const [pages, shortened] of [
     [10, 5],
     [600, 511],
   ] as const)
-    it(`is damage, and is named by every verb that reads it (${shortened} of ${pages} pages)`, async function () {
+    it(`is reported as damage by every verb that reads it (${shortened} of ${pages} pages)`, async function () {
       const { store, dir } = newStore(this);
       const whole = (await save(store, { ram: noise(1, pages) })).id;
       const id = (await save(store, { ram: noise(1, Math.min(pages, 512)) })).id;
       store.close();
       shorten(dir, id, shortened);
-      await Store.repair(dir); // the index says what the file says
+      await Store.repair(dir); // makes the index match the file
       const repaired = Store.open(dir, { write: true });
       try {
         await assert.rejects(load(repaired, id), damage);
@@ -57,7 +57,7 @@ describe('a manifest block with pages beyond its region', () => {
       }
     });
 
-  it('is damage of a file, too', async function () {
+  it('is reported as damage of a stored file as well', async function () {
     const { store, dir } = newStore(this);
     const { id } = await store.put(Readable.from([noise(1, 10)]), { tag: null, name: null });
     shorten(dir, id, 5);

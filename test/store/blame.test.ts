@@ -1,4 +1,4 @@
-/** Whose fault a failure is: errors of what is read and filled are not the store's, and a limit is named for what it is. */
+/** Errors name what failed: a source or sink that fails is not blamed on the store, and limits are named. */
 import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { Store } from '../../src/store/store.js';
 import { dropScratch, load, MemorySource, newStore, noise, save, scratchDir } from './scratch.js';
 
 const failure = (code: string): NodeJS.ErrnoException =>
-  Object.assign(new Error(`${code}: of somebody else`), { code, syscall: 'read' });
+  Object.assign(new Error(`${code}: not of the store`), { code, syscall: 'read' });
 
 describe('an error', () => {
   afterEach(function () {
@@ -57,7 +57,7 @@ describe('an error', () => {
 
   const of = (error: unknown) => storeError('/s', error) as { code: string; message: string };
 
-  it('of a native call has the code and the sentence of the same error of Node', () => {
+  it('of a native call has the code and message of the same error in Node', () => {
     for (const errno of ['ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EIO', 'EFBIG']) {
       const native = of(new SystemError('fallocate', 5, errno, 'native'));
       const node = of(Object.assign(new Error('fallocate: native'), { code: errno, syscall: 'fallocate' }));
@@ -65,7 +65,7 @@ describe('an error', () => {
     }
   });
 
-  it('of SQLite has one meaning, whatever details its code has', () => {
+  it('of SQLite has the same meaning for all extended codes', () => {
     const codes = [
       'SQLITE_BUSY_RECOVERY',
       'SQLITE_CORRUPT_INDEX',
@@ -76,7 +76,7 @@ describe('an error', () => {
     assert.deepEqual(means, ['STORE_BUSY', 'DAMAGED', 'READ_ONLY', 'NO_SPACE']);
   });
 
-  it('EFBIG is no full disk', () => {
+  it('EFBIG is not reported as a full disk', () => {
     assert.match(of(failure('EFBIG')).message, /too large for its file system/);
   });
 });
@@ -89,7 +89,7 @@ describe('a store whose path is too long for SQLite', () => {
     dropScratch(this);
   });
 
-  /** A directory whose path has so many bytes. */
+  /** A directory whose path has `length` bytes. */
   function longPath(base: string, length: number): string {
     let path = base;
     while (path.length < length)
@@ -97,7 +97,7 @@ describe('a store whose path is too long for SQLite', () => {
     return path;
   }
 
-  it('is refused before anything is made, and works with the longest path that there may be', async function () {
+  it('is refused before anything is created, and one with the longest allowed path works', async function () {
     const base = scratchDir(this);
     for (const length of [492, 520, 3000]) {
       const dir = longPath(base, length);
@@ -119,11 +119,11 @@ describe('a store whose path is too long for SQLite', () => {
     again.close();
   });
 
-  it('is no place for an export, which makes nothing then', async function () {
+  it('cannot be made by an export, which creates nothing', async function () {
     const { store, dir } = newStore(this);
     await save(store, { ram: noise(1, 20) }, { tag: 't' });
     const base = scratchDir(this);
-    const to = longPath(base, 480); // the store is made in a directory beside it, whose path is longer
+    const to = longPath(base, 480); // the export is made in a directory beside it with a longer path
     await assert.rejects(
       exportSnapshot({ onPlan: () => {}, progress: () => {}, storeDir: dir, ref: 't', to }),
       { code: 'USAGE' },
@@ -131,7 +131,7 @@ describe('a store whose path is too long for SQLite', () => {
     assert.deepEqual(readdirSync(base), []);
   });
 
-  it('counts in the directories that links lead to', function () {
+  it('is recognised by its path with links resolved', function () {
     const base = scratchDir(this);
     const dir = longPath(base, 480);
     mkdirSync(dir, { recursive: true });
@@ -142,7 +142,7 @@ describe('a store whose path is too long for SQLite', () => {
     rmSync(join(base, readdirSync(base)[0]!), { recursive: true });
   });
 
-  it('can be read when it has been moved there, and is refused to repair', async function () {
+  it('can be read after it was moved there, but not repaired', async function () {
     const { store, dir } = newStore(this);
     const { id } = await save(store, { ram: noise(1, 20) });
     store.close();

@@ -1,6 +1,6 @@
 /**
- * `DIR FILE CASE`: maps a segment, lets a SIGBUS come that the case names, cuts the segment short, and prints an entry
- * that is no longer there and what is found for it.
+ * `DIR FILE CASE`: maps a segment, causes the SIGBUS of the case, truncates the segment, and prints a word of an entry
+ * beyond the new end and how many places are found for it.
  */
 import { closeSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { writeSegment } from '../../src/store/segment/segment-writer.js';
 
 const [dir, file, which] = process.argv.slice(2) as [string, string, string];
 
-/** `heard`: by a handler that was there before anything was mapped, and stays. */
+/** `heard`: a handler is installed before anything is mapped, and stays. */
 const heard =
   which === 'heard' ? new Promise<void>((resolve) => process.on('SIGBUS', () => resolve())) : null;
 
@@ -23,11 +23,11 @@ const segment = mapSegment(dir, row)!;
 if (which === 'sent' || which === 'heard') {
   process.kill(process.pid, 'SIGBUS');
   if (which === 'sent') console.log('survived');
-  const awake = setInterval(() => {}, 1000); // a listener for signals keeps no process alive
+  const awake = setInterval(() => {}, 1000); // a signal handler does not keep the process alive
   await heard;
   clearInterval(awake);
 } else if (which === 'elsewhere') {
-  // SQLite maps its database; within a transaction it does not look whether the file has become shorter.
+  // SQLite maps its database. Within a transaction it does not check whether the file was truncated.
   const path = join(dir, 'elsewhere.db');
   const db = new Database(path);
   db.pragma('mmap_size = 1000000');

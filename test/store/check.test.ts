@@ -1,4 +1,4 @@
-/** check of a pack that is damaged all over: each frame is a finding of its own, with those snapshots that need it. */
+/** check of a pack in which every frame is damaged: each frame is a finding, with the snapshots that need it. */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ describe('check', () => {
     dropScratch(this);
   });
 
-  it('names every damaged frame once, with the snapshots that need something of it', async function () {
+  it('reports every damaged frame once, with the snapshots that need it', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 600);
     const a = await save(store, { 'ram@0x0': ram });
@@ -23,7 +23,7 @@ describe('check', () => {
     reader.close();
     const path = join(dir, 'packs', name);
     const bytes = readFileSync(path);
-    // The frames of pages only: which pages the manifests of a want could not be told without them.
+    // Only frames of pages: without the manifest frames of `a`, check cannot tell which pages it needs.
     const frames = [...reader.frames].filter(({ flags }) => (flags & 2) === 0);
     for (const { offset } of frames) bytes[offset + 60]! ^= 1;
     writeFileSync(path, bytes);

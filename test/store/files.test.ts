@@ -35,7 +35,7 @@ import {
   textPages,
 } from './scratch.js';
 
-/** A block device that has the bytes of a file; skips the test where there can be none. */
+/** A block device with the bytes of a file. Skips the test if there can be none. */
 function loopDevice(context: Mocha.Context, file: string): string {
   try {
     const device = execFileSync('losetup', ['--find', '--show', file], {
@@ -70,7 +70,7 @@ describe('put and get', () => {
       assert.deepEqual(readFileSync(output), content);
     });
 
-  it('write to a stream, front to back, holes as zeros, and stop before anything that is damaged', async function () {
+  it('write to a stream front to back, with holes as zeros, and stop before damage', async function () {
     const { store, dir } = newStore(this);
     const content = Buffer.concat([
       noise(1, 700),
@@ -101,7 +101,7 @@ describe('put and get', () => {
   it('share chunks with the RAM of a machine that has the file cached', async function () {
     const { store } = newStore(this);
     const image = Buffer.concat([noise(1, 300), textPages(2, 300), Buffer.alloc(100 * 4096)]);
-    // The guest's page cache has the file's pages in any order, at any page of RAM, among others.
+    // A guest's page cache has the pages of a file in any order, among other pages.
     const next = seeded(5);
     const order = Array.from({ length: 600 }, (_, i) => i).sort(() => (next() & 1) - 0.5);
     const cached = order.map((page) => image.subarray(page * 4096, (page + 1) * 4096));
@@ -110,7 +110,7 @@ describe('put and get', () => {
     assert.deepEqual([newChunks, reusedChunks], [0, 600]);
   });
 
-  it('take a stream of unknown length, in pieces of any size', async function () {
+  it('read a stream of unknown length, in pieces of any size', async function () {
     const { store, dir } = newStore(this);
     const content = Buffer.concat([noise(1, 700), textPages(2, 300), Buffer.from('and an end')]);
     for (const piece of [1000, 4096, 65536, 3 << 20]) {
@@ -136,7 +136,7 @@ describe('put and get', () => {
     assert.equal(store.list().length, 4);
   });
 
-  it('replace a file whole or not at all, with holes where it is zero', async function () {
+  it('replace a file completely or not at all, with holes for zeros', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     const sparse = join(here, 'sparse');
@@ -149,7 +149,7 @@ describe('put and get', () => {
     assert.deepEqual(readFileSync(output), readFileSync(sparse));
     assert.ok(statSync(output).blocks * 512 < 1 << 20);
 
-    // Damage half-way: what was there stays, and no temporary file.
+    // Damage half-way: the old file stays, and no temporary file is left.
     const pack = join(dir, 'packs', readdirSync(join(dir, 'packs'))[0]!);
     const bytes = readFileSync(pack);
     bytes[1000]! ^= 1;
@@ -161,14 +161,14 @@ describe('put and get', () => {
     assert.deepEqual(readdirSync(here).sort(), before);
   });
 
-  it('write to what a name stands for, and put nothing in its place', async function () {
+  it('write through links, and into FIFOs and devices without replacing them', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     const content = Buffer.concat([noise(1, 1500), Buffer.alloc(3_000_000), Buffer.from('end')]);
     writeFileSync(join(here, 'in'), content);
     await store.put(join(here, 'in'), { tag: 'f', name: null });
 
-    // Links: the file that they name is replaced, or made, and they stay.
+    // Links stay. The file that they lead to is replaced or created.
     mkdirSync(join(here, 'far'));
     const file = join(here, 'far', 'file');
     for (const [link, to] of [
@@ -207,7 +207,7 @@ describe('put and get', () => {
     if (process.getuid?.() !== 0) return;
     execFileSync('mknod', [join(here, 'null'), 'c', '1', '3']);
     execFileSync('mknod', [join(here, 'full'), 'c', '1', '7']);
-    // A major number that no driver has: opening it would fail, and says nothing of any disk of this machine.
+    // No driver has this major number, so the test depends on no disk of this machine.
     execFileSync('mknod', [join(here, 'disk'), 'b', '240', '0']);
     await store.get('f', join(here, 'null'));
     await assert.rejects(store.get('f', join(here, 'full')), { code: 'NO_SPACE' });
@@ -216,7 +216,7 @@ describe('put and get', () => {
     assert.ok(lstatSync(join(here, 'disk')).isBlockDevice());
   });
 
-  it('write into a file that is open, at its position, when the name stands for a descriptor', async function () {
+  it('write at the position of an open file when the name is that of a descriptor', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     const content = Buffer.concat([noise(1, 600), Buffer.from('end')]);
@@ -251,7 +251,7 @@ describe('put and get', () => {
     rmSync(join(here, 'link'));
     assert.deepEqual(readdirSync(here).sort(), ['log', 'store']);
 
-    // A file that another process has open: where it stands there cannot be known.
+    // A file that another process has open: its position there cannot be known.
     const fd = openSync(join(here, 'log'), 'a');
     const other = spawn('cat', { stdio: ['pipe', fd, 'inherit'] });
     const before = readFileSync(join(here, 'log'));
@@ -269,7 +269,7 @@ describe('put and get', () => {
     assert.deepEqual(readdirSync(here).sort(), ['log', 'store']);
   });
 
-  it('write no file of the store, by whatever name', async function () {
+  it('refuse to write a file of the store under any name', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
@@ -293,7 +293,7 @@ describe('put and get', () => {
     assert.ok((await store.check({ readData: true })).ok);
   });
 
-  it('give a new file what umask says, and leave an existing one its mode, owner, list and attributes', async function () {
+  it('apply umask to a new file, and keep mode, owner and attributes of an existing one', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
@@ -313,7 +313,7 @@ describe('put and get', () => {
     }
     chmodSync(file, 0o6755);
     await store.get('f', file);
-    assert.equal(mode(), 0o755, 'as any write, it takes the set-user-ID bit away');
+    assert.equal(mode(), 0o755, 'the set-user-ID bit is cleared, as by any write');
     if (process.getuid?.() !== 0) return;
     chownSync(file, 64055, 108);
     await store.get('f', file);
@@ -336,7 +336,7 @@ describe('put and get', () => {
     assert.match(before, /posix_acl_access.*user\.note/);
     await store.get('f', file);
     assert.equal(attributes(), before);
-    // What the directory gives to new files is not given to one that is there without it.
+    // An existing file without an access list does not get the default one of its directory.
     python(`os.removexattr(f, ${acl})`);
     python(
       `os.setxattr(os.path.dirname(f), 'system.posix_acl_default', bytes.fromhex('${list}20000000ffffffff'))`,
@@ -347,7 +347,7 @@ describe('put and get', () => {
     assert.equal(mode(), 0o660);
   });
 
-  it('leave a file with more links, one that may not be written and a mount point as they are', async function () {
+  it('refuse a file with other hard links, an unwritable file and a mount point', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
@@ -377,7 +377,7 @@ describe('put and get', () => {
     assert.deepEqual(readdirSync(here).sort(), ['four', 'one', 'store', 'three']);
   });
 
-  it('pass over holes, and restore them', async function () {
+  it('skip holes, and restore them', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     const file = join(here, 'sparse');
@@ -410,7 +410,7 @@ describe('put and get', () => {
       assert.ok(there.equals(bytes), `at ${at}`);
     }
     closeSync(got);
-    // Nothing but holes; and a hole at the end, on and off the boundary of a page.
+    // Only holes, ending on and off a page boundary.
     for (const [index, bytes] of [1 << 30, (1 << 30) + 1, 4096, 1].entries()) {
       const hollow = join(here, `hollow-${index}`);
       writeFileSync(hollow, '');
@@ -422,11 +422,11 @@ describe('put and get', () => {
     }
   });
 
-  it('end where reading meets the end of a file that grows or shrinks meanwhile', async function () {
+  it('store a file that grows or shrinks meanwhile up to where a read meets its end', async function () {
     const { store, dir } = newStore(this);
     const file = join(dirname(dir), 'file');
     const content = noise(1, 4000);
-    /** Changes the file when the first pages have been stored. */
+    /** Changes the file once the first pages are stored. */
     const putChanging = async (change: () => void): Promise<Buffer> => {
       let changed = false;
       const { id } = await store.put(file, { tag: null, name: null }, () => {
@@ -444,7 +444,7 @@ describe('put and get', () => {
     writeFileSync(file, content);
     const cut = 3500 * 4096 + 7;
     assert.deepEqual(await putChanging(() => truncateSync(file, cut)), content.subarray(0, cut));
-    // Holes: what follows the last data, cut or longer.
+    // The hole after the last data becomes shorter or longer.
     for (const later of [900 * 2 ** 20, 64 * 2 ** 20 + 5, 3000 * 2 ** 20]) {
       writeFileSync(file, content);
       truncateSync(file, 1 << 30);
@@ -456,13 +456,13 @@ describe('put and get', () => {
       const { memoryBytes } = store.find(id);
       assert.equal(memoryBytes, later);
     }
-    // Cut to less than has been read: what has been read stays.
+    // Truncated below what has been read: the pages that were read stay.
     writeFileSync(file, content);
     const short = await putChanging(() => truncateSync(file, 0));
     assert.ok(short.length > 0 && short.equals(content.subarray(0, short.length)));
   });
 
-  it('refuse more than 16 TiB, before reading where the size is known', async function () {
+  it('refuse more than 16 TiB, before reading anything if the size is known', async function () {
     const { store, dir } = newStore(this);
     const disk = join(dirname(dir), 'disk');
     mkdirSync(disk);
@@ -489,7 +489,7 @@ describe('put and get', () => {
     assert.equal((await put()).pages, 2 ** 32);
   });
 
-  it('read FIFOs and devices to their end, and files of procfs, which say that they are empty', async function () {
+  it('read FIFOs, devices and files of procfs, whose size is shown as 0, to their end', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     const content = Buffer.concat([noise(1, 700), Buffer.from('end')]);
@@ -499,7 +499,7 @@ describe('put and get', () => {
     };
     const fifo = join(here, 'fifo');
     execFileSync('mkfifo', [fifo]);
-    const put = store.put(fifo, { tag: null, name: null }); // before there is a writer
+    const put = store.put(fifo, { tag: null, name: null }); // before the FIFO has a writer
     writeFileSync(join(here, 'in'), content);
     const cat = spawn('sh', ['-c', 'cat "$1" >"$2"', 'sh', join(here, 'in'), fifo], { stdio: 'inherit' });
     assert.deepEqual(await taken((await put).id), content);
@@ -520,7 +520,7 @@ describe('put and get', () => {
     assert.deepEqual(await taken(id), readFileSync(join(here, 'in')));
   });
 
-  it('take names that are not UTF-8', async function () {
+  it('accept names that are not UTF-8', async function () {
     const { store, dir } = newStore(this);
     const name = (last: string): Buffer =>
       Buffer.concat([Buffer.from(`${dirname(dir)}/`), Buffer.from(last, 'latin1')]);
@@ -538,11 +538,11 @@ describe('put and get', () => {
     assert.equal(readFileSync(name('dir\xfd/far'), 'utf8'), 'text');
     await assert.rejects(store.put(name('none\xff'), { tag: null, name: null }), {
       code: 'NO_SUCH_FILE',
-      message: `cannot read ${dirname(dir)}/none\ufffd: there is no such file`,
+      message: `cannot read ${dirname(dir)}/none\ufffd: no such file`,
     });
   });
 
-  it('name the source or the target that fails, not the store', async function () {
+  it('blame the source or target that failed, not the store', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     await assert.rejects(store.put('/proc/self/mem', { tag: null, name: null }), {
@@ -585,7 +585,7 @@ describe('put and get', () => {
     await assert.rejects(store.get('f', full), { code: 'NO_SPACE', message: /^cannot write the stream: / });
   });
 
-  it('say what they cannot do', async function () {
+  it('refuse sources, targets and snapshots that are missing or of the wrong kind', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     await assert.rejects(store.put(join(here, 'none'), { tag: null, name: null }), { code: 'NO_SUCH_FILE' });
@@ -602,12 +602,12 @@ describe('put and get', () => {
     await assert.rejects(store.get('r', join(here, 'no', 'such', 'directory')), { code: 'NO_SUCH_FILE' });
     await assert.rejects(store.get('r', '/dev/fd/99999'), {
       code: 'NO_SUCH_FILE',
-      message: 'cannot write /dev/fd/99999: no such file is open',
+      message: 'cannot write /dev/fd/99999: no such open file',
     });
     assert.deepEqual(readdirSync(here), ['store']);
   });
 
-  it('leave nothing when the target’s disk is full', async function () {
+  it('leave no file behind when the disk of the target is full', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     writeFileSync(join(here, 'in'), noise(1, 700));

@@ -1,7 +1,7 @@
 /**
- * Flipped bits: whatever bit of a store changes, check names it, and nothing wrong is ever restored.
+ * Flips single bits of a store: check reports each of them, and a restore never returns wrong bytes.
  *
- * LIVESNAP_FLIPS=all tries a bit of every byte of every file (half an hour); otherwise a seeded sample of them.
+ * LIVESNAP_FLIPS=all flips a bit in every byte of every file, which takes half an hour. The default is a seeded sample.
  */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
@@ -13,25 +13,27 @@ import { dropScratch, load, newStore, noise, save, scratchDir, seeded, textPages
 const EXHAUSTIVE = process.env.LIVESNAP_FLIPS === 'all';
 const SEED = Number(process.env.LIVESNAP_SEED ?? 20260101);
 
-/** A store with what the format has: chains, rewritten packs, a file, tags; and what it answers. */
+/** A store with everything that the format has: chains, rewritten packs, a file, tags. `answers`: see answersOf. */
 async function build(test: Mocha.Context): Promise<{ dir: string; answers: unknown }> {
   const { store, dir } = newStore(test);
   const ram = Buffer.concat([textPages(1, 40), noise(2, 6), Buffer.alloc(600 * 4096), textPages(3, 20)]);
   const a = await save(store, { 'ram@0x0': ram, disk: textPages(4, 9) }, { tag: 'a' });
   noise(5, 2).copy(ram);
   await save(store, { 'ram@0x0': ram, disk: textPages(4, 9) }, { parent: a.id, tag: 'b' });
-  const gone = await save(store, { other: Buffer.concat([textPages(6, 20), noise(2, 6), textPages(7, 30)]) });
+  const removed = await save(store, {
+    other: Buffer.concat([textPages(6, 20), noise(2, 6), textPages(7, 30)]),
+  });
   const path = join(scratchDir(test), 'file');
   writeFileSync(path, textPages(7, 30).subarray(0, 100_000));
   await store.put(path, { tag: 'file', name: 'file' });
-  store.remove([gone.id]);
+  store.remove([removed.id]);
   await store.gc({ dryRun: false });
   assert.ok(readdirSync(join(dir, 'packs')).some((name) => !name.endsWith('-0.pack')));
   store.close();
   return { dir, answers: await answersOf(dir) };
 }
 
-/** Everything a store says of itself and its snapshots. */
+/** Everything that a store returns about itself and its snapshots. */
 async function answersOf(dir: string): Promise<unknown> {
   const store = Store.open(dir, { write: false });
   try {
@@ -48,6 +50,7 @@ async function answersOf(dir: string): Promise<unknown> {
   }
 }
 
+/** Flips a bit in one of `share` bytes of a file, each in turn; yields the offset while the bit is flipped. */
 function* flips(path: string, share: number, next: () => number): Generator<number> {
   const original = readFileSync(path);
   for (let offset = 0; offset < original.length; offset++) {
@@ -71,7 +74,7 @@ describe(`flipped bits (seed ${SEED})`, function () {
     ['snapshots', 25],
     ['segments', 60],
   ] as const)
-    it(`in ${folder} are found and named, and nothing wrong is restored`, async function () {
+    it(`in ${folder} are reported by check, and no wrong byte is restored`, async function () {
       const { dir } = await build(this);
       const next = seeded(SEED);
       const truth = new Map<string, unknown>();
@@ -89,14 +92,14 @@ describe(`flipped bits (seed ${SEED})`, function () {
             problems.some((problem) => problem.file === file && (problem.offset ?? 0) <= offset),
             `${where}: ${JSON.stringify(problems)}`,
           );
-          const touched = new Set(problems.flatMap(({ snapshots }) => snapshots));
+          const named = new Set(problems.flatMap(({ snapshots }) => snapshots));
           for (const [id, contents] of truth) {
             try {
               assert.deepEqual(await load(store, id), contents);
             } catch (error) {
               assert.ok(error instanceof LivesnapError, `${where}: ${(error as Error).stack}`);
               assert.ok(['DAMAGED', 'NEWER_FORMAT'].includes(error.code), `${where}: ${error.message}`);
-              assert.ok(touched.has(id), `${where}: ${id} is touched and not named`);
+              assert.ok(named.has(id), `${where}: ${id} is damaged, but check does not name it`);
             }
           }
         }
@@ -106,7 +109,7 @@ describe(`flipped bits (seed ${SEED})`, function () {
       store.close();
     });
 
-  it('in the index are found if they change an answer', async function () {
+  it('in the index are reported if they change an answer', async function () {
     const { dir, answers } = await build(this);
     const path = join(dir, 'store.db');
     assert.equal(statSync(join(dir, 'store.db-wal'), { throwIfNoEntry: false }), undefined);
@@ -131,7 +134,7 @@ describe(`flipped bits (seed ${SEED})`, function () {
         found++;
       }
     }
-    console.log(`        ${found} flips in the index found, ${harmless} change nothing`);
+    console.log(`        ${found} flips in the index reported, ${harmless} change no answer`);
     assert.ok(found > 0);
   });
 });

@@ -1,7 +1,7 @@
 /**
- * Golden stores that are damaged, as they lie in test/fixtures or by a named damage done to a copy: which files and
- * snapshots check names, what a restore gives, what repair heals, sets aside and says is lost. What a flipped bit does
- * is flips.test.ts's; this is about what users do to stores, and disks, and newer versions of livesnap.
+ * Damaged golden stores: damaged as they are in test/fixtures, or by a named damage to a copy. The tests show which
+ * files and snapshots check names, what a restore gives, and what repair heals, sets aside and reports as lost. Damage
+ * here is what users, disks and newer versions of livesnap do to stores. Flipped bits are in flips.test.ts.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -27,11 +27,11 @@ import { copyOfGolden, filesOf, GOLDEN_STORES, goldenSnapshots, sha256 } from '.
 import { dropScratch, load, noise, save } from './scratch.js';
 
 const PAGE = 4096;
-/** A format version that no livesnap will have. */
+/** A format version that no livesnap will ever have. */
 const NEWER = 0x7fffffff;
 const { h64Raw } = await xxhash();
 
-/** A problem as [file, snapshots by tag]; of snapshots' files the tag stands for the id. */
+/** A problem as [file, tags of the snapshots]. In the name of a snapshot's file the tag stands for the ID. */
 type Named = readonly [file: string, tags: readonly string[]];
 /** A range of pages as [tag, region, from, to]. */
 type Range = readonly [tag: string, region: string, fromPage: number, toPage: number];
@@ -40,12 +40,12 @@ interface Damage {
   readonly golden: string;
   readonly what: string;
   readonly damage?: (dir: string) => void;
-  /** Opening is refused, so there is nothing to check or restore. */
+  /** The code with which opening is refused, if it is. */
   readonly refused?: string;
   readonly check?: readonly Named[];
-  /** With --read-data, where that finds more. */
+  /** With --read-data, if that finds more. */
   readonly checkData?: readonly Named[];
-  /** What a restore fails with, by tag; the others are whole. */
+  /** The codes of restores that fail, by tag. All other snapshots are intact. */
   readonly restore?: Record<string, string>;
   readonly repair: {
     readonly refused?: string;
@@ -54,7 +54,7 @@ interface Damage {
     readonly quarantine?: readonly string[];
     readonly healedChunks?: number;
   };
-  /** The same pages, saved again, make repair heal what is lost. */
+  /** Pages that, saved again, let repair heal the losses. */
   readonly heals?: () => Buffer;
 }
 
@@ -78,7 +78,7 @@ function swap(a: string, b: string): void {
   renameSync(`${a}.aside`, b);
 }
 
-/** Raises the version at `at`, and makes the XXH64 at `sumAt`, of the bytes from `from`, right again. */
+/** Raises the version at `at` and corrects the XXH64 at `sumAt`, which is of the bytes from `from`. */
 const raise = (path: string, place: (size: number) => { at: number; from: number; sumAt: number }): void =>
   change(path, (bytes) => {
     const { at, from, sumAt } = place(bytes.length);
@@ -89,14 +89,14 @@ const raise = (path: string, place: (size: number) => { at: number; from: number
 const PACK_3 = '00000003-0.pack';
 
 const PACK_7 = '00000007-0.pack';
-/** Of a snapshot that the recipe tore, and that no list has. */
+/** The snapshot that the recipe truncated. No list has it. */
 const QUARANTINED_SNAPSHOT = readdirSync(join(GOLDEN_STORES, 'v1/repaired/quarantine')).find(
   (name) => !name.endsWith('.pack'),
 )!;
 
 const ANCESTRY = ['a.Label_with-all.4', 'base', 'child'] as const;
 
-/** The pages that the recipes stamped, `word NUMBER. ` over and over. */
+/** Pages of the recipes, filled with `word NUMBER. `. */
 function stamped(word: string, from: number, to: number): Buffer {
   const pages = Array.from({ length: to - from }, (_, i) => Buffer.alloc(PAGE, `${word} ${from + i}. `));
   return Buffer.concat(pages);
@@ -105,8 +105,8 @@ function stamped(word: string, from: number, to: number): Buffer {
 const DAMAGES: readonly Damage[] = [
   {
     golden: 'v1/damaged-packs',
-    what: 'as it lies, with a frame of one pack and the trailer of another damaged',
-    check: [['packs/00000005-0.pack', []]], // its list of identities: no snapshot needs it
+    what: 'with damage in a frame of one pack and in the trailer of another',
+    check: [['packs/00000005-0.pack', []]], // in its list of identities, which no snapshot needs
     checkData: [
       ['packs/00000001-0.pack', ['parent']],
       ['packs/00000005-0.pack', []],
@@ -120,7 +120,7 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/repaired',
-    what: 'as it lies, with what an earlier repair found lost',
+    what: 'with chunks that an earlier repair marked as lost',
     check: [
       ['packs/00000001-1.pack', ['holed']],
       ['packs/00000005-1.pack', ['blind']],
@@ -136,26 +136,26 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/no-index',
-    what: 'as it lies, without an index',
+    what: 'without an index or segments',
     refused: 'NOT_A_STORE',
     repair: {},
   },
   {
     golden: 'v1/whole',
-    what: 'its index is missing',
+    what: 'with a missing index',
     damage: (dir) => rmSync(join(dir, 'store.db')),
     refused: 'NOT_A_STORE',
     repair: {},
   },
   {
     golden: 'v1/whole',
-    what: 'its index was about to be replaced',
+    what: 'with an index that was being replaced',
     damage: (dir) => renameSync(join(dir, 'store.db'), join(dir, 'store.db.next')),
     repair: {},
   },
   {
     golden: 'v1/whole',
-    what: 'a pack lost its last bytes',
+    what: 'with a pack that lost its last bytes',
     damage: (dir) => cut(join(dir, 'packs', PACK_3), 100),
     check: [[`packs/${PACK_3}`, ANCESTRY]],
     restore: { 'a.Label_with-all.4': 'DAMAGED', base: 'DAMAGED', child: 'DAMAGED' },
@@ -163,25 +163,25 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'a pack lost its trailer, the blocks before it, and the end of its second frame of pages',
+    what: 'with a pack that lost its trailer, its manifest blocks and the end of a frame of pages',
     damage: (dir) => cut(join(dir, 'packs', PACK_3), 2500),
     check: [[`packs/${PACK_3}`, ANCESTRY]],
     restore: { 'a.Label_with-all.4': 'DAMAGED', base: 'DAMAGED', child: 'DAMAGED' },
     repair: {
       lost: [
         ['a.Label_with-all.4', 'disk', 5, 9],
-        ['base', 'disk', 0, 9], // its blocks are gone, and with them where its pages are
+        ['base', 'disk', 0, 9], // the places of its pages were in the lost blocks
         ['base', 'ram@0x0', 0, 512],
         ['base', 'ram@0x0', 1024, 1100],
         ['child', 'disk', 5, 9],
-        ['child', 'ram@0x0', 1024, 1100], // a block that it has of its parent
+        ['child', 'ram@0x0', 1024, 1100], // a block that it shares with its parent
       ],
       quarantine: [PACK_3],
     },
   },
   {
     golden: 'v1/whole',
-    what: 'a pack is missing',
+    what: 'with a missing pack',
     damage: (dir) => rmSync(join(dir, 'packs', PACK_7)),
     check: [[`packs/${PACK_7}`, ['a.Label_with-all.4', 'child']]],
     restore: { 'a.Label_with-all.4': 'DAMAGED', child: 'DAMAGED' },
@@ -196,7 +196,7 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'two packs have changed names',
+    what: 'with two packs that have swapped names',
     damage: (dir) => swap(join(dir, 'packs', PACK_3), join(dir, 'packs', PACK_7)),
     check: [
       [`packs/${PACK_3}`, ANCESTRY],
@@ -204,7 +204,7 @@ const DAMAGES: readonly Damage[] = [
     ],
     restore: { 'a.Label_with-all.4': 'DAMAGED', base: 'DAMAGED', child: 'DAMAGED' },
     repair: {
-      // a frame is bound to its pack's number
+      // A frame is bound to the number of its pack.
       lost: [
         ['a.Label_with-all.4', 'disk', 0, 9],
         ['a.Label_with-all.4', 'ram@0x0', 0, 512],
@@ -221,7 +221,7 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'a pack of another store has the right name',
+    what: 'with a pack of another store under the right name',
     damage: (dir) =>
       copyFileSync(join(GOLDEN_STORES, 'v1/repaired/packs', PACK_3), join(dir, 'packs', PACK_3)),
     check: [
@@ -248,14 +248,14 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'a segment is missing',
+    what: 'with a missing segment',
     damage: (dir) => rmSync(join(dir, 'segments/00000011.seg')),
     check: [['segments/00000011.seg', []]],
     repair: {},
   },
   {
     golden: 'v1/whole',
-    what: 'a snapshot is torn',
+    what: 'with a truncated snapshot',
     damage: (dir) => cut(join(dir, 'snapshots', idOf('v1/whole', 'child')), 40),
     check: [['snapshots/child', ['child']]],
     restore: { child: 'DAMAGED' },
@@ -263,20 +263,20 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'a tag names a snapshot that is not there',
+    what: 'with a tag of a snapshot that does not exist',
     damage: (dir) => writeFileSync(join(dir, 'tags/stray'), `${'0'.repeat(32)}\n`),
     repair: {},
   },
   {
     golden: 'v1/whole',
-    what: 'a tag’s file is not of a tag',
+    what: 'with a tag whose file has other contents',
     damage: (dir) => writeFileSync(join(dir, 'tags/base'), 'what is this?'),
     check: [['tags/base', []]],
     repair: {},
   },
   {
     golden: 'v1/whole',
-    what: 'an index has a newer format',
+    what: 'with an index of a newer format',
     damage: (dir) => {
       const database = new Database(join(dir, 'store.db'));
       database.pragma(`user_version = ${NEWER}`);
@@ -287,7 +287,7 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'a pack has a newer format, by its header',
+    what: 'with a pack whose header has a newer format',
     damage: (dir) => raise(join(dir, 'packs', PACK_7), () => ({ at: 8, from: 0, sumAt: 24 })),
     check: [[`packs/${PACK_7}`, ['a.Label_with-all.4', 'child']]],
     restore: { 'a.Label_with-all.4': 'NEWER_FORMAT', child: 'NEWER_FORMAT' },
@@ -295,7 +295,7 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'a pack has a newer format, by its footer',
+    what: 'with a pack whose footer has a newer format',
     damage: (dir) =>
       raise(join(dir, 'packs', PACK_7), (size) => ({ at: size - 56, from: size - 64, sumAt: size - 8 })),
     check: [[`packs/${PACK_7}`, ['a.Label_with-all.4', 'child']]],
@@ -304,7 +304,7 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'a snapshot has a newer format',
+    what: 'with a snapshot of a newer format',
     damage: (dir) =>
       change(join(dir, 'snapshots', idOf('v1/whole', 'base')), (bytes) => {
         bytes.writeUInt32LE(NEWER, 8);
@@ -319,7 +319,7 @@ const DAMAGES: readonly Damage[] = [
   },
   {
     golden: 'v1/whole',
-    what: 'a segment has a newer format', // it holds hints, and is done without
+    what: 'with a segment of a newer format', // it holds only hints, so nothing needs it
     damage: (dir) =>
       raise(join(dir, 'segments/00000011.seg'), (size) => ({ at: 8, from: 0, sumAt: size - 8 })),
     check: [['segments/00000011.seg', []]],
@@ -335,7 +335,7 @@ const contentsOf = (golden: string, tag: string): string[] =>
 const shortOf = (contents: Record<string, Buffer>): string[] =>
   Object.entries(contents).map(([name, bytes]) => `${name} ${sha256(bytes)}`);
 
-/** What each snapshot restores as: `whole`, or the code of the error. */
+/** The codes of restores that fail, by tag. */
 async function restoresOf(store: Store, golden: string): Promise<Record<string, string>> {
   const outcomes: Record<string, string> = {};
   for (const { id, tag } of goldenSnapshots(golden)) {
@@ -382,7 +382,7 @@ async function using<T>(dir: string, write: boolean, work: (store: Store) => Pro
   }
 }
 
-describe('a golden store that is damaged', () => {
+describe('a damaged golden store', () => {
   afterEach(function () {
     dropScratch(this);
   });
@@ -398,7 +398,7 @@ describe('a golden store that is damaged', () => {
     repair,
     heals,
   } of DAMAGES)
-    it(`${golden}: ${what}`, async function () {
+    it(`${what} is checked, restored and repaired as expected (${golden})`, async function () {
       const dir = copyOfGolden(this, golden);
       damage?.(dir);
       if (refused)
@@ -413,7 +413,7 @@ describe('a golden store that is damaged', () => {
       const before = filesOf(dir);
       if (repair.refused) {
         await assert.rejects(Store.repair(dir), { code: repair.refused });
-        assert.deepEqual(filesOf(dir), before, 'a repair that is refused changes nothing');
+        assert.deepEqual(filesOf(dir), before, 'a refused repair changes nothing');
         return;
       }
       const { lost = [], gone = [], quarantine = [], healedChunks = 0 } = repair;
@@ -437,11 +437,11 @@ describe('a golden store that is damaged', () => {
       assert.deepEqual(
         rangesOf(golden, (await Store.repair(dir)).lost),
         lost,
-        'a second repair says the same',
+        'a second repair reports the same',
       );
 
       if (heals) await using(dir, true, (store) => save(store, { elsewhere: heals() }));
-      // What is lost, and cannot be saved again, comes back with the packs of a backup, under their old names.
+      // Other losses come back with the packs of a backup, under their old names.
       else if (lost.length > 0 && damage)
         cpSync(join(GOLDEN_STORES, golden, 'packs'), join(dir, 'packs'), { recursive: true });
       else return;
@@ -452,9 +452,9 @@ describe('a golden store that is damaged', () => {
       });
     });
 
-  it('v1/repaired: is healed by a later save of the page and block that are lost', async function () {
+  it('is healed by a later save of the lost page and block (v1/repaired)', async function () {
     const dir = copyOfGolden(this, 'v1/repaired');
-    // The block that is lost: of a machine with the same pages at the same addresses, which are found where they were.
+    // The lost block comes back with a machine that has the same pages at the same addresses: they get the same places.
     await using(dir, true, (store) =>
       save(store, { 'ram@0x0': stamped('blind', 0, 5), elsewhere: stamped('ram', 16, 32) }),
     );
@@ -466,22 +466,22 @@ describe('a golden store that is damaged', () => {
     });
   });
 
-  it('v1/no-index: after a repair gc takes what writes that were cut short left', async function () {
+  it('keeps no leftovers of interrupted writes after a repair and a gc (v1/no-index)', async function () {
     const dir = copyOfGolden(this, 'v1/no-index');
     await Store.repair(dir);
-    assert.ok(existsSync(join(dir, 'packs/00000063-0.pack')), 'repair cannot know whose it is');
+    assert.ok(existsSync(join(dir, 'packs/00000063-0.pack')), 'repair cannot know which save wrote it');
     await using(dir, true, async (store) => {
       await store.gc({ dryRun: false });
       assert.deepEqual(readdirSync(join(dir, 'tags')).sort(), ['child', 'file', 'parent']);
       assert.ok(!existsSync(join(dir, 'packs/00000063-0.pack')));
       assert.deepEqual(await restoresOf(store, 'v1/no-index'), {});
-      // The number of a pack that was seen is never given again.
+      // The number of a pack that repair has seen is never used again.
       await save(store, { 'ram@0x0': noise(1, 1) });
       assert.ok(readdirSync(join(dir, 'packs')).some((name) => name > '00000063'));
     });
   });
 
-  it('v1/whole: an index from a backup lies beside newer files, and repair finds them', async function () {
+  it('with an older index from a backup gets its newer files back from repair (v1/whole)', async function () {
     const dir = copyOfGolden(this, 'v1/whole');
     const { id } = await using(dir, true, (store) =>
       save(store, { 'ram@0x0': noise(1, 3) }, { parent: idOf('v1/whole', 'base'), tag: 'newer' }),

@@ -1,26 +1,27 @@
 /**
- * Today's code writes what it wrote when the golden stores of this format version were made: from the same input the
- * same packs and segments byte for byte, and the same snapshots but for ids and times.
+ * Today's code writes the same bytes as when the golden stores of this format version were made: from the same input,
+ * the same packs and segments, and the same snapshots except IDs and times.
  *
- * A test here that goes red says that bytes on disk have changed. If that was not the purpose, it is a change of format
- * by accident. If it was, and older code reads the new bytes all the same (a better compressor, another order of
- * chunks), say so in the commit and change the list of exceptions here; the golden stores stay as they are. If it does
- * not, the format version must rise.
+ * If a test here is red, bytes on disk have changed.
+ * - If that was not intended, the format was changed by accident: fix the code.
+ * - If it was intended and older code can read the new bytes (a better compressor, another order of chunks), say so in
+ *   the commit and change the list of exceptions here. The golden stores stay as they are.
+ * - If older code cannot read them, the format version must rise.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { pageOps } from '../../src/native/pages.js';
-import { FORMAT_VERSION } from '../../src/store/pack/pack-format.js';
+import { FORMAT_VERSION } from '../../src/store/disk/format-version.js';
 import { copyOfGolden, type GoldenSnapshot, goldenSnapshots } from '../fixtures/golden-stores.js';
 import { RECIPES } from '../fixtures/recipes.js';
 import { dropScratch, scratchDir } from './scratch.js';
 
-/** The index is SQLite's to lay out; what is in it is compared by golden.test.ts. The reserve is not committed. */
+/** SQLite lays out the index, and golden.test.ts compares its rows. The reserve is not in git. */
 const NOT_COMPARED = new Set(['store.db', 'reserve']);
 
-/** What is random: ids by the order of the saves, and times. Parents that are gone are all alike. */
+/** Replaces what is random: IDs by the order of the saves, and times. All missing parents get the same name. */
 class Naming {
   readonly #ordinals: Map<string, number>;
 
@@ -28,12 +29,12 @@ class Naming {
     this.#ordinals = new Map(snapshots.map(({ id }, i) => [id, i]));
   }
 
-  /** `snapshots/ID` as `snapshots/<2>`; one that was set aside is in no list. */
+  /** `snapshots/ID` as `snapshots/<2>`. A snapshot in quarantine/ is in no list. */
   file(name: string): string {
     return name.replace(/[0-9a-f]{32}/, (id) => `<${this.#ordinals.get(id) ?? 'gone'}>`);
   }
 
-  /** A file with ids and times replaced by others of the same length. */
+  /** A file with IDs and times replaced by text of the same length. */
   bytes(name: string, bytes: Buffer): Buffer {
     const id = /^(?:snapshots|quarantine)\/([0-9a-f]{32})$/.exec(name)?.[1];
     if (!id && !name.startsWith('tags/')) return bytes;
@@ -44,7 +45,7 @@ class Naming {
       )
       .replace(/\d{4}-\d\d-\d\dT[\d:.]{12}Z/g, 'yyyy-mm-ddThh:mm:ss.mmmZ');
     const renamed = Buffer.from(text, 'latin1');
-    // The digest goes with them; that it was right is golden.test.ts's to say, and the reader's.
+    // The digest is made again for the new text. golden.test.ts and the second reader verify the original one.
     if (name.startsWith('snapshots/'))
       createHash('sha256')
         .update(renamed.subarray(0, -32))
@@ -64,7 +65,7 @@ function filesOf(dir: string, snapshots: readonly GoldenSnapshot[]): Map<string,
   return files;
 }
 
-describe('what is written', () => {
+describe('the code of today', () => {
   before(function () {
     if (pageOps.name === 'native') return;
     console.warn('SKIPPED: the portable page code compresses to other bytes');
@@ -76,7 +77,7 @@ describe('what is written', () => {
   });
 
   for (const [name, recipe] of Object.entries(RECIPES))
-    it(`is what it was: v${FORMAT_VERSION}/${name}`, async function () {
+    it(`writes the bytes of the golden store v${FORMAT_VERSION}/${name}`, async function () {
       const dir = join(scratchDir(this), 'fresh');
       const made = await recipe(dir);
       const golden = goldenSnapshots(`v${FORMAT_VERSION}/${name}`);

@@ -1,7 +1,7 @@
 /**
- * Stores of each format version that was released, as they lie on users' disks, are read as they were written: by the
- * store, by the second reader, after gc, after repair, from a read-only medium. What must be in them is said by a file
- * beside each. A test here that goes red says that users' stores cannot be read any more: mend the code, never these.
+ * Stores of each released format version, as users have them, are read as they were written: by the store, by the
+ * second reader, after gc, after repair, from a read-only medium. A file beside each store lists what must be in it. If a test
+ * here is red, users can no longer read their stores: fix the code, never the test or the stores.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -34,10 +34,10 @@ const PAGE = 4096;
 const Flag = { compressed: 1, manifest: 2, lost: 4 };
 const quiet = { onPlan: () => {}, progress: () => {} };
 
-/** What of a golden store an earlier repair has found lost, by tag. */
+/** The losses that an earlier repair found in a golden store, by tag. */
 type Lost = Record<string, readonly (readonly [region: string, fromPage: number, toPage: number])[]>;
 
-/** Stores that can be used as they are. */
+/** Stores that open without a repair. */
 const SOUND: Record<string, Lost> = {
   'v1/whole': {},
   'v1/filtered': {},
@@ -67,7 +67,7 @@ function rangesOf(golden: string, lost: Lost): LostRange[] {
 
 const bySnapshot = (a: LostRange, b: LostRange): number => (a.snapshot < b.snapshot ? -1 : 1);
 
-/** Everything that a store must say of the snapshots of a golden one; others may be there as well. */
+/** Requires everything about the snapshots of a golden store. There may be other snapshots, too. */
 async function requireGolden(store: Store, golden: string, lost: Lost): Promise<void> {
   for (const expected of goldenSnapshots(golden)) {
     const { id, tag, regions, machine, host } = expected;
@@ -92,7 +92,7 @@ async function requireGolden(store: Store, golden: string, lost: Lost): Promise<
   await requireNoOtherDamage(store, golden, lost);
 }
 
-/** check names the snapshots of which something is lost, and finds nothing else. */
+/** Requires that check names the snapshots with losses and finds nothing else. */
 async function requireNoOtherDamage(store: Store, golden: string, lost: Lost): Promise<void> {
   for (const readData of [false, true]) {
     const { problems } = await store.check({ readData });
@@ -122,7 +122,7 @@ for (const [golden, lost] of Object.entries(SOUND))
       dropScratch(this);
     });
 
-    it('is read as it was written, and not changed by it', async function () {
+    it('is read as it was written, and reading does not change it', async function () {
       const dir = copyOfGolden(this, golden);
       const before = filesOf(dir);
       await using(
@@ -145,7 +145,7 @@ for (const [golden, lost] of Object.entries(SOUND))
       await using(dir, (store) => requireGolden(store, golden, lost), false);
     });
 
-    it('is read by the second reader, segments and index too', function () {
+    it('is read by the second reader, with its segments and index', function () {
       const dir = copyOfGolden(this, golden);
       const reader = new IndependentReader(dir);
       assert.deepEqual(reader.ids(), idsOf(golden).sort());
@@ -179,7 +179,7 @@ for (const [golden, lost] of Object.entries(SOUND))
           first += chunks;
         }
       }
-      // The segments have an entry for each chunk of each pack, and no other.
+      // The segments have one entry for each chunk of each pack, and no others.
       const listed = segmentsOf(dir).flatMap((number) => readSegment(dir, number));
       const there = reader.packs().flatMap((number) => {
         const { numbers, fingerprints } = reader.pack(number);
@@ -205,7 +205,7 @@ for (const [golden, lost] of Object.entries(SOUND))
       });
     });
 
-    it('is read after a repair that had nothing but packs, snapshots and tags', async function () {
+    it('is read after a repair from packs, snapshots and tags alone', async function () {
       const dir = copyOfGolden(this, golden);
       const packs = readdirSync(join(dir, 'packs')).sort();
       rmSync(join(dir, 'store.db'));
@@ -223,7 +223,7 @@ for (const [golden, lost] of Object.entries(SOUND))
       });
     });
 
-    it('gives its snapshots to other stores', async function () {
+    it('is a source of copies and exports', async function () {
       const dir = copyOfGolden(this, golden);
       const into = join(scratchDir(this), 'into');
       for (const snapshot of goldenSnapshots(golden)) {
@@ -241,14 +241,14 @@ for (const [golden, lost] of Object.entries(SOUND))
             assert.deepEqual(shortOf(await load(store, snapshot.id)), shortOfRegions(snapshot)),
           );
       }
-      // And as a whole, by its directory.
+      // The directory as a whole is imported, too.
       if (Object.keys(lost).length > 0) return;
       const other = join(scratchDir(this), 'other');
       await importSnapshots({ storeDir: other, from: dir, ...quiet });
       await using(other, (store) => requireGolden(store, golden, lost));
     });
 
-    it('is the base of saves: its chunks are found, and its snapshots are parents', async function () {
+    it('is a base for saves, which find its chunks and use its snapshots as parents', async function () {
       const dir = copyOfGolden(this, golden);
       await using(dir, async (store) => {
         for (const snapshot of goldenSnapshots(golden)) {
@@ -270,7 +270,7 @@ for (const [golden, lost] of Object.entries(SOUND))
     });
   });
 
-/** Rows of the index as docs/format.md gives their meaning, against the files. */
+/** Compares the rows of the index with the files, by docs/format.md. */
 function requireIndex(dir: string, reader: IndependentReader): void {
   const database = new Database(join(dir, 'store.db'));
   try {
@@ -321,7 +321,7 @@ function requireIndex(dir: string, reader: IndependentReader): void {
 
 const textOf = ({ pack, chunk }: Place): string => `${pack} ${chunk}`;
 
-/** None of a block that is lost. */
+/** The places of a block; none if the block is lost. */
 function pagesOf(reader: IndependentReader, entry: Parameters<IndependentReader['placesOf']>[0]): Place[] {
   try {
     return reader.placesOf(entry);
@@ -331,12 +331,12 @@ function pagesOf(reader: IndependentReader, entry: Parameters<IndependentReader[
   }
 }
 
-describe('the golden stores of format version 1 together', () => {
+describe('the golden stores of format version 1', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  it('hold every feature of the format', function () {
+  it('together have every feature of the format', function () {
     const found = new Set<string>();
     for (const golden of Object.keys(SOUND)) {
       const dir = copyOfGolden(this, golden);
@@ -354,7 +354,7 @@ describe('the golden stores of format version 1 together', () => {
         if (blocks.some(({ block }, i) => block > 1 && blocks[i - 1]?.block === block - 2))
           found.add('a block that is all zero');
         if (typeof parent === 'string')
-          found.add(ids.has(parent) ? 'a parent that is there' : 'a parent that is gone');
+          found.add(ids.has(parent) ? 'a parent that exists' : 'a parent that was removed');
         for (const entry of blocks) {
           if (needed.has(textOf(entry.places))) found.add('a block that snapshots share');
           for (const place of [entry.places, entry.fingerprints, ...pagesOf(reader, entry)])
@@ -365,7 +365,7 @@ describe('the golden stores of format version 1 together', () => {
       for (const number of reader.packs()) {
         const { frames, generation, numbers, fingerprints, digests } = reader.pack(number);
         for (const { flags, chunks } of frames) {
-          if ((flags & (Flag.lost | Flag.compressed)) === 0) found.add('a frame as it is');
+          if ((flags & (Flag.lost | Flag.compressed)) === 0) found.add('an uncompressed frame');
           if ((flags & Flag.compressed) !== 0) found.add('a compressed frame');
           if ((flags & Flag.manifest) !== 0) found.add('a frame of manifest blocks');
           if ((flags & Flag.lost) !== 0)
@@ -388,7 +388,7 @@ describe('the golden stores of format version 1 together', () => {
         if (entries.length >= 512) found.add('a segment with a filter');
       }
       if (existsSync(join(dir, 'quarantine'))) found.add('quarantine');
-      if (Object.values(reader.tags()).some((id) => !ids.has(id))) found.add('a tag of what is gone');
+      if (Object.values(reader.tags()).some((id) => !ids.has(id))) found.add('a tag of a removed snapshot');
     }
     assert.deepEqual([...found].sort(), [
       'a block that is all zero',
@@ -397,7 +397,6 @@ describe('the golden stores of format version 1 together', () => {
       'a compressed frame',
       'a dead chunk',
       'a file with a short page',
-      'a frame as it is',
       'a frame of manifest blocks',
       'a full frame',
       'a later generation with gaps',
@@ -405,12 +404,13 @@ describe('the golden stores of format version 1 together', () => {
       'a lost page',
       'a machine with several regions',
       'a merged segment',
-      'a parent that is gone',
-      'a parent that is there',
+      'a parent that exists',
+      'a parent that was removed',
       'a region that is all zero',
       'a segment with a filter',
-      'a tag of what is gone',
+      'a tag of a removed snapshot',
       'an empty file',
+      'an uncompressed frame',
       'quarantine',
       'several segments',
     ]);

@@ -1,4 +1,4 @@
-/** Copies of a store by hard links (`cp -al`): what is done to one does not touch the other. */
+/** Copies of a store by hard links (`cp -al`): a change to one does not affect the other. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import fs, {
@@ -21,7 +21,7 @@ import { dropScratch, load, newStore, noise, save } from './scratch.js';
 const child = fileURLToPath(new URL('./killed-in-use-child.js', import.meta.url));
 const rowsChild = fileURLToPath(new URL('./rows-child.js', import.meta.url));
 
-/** A closed store with three tags, and where its copy is to be. */
+/** A closed store with three tags, and a path for its copy. */
 async function make(test: Mocha.Context): Promise<{ dir: string; copy: string }> {
   const { store, dir } = newStore(test);
   for (const tag of ['t1', 't2', 't3']) await save(store, { ram: noise(tag.charCodeAt(1), 40) }, { tag });
@@ -48,7 +48,7 @@ const tags = (dir: string): Promise<(string | null)[]> =>
       .sort(),
   );
 
-/** The bytes and times of the index's files. */
+/** The bytes and times of the files of the index. */
 const stateOf = (dir: string): string[] =>
   readdirSync(dir)
     .filter((name) => name.startsWith('store.db'))
@@ -78,7 +78,7 @@ describe('a copy of a store by hard links', () => {
     ['copy', 'dir'],
     ['dir', 'copy'],
   ] as const)
-    it(`${which === 'copy' ? 'is changed without the original' : 'stays as it is when the original is changed'}`, async function () {
+    it(`${which === 'copy' ? 'can be changed without changing the original' : 'does not change with the original'}`, async function () {
       const made = await make(this);
       linkAll(made.dir, made.copy);
       const before = stateOf(made[other]);
@@ -93,7 +93,7 @@ describe('a copy of a store by hard links', () => {
     });
 
   for (const killed of [false, true])
-    it(`is read without a change of either${killed ? ', though there is a log' : ''}`, async function () {
+    it(`can be read without changing either${killed ? ', even with a log' : ''}`, async function () {
       const { dir, copy } = await make(this);
       if (killed) assert.equal(spawnSync(process.execPath, [child, dir]).signal, 'SIGKILL');
       linkAll(dir, copy);
@@ -106,7 +106,7 @@ describe('a copy of a store by hard links', () => {
       for (const at of [dir, copy]) assert.deepEqual(readIndex(at), before);
     });
 
-  it('has what the log has, when the original was killed and left one', async function () {
+  it('has the changes in the log that a killed writer left', async function () {
     const { dir, copy } = await make(this);
     assert.equal(spawnSync(process.execPath, [child, dir]).signal, 'SIGKILL');
     assert.ok(lstatSync(join(dir, 'store.db-wal')).size > 0);
@@ -116,7 +116,7 @@ describe('a copy of a store by hard links', () => {
     await requireWhole(dir, ['renamed', 't1', 't3']);
   });
 
-  it('is refused to a writer while another has the shared database open, and can be read', async function () {
+  it('can be read but not written while another process has the shared database open', async function () {
     const { dir, copy } = await make(this);
     await use(dir, true, async () => {
       linkAll(dir, copy);
@@ -135,10 +135,10 @@ describe('a copy of a store by hard links', () => {
     await requireWhole(dir, ['t1', 't2', 't3']);
   });
 
-  it('is finished when giving it a database of its own was cut short', async function () {
+  it('gets its own database even if an earlier attempt was interrupted', async function () {
     const { dir, copy } = await make(this);
     linkAll(dir, copy);
-    // As a power cut leaves it before the last step: index-replacement.ts.
+    // The state after a power cut before the last step (index-replacement.ts).
     copyFileSync(join(copy, 'store.db'), join(copy, 'store.db.next'));
     execFileSync('mv', [join(copy, 'store.db'), join(copy, 'store.db.old')]);
     await use(copy, true, (store) => void store.remove(['t1']));
@@ -146,7 +146,7 @@ describe('a copy of a store by hard links', () => {
     await requireWhole(dir, ['t1', 't2', 't3']);
   });
 
-  it('that is only of a log is one, too', async function () {
+  it('includes a hard link to the log alone', async function () {
     const { dir } = await make(this);
     assert.equal(spawnSync(process.execPath, [child, dir]).signal, 'SIGKILL');
     const wal = join(dir, 'store.db-wal');
@@ -163,12 +163,12 @@ describe('a private copy of the index', () => {
     dropScratch(this);
   });
 
-  it('is of one moment, though another process commits while the database is read', function () {
+  it('has the bytes of one moment, even if another process commits during the copy', function () {
     const { store, dir } = newStore(this);
     store.close();
     const change = (): void => void execFileSync(process.execPath, [rowsChild, dir]);
     change();
-    assert.ok(statSync(join(dir, 'store.db')).size > 1 << 20, 'the database is read in one piece');
+    assert.ok(statSync(join(dir, 'store.db')).size > 1 << 20, 'the database fits into one read');
     const { readSync } = fs;
     let pieces = 0;
     fs.readSync = ((...args: Parameters<typeof readSync>) => {

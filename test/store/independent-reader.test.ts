@@ -5,12 +5,12 @@ import { Readable } from 'node:stream';
 import { IndependentReader } from './independent-reader.js';
 import { dropScratch, load, newStore, noise, save, scratchDir, textPages } from './scratch.js';
 
-describe('a second reader, written from docs/format.md', () => {
+describe('an independent reader, written from docs/format.md', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  it('reads what the store wrote: chains, tags, files, packs that gc rewrote', async function () {
+  it('reads chains, tags, files, and packs that gc has rewritten', async function () {
     const { store, dir } = newStore(this);
     const ram = Buffer.concat([noise(1, 300), Buffer.alloc(700 * 4096), textPages(2, 600)]);
     const first = await save(store, { 'ram@0x0': ram, 'disk.a': textPages(3, 90) }, { tag: 'first' });

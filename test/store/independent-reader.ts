@@ -1,7 +1,9 @@
 /**
- * A second reader of stores, written from docs/format.md and sharing no code with src/store: what it gives is what the
- * page promises. It needs no index (the files are the truth), verifies everything the page says a reader can verify,
- * and is made to be read, not to be fast.
+ * An independent reader of stores, written from docs/format.md without any code of src/store. A test that compares the
+ * two shows that the page is right and complete.
+ *
+ * It reads files only, not the index, and verifies everything that the page says a reader can verify. It is written to
+ * be read, not to be fast.
  */
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -24,7 +26,7 @@ type Frame = Record<'offset' | 'payloadBytes' | 'first' | 'chunks' | 'flags', nu
 class Pack {
   readonly #bytes: Buffer;
   readonly frames: Frame[] = [];
-  /** Ascending; fingerprints and SHA-256s are in their order: what is lost has them too, 0 where they are not known. */
+  /** Ascending. Fingerprints and SHA-256s are in the same order; those of a lost chunk are 0 where they are unknown. */
   readonly numbers: number[] = [];
   readonly fingerprints: bigint[] = [];
   readonly digests: Buffer[] = [];
@@ -36,18 +38,18 @@ class Pack {
   ) {
     const bytes = readFileSync(path);
     this.#bytes = bytes;
-    must(bytes.toString('latin1', 0, 8) === 'LIVESNPK', 'the header is not of a pack');
+    must(bytes.toString('latin1', 0, 8) === 'LIVESNPK', 'this is not a pack');
     must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
     must(bytes.readUInt32LE(12) === number && bytes.readUInt32LE(16) === generation, 'another pack');
-    must(bytes.readUInt32LE(20) === 0, 'there is something where a zero belongs');
-    must(bytes.readBigUInt64LE(24) === xxh64(bytes.subarray(0, 24)), 'the header’s checksum is wrong');
+    must(bytes.readUInt32LE(20) === 0, 'a reserved field is not 0');
+    must(bytes.readBigUInt64LE(24) === xxh64(bytes.subarray(0, 24)), 'the checksum of the header is wrong');
 
     const footer = bytes.subarray(bytes.length - 64);
     must(footer.toString('latin1', 0, 8) === 'LIVESNPT', 'the pack is not sealed');
-    must(footer.readBigUInt64LE(56) === xxh64(footer.subarray(0, 56)), 'the footer’s checksum is wrong');
+    must(footer.readBigUInt64LE(56) === xxh64(footer.subarray(0, 56)), 'the checksum of the footer is wrong');
     must(footer.readUInt32LE(8) === 1, 'the format version is not 1');
     must(footer.readUInt32LE(12) === number && footer.readUInt32LE(16) === generation, 'another pack');
-    must(footer.readUInt32LE(28) === 0, 'there is something where a zero belongs');
+    must(footer.readUInt32LE(28) === 0, 'a reserved field is not 0');
     const frames = footer.readUInt32LE(20);
     const chunks = footer.readUInt32LE(24);
     const trailer = Number(footer.readBigUInt64LE(32));
@@ -56,8 +58,14 @@ class Pack {
     const fingerprintsAt = numbersAt + chunks * 4;
     const digestsAt = fingerprintsAt + chunks * 8;
     const end = digestsAt + chunks * 32;
-    must(footer.readBigUInt64LE(40) === xxh64(bytes.subarray(trailer, fingerprintsAt)), 'wrong places');
-    must(footer.readBigUInt64LE(48) === xxh64(bytes.subarray(fingerprintsAt, end)), 'wrong identities');
+    must(
+      footer.readBigUInt64LE(40) === xxh64(bytes.subarray(trailer, fingerprintsAt)),
+      'the checksum of the frame table and numbers is wrong',
+    );
+    must(
+      footer.readBigUInt64LE(48) === xxh64(bytes.subarray(fingerprintsAt, end)),
+      'the checksum of the fingerprints and SHA-256s is wrong',
+    );
 
     let offset = 32;
     let position = 0;
@@ -87,7 +95,7 @@ class Pack {
     );
   }
 
-  /** A chunk by its number, against the frame's checksum and against fingerprint and SHA-256 of the lists. */
+  /** A chunk by its number, verified by the checksum of its frame, its fingerprint and its SHA-256. */
   chunk(number: number): Buffer {
     const position = this.numbers.indexOf(number);
     must(position >= 0, `pack ${this.number} has no chunk ${number}`);
@@ -95,23 +103,27 @@ class Pack {
     const { offset, payloadBytes, first, chunks, flags } = this.frames[index]!;
     const frame = this.#bytes.subarray(offset, offset + 16 + 2 * chunks + payloadBytes);
     const seed = BigInt(this.number) + (BigInt(index) << 32n);
-    must(frame.readBigUInt64LE(0) === xxh64(frame.subarray(8), seed), 'a frame’s checksum is wrong');
-    must(frame.readUInt32LE(8) === payloadBytes && frame.readUInt16LE(12) === chunks, 'another frame');
-    must(frame.readUInt16LE(14) === flags, 'another frame');
+    must(frame.readBigUInt64LE(0) === xxh64(frame.subarray(8), seed), 'the checksum of a frame is wrong');
+    must(
+      frame.readUInt32LE(8) === payloadBytes && frame.readUInt16LE(12) === chunks,
+      'a frame differs from its entry in the frame table',
+    );
+    must(frame.readUInt16LE(14) === flags, 'a frame differs from its entry in the frame table');
     for (let i = 0; i < chunks; i++)
       must(frame.readUInt16LE(16 + 2 * i) === this.numbers[first + i], 'a frame lists other chunks');
     must((flags & 4) === 0, `chunk ${number} of pack ${this.number} was lost`);
+    must(flags >>> 8 === 0, 'the codec of a frame is unknown');
     const payload = frame.subarray(16 + 2 * chunks);
     const raw = (flags & 1) === 0 ? payload : lz4Block(payload, chunks * PAGE);
     must(raw.length === chunks * PAGE, 'a frame has the wrong length');
     const page = raw.subarray((position - first) * PAGE, (position - first + 1) * PAGE);
-    must(sha256(page).equals(this.digests[position]!), 'a chunk’s SHA-256 is wrong');
-    must((xxh64(page) || 1n) === this.fingerprints[position], 'a chunk’s fingerprint is wrong');
+    must(sha256(page).equals(this.digests[position]!), 'the SHA-256 of a chunk is wrong');
+    must((xxh64(page) || 1n) === this.fingerprints[position], 'the fingerprint of a chunk is wrong');
     return page;
   }
 }
 
-/** The LZ4 block format: tokens of literals and matches. */
+/** Decodes an LZ4 block: a list of sequences, each a token, literals and a match. */
 function lz4Block(input: Buffer, rawBytes: number): Buffer {
   const out = Buffer.alloc(rawBytes);
   let from = 0;
@@ -189,7 +201,7 @@ export class IndependentReader {
     return tags;
   }
 
-  /** The numbers of the packs that are there. */
+  /** The numbers of all packs. */
   packs(): number[] {
     const numbers = readdirSync(join(this.dir, 'packs'))
       .filter((name) => /^[0-9a-f]{8}-[0-9]+\.pack$/.test(name))
@@ -197,7 +209,7 @@ export class IndependentReader {
     return [...new Set(numbers)].sort((a, b) => a - b);
   }
 
-  /** Of a pack's generations the lowest on disk counts. */
+  /** Reads the lowest generation of a pack, which is the valid one. */
   pack(number: number): Pack {
     let pack = this.#packs.get(number);
     if (!pack) {
@@ -213,12 +225,12 @@ export class IndependentReader {
     return pack;
   }
 
-  /** The file `snapshots/ID` alone. */
+  /** Reads the file `snapshots/ID`, without the pages. */
   snapshot(id: string): SnapshotFile {
     const bytes = readFileSync(join(this.dir, 'snapshots', id));
     must(bytes.toString('latin1', 0, 8) === 'LIVESNSS', 'this is not a snapshot');
     must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
-    must(bytes.readBigUInt64LE(24) === 0n, 'there is something where zeros belong');
+    must(bytes.readBigUInt64LE(24) === 0n, 'a reserved field is not 0');
     const blocksAt = 32 + bytes.readUInt32LE(12);
     const stateAt = blocksAt + bytes.readUInt32LE(16) * 32;
     must(stateAt + bytes.readUInt32LE(20) + 32 === bytes.length, 'the lengths do not give the size');
@@ -257,14 +269,17 @@ export class IndependentReader {
     }
     const regions: Record<string, Buffer> = {};
     description.regions.forEach(({ name, sizeBytes, nonZeroPages: described }, i) => {
-      must(!contents[i]!.subarray(sizeBytes).some((byte) => byte !== 0), 'there is more than the region');
-      must(nonZeroPages[i] === described, 'a region has not the pages that are counted');
+      must(
+        !contents[i]!.subarray(sizeBytes).some((byte) => byte !== 0),
+        'there are bytes beyond the end of a region',
+      );
+      must(nonZeroPages[i] === described, 'the count of pages of a region is wrong');
       regions[name] = contents[i]!.subarray(0, sizeBytes);
     });
     return { description, regions, state };
   }
 
-  /** Where the pages of a block are, those that are not zero. */
+  /** The places of a block's pages that are not zero. */
   placesOf({ places }: BlockEntry): Place[] {
     const bytes = this.chunk(places);
     return Array.from({ length: BLOCK_PAGES }, (_, i) => ({
@@ -280,20 +295,20 @@ export class IndependentReader {
   #readBlock(entry: BlockEntry, region: Buffer): void {
     const places = this.chunk(entry.places);
     const fingerprints = this.chunk(entry.fingerprints);
-    must((xxh64(fingerprints) || 1n) === entry.digest, 'a block’s digest is wrong');
+    must((xxh64(fingerprints) || 1n) === entry.digest, 'the digest of a block is wrong');
     const firstPage = entry.block * BLOCK_PAGES;
     let nonZeroPages = 0;
     for (let i = 0; i < BLOCK_PAGES; i++) {
       const place = { pack: places.readUInt32LE(8 * i), chunk: places.readUInt32LE(8 * i + 4) };
       const fingerprint = fingerprints.readBigUInt64LE(8 * i);
-      must((place.pack === 0) === (fingerprint === 0n), 'a page is zero in one half of a block only');
+      must((place.pack === 0) === (fingerprint === 0n), 'a page is zero in only one half of a block');
       if (place.pack === 0) continue;
       nonZeroPages++;
       const page = this.chunk(place);
-      must((xxh64(page) || 1n) === fingerprint, 'a page is not the one that was saved');
+      must((xxh64(page) || 1n) === fingerprint, 'the fingerprint of a page is wrong');
       must((firstPage + i + 1) * PAGE <= region.length, 'a page is beyond its region');
       page.copy(region, (firstPage + i) * PAGE);
     }
-    must(nonZeroPages === entry.nonZeroPages, 'a block has not the pages that are counted');
+    must(nonZeroPages === entry.nonZeroPages, 'the count of pages of a block is wrong');
   }
 }

@@ -1,4 +1,4 @@
-/** Reads segments as independent-reader.ts reads the rest: from docs/format.md, without any code of src/store. */
+/** The part of the independent reader for segments: see independent-reader.ts. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import xxhash from 'xxhash-wasm';
@@ -31,12 +31,12 @@ export function readSegment(dir: string, number: number): SegmentEntry[] {
   const bytes = readFileSync(join(dir, 'segments', `${number.toString(16).padStart(8, '0')}.seg`));
   must(bytes.toString('latin1', 0, 8) === 'LIVESNSG', 'this is not a segment');
   must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
-  must(bytes.readUInt32LE(12) === number, 'another segment');
+  must(bytes.readUInt32LE(12) === number, 'the number is not that of the name');
   const count = bytes.readUInt32LE(16);
   const blocks = bytes.readUInt32LE(20);
-  must(blocks === blocksFor(count), 'the filter has a wrong size');
+  must(blocks === blocksFor(count), 'the number of filter blocks is wrong');
   must(count >= 1 && 32 + count * 16 + blocks * 64 + 8 === bytes.length, 'the count does not give the size');
-  must(!bytes.subarray(24, 32).some((byte) => byte !== 0), 'there is something where zeros belong');
+  must(!bytes.subarray(24, 32).some((byte) => byte !== 0), 'a reserved field is not 0');
   const checksum = h64Raw(bytes.subarray(0, -8), 0n);
   must(bytes.readBigUInt64LE(bytes.length - 8) === checksum, 'the checksum is wrong');
   const entries = Array.from({ length: count }, (_, i) => ({
@@ -50,12 +50,12 @@ export function readSegment(dir: string, number: number): SegmentEntry[] {
   );
   must(
     filterOf(entries, blocks).equals(bytes.subarray(32 + count * 16, -8)),
-    'the filter is not of the entries',
+    'the filter does not match the entries',
   );
   return entries;
 }
 
-/** The smallest power of two with ten bits an entry; none for less than 512 entries. */
+/** The smallest power of two with ten bits an entry; 0 for fewer than 512 entries. */
 function blocksFor(entries: number): number {
   let blocks = 1;
   while (blocks * 512 < entries * 10) blocks *= 2;

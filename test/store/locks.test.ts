@@ -1,4 +1,4 @@
-/** Invariant 6: gc is immediate, and takes nothing that a session of this or another process may need. */
+/** Invariant 6: gc never waits, and deletes nothing that a session of this or another process may need. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -63,7 +63,7 @@ describe('gc beside sessions', () => {
     dropScratch(this);
   });
 
-  it('leaves a dead pack that a save has begun to refer to', async function () {
+  it('keeps a dead pack that a save has begun to use', async function () {
     const { store } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 200) };
     const { id } = await save(store, contents);
@@ -78,7 +78,7 @@ describe('gc beside sessions', () => {
     await requireSound(store);
   });
 
-  it('leaves a pack with dead weight as it is while a save refers to its dead chunks', async function () {
+  it('does not rewrite a pack while a save uses its dead chunks', async function () {
     const { store } = newStore(this);
     const both = { 'ram@0x0': Buffer.concat([noise(1, 100), noise(2, 100)]) };
     const { id } = await save(store, both);
@@ -95,7 +95,7 @@ describe('gc beside sessions', () => {
     await requireSound(store);
   });
 
-  it('leaves the files of a save that has not committed', async function () {
+  it('keeps the files of a save that has not committed', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 700) };
     const session = await store.beginSave({ parent: null });
@@ -107,7 +107,7 @@ describe('gc beside sessions', () => {
     assert.deepEqual(await load(store, id), contents);
   });
 
-  /** As if gc were killed after its last commit: the files that it would have unlinked next are there again. */
+  /** Runs gc and restores the files that it deleted, as if it had been killed after its last commit. */
   async function collectAndLeave(store: Store): Promise<void> {
     const packs = join(store.dir, 'packs');
     const copy = `${store.dir}-packs`;
@@ -116,7 +116,7 @@ describe('gc beside sessions', () => {
     cpSync(copy, packs, { recursive: true, force: false });
   }
 
-  it('leaves a save what it refers to, when gc was killed before it could unlink the file', async function () {
+  it('keeps a pack that a save uses, if an earlier gc was killed before it deleted the file', async function () {
     const { store } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 200) };
     store.remove([(await save(store, contents)).id]);
@@ -130,7 +130,7 @@ describe('gc beside sessions', () => {
     await requireSound(store);
   });
 
-  it('leaves a save the older generation that it refers to, when gc was killed before it could unlink it', async function () {
+  it('keeps an older generation that a save uses, if an earlier gc was killed before deleting it', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 200) };
     const { id: removed } = await save(store, contents);
@@ -148,7 +148,10 @@ describe('gc beside sessions', () => {
     await requireSound(store);
   });
 
-  /** Chunks c and d are in one pack, c dead; a save has listed it, gc was killed and left it with only d listed. */
+  /**
+   * Runs `commands` on a store whose pack has the pages c and d, c dead. A save has begun before a gc that was killed:
+   * the index lists generation 1, which has only d, and the file of generation 0 is still there.
+   */
   async function afterAKilledGc(context: Mocha.Context, commands: (at: Leftover) => Promise<void>) {
     const { store, dir } = newStore(context);
     const [c, d] = [noise(1, 100), noise(2, 100)];
@@ -178,7 +181,7 @@ describe('gc beside sessions', () => {
     readonly d: Buffer;
   }
 
-  it('leaves a save the generation that it has put back, when another holds a later one', async function () {
+  it('keeps the generation that a save has listed again, while another save holds a later one', async function () {
     await afterAKilledGc(this, async ({ store, other, early, c, d }) => {
       const late = await other.beginSave({ parent: null });
       await early.store(new MemorySource({ 'ram@0x0': c }));
@@ -193,15 +196,15 @@ describe('gc beside sessions', () => {
   });
 
   for (const [what, isKept] of Object.entries({ rewrites: true, removes: false }))
-    it(`${what} no pack of which a save has meanwhile put an earlier generation back`, async function () {
+    it(`${what} no pack if a save has listed an earlier generation of it meanwhile`, async function () {
       await afterAKilledGc(this, async ({ store, other, dir, early, kept, c, d }) => {
-        // Of what the later generation has, half or all is dead: the second gc will want to rewrite or remove it.
+        // Half or all of the later generation is dead, so the second gc is going to rewrite or remove it.
         if (isKept) await save(other, { 'ram@0x0': d.subarray(0, 50 * PAGE_BYTES) });
         store.remove([kept]);
         await early.store(new MemorySource({ 'ram@0x0': c }));
-        // Its commit comes at a moment of the test's choice: until then its files are held as it holds them.
+        // The test delays the commit. Until then it holds the same locks as the save.
         const { commitSave, packs, removePacks } = Index.prototype;
-        let commit = (): void => assert.fail('the save did not come to its commit');
+        let commit = (): void => assert.fail('the save did not reach its commit');
         Index.prototype.commitSave = function (...args) {
           const own = [
             ...args[2].map(({ number }) => `packs/${hex(number)}-0.pack`),
@@ -217,7 +220,7 @@ describe('gc beside sessions', () => {
             for (const fd of [pack, ...files]) closeSync(fd);
             commit = () => {};
           };
-          return null; // it has no tag
+          return null; // no tag
         };
         let holdOwn = (): void => {};
         let id: string;
@@ -233,7 +236,7 @@ describe('gc beside sessions', () => {
             };
           else
             Index.prototype.removePacks = function (...args) {
-              if (args[0].some(({ number }) => number === 1)) commit(); // after the last look at the snapshots
+              if (args[0].some(({ number }) => number === 1)) commit(); // after gc has marked for the last time
               return removePacks.apply(this, args) as never;
             };
           await gc(other);
@@ -242,20 +245,20 @@ describe('gc beside sessions', () => {
         }
         assert.ok(
           store.list().some((snapshot) => snapshot.id === id),
-          'gc did not come to where the save was to be committed',
+          'gc did not reach the point where the save commits',
         );
         assert.deepEqual((await load(store, id))['ram@0x0'], c);
       });
     });
 
-  it('leaves a pack as it is while a later generation of it is still held', async function () {
+  it('does not rewrite a pack while a later generation of it is held', async function () {
     await afterAKilledGc(this, async ({ store, other, dir, early, c, d }) => {
       const late = await other.beginSave({ parent: null });
       const [half, page] = [c.subarray(0, 50 * PAGE_BYTES), d.subarray(0, PAGE_BYTES)];
       await late.store(new MemorySource({ 'ram@0x0': page })); // holds generation 1
       await early.store(new MemorySource({ 'ram@0x0': half }));
       const { id } = await early.commit(machineMetadata()); // generation 0 is listed again
-      // Were it rewritten, the save that is under way would list in its place a generation that lacks some of it.
+      // If it were rewritten, the other save would replace it by a generation that lacks some of its chunks.
       assert.equal((await store.gc({ dryRun: true })).removedChunks, 0);
       assert.equal((await gc(store)).removedChunks, 0);
       const { id: later } = await late.commit(machineMetadata());
@@ -268,7 +271,7 @@ describe('gc beside sessions', () => {
     });
   });
 
-  it('rewrites a pack that a save has read but does not hold, and the save finds in it only what is left', async function () {
+  it('may rewrite a pack that a save has read but not locked; the save then uses what remains', async function () {
     const { store } = newStore(this);
     const whole = noise(1, 200);
     const { id: removed } = await save(store, { 'ram@0x0': whole });
@@ -277,7 +280,7 @@ describe('gc beside sessions', () => {
     store.remove([removed]);
     const session = await store.beginSave({ parent });
     await session.store(new MemorySource({ 'ram@0x0': half }, { 'ram@0x0': [0] })); // reads the parent's page
-    await gc(store); // takes the second half of the pack away
+    await gc(store); // removes the second half of the pack
     whole.copy(half, PAGE_BYTES, 150 * PAGE_BYTES, 160 * PAGE_BYTES);
     const pages = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
     await session.store(new MemorySource({ 'ram@0x0': half }, { 'ram@0x0': pages }));
@@ -287,7 +290,7 @@ describe('gc beside sessions', () => {
     await requireSound(store);
   });
 
-  it('saves although a repair that was cut short has left a segment of the next number', async function () {
+  it('does not prevent a save whose segment number has a file from an interrupted repair', async function () {
     const { store, dir } = newStore(this);
     writeFileSync(join(dir, 'segments/00000001.seg'), 'left');
     const contents = { 'ram@0x0': noise(1, 20) };
@@ -296,7 +299,7 @@ describe('gc beside sessions', () => {
     await requireSound(store);
   });
 
-  it('keeps what a save takes over from a parent that is removed meanwhile', async function () {
+  it('keeps the chunks that a save inherits from a parent that is removed meanwhile', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': Buffer.concat([noise(1, 600), noise(2, 600)]) };
     const parent = await save(store, contents);
@@ -315,7 +318,7 @@ describe('gc beside sessions', () => {
     await requireSound(store);
   });
 
-  it('keeps what a reader needs of a snapshot that is removed meanwhile, and frees it afterwards', async function () {
+  it('keeps a snapshot that is removed while it is read, and deletes it afterwards', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 700) };
     const { id } = await save(store, contents);
@@ -331,7 +334,7 @@ describe('gc beside sessions', () => {
     assert.deepEqual([packsOf(dir), snapshotsOf(dir)], [[], []]);
   });
 
-  it('may rewrite a pack under a reader, who goes on with what was written', async function () {
+  it('may rewrite a pack that is being read; the reader continues with the new generation', async function () {
     const { store, dir } = newStore(this);
     const whole = await save(store, { 'ram@0x0': Buffer.concat([noise(1, 600), noise(2, 300)]) });
     const half = { 'ram@0x0': noise(1, 600) };
@@ -351,7 +354,7 @@ describe('gc beside sessions', () => {
   });
 
   for (const verb of ['pin', 'save'])
-    it(`is not hindered by a process that was killed in a ${verb}`, async function () {
+    it(`is not blocked by a process that was killed during a ${verb}`, async function () {
       const { store, dir } = newStore(this);
       const { id } = await save(store, { 'ram@0x0': noise(1, 300) });
       const child = spawn(process.execPath, [sessionChild, dir, verb, id], {
@@ -360,14 +363,14 @@ describe('gc beside sessions', () => {
       await once(child.stdout!, 'data');
       store.remove([id]);
       await gc(store);
-      assert.ok(packsOf(dir).length > 0, 'the session of the other process was not respected');
+      assert.ok(packsOf(dir).length > 0, 'gc deleted a pack that the other process used');
       child.kill('SIGKILL');
       await once(child, 'exit');
       await gc(store);
       assert.deepEqual([packsOf(dir), snapshotsOf(dir)], [[], []]);
     });
 
-  it('keeps other gcs out, and is kept out by repair', async function () {
+  it('waits for another gc and for repair', async function () {
     const { store, dir } = newStore(this);
     await save(store, { 'ram@0x0': noise(1, 5) });
     for (const name of ['packs', 'lock']) {
@@ -384,7 +387,7 @@ describe('gc beside sessions', () => {
     }
   });
 
-  it('looks again, under the lock of a pack, at what has been saved since', async function () {
+  it('marks a snapshot that was saved after the first marking', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 100) };
     const { id } = await save(store, contents);
@@ -404,7 +407,7 @@ describe('gc beside sessions', () => {
     }
   });
 
-  it('looks again at a snapshot that was removed and copied back, with other places', async function () {
+  it('marks a snapshot again that was removed and copied back with other places', async function () {
     const { store, dir } = newStore(this);
     const { dir: backup } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 100) };
@@ -428,7 +431,7 @@ describe('gc beside sessions', () => {
     }
   });
 
-  it('leaves a pack that came back from a backup, for repair to take', async function () {
+  it('keeps a pack that came back from a backup, so that repair can use it', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 50) };
     const { id } = await save(store, contents);
@@ -453,7 +456,7 @@ describe('gc beside sessions', () => {
     }
   });
 
-  it('says beforehand to the byte what it will free, and rewrites no more than it may', async function () {
+  it('frees exactly what a dry run predicts, and rewrites at most maxRepackBytes', async function () {
     const { store, dir } = newStore(this);
     const kept: Record<string, Buffer> = {};
     const removed: string[] = [];
@@ -477,7 +480,7 @@ describe('gc beside sessions', () => {
     assert.deepEqual(await store.gc({ dryRun: true }), { removedChunks: 0, freedBytes: 0 });
   });
 
-  it('brings the store near to what a fresh one with the rest takes, when half is removed', async function () {
+  it('shrinks a store with half its snapshots removed to nearly the size of a fresh one', async function () {
     const { store } = newStore(this);
     const { store: fresh } = newStore(this);
     const contents = (i: number) => ({
@@ -499,7 +502,7 @@ describe('rm', () => {
     dropScratch(this);
   });
 
-  it('leaves the file of a snapshot that is copied back before it can unlink the old one', async function () {
+  it('keeps the file of a snapshot that is copied back before the old file is deleted', async function () {
     const { store, dir } = newStore(this);
     const { dir: backup } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 10) };
@@ -528,7 +531,7 @@ describe('locks on files', () => {
     dropScratch(this);
   });
 
-  it('are of their maker until he closes the file, and nobody unlinks it meanwhile', function () {
+  it('are held by the creator until it closes the file, which is not deleted before', function () {
     const path = join(scratchDir(this), 'file');
     const fd = createLocked(path);
     assert.equal(lockState(path), 'exclusive');
@@ -544,14 +547,14 @@ describe('locks on files', () => {
     assert.equal(lockState(path), 'gone');
   });
 
-  it('do not count on a file whose name has gone, or leads to another, though it has other links', function () {
+  it('do not count on a file that was deleted or replaced, even if it has other links', function () {
     const path = join(scratchDir(this), 'file');
     const open = { shared: openShared, exclusive: openExclusive };
     for (const mode of ['shared', 'exclusive'] as const)
       for (const replaced of [false, true]) {
         writeFileSync(path, 'old');
         linkSync(path, `${path}.backup`);
-        // What gc does between the moment a session opens the file and the one it has the lock.
+        // gc deletes the file after the session has opened it and before it has the lock.
         const opened = fs.openSync;
         fs.openSync = (...args) => {
           const fd = opened(...args);
@@ -570,7 +573,7 @@ describe('locks on files', () => {
       }
   });
 
-  it('do not count on a file that has lost its name', async function () {
+  it('do not count on a pack that gc deletes', async function () {
     const { store, dir } = newStore(this);
     await save(store, { 'ram@0x0': noise(1, 50) });
     const name = packsOf(dir)[0]!;
@@ -578,11 +581,11 @@ describe('locks on files', () => {
     const gone = join(dir, 'packs', name);
     const holds = new PackHolds(dir, new Map([[number, 0]]));
     const fd = openExclusive(gone)!;
-    assert.equal(holds.hold(number), false, 'gc is at it');
+    assert.equal(holds.hold(number), false, 'gc holds the lock');
     closeSync(fd);
     const later = new PackHolds(dir, new Map([[number, 0]]));
     unlinkSync(gone);
-    assert.equal(later.hold(number), false, 'it is gone');
+    assert.equal(later.hold(number), false, 'gc has deleted it');
     rmSync(dir, { recursive: true });
     assert.equal(existsSync(gone), false);
   });

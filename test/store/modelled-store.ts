@@ -1,8 +1,8 @@
 /**
- * A store beside a model of it, which holds in memory what must be there: every snapshot with all of its bytes and what
- * is listed of it. Each step is done to both; copies between two of them, and exported directories, too.
+ * A store with a model of it in memory: the bytes and the listing of every snapshot. Each command changes both, and
+ * compares them.
  *
- * Invariant: after a step that failed as it was meant to (a copy that was cut) the model has been told what is there.
+ * Invariant: after a command that was meant to fail (an interrupted copy), the model follows the store.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -17,20 +17,21 @@ import { type MessageType, remoteFailed } from '../../src/store/copy/protocol.js
 import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
+import { counted } from '../../src/store/repair/report.js';
 import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
 import { MemorySink, save } from './scratch.js';
 
 const ZEROS = Buffer.alloc(PAGE_BYTES);
 
-/** What every store that has the snapshot says of it; its tag and the room it takes are each store's own. */
+/** What is the same in every store that has the snapshot. Tag and stored bytes may differ. */
 type Described = Omit<SnapshotSummary, 'tag' | 'storedBytes'>;
 
 function describe({ tag, storedBytes, ...described }: SnapshotSummary): Described {
   return described;
 }
 
-/** A snapshot as it was saved; the same in every store that has it. */
+/** A snapshot as it was saved. */
 export class Contents {
   #pages: ReadonlySet<string> | null = null;
 
@@ -43,7 +44,7 @@ export class Contents {
     return this.described.id;
   }
 
-  /** Its different pages that are not zero. */
+  /** SHA-256s of its distinct pages that are not zero. */
   get pages(): ReadonlySet<string> {
     if (this.#pages) return this.#pages;
     const pages = new Set<string>();
@@ -78,7 +79,7 @@ interface Kept {
   tag: string | null;
 }
 
-/** A directory that an export made. */
+/** An exported directory. */
 export interface Exported extends Kept {
   readonly dir: string;
   readonly fingerprintBits: number;
@@ -103,7 +104,7 @@ export class ModelledStore {
     this.#store.close();
   }
 
-  /** One of the snapshots there are, whatever the number. */
+  /** One of the snapshots, for any number. Undefined: there is none. */
   pick(which: number): Kept | undefined {
     return this.#kept[which % Math.max(1, this.#kept.length)];
   }
@@ -121,7 +122,7 @@ export class ModelledStore {
     this.#kept.push({ contents: new Contents(describe(this.#store.find(id)), regions), tag });
   }
 
-  /** `only`: the pages that are given, where the snapshot has a parent. */
+  /** `only`: the pages to give, if the snapshot has a parent. */
   async save(
     regions: Record<string, Buffer>,
     options: { parent: string | null; only?: Record<string, number[]>; tag: string | null },
@@ -161,7 +162,7 @@ export class ModelledStore {
     this.#store = this.#open();
   }
 
-  /** Nothing was damaged, so that the index is all there is to make again. */
+  /** Repairs the store. No file is damaged, so repair only rebuilds the index. */
   async repair({ loseIndex }: { loseIndex: boolean }): Promise<void> {
     this.#store.close();
     if (loseIndex)
@@ -172,7 +173,7 @@ export class ModelledStore {
     assert.deepEqual(await Store.repair(this.dir, undefined, { fingerprintBits }), {
       actions: [
         ...(loseIndex ? ['The index could not be read.'] : []),
-        `The index was rebuilt: ${this.#kept.length} snapshots, ${tags} tags, ${packs} packs.`,
+        `The index was rebuilt: ${counted(this.#kept.length, 'snapshot')}, ${counted(tags, 'tag')}, ${counted(packs, 'pack')}.`,
       ],
       healedChunks: 0,
       lost: [],
@@ -182,7 +183,7 @@ export class ModelledStore {
     await this.expectAll();
   }
 
-  /** Copies a snapshot of this store to another; `asks` is the side whose livesnap the user has called. */
+  /** Copies a snapshot to another store. `asks`: the side on which the user runs livesnap. */
   async copyTo(other: ModelledStore, kept: Kept, asks: 'source' | 'destination'): Promise<void> {
     if (this.fingerprintBits !== other.fingerprintBits) {
       await this.copyOverChannel(other, kept, asks, Number.POSITIVE_INFINITY);
@@ -199,10 +200,12 @@ export class ModelledStore {
       onPlan: (plan) => void plans.push(plan),
       progress: () => {},
     });
-    other.#take(this, kept, plans, results);
+    other.#addCopy(this, kept, plans, results);
   }
 
-  /** As `copyTo`, but the connection breaks after so many messages: then the snapshot is there whole, or not at all. */
+  /**
+   * As `copyTo`, but the connection breaks after `messages`. Then the other store has all of the snapshot, or nothing.
+   */
   async copyOverChannel(
     other: ModelledStore,
     kept: Kept,
@@ -222,7 +225,7 @@ export class ModelledStore {
     for (const end of [asked, served])
       if (end.status === 'rejected')
         assert.equal((end.reason as LivesnapError).code, 'REMOTE_FAILED', end.reason.stack);
-    if (asked.status === 'fulfilled') other.#take(this, kept, plans, asked.value);
+    if (asked.status === 'fulfilled') other.#addCopy(this, kept, plans, asked.value);
     else {
       assert.notEqual(messages, Number.POSITIVE_INFINITY);
       if (other.#store.list().some(({ id }) => id === kept.contents.id)) other.#receive(kept);
@@ -254,11 +257,11 @@ export class ModelledStore {
       onPlan: (plan) => void plans.push(plan),
       progress: () => {},
     });
-    this.#take(exported, exported, plans, results);
+    this.#addCopy(exported, exported, plans, results);
   }
 
-  /** A copy has come to its end: the model has it too, and what was said of it must be so. */
-  #take(
+  /** Adds a completed copy to the model, and checks its plan and result. */
+  #addCopy(
     source: { readonly fingerprintBits: number },
     copy: Kept,
     plans: readonly CopyPlan[],
@@ -267,13 +270,13 @@ export class ModelledStore {
     const here = new Set(this.#kept.flatMap(({ contents }) => [...contents.pages]));
     const { isThere, tagSkipped } = this.#receive(copy);
     expectResult(copy, plans, results, { isThere, tagSkipped });
-    // Where fingerprints collide only some of the candidates are tried, and others' fingerprints find nothing.
+    // If fingerprints collide, only some candidates are tried. Fingerprints of another length find nothing.
     if (this.fingerprintBits < 64 || source.fingerprintBits < 64) return;
     const lacking = [...copy.contents.pages].filter((page) => !here.has(page)).length;
     assert.ok(results[0]!.sentChunks <= lacking, `${results[0]!.sentChunks} sent, ${lacking} lacking`);
   }
 
-  /** What is there already stays as it is; a tag stays with the snapshot that it names here. */
+  /** A snapshot that the store has stays as it is. A tag is not moved from another snapshot. */
   #receive({ contents, tag }: Kept): { isThere: boolean; tagSkipped: boolean } {
     if (this.#find(contents.id)) return { isThere: true, tagSkipped: false };
     const tagSkipped = tag !== null && this.#kept.some((other) => other.tag === tag);
@@ -298,7 +301,7 @@ export class ModelledStore {
     for (const { contents } of this.#kept) await contents.expectIn(this.#store);
   }
 
-  /** Removes everything; then gc leaves nothing. */
+  /** Removes all snapshots, and expects that gc leaves no file. */
   async empty(): Promise<void> {
     this.remove(...this.#kept);
     await this.gc();
@@ -307,7 +310,7 @@ export class ModelledStore {
   }
 }
 
-/** An exported directory is a store that holds just its snapshot. */
+/** An exported directory is a store with one snapshot. */
 export async function expectExported({ dir, fingerprintBits, contents, tag }: Exported): Promise<void> {
   const store = Store.open(dir, { write: false, fingerprintBits });
   try {
@@ -334,11 +337,11 @@ function expectResult(
   assert.deepEqual(plans, [{ id, alreadyThere: isThere, sendChunks: sentChunks, presentChunks }]);
   assert.deepEqual([result, results.length], [{ id, sentChunks, presentChunks, tagSkipped }, 1]);
   assert.equal(sentBytes > 0, sentChunks > 0);
-  // A page may lie at several places where fingerprints collide, and each is offered.
+  // If fingerprints collide, a page may be stored several times, and each chunk is offered.
   assert.ok(isThere ? sentChunks + presentChunks === 0 : sentChunks + presentChunks >= pages.size);
 }
 
-/** The asking side's end of a channel that breaks after so many messages, whoever sent them. */
+/** The asking side's end of a channel that breaks after `messages`, counted in both directions. */
 class CutChannel implements Channel {
   #left: number;
 

@@ -1,4 +1,4 @@
-/** Does things with a store and prints what each came to. Run as another user by permissions.test.ts: `DIR VERB...` */
+/** Runs verbs on a store and prints the outcome of each. permissions.test.ts runs it as another user: `DIR VERB...` */
 import type { LivesnapError } from '../../src/errors.js';
 import { Store } from '../../src/store/store.js';
 import { load, noise, save } from './scratch.js';

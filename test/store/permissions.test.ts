@@ -1,4 +1,4 @@
-/** Stores of another user, and files of another user in a store: which file is named, and who owns what root writes. */
+/** Stores and files of other users: which file an error names, and who owns the files that root writes. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import {
@@ -21,16 +21,16 @@ import { dropScratch, mountReadOnly, noise, save, scratchDir } from './scratch.j
 const child = fileURLToPath(new URL('./permissions-child.js', import.meta.url));
 
 const USER = 1001;
-const STRANGER = 1002;
+const OTHER_USER = 1002;
 
-/** What a verb came to in the child. */
+/** The outcome of a verb in the child. */
 interface Outcome {
   readonly code?: string;
   readonly message?: string;
   readonly hint?: string;
 }
 
-/** Runs verbs of permissions-child.ts as another user, one after the other, each on the store as it was opened anew. */
+/** Runs verbs of permissions-child.ts as a user, one after the other. Each opens the store anew. */
 function runAs(uid: number, dir: string, ...verbs: string[]): Outcome[] {
   const options = { uid, gid: uid, encoding: 'utf8', cwd: '/' } as const;
   return JSON.parse(execFileSync(process.execPath, [child, dir, ...verbs], options));
@@ -41,7 +41,7 @@ function works(uid: number, dir: string, ...verbs: string[]): void {
   assert.deepEqual(failed, []);
 }
 
-/** A store that USER has made, with one snapshot. */
+/** A store of USER, with one snapshot. */
 function makeUsersStore(test: Mocha.Context): string {
   const base = scratchDir(test);
   chownSync(base, USER, USER);
@@ -59,13 +59,13 @@ async function withStore<T>(dir: string, work: (store: Store) => T | Promise<T>)
   }
 }
 
-/** Every file and folder of a store, by its path. */
+/** The paths of a store and of everything in it. */
 const everything = (dir: string): string[] => [
   dir,
   ...readdirSync(dir, { recursive: true }).map((name) => join(dir, String(name))),
 ];
 
-/** The errors of verbs as a user: each NO_PERMISSION, and with the file named. */
+/** The errors of verbs that a user runs. Each must be NO_PERMISSION and name the file. */
 function forbidden(uid: number, file: string, dir: string, ...verbs: string[]): Required<Outcome>[] {
   const outcomes = runAs(uid, dir, ...verbs);
   outcomes.forEach(({ code, message }, i) => {
@@ -75,7 +75,7 @@ function forbidden(uid: number, file: string, dir: string, ...verbs: string[]): 
   return outcomes as Required<Outcome>[];
 }
 
-describe('permissions', () => {
+describe('a store with files of several users', () => {
   before(function () {
     let why = process.geteuid!() === 0 ? null : 'only root can make files of other users';
     try {
@@ -93,7 +93,7 @@ describe('permissions', () => {
     dropScratch(this);
   });
 
-  it('gives what root writes to the owner of the store', async function () {
+  it('gives the files that root writes to the owner of the store', async function () {
     const dir = makeUsersStore(this);
     for (const name of ['lock', 'index.lock', 'reserve']) unlinkSync(join(dir, name));
     await withStore(dir, async (store) => {
@@ -105,11 +105,11 @@ describe('permissions', () => {
     mkdirSync(pack);
     await Store.repair(dir);
     const foreign = everything(dir).filter((path) => lstatSync(path).uid !== USER);
-    assert.deepEqual(foreign, [join(dir, 'quarantine', '00000077-0.pack')], 'but for what the test made');
+    assert.deepEqual(foreign, [join(dir, 'quarantine', '00000077-0.pack')], 'except what the test created');
     works(USER, dir, 'read', 'save', 'rm', 'gc', 'check', 'repair');
   });
 
-  it('keeps what root writes elsewhere by way of a link', function () {
+  it('does not give away files that root writes elsewhere through a link', function () {
     const base = scratchDir(this);
     const roots = join(base, 'roots');
     const users = join(base, 'users');
@@ -119,7 +119,7 @@ describe('permissions', () => {
     const path = join(users, 'packs', 'file');
     const fd = createPrivate(path);
     try {
-      giveToOwner(join(users, 'file'), fd); // as if the link had been a folder of the user's at the first look
+      giveToOwner(join(users, 'file'), fd); // as if the link had been a directory of the user when it was checked
     } finally {
       closeSync(fd);
     }
@@ -127,7 +127,7 @@ describe('permissions', () => {
   });
 
   for (const folder of ['packs', 'snapshots'])
-    it(`names a file of root's in ${folder}/ that a user cannot read, and the remedy`, function () {
+    it(`names an unreadable file of root in ${folder}/, and the remedy`, function () {
       const dir = makeUsersStore(this);
       const [name] = readdirSync(join(dir, folder)) as [string];
       chownSync(join(dir, folder, name), 0, 0);
@@ -139,7 +139,7 @@ describe('permissions', () => {
     });
 
   for (const name of ['store.db', 'store.db-wal', 'lock', 'index.lock', 'tags'])
-    it(`names ${name} where it is root's`, function () {
+    it(`names ${name} if root owns it`, function () {
       const dir = makeUsersStore(this);
       const path = join(dir, name);
       if (name.endsWith('-wal')) writeFileSync(path, '', { mode: 0o600 });
@@ -149,7 +149,7 @@ describe('permissions', () => {
       works(USER, dir, 'list', 'read');
     });
 
-  it("names root's folder where files are to be made and deleted", function () {
+  it('names a directory of root in which files must be created or deleted', function () {
     const dir = makeUsersStore(this);
     const packs = join(dir, 'packs');
     chownSync(packs, 0, 0);
@@ -161,26 +161,26 @@ describe('permissions', () => {
       assert.match(message, /^no permission to delete \S+\.pack in \S+ \(owner root, mode 0755\)$/);
   });
 
-  it('tells a stranger whose store it is, and never that it cannot be written', function () {
+  it('tells another user who owns it, not that it is read-only', function () {
     const dir = makeUsersStore(this);
     chmodSync(join(dir, '..'), 0o711);
-    for (const { message, hint } of forbidden(STRANGER, dir, dir, 'list', 'read', 'tag', 'repair')) {
+    for (const { message, hint } of forbidden(OTHER_USER, dir, dir, 'list', 'read', 'tag', 'repair')) {
       assert.match(message, /owner user 1001, mode 0700/);
       assert.match(hint, /as the owner of the store/);
     }
     chmodSync(join(dir, '..'), 0o700);
-    forbidden(STRANGER, join(dir, '..'), dir, 'list', 'repair');
+    forbidden(OTHER_USER, join(dir, '..'), dir, 'list', 'repair');
   });
 
-  it('lets a stranger read what may be read, and names the directory when something is to be written', function () {
+  it('lets another user read it if its modes allow that, and names the directory on a write', function () {
     const dir = makeUsersStore(this);
     chmodSync(join(dir, '..'), 0o755);
     for (const path of everything(dir)) chmodSync(path, lstatSync(path).isDirectory() ? 0o755 : 0o644);
-    works(STRANGER, dir, 'list', 'read', 'gc --dry-run');
-    forbidden(STRANGER, `write ${dir} `, dir, 'tag', 'gc');
+    works(OTHER_USER, dir, 'list', 'read', 'gc --dry-run');
+    forbidden(OTHER_USER, `write ${dir} `, dir, 'tag', 'gc');
   });
 
-  it('still calls a read-only file system that, and finds out there what gc would free', async function () {
+  it('on a read-only file system is reported as such, and gc --dry-run works on it', async function () {
     const dir = makeUsersStore(this);
     works(USER, dir, 'save', 'rm');
     mountReadOnly(this, dir);

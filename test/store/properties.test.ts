@@ -1,9 +1,10 @@
 /**
- * What holds whatever is done to two stores, in whatever order: every snapshot that the model has is there, byte by byte,
- * wherever it was copied to. Sequences are made by fast-check, which prints the seed and the shortest sequence that fails.
- * Fingerprints cut to 4 bits nearly all collide; between stores with different ones none is of use to the other side, so
- * that everything travels and is found to be there when it has arrived. LIVESNAP_PROPERTY_RUNS and LIVESNAP_SEED make
- * it longer, or the same again.
+ * Random sequences of commands on two stores. Whatever the sequence, both stores have exactly the snapshots of the
+ * model, byte by byte, also after copies between them.
+ *
+ * fast-check makes the sequences, and prints the seed and the shortest sequence that fails. Fingerprints of 4 bits
+ * nearly all collide. Fingerprints of one length are of no use to a store with another, so a copy between such stores
+ * sends every page. LIVESNAP_PROPERTY_RUNS sets the number of sequences, LIVESNAP_SEED repeats a run.
  */
 import { randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
@@ -17,10 +18,10 @@ const seed = Number(process.env.LIVESNAP_SEED ?? randomInt(2 ** 31));
 const runs = Number(process.env.LIVESNAP_PROPERTY_RUNS ?? 6);
 
 const MAX_PAGES = 1200;
-/** Of the messages of a short copy: the first with pages, and the last. */
+/** In a short copy, the numbers of the first message with pages and of the last message. */
 const FIRST_PAGES = 9;
 const LAST_MESSAGE = 15;
-/** So few different pages that a save meets most of them again; the first is zero. */
+/** So few different pages that a save finds most of them in the store. The first one is zero. */
 const KINDS = 40;
 const kinds = Array.from({ length: KINDS }, (_, kind) =>
   kind === 0 ? Buffer.alloc(PAGE_BYTES) : kind % 2 ? noise(kind, 1) : textPages(kind, 1),
@@ -31,28 +32,28 @@ const at = fc.nat(1);
 const which = fc.nat(9);
 const kind = fc.nat(KINDS - 1);
 const tag = fc.constantFrom('a', 'b', 'c');
-/** `freq` n: one in n is null. */
+/** `freq: n` makes one in n null. */
 const perhapsTag = fc.option(tag, { freq: 2 });
 
-/** After how many messages the connection breaks: mostly when some pages have arrived. */
+/** The number of messages until the connection breaks. Mostly some pages have arrived by then. */
 const cut = fc.oneof(
   { weight: 3, arbitrary: fc.integer({ min: FIRST_PAGES, max: LAST_MESSAGE }) },
   { weight: 1, arbitrary: fc.nat(FIRST_PAGES) },
 );
 
-/** By weight. `at` is the store that it is done to, or where a copy comes from. */
+/** `at` is the store that the command works on, or the source of a copy. */
 const command = fc.oneof(
   {
     weight: 6,
     arbitrary: fc.record({
       do: fc.constant('save' as const),
       at,
-      /** Of the snapshots there are; null: full. */
+      /** Null: a full save. */
       parent: fc.option(which, { freq: 3 }),
-      /** Null: as the parent. */
+      /** Null: as many as the parent has. */
       pages: fc.option(fc.integer({ min: 1, max: MAX_PAGES }), { freq: 2 }),
       writes: fc.array(fc.tuple(fc.nat(MAX_PAGES - 1), kind), { maxLength: 50 }),
-      /** A second region, always given whole; empty: there is none. */
+      /** A second region, of which all pages are given. Empty: no second region. */
       disk: fc.array(kind, { maxLength: 12 }),
       tag: perhapsTag,
     }),
@@ -92,7 +93,7 @@ const command = fc.oneof(
 type Command = typeof command extends fc.Arbitrary<infer C> ? C : never;
 type Save = Extract<Command, { do: 'save' }>;
 
-/** Two stores and the directories that were exported from them. */
+/** Two stores, and the directories that were exported from them. */
 class World {
   readonly stores: readonly [ModelledStore, ModelledStore];
   readonly #exported: Exported[] = [];
@@ -104,7 +105,7 @@ class World {
     this.stores = [new ModelledStore(join(dir, 'one'), one), new ModelledStore(join(dir, 'other'), other)];
   }
 
-  async carryOut(step: Command): Promise<void> {
+  async run(step: Command): Promise<void> {
     const store = this.stores[step.at]!;
     const other = this.stores[1 - step.at]!;
     switch (step.do) {
@@ -139,7 +140,7 @@ class World {
       }
       case 'import': {
         const exported = this.#exported[step.which % Math.max(1, this.#exported.length)];
-        // A directory of another width of fingerprints is damaged to this store.
+        // To this store, fingerprints of another length are damage.
         if (exported?.fingerprintBits === store.fingerprintBits) await store.import(exported);
         return;
       }
@@ -155,9 +156,9 @@ class World {
     }
   }
 
-  async carryOutAll(steps: readonly Command[]): Promise<void> {
+  async runAll(steps: readonly Command[]): Promise<void> {
     for (const step of steps) {
-      await this.carryOut(step);
+      await this.run(step);
       for (const store of this.stores) store.expectList();
     }
     for (const store of this.stores) {
@@ -192,7 +193,7 @@ async function save(store: ModelledStore, step: Save): Promise<void> {
   await store.save(regions, { parent: parent?.id ?? null, tag: step.tag, ...(parent ? { only } : {}) });
 }
 
-describe(`any sequence of steps on two stores (seed ${seed})`, () => {
+describe(`any sequence of commands on two stores (seed ${seed})`, () => {
   afterEach(function () {
     dropScratch(this);
   });
@@ -202,7 +203,7 @@ describe(`any sequence of steps on two stores (seed ${seed})`, () => {
     [4, 4],
     [64, 4],
   ] as const)
-    it(`leaves every snapshot as it was saved; fingerprints of ${one} and ${other} bits, ${runs} runs`, async function () {
+    it(`keeps every snapshot as it was saved (fingerprints of ${one} and ${other} bits, ${runs} runs)`, async function () {
       this.timeout(runs * 60_000);
       const dir = scratchDir(this);
       let run = 0;
@@ -211,7 +212,7 @@ describe(`any sequence of steps on two stores (seed ${seed})`, () => {
         fc.asyncProperty(fc.array(command, { maxLength: 40, size: 'max' }), async (steps) => {
           const world = new World(join(dir, String(run++)), [one, other]);
           try {
-            await world.carryOutAll(steps);
+            await world.runAll(steps);
             done += steps.length;
           } finally {
             world.close();
@@ -219,6 +220,6 @@ describe(`any sequence of steps on two stores (seed ${seed})`, () => {
         }),
         { seed, numRuns: runs, endOnFailure: false, interruptAfterTimeLimit: runs * 50_000 },
       );
-      console.log(`        ${done} steps`);
+      console.log(`        ${done} commands`);
     });
 });

@@ -1,6 +1,6 @@
 /**
- * Repair of stores with files that no store has, or that are damaged all over: it always comes to an index that opens,
- * and a second one finds nothing left to do. LIVESNAP_SEED repeats the drawn ones.
+ * Repair of stores with hostile files, or with damage everywhere. It always makes an index that opens, and a second
+ * repair finds nothing to do. LIVESNAP_SEED repeats the random part.
  */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
@@ -19,12 +19,8 @@ import { pageOps } from '../../src/native/pages.js';
 import { parsePackName } from '../../src/store/disk/layout.js';
 import { PackReader } from '../../src/store/pack/pack-reader.js';
 import { PackWriter } from '../../src/store/pack/pack-writer.js';
-import {
-  type BlockEntry,
-  BlockList,
-  readSnapshotFile,
-  writeSnapshotFile,
-} from '../../src/store/snapshot/snapshot-file.js';
+import { type BlockEntry, BlockList } from '../../src/store/snapshot/block-list.js';
+import { readSnapshotFile, writeSnapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import type { RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, newStore, noise, save, seeded } from './scratch.js';
@@ -33,7 +29,7 @@ const SEED = Number(process.env.LIVESNAP_SEED ?? randomInt(2 ** 32));
 
 const filesIn = (dir: string, folder: string): string[] => readdirSync(join(dir, folder)).sort();
 
-/** Flips a bit of every frame of a pack and one of its identities: nothing of it can be told any more. */
+/** Flips a bit in every frame of a pack and in its list of identities: nothing of the pack is left. */
 function scramble(dir: string, name: string): void {
   const reader = new PackReader(pageOps, dir, parsePackName(name)!);
   reader.close();
@@ -45,7 +41,7 @@ function scramble(dir: string, name: string): void {
   writeFileSync(path, bytes);
 }
 
-/** A snapshot that passes its digest and says what no store writes. */
+/** Writes a snapshot whose digest holds but whose contents no livesnap writes. */
 function forge(
   dir: string,
   from: string,
@@ -69,7 +65,7 @@ function forge(
   closeSync(writeSnapshotFile(dir, changed, list, state).fd);
 }
 
-/** Repairs, and once more; the index opens, and saves, loads, gc and check go on. */
+/** Repairs twice. Each time the index must open, and restores, check, saves and gc must work. */
 async function repairTwice(dir: string, where: string): Promise<RepairResult> {
   let first: RepairResult | undefined;
   for (const run of [1, 2]) {
@@ -120,8 +116,9 @@ async function repairTwice(dir: string, where: string): Promise<RepairResult> {
 interface Made {
   readonly dir: string;
   readonly id: string;
-  /** Packs: of the snapshot that is kept, and of one that was removed. */
+  /** The pack of the kept snapshot. */
   readonly kept: string;
+  /** The pack of a removed snapshot. */
   readonly dead: string;
 }
 
@@ -142,57 +139,60 @@ async function requireKept({ dir, id }: Made): Promise<void> {
   store.close();
 }
 
-/** What may lie in a store's directories, by a name for the test. */
+/** Hostile files in a store, by a name for the test. */
 const HOSTILE: Record<string, (made: Made) => void> = {
-  'a pack of the last number': ({ dir }) => writeFileSync(join(dir, 'packs/ffffffff-0.pack'), 'no pack'),
-  'a pack copied under the last number': ({ dir, kept }) =>
+  'a file named as the pack of the highest number': ({ dir }) =>
+    writeFileSync(join(dir, 'packs/ffffffff-0.pack'), 'no pack'),
+  'a pack copied to the highest number': ({ dir, kept }) =>
     copyFileSync(join(dir, 'packs', kept), join(dir, 'packs/ffffffff-0.pack')),
-  'an empty pack of a high number': ({ dir }) => writeFileSync(join(dir, 'packs/fffffffe-0.pack'), ''),
-  'a high number of which nothing shows that it is a pack': ({ dir }) =>
+  'an empty file named as a pack of a high number': ({ dir }) =>
+    writeFileSync(join(dir, 'packs/fffffffe-0.pack'), ''),
+  'a file named as a pack of a high number, without its contents': ({ dir }) =>
     writeFileSync(join(dir, 'packs/80000001-0.pack'), 'no pack'),
-  'a pack of number 0': ({ dir, kept }) =>
+  'a pack copied to number 0': ({ dir, kept }) =>
     copyFileSync(join(dir, 'packs', kept), join(dir, 'packs/00000000-0.pack')),
-  'a whole pack of the last number': ({ dir }) => sealed(dir, 0xffffffff, 0, 3),
-  'a whole pack of number 0': ({ dir }) => sealed(dir, 0, 0, 3),
-  'a pack of the last generation': ({ dir, kept }) =>
+  'an intact pack of the highest number': ({ dir }) => sealed(dir, 0xffffffff, 0, 3),
+  'an intact pack of number 0': ({ dir }) => sealed(dir, 0, 0, 3),
+  'a pack copied to the last generation': ({ dir, kept }) =>
     copyFileSync(join(dir, 'packs', kept), join(dir, 'packs', kept.replace('-0.', '-999999999.'))),
-  'a damaged pack beside its last generation': ({ dir, kept }) => {
+  'a damaged pack beside a copy named as its last generation': ({ dir, kept }) => {
     const path = join(dir, 'packs', kept);
     copyFileSync(path, path.replace('-0.', '-999999999.'));
     const bytes = readFileSync(path);
     bytes[5]! ^= 1;
     writeFileSync(path, bytes);
   },
-  'a pack without a chunk': ({ dir }) => sealed(dir, 0x77, 0, 0),
-  'a pack without a chunk below another generation': ({ dir }) => {
+  'a pack without chunks': ({ dir }) => sealed(dir, 0x77, 0, 0),
+  'a pack without chunks below another generation': ({ dir }) => {
     sealed(dir, 0x78, 0, 0);
     sealed(dir, 0x78, 1, 3);
   },
-  'a dead pack of which nothing is left': ({ dir, dead }) => scramble(dir, dead),
-  'a segment of the last number': ({ dir }) => writeFileSync(join(dir, 'segments/ffffffff.seg'), 'none'),
-  'a segment of number 0': ({ dir }) => writeFileSync(join(dir, 'segments/00000000.seg'), 'none'),
-  'a pack of the last number in quarantine': ({ dir }) => {
+  'an unreferenced pack of which nothing is left': ({ dir, dead }) => scramble(dir, dead),
+  'a file named as the segment of the highest number': ({ dir }) =>
+    writeFileSync(join(dir, 'segments/ffffffff.seg'), 'none'),
+  'a file named as segment 0': ({ dir }) => writeFileSync(join(dir, 'segments/00000000.seg'), 'none'),
+  'a file in quarantine/ named as the pack of the highest number': ({ dir }) => {
     mkdirSync(join(dir, 'quarantine'), { recursive: true });
     writeFileSync(join(dir, 'quarantine/ffffffff-0.pack'), 'none');
     writeFileSync(join(dir, 'quarantine/00000099-999999999.pack.3'), 'none');
   },
-  'a snapshot with its manifest in the last pack': ({ dir, id }) =>
+  'a snapshot with its manifest in the pack of the highest number': ({ dir, id }) =>
     forge(dir, id, 'a'.repeat(32), ({ places }) => {
       places.pack = 0xffffffff;
     }),
-  'a snapshot with its manifest in a chunk of no pack': ({ dir, id }) =>
+  'a snapshot with its manifest in an impossible chunk': ({ dir, id }) =>
     forge(dir, id, 'b'.repeat(32), ({ places }) => {
       places.chunk = 0xffffffff;
     }),
-  'a snapshot with its manifest in a pack that is not there': ({ dir, id }) =>
+  'a snapshot with its manifest in a missing pack': ({ dir, id }) =>
     forge(dir, id, 'c'.repeat(32), ({ places }) => {
       places.pack = 0x7777;
     }),
-  'a snapshot with a page for its manifest': ({ dir, id }) =>
+  'a snapshot with a page instead of its manifest': ({ dir, id }) =>
     forge(dir, id, 'd'.repeat(32), ({ places }) => {
       places.chunk = 0;
     }),
-  'a snapshot with a page in the last pack': ({ dir, id }) => {
+  'a snapshot with a page in the pack of the highest number': ({ dir, id }) => {
     const chunks = Buffer.alloc(8192);
     chunks.write('12345678');
     chunks.writeUInt32LE(0xffffffff, 4096);
@@ -207,21 +207,21 @@ const HOSTILE: Record<string, (made: Made) => void> = {
       };
     });
   },
-  'a snapshot that counts less than no pages': ({ dir, id }) =>
+  'a snapshot with a negative count of pages': ({ dir, id }) =>
     forge(dir, id, 'e'.repeat(32), ({ regions }) => {
       regions[0]!.nonZeroPages = -1;
     }),
-  'a snapshot that does not count its pages': ({ dir, id }) =>
+  'a snapshot without a count of its pages': ({ dir, id }) =>
     forge(dir, id, 'f'.repeat(32), ({ regions }) => {
       delete regions[0]!.nonZeroPages;
     }),
 };
 
-/** Writes a pack that is whole, of so many pages. */
+/** Writes an intact pack of random pages. */
 const sealed = (dir: string, number: number, generation: number, chunks: number): void =>
   void sealedOf(dir, number, generation, noise(number & 0xffff, chunks));
 
-/** Writes a pack that is whole; gives the fingerprints of its pages. */
+/** Writes an intact pack. Returns the fingerprints of its pages. */
 function sealedOf(dir: string, number: number, generation: number, pages: Buffer): bigint[] {
   const writer = new PackWriter(pageOps, dir, number, generation);
   const fingerprints: bigint[] = [];
@@ -236,20 +236,20 @@ function sealedOf(dir: string, number: number, generation: number, pages: Buffer
   return fingerprints;
 }
 
-describe(`repair of what no store has (seed ${SEED})`, () => {
+describe(`repair of a hostile store (seed ${SEED})`, () => {
   afterEach(function () {
     dropScratch(this);
   });
 
   for (const [what, put] of Object.entries(HOSTILE))
-    it(`comes to its end with ${what}, and keeps the rest`, async function () {
+    it(`copes with ${what}, and keeps the rest`, async function () {
       const made = await make(this);
       put(made);
       await repairTwice(made.dir, what);
       await requireKept(made);
     });
 
-  it('comes to its end with several of them, and bits flipped anywhere', async function () {
+  it('copes with several of them at once, and with flipped bits anywhere', async function () {
     this.timeout(300_000);
     const made = await make(this);
     const original = `${made.dir}.original`;
@@ -260,16 +260,16 @@ describe(`repair of what no store has (seed ${SEED})`, () => {
       rmSync(made.dir, { recursive: true });
       cpSync(original, made.dir, { recursive: true });
       const chosen = new Set(Array.from({ length: 1 + (next() % 3) }, () => kinds[next() % kinds.length]!));
-      // Two of them make the same files of each other's.
-      if (chosen.has('a damaged pack beside its last generation'))
-        chosen.delete('a pack of the last generation');
+      // These two write the same file.
+      if (chosen.has('a damaged pack beside a copy named as its last generation'))
+        chosen.delete('a pack copied to the last generation');
       const done: string[] = [];
       for (const kind of chosen) {
         try {
           HOSTILE[kind]!(made);
           done.push(kind);
         } catch {
-          // Not after what another has done, to this or to the same file.
+          // Impossible after the change that another one made.
         }
       }
       for (let flips = next() % 4; flips > 0; flips--) {

@@ -1,4 +1,4 @@
-/** Repair of stores with damage in many places: neither its memory nor its descriptors grow with that by much. */
+/** Repair of stores with damage in many places: its memory and its open files hardly grow with the damage. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -9,7 +9,8 @@ import { pageOps } from '../../src/native/pages.js';
 import { packFile } from '../../src/store/disk/layout.js';
 import { PACK_CHUNKS, SHA256_BYTES } from '../../src/store/pack/pack-format.js';
 import { PackWriter } from '../../src/store/pack/pack-writer.js';
-import { BlockList, writeSnapshotFile } from '../../src/store/snapshot/snapshot-file.js';
+import { BlockList } from '../../src/store/snapshot/block-list.js';
+import { writeSnapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import type { RepairResult } from '../../src/store/types.js';
 import { dropScratch, load, newStore, noise, save } from './scratch.js';
@@ -22,7 +23,7 @@ interface Repaired {
   readonly maxRssKiB: number;
 }
 
-/** Repairs in a process with so much heap, which may open so many files. */
+/** Repairs in a process with limits for its heap and its open files. */
 function repairWithin(dir: string, { heapMiB, files }: { heapMiB: number; files: number }): Repaired {
   const command = 'ulimit -n "$1" && shift && exec "$@"';
   const node = [process.execPath, `--max-old-space-size=${heapMiB}`, child, dir, 'repair'];
@@ -42,12 +43,12 @@ function flip(path: string, offset: number): void {
   }
 }
 
-describe('repair of much damage', () => {
+describe('repair of a store with much damage', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  it('keeps few files open, however many packs are damaged, and heals from one to the other', async function () {
+  it('keeps few files open and heals damaged packs from each other', async function () {
     const { store, dir } = newStore(this);
     const contents = (i: number): { ram: Buffer } => ({ ram: noise(i, 20) });
     for (let i = 0; i < 70; i++) await save(store, contents(i), { tag: `t${i}` });
@@ -57,7 +58,7 @@ describe('repair of much damage', () => {
     assert.equal(value?.lost.length, 70, message);
     const again = Store.open(dir, { write: true });
     try {
-      // Those that were lost come again, in packs that are damaged elsewhere.
+      // The lost pages are stored again, in packs that are then damaged elsewhere.
       for (let i = 0; i < 70; i++) {
         const ram = Buffer.concat([contents(i).ram.subarray(0, 16 * 4096), noise(1000 + i, 20)]);
         await save(again, { ram });
@@ -121,7 +122,7 @@ describe('repair of much damage', () => {
   });
 });
 
-/** A pack with as many chunks as there can be, all of them short when compressed; of each number the same. */
+/** Writes a pack with the maximum of chunks, which compress well and are the same in every pack. */
 function writeFullPack(dir: string, number: number, digests: Buffer): void {
   const writer = new PackWriter(pageOps, dir, number, 0);
   const page = Buffer.alloc(4096);

@@ -1,4 +1,4 @@
-/** Repair: what is damaged is set aside, what can be had again is, and what is lost is said by snapshot and address. */
+/** Repair sets damaged files aside, heals what it can, and names what is lost by snapshot and address. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import {
@@ -39,7 +39,7 @@ function flip(path: string, offset: number, bit = 0): void {
 
 const packsOf = (dir: string): string[] => readdirSync(join(dir, 'packs')).sort();
 
-/** Where the frame of a page of the first pack is, and what pages of the first save are in it. */
+/** A frame of a pack: where it is, and which positions it holds. */
 function frameOf(
   dir: string,
   name: string,
@@ -50,7 +50,7 @@ function frameOf(
   return reader.frames.at(index);
 }
 
-/** The bytes of a whole pack as they would be if it were of another generation. */
+/** The bytes of an intact pack, relabelled as another generation. */
 function ofGeneration(pack: Buffer, generation: number): Buffer {
   const bytes = Buffer.from(pack);
   const number = bytes.readUInt32LE(12);
@@ -78,7 +78,7 @@ describe('repair', () => {
     dropScratch(this);
   });
 
-  it('says what is lost by snapshot and address, keeps the rest, and heals from a later save', async function () {
+  it('names losses by snapshot and address, keeps everything else, and heals from a later save', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 100);
     const { id } = await save(store, { 'ram@0x0': ram }, { tag: 'mine' });
@@ -107,18 +107,18 @@ describe('repair', () => {
         problems.map(({ snapshots, message }) => [snapshots, message]),
         [[[id], 'chunks were lost here']],
       );
-      // gc keeps the marks, and what is said of them.
+      // gc keeps the marks, so check still reports the loss.
       await again.gc({ dryRun: false });
       assert.equal((await again.check({ readData: true })).problems.length, 1);
     });
     const packs = packsOf(dir);
     assert.deepEqual((await Store.repair(dir)).lost, result.lost);
-    assert.deepEqual(packsOf(dir), packs, 'a repair that can do no better changes nothing');
+    assert.deepEqual(packsOf(dir), packs, 'a repair that cannot heal anything changes no pack');
 
-    // The same pages come again, at other addresses.
+    // A later save stores the same pages, at other addresses.
     await using(dir, async (again) => {
       const saved = await save(again, { elsewhere: ram.subarray(30 * PAGE, 60 * PAGE) });
-      assert.equal(saved.newChunks, 16, 'a chunk that is lost is no hit');
+      assert.equal(saved.newChunks, 16, 'a lost chunk is not a hit');
       assert.equal((await again.check({ readData: true })).ok, false);
     });
     const healed = await Store.repair(dir);
@@ -129,6 +129,35 @@ describe('repair', () => {
       await again.gc({ dryRun: false });
       assert.deepEqual(await load(again, 'mine'), { 'ram@0x0': ram });
     });
+  });
+
+  it('reports lost and healed chunks in words that agree with their number', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { one: noise(1, 1), two: noise(2, 2) }, { tag: 'mine' });
+    await save(store, { three: noise(3, 1) });
+    store.close();
+    const [pack, second] = packsOf(dir) as [string, string];
+    const damageOf = (name: string, frame: number): void =>
+      flip(join(dir, 'packs', name), frameOf(dir, name, frame).offset + 50);
+    const report = async (): Promise<readonly string[]> => (await Store.repair(dir)).actions;
+    damageOf(pack, 0);
+    damageOf(second, 0);
+    assert.deepEqual(await report(), [
+      `packs/${pack} was damaged and moved to quarantine/: 3 of its 7 chunks are lost.`,
+      `packs/${second} was damaged and moved to quarantine/: 1 of its 3 chunks is lost.`,
+      'The index was rebuilt: 2 snapshots, 1 tag, 2 packs.',
+    ]);
+    await using(dir, (again) => save(again, { two: noise(2, 2) }));
+    const [rewritten, other] = packsOf(dir) as [string, string];
+    assert.deepEqual(await report(), [
+      `packs/${rewritten} was damaged and moved to quarantine/: 1 of its 7 chunks is lost, 2 were healed.`,
+      'The index was rebuilt: 3 snapshots, 1 tag, 3 packs.',
+    ]);
+    await using(dir, (again) => save(again, { three: noise(3, 1) }));
+    assert.deepEqual(await report(), [
+      `packs/${other} was damaged and moved to quarantine/: none of its 3 chunks is lost, 1 was healed.`,
+      'The index was rebuilt: 4 snapshots, 1 tag, 4 packs.',
+    ]);
   });
 
   it('loses nothing to a flipped bit in a header or trailer, in any generation', async function () {
@@ -168,7 +197,7 @@ describe('repair', () => {
     console.log(`        ${count} flips in headers and trailers, nothing lost`);
   });
 
-  it('leaves every snapshot that is not named as it was, wherever a bit flips', async function () {
+  it('changes no snapshot that it does not name, wherever a bit flips', async function () {
     this.timeout(240_000);
     const { store, dir } = newStore(this);
     const truth = new Map<string, Record<string, Buffer>>();
@@ -208,7 +237,7 @@ describe('repair', () => {
         await again.gc({ dryRun: false });
         for (const id of there)
           if (!named.has(id)) assert.deepEqual(await load(again, id), truth.get(id), where);
-        // A save of the same pages, and another repair: all is well again.
+        // After a save of the same pages, another repair heals everything.
         for (const id of named) await save(again, truth.get(id)!);
       });
       outcomes[named.size > 0 ? 'lost' : 'whole']++;
@@ -220,11 +249,11 @@ describe('repair', () => {
         assert.deepEqual(await again.check({ readData: true }), { ok: true, problems: [] }, where);
       });
     }
-    console.log(`        60 flips: ${outcomes.lost} times something was lost and healed, else nothing`);
+    console.log(`        60 flips: ${outcomes.lost} lost something that a later save healed`);
     assert.ok(outcomes.lost > 5 && outcomes.whole > 5);
   });
 
-  it('knows what a pack held that is gone, and takes it back from a backup', async function () {
+  it('names the losses of a missing pack, and uses the pack again when it comes back from a backup', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 600);
     await save(store, { 'ram@0x0': ram }, { tag: 'mine' });
@@ -250,7 +279,7 @@ describe('repair', () => {
     });
   });
 
-  it('keeps what a pack that was cut off still has, if a snapshot needs it', async function () {
+  it('keeps the readable part of a truncated pack that a snapshot needs', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 100);
     await save(store, { 'ram@0x0': ram });
@@ -262,8 +291,8 @@ describe('repair', () => {
     truncateSync(path, frameOf(dir, pack, 5).offset + 77);
     writeFileSync(join(dir, 'packs', '000000ff-0.pack'), readFileSync(path).subarray(0, 20_000));
     const { lost } = await Store.repair(dir);
-    assert.deepEqual(ranges(lost), [['ram@0x0', 0, 100]], 'its manifest was at the end');
-    assert.ok(existsSync(join(dir, 'packs', '000000ff-0.pack')), 'nobody needs it: it stays, for gc');
+    assert.deepEqual(ranges(lost), [['ram@0x0', 0, 100]], 'the manifest was at the end of the pack');
+    assert.ok(existsSync(join(dir, 'packs', '000000ff-0.pack')), 'no snapshot needs it: it is left to gc');
     await using(dir, async (repaired) => {
       assert.deepEqual(await load(repaired, 'part'), { part: ram.subarray(0, 64 * PAGE) });
       await repaired.gc({ dryRun: false });
@@ -271,14 +300,14 @@ describe('repair', () => {
     });
   });
 
-  it('names the pages of a pack that is whole, but of another store', async function () {
+  it('names the pages that are lost where an intact pack of another store has the right name', async function () {
     const make = async (seed: number): Promise<string> => {
       const { store, dir } = newStore(this);
       const ram = noise(seed, 40);
       const { id } = await save(store, { 'ram@0x0': ram });
       const grown = Buffer.concat([ram, noise(9, 2)]);
       await save(store, { 'ram@0x0': grown }, { parent: id, only: { 'ram@0x0': [40, 41] }, tag: 'mine' });
-      store.remove([id]); // its manifest lay in the first pack and would give it away
+      store.remove([id]); // its manifest is in the first pack and would reveal the swap
       store.close();
       return dir;
     };
@@ -302,7 +331,7 @@ describe('repair', () => {
     await requireFound();
   });
 
-  it('lists what a pack lacks in a generation above all that are there, and sets those aside', async function () {
+  it('lists missing chunks as lost in a new generation, and sets all others aside', async function () {
     const make = async (pages: number): Promise<string> => {
       const { store, dir } = newStore(this);
       await save(store, { 'ram@0x0': noise(pages, pages) }, { tag: 'mine' });
@@ -325,19 +354,19 @@ describe('repair', () => {
     assert.deepEqual((await Store.repair(dir)).lost, lost);
     assert.deepEqual(packsOf(dir), [pack.replace('-0.', '-2.')]);
 
-    // What another generation has is not missing.
+    // A chunk that another generation has is not missing.
     put(pack, foreign);
     put(pack.replace('-0.', '-7.'), own);
     const better = await Store.repair(dir);
     assert.deepEqual(ranges(better.lost), [['ram@0x0', 0, 5]], 'the other store has these chunks too');
     assert.deepEqual(packsOf(dir), [pack.replace('-0.', '-8.')]);
     assert.deepEqual((await Store.repair(dir)).lost, better.lost);
-    // And a backup counts again.
+    // A pack that comes back from a backup counts again.
     put(pack, own);
     assert.deepEqual((await Store.repair(dir)).lost, []);
   });
 
-  it('does not take the pages of another store for those that are lost', async function () {
+  it('does not replace lost pages by those of another store', async function () {
     const make = async (seed: number): Promise<string> => {
       const { store, dir } = newStore(this);
       await save(store, { 'ram@0x0': noise(seed, 40) }, { tag: 'mine' });
@@ -362,7 +391,7 @@ describe('repair', () => {
     }
   });
 
-  it('comes to the same end whatever the generations are that it finds', async function () {
+  it('has the same result for any generations that it finds', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 40);
     await save(store, { 'ram@0x0': ram }, { tag: 'mine' });
@@ -384,7 +413,7 @@ describe('repair', () => {
       cpSync(original, dir, { recursive: true });
       const whole = readFileSync(path);
       rmSync(path);
-      // Damage in each; together they have everything.
+      // Each generation is damaged, but together they have everything.
       generations.forEach((generation, i) => {
         const bytes = ofGeneration(whole, generation);
         bytes[i === 0 ? 3 : offset + 1000]! ^= 1;
@@ -403,7 +432,7 @@ describe('repair', () => {
     }
   });
 
-  it('takes a pack of any generation, and gc rewrites it as long as there is a next one', async function () {
+  it('lists a pack of any generation, and gc rewrites it unless it is the last one', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 40) };
     const whole = await save(store, contents);
@@ -441,7 +470,7 @@ describe('repair', () => {
     }
   });
 
-  it('sets a pack aside of which nothing is left and that nobody needs', async function () {
+  it('sets aside a pack of which nothing is left and that no snapshot needs', async function () {
     const { store, dir } = newStore(this);
     await save(store, { 'ram@0x0': noise(1, 3) }, { tag: 'kept' });
     const { id } = await save(store, { 'ram@0x0': noise(2, 3) });
@@ -460,12 +489,12 @@ describe('repair', () => {
     });
   });
 
-  it('takes no pack and no snapshot that its index could not list', async function () {
+  it('lists no pack and no snapshot that would make an impossible row of the index', async function () {
     const { store, dir } = newStore(this);
     const { id } = await save(store, { 'ram@0x0': noise(1, 3) });
     await save(store, { 'ram@0x0': noise(2, 3) }, { tag: 'kept' });
     store.close();
-    // Whole by their checksums, and of no livesnap.
+    // Their checksums hold, but no livesnap writes such packs.
     for (const [number, chunks] of [
       [0, 1],
       [99, 0],
@@ -496,7 +525,7 @@ describe('repair', () => {
     });
   });
 
-  it('leaves out a tag that looks like an id, and says so', async function () {
+  it('leaves out a tag that looks like an ID, and reports it', async function () {
     const { store, dir } = newStore(this);
     const { id } = await save(store, { x: noise(1, 3) });
     const mine = await save(store, { x: noise(2, 3) });
@@ -504,7 +533,7 @@ describe('repair', () => {
     writeFileSync(join(dir, 'tags', mine.id), `${id}\n`);
     const { actions } = await Store.repair(dir);
     assert.ok(
-      actions.some((sentence) => sentence.includes(mine.id) && /looks like an id/.test(sentence)),
+      actions.some((sentence) => sentence.includes(mine.id) && /looks like a snapshot ID/.test(sentence)),
       actions.join('\n'),
     );
     await using(dir, async (repaired) => {
@@ -517,7 +546,7 @@ describe('repair', () => {
     });
   });
 
-  it('makes the folders that a copy without empty ones has left out', async function () {
+  it('creates the directories that a copy without empty ones lacks', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 20) };
     const { id } = await save(store, contents);
@@ -536,7 +565,7 @@ describe('repair', () => {
     await assert.rejects(Store.repair(dir), { code: 'NOT_A_STORE' });
   });
 
-  it('comes to the same end when it was cut short before', async function () {
+  it('has the same result after an interrupted repair', async function () {
     const { store, dir } = newStore(this);
     const ram = noise(1, 100);
     await save(store, { 'ram@0x0': ram }, { tag: 'mine' });
@@ -546,12 +575,12 @@ describe('repair', () => {
     const before = join(scratchDir(this), 'before');
     cpSync(dir, before, { recursive: true });
     const { lost } = await Store.repair(dir);
-    // As if it had stopped after the new generation, before anything was moved.
+    // As if it had been killed after writing the new generation, before anything was moved.
     const [rewritten] = packsOf(dir) as [string];
     mkdirSync(join(dir, '..', 'half'));
     cpSync(before, join(dir, '..', 'half'), { recursive: true });
     copyFileSync(join(dir, 'packs', rewritten), join(dir, '..', 'half', 'packs', rewritten));
-    // And before the index was put in place.
+    // As if it had been killed before the new index was in place.
     const moved = join(dir, '..', 'moved');
     cpSync(dir, moved, { recursive: true });
     copyFileSync(join(before, 'store.db'), join(moved, 'store.db'));

@@ -1,6 +1,6 @@
 /**
- * Changes all rows of the packs of the store `DIR`, in one transaction, and empties the log. The first run makes so many
- * rows that the database has more than 1 MiB.
+ * Changes all pack rows of the store `DIR` in one transaction, and empties the log. The first run adds enough rows to
+ * make the database larger than 1 MiB.
  */
 import { join } from 'node:path';
 import Database from 'better-sqlite3';

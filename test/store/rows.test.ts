@@ -1,4 +1,4 @@
-/** An index from elsewhere: what its rows say is looked at before anything is done by it. */
+/** An untrusted index: its rows are checked before they are used. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import {
@@ -15,13 +15,13 @@ import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { LivesnapError } from '../../src/errors.js';
 import { packFile, tagFile } from '../../src/store/disk/layout.js';
-import { APPLICATION_ID } from '../../src/store/index/index-database.js';
+import { APPLICATION_ID } from '../../src/store/index/schema.js';
 import { segmentFile } from '../../src/store/segment/segment-file.js';
 import { snapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
 import { dropScratch, load, newStore, noise, onDrop, save, scratchDir } from './scratch.js';
 
-/** Writes to the index of a store as another program may: nothing that the schema forbids is forbidden. */
+/** Writes to the index of a store as another program can: SQLite does not enforce the constraints of the schema. */
 function forge(dir: string, ...statements: string[]): void {
   const database = new Database(join(dir, 'store.db'));
   database.pragma('ignore_check_constraints = ON');
@@ -35,7 +35,7 @@ const digestOf = (label: string, id: string): string =>
   createHash('sha256').update(`${label} ${id}`).digest('hex').slice(0, 16);
 const tagRow = (label: string, id: string): string =>
   `INSERT INTO tags VALUES (${[label, id, digestOf(label, id)].map(quoted).join(', ')})`;
-/** A second snapshot that is as the first but for some columns. */
+/** Copies the row of the first snapshot, with some columns changed. */
 const snapshotRow = (over: Record<string, string>): string => {
   const columns = ['id', 'kind', 'vm', 'parent', 'createdAt', 'memoryBytes', 'diskBytes', 'storedBytes'];
   columns.push('logicalBytes', 'nonZeroPages');
@@ -44,7 +44,7 @@ const snapshotRow = (over: Record<string, string>): string => {
 };
 const other = quoted('cd'.repeat(16));
 
-/** Every file below a directory and what it holds, but for those of one folder. */
+/** Every file below a directory with its contents, except those of one folder. */
 const treeOf = (dir: string, except: string): [string, string][] =>
   readdirSync(dir, { recursive: true, encoding: 'utf8' })
     .filter((name) => except === '' || (name !== except && !name.startsWith(`${except}/`)))
@@ -56,24 +56,21 @@ const treeOf = (dir: string, except: string): [string, string][] =>
 
 const forgeries: Record<string, [table: string, statement: (id: string) => string[]]> = {
   'a tag that is a path': ['tags', (id) => ['DELETE FROM tags', tagRow('../../victim/keys', id)]],
-  'a tag that is a path to something new': ['tags', (id) => ['DELETE FROM tags', tagRow('../../new', id)]],
-  'a tag that looks like an id': ['tags', (id) => ['DELETE FROM tags', tagRow('ab'.repeat(16), id)]],
-  'a tag that looks like a write cut short': ['tags', (id) => ['DELETE FROM tags', tagRow('x.tmp', id)]],
-  'a tag of a path': ['tags', () => ['DELETE FROM tags', tagRow('evil', '../../victim/keys')]],
-  'a tag of a snapshot that is not there': [
-    'tags',
-    () => ['DELETE FROM tags', tagRow('evil', 'ef'.repeat(16))],
-  ],
-  'an id that is a path': ['snapshots', () => [snapshotRow({ id: quoted('../../victim/keys') })]],
-  'an id that begins as one and is a path': [
+  'a tag that is a path to a new file': ['tags', (id) => ['DELETE FROM tags', tagRow('../../new', id)]],
+  'a tag that looks like an ID': ['tags', (id) => ['DELETE FROM tags', tagRow('ab'.repeat(16), id)]],
+  'a tag that looks like a temporary file': ['tags', (id) => ['DELETE FROM tags', tagRow('x.tmp', id)]],
+  'a tag whose snapshot is a path': ['tags', () => ['DELETE FROM tags', tagRow('evil', '../../victim/keys')]],
+  'a tag of a missing snapshot': ['tags', () => ['DELETE FROM tags', tagRow('evil', 'ef'.repeat(16))]],
+  'an ID that is a path': ['snapshots', () => [snapshotRow({ id: quoted('../../victim/keys') })]],
+  'an ID that begins with digits and is a path': [
     'snapshots',
     () => [snapshotRow({ id: quoted('abc/../../../victim/keys') })],
   ],
-  'the id of all being a path': [
+  'only an ID that is a path': [
     'snapshots',
     (id) => [`UPDATE snapshots SET id = ${quoted(`x\nssh-rsa\n/../${id}`)}`, 'DELETE FROM tags'],
   ],
-  'a tag and an id that make a file of their own': [
+  'a tag and an ID that form a path together': [
     'snapshots',
     (id) => {
       const text = `x\nssh-rsa AAAA\n/../${id}`;
@@ -84,31 +81,31 @@ const forgeries: Record<string, [table: string, statement: (id: string) => strin
       ];
     },
   ],
-  'an id that drives the terminal': [
+  'an ID with control characters': [
     'snapshots',
     () => [snapshotRow({ id: "char(27) || ']0;x' || char(7)" })],
   ],
-  'a kind that is none': ['snapshots', () => [snapshotRow({ id: other, kind: "'x'" })]],
-  'a parent that is no id': ['snapshots', () => [snapshotRow({ id: other, parent: "'../x'" })]],
-  'no date': ['snapshots', () => [snapshotRow({ id: other, createdAt: "'never'" })]],
-  'a size below nothing': ['snapshots', () => [snapshotRow({ id: other, memoryBytes: '-1' })]],
+  'an unknown kind': ['snapshots', () => [snapshotRow({ id: other, kind: "'x'" })]],
+  'a parent that is a path': ['snapshots', () => [snapshotRow({ id: other, parent: "'../x'" })]],
+  'an invalid date': ['snapshots', () => [snapshotRow({ id: other, createdAt: "'never'" })]],
+  'a negative size': ['snapshots', () => [snapshotRow({ id: other, memoryBytes: '-1' })]],
   'a size of 2^60': ['snapshots', () => [snapshotRow({ id: other, storedBytes: `${2n ** 60n}` })]],
-  'a pack 0': ['packs', () => ['INSERT INTO packs VALUES (0, 0, 1, 100, 0)']],
-  'a pack beyond 32 bits': ['packs', () => [`INSERT INTO packs VALUES (${2n ** 40n}, 0, 1, 100, 0)`]],
-  'a generation below 0': ['packs', () => ['INSERT INTO packs VALUES (77, -1, 1, 100, 0)']],
+  'pack 0': ['packs', () => ['INSERT INTO packs VALUES (0, 0, 1, 100, 0)']],
+  'a pack number beyond 32 bits': ['packs', () => [`INSERT INTO packs VALUES (${2n ** 40n}, 0, 1, 100, 0)`]],
+  'a negative generation': ['packs', () => ['INSERT INTO packs VALUES (77, -1, 1, 100, 0)']],
   'a generation of a billion': ['packs', () => ['INSERT INTO packs VALUES (77, 1000000000, 1, 100, 0)']],
-  'a pack of no chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 0, 100, 0)']],
-  'a pack of too many chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 32769, 100, 0)']],
+  'a pack without chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 0, 100, 0)']],
+  'a pack with too many chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 32769, 100, 0)']],
   'a pack of 2^50 bytes': ['packs', () => [`INSERT INTO packs VALUES (77, 0, 1, ${2n ** 50n}, 0)`]],
-  'a run of check beyond all': ['packs', () => [`UPDATE packs SET readRun = ${2n ** 63n - 1n}`]],
-  'a segment beyond 32 bits': ['segments', () => [`INSERT INTO segments VALUES (${2n ** 33n}, 1)`]],
-  'a segment of less than nothing': ['segments', () => ['INSERT INTO segments VALUES (77, -5)']],
+  'a run of check of 2^63 - 1': ['packs', () => [`UPDATE packs SET readRun = ${2n ** 63n - 1n}`]],
+  'a segment number beyond 32 bits': ['segments', () => [`INSERT INTO segments VALUES (${2n ** 33n}, 1)`]],
+  'a segment with a negative size': ['segments', () => ['INSERT INTO segments VALUES (77, -5)']],
   'no next number': ['counters', () => ['DELETE FROM counters']],
   'a next number of 2^40': ['counters', () => [`UPDATE counters SET value = ${2n ** 40n}`]],
   'a next number of 0': ['counters', () => ['UPDATE counters SET value = 0']],
 };
 
-describe('an index from elsewhere', () => {
+describe('an untrusted index', () => {
   afterEach(function () {
     dropScratch(this);
   });
@@ -129,7 +126,7 @@ describe('an index from elsewhere', () => {
   };
 
   for (const [what, [table, statements]] of Object.entries(forgeries))
-    it(`with ${what} harms nothing; check tells it, repair makes it anew`, async function () {
+    it(`with ${what} causes no harm, is reported by check and rebuilt by repair`, async function () {
       const world = scratchDir(this);
       const { store: made, dir: forged } = newStore(this);
       const { id } = await save(made, { x: noise(1, 5) }, { tag: 'good' });
@@ -162,7 +159,7 @@ describe('an index from elsewhere', () => {
         assert.deepEqual(treeOf(world, 'store'), before, verb);
       }
       assert.match(told.gc ?? '', new RegExp(`store\\.db.*${table}`));
-      // Whoever comes upon the row names the table that it is in.
+      // A verb that reads the row names its table.
       if (told.ls !== undefined) assert.match(told.ls, new RegExp(`store\\.db.*${table}`));
       assert.doesNotMatch(Object.values(told).join(), /\p{Cc}/u);
       for (const folder of ['packs', 'snapshots', 'segments', 'tags'])
@@ -191,7 +188,7 @@ describe('an index from elsewhere', () => {
     });
 
   for (const folder of ['packs', 'snapshots', 'segments', 'tags'])
-    it(`is not written where ${folder} leads elsewhere`, async function () {
+    it(`can be read but not written if ${folder} is a link`, async function () {
       const world = scratchDir(this);
       const { store, dir } = newStore(this);
       await save(store, { x: noise(1, 5) }, { tag: 'good' });
@@ -213,18 +210,18 @@ describe('an index from elsewhere', () => {
 });
 
 /** A table and a trigger that livesnap did not make. */
-const strangers = [
+const foreignTables = [
   'CREATE TABLE passengers (x)',
   "CREATE TRIGGER t AFTER INSERT ON passengers BEGIN INSERT INTO passengers VALUES ('ran'); END",
 ];
 
-describe('the runs of check', () => {
+describe('the number of a run of check', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
   for (const last of [2n ** 32n - 1n, 2n ** 63n - 1n])
-    it(`are counted anew after ${last}`, async function () {
+    it(`starts again after ${last}`, async function () {
       const { store, dir } = newStore(this);
       for (const seed of [1, 2]) await save(store, { x: noise(seed, 5) });
       store.close();
@@ -239,25 +236,22 @@ describe('the runs of check', () => {
     });
 });
 
-describe('the schema of an index from elsewhere', () => {
+describe('an untrusted schema', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
   const schemas: Record<string, [code: string, statements: string[]]> = {
-    'nothing, and a version below all': ['NOT_A_STORE', ['PRAGMA user_version = -1']],
-    'nothing, and no version': ['NOT_A_STORE', []],
-    "a stranger's table, and no version": ['NOT_A_STORE', strangers],
-    "a stranger's table, and a version below all": [
-      'NOT_A_STORE',
-      [...strangers, 'PRAGMA user_version = -1'],
-    ],
-    "a stranger's table, and this version": ['DAMAGED', [...strangers, 'PRAGMA user_version = 1']],
-    'nothing, and this version': ['DAMAGED', ['PRAGMA user_version = 1']],
+    'no tables and a negative version': ['NOT_A_STORE', ['PRAGMA user_version = -1']],
+    'no tables and no version': ['NOT_A_STORE', []],
+    'a foreign table and no version': ['NOT_A_STORE', foreignTables],
+    'a foreign table and a negative version': ['NOT_A_STORE', [...foreignTables, 'PRAGMA user_version = -1']],
+    'a foreign table and this version': ['DAMAGED', [...foreignTables, 'PRAGMA user_version = 1']],
+    'no tables and this version': ['DAMAGED', ['PRAGMA user_version = 1']],
   };
   for (const [what, [code, statements]] of Object.entries(schemas))
     for (const write of [false, true])
-      it(`with ${what} is refused and left as it was (${write ? 'writing' : 'reading'})`, function () {
+      it(`with ${what} is refused and left unchanged (${write ? 'writing' : 'reading'})`, function () {
         const { store, dir } = newStore(this);
         store.close();
         const path = join(dir, 'store.db');
@@ -267,7 +261,7 @@ describe('the schema of an index from elsewhere', () => {
         for (const statement of statements) database.exec(statement);
         database.close();
         const before = readFileSync(path);
-        // An empty one is what a creation that was cut short leaves; but that has no application_id yet.
+        // An interrupted creation leaves an empty database as well, but without application_id.
         for (const create of [false, true])
           assert.throws(() => Store.open(dir, { write, create }), { code }, what);
         assert.deepEqual(readFileSync(path), before);
@@ -299,7 +293,7 @@ describe('the schema of an index from elsewhere', () => {
         await load(repaired, id);
       });
 
-  it('is what an open for writing finishes where a crash has left it empty, and reading refuses', function () {
+  it('that a crash left empty is completed by a writer and refused by a reader', function () {
     const { store, dir } = newStore(this);
     store.close();
     const path = join(dir, 'store.db');
@@ -315,8 +309,8 @@ describe('the schema of an index from elsewhere', () => {
   });
 });
 
-describe('the name of a file of a store', () => {
-  it('is made of nothing else than it may be made of', () => {
+describe('the path of a file of a store', () => {
+  it('is formed only from valid IDs, tags and numbers', () => {
     const id = 'ab'.repeat(16);
     assert.equal(snapshotFile(id), `snapshots/${id}`);
     assert.equal(packFile(0x2a, 3), 'packs/0000002a-3.pack');

@@ -27,7 +27,7 @@ describe('a save', () => {
     dropScratch(this);
   });
 
-  it('gives back what it was given, state and metadata too', async function () {
+  it('keeps all regions, the state and the metadata', async function () {
     const { store } = newStore(this);
     const contents = {
       'ram@0x0': Buffer.concat([textPages(1, 700), Buffer.alloc(600 * PAGE_BYTES), noise(2, 333)]),
@@ -51,7 +51,7 @@ describe('a save', () => {
     snapshot.close();
   });
 
-  it('stores equal pages once: in one save, in a second, from another region', async function () {
+  it('stores equal pages once, within a save and between saves and regions', async function () {
     const { store } = newStore(this);
     const page = noise(9, 1);
     const ram = Buffer.concat([...Array.from({ length: 100 }, () => page), textPages(1, 2000)]);
@@ -66,7 +66,7 @@ describe('a save', () => {
     assert.deepEqual(await load(store, second.id), { disk: ram });
   });
 
-  it('stores under two hundredths when almost nothing has changed, with a parent or without', async function () {
+  it('stores less than a fiftieth of the first when little has changed, with a parent or without', async function () {
     const { store } = newStore(this);
     const ram = Buffer.concat([noise(1, 3000), textPages(2, 3000), Buffer.alloc(8 << 20)]);
     const first = await save(store, { 'ram@0x0': ram });
@@ -86,7 +86,7 @@ describe('a save', () => {
     assert.deepEqual(await load(store, child.id), { 'ram@0x0': ram });
   });
 
-  it('takes pages that are not given from the parent, also through a chain whose links are removed', async function () {
+  it('inherits pages from its parent, also when the ancestors are removed', async function () {
     const { store } = newStore(this);
     const ram = noise(1, 1500);
     let parent = (await save(store, { 'ram@0x0': ram })).id;
@@ -102,7 +102,7 @@ describe('a save', () => {
     assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
   });
 
-  it('lets a page given again replace the earlier one', async function () {
+  it('keeps the last copy of a page that the source gives several times', async function () {
     const { store } = newStore(this);
     const ram = noise(1, 600);
     const parent = (await save(store, { 'ram@0x0': ram })).id;
@@ -118,7 +118,7 @@ describe('a save', () => {
     assert.deepEqual([result.newChunks, result.reusedChunks, result.unchangedPages], [1, 1, 598]);
   });
 
-  it('is full when its parent is gone', async function () {
+  it('is full if its parent does not exist or was removed', async function () {
     const { store } = newStore(this);
     const session = await store.beginSave({ parent: '0'.repeat(32) });
     assert.equal(session.parent, null);
@@ -130,14 +130,14 @@ describe('a save', () => {
     await second.abort();
   });
 
-  it('follows a region that grows, shrinks, comes or goes', async function () {
+  it('follows regions that grow, shrink, appear or disappear', async function () {
     const { store } = newStore(this);
     const big = noise(1, 1100);
     const first = await save(store, { disk: big, other: noise(2, 3) });
     const small = big.subarray(0, 700 * PAGE_BYTES);
     const second = await save(store, { disk: small }, { parent: first.id, only: {} });
     assert.deepEqual(await load(store, second.id), { disk: small });
-    // What was cut off is not there again when the region grows.
+    // Growing again does not bring back the old pages.
     const grown = Buffer.concat([small, Buffer.alloc(400 * PAGE_BYTES)]);
     const third = await save(
       store,
@@ -148,7 +148,7 @@ describe('a save', () => {
     assert.equal(third.unchangedPages, 700);
   });
 
-  it('leaves nothing when it is given up, or when its source fails', async function () {
+  it('leaves no files when it is aborted, or when its source fails', async function () {
     const { store, dir } = newStore(this);
     const kept = await save(store, { 'ram@0x0': noise(1, 10) });
     const files = (): string[] =>
@@ -178,7 +178,7 @@ describe('a save', () => {
     assert.equal((await store.gc({ dryRun: true })).freedBytes, 0);
   });
 
-  it('does without packs that it has no descriptors for', async function () {
+  it('stores pages again if it cannot open more packs', async function () {
     const { store, dir } = newStore(this);
     const packs = 120;
     for (let i = 0; i < packs; i++) await save(store, { x: noise(1000 + i, 1) });
@@ -205,19 +205,19 @@ describe('a save', () => {
     );
     assert.equal(child.status, 0, child.stderr);
     const reused = Number(child.stdout);
-    assert.ok(reused >= 20 && reused < packs, `${reused} chunks of ${packs} were used again`);
+    assert.ok(reused >= 20 && reused < packs, `${reused} of ${packs} chunks were reused`);
     const [all] = Object.values(await load(store, 'all'));
     assert.deepEqual(all, Buffer.concat(Array.from({ length: packs }, (_, i) => noise(1000 + i, 1))));
     assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
   });
 
-  it('is refused a tag that cannot be before anything is stored', async function () {
+  it('refuses an invalid tag before it begins', async function () {
     const { store } = newStore(this);
     for (const tag of ['a/b', '', '..', 'a'.repeat(65), '0'.repeat(32)])
       await assert.rejects(store.beginSave({ parent: null, tag }), { code: 'USAGE' });
   });
 
-  it('is told when its source breaks the contract', async function () {
+  it('refuses bad regions and bad batches', async function () {
     const { store } = newStore(this);
     const attempt = async (regions: PageSource['regions'], pages: number[]): Promise<void> => {
       const session = await store.beginSave({ parent: null });
@@ -260,7 +260,7 @@ describe('a save', () => {
     assert.equal(store.list().length, 0);
   });
 
-  it('takes a description as long and as deep as the format has it, and no other', async function () {
+  it('refuses a description that is longer or nested deeper than the format allows', async function () {
     const { store } = newStore(this);
     const described = async (machine: unknown): Promise<unknown> => {
       const session = await store.beginSave({ parent: null });
@@ -280,7 +280,7 @@ describe('a save', () => {
     assert.equal(store.list().length, 2);
   });
 
-  it('uses the memory of those before it, and so does reading, even when it fails', async function () {
+  it('reuses the batches of earlier saves and restores, also of failed ones', async function () {
     const { store } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 20) };
     const { id } = await save(store, contents);
@@ -296,13 +296,13 @@ describe('a save', () => {
       snapshot.close();
       most = Math.max(most, process.memoryUsage().arrayBuffers - before);
     }
-    // A batch is a mebibyte, and each save has four.
+    // A save has four batches of 1 MiB.
     assert.ok(most < 40 << 20, `${most >> 20} MiB`);
   });
 
-  describe('of more than it can keep in memory', () => {
+  describe('with more chunks than it keeps in memory', () => {
     const part = 400;
-    /** New pages, then all of them again with some more. */
+    /** New pages, more new pages, and the first ones again. */
     const once = noise(11, 1500);
     const pages = Buffer.concat([once, noise(12, 700), once]);
 
@@ -317,7 +317,7 @@ describe('a save', () => {
       }
     }
 
-    it('is committed in parts that gc leaves alone, and finds what is in them', async function () {
+    it('commits packs early, which gc keeps, and finds their chunks', async function () {
       const { store, dir } = newStore(this);
       await begin(dir, async (session, context) => {
         assert.ok(context.index.packs().length >= 2);
@@ -337,7 +337,7 @@ describe('a save', () => {
       assert.deepEqual((await store.check({ readData: true })).problems, []);
     });
 
-    it('takes them back when it is given up, and keeps them when it is suspended', async function () {
+    it('deletes those packs when it is aborted, and keeps them when it is suspended', async function () {
       const { store, dir } = newStore(this);
       const files = () => ['packs', 'segments'].map((folder) => readdirSync(join(dir, folder)).length);
       await begin(dir, async (session, context) => {
@@ -353,7 +353,7 @@ describe('a save', () => {
     });
   });
 
-  it('goes beside others in the same store', async function () {
+  it('runs beside other saves to the same store', async function () {
     const { store } = newStore(this);
     const contents = Array.from({ length: 4 }, (_, i) => ({
       'ram@0x0': Buffer.concat([noise(i, 700), textPages(9, 300)]),

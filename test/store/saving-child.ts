@@ -1,8 +1,11 @@
 /**
- * A process of its own that works on a store: `DIR N` saves pages of seed 1000 + N until it is killed; `DIR put FILE`,
- * `DIR get ID FILE` and `DIR check` do that once; `DIR forget FILE` puts it and does not close the store, `DIR miss`
- * asks for a snapshot that is not there and does not either; `DIR race FILE GO` puts FILE as soon as the file GO is there, and makes
- * the store.
+ * A child process that works on the store DIR:
+ *
+ * - `DIR N`: saves the pages of seed 1000 + N again and again, until it is killed.
+ * - `DIR put FILE`, `DIR get ID FILE`, `DIR check`: runs the verb once.
+ * - `DIR forget FILE`: puts the file, and does not close the store.
+ * - `DIR miss`: opens a snapshot that does not exist, and does not close the store.
+ * - `DIR race FILE GO`: when the file GO appears, creates the store and puts FILE.
  */
 import { existsSync } from 'node:fs';
 import { Store } from '../../src/store/store.js';
@@ -11,7 +14,7 @@ import { MemorySource, machineMetadata, noise } from './scratch.js';
 const [dir, verb, ...args] = process.argv.slice(2) as [string, string, ...string[]];
 if (verb === 'race') {
   console.log('ready');
-  while (!existsSync(args[1]!)); // begins within microseconds of the others
+  while (!existsSync(args[1]!)); // all children start within microseconds
 }
 const store = Store.open(dir, { write: true, create: true });
 switch (verb) {

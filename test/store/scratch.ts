@@ -1,8 +1,9 @@
-/** Directories and stores for tests, and pages in memory as source and sink. */
+/** Temporary directories and stores for tests, and pages in memory as source and sink. */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pageOps } from '../../src/native/pages.js';
 import {
   BATCH_PAGES,
   PAGE_BYTES,
@@ -14,9 +15,9 @@ import { Store } from '../../src/store/store.js';
 import type { SaveResult, SnapshotMetadata } from '../../src/store/types.js';
 import { usePageWorkers } from '../../src/store/worker/page-pool.js';
 
-usePageWorkers(); // so that they are not started anew for every test
+usePageWorkers(); // else every test would start new ones
 
-/** A directory that is gone after the test (or suite) that asked for it. */
+/** A temporary directory, deleted by {@link dropScratch}. */
 export function scratchDir(context: Mocha.Context): string {
   const dir = mkdtempSync(join(tmpdir(), 'livesnap-test-'));
   const cleanup = (): void => rmSync(dir, { recursive: true, force: true });
@@ -26,12 +27,13 @@ export function scratchDir(context: Mocha.Context): string {
   return dir;
 }
 
-/** To be called in afterEach. */
+/** Runs the test's cleanups, last first. Call it in `afterEach`. */
 export function dropScratch(context: Mocha.Context): void {
   const holder = context as unknown as { scratch?: (() => void)[] };
   for (const cleanup of holder.scratch?.splice(0).reverse() ?? []) cleanup();
 }
 
+/** Registers a cleanup. */
 export function onDrop(context: Mocha.Context, cleanup: () => void): void {
   const holder = context as unknown as { scratch?: (() => void)[] };
   holder.scratch ??= [];
@@ -45,7 +47,7 @@ export function newStore(context: Mocha.Context, fingerprintBits = 64): { store:
   return { store, dir };
 }
 
-/** A small, fast, seeded generator (mulberry32); 32 bits a call. */
+/** A small, fast random number generator (mulberry32): 32 bits per call. */
 export function seeded(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -57,7 +59,7 @@ export function seeded(seed: number): () => number {
   };
 }
 
-/** Pages that LZ4 cannot shorten. */
+/** Pages that LZ4 cannot compress. */
 export function noise(seed: number, pages: number): Buffer {
   const next = seeded(seed);
   const words = new Uint32Array((pages * PAGE_BYTES) / 4);
@@ -65,6 +67,7 @@ export function noise(seed: number, pages: number): Buffer {
   return Buffer.from(words.buffer);
 }
 
+/** Pages that LZ4 compresses well. */
 export function textPages(seed: number, pages: number): Buffer {
   const next = seeded(seed);
   const bytes = Buffer.alloc(pages * PAGE_BYTES, ' ');
@@ -72,9 +75,23 @@ export function textPages(seed: number, pages: number): Buffer {
   return bytes;
 }
 
+/** The fingerprint of one page. */
+export function fingerprintOf(page: Uint8Array): Uint8Array {
+  const fingerprint = new Uint8Array(8);
+  pageOps.hashPages(page, 1, fingerprint);
+  return fingerprint;
+}
+
+/** Flips one bit of a file. */
+export function flipBit(path: string, offset: number, bit = 0): void {
+  const bytes = readFileSync(path);
+  bytes[offset]! ^= 1 << bit;
+  writeFileSync(path, bytes);
+}
+
 type Regions = Record<string, Buffer>;
 
-/** Gives whole regions, or some of their pages. */
+/** A source of whole regions, or of some of their pages. */
 export class MemorySource implements PageSource {
   readonly regions;
   readonly #runs: { region: number; pages: number[] }[] = [];
@@ -105,7 +122,7 @@ export class MemorySource implements PageSource {
   }
 }
 
-/** Keeps what it is given, and that no page came twice. */
+/** Keeps the pages. Throws for a page of zeros, and for a page that it has got before. */
 export class MemorySink implements PageSink {
   readonly contents: Regions = {};
   readonly #given = new Set<string>();
@@ -141,7 +158,7 @@ export const machineMetadata = (over: Partial<SnapshotMetadata> = {}): SnapshotM
   ...over,
 });
 
-/** Saves regions as a machine; with `only`, those pages of them. */
+/** Saves regions as a machine. `only`: the pages to give. */
 export async function save(
   store: Store,
   contents: Regions,
@@ -161,7 +178,7 @@ export async function save(
   }
 }
 
-/** The regions of a snapshot as they would be restored. */
+/** The regions of a snapshot, as a restore gets them. */
 export async function load(store: Store, ref: string): Promise<Regions> {
   const snapshot = await store.openSnapshot(ref);
   try {
@@ -176,7 +193,7 @@ export async function load(store: Store, ref: string): Promise<Regions> {
 export const diskUsage = (dir: string): number =>
   Number(execFileSync('du', ['-b', '-s', dir], { encoding: 'utf8' }).split('\t')[0]);
 
-/** Mounts for the length of a test; skips it loudly where mounting is impossible. */
+/** Mounts until the end of the test. Skips the test with a message if mounting is impossible. */
 function mount(context: Mocha.Context, at: string, ...steps: string[][]): void {
   let mounted = 0;
   try {
@@ -193,6 +210,6 @@ function mount(context: Mocha.Context, at: string, ...steps: string[][]): void {
 export const mountReadOnly = (context: Mocha.Context, at: string): void =>
   mount(context, at, ['--bind', at], ['-o', 'remount,bind,ro']);
 
-/** A file system of so many bytes at an empty directory. */
+/** Mounts a file system of `sizeBytes` at an empty directory. */
 export const mountSmall = (context: Mocha.Context, at: string, sizeBytes: number): void =>
   mount(context, at, ['-t', 'tmpfs', '-o', `size=${sizeBytes}`, 'livesnap-test']);

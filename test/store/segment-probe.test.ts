@@ -17,7 +17,7 @@ function found(place: Find, low: number, high: number): string[] {
   return Array.from({ length: count }, (_, i) => `${places[2 * i]}/${places[2 * i + 1]}`).sort();
 }
 
-describe('probing a segment', () => {
+describe('a probe of a segment', () => {
   afterEach(function () {
     dropScratch(this);
   });
@@ -29,12 +29,12 @@ describe('probing a segment', () => {
   }
 
   for (const count of [1, 2, 255, 256, 257, 511, 512, 5000, 60_000])
-    it(`finds what a search in memory finds, among ${count} entries`, function () {
+    it(`finds what a search in memory finds (entries: ${count})`, function () {
       const { dir } = newStore(this);
       const random = seeded(count);
       const words = new Uint32Array(4 * count);
       for (let i = 0; i < count; i++) words.set([random(), random(), 1 + (i % 9), i], 4 * i);
-      words.copyWithin(0, 4, 6); // two of one fingerprint
+      words.copyWithin(0, 4, 6); // two entries have the same fingerprint
       const sorted = sortEntries(words);
       const segment = new Segment(sorted);
       const probe = new SegmentProbe(dir, write(dir, sorted));
@@ -42,7 +42,7 @@ describe('probing a segment', () => {
         const [low, high] = [sorted[at]!, sorted[at + 1]!];
         const there = found(segment, low, high);
         const got = found(probe, low, high);
-        // Where a read ends between two of one fingerprint, the other is not seen: it is a hint.
+        // A probe misses the second entry of a fingerprint if a read ends between the two.
         assert.ok(got.length > 0 && got.every((place) => there.includes(place)), `${at / 4}`);
       }
       for (let i = 0; i < 2000; i++) {
@@ -58,7 +58,7 @@ describe('probing a segment', () => {
       probe.close();
     });
 
-  it('comes to an end where fingerprints are crowded, and where the file has ended', function () {
+  it('ends when many entries have the same fingerprint, and when the file was truncated', function () {
     const { dir } = newStore(this);
     const words = new Uint32Array(4 * 50_000);
     for (let i = 0; i < 50_000; i++) words.set([i % 16, 0, 1, i], 4 * i);

@@ -29,7 +29,7 @@ const savingChild = fileURLToPath(new URL('./saving-child.js', import.meta.url))
 
 const segmentsOf = (dir: string): string[] => readdirSync(join(dir, 'segments')).sort();
 
-/** How many chunks a save of pages that are all there already stores anew. */
+/** How many chunks a full save of these bytes stores. */
 async function newChunks(store: Store, bytes: Buffer): Promise<number> {
   const session = await store.beginSave({ parent: null });
   await session.abort();
@@ -38,7 +38,7 @@ async function newChunks(store: Store, bytes: Buffer): Promise<number> {
   return count;
 }
 
-/** Pages that differ in a number, and are soon made and compressed. */
+/** Distinct pages that are fast to make and to compress. */
 function numbered(seed: number, count: number): Buffer {
   const bytes = Buffer.alloc(count * PAGE_BYTES);
   for (let i = 0; i < count; i++) bytes.writeUInt32LE(seed * 65536 + i, i * PAGE_BYTES);
@@ -56,7 +56,7 @@ describe('segments', () => {
     dropScratch(this);
   });
 
-  it('find every chunk after many saves, mergers and a gc, with few files', async function () {
+  it('find every chunk after many saves, merges and a gc, with few files', async function () {
     const { store, dir } = newStore(this);
     const all: Buffer[] = [];
     for (let i = 0; i < 20; i++) {
@@ -65,18 +65,18 @@ describe('segments', () => {
       assert.equal(await store.tidy(), null);
     }
     assert.ok(segmentsOf(dir).length <= 5, segmentsOf(dir).join(' '));
-    // Every page is found; of the manifest's two chunks only the places can be new.
+    // Every page is found. Only places of manifest blocks can be new.
     assert.ok((await newChunks(store, Buffer.concat(all))) <= 4);
     await store.gc({ dryRun: false });
     assert.equal(segmentsOf(dir).length, 1);
     assert.ok((await newChunks(store, Buffer.concat(all))) <= 4);
   });
 
-  it('that are merged while a save begins are found by it all the same', async function () {
+  it('are found by a save that began while they were merged', async function () {
     const { store, dir } = newStore(this);
     const [many, fewer] = [numbered(1, 16_000), numbered(2, 8_100)];
     for (const pages of [many, fewer]) await save(store, { 'ram@0x0': pages });
-    // One Worker reads the larger pack: it maps for the save when the other has long merged what the save has listed.
+    // The check keeps one Worker busy, so the save maps its segments after the other Worker has merged them.
     const checked = store.check({ readData: true });
     const begun = store.beginSave({ parent: null });
     assert.equal(await store.tidy(), null);
@@ -85,16 +85,16 @@ describe('segments', () => {
     assert.equal(segmentsOf(dir).length, 1);
     await session.store(new MemorySource({ 'ram@0x0': fewer }));
     const { newChunks } = await session.commit(machineMetadata());
-    assert.ok(newChunks <= 40, `${newChunks} new chunks, though only those of the manifest can be new`);
+    assert.ok(newChunks <= 40, `${newChunks} new chunks, but only those of the manifest can be new`);
   });
 
   for (const [what, harm] of Object.entries({
     missing: unlinkSync,
-    torn: (path: string) => truncateSync(path, 500),
-    'of another kind': (path: string) => writeFileSync(path, Buffer.alloc(2000)),
-    longer: (path: string) => writeFileSync(path, Buffer.alloc(16), { flag: 'a' }),
+    truncated: (path: string) => truncateSync(path, 500),
+    'another file': (path: string) => writeFileSync(path, Buffer.alloc(2000)),
+    'too long': (path: string) => writeFileSync(path, Buffer.alloc(16), { flag: 'a' }),
   }))
-    it(`do no harm when one is ${what}: saves go on, check says so, gc makes it anew`, async function () {
+    it(`cost only space when one is ${what}: saves succeed, check reports it, and gc rebuilds it`, async function () {
       const { store, dir } = newStore(this);
       const contents = { 'ram@0x0': noise(1, 300) };
       const { id } = await save(store, contents);
@@ -113,7 +113,7 @@ describe('segments', () => {
       assert.deepEqual(await load(store, id), contents);
     });
 
-  it('with a flipped bit are not merged as if they were whole, and gc makes them anew', async function () {
+  it('with a flipped bit are not merged, and gc rebuilds them', async function () {
     const { store, dir } = newStore(this);
     const all = [noise(1, 60), noise(2, 60)];
     for (const pages of all) await save(store, { 'ram@0x0': pages });
@@ -123,7 +123,7 @@ describe('segments', () => {
     assert.match((await store.tidy())!.message, new RegExp(`segments/${first}: .* checksum`));
     assert.deepEqual(segmentsOf(dir), before);
     for (const seed of [3, 4]) await save(store, { 'ram@0x0': noise(seed, 60) });
-    assert.equal(await store.tidy(), null, 'what is newer is merged without it');
+    assert.equal(await store.tidy(), null, 'newer segments are merged without it');
     assert.equal(segmentsOf(dir).length, 2);
     assert.deepEqual(
       (await store.check({ readData: false })).problems.map(({ file, message }) => [file, message]),
@@ -136,7 +136,7 @@ describe('segments', () => {
     assert.equal(segmentsOf(dir).length, 1);
   });
 
-  it('show every flipped bit to check', async function () {
+  it('are reported by check for every flipped bit', async function () {
     const { store, dir } = newStore(this);
     await save(store, { 'ram@0x0': noise(1, 20) });
     const [name] = segmentsOf(dir) as [string];
@@ -152,7 +152,7 @@ describe('segments', () => {
     assert.equal(verifySegment(pageOps, dir, row), null);
   });
 
-  it('of many entries show every flipped bit of the filter, and a filter of others', function () {
+  it('with a filter are reported for a flipped bit in it, and for the filter of another segment', function () {
     const { dir } = newStore(this);
     const next = seeded(5);
     const segmentOf = (number: number): Buffer => {
@@ -180,10 +180,10 @@ describe('segments', () => {
     pageOps.checksum(other, 0, other.length - 8, 0, 0, other.subarray(-8));
     writeFileSync(path, other);
     const { offset, why } = verifySegment(pageOps, dir, row)!;
-    assert.deepEqual([offset, why], [filterAt, 'the filter is not that of the entries']);
+    assert.deepEqual([offset, why], [filterAt, 'the filter does not match the entries']);
   });
 
-  it('claim no more than there is', function () {
+  it('are not mapped for a row with another number or another count of entries', function () {
     const { dir } = newStore(this);
     const next = seeded(1);
     const words = Uint32Array.from({ length: 400 }, () => next());
@@ -199,10 +199,10 @@ describe('segments', () => {
   });
 
   for (const [what, which] of [
-    ['are cut short while they are mapped', 'none'],
-    ['are cut short after another SIGBUS was heard by a handler', 'heard'],
+    ['while they are mapped', 'none'],
+    ['after a handler has received another SIGBUS', 'heard'],
   ] as const)
-    it(`that ${what} read as zeros and end no process`, function () {
+    it(`truncated ${what} read as zeros, and the process survives`, function () {
       const { dir } = newStore(this);
       const child = spawnSync(process.execPath, [busErrorChild, dir, segmentFile(7), which], {
         encoding: 'utf8',
@@ -212,19 +212,19 @@ describe('segments', () => {
     });
 
   for (const [what, which] of [
-    ['sent by somebody', 'sent'],
+    ['that another process sent', 'sent'],
     ['of another mapping', 'elsewhere'],
   ] as const)
-    it(`leave a SIGBUS ${what} what it is: the end of the process`, function () {
+    it(`do not keep a SIGBUS ${what} from ending the process`, function () {
       const { dir } = newStore(this);
       const child = spawnSync(process.execPath, [busErrorChild, dir, segmentFile(7), which], {
         encoding: 'utf8',
-        cwd: dir, // where a core file may go
+        cwd: dir, // a core file goes here
       });
       assert.deepEqual([child.signal, child.stdout], ['SIGBUS', ''], child.stderr);
     });
 
-  it('are merged by several processes at once without losing any', async function () {
+  it('lose no entry when several processes merge them at once', async function () {
     const { store, dir } = newStore(this);
     const files = Array.from({ length: 3 }, (_, i) => {
       const path = join(scratchDir(this), `file${i}`);

@@ -1,4 +1,4 @@
-/** A process of its own that holds a session on a store until it is killed: `DIR pin ID` or `DIR save ID`. */
+/** A child process that holds a session on a store until it is killed: `DIR pin ID` or `DIR save ID`. */
 import { Store } from '../../src/store/store.js';
 import { MemorySource, noise } from './scratch.js';
 

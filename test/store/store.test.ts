@@ -41,7 +41,7 @@ describe('a store', () => {
     dropScratch(this);
   });
 
-  it('is refused when it is missing, is something else, or is of a newer format', function () {
+  it('is not opened if it does not exist, is something else, or has a newer format', function () {
     const dir = scratchDir(this);
     assert.throws(() => Store.open(join(dir, 'none'), { write: false }), { code: 'NO_SUCH_FILE' });
     assert.throws(() => Store.open(dir, { write: false }), { code: 'NOT_A_STORE' });
@@ -75,7 +75,7 @@ describe('a store', () => {
     assert.throws(() => Store.open(foreign, { write: true, create: true }), { code: 'NOT_A_STORE' });
   });
 
-  it('makes its folders anew, where a cut creation or a copy without empty directories has left them out', async function () {
+  it('creates its empty directories again if they are missing', async function () {
     const { store, dir } = newStore(this);
     store.close();
     for (const name of ['packs', 'segments', 'snapshots', 'tags']) rmdirSync(join(dir, name));
@@ -93,7 +93,7 @@ describe('a store', () => {
     }
   });
 
-  it('is read as it is where empty folders have been left out', async function () {
+  it('is read without its empty directories', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 20) };
     const { id } = await save(store, contents);
@@ -127,7 +127,7 @@ describe('a store', () => {
     });
   });
 
-  it('says which pack is missing, though all of them are', async function () {
+  it('names the missing pack when packs/ is missing', async function () {
     const { store, dir } = newStore(this);
     const { id } = await save(store, { 'ram@0x0': noise(1, 20) });
     store.close();
@@ -142,7 +142,7 @@ describe('a store', () => {
     }
   });
 
-  it('keeps memory private: files 0600, directories 0700', async function () {
+  it('gives its files mode 0600 and its directories 0700, whatever the umask', async function () {
     const before = process.umask(0);
     try {
       const { store, dir } = newStore(this);
@@ -155,10 +155,10 @@ describe('a store', () => {
     }
   });
 
-  it('finds a snapshot by tag, id and unique prefix', async function () {
+  it('finds a snapshot by tag, ID and unique prefix', async function () {
     const { store } = newStore(this);
     const ids: string[] = [];
-    for (let i = 0; i < 17; i++) ids.push((await save(store, { 'ram@0x0': noise(i, 1) })).id); // two share a digit
+    for (let i = 0; i < 17; i++) ids.push((await save(store, { 'ram@0x0': noise(i, 1) })).id); // two share a first digit
     assert.deepEqual(
       store
         .list()
@@ -177,7 +177,7 @@ describe('a store', () => {
     assert.throws(() => store.resolve(crowded), { code: 'AMBIGUOUS' });
 
     store.setTag(ids[0]!, 'base');
-    store.setTag(ids[1]!, crowded); // a tag goes before ids
+    store.setTag(ids[1]!, crowded); // a tag wins over a prefix
     assert.equal(store.resolve('base'), ids[0]);
     assert.equal(store.resolve(crowded), ids[1]);
     store.setTag(ids[2]!, 'base');
@@ -186,9 +186,13 @@ describe('a store', () => {
     store.setTag('base', 'renamed');
     assert.throws(() => store.resolve('base'), { code: 'NO_SUCH_SNAPSHOT' });
     assert.deepEqual(readdirSync(join(store.dir, 'tags')).sort(), [crowded, 'renamed'].sort());
-    // What has the length of an id names that snapshot and no other.
+    // A name as long as an ID is always an ID.
     for (const label of [ids[5]!, 'f'.repeat(32), 'F'.repeat(32)]) {
-      assert.throws(() => store.setTag(ids[0]!, label), { code: 'USAGE', hint: /looks like the id/ }, label);
+      assert.throws(
+        () => store.setTag(ids[0]!, label),
+        { code: 'USAGE', hint: /looks like a snapshot ID/ },
+        label,
+      );
       await assert.rejects(save(store, { x: noise(99, 1) }, { tag: label }), { code: 'USAGE' });
     }
     store.setTag(ids[0]!, ids[5]!.slice(0, 31));
@@ -198,7 +202,7 @@ describe('a store', () => {
       assert.throws(() => store.setTag(ids[0]!, label), { code: 'USAGE' }, label);
   });
 
-  it('removes all that were named, or none', async function () {
+  it('removes all named snapshots, or none', async function () {
     const { store, dir } = newStore(this);
     const a = await save(store, { 'ram@0x0': noise(1, 2) }, { tag: 'a' });
     const b = await save(store, { 'ram@0x0': noise(2, 2) }, { tag: 'b' });
@@ -213,7 +217,7 @@ describe('a store', () => {
     assert.deepEqual(readdirSync(join(dir, 'tags')), ['b']);
   });
 
-  it('says what is on the disk', async function () {
+  it('reports sizes as they are on disk', async function () {
     const { store, dir } = newStore(this);
     const ram = Buffer.concat([noise(1, 300), textPages(2, 300), Buffer.alloc(1 << 20)]);
     const first = await save(store, { 'ram@0x0': ram });
@@ -248,7 +252,7 @@ describe('a store', () => {
       [first.storedBytes, second.storedBytes],
     );
 
-    // uniqueBytes is what rm and gc then free
+    // rm and gc free uniqueBytes.
     const { uniqueBytes, regions, machine } = reader.show(second.id);
     reader.close();
     assert.deepEqual(regions, [{ name: 'ram@0x0', sizeBytes: ram.length, nonZeroPages: 600 }]);
@@ -264,7 +268,7 @@ describe('a store', () => {
     assert.ok(Math.abs(before - after.reduce((a, b) => a + b) - uniqueBytes) < uniqueBytes / 50);
   });
 
-  it('works for all that reads when it was moved, copied, or mounted read-only', async function () {
+  it('can be read when it was moved, copied, or mounted read-only', async function () {
     const { store, dir } = newStore(this);
     const ram = { 'ram@0x0': noise(3, 50) };
     const { id } = await save(store, ram, { tag: 'x' });
@@ -293,7 +297,7 @@ describe('a store', () => {
       }
     };
 
-    // Copied while it is open: the last commits are in the log, not yet in the database.
+    // Copied while it is open: the last commits are only in SQLite's log.
     store.setTag(id, 'old');
     store.setTag(id, 'x');
     assert.ok(statSync(join(dir, 'store.db-wal')).size > 0);
@@ -304,7 +308,7 @@ describe('a store', () => {
     store.close();
     const moved = join(scratchDir(this), 'moved');
     renameSync(dir, moved);
-    mkdirSync(dir); // only so that ../got has a parent
+    mkdirSync(dir); // the parent of ../got
     await readAll(moved);
 
     const unclean = join(scratchDir(this), 'unclean');
@@ -312,7 +316,7 @@ describe('a store', () => {
     earlier.setTag(id, 'old');
     earlier.close();
     const again = Store.open(moved, { write: true });
-    again.setTag(id, 'x'); // only in the log
+    again.setTag(id, 'x'); // only in SQLite's log
     cpSync(moved, unclean, { recursive: true });
     again.close();
     assert.ok(existsSync(join(unclean, 'store.db-wal')));
@@ -324,7 +328,7 @@ describe('a store', () => {
     }
   });
 
-  it('is made once, when several processes make it at the same moment', async function () {
+  it('is created once when several processes create it at the same time', async function () {
     const scratch = scratchDir(this);
     const file = join(scratch, 'file');
     writeFileSync(file, noise(1, 3));
@@ -346,7 +350,7 @@ describe('a store', () => {
     }
   });
 
-  it('opens for reading and lists without changing anything', async function () {
+  it('is not changed by opening for reading and listing', async function () {
     const { store, dir } = newStore(this);
     await save(store, { 'ram@0x0': noise(3, 5) });
     store.close();

@@ -1,4 +1,7 @@
-/** Links and pipes with the names of a store's locks and index: nobody follows them, waits for them or makes their ends. */
+/**
+ * Links, pipes and journals in the place of a store's locks and index: no verb follows them, waits for them or creates
+ * their targets.
+ */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -20,12 +23,12 @@ function journalNaming(path: string, database: Buffer): Buffer {
   const page = Buffer.alloc(4 + pageSize + 4);
   page.writeUInt32BE(1, 0);
   database.copy(page, 4, 0, pageSize);
-  let sum = 0;
-  for (let at = pageSize - 200; at > 0; at -= 200) sum = (sum + database[at]!) >>> 0;
-  page.writeUInt32BE(sum, 4 + pageSize);
+  let checksum = 0;
+  for (let at = pageSize - 200; at > 0; at -= 200) checksum = (checksum + database[at]!) >>> 0;
+  page.writeUInt32BE(checksum, 4 + pageSize);
   const name = Buffer.from(path);
   const end = Buffer.alloc(4 + name.length + 16);
-  end.writeUInt32BE(Math.floor(2 ** 30 / pageSize) + 1, 0); // the lock byte's page
+  end.writeUInt32BE(Math.floor(2 ** 30 / pageSize) + 1, 0); // number of the page with the lock byte
   name.copy(end, 4);
   end.writeUInt32BE(name.length, 4 + name.length);
   end.writeUInt32BE(
@@ -36,12 +39,12 @@ function journalNaming(path: string, database: Buffer): Buffer {
   return Buffer.concat([sector, page, end]);
 }
 
-describe('a store with a journal from elsewhere', () => {
+describe('a store with a rollback journal that names another file', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  it('is refused: SQLite would remove the file that it names', async function () {
+  it('is refused, because SQLite would delete that file', async function () {
     const { store, dir } = newStore(this);
     await save(store, { x: noise(1, 3) });
     store.close();
@@ -61,22 +64,22 @@ describe('a store with a journal from elsewhere', () => {
   });
 });
 
-describe('a store whose own files are', () => {
+describe('a store whose locks or index are', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  const strangers: Record<string, (path: string, outside: string) => void> = {
+  const impostors: Record<string, (path: string, outside: string) => void> = {
     'dangling links': (path, outside) => symlinkSync(join(outside, 'made'), path),
-    'links to files that are there': (path, outside) => {
-      if (existsSync(path)) throw new Error('it is there');
+    'links to existing files': (path, outside) => {
+      if (existsSync(path)) throw new Error(`${path} exists`);
       execFileSync('touch', [join(outside, 'there')]);
       symlinkSync(join(outside, 'there'), path);
     },
     pipes: (path) => void execFileSync('mkfifo', [path]),
   };
-  for (const [what, put] of Object.entries(strangers))
-    it(`${what} is refused, and nothing is made elsewhere`, async function () {
+  for (const [what, put] of Object.entries(impostors))
+    it(`${what} is refused, and no file is created elsewhere`, async function () {
       const { store, dir } = newStore(this);
       const { id } = await save(store, { x: noise(1, 3) });
       store.close();

@@ -1,6 +1,6 @@
 /**
- * Files of a store that the disk cannot read, and names of the store's that are no files: every verb says DAMAGED and
- * which file, or does without it; check and repair come to their end.
+ * Files of a store that the disk cannot read, and links, pipes and directories in their place. Every verb fails with
+ * DAMAGED and names the file, or works without it. Check and repair finish.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -24,7 +24,7 @@ import { dropScratch, load, newStore, noise, save } from './scratch.js';
 
 const child = fileURLToPath(new URL('./verbs-child.js', import.meta.url));
 
-/** What a verb came to, in the child. */
+/** The result or the error of a verb in the child. */
 interface Outcome<T> {
   readonly value?: T;
   readonly code?: string;
@@ -50,15 +50,15 @@ function inChild<T>(dir: string, what: string, unreadable: string | null, fault 
   return JSON.parse(execFileSync(process.execPath, [child, dir, what], { env, encoding: 'utf8' }));
 }
 
-interface Made {
+interface MadeStore {
   readonly dir: string;
-  /** The snapshot whose file, pack or tag is at stake, its pack, and another one. */
+  /** The snapshot whose file or pack becomes unreadable, its pack, and another snapshot. */
   readonly id: string;
   readonly pack: string;
   readonly other: string;
 }
 
-async function make(test: Mocha.Context): Promise<Made> {
+async function make(test: Mocha.Context): Promise<MadeStore> {
   const { store, dir } = newStore(test);
   const { id } = await save(store, { 'ram@0x0': noise(1, 100) }, { tag: 'mine' });
   const [pack] = readdirSync(join(dir, 'packs')) as [string];
@@ -81,7 +81,7 @@ async function requireLoads(dir: string, id: string, contents: Record<string, Bu
   }
 }
 
-/** Everything but saves and listings says which file it is. */
+/** Every verb names the file, except that saves and listings succeed. */
 function requireNamed(outcomes: Outcomes, file: string, snapshot: string): void {
   for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc'] as const) {
     assert.equal(outcomes[verb].code, 'DAMAGED', `${verb}: ${JSON.stringify(outcomes[verb])}`);
@@ -94,26 +94,26 @@ function requireNamed(outcomes: Outcomes, file: string, snapshot: string): void 
   }
   assert.equal(outcomes.list.value, 2);
   assert.equal(outcomes.save.code, undefined, outcomes.save.message);
-  assert.equal(outcomes.save.value!.parent, null, 'a save on a parent that cannot be read is a full one');
+  assert.equal(outcomes.save.value!.parent, null, 'a save is full when its parent cannot be read');
 }
 
-/** Puts something that is no plain file in the place of a file. */
+/** Each puts something other than a plain file in the place of a file. */
 const IMPOSTORS: Record<string, (path: string) => void> = {
   'a directory': (path) => {
     mkdirSync(path);
     writeFileSync(join(path, 'inside'), 'of value');
   },
   'a dangling link': (path) => symlinkSync('nowhere', path),
-  'a link in a circle': (path) => symlinkSync(path, path),
+  'a circular link': (path) => symlinkSync(path, path),
   'a pipe': (path) => void execFileSync('mkfifo', [path]),
 };
 
-describe('what cannot be read', () => {
+describe('a file of a store', () => {
   afterEach(function () {
     dropScratch(this);
   });
 
-  it("in a snapshot's file is named by every verb, costs a save its parent, and repair sets it aside", async function () {
+  it('that is an unreadable snapshot is named by every verb, makes saves full, and is quarantined', async function () {
     const { dir, id, other } = await make(this);
     const file = `snapshots/${id}`;
     requireNamed(inChild<Outcomes>(dir, id, file), file, id);
@@ -126,7 +126,7 @@ describe('what cannot be read', () => {
     await requireLoads(dir, other, { 'ram@0x0': noise(2, 40) });
   });
 
-  it('in a pack is named by every verb that reads it, and repair comes to its end', async function () {
+  it('that is an unreadable pack is named by every verb that reads it, and repair finishes', async function () {
     const { dir, id, pack, other } = await make(this);
     const outcomes = inChild<Outcomes>(dir, id, pack);
     for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc'] as const)
@@ -139,16 +139,16 @@ describe('what cannot be read', () => {
     store.close();
   });
 
-  it('because it cannot be opened is no other damage: saves do without it, and gc leaves it', async function () {
+  it('that cannot be opened is damaged too: a full save works without it, and gc leaves it alone', async function () {
     const { dir, id, pack, other } = await make(this);
     const file = `snapshots/${id}`;
     requireNamed(inChild<Outcomes>(dir, id, file, 'unopenable'), file, id);
     const outcomes = inChild<Outcomes>(dir, id, pack, 'unopenable');
     for (const verb of ['show', 'stats', 'load', 'gcDry', 'gc'] as const)
       assert.equal(outcomes[verb].code, 'DAMAGED', `${verb}: ${JSON.stringify(outcomes[verb])}`);
-    assert.equal(outcomes.save.code, 'DAMAGED', 'its parent cannot be read'); // a machine then makes a full one
+    assert.equal(outcomes.save.code, 'DAMAGED', 'its parent cannot be read'); // a machine then saves in full
     assert.equal(outcomes.saveFull.code, undefined, outcomes.saveFull.message);
-    // A dead pack, and a file that the index does not list.
+    // An unreferenced pack, and a file that the index does not list.
     const store = Store.open(dir, { write: true });
     store.remove(store.list().flatMap((snapshot) => (snapshot.id === other ? [] : [snapshot.id])));
     store.close();
@@ -156,19 +156,19 @@ describe('what cannot be read', () => {
     for (const shut of [pack, orphan]) {
       writeFileSync(join(dir, orphan), 'cut short');
       const { gc } = inChild<Outcomes>(dir, other, shut, 'unopenable');
-      // It might be pinned: then what it needs is needed.
+      // The snapshot might be pinned, and gc must then keep what it needs.
       assert.equal(gc.code, shut === orphan ? 'DAMAGED' : undefined, gc.message);
-      assert.ok(existsSync(join(dir, shut)), 'nobody knows who needs it');
+      assert.ok(existsSync(join(dir, shut)), 'it may be in use');
       const again = Store.open(dir, { write: true });
       again.remove(again.list().flatMap((snapshot) => (snapshot.id === other ? [] : [snapshot.id])));
       again.close();
     }
     inChild<Outcomes>(dir, other, null);
-    for (const gone of [pack, orphan]) assert.ok(!existsSync(join(dir, gone)));
+    for (const deleted of [pack, orphan]) assert.ok(!existsSync(join(dir, deleted)));
     await requireLoads(dir, other, { 'ram@0x0': noise(2, 40) });
   });
 
-  it('in a segment is found by check, and saves and repair do without it', async function () {
+  it('that is an unreadable segment is reported by check, and saves and repair work without it', async function () {
     const { dir, id, other } = await make(this);
     const segment = `segments/${readdirSync(join(dir, 'segments')).sort()[0]}`;
     const outcomes = inChild<Outcomes>(dir, id, segment);
@@ -180,7 +180,7 @@ describe('what cannot be read', () => {
     await requireLoads(dir, other, { 'ram@0x0': noise(2, 40) });
   });
 
-  it("in a tag's file is found by check, and repair sets it aside", async function () {
+  it('that is an unreadable tag is reported by check and quarantined by repair', async function () {
     const { dir, id, other } = await make(this);
     const outcomes = inChild<Outcomes>(dir, id, 'tags/other');
     assert.deepEqual(filesOf(outcomes.check), ['tags/other']);
@@ -196,7 +196,7 @@ describe('what cannot be read', () => {
   });
 
   for (const [what, put] of Object.entries(IMPOSTORS)) {
-    it(`because it is ${what} is named by every verb, and repair sets it aside`, async function () {
+    it(`that is replaced by ${what} is named by every verb and quarantined by repair`, async function () {
       const { dir, id, pack, other } = await make(this);
       const snapshot = `snapshots/${id}`;
       renameSync(join(dir, snapshot), join(dir, 'kept-snapshot'));
@@ -242,7 +242,7 @@ describe('what cannot be read', () => {
       await requireLoads(dir, id, { 'ram@0x0': noise(1, 100) });
     });
 
-    it(`because it is ${what}, and not of the index, is left alone by gc and rm`, async function () {
+    it(`that the index does not list, and that is ${what}, is left alone by gc and rm`, async function () {
       const { dir, id, other } = await make(this);
       const strange = ['packs/000000ee-0.pack', `snapshots/${'a'.repeat(32)}`, 'segments/000000ef.seg'];
       for (const file of [...strange, 'tags/strange']) put(join(dir, file));

@@ -1,12 +1,16 @@
 /**
- * A process of its own that does everything with a store: `DIR ID` (a snapshot, and parent of a save) prints what each
- * verb came to, `DIR repair` what a repair did and the most memory it had; as JSON, errors by their code and message.
+ * A child process that runs all verbs on the store DIR and prints their outcomes as JSON:
+ *
+ * - `DIR ID`: every verb but repair. ID is the snapshot to read, and the parent of a save.
+ * - `DIR repair`: a repair, and its peak memory.
  */
+
 import { LivesnapError } from '../../src/errors.js';
 import { Store } from '../../src/store/store.js';
+import { peakRssKiB } from './peak-memory.js';
 import { load, noise, save } from './scratch.js';
 
-/** What a verb came to. */
+/** The result of a verb, or its error. */
 export type Outcome = { readonly value: unknown } | { readonly code: string; readonly message: string };
 
 export async function outcomeOf(work: () => unknown): Promise<Outcome> {
@@ -21,7 +25,7 @@ export async function outcomeOf(work: () => unknown): Promise<Outcome> {
 const [dir, id] = process.argv.slice(2) as [string, string];
 if (id === 'repair') {
   const outcome = await outcomeOf(() => Store.repair(dir));
-  console.log(JSON.stringify({ ...outcome, maxRssKiB: process.resourceUsage().maxRSS }));
+  console.log(JSON.stringify({ ...outcome, maxRssKiB: peakRssKiB() }));
 } else {
   const store = Store.open(dir, { write: true });
   const ram = noise(1, 100);

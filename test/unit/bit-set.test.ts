@@ -34,6 +34,13 @@ describe('BitSet', () => {
     }
   });
 
+  it('copies the members of bytes', () => {
+    const bytes = Uint8Array.from([0b1000_0001, 0, 0, 0, 0b10]);
+    const bitmap = BitSet.from(bytes);
+    bytes.fill(0);
+    assert.deepEqual(contents(bitmap), [0, 7, 33]);
+  });
+
   it('holds no member beyond its size', () => {
     const bitmap = new BitSet(100);
     bitmap.addRange(90, 1000);
@@ -56,6 +63,14 @@ describe('BitSet', () => {
     bitmap.bytes[1] = 0x81;
     bitmap.bytes[7] = 0x80;
     assert.deepEqual(contents(bitmap), [8, 15, 63]);
+  });
+
+  it('gives its members in ascending order, and keeps them', () => {
+    const set = new BitSet(100);
+    assert.equal(set.isEmpty, true);
+    for (const member of [99, 0, 31, 32, 63]) set.add(member);
+    assert.equal(set.isEmpty, false);
+    for (let run = 0; run < 2; run++) assert.deepEqual([...set], [0, 31, 32, 63, 99]);
   });
 
   it('takes members in order from where the last call ended, and keeps the rest', () => {

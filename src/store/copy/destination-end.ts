@@ -14,11 +14,14 @@ import { pageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
 import { LOOKS_LIKE_ID } from '../disk/layout.js';
-import { BLOCK_PAGES, FRAME_BYTES, PACK_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
-import { IsThereError, makeRoom } from '../save/room-for-snapshot.js';
-import { Save, type SnapshotOrigin } from '../save/save.js';
+import { FRAME_BYTES, PACK_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
+import type { SnapshotOrigin } from '../save/commit.js';
+import { makeRoom, SnapshotExistsError } from '../save/room-for-snapshot.js';
+import { Save } from '../save/save.js';
+import { BLOCK_PAGES, BlockList } from '../snapshot/block-list.js';
+import { pagesOf } from '../snapshot/description.js';
 import { ManifestBlock } from '../snapshot/manifest.js';
-import { BlockList, MAX_COPIED_BLOCKS, pagesOf } from '../snapshot/snapshot-file.js';
+import { MAX_COPIED_BLOCKS } from '../snapshot/snapshot-file.js';
 import type { Progress, SnapshotMetadata } from '../types.js';
 import type { Channel } from './channel.js';
 import { ChunkPlaces } from './chunk-places.js';
@@ -121,7 +124,7 @@ class IncomingSnapshot {
       await makeRoom(this.context, origin.id);
       return (await this.save.commit(metadata, origin)).tag;
     } catch (error) {
-      if (!(error instanceof IsThereError)) throw error;
+      if (!(error instanceof SnapshotExistsError)) throw error;
       // Another copy has committed the same snapshot. Nothing of this one is needed.
       await this.save.abort();
       const { tag } = metadata;

@@ -1,14 +1,11 @@
 /** Reads a snapshot of a local store for the source end. The snapshot stays pinned until the reader is closed. */
 import { PAGE_BYTES } from '../../page-stream.js';
 import { SHA256_BYTES } from '../pack/pack-format.js';
-import type { PackReader, PackSet } from '../pack/pack-reader.js';
+import type { PackReader } from '../pack/pack-reader.js';
+import type { PackSet } from '../pack/pack-set.js';
+import { type BlockEntry, type BlockList, pagesOfBlock } from '../snapshot/block-list.js';
+import type { SnapshotDescription } from '../snapshot/description.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
-import {
-  type BlockEntry,
-  type BlockList,
-  pagesOfBlock,
-  type SnapshotDescription,
-} from '../snapshot/snapshot-file.js';
 import type { StoredSnapshot } from '../stored-snapshot.js';
 import type { PackIdentities, SnapshotReader } from './snapshot-reader.js';
 

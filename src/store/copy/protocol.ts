@@ -21,16 +21,17 @@ import {
   text,
 } from '../../schema.js';
 import { LOOKS_LIKE_ID, SNAPSHOT_ID, TAG_LABEL } from '../disk/layout.js';
-import { BLOCK_PAGES, FRAME_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
+import { FRAME_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
+import { BLOCK_PAGES } from '../snapshot/block-list.js';
 import {
   isDescribable,
   MAX_DESCRIPTION_BYTES,
   MAX_PACK_TOTAL,
-  MAX_STATE_BYTES,
   pagesOf,
   requireDescription,
   type SnapshotDescription,
-} from '../snapshot/snapshot-file.js';
+} from '../snapshot/description.js';
+import { MAX_STATE_BYTES } from '../snapshot/snapshot-file.js';
 
 /** Both ends must use the same version. It changes when the meaning of any message changes. */
 export const PROTOCOL_VERSION = 1;

@@ -1,6 +1,8 @@
 /** The source end's view of a snapshot, whether it is in a local store or behind remote files. */
+
+import type { BlockEntry, BlockList } from '../snapshot/block-list.js';
+import type { SnapshotDescription } from '../snapshot/description.js';
 import type { ManifestBlock } from '../snapshot/manifest.js';
-import type { BlockEntry, BlockList, SnapshotDescription } from '../snapshot/snapshot-file.js';
 
 /** The identities of the chunks of one pack. */
 export interface PackIdentities {

@@ -51,6 +51,8 @@ export const LOOKS_LIKE_ID = /^[0-9A-Fa-f]{32}$/;
 export const TAG_LABEL = /^(?!.*\.tmp$)(?![0-9A-Fa-f]{32}$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** Packs and segments are numbered with 32 bits. */
 export const MAX_NUMBER = 2 ** 32 - 1;
+/** File numbers above this are not accepted, so that numbers for new files remain. No real store reaches it. */
+export const HIGHEST_NUMBER = 2 ** 32 - 2 ** 20;
 /** The name of a pack has nine digits for it. */
 export const MAX_GENERATION = 999_999_999;
 

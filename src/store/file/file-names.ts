@@ -1,10 +1,12 @@
 /**
- * What the name of a file stands for: a place in a directory, or a file that a process has open (/dev/stdout,
- * /dev/fd/N, /proc/PID/fd/N, and links to them). The path that the kernel shows for an open file is no name of it: the
- * file may have been removed or replaced, and what is written there belongs at the descriptor's position.
+ * Resolves the name of a file: to a path, or to a file that a process has open (/dev/stdout, /dev/fd/N,
+ * /proc/PID/fd/N, and links to them).
  *
- * Names are bytes: a string stands for its UTF-8. Links are followed one at a time, and directories are left to the
- * kernel, since a link of procfs leads elsewhere than its text says.
+ * - An open file is not resolved to the path that procfs shows for it. That file may have been removed or replaced, and
+ *   data belongs at the descriptor's position.
+ * - Names are bytes. A string stands for its UTF-8.
+ * - Links are followed one at a time, because the text of a link in procfs is not where it leads. The kernel resolves
+ *   the directories.
  */
 import { lstatSync, readlinkSync, realpathSync, statfsSync } from 'node:fs';
 import { basename, isAbsolute, posix } from 'node:path';
@@ -13,26 +15,29 @@ import { LivesnapError } from '../../errors.js';
 /** A path; a Buffer where it may not be UTF-8. */
 export type FileName = string | Buffer;
 
-/** The name as it is shown; bytes that are not UTF-8 become U+FFFD. */
+export const isFileName = (value: unknown): value is FileName =>
+  typeof value === 'string' || Buffer.isBuffer(value);
+
+/** The name for people to read. Bytes that are not UTF-8 become U+FFFD. */
 export const shownName = (name: FileName): string => name.toString();
 
-export type Meaning =
-  /** `path` is a link no more: something is there, or nothing yet. */
+export type ResolvedName =
+  /** `path` is not a link. The file may not exist yet. */
   | { readonly kind: 'path'; readonly path: Buffer; readonly directory: Buffer }
-  /** A descriptor of this process. */
+  /** An open descriptor of this process. */
   | { readonly kind: 'descriptor'; readonly fd: number }
-  /** Another process has it open. */
+  /** A file that another process has open. */
   | { readonly kind: 'foreign'; readonly path: Buffer };
 
-/** As in the kernel (path_resolution(7)). */
+/** The kernel's limit: path_resolution(7). */
 const MAX_LINKS = 40;
-/** Of statfs(2): PROC_SUPER_MAGIC. */
+/** PROC_SUPER_MAGIC of statfs(2). */
 const PROCFS = 0x9fa0;
 const DESCRIPTOR = /^\/dev\/fd\/(\d+)$/;
 
-/** Errors: those of the system calls, such as ENOENT where a directory is missing. */
-export function meaningOf(name: FileName): Meaning {
-  // One character a byte, so that paths can be taken apart and put together as text.
+/** Errors: USAGE (too many links), and those of the system calls, such as ENOENT if a directory is missing. */
+export function resolveName(name: FileName): ResolvedName {
+  // Latin-1 has one character for each byte, so paths can be cut and joined as text.
   let path = Buffer.from(name).toString('latin1');
   if (process.platform === 'win32') path = path.replaceAll('\\', '/');
   for (let links = 0; links < MAX_LINKS; links++) {
@@ -52,21 +57,26 @@ export function meaningOf(name: FileName): Meaning {
     const to = readlinkSync(bytes, 'latin1');
     path = isAbsolute(to) ? to : `${directory}/${to}`;
   }
-  throw new LivesnapError('USAGE', `${shownName(name)} has too many links`);
+  throw new LivesnapError('USAGE', `${shownName(name)} has too many symbolic links`, {
+    hint: 'Specify the file itself.',
+  });
 }
 
-/** Whether a directory is one of procfs, in which no file can be made. */
+/** Whether a directory is in procfs, where no file can be created. */
 export const isInProcfs = (directory: Buffer): boolean => statfsSync(directory).type === PROCFS;
 
-/** Which open file a link in a directory of procfs stands for, if any: /proc/self and its like are plain links. */
+/** The open file that a link in procfs stands for; null for an ordinary link such as /proc/self. */
 function openFile(directory: string, name: string): { fd: number | null } | null {
-  const real = realpathSync.native(Buffer.from(directory, 'latin1'), 'buffer').toString('latin1');
+  const real = realPath(Buffer.from(directory, 'latin1'));
   if (!/\/\d+(\/|$)/.test(real)) return null;
   const own = `/proc/${readlinkSync('/proc/self')}`;
   const isOwn = real.startsWith(own) && /^(\/task\/\d+)?\/fd$/.test(real.slice(own.length));
   return { fd: isOwn ? Number(name) : null };
 }
 
-/** The last part of a name, as it is shown; null for the name of an open file. */
+/** A path without links, one character for each byte. */
+export const realPath = (path: FileName): string => realpathSync.native(path, 'buffer').toString('latin1');
+
+/** The last part of a path, for people to read; null for the name of an open file. */
 export const baseName = (name: FileName): string | null =>
-  meaningOf(name).kind === 'path' ? basename(shownName(name)) : null;
+  resolveName(name).kind === 'path' ? basename(shownName(name)) : null;

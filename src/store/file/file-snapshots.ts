@@ -1,8 +1,10 @@
 /**
- * Any file as a snapshot: `put` reads a file or a stream into a save, `get` writes one back.
+ * Files as snapshots: `put` stores a file or a stream, `get` writes it back. file-source.ts reads the sources,
+ * file-target.ts writes the targets.
  *
- * Invariants: the last page may be short and is stored padded with zeros, the region's size says how short; holes are
- * neither read nor written. What reads a source is in file-source.ts, what writes a target in file-target.ts.
+ * Invariants:
+ * - The last page may be short. It is stored padded with zeros, and the region's size is the file's size.
+ * - Holes are neither read nor written.
  */
 import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -11,15 +13,15 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
 import { DamageError } from '../disk/damage.js';
 import { storeError } from '../disk/layout.js';
-import { BLOCK_PAGES } from '../pack/pack-format.js';
-import type { PackSet } from '../pack/pack-reader.js';
+import type { PackSet } from '../pack/pack-set.js';
 import { Save } from '../save/save.js';
+import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from '../snapshot/block-list.js';
 import { readBlock } from '../snapshot/manifest.js';
-import { type BlockEntry, pagesOfBlock, type SnapshotFile } from '../snapshot/snapshot-file.js';
+import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { StoredSnapshot } from '../stored-snapshot.js';
 import { requireTagLabel } from '../tags.js';
 import type { Progress, SaveResult } from '../types.js';
-import { baseName, type FileName } from './file-names.js';
+import { baseName, type FileName, isFileName } from './file-names.js';
 import { FILE_REGION, type FileSource, openSource } from './file-source.js';
 import { FileReplacement, findTarget, openStream, standardOutput, targetError } from './file-target.js';
 
@@ -33,8 +35,13 @@ export async function putFile(
   if (tag !== null) requireTagLabel(tag);
   const source = openSource(input);
   try {
-    const isNamed = typeof input === 'string' || Buffer.isBuffer(input);
-    return await putPages(context, source, tag, name ?? (isNamed ? baseName(input) : null), progress);
+    return await putPages(
+      context,
+      source,
+      tag,
+      name ?? (isFileName(input) ? baseName(input) : null),
+      progress,
+    );
   } finally {
     await source.close();
   }
@@ -50,7 +57,7 @@ async function putPages(
   const save = await Save.begin(context, null);
   try {
     await save.store(source, () => {
-      // A file may have grown since it was opened, and some have no size: those of procfs.
+      // A file may have grown since it was opened, and files of procfs show no size.
       const total = source.expectedBytes || null;
       progress?.(source.sizeBytes, total && Math.max(total, source.sizeBytes));
     });
@@ -74,17 +81,20 @@ function fileBytes({ summary, regions }: StoredSnapshot): number {
   const sizeBytes = regions.find(({ name }) => name === FILE_REGION)?.sizeBytes;
   if (summary.kind !== 'file' || sizeBytes === undefined)
     throw new LivesnapError('USAGE', `snapshot ${summary.id} is of a machine, not of a file`, {
-      hint: 'Use livesnap restore for machines.',
+      hint: 'Use livesnap restore to restore a machine.',
     });
   return sizeBytes;
 }
 
 /**
- * Writes the file to what `to` names or to a stream. A plain file, also by way of links, is replaced when the new one
- * is whole. A stream, a pipe, a device and a file that this process has open (/dev/stdout, /dev/fd/N) are written front
- * to back, each block of 512 pages when all of it has been verified: what was written before damage is met is right,
- * and too little. Errors: USAGE (anything else), NO_SPACE, READ_ONLY, NO_SUCH_FILE, DAMAGED, SYSTEM. Afterwards the
- * snapshot is still open.
+ * Writes the file to the name or stream `to`. The caller closes the snapshot.
+ *
+ * - A regular file, even if `to` is a link to it, is replaced once the new file is complete.
+ * - A stream, a pipe, a device and a file that this process has open (/dev/stdout, /dev/fd/N) are written front to
+ *   back. Each block of 512 pages is verified before it is written. So the output before damage is right, but
+ *   incomplete.
+ *
+ * Errors: USAGE (any other target), NO_SPACE, READ_ONLY, NO_PERMISSION, NO_SUCH_FILE, DAMAGED, SYSTEM.
  */
 export async function getFile(
   snapshot: StoredSnapshot,
@@ -92,8 +102,7 @@ export async function getFile(
   progress?: Progress,
 ): Promise<{ bytes: number }> {
   const bytes = fileBytes(snapshot);
-  const isName = typeof to === 'string' || Buffer.isBuffer(to);
-  const target = isName ? findTarget(to, snapshot.context.dir) : standardOutput(to);
+  const target = isFileName(to) ? findTarget(to, snapshot.context.dir) : standardOutput(to);
   if (target === null) {
     await writeStream(snapshot, 'the stream', to as Writable, false, progress);
     return { bytes };

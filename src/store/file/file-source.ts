@@ -1,10 +1,12 @@
 /**
- * What `put` reads: a plain file without its holes, or anything else as a stream to its end.
+ * The sources of `put`: a regular file without its holes, or anything else as a stream to its end.
  *
- * Invariants: pages ascend; the last one may be short and is given padded with zeros, the region's size says how short.
- * A file may change while it is read: what is given ends where reading meets the end, so that what was appended before
- * then is in it and what was cut off is not. No thread is blocked by a pipe or terminal that has nothing to read.
- * Every error names the source.
+ * Invariants:
+ * - Pages ascend. The last one may be short. It is padded with zeros, and the region's size is the file's size.
+ * - A file may change while it is read. The source ends where a read meets the end: bytes appended before then are
+ *   stored, bytes cut off before then are not.
+ * - A pipe or terminal that has nothing to read blocks no thread.
+ * - Every error names the source.
  */
 import {
   accessSync,
@@ -23,12 +25,12 @@ import { promisify } from 'node:util';
 import { LivesnapError } from '../../errors.js';
 import { nextData } from '../../native/files.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../../page-stream.js';
-import { MAX_REGION_BYTES } from '../snapshot/snapshot-file.js';
-import { type FileName, meaningOf, shownName } from './file-names.js';
+import { MAX_REGION_BYTES } from '../snapshot/description.js';
+import { type FileName, isFileName, resolveName, shownName } from './file-names.js';
 
 /** The name of a file's only region. */
 export const FILE_REGION = 'file';
-/** Smaller holes are read: that is faster than a call for what lies between them. */
+/** Smaller holes are read, which is faster than a system call for each stretch of data between them. */
 const MIN_HOLE_BYTES = 64 << 10;
 const BATCH_BYTES = BATCH_PAGES * PAGE_BYTES;
 
@@ -39,13 +41,13 @@ export abstract class FileSource implements PageSource {
   readonly #region = { name: FILE_REGION, sizeBytes: 0 };
   readonly regions: readonly Region[] = [this.#region];
 
-  /** `expectedBytes`: what there was to read at the beginning; null: nobody knows. */
+  /** `expectedBytes`: the size when the source was opened; null: unknown. */
   constructor(
     readonly name: string,
     readonly expectedBytes: number | null,
   ) {}
 
-  /** So much has been given, holes included. */
+  /** Bytes up to the end of the last page that was given, holes included. */
   get sizeBytes(): number {
     return this.#region.sizeBytes;
   }
@@ -59,22 +61,22 @@ export abstract class FileSource implements PageSource {
     }
   }
 
-  /** Gives the next pages; none: the end has been reached. */
+  /** Reads the next pages into `into` and returns their numbers; none at the end. */
   protected abstract fill(into: Uint8Array): Promise<Uint32Array>;
 
   abstract close(): Promise<void>;
 
-  protected reach(sizeBytes: number): void {
+  protected growTo(sizeBytes: number): void {
     requireStorableSize(this.name, sizeBytes);
     this.#region.sizeBytes = sizeBytes;
   }
 }
 
-/** Bytes that come one after the other. */
+/** A source that can only be read front to back. */
 class SequentialSource extends FileSource {
   #ended = false;
 
-  /** `read` fills as much of `into` as there is, and less only at the end. */
+  /** `read` fills all of `into`, except at the end. */
   constructor(
     name: string,
     readonly read: (into: Uint8Array) => Promise<number>,
@@ -84,24 +86,24 @@ class SequentialSource extends FileSource {
   }
 
   protected async fill(into: Uint8Array): Promise<Uint32Array> {
-    // Once it has said that it ends it is not asked again: a terminal would go on.
+    // Not read again after its end: a terminal would give more.
     if (this.#ended) return new Uint32Array(0);
     const first = this.sizeBytes / PAGE_BYTES;
     const got = await this.read(into.subarray(0, BATCH_BYTES));
     this.#ended = got < BATCH_BYTES;
-    this.reach(this.sizeBytes + got);
+    this.growTo(this.sizeBytes + got);
     const count = padLastPage(into, got);
     return Uint32Array.from({ length: count }, (_, i) => first + i);
   }
 }
 
-/** A plain file. */
+/** A regular file. */
 class PlainFileSource extends FileSource {
-  /** Whether the file system can be asked for holes. */
+  /** Whether to ask the file system for holes. */
   #hasHoles: boolean;
-  /** A page boundary, until the end. */
+  /** Offset of the next read: a page boundary, except at the end. */
   #at = 0;
-  /** Up to here there is no hole that was found. */
+  /** The next known hole begins here. */
   #dataEnd = 0;
   #ended = false;
 
@@ -124,20 +126,20 @@ class PlainFileSource extends FileSource {
       const first = this.#at / PAGE_BYTES;
       this.#at += got;
       this.#ended = got < to.length;
-      if (got > 0) this.reach(this.#at);
+      if (got > 0) this.growTo(this.#at);
       for (let i = 0, n = padLastPage(to, got); i < n; i++) pages[count++] = first + i;
-      if (this.#ended) this.reach(Math.max(this.sizeBytes, Math.min(this.#at, fstatSync(this.fd).size)));
+      if (this.#ended) this.growTo(Math.max(this.sizeBytes, Math.min(this.#at, fstatSync(this.fd).size)));
     }
     return pages.subarray(0, count);
   }
 
-  /** Goes to the next data, if it is not there, and finds where it ends: at most little more than a batch on. */
+  /** Moves to the next data, and finds its end: at most little more than a batch further. */
   #skipHole(): void {
     this.#dataEnd = Number.POSITIVE_INFINITY;
     if (!this.#hasHoles) return;
     try {
       let data = nextData(this.fd, this.#at);
-      // After the last data: the page that the file ends in is read, and shows whether the file has grown.
+      // After the last data, the page in which the file ends is read. It shows whether the file has grown.
       const begin = data?.begin ?? fstatSync(this.fd).size;
       this.#at = Math.max(this.#at, Math.floor(begin / PAGE_BYTES) * PAGE_BYTES);
       while (data) {
@@ -147,7 +149,7 @@ class PlainFileSource extends FileSource {
         if (data && data.begin - this.#dataEnd >= MIN_HOLE_BYTES) break;
       }
     } catch {
-      this.#hasHoles = false; // the file system does not say: all is read
+      this.#hasHoles = false; // The file system cannot tell, so the whole file is read.
     }
   }
 
@@ -163,7 +165,7 @@ function padLastPage(into: Uint8Array, bytes: number): number {
   return count;
 }
 
-/** Fills `into`, or as much as there is. `position` null: from where the descriptor stands. */
+/** Fills `into`, except at the end of the file. `position` null: reads at the descriptor's position. */
 async function readFully(fd: number, into: Uint8Array, position: number | null): Promise<number> {
   let done = 0;
   while (done < into.length) {
@@ -200,21 +202,23 @@ const streamSource = (name: string, stream: Readable): FileSource =>
   new SequentialSource(name, streamReader(stream), async () => void stream.destroy());
 
 /**
- * Refuses what cannot be stored, before anything is made or waited for. Errors: NO_SUCH_FILE, USAGE (a directory, a
- * socket, more than 16 TiB), SYSTEM.
+ * Refuses a source that cannot be stored, before anything is created or waited for. Errors: NO_SUCH_FILE, USAGE (a
+ * directory, a socket, more than 16 TiB), SYSTEM.
  */
 export function requireSource(input: FileName): { fd: number | null; stats: Stats } {
   const name = shownName(input);
   try {
-    const meaning = meaningOf(input);
-    const fd = meaning.kind === 'descriptor' ? meaning.fd : null;
+    const resolved = resolveName(input);
+    const fd = resolved.kind === 'descriptor' ? resolved.fd : null;
     const stats = fd === null ? statSync(input) : fstatSync(fd);
     if (stats.isDirectory())
       throw new LivesnapError('USAGE', `cannot read ${name}: it is a directory`, {
-        hint: 'Name a file. To store a directory: tar -c DIRECTORY | livesnap put -',
+        hint: 'Specify a regular file. To store a directory: tar -c DIRECTORY | livesnap put -',
       });
     if (stats.isSocket() && fd === null)
-      throw new LivesnapError('USAGE', `cannot read ${name}: it is a socket`, { hint: 'Name a file.' });
+      throw new LivesnapError('USAGE', `cannot read ${name}: it is a socket`, {
+        hint: 'Specify a regular file.',
+      });
     if (stats.isFile()) requireStorableSize(name, stats.size);
     if (fd === null) accessSync(input, constants.R_OK);
     return { fd, stats };
@@ -226,14 +230,14 @@ export function requireSource(input: FileName): { fd: number | null; stats: Stat
 /** Errors: those of {@link requireSource}. The caller closes it. */
 export function openSource(input: FileName | Readable): FileSource {
   if (input === process.stdin) return streamSource('the standard input', process.stdin);
-  if (typeof input !== 'string' && !Buffer.isBuffer(input)) return streamSource('the stream', input);
+  if (!isFileName(input)) return streamSource('the stream', input);
   const name = shownName(input);
   const { fd: own, stats } = requireSource(input);
   try {
     if (own === 0 && !stats.isFile() && !stats.isBlockDevice()) return streamSource(name, process.stdin);
     if (own !== null && stats.isSocket())
       return streamSource(name, new Socket({ fd: own, readable: true, writable: false }));
-    // Opening a FIFO waits for a writer and blocks the thread. Reading it waits as well, on the event loop.
+    // Opening a FIFO would block the thread until there is a writer. Reading it waits on the event loop.
     const nonBlocking = stats.isCharacterDevice() ? 0 : constants.O_NONBLOCK;
     const fd = openSync(input, constants.O_RDONLY | constants.O_NOCTTY | nonBlocking);
     const opened = fstatSync(fd);
@@ -254,7 +258,7 @@ export function openSource(input: FileName | Readable): FileSource {
 function requireStorableSize(name: string, sizeBytes: number): void {
   if (sizeBytes > MAX_REGION_BYTES)
     throw new LivesnapError('USAGE', `cannot store ${name}: it is larger than 16 TiB`, {
-      hint: 'Store it in parts.',
+      hint: 'Split it and store the parts.',
     });
 }
 
@@ -265,14 +269,14 @@ function sourceError(name: string, error: unknown): LivesnapError {
   switch (code) {
     case 'ENOENT':
     case 'ENOTDIR':
-      return new LivesnapError('NO_SUCH_FILE', `${failed}: there is no such file`, {
+      return new LivesnapError('NO_SUCH_FILE', `${failed}: no such file`, {
         hint: 'Check the path.',
         cause: error,
       });
     case 'EACCES':
     case 'EPERM':
       return new LivesnapError('SYSTEM', `${failed}: permission denied`, {
-        hint: 'Run livesnap as a user who may read it.',
+        hint: 'Run livesnap as a user who can read it.',
         cause: error,
       });
     case 'EIO':

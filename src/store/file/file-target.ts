@@ -1,9 +1,12 @@
 /**
- * What `get` writes: a plain file that is replaced when the new one is whole, or anything else as a stream.
+ * The targets of `get`: a regular file, which is replaced once the new one is complete, or anything else as a stream.
  *
- * Invariants: only a plain file is ever replaced, and never one that a name of an open descriptor stands for; an
- * existing file keeps its mode, owner, access list and extended attributes, as far as the caller may set them; a new
- * one gets what umask and directory say. No file of the store is a target. Every error names the target.
+ * Invariants:
+ * - Only a regular file is replaced, and never one that was named by an open descriptor.
+ * - A replaced file keeps its mode, owner, access list and extended attributes, as far as the caller may set them. A
+ *   new file gets its mode from umask and its directory.
+ * - No file of the store is a target.
+ * - Every error names the target.
  */
 import { randomBytes } from 'node:crypto';
 import {
@@ -18,7 +21,6 @@ import {
   ftruncateSync,
   openSync,
   readlinkSync,
-  realpathSync,
   renameSync,
   type Stats,
   statSync,
@@ -32,19 +34,26 @@ import { promisify } from 'node:util';
 import { LivesnapError } from '../../errors.js';
 import { copyAttributes } from '../../native/files.js';
 import { PAGE_BYTES, type PageRun, type PageSink, type Region } from '../../page-stream.js';
-import { type FileName, isInProcfs, type Meaning, meaningOf, shownName } from './file-names.js';
+import {
+  type FileName,
+  isInProcfs,
+  type ResolvedName,
+  realPath,
+  resolveName,
+  shownName,
+} from './file-names.js';
 import { FILE_REGION } from './file-source.js';
 
-/** How often is looked for a reader of a FIFO. */
+/** Interval between attempts to open a FIFO that has no reader. */
 const READER_POLL_MS = 50;
 
 const fsync = promisify(fsyncCallback);
 const write = promisify(writeCallback);
 
 interface Found {
-  /** As it is shown. */
+  /** For people to read. */
   readonly name: string;
-  /** What is there; null: nothing yet. */
+  /** Null: the file does not exist yet. */
   readonly stats: Stats | null;
 }
 
@@ -57,78 +66,79 @@ export interface FileTarget extends Found {
 export interface StreamTarget extends Found {
   readonly kind: 'stream';
   readonly path: FileName;
-  /** The descriptor of this process that the name stands for. */
+  /** The descriptor of this process that was named, if any. */
   readonly fd: number | null;
 }
 
 export type Target = FileTarget | StreamTarget;
 
-/** Looks at what a name stands for and makes nothing. Errors: USAGE, NO_SUCH_FILE, NO_PERMISSION, READ_ONLY, SYSTEM. */
+/** Resolves a name and creates nothing. Errors: USAGE, NO_SUCH_FILE, NO_PERMISSION, READ_ONLY, SYSTEM. */
 export function findTarget(to: FileName, storeDir: string): Target {
   const name = shownName(to);
-  const refuse = (why: string, hint = 'Name a file.'): LivesnapError =>
+  const refuse = (why: string, hint = 'Specify a regular file.'): LivesnapError =>
     new LivesnapError('USAGE', `cannot write ${name}: ${why}`, { hint });
   try {
     const found = statSync(to, { throwIfNoEntry: false }) ?? null;
     if (found?.isDirectory()) throw refuse('it is a directory');
-    const meaning = meaningOf(to);
-    requireOutside(meaning, storeDir, refuse);
-    if (meaning.kind === 'descriptor') {
-      const stats = fstatSync(meaning.fd);
-      // Such as an epoll or an eventfd.
-      if ((stats.mode & constants.S_IFMT) === 0) throw refuse('it is no file');
-      return { kind: 'stream', name, stats, path: to, fd: meaning.fd };
+    const resolved = resolveName(to);
+    requireOutside(resolved, storeDir, refuse);
+    if (resolved.kind === 'descriptor') {
+      const stats = fstatSync(resolved.fd);
+      // An epoll descriptor or an eventfd, for example.
+      if ((stats.mode & constants.S_IFMT) === 0) throw refuse('it is not a file');
+      return { kind: 'stream', name, stats, path: to, fd: resolved.fd };
     }
     if (found?.isFIFO() || found?.isCharacterDevice())
       return { kind: 'stream', name, stats: found, path: to, fd: null };
     if (found?.isBlockDevice())
       throw refuse(
         'it is a block device',
-        'To write over what is on it: livesnap get SNAPSHOT - | dd of=DEVICE bs=1M.',
+        'To overwrite its contents: livesnap get SNAPSHOT - | dd of=DEVICE bs=1M',
       );
     if (found?.isSocket()) throw refuse('it is a socket');
-    if (meaning.kind === 'foreign') throw refuse('another process has it open', 'Name the file itself.');
+    if (resolved.kind === 'foreign')
+      throw refuse('another process has it open', 'Specify the path of the file instead.');
     if (found) {
       if (found.nlink > 1)
         throw refuse(
           `it has ${found.nlink} hard links, and only one of them would be replaced`,
-          `Remove it first, or write into it: livesnap get SNAPSHOT - >${name}`,
+          `Delete it first, or overwrite its contents: livesnap get SNAPSHOT - >${name}`,
         );
       accessSync(to, constants.W_OK);
     }
-    // By the time of writing the descriptor may be there, and another's.
-    if (!found && isInProcfs(meaning.directory))
-      throw new LivesnapError('NO_SUCH_FILE', `cannot write ${name}: no such file is open`, {
-        hint: 'Redirect the descriptor to a file, or name a file.',
+    // Refused now: by the time of writing, something else may have opened this descriptor.
+    if (!found && isInProcfs(resolved.directory))
+      throw new LivesnapError('NO_SUCH_FILE', `cannot write ${name}: no such open file`, {
+        hint: 'Redirect the descriptor to a file, or specify a file.',
       });
-    return { ...meaning, kind: 'file', name, stats: found };
+    return { ...resolved, kind: 'file', name, stats: found };
   } catch (error) {
     throw targetError(name, error);
   }
 }
 
 function requireOutside(
-  meaning: Meaning,
+  resolved: ResolvedName,
   storeDir: string,
   refuse: (why: string, hint: string) => Error,
 ): void {
   // Only Linux says which file a descriptor is.
-  if (meaning.kind !== 'path' && process.platform !== 'linux') return;
+  if (resolved.kind !== 'path' && process.platform !== 'linux') return;
   let store: string;
   try {
-    store = realpathSync.native(storeDir, 'buffer').toString('latin1');
+    store = realPath(storeDir);
   } catch {
-    return; // there is no store
+    return; // The store does not exist.
   }
   const place =
-    meaning.kind === 'path'
-      ? realpathSync.native(meaning.directory, 'buffer').toString('latin1')
-      : readlinkSync(meaning.kind === 'foreign' ? meaning.path : `/proc/self/fd/${meaning.fd}`, 'latin1');
+    resolved.kind === 'path'
+      ? realPath(resolved.directory)
+      : readlinkSync(resolved.kind === 'foreign' ? resolved.path : `/proc/self/fd/${resolved.fd}`, 'latin1');
   if (`${place}/`.startsWith(`${store}/`))
-    throw refuse('it is in the store', 'Name a file elsewhere: the files of a store are its own.');
+    throw refuse('it is in the store', 'Specify a path outside the store.');
 }
 
-/** A new file under a temporary name, which takes the place of the target when it is whole. */
+/** A new file under a temporary name, which replaces the target once it is complete. */
 export class FileReplacement implements PageSink {
   readonly regions: readonly Region[];
   readonly #temporary: Buffer;
@@ -144,7 +154,7 @@ export class FileReplacement implements PageSink {
     const temporary = `.livesnap-${randomBytes(8).toString('hex')}.tmp`;
     this.#temporary = Buffer.concat([target.directory, Buffer.from(`/${temporary}`)]);
     try {
-      // What replaces a file may hold what not everybody was to read there: its mode comes last.
+      // The file that is replaced may be private, so the new one is until it gets that file's mode.
       const mode = target.stats ? 0o600 : 0o666;
       this.#fd = openSync(this.#temporary, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode);
     } catch (error) {
@@ -158,7 +168,7 @@ export class FileReplacement implements PageSink {
     }
   }
 
-  /** Writes each run of neighbouring pages with one call; what is never written stays a hole. */
+  /** Writes each run of adjacent pages with one call. Pages that are never written stay holes. */
   async write({ pages }: PageRun, bytes: Uint8Array): Promise<void> {
     try {
       for (let from = 0; from < pages.length; ) {
@@ -174,7 +184,7 @@ export class FileReplacement implements PageSink {
     }
   }
 
-  /** Errors: as the constructor. */
+  /** Errors: those of the constructor. */
   async commit(): Promise<void> {
     const { path, stats } = this.target;
     try {
@@ -202,8 +212,9 @@ export class FileReplacement implements PageSink {
 }
 
 /**
- * Gives the new file what belongs to the old one. The set-user-ID and set-group-ID bits go, as with any write; where
- * the group cannot be kept, the caller's group does not get its rights.
+ * Gives the new file the owner, group, attributes and mode of the old one. The set-user-ID and set-group-ID bits are
+ * cleared, as by any write. If the group cannot be kept, the caller's group does not get the permissions of the old
+ * group.
  */
 function keepAttributes(fd: number, path: Buffer, { mode, uid, gid }: Stats): void {
   for (const [owner, group] of [
@@ -215,7 +226,7 @@ function keepAttributes(fd: number, path: Buffer, { mode, uid, gid }: Stats): vo
     try {
       fchownSync(fd, owner, group);
     } catch {
-      // The caller may not.
+      // The caller lacks permission.
     }
   }
   try {
@@ -226,18 +237,21 @@ function keepAttributes(fd: number, path: Buffer, { mode, uid, gid }: Stats): vo
       closeSync(old);
     }
   } catch {
-    // The caller may not read it.
+    // The caller lacks permission to read it.
   }
   fchmodSync(fd, fstatSync(fd).gid === gid ? mode & 0o777 : mode & 0o707);
 }
 
-/** When it is the stream of this process's descriptor 1, which Workers do not have. */
+/** The target for process.stdout; null for any other stream. In a Worker, process.stdout is not descriptor 1. */
 export const standardOutput = (output: Writable): StreamTarget | null =>
   output === process.stdout && process.stdout.fd === 1
     ? { kind: 'stream', name: 'the standard output', stats: fstatSync(1), path: '/dev/stdout', fd: 1 }
     : null;
 
-/** Opens what is written front to back. `end`: whether it is to be ended, which closes it if it was opened here. */
+/**
+ * Opens a target that is written front to back. `end`: whether the caller ends the stream, which closes what was opened
+ * here.
+ */
 export async function openStream({
   name,
   stats,
@@ -245,7 +259,7 @@ export async function openStream({
   fd,
 }: StreamTarget): Promise<{ output: Writable; end: boolean }> {
   try {
-    // At the descriptor's position, or at the end if it appends.
+    // Writes at the descriptor's position, or at the end if it was opened to append.
     if (fd !== null && (stats?.isFile() || stats?.isBlockDevice()))
       return { output: descriptorStream(fd), end: true };
     if (fd === 1) return { output: process.stdout, end: false };
@@ -261,7 +275,7 @@ export async function openStream({
   }
 }
 
-/** A descriptor as a stream that leaves it open, as that of fs does not when it fails. */
+/** A descriptor as a stream that leaves it open. A stream of node:fs closes it on errors. */
 const descriptorStream = (fd: number): Writable =>
   new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -269,7 +283,7 @@ const descriptorStream = (fd: number): Writable =>
     },
   });
 
-/** `position` null: where the descriptor stands. */
+/** `position` null: writes at the descriptor's position. */
 async function writeFully(
   fd: number,
   bytes: Uint8Array,
@@ -283,7 +297,7 @@ async function writeFully(
   }
 }
 
-/** Waits for a reader. A call that waits would keep its thread, and a thread keeps the process from ending. */
+/** Waits for a reader by polling. A blocking open would occupy a thread, and the process could not end. */
 async function openFifo(path: FileName): Promise<number> {
   for (;;) {
     try {
@@ -295,7 +309,7 @@ async function openFifo(path: FileName): Promise<number> {
   }
 }
 
-/** The target's error for what a system call or a stream said of it. */
+/** Turns the error of a system call or a stream into one that names the target. */
 export function targetError(name: string, error: unknown): LivesnapError {
   if (error instanceof LivesnapError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
@@ -303,18 +317,18 @@ export function targetError(name: string, error: unknown): LivesnapError {
   switch (code) {
     case 'ENOENT':
     case 'ENOTDIR':
-      return new LivesnapError('NO_SUCH_FILE', `${failed}: there is no such directory`, {
+      return new LivesnapError('NO_SUCH_FILE', `${failed}: no such directory`, {
         hint: 'Check the path.',
         cause: error,
       });
     case 'ENOSPC':
       return new LivesnapError('NO_SPACE', `${failed}: its disk is full`, {
-        hint: `Free some space there, or write to another disk.`,
+        hint: 'Free some space there, or write to another disk.',
         cause: error,
       });
     case 'EDQUOT':
       return new LivesnapError('NO_SPACE', `${failed}: the disk quota is used up`, {
-        hint: `Free some space there, or write to another disk.`,
+        hint: 'Free some space there, or write to another disk.',
         cause: error,
       });
     case 'EFBIG':
@@ -324,13 +338,13 @@ export function targetError(name: string, error: unknown): LivesnapError {
       });
     case 'EROFS':
       return new LivesnapError('READ_ONLY', `${failed}: its file system is read-only`, {
-        hint: 'Name a file on a file system that can be written.',
+        hint: 'Specify a file on a writable file system.',
         cause: error,
       });
     case 'EACCES':
     case 'EPERM':
-      return new LivesnapError('NO_PERMISSION', `${failed}: it may not be written`, {
-        hint: 'Name a file that you may write.',
+      return new LivesnapError('NO_PERMISSION', `${failed}: permission denied`, {
+        hint: 'Specify a file that you can write.',
         cause: error,
       });
     default:
@@ -338,7 +352,7 @@ export function targetError(name: string, error: unknown): LivesnapError {
   }
 }
 
-/** Where a file is there, it may be writable although its directory is not, or be a mount point. */
+/** An existing file may be writable although it cannot be replaced: in a read-only directory, or as a mount point. */
 function replacementError({ name, stats }: Target, error: unknown): LivesnapError {
   const { code } = error as NodeJS.ErrnoException;
   const isForbidden = code === 'EACCES' || code === 'EPERM';
@@ -347,7 +361,7 @@ function replacementError({ name, stats }: Target, error: unknown): LivesnapErro
       isForbidden ? 'NO_PERMISSION' : 'READ_ONLY',
       `cannot write ${name}: it cannot be replaced where it is`,
       {
-        hint: `Write into it, which is not undone when it fails: livesnap get SNAPSHOT - >${name}`,
+        hint: `Overwrite its contents, which is not undone on failure: livesnap get SNAPSHOT - >${name}`,
         cause: error,
       },
     );

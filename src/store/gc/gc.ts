@@ -1,10 +1,15 @@
 /**
- * gc: takes away what no snapshot needs (docs/format.md, "gc").
+ * gc: deletes unreferenced data (docs/format.md, "gc").
  *
- * Runs beside saves and readers of other processes; another gc is kept out. Invariants: a file goes only under a lock
- * of its own held alone and got without waiting, and only if, looked at again under that lock, still nothing needs
- * it; the index commits before a file goes; if it cannot tell what a snapshot needs it takes nothing; only names that
- * a store makes are touched. On a full disk it goes from what needs no room (whole dead packs) to what needs some.
+ * It runs beside saves and readers of other processes, and excludes other gcs.
+ *
+ * Invariants:
+ * - A file is deleted only under an exclusive lock on it, taken without waiting, and only if nothing needs it when
+ *   that is checked again under the lock.
+ * - The index commits before a file is deleted.
+ * - If it cannot tell which chunks a snapshot needs, it deletes nothing.
+ * - Only files with names that a store gives are deleted.
+ * - Dead packs are deleted first, because that needs no free space. Rewriting packs does.
  */
 import { closeSync, existsSync, lstatSync, readdirSync, unlinkSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
@@ -34,36 +39,37 @@ import { removeReplaced } from '../index/index-replacement.js';
 import { FrameFlag, type PackName } from '../pack/pack-format.js';
 import { PackReader } from '../pack/pack-reader.js';
 import { parseSegmentName } from '../segment/segment-file.js';
-import type { ChunkSet } from '../snapshot/usage.js';
+import type { ChunkSet } from '../snapshot/chunk-set.js';
 import { syncAllTagFiles } from '../tags.js';
 import type { Progress } from '../types.js';
 import { pageWorker } from '../worker/page-pool.js';
 import { Marks } from './marks.js';
-import { foretellTidying, tidySegments } from './segment-merge.js';
+import { estimateTidy, tidySegments } from './segment-merge.js';
 import { FILES_AT_ONCE, type UnlistedFile, unlinkUnlisted } from './unlisted-files.js';
 
 /** A pack is rewritten when more than a twentieth of its chunks are dead. */
 const isWorthRewriting = (deadChunks: number, chunks: number): boolean => deadChunks * 20 > chunks;
+
 export interface GcOptions {
-  /** Change nothing; say what would be removed and freed. */
+  /** Change nothing, and return what would be removed and freed. */
   readonly dryRun: boolean;
-  /** Packs are rewritten, those with most dead weight first, until so many bytes of them have been read. */
+  /** Rewrite packs of at most this total size, those with the largest dead share first. */
   readonly maxRepackBytes?: number;
 }
 
 export interface GcResult {
   readonly removedChunks: number;
-  /** By how much files other than the SQLite database have become fewer and shorter. */
+  /** Bytes freed in all files except the SQLite database. */
   readonly freedBytes: number;
 }
 
-/** What of a pack is dead; none alive: the pack goes whole. */
+/** A pack and its dead chunks. If all are dead, the pack is deleted whole. */
 interface Candidate {
   readonly pack: PackRow;
   readonly deadChunks: number;
 }
 
-/** Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (then nothing was removed). */
+/** Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (nothing was deleted). */
 export async function collectGarbage(
   context: StoreContext,
   { dryRun, maxRepackBytes = Number.POSITIVE_INFINITY }: GcOptions,
@@ -79,7 +85,7 @@ export async function collectGarbage(
     gc.removeOrphans();
     gc.removeDeadPacks();
     await gc.rewritePacks(maxRepackBytes, progress);
-    if (dryRun) gc.freedBytes += foretellTidying(context, gc.removedChunks);
+    if (dryRun) gc.freedBytes += estimateTidy(context, gc.removedChunks);
     else await gc.tidy();
     return { removedChunks: gc.removedChunks, freedBytes: Math.max(0, gc.freedBytes) };
   } catch (error) {
@@ -93,7 +99,7 @@ export async function collectGarbage(
 class Collection {
   removedChunks = 0;
   freedBytes = 0;
-  /** Packs that are gone or were rewritten: entries of segments for what they no longer have can go. */
+  /** Packs that were deleted or rewritten: segments may have entries of their deleted chunks. */
   readonly #changed = new Set<number>();
 
   constructor(
@@ -149,7 +155,7 @@ class Collection {
       }
       this.marks.refresh();
       const dead = held.map(({ pack }) => pack).filter(({ number }) => this.#live.count(number) === 0);
-      // A save may just have put an earlier generation in the place of this one, which it holds.
+      // A save may have listed an earlier generation just now: then the pack is not removed.
       for (const pack of context.index.removePacks(dead)) {
         removeIfThere(pathOf(context, pack));
         count(pack);
@@ -176,7 +182,7 @@ class Collection {
         await this.#rewrite(pack);
       } catch (error) {
         const known = storeError(this.context.dir, error);
-        // No room to rewrite in, or a pack that cannot be read: it stays as it is.
+        // There is no space for the new pack, or the old one cannot be read. The old pack stays.
         if (!(known instanceof LivesnapError && (known.code === 'NO_SPACE' || known.code === 'DAMAGED')))
           throw known;
       }
@@ -188,7 +194,7 @@ class Collection {
   async #rewrite(pack: PackRow): Promise<void> {
     const { context, dryRun } = this;
     const { number, generation } = pack;
-    if (generation >= MAX_GENERATION) return; // there is no next one
+    if (generation >= MAX_GENERATION) return;
     const fd = openExclusive(pathOf(context, pack));
     if (fd === null) return;
     try {
@@ -202,7 +208,7 @@ class Collection {
       if (!dryRun) {
         fsyncDirectory(at(context.dir, PACKS));
         if (!context.index.replacePack(sealed, generation)) {
-          removeIfThere(pathOf(context, sealed)); // an earlier generation counts again, of which this is a part
+          removeIfThere(pathOf(context, sealed)); // a save has listed an earlier generation, which has all its chunks
           return;
         }
         unlinkSync(pathOf(context, pack));
@@ -217,19 +223,19 @@ class Collection {
   }
 
   /**
-   * Whether a generation is on disk, and stays there, that a save may yet have listed. Each must be a part of all that
-   * are before it, or the lowest would not be enough: so the listed one is rewritten only when it is alone.
+   * Whether another generation of the pack stays on disk, which a save may list later. Each generation must be a
+   * subset of all earlier ones, so the listed one is rewritten only when it is the only one.
    */
   #hasOtherGeneration({ number, generation }: PackRow): boolean {
     const { context, dryRun } = this;
     return generationsOnDisk(context.dir, number).some((other) => {
       if (other === generation) return false;
       const stays = (): boolean => lockState(at(context.dir, packFile(number, other))) !== 'free';
-      return !dryRun || isOfUse(context, { number, generation: other }) || stays();
+      return !dryRun || mayBeNeeded(context, { number, generation: other }) || stays();
     });
   }
 
-  /** Drops entries of what is gone, merges segments, and makes good what a crash left undone. */
+  /** Drops segment entries of deleted chunks, merges segments, and completes work that a crash interrupted. */
   async tidy(): Promise<void> {
     const { context } = this;
     const { index, dir } = context;
@@ -242,7 +248,7 @@ class Collection {
       index.checkpoint();
     } catch (error) {
       const known = storeError(dir, error);
-      // Room for tidying can be had at the next gc; what counted is done.
+      // The next gc tidies. The data is deleted already.
       if (!(known instanceof LivesnapError && known.code === 'NO_SPACE')) throw known;
     }
     fillReserve(dir);
@@ -253,15 +259,15 @@ const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string 
   at(dir, packFile(number, generation));
 
 /**
- * Files with a store's names that the index does not know: of saves that never committed or have not yet, of an rm
- * that was cut short or had to leave a snapshot to its readers.
+ * Files with names that a store gives, but not in the index. They belong to saves that did not commit (yet), or to
+ * snapshots whose rm was interrupted or left the file to its readers.
  */
 function orphans(context: StoreContext): UnlistedFile[] {
   const { index, dir } = context;
   const found: UnlistedFile[] = [];
   for (const name of namesIn(dir, PACKS)) {
     const pack = parsePackName(name);
-    const isListed = (): boolean => pack !== null && isOfUse(context, pack);
+    const isListed = (): boolean => pack !== null && mayBeNeeded(context, pack);
     if ((pack || isTemporary(name)) && !isListed())
       found.push({ path: at(dir, `${PACKS}/${name}`), isListed });
   }
@@ -279,11 +285,11 @@ function orphans(context: StoreContext): UnlistedFile[] {
 }
 
 /**
- * Whether the index lists the pack, or the next repair will want it: a generation of a pack whose listed one is not there,
- * which a repair that was cut short has set aside and of which this may be all there is; or an earlier one than the listed
- * one, in which chunks are lost: it has come back from a backup.
+ * Whether the index lists the pack, or the next repair may need it:
+ * - any generation, if the listed one is missing: an interrupted repair may have moved that to the quarantine;
+ * - an older generation, if the listed one has lost chunks: it came back from a backup.
  */
-function isOfUse(context: StoreContext, { number, generation }: PackName): boolean {
+function mayBeNeeded(context: StoreContext, { number, generation }: PackName): boolean {
   const listed = context.index.generationOf(number);
   if (listed === undefined || listed === generation) return listed === generation;
   if (!existsSync(at(context.dir, packFile(number, listed)))) return true;
@@ -296,12 +302,12 @@ function isOfUse(context: StoreContext, { number, generation }: PackName): boole
       reader.close();
     }
   } catch (error) {
-    if (error instanceof DamageError) return true; // repair may want both
+    if (error instanceof DamageError) return true; // repair may need both
     throw error;
   }
 }
 
-/** What orphans that no session holds take. */
+/** The size of all orphans that no session holds. */
 export function orphanBytes(context: StoreContext): number {
   return orphans(context)
     .map(({ path }) => path)
@@ -311,7 +317,7 @@ export function orphanBytes(context: StoreContext): number {
 
 const sizeOf = (path: string): number => lstatSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
-/** Bytes of a directory and everything in it, as `du -b` counts; only names for which `wanted` holds. */
+/** The size of a directory and everything in it, as `du -b` counts it. `wanted` selects names at the top. */
 export function directoryBytes(dir: string, wanted: (name: string) => boolean = () => true): number {
   let total = sizeOf(dir);
   for (const entry of readdirSync(dir, { withFileTypes: true })) {

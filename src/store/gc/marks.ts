@@ -1,27 +1,29 @@
 /**
- * What the snapshots of a store need, kept up to date beside saves and removals of other processes: the roots are the
- * snapshots of the index and those that a session has pinned (docs/format.md, "Locks").
+ * The chunks that the snapshots of a store need, updated beside saves and removals of other processes. The roots are
+ * the snapshots of the index and those that a session has pinned (docs/format.md, "Locks").
  *
- * Invariants: what was marked stays marked; `refresh` misses nothing that was needed when it began, if it is called
- * while the caller holds the pack in question alone. A snapshot removed meanwhile is no damage; one that was removed
- * and copied back has its id again and other places, so it is known by its root digest.
+ * Invariants:
+ * - A chunk that was marked stays marked.
+ * - If the caller holds a pack exclusively, `refresh` marks every chunk of it that was needed when `refresh` began.
+ * - A snapshot that another process removes meanwhile is not damage.
+ * - A snapshot is identified by its root digest as well: one that was removed and copied back has the same ID, but
+ *   other places.
  */
 import type { StoreContext } from '../context.js';
 import { DamageError } from '../disk/damage.js';
 import { lockState } from '../disk/file-locks.js';
 import { at, namesIn, SNAPSHOT_ID, SNAPSHOTS } from '../disk/layout.js';
-import type { PackSet } from '../pack/pack-reader.js';
-import { rootDigest, snapshotFile } from '../snapshot/snapshot-file.js';
+import type { PackSet } from '../pack/pack-set.js';
+import { readNamed, rootDigest, snapshotFile } from '../snapshot/snapshot-file.js';
 import { Usage } from '../snapshot/usage.js';
-import { readNamed } from '../stored-snapshot.js';
 
 export class Marks {
   readonly usage: Usage;
   readonly #packs: PackSet;
-  /** The root digests of those that are marked, by id. */
+  /** The root digests of the marked snapshots, by ID. */
   readonly #marked = new Map<string, string>();
 
-  /** `except`: a snapshot of the index that is not to be marked. */
+  /** `except`: the ID of a snapshot to leave out. */
   constructor(
     readonly context: StoreContext,
     readonly except?: string,
@@ -30,9 +32,9 @@ export class Marks {
     this.usage = new Usage(this.#packs);
   }
 
-  /** Marks the snapshots that appeared since. Errors: DAMAGED when it cannot be told what one of them needs. */
+  /** Marks the snapshots that are new since the last call. Errors: DAMAGED when one of them cannot be read. */
   refresh(): void {
-    // In this order: a session that ends between the steps has committed before the last one, or its pin was seen.
+    // The order matters: a session that ends between two steps has committed before the last one, or its pin was seen.
     this.#markListed();
     this.#markPinned();
     this.#markListed();
@@ -47,7 +49,7 @@ export class Marks {
     const { dir } = this.context;
     for (const name of namesIn(dir, SNAPSHOTS)) {
       if (!SNAPSHOT_ID.test(name) || this.#isMarked(name)) continue;
-      // Of one that cannot be opened nobody can tell whether it is pinned: it is marked as well, or said to be damaged.
+      // A file that cannot be opened may be pinned, so it is marked, or reported as damaged.
       const mayBePinned = (): boolean =>
         ['shared', 'unreadable'].includes(lockState(at(dir, snapshotFile(name))));
       if (mayBePinned()) this.#mark(name, mayBePinned);
@@ -57,7 +59,7 @@ export class Marks {
   #mark(id: string, isStillNeeded: () => boolean): void {
     if (id === this.except || this.#isMarked(id)) return;
     try {
-      const digest = rootDigest(this.context.dir, id); // first: what comes in between is seen the next time
+      const digest = rootDigest(this.context.dir, id); // first: a file replaced after this is marked the next time
       this.usage.addSnapshot(readNamed(this.context.dir, id));
       this.#marked.set(id, digest);
     } catch (error) {
@@ -72,7 +74,7 @@ export class Marks {
     try {
       return rootDigest(this.context.dir, id) === marked;
     } catch (error) {
-      if (error instanceof DamageError) return false; // it is gone, or will be found damaged
+      if (error instanceof DamageError) return false; // removed, or reported as damaged later
       throw error;
     }
   }
@@ -82,7 +84,7 @@ export class Marks {
   }
 }
 
-/** What all snapshots need at this moment. */
+/** The chunks that all snapshots need now. */
 export function markAll(context: StoreContext, except?: string): Usage {
   const marks = new Marks(context, except);
   try {

@@ -1,10 +1,12 @@
 /**
- * Merging and rebuilding segments: the index lists a few files instead of many. A page Worker reads and writes; this
- * side commits. Never part of a save's commit, and safe beside other processes that do the same.
+ * Merges and rebuilds segments, so that the index lists a few files instead of many.
  *
- * Invariant: a segment is listed before those it replaces are unlinked, so at each moment every chunk can be found.
+ * A page Worker reads and writes the files, and the calling thread commits. Other processes may do the same at once.
+ * It is never part of a save's commit.
+ *
+ * Invariant: a segment is listed before the segments that it replaces are deleted, so every chunk can be found at any
+ * time.
  */
-import { packList } from '../context.js';
 import { DamageError } from '../disk/damage.js';
 import { MAX_OPEN_FILES } from '../disk/descriptors.js';
 import { unlinkUnlessLocked } from '../disk/file-locks.js';
@@ -17,28 +19,29 @@ import {
   segmentBytes,
   segmentFile,
 } from '../segment/segment-file.js';
+import { packList } from '../worker/pack-list.js';
 import type { GoneChunks } from '../worker/page-jobs.js';
 import { pageWorker } from '../worker/page-pool.js';
 
-/** A store as far as segments are concerned. */
+/** The parts of a store that segments need. */
 interface Target {
   readonly dir: string;
   readonly index: Index;
 }
 
-/** A merger after a save is never larger than 256 MiB, which takes seconds: merging all is gc’s. */
+/** 256 MiB: the largest merge after a save, so that it takes seconds. gc merges larger ones. */
 const MAX_MERGED_ENTRIES = 16 << 20;
 
-/** The Worker that merges: not the one that saves, where there are two. */
+/** The Worker that merges. Where there are two, it is not the one that saves. */
 const MERGING = 1;
 
-/** Files that this process has found damaged: finding it again would mean to read all of them, after each save. */
+/** Files that this process has found damaged. Without this list each save would read them again to find out. */
 const damagedFiles = new Set<string>();
 
 /**
- * Merges the newest segments while each is at least half as large as the one before it, so that a store has few and
- * an entry is rewritten a logarithmic number of times. One that is damaged is left to gc, and what is newer is merged the
- * next time. Errors: DAMAGED.
+ * Merges the newest segments. It takes an older one as long as that has at most twice the entries taken so far, so
+ * that a store has few segments and each entry is rewritten a logarithmic number of times. A damaged segment is left
+ * to gc, and the newer ones are merged the next time. Errors: DAMAGED.
  */
 export async function mergeNewest(target: Target): Promise<void> {
   const run: SegmentRow[] = [];
@@ -57,7 +60,7 @@ export async function mergeNewest(target: Target): Promise<void> {
   throw damage;
 }
 
-/** Runs of segments that gc makes one of each. */
+/** Groups segments into runs. gc merges each run into one segment. */
 function runsOf(rows: readonly SegmentRow[]): SegmentRow[][] {
   const runs: SegmentRow[][] = [];
   let total = 0;
@@ -73,7 +76,7 @@ function runsOf(rows: readonly SegmentRow[]): SegmentRow[][] {
   return runs;
 }
 
-function canRead(dir: string, row: SegmentRow): boolean {
+function isReadable(dir: string, row: SegmentRow): boolean {
   try {
     openSegment(dir, row).close();
     return true;
@@ -84,16 +87,16 @@ function canRead(dir: string, row: SegmentRow): boolean {
 }
 
 /**
- * Merges all segments, drops entries of chunks that are gone, and makes those anew that cannot be read. Returns by
- * how much the files have shrunk.
+ * Merges all segments, drops entries of deleted chunks, and rebuilds segments that cannot be read. Returns by how many
+ * bytes the files have shrunk.
  */
 export async function tidySegments(target: Target, gone: readonly GoneChunks[]): Promise<number> {
   const rows = target.index.segments();
   const before = totalBytes(rows);
-  if (rows.every((row) => canRead(target.dir, row))) {
+  if (rows.every((row) => isReadable(target.dir, row))) {
     const runs = runsOf(rows);
     const damage = gone.length > 0 || rows.length > runs.length ? await merge(target, runs, gone) : null;
-    // Not so when a segment was lost, or when an earlier gc was cut short after it had taken packs away.
+    // They differ when a segment was lost, or when an earlier gc was interrupted after it had removed packs.
     const { listed, chunks } = target.index.coverage();
     if (damage || listed !== chunks) await rebuildSegments(target, target.index.segments());
   } else await rebuildSegments(target, rows);
@@ -101,10 +104,10 @@ export async function tidySegments(target: Target, gone: readonly GoneChunks[]):
 }
 
 /**
- * What {@link tidySegments} will return when so many entries are dropped; to the byte where one file has room for all,
- * up to 2^24 chunks.
+ * Estimates the result of {@link tidySegments} when `dropped` entries are dropped. The estimate is exact where one file
+ * has room for all entries, up to 2^24 chunks.
  */
-export function foretellTidying(target: Target, dropped: number): number {
+export function estimateTidy(target: Target, dropped: number): number {
   const rows = target.index.segments();
   const runs = runsOf(rows);
   const { listed, chunks } = target.index.coverage();
@@ -117,7 +120,7 @@ export function foretellTidying(target: Target, dropped: number): number {
 const totalBytes = (rows: readonly SegmentRow[]): number =>
   rows.reduce((total, { entries }) => total + segmentBytes(entries), 0);
 
-/** Makes one segment of each run. Returns what is wrong with one that is listed still. */
+/** Makes one segment of each run. Returns the damage of a segment that is still listed, or null. */
 async function merge(
   target: Target,
   runs: readonly (readonly SegmentRow[])[],
@@ -131,14 +134,14 @@ async function merge(
       await replace(target, from, into, () => pageWorker(MERGING).do('mergeSegments', ask));
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
-      // Else another process has just merged one of them.
+      // If one is not listed, another process has merged it just now.
       if (from.every(({ number }) => target.index.hasSegment(number))) damage = error;
     }
   }
   return damage;
 }
 
-/** Makes segments of all that the packs list, in place of those given. */
+/** Makes segments of all chunks that the packs list, and replaces the given ones by them. */
 export async function rebuildSegments(target: Target, rows: readonly SegmentRow[]): Promise<void> {
   const packs = target.index.packs();
   let replaced = rows;
@@ -152,7 +155,7 @@ export async function rebuildSegments(target: Target, rows: readonly SegmentRow[
       chunks += packs[to]!.chunks;
     const [into] = target.index.reserveNumbers(1) as [number];
     const ask = { dir: target.dir, packs: packList(packs.slice(from, to)), into };
-    // The first takes the place of all: from then on something may be missing, which costs room only.
+    // The first replaces all given ones. A crash after it loses entries, which costs only deduplication.
     await replace(target, replaced, into, () => pageWorker(MERGING).do('buildSegment', ask));
     replaced = [];
     from = to;

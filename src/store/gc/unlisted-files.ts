@@ -1,27 +1,29 @@
 /**
- * Unlinking files that the index does not list (docs/format.md, "Locks").
+ * Deletes files that the index does not list (docs/format.md, "Locks").
  *
- * That the index lacks something is not the end of it. A process that is killed between syncing a commit to SQLite's
- * log and telling the others of it leaves a commit that nobody sees, until the log is next recovered: then it is there.
- * So a file goes in this order: its lock is taken alone, from when on nobody is left who could have it committed;
- * a commit of our own takes the place of whatever nobody sees in the log; and what the index says after that is final.
+ * The index may list a file later: a process that is killed between syncing a commit to SQLite's log and publishing it
+ * in the WAL index leaves a commit that is invisible until the log is recovered. So a file is deleted in this order:
+ *
+ * 1. Lock the file exclusively. From then on no process can commit it.
+ * 2. Commit a no-op, which overwrites an invisible commit in the log.
+ * 3. Read the index again. Its answer is final now.
  */
 import { closeSync, fstatSync, unlinkSync } from 'node:fs';
 import type { StoreContext } from '../context.js';
 import { openExclusive } from '../disk/file-locks.js';
 
-/** So many files are locked, and go, at once. */
+/** How many files are locked and deleted together. */
 export const FILES_AT_ONCE = 128;
 
 export interface UnlistedFile {
   readonly path: string;
-  /** Whether the index has come to list it. */
+  /** Whether the index lists the file now. */
   isListed(): boolean;
 }
 
 /**
- * Unlinks those files that nobody holds and the index does not list. Returns the bytes that they had, null for one that
- * stays or is not there. Errors: NO_SPACE, when not even a small commit finds room.
+ * Deletes the files that no process holds and the index does not list. Returns the size of each file; null for one that
+ * was kept or does not exist. Errors: NO_SPACE, when there is no space even for a small commit.
  */
 export function unlinkUnlisted({ index }: StoreContext, files: readonly UnlistedFile[]): (number | null)[] {
   const sizes: (number | null)[] = [];
@@ -29,7 +31,7 @@ export function unlinkUnlisted({ index }: StoreContext, files: readonly Unlisted
     const held: { file: UnlistedFile; fd: number | null }[] = [];
     try {
       for (const file of files.slice(i, i + FILES_AT_ONCE)) held.push({ file, fd: openExclusive(file.path) });
-      if (held.some(({ fd }) => fd !== null)) index.supersedeUnseen();
+      if (held.some(({ fd }) => fd !== null)) index.invalidateUnseenCommits();
       for (const { file, fd } of held) {
         if (fd === null || file.isListed()) {
           sizes.push(null);

@@ -1,18 +1,19 @@
 /**
- * The index as files, before SQLite opens it: whether it can be written in place, and copies of it.
+ * The index as files, before SQLite opens it: whether it can be written in place, and how it is copied.
  *
  * Invariants:
- * - SQLite changes `store.db` in place. A database that has another hard link, such as that of a backup by `cp -al`, is
- *   never opened for writing: a writer gives this store a database of its own first.
- * - A copy has the bytes of one moment, even while others write.
- * - Nobody copies a database that this process has open: POSIX drops all locks of a process on a file when the process
- *   closes any descriptor of it.
+ * - A database with another hard link, such as a backup made by `cp -al`, is never opened for writing, because SQLite
+ *   changes `store.db` in place. The writer first gives the store a copy of its own.
+ * - A copy has the bytes of one moment, even while other processes write.
+ * - A database that this process has open is never copied: POSIX drops all locks of a process on a file when the
+ *   process closes any descriptor of it.
  */
 import { createHash } from 'node:crypto';
 import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   lstatSync,
   openSync,
   readSync,
@@ -22,21 +23,21 @@ import {
 import { basename, dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { loadSqlite } from '../../native/modules.js';
-import { at, createOwned, DATABASE, INDEX_LOCK, removeIfThere } from '../disk/layout.js';
+import { at, createOwned, DATABASE, INDEX_LOCK, PACKS, removeIfThere } from '../disk/layout.js';
 import { damageOf } from '../disk/store-file.js';
 import { StoreLock } from '../disk/store-lock.js';
 import { waitAStep } from '../disk/waits.js';
 import { NEW_DATABASE, removeUnfinished, replaceIndex } from './index-replacement.js';
 
-/** What SQLite writes to, by suffix. */
+/** The files that SQLite writes, by suffix. */
 const PARTS = ['', '-wal', '-shm', '-journal'];
-/** What a copy needs. SQLite makes the shared memory anew. */
+/** The files that a copy needs. SQLite creates the shared memory (-shm) again. */
 const COPIED_PARTS = ['', '-wal', '-journal'];
 
-/** The longest path that SQLite opens, less the name of the longest file that it opens in a store. */
+/** The longest path that SQLite opens, minus the longest name of a file that it opens in a store. */
 const MAX_DIRECTORY_BYTES = 504 - Buffer.byteLength(`/${NEW_DATABASE}`);
 
-/** SQLite resolves links and has room for so many bytes. What cannot be resolved, or is not there yet, counts as named. */
+/** SQLite limits the resolved path. Parts of the path that do not exist yet count as given. */
 function isPathTooLong(dir: string): boolean {
   const unresolved: string[] = [];
   for (let at = resolve(dir); ; at = dirname(at)) {
@@ -49,26 +50,34 @@ function isPathTooLong(dir: string): boolean {
   }
 }
 
-/** To be called before anything is made or changed. Errors: USAGE. */
+/** Call before anything is created or changed. Errors: USAGE. */
 export function requireShortPath(dir: string): void {
   if (isPathTooLong(dir))
     throw new LivesnapError(
       'USAGE',
       `the path of the store ${dir} is longer than ${MAX_DIRECTORY_BYTES} bytes`,
       {
-        hint: 'SQLite cannot write there. Name a store with a shorter path.',
+        hint: 'SQLite cannot write there. Use a store with a shorter path.',
       },
     );
 }
 
+export const notAStore = (dir: string, cause?: unknown): LivesnapError =>
+  new LivesnapError('NOT_A_STORE', `${dir} is not a livesnap store`, {
+    hint: existsSync(at(dir, PACKS))
+      ? 'Its index is missing: run livesnap repair to rebuild it.'
+      : 'Give the directory of a store with --store.',
+    cause,
+  });
+
 const find = (dir: string, suffix: string) =>
   lstatSync(at(dir, DATABASE + suffix), { throwIfNoEntry: false });
 
-/** Whether a change of the index would change a file of another directory. */
+/** Whether writing to the index would change a file in another directory. */
 export const hasOtherLinks = (dir: string): boolean =>
   PARTS.some((suffix) => (find(dir, suffix)?.nlink ?? 0) > 1);
 
-/** Errors: those of access(2), which storeError tells apart. */
+/** Errors: those of access(2), which storeError translates. */
 export function requireWritableIndex(dir: string): void {
   const { R_OK, W_OK, X_OK } = constants;
   accessSync(dir, W_OK | X_OK);
@@ -86,8 +95,8 @@ export function canOpenInPlace(dir: string): boolean {
 }
 
 /**
- * Shares the lock of the index for a writer, and makes sure before that the database is of this store alone. Errors:
- * STORE_BUSY, and those of the system and of SQLite.
+ * Takes `index.lock` shared for a writer, after making sure that the database has no other link. Errors: STORE_BUSY,
+ * and those of the system and of SQLite.
  */
 export function lockForWriting(dir: string): StoreLock {
   const lock = StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
@@ -97,7 +106,7 @@ export function lockForWriting(dir: string): StoreLock {
   return StoreLock.acquireSync(dir, 'shared', INDEX_LOCK);
 }
 
-/** Puts a copy in the place of a database that has other links, with what its log has. */
+/** Replaces a database that has other links by a copy, with its log applied. */
 function makeOwnIndex(dir: string): void {
   const lock = lockAlone(dir);
   try {
@@ -140,8 +149,8 @@ const TRIES = 100;
 const PIECE_BYTES = 1 << 20;
 
 /**
- * Copies the index and its log to files that are named `target` and so on. Reads them twice: only when both readings are
- * equal are these the bytes of one moment. Errors: DAMAGED, STORE_BUSY.
+ * Copies the index and its log to `target`, `target-wal` and so on. Reads the files twice: they are the bytes of one
+ * moment only if both readings are equal. Errors: DAMAGED, STORE_BUSY.
  */
 export function copyIndex(dir: string, target: string): void {
   for (let tries = 0; tries < TRIES; tries++) {
@@ -155,7 +164,7 @@ export function copyIndex(dir: string, target: string): void {
   });
 }
 
-/** Returns the digest; null: there is no such part. */
+/** Returns the digest of the part; null when there is no such part. */
 function copyPart(dir: string, suffix: string, target: string): string | null {
   let fd: number | null = null;
   try {
@@ -168,7 +177,7 @@ function copyPart(dir: string, suffix: string, target: string): string | null {
   }
 }
 
-/** Returns the digest of a part; null: there is none. `take` is called once at least for a part that is there. */
+/** Returns the digest of a part; null when there is none. `take` is called at least once for a part that exists. */
 function readPart(dir: string, suffix: string, take?: (bytes: Uint8Array) => void): string | null {
   const file = DATABASE + suffix;
   const hash = createHash('sha256');

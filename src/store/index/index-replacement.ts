@@ -1,18 +1,21 @@
 /**
- * How a rebuilt index takes the place of the old one (docs/format.md, "Repair").
+ * Replaces the index by a rebuilt one (docs/format.md, "Repair").
  *
- * Invariants: at no moment is there a database beside a log that is not its own, nor an old database without its log;
- * a power cut leaves the old index with its log, or no index and a complete new one that the next open puts in place.
- * Each step is durable before the next begins. All of it happens with `index.lock` held exclusively.
+ * Invariants:
+ * - A database is never beside the log of another database, and the old database is never without its log.
+ * - After a power cut there is the old index with its log, or no index and a complete new one, which the next open puts
+ *   in place.
+ * - Each step is durable before the next begins.
+ * - The caller holds `index.lock` exclusively.
  */
 import { closeSync, fsyncSync, openSync, renameSync, statSync } from 'node:fs';
 import { at, DATABASE, fsyncDirectory, INDEX_LOCK, removeIfThere } from '../disk/layout.js';
 import { requireLocksToWrite } from '../disk/locking.js';
 import { StoreLock } from '../disk/store-lock.js';
 
-/** Under this name an index is built. */
+/** The name of an index that is being built. */
 export const NEW_DATABASE = 'store.db.new';
-/** Under this name it is complete. */
+/** The name of a complete index that is not yet in place. */
 const NEXT_DATABASE = 'store.db.next';
 const OLD_DATABASE = 'store.db.old';
 const BESIDE = ['-wal', '-shm', '-journal'];
@@ -20,7 +23,7 @@ const BESIDE = ['-wal', '-shm', '-journal'];
 const isThere = (dir: string, file: string): boolean =>
   statSync(at(dir, file), { throwIfNoEntry: false }) !== undefined;
 
-/** Puts the index that was built as {@link NEW_DATABASE}, closed and with no log, in the place of the present one. */
+/** Replaces the present index by the one built as {@link NEW_DATABASE}, which must be closed and have no log. */
 export function replaceIndex(dir: string): void {
   fsyncFile(at(dir, NEW_DATABASE));
   renameSync(at(dir, NEW_DATABASE), at(dir, NEXT_DATABASE));
@@ -30,7 +33,7 @@ export function replaceIndex(dir: string): void {
   putInPlace(dir);
 }
 
-/** From here on there is no store.db: what lies beside it is nobody's, and SQLite would replay it into the next one. */
+/** There is no store.db now. SQLite would replay a log that is left into the new one, so the log is deleted first. */
 function putInPlace(dir: string): void {
   for (const suffix of BESIDE) removeIfThere(at(dir, DATABASE + suffix));
   fsyncDirectory(dir);
@@ -39,7 +42,7 @@ function putInPlace(dir: string): void {
   removeReplaced(dir);
 }
 
-/** Finishes a replacement that was cut short when the old index had gone already. Errors: STORE_BUSY. */
+/** Completes a replacement that was interrupted after the old index had been moved away. Errors: STORE_BUSY. */
 export function finishReplacement(dir: string): void {
   if (isThere(dir, DATABASE) || !isThere(dir, NEXT_DATABASE)) return;
   requireLocksToWrite(dir);
@@ -53,19 +56,21 @@ export function finishReplacement(dir: string): void {
   }
 }
 
-/** Removes what a replacement leaves, or left when it was cut short. There is a store.db, so nothing else is needed. */
+/**
+ * Deletes the other files of a replacement, finished or interrupted. There is a store.db, so none of them is needed.
+ */
 export function removeReplaced(dir: string): void {
   for (const file of [NEW_DATABASE, NEXT_DATABASE, OLD_DATABASE])
     for (const suffix of ['', ...BESIDE]) removeIfThere(at(dir, file + suffix));
 }
 
-/** Removes an index that was being built and will not be finished. */
+/** Deletes an index whose building has failed. */
 export function removeUnfinished(dir: string): void {
   for (const suffix of ['', ...BESIDE]) {
     try {
       removeIfThere(at(dir, NEW_DATABASE + suffix));
     } catch {
-      // The next repair, or gc, removes it; what went wrong before is what is to be told.
+      // The next repair or gc deletes it. The caller reports the first error.
     }
   }
 }

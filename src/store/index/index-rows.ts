@@ -1,49 +1,36 @@
 /**
- * What a row of the index may hold (docs/format.md, "Index").
+ * The values that a row of the index may hold (docs/format.md, "Index").
  *
- * Invariant: no value of a row is used, least of all as a part of a path, before it was looked at here. SQLite looks at
- * types, checks and references when it writes, not when it reads, and a store may come from anywhere.
+ * Invariant: no value of a row is used, least of all in a path, before it was checked here. SQLite checks types,
+ * constraints and references when it writes, not when it reads, and a store may come from anywhere.
  */
+import { type Check, integer, nullable, oneOf, SchemaError, text } from '../../schema.js';
 import { DamageError } from '../disk/damage.js';
 import { DATABASE, MAX_GENERATION, MAX_NUMBER, SNAPSHOT_ID, TAG_LABEL } from '../disk/layout.js';
 import { MAX_PACK_BYTES, PACK_CHUNKS } from '../pack/pack-format.js';
-import { isSize, isTime } from '../snapshot/snapshot-file.js';
-
-type Rule = (value: unknown) => boolean;
-
-const integer =
-  (least: number, most: number): Rule =>
-  (value) =>
-    Number.isInteger(value) && (value as number) >= least && (value as number) <= most;
-const text =
-  (pattern: RegExp): Rule =>
-  (value) =>
-    typeof value === 'string' && pattern.test(value);
-const orNull =
-  (rule: Rule): Rule =>
-  (value) =>
-    value === null || rule(value);
+import { time } from '../snapshot/description.js';
 
 const number = integer(1, MAX_NUMBER);
-const id = text(SNAPSHOT_ID);
-const label = text(TAG_LABEL);
+const id = text(SNAPSHOT_ID, 'a snapshot ID');
+const label = text(TAG_LABEL, 'a tag');
+const sizeBytes = integer();
 
-/** By table and column; `tag` and `isThere` are of queries over two tables. */
-const RULES = {
+/** By table and column; `tag` and `snapshotExists` come from queries over two tables. */
+const TABLES = {
   snapshots: {
     id,
-    tag: orNull(label),
-    kind: text(/^(machine|file)$/),
-    vm: orNull((value) => typeof value === 'string'),
-    parent: orNull(id),
-    createdAt: isTime,
-    memoryBytes: isSize,
-    diskBytes: isSize,
-    storedBytes: isSize,
-    logicalBytes: isSize,
-    nonZeroPages: isSize,
+    tag: nullable(label),
+    kind: oneOf('machine', 'file'),
+    vm: nullable(text()),
+    parent: nullable(id),
+    createdAt: time,
+    memoryBytes: sizeBytes,
+    diskBytes: sizeBytes,
+    storedBytes: sizeBytes,
+    logicalBytes: sizeBytes,
+    nonZeroPages: integer(),
   },
-  tags: { label, snapshot: id, isThere: integer(1, 1) },
+  tags: { label, snapshot: id, snapshotExists: integer(1, 1) },
   packs: {
     number,
     generation: integer(0, MAX_GENERATION),
@@ -53,35 +40,49 @@ const RULES = {
   },
   segments: { number, entries: integer(1, MAX_NUMBER) },
   counters: { value: number },
-} as const satisfies Record<string, Record<string, Rule>>;
+} as const satisfies Record<string, Record<string, Check<unknown>>>;
 
-export type Table = keyof typeof RULES;
+export type Table = keyof typeof TABLES;
 
-const RULE_LISTS = Object.fromEntries(
-  Object.entries(RULES).map(([table, rules]) => [table, Object.entries(rules)]),
-) as Record<Table, [column: string, rule: Rule][]>;
+/** As lists: rows are checked by the thousand. */
+const COLUMNS = Object.fromEntries(
+  Object.entries(TABLES).map(([table, columns]) => [table, Object.entries(columns)]),
+) as Record<Table, [column: string, check: Check<unknown>][]>;
 
-/** As much of a wrong value as is told. */
+/** The problem of a row, which may have only some of the table's columns; null: it has none. */
+export function invalidRow(table: Table, row: object): DamageError | null {
+  const values = row as Record<string, unknown>;
+  try {
+    for (const [column, check] of COLUMNS[table]) {
+      const value = values[column];
+      if (value !== undefined) check(value, column);
+    }
+    return null;
+  } catch (error) {
+    if (!(error instanceof SchemaError)) throw error;
+    return invalid(table, values, error);
+  }
+}
+
+function invalid(
+  table: Table,
+  row: Record<string, unknown>,
+  { path: column, problem }: SchemaError,
+): DamageError {
+  const rowOf = (name: Table, why: string): DamageError => damagedTable(name, `has an invalid row: ${why}`);
+  if (column === 'snapshotExists')
+    return rowOf(table, `the snapshot of the tag ${shown(row.label)} does not exist`);
+  if (column === 'tag') return rowOf('tags', `label ${shown(row.tag)} ${problem}`);
+  return rowOf(table, `${column} ${shown(row[column])} ${problem}`);
+}
+
+export const damagedTable = (table: Table, problem: string): DamageError =>
+  new DamageError(DATABASE, null, `the table ${table} ${problem}`);
+
+/** As much of an invalid value as an error repeats. */
 const SHOWN_LENGTH = 60;
 
 function shown(value: unknown): string {
   const whole = JSON.stringify(value) ?? String(value);
   return whole.length > SHOWN_LENGTH ? `${whole.slice(0, SHOWN_LENGTH)}…` : whole;
 }
-
-/** What is wrong with a row, of which a query may give some columns only; null: nothing. */
-export function wrongRow(table: Table, row: object): DamageError | null {
-  const values = row as Record<string, unknown>;
-  for (const [column, isRight] of RULE_LISTS[table]) {
-    const value = values[column];
-    if (value === undefined || isRight(value)) continue;
-    if (column === 'isThere')
-      return damaged(table, `the tag ${shown(values.label)} names a snapshot that is not there`);
-    if (column === 'tag') return damaged('tags', `the label ${shown(value)} cannot be`);
-    return damaged(table, `the ${column} ${shown(value)} cannot be`);
-  }
-  return null;
-}
-
-export const damaged = (table: Table, why: string): DamageError =>
-  new DamageError(DATABASE, null, `the table ${table} has a row that livesnap did not write: ${why}`);

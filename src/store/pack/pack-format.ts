@@ -1,61 +1,54 @@
 /**
- * The byte layout of packs (docs/format.md, "Packs"): header, frame headers, frame table and footer. All numbers are
- * little-endian. Nothing here does I/O; everything read is checked before it is believed.
+ * The byte layout of packs: header, frames, rows of the frame table, footer (docs/format.md, "Packs"). Numbers are
+ * little-endian.
+ *
+ * Invariants: nothing here does I/O; bytes are verified by their checksum before a number in them is used.
  */
-
-import { createHash } from 'node:crypto';
-import { LivesnapError } from '../../errors.js';
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError, LostChunkError } from '../disk/damage.js';
+import { FORMAT_VERSION, refuseNewer } from '../disk/format-version.js';
+import { codecById, LZ4, RAW } from './codec.js';
 
-/** Pages that a manifest block covers: 2 MiB of a region. */
-export const BLOCK_PAGES = 512;
-/** Chunks compressed together: what bench/store-frames.ts favours. */
+/** The most chunks of a frame, which are compressed together. bench/store-frames.ts compares sizes. */
 export const FRAME_CHUNKS = 16;
 export const FRAME_BYTES = FRAME_CHUNKS * PAGE_BYTES;
-/** A pack is sealed at this many chunks (128 MiB before compression), so that gc has no giant to rewrite. */
+/** The most chunks of a pack, 128 MiB before compression: gc never has a larger file to rewrite. */
 export const PACK_CHUNKS = 32768;
-/** No store comes to a higher number of a pack or segment; one that is met is not believed, so that numbers are left. */
-export const HIGHEST_NUMBER = 2 ** 32 - 2 ** 20;
-/** No pack is longer: offsets are 32 bits. */
+/** Offsets are 32 bits. */
 export const MAX_PACK_BYTES = 0xffffffff;
 
-export const FORMAT_VERSION = 1;
-
 export const PACK_HEADER_BYTES = 32;
-/** Before the chunk numbers. */
+/** Of a frame's header, before the chunk numbers. */
 export const FRAME_HEADER_BYTES = 16;
+/** Of a row of the frame table. */
 export const FRAME_ENTRY_BYTES = 16;
 export const FOOTER_BYTES = 64;
+export const FINGERPRINT_BYTES = 8;
 export const SHA256_BYTES = 32;
-/** What a chunk costs in the trailer: number, fingerprint, SHA-256. */
-export const CHUNK_ENTRY_BYTES = 4 + 8 + SHA256_BYTES;
+/** What the trailer holds for a chunk: its number, fingerprint and SHA-256. */
+export const CHUNK_ENTRY_BYTES = 4 + FINGERPRINT_BYTES + SHA256_BYTES;
 
 const PACK_MAGIC = 'LIVESNPK';
 const FOOTER_MAGIC = 'LIVESNPT';
 
 /**
- * Bits of a frame's flags. `lost`: the chunks are known by their identities alone, there is no payload; repair writes
- * such frames.
+ * Bits of a frame's flags. `lz4`: the payload is an LZ4 block. `manifest`: the chunks are halves of manifest blocks.
+ * `lost`: there is no payload, only the identities of the chunks; repair writes such frames.
  */
-export const FrameFlag = { compressed: 1, manifest: 2, lost: 4 } as const;
+export const FrameFlag = { lz4: 1, manifest: 2, lost: 4 } as const;
+/** The flags' bits that hold a codec: bit 0 means LZ4, bits 8 to 15 are the id of any later codec. */
+const CODEC_BITS = 0xff00 | FrameFlag.lz4;
 
-/** Why bytes could not be believed; the caller knows file and offset. */
+/** The id of a frame's codec. */
+export const codecIdOf = (flags: number): number =>
+  flags >>> 8 || ((flags & FrameFlag.lz4) !== 0 ? LZ4 : RAW);
+
+/** The bits of the flags that say that a frame has this codec. */
+export const codecFlags = (id: number): number => (id === LZ4 ? FrameFlag.lz4 : id << 8);
+
+/** Bytes do not have the layout. The caller adds file and offset. */
 export class FormatError extends Error {}
-
-/**
- * To be called when the checksum holds, which is in the same place in all versions: a flipped bit is no new format.
- * Errors: NEWER_FORMAT.
- */
-export function refuseNewer(what: string, version: number): void {
-  if (version > FORMAT_VERSION)
-    throw new LivesnapError(
-      'NEWER_FORMAT',
-      `${what} has format version ${version}; this livesnap knows versions up to ${FORMAT_VERSION}`,
-      { hint: 'Use the livesnap that wrote it, or a newer one.' },
-    );
-}
 
 const viewOf = (bytes: Uint8Array): DataView =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -63,10 +56,20 @@ const viewOf = (bytes: Uint8Array): DataView =>
 const hasMagic = (bytes: Uint8Array, magic: string): boolean =>
   Buffer.from(bytes.buffer, bytes.byteOffset, 8).toString('latin1') === magic;
 
+const scratch = new Uint8Array(8);
+
+/** Verifies the checksum at `at`, which is of the bytes before it. */
+function requireChecksum(ops: PageOps, bytes: Uint8Array, at: number, what: string): void {
+  ops.checksum(bytes, 0, at, 0, 0, scratch);
+  if (!ops.equal(bytes, at, scratch, 0, 8)) throw new FormatError(`${what} does not match its checksum`);
+}
+
 export interface PackName {
   readonly number: number;
   readonly generation: number;
 }
+
+const HEADER_CHECKSUM_AT = 24;
 
 export function encodePackHeader(ops: PageOps, pack: PackName): Uint8Array {
   const bytes = new Uint8Array(PACK_HEADER_BYTES);
@@ -75,24 +78,25 @@ export function encodePackHeader(ops: PageOps, pack: PackName): Uint8Array {
   view.setUint32(8, FORMAT_VERSION, true);
   view.setUint32(12, pack.number, true);
   view.setUint32(16, pack.generation, true);
-  ops.checksum(bytes, 0, 24, 0, 0, bytes.subarray(24));
+  ops.checksum(bytes, 0, HEADER_CHECKSUM_AT, 0, 0, bytes.subarray(HEADER_CHECKSUM_AT));
   return bytes;
 }
 
-export function decodePackHeader(ops: PageOps, bytes: Uint8Array, pack: PackName, what: string): void {
+/** Verifies that a header is that of `pack`. Errors: {@link FormatError}, NEWER_FORMAT. */
+export function decodePackHeader(ops: PageOps, bytes: Uint8Array, pack: PackName, file: string): void {
   const view = viewOf(bytes);
   if (!hasMagic(bytes, PACK_MAGIC)) throw new FormatError('this is not a pack');
-  requireChecksum(ops, bytes, 0, 24, 24, 'the header');
-  refuseNewer(what, view.getUint32(8, true));
+  requireChecksum(ops, bytes, HEADER_CHECKSUM_AT, 'the header');
+  refuseNewer(file, view.getUint32(8, true));
   if (view.getUint32(12, true) !== pack.number || view.getUint32(16, true) !== pack.generation)
     throw new FormatError('the header is of another pack');
 }
 
 /** Where a frame is and what it holds: a row of the frame table. */
 export interface FrameEntry {
-  /** Of the frame's header. */
+  /** Where the frame's header begins in the file. */
   offset: number;
-  /** Without the header. */
+  /** Length of the payload. */
   storedBytes: number;
   /** Position of its first chunk in the pack's lists. */
   first: number;
@@ -100,80 +104,28 @@ export interface FrameEntry {
   flags: number;
 }
 
-/** Bytes before the payload: 16, and the number of each chunk (u16), so that a frame says itself what it holds. */
-const frameHeadBytes = (chunks: number): number => FRAME_HEADER_BYTES + 2 * chunks;
+/** Where the payload of a frame begins: after the header and a u16 for the number of each chunk. */
+export const payloadOffset = (chunks: number): number => FRAME_HEADER_BYTES + 2 * chunks;
 
-/** Bytes of a frame as stored. */
+/** Length of a frame in the file. */
 export const frameBytes = ({ chunks, storedBytes }: { chunks: number; storedBytes: number }): number =>
-  frameHeadBytes(chunks) + storedBytes;
+  payloadOffset(chunks) + storedBytes;
 
-/** The most bytes a frame takes. */
-export const MAX_FRAME_BYTES = frameHeadBytes(FRAME_CHUNKS) + FRAME_BYTES;
+export const MAX_FRAME_BYTES = frameBytes({ chunks: FRAME_CHUNKS, storedBytes: FRAME_BYTES });
 
-/** Where the payload of a frame begins, from its header. */
-export const payloadOffset = frameHeadBytes;
-
-/** The frame table of a pack, in the words that are on disk: offset, stored bytes, first position, chunks and flags. */
-export class FrameTable {
-  #words: Uint32Array;
-  #count: number;
-
-  /** `bytes`: a table as stored. */
-  constructor(bytes: Uint8Array = new Uint8Array(0)) {
-    this.#words = new Uint32Array(bytes.length / 4);
-    new Uint8Array(this.#words.buffer).set(bytes);
-    this.#count = bytes.length / FRAME_ENTRY_BYTES;
-  }
-
-  get length(): number {
-    return this.#count;
-  }
-
-  at(index: number): FrameEntry {
-    const [offset, storedBytes, first, rest] = this.#words.subarray(4 * index, 4 * index + 4) as unknown as [
-      number,
-      number,
-      number,
-      number,
-    ];
-    return { offset, storedBytes, first, chunks: rest & 0xffff, flags: rest >>> 16 };
-  }
-
-  *[Symbol.iterator](): Iterator<FrameEntry> {
-    for (let i = 0; i < this.#count; i++) yield this.at(i);
-  }
-
-  push({ offset, storedBytes, first, chunks, flags }: FrameEntry): void {
-    if (4 * this.#count === this.#words.length) {
-      const grown = new Uint32Array(Math.max(256, 2 * this.#words.length));
-      grown.set(this.#words);
-      this.#words = grown;
-    }
-    this.#words.set([offset, storedBytes, first, (chunks | (flags << 16)) >>> 0], 4 * this.#count++);
-  }
-
-  /** Index of the frame that holds the chunk at a position. */
-  indexOf(position: number): number {
-    let low = Math.min(Math.floor(position / FRAME_CHUNKS), this.#count - 1); // no frame holds more
-    let high = this.#count - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (this.#words[4 * middle + 2]! <= position) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
-
-  /** As stored. */
-  get bytes(): Uint8Array {
-    return new Uint8Array(this.#words.buffer, 0, this.#count * FRAME_ENTRY_BYTES);
-  }
+/** Whether the chunk count, the flags and the payload length of a frame fit together. */
+export function isValidFrame({ chunks, flags, storedBytes }: FrameEntry): boolean {
+  if (chunks < 1 || chunks > FRAME_CHUNKS) return false;
+  const codec = codecIdOf(flags);
+  if ((flags & CODEC_BITS) !== codecFlags(codec)) return false; // two codecs
+  if ((flags & FrameFlag.lost) !== 0) return storedBytes === 0 && codec === RAW;
+  const rawBytes = chunks * PAGE_BYTES;
+  return codec === RAW ? storedBytes === rawBytes : storedBytes >= 1 && storedBytes <= rawBytes;
 }
 
 /**
- * Writes what comes before a payload that already stands in `frame` after it: checksum, length, count, flags, chunk
- * numbers. The checksum covers everything after itself, and its seed is the frame's place (pack number, frame index),
- * so that a frame found elsewhere does not pass.
+ * Writes the header and the chunk numbers of a frame whose payload is in `frame` already. The checksum is seeded with
+ * the frame's place (pack number and frame index), so a frame that was moved fails it.
  */
 export function encodeFrameHead(
   ops: PageOps,
@@ -192,7 +144,7 @@ export function encodeFrameHead(
 }
 
 /**
- * Checks a frame as read against its checksum, its row of the frame table and the numbers that the pack lists.
+ * Verifies a frame against its checksum, its row of the frame table and the chunk numbers of the trailer.
  * Errors: {@link FormatError}.
  */
 export function checkFrame(
@@ -206,22 +158,22 @@ export function checkFrame(
   const view = viewOf(frame);
   ops.checksum(frame, 8, frameBytes(entry) - 8, pack, index, scratch);
   if (!ops.equal(frame, 0, scratch, 0, 8)) throw new FormatError('the frame does not match its checksum');
-  let same =
+  let isSame =
     view.getUint32(8, true) === entry.storedBytes &&
     view.getUint16(12, true) === entry.chunks &&
     view.getUint16(14, true) === entry.flags;
-  for (let i = 0; same && i < entry.chunks; i++)
-    same = view.getUint16(FRAME_HEADER_BYTES + 2 * i, true) === numbers[i];
-  if (!same) throw new FormatError('the frame is not the one that the pack lists here');
+  for (let i = 0; isSame && i < entry.chunks; i++)
+    isSame = view.getUint16(FRAME_HEADER_BYTES + 2 * i, true) === numbers[i];
+  if (!isSame) throw new FormatError('the frame differs from its entry in the trailer');
 }
 
 /**
- * Checks a frame as read and unpacks it into `raw` (at least as long as its chunks). `numbers`: of its chunks.
- * Errors: DAMAGED; {@link LostChunkError}.
+ * Verifies a frame and decompresses it into `raw`. `numbers`: the chunk numbers that the trailer lists for it.
+ * Errors: DAMAGED ({@link LostChunkError} for a lost frame), NEWER_FORMAT for an unknown codec.
  */
 export function decodeFrame(
   ops: PageOps,
-  stored: Uint8Array,
+  frame: Uint8Array,
   entry: FrameEntry,
   numbers: Uint32Array,
   pack: number,
@@ -229,58 +181,36 @@ export function decodeFrame(
   raw: Uint8Array,
   file: string,
 ): void {
+  const { chunks, flags, offset, storedBytes } = entry;
   try {
-    checkFrame(ops, stored, entry, numbers, pack, index);
-    if ((entry.flags & FrameFlag.lost) !== 0) throw new LostChunkError(file, entry.offset);
-    const payload = payloadOffset(entry.chunks);
-    if ((entry.flags & FrameFlag.compressed) === 0)
-      raw.set(stored.subarray(payload, payload + entry.storedBytes));
-    else if (!ops.decompress(stored, payload, entry.storedBytes, raw, 0, entry.chunks * PAGE_BYTES))
-      throw new FormatError('the frame is not a valid LZ4 block');
+    checkFrame(ops, frame, entry, numbers, pack, index);
+    if ((flags & FrameFlag.lost) !== 0) throw new LostChunkError(file, offset);
+    const codec = codecById(codecIdOf(flags), `${file} at offset ${offset}`);
+    if (!codec.decompress(ops, frame, payloadOffset(chunks), storedBytes, raw, chunks * PAGE_BYTES))
+      throw new FormatError(`the payload is not valid ${codec.name} data`);
   } catch (error) {
-    if (error instanceof FormatError) throw new DamageError(file, entry.offset, error.message);
+    if (error instanceof FormatError) throw new DamageError(file, offset, error.message);
     throw error;
   }
-}
-
-/** Whether a page has this SHA-256. */
-export const isDigest = (page: Uint8Array, digest: Uint8Array): boolean =>
-  Buffer.compare(createHash('sha256').update(page).digest(), digest) === 0;
-
-/** XXH64 of all of `bytes`. */
-export function sum(ops: PageOps, bytes: Uint8Array): bigint {
-  const out = Buffer.alloc(8);
-  ops.checksum(bytes, 0, bytes.length, 0, 0, out);
-  return out.readBigUInt64LE();
-}
-
-const scratch = new Uint8Array(8);
-
-/** `at`: where the 8 bytes of the checksum of [start, start + length) are. */
-function requireChecksum(
-  ops: PageOps,
-  bytes: Uint8Array,
-  start: number,
-  length: number,
-  at: number,
-  what: string,
-): void {
-  ops.checksum(bytes, start, length, 0, 0, scratch);
-  if (!ops.equal(bytes, at, scratch, 0, 8)) throw new FormatError(`${what} does not match its checksum`);
 }
 
 export interface PackFooter extends PackName {
   frames: number;
   chunks: number;
-  /** Where the trailer begins: frame table, numbers, fingerprints, SHA-256s, footer. */
+  /** Where the trailer begins: frame table, chunk numbers, fingerprints, SHA-256s, footer. */
   trailerOffset: number;
-  /** XXH64 of frame table and numbers, and of fingerprints and SHA-256s. */
-  placesChecksum: bigint;
+  /** XXH64 of the frame table and the chunk numbers. */
+  tablesChecksum: bigint;
+  /** XXH64 of the fingerprints and the SHA-256s. */
   identitiesChecksum: bigint;
 }
 
-export const trailerBytes = (frames: number, chunks: number): number =>
-  frames * FRAME_ENTRY_BYTES + chunks * CHUNK_ENTRY_BYTES + FOOTER_BYTES;
+/** Lengths of the trailer's parts. */
+export const tablesBytes = ({ frames, chunks }: { frames: number; chunks: number }): number =>
+  frames * FRAME_ENTRY_BYTES + chunks * 4;
+export const identitiesBytes = (chunks: number): number => chunks * (FINGERPRINT_BYTES + SHA256_BYTES);
+
+const FOOTER_CHECKSUM_AT = 56;
 
 export function encodeFooter(ops: PageOps, footer: PackFooter): Uint8Array {
   const bytes = new Uint8Array(FOOTER_BYTES);
@@ -292,42 +222,43 @@ export function encodeFooter(ops: PageOps, footer: PackFooter): Uint8Array {
   view.setUint32(20, footer.frames, true);
   view.setUint32(24, footer.chunks, true);
   view.setBigUint64(32, BigInt(footer.trailerOffset), true);
-  view.setBigUint64(40, footer.placesChecksum, true);
+  view.setBigUint64(40, footer.tablesChecksum, true);
   view.setBigUint64(48, footer.identitiesChecksum, true);
-  ops.checksum(bytes, 0, 56, 0, 0, bytes.subarray(56));
+  ops.checksum(bytes, 0, FOOTER_CHECKSUM_AT, 0, 0, bytes.subarray(FOOTER_CHECKSUM_AT));
   return bytes;
 }
 
-/** `fileBytes`: the size of the file, which the counts must account for to the byte. */
+/** `fileBytes`: the size of the file, which the counts must give exactly. Errors: {@link FormatError}, NEWER_FORMAT. */
 export function decodeFooter(
   ops: PageOps,
   bytes: Uint8Array,
   pack: PackName,
   fileBytes: number,
-  what: string,
+  file: string,
 ): PackFooter {
   const view = viewOf(bytes);
   if (!hasMagic(bytes, FOOTER_MAGIC)) throw new FormatError('the pack is not sealed: its footer is missing');
-  requireChecksum(ops, bytes, 0, 56, 56, 'the footer');
-  refuseNewer(what, view.getUint32(8, true));
+  requireChecksum(ops, bytes, FOOTER_CHECKSUM_AT, 'the footer');
+  refuseNewer(file, view.getUint32(8, true));
   const footer: PackFooter = {
     number: view.getUint32(12, true),
     generation: view.getUint32(16, true),
     frames: view.getUint32(20, true),
     chunks: view.getUint32(24, true),
     trailerOffset: Number(view.getBigUint64(32, true)),
-    placesChecksum: view.getBigUint64(40, true),
+    tablesChecksum: view.getBigUint64(40, true),
     identitiesChecksum: view.getBigUint64(48, true),
   };
   if (footer.number !== pack.number || footer.generation !== pack.generation)
     throw new FormatError('the footer is of another pack');
+  const { frames, chunks, trailerOffset } = footer;
   if (
-    footer.frames > footer.chunks ||
-    footer.chunks < 1 ||
-    footer.chunks > PACK_CHUNKS ||
-    footer.trailerOffset < PACK_HEADER_BYTES ||
-    footer.trailerOffset + trailerBytes(footer.frames, footer.chunks) !== fileBytes
+    frames > chunks ||
+    chunks < 1 ||
+    chunks > PACK_CHUNKS ||
+    trailerOffset < PACK_HEADER_BYTES ||
+    trailerOffset + tablesBytes(footer) + identitiesBytes(chunks) + FOOTER_BYTES !== fileBytes
   )
-    throw new FormatError('the footer does not account for the size of the file');
+    throw new FormatError('the counts in the footer do not match the size of the file');
   return footer;
 }

@@ -1,30 +1,34 @@
 /**
- * The packs that a save refers to, kept from gc while it lasts: a shared lock on each file, taken before the first
- * chunk in it is used and held until the save has been committed or given up (docs/format.md, "Locks").
+ * The packs of earlier saves that a save refers to. Each is held by a shared lock on its file, which keeps gc from
+ * deleting it (docs/format.md, "Locks").
+ *
+ * Invariant: the lock is taken before the first chunk of the pack is used and held until the save is committed or
+ * aborted.
  */
 import { closeSync } from 'node:fs';
 import { isOutOfDescriptors, MAX_HELD_PACKS } from '../disk/descriptors.js';
 import { openShared } from '../disk/file-locks.js';
 import { at, lowestGeneration, packFile } from '../disk/layout.js';
 
-/** Packs that saves of this thread hold now; all are of one thread. */
-let heldByAll = 0;
+/** Packs that all saves hold now. All saves of a process run on one thread. */
+let heldByAllSaves = 0;
 
 export class PackHolds {
+  /** Descriptors by pack number. */
   readonly #held = new Map<number, number>();
-  /** Packs that gc was just at, or for which there was no descriptor; this save does without them. */
+  /** Packs that gc was deleting, or for which there was no descriptor. This save does not ask for them again. */
   readonly #refused = new Set<number>();
 
-  /** `generations`: those that the index lists; set right where gc has written a newer one. */
+  /** `generations`: those that the index lists; updated when gc has written a newer one. */
   constructor(
     readonly dir: string,
     readonly generations: Map<number, number>,
   ) {}
 
-  /** False when the pack is gone, gc is at it, or too many are held already: then nothing in it may be used. */
+  /** False if the pack is missing, gc has locked it, or too many are held. The caller must then not refer to it. */
   hold(number: number): boolean {
     if (this.#held.has(number)) return true;
-    if (this.#refused.has(number) || heldByAll >= MAX_HELD_PACKS) return false;
+    if (this.#refused.has(number) || heldByAllSaves >= MAX_HELD_PACKS) return false;
     try {
       if (this.#lock(number)) return true;
     } catch (error) {
@@ -34,12 +38,13 @@ export class PackHolds {
     return false;
   }
 
+  /** Locks the generation that is on disk. */
   #lock(number: number): boolean {
     for (let generation = this.generations.get(number); generation !== undefined; ) {
       const fd = openShared(at(this.dir, packFile(number, generation)));
       if (fd !== null) {
         this.#held.set(number, fd);
-        heldByAll++;
+        heldByAllSaves++;
         this.generations.set(number, generation);
         return true;
       }
@@ -50,13 +55,14 @@ export class PackHolds {
     return false;
   }
 
+  /** Of the held packs. */
   get numbers(): IterableIterator<number> {
     return this.#held.keys();
   }
 
   release(): void {
     for (const fd of this.#held.values()) closeSync(fd);
-    heldByAll -= this.#held.size;
+    heldByAllSaves -= this.#held.size;
     this.#held.clear();
   }
 }

@@ -1,11 +1,15 @@
 /**
- * Writes one pack: frames as they fill, then the trailer that seals it (docs/format.md, "Packs"). Runs in a page
- * Worker, synchronously.
+ * Writes one pack: frames as they fill, then the trailer that seals it (docs/format.md, "Packs").
  *
- * Invariants: append-only; a pack counts only once `seal` has returned, its data fsynced; after any failure the pack
- * is abandoned, never fsynced again. A chunk's number never changes, in this generation or a later one. The file is
- * locked from the moment it is made until `close`, so that gc does not take it for one that a crash left.
+ * Thread: a page Worker. All calls are synchronous.
+ *
+ * Invariants:
+ * - The file is only appended to. It is a pack once `seal` has returned, which fsyncs it.
+ * - After a failure the caller abandons the pack; its file is never fsynced again.
+ * - Chunk numbers ascend. A chunk's number never changes, in this generation or a later one.
+ * - The file is locked from its creation until `close`, so gc does not delete it as the rest of a crash.
  */
+import assert from 'node:assert/strict';
 
 import { hash } from 'node:crypto';
 import { closeSync, fsyncSync, readSync, writeSync } from 'node:fs';
@@ -14,30 +18,34 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { createLocked } from '../disk/file-locks.js';
 import { at, packFile, removeIfThere } from '../disk/layout.js';
+import { CODECS, DEFAULT_CODEC, RAW } from './codec.js';
+import { FrameTable } from './frame-table.js';
+import { xxh64 } from './hashes.js';
 import {
-  CHUNK_ENTRY_BYTES,
+  codecFlags,
   decodeFrame,
   encodeFooter,
   encodeFrameHead,
   encodePackHeader,
+  FINGERPRINT_BYTES,
   FRAME_BYTES,
   FRAME_CHUNKS,
   type FrameEntry,
   FrameFlag,
-  FrameTable,
   frameBytes,
+  identitiesBytes,
+  isValidFrame,
   MAX_FRAME_BYTES,
   PACK_CHUNKS,
   PACK_HEADER_BYTES,
   payloadOffset,
   SHA256_BYTES,
-  sum,
 } from './pack-format.js';
 
-/** Writes are gathered up to this, and each is one system call. */
+/** Frames are written once this much has been gathered, with one system call. */
 const GATHER_BYTES = 1 << 20;
-/** A frame is kept compressed only when that saves a sixteenth: reading raw bytes back is faster. */
-const compressedLimit = (rawBytes: number): number => rawBytes - (rawBytes >> 4);
+/** A frame is stored compressed only if that saves a sixteenth, because raw frames are faster to read. */
+const maxCompressedBytes = (rawBytes: number): number => rawBytes - (rawBytes >> 4);
 
 export interface SealedPack {
   readonly number: number;
@@ -57,10 +65,10 @@ export class PackWriter {
   #chunks = 0;
   #nextNumber = 0;
   readonly #numbers = new Uint32Array(PACK_CHUNKS);
-  readonly #fingerprints = new Uint8Array(PACK_CHUNKS * 8);
+  readonly #fingerprints = new Uint8Array(PACK_CHUNKS * FINGERPRINT_BYTES);
   readonly #digests = Buffer.alloc(PACK_CHUNKS * SHA256_BYTES);
 
-  /** Chunks that wait for their frame to fill, uncompressed. */
+  /** The chunks of the frame that is not full yet, uncompressed. */
   readonly #pending = new Uint8Array(FRAME_BYTES);
   #pendingChunks = 0;
   #pendingFlags = 0;
@@ -68,7 +76,7 @@ export class PackWriter {
   readonly #gathered = Buffer.allocUnsafe(GATHER_BYTES + MAX_FRAME_BYTES);
   #gatheredBytes = 0;
 
-  /** `dryRun`: nothing is written; only `sizeBytes` is found out. */
+  /** `dryRun`: writes nothing and creates no file, only computes `sizeBytes`. */
   constructor(
     readonly ops: PageOps,
     readonly dir: string,
@@ -83,7 +91,7 @@ export class PackWriter {
     this.#gatheredBytes = PACK_HEADER_BYTES;
   }
 
-  /** Chunks so far. */
+  /** Chunks appended so far. */
   get chunks(): number {
     return this.#chunks;
   }
@@ -96,7 +104,7 @@ export class PackWriter {
     return this.#sizeBytes + this.#gatheredBytes;
   }
 
-  /** Appends a chunk under the next free number, which is returned. */
+  /** Appends a chunk under the next free number and returns the number. */
   append(source: Uint8Array, offset: number, fingerprint: Uint8Array, manifest: boolean): number {
     const number = this.#nextNumber;
     this.appendNumbered(source, offset, fingerprint, manifest, number);
@@ -104,8 +112,8 @@ export class PackWriter {
   }
 
   /**
-   * Appends a chunk under a number it had in an earlier generation; numbers ascend. `digest`: its SHA-256, when an
-   * earlier generation lists it.
+   * Appends a chunk under the number that it had in an earlier generation. `digest`: its SHA-256, where an earlier
+   * generation lists it.
    */
   appendNumbered(
     source: Uint8Array,
@@ -119,13 +127,13 @@ export class PackWriter {
     const pendingAt = this.#pendingChunks * PAGE_BYTES;
     const page = this.#pending.subarray(pendingAt, pendingAt + PAGE_BYTES);
     page.set(source.subarray(offset, offset + PAGE_BYTES));
-    // As a string of bytes: a Buffer for each page would cost half as much again as the hash.
+    // As a string, because a Buffer for each page takes half as long as the hash itself.
     if (digest) this.#digests.set(digest, this.#chunks * SHA256_BYTES);
     else this.#digests.write(hash('sha256', page, 'binary'), this.#chunks * SHA256_BYTES, 'latin1');
     this.#endChunk(number);
   }
 
-  /** Appends a chunk of which only the identity is left. */
+  /** Appends a chunk whose bytes are lost; only its identity is kept. */
   appendLost(number: number, fingerprint: Uint8Array, digest: Uint8Array, manifest: boolean): void {
     this.#beginChunk(FrameFlag.lost | (manifest ? FrameFlag.manifest : 0), number, fingerprint);
     this.#digests.set(digest, this.#chunks * SHA256_BYTES);
@@ -133,10 +141,11 @@ export class PackWriter {
   }
 
   #beginChunk(flags: number, number: number, fingerprint: Uint8Array): void {
+    assert(number >= this.#nextNumber && number < PACK_CHUNKS, 'chunk numbers ascend');
     if (this.#pendingChunks > 0 && flags !== this.#pendingFlags) this.#flushFrame();
     this.#pendingFlags = flags;
     this.#numbers[this.#chunks] = number;
-    this.#fingerprints.set(fingerprint, this.#chunks * 8);
+    this.#fingerprints.set(fingerprint, this.#chunks * FINGERPRINT_BYTES);
   }
 
   #endChunk(number: number): void {
@@ -145,7 +154,7 @@ export class PackWriter {
     if (++this.#pendingChunks === FRAME_CHUNKS) this.#flushFrame();
   }
 
-  /** The chunk at a position that waits for its frame to fill; null when it is in a frame already. */
+  /** The chunk at a position, if its frame is not full yet; null if it is in a frame already. */
   pendingChunk(position: number): { bytes: Uint8Array; offset: number } | null {
     const first = this.#chunks - this.#pendingChunks;
     return position >= first && position < this.#chunks
@@ -157,7 +166,7 @@ export class PackWriter {
     return this.#frames;
   }
 
-  /** Reads a frame of this pack back, before or after it has reached the file. */
+  /** Reads a frame back, from memory or from the file. */
   readFrame(index: number, raw: Uint8Array): void {
     const entry = this.#frames.at(index);
     const length = frameBytes(entry);
@@ -168,7 +177,7 @@ export class PackWriter {
     } else {
       stored = Buffer.allocUnsafe(length);
       if (readSync(this.#fd, stored, 0, length, entry.offset) !== length)
-        throw new DamageError(this.file, entry.offset, 'a frame just written cannot be read back');
+        throw new DamageError(this.file, entry.offset, 'the file is shorter than what was written to it');
     }
     const numbers = this.#numbers.subarray(entry.first, entry.first + entry.chunks);
     decodeFrame(this.ops, stored, entry, numbers, this.number, index, raw, this.file);
@@ -186,6 +195,7 @@ export class PackWriter {
       chunks: this.#pendingChunks,
       flags,
     };
+    assert(isValidFrame(entry), 'a frame has its layout');
     encodeFrameHead(
       this.ops,
       this.#gathered.subarray(start, payload + storedBytes),
@@ -200,16 +210,16 @@ export class PackWriter {
     if (this.#gatheredBytes >= GATHER_BYTES) this.#writeGathered();
   }
 
-  /** Puts the payload of the pending frame where it belongs; gives its flags and length. */
-  #compressPending(payload: number): [flags: number, storedBytes: number] {
+  /** Writes the payload of the pending frame to `offset` of the gathered bytes; returns the flags and the length. */
+  #compressPending(offset: number): [flags: number, storedBytes: number] {
     const flags = this.#pendingFlags;
     if ((flags & FrameFlag.lost) !== 0) return [flags, 0];
     const rawBytes = this.#pendingChunks * PAGE_BYTES;
-    const limit = compressedLimit(rawBytes);
-    const storedBytes = this.ops.compress(this.#pending, rawBytes, this.#gathered, payload, limit);
-    if (storedBytes > 0) return [flags | FrameFlag.compressed, storedBytes];
-    this.#gathered.set(this.#pending.subarray(0, rawBytes), payload);
-    return [flags, rawBytes];
+    const compress = (codec: number, maxBytes: number): number =>
+      CODECS[codec]!.compress(this.ops, this.#pending, rawBytes, this.#gathered, offset, maxBytes);
+    const storedBytes = compress(DEFAULT_CODEC, maxCompressedBytes(rawBytes));
+    if (storedBytes > 0) return [flags | codecFlags(DEFAULT_CODEC), storedBytes];
+    return [flags | codecFlags(RAW), compress(RAW, rawBytes)];
   }
 
   #writeGathered(): void {
@@ -224,28 +234,28 @@ export class PackWriter {
     this.#sizeBytes += bytes.length;
   }
 
-  /** Writes the trailer and fsyncs. The file stays open, and so locked, until `close`. */
+  /** Writes the trailer and fsyncs the file, which stays open and locked until `close`. */
   seal(): SealedPack {
     if (this.#pendingChunks > 0) this.#flushFrame();
     this.#writeGathered();
     const chunks = this.#chunks;
     const table = this.#frames.bytes;
-    const places = Buffer.alloc(table.length + chunks * 4);
-    places.set(table);
-    for (let i = 0; i < chunks; i++) places.writeUInt32LE(this.#numbers[i]!, table.length + i * 4);
-    const identities = Buffer.allocUnsafe(chunks * (CHUNK_ENTRY_BYTES - 4));
-    identities.set(this.#fingerprints.subarray(0, chunks * 8));
-    identities.set(this.#digests.subarray(0, chunks * SHA256_BYTES), chunks * 8);
+    const tables = Buffer.alloc(table.length + chunks * 4);
+    tables.set(table);
+    for (let i = 0; i < chunks; i++) tables.writeUInt32LE(this.#numbers[i]!, table.length + i * 4);
+    const identities = Buffer.allocUnsafe(identitiesBytes(chunks));
+    identities.set(this.#fingerprints.subarray(0, chunks * FINGERPRINT_BYTES));
+    identities.set(this.#digests.subarray(0, chunks * SHA256_BYTES), chunks * FINGERPRINT_BYTES);
     const footer = encodeFooter(this.ops, {
       number: this.number,
       generation: this.generation,
       frames: this.#frames.length,
       chunks,
       trailerOffset: this.#sizeBytes,
-      placesChecksum: sum(this.ops, places),
-      identitiesChecksum: sum(this.ops, identities),
+      tablesChecksum: xxh64(this.ops, tables),
+      identitiesChecksum: xxh64(this.ops, identities),
     });
-    this.#write(places);
+    this.#write(tables);
     this.#write(identities);
     this.#write(footer);
     if (!this.dryRun) fsyncSync(this.#fd);
@@ -257,7 +267,7 @@ export class PackWriter {
     };
   }
 
-  /** Gives the descriptor of a sealed pack, and with it the lock of its file, to the caller. */
+  /** Hands the descriptor of a sealed pack, which holds the lock of the file, to the caller, who closes it. */
   takeDescriptor(): number {
     this.#open = false;
     return this.#fd;
@@ -268,7 +278,7 @@ export class PackWriter {
     this.#open = false;
   }
 
-  /** Gives the pack up: the file goes. */
+  /** Deletes the file. */
   abandon(): void {
     try {
       if (!this.dryRun) removeIfThere(at(this.dir, this.file));

@@ -5,7 +5,7 @@
  * once they are passed on: only one pack at a time has some, in the page window.
  */
 import { DamageError } from '../disk/damage.js';
-import type { PackBytes } from '../pack/pack-reader.js';
+import type { PackBytes } from '../pack/pack-lists.js';
 import type { Spool } from './spool.js';
 
 /** The bytes `from` to `to` of a pack, at offset `at` of a spool. */

@@ -24,15 +24,12 @@ import {
   PACK_CHUNKS,
   PACK_HEADER_BYTES,
 } from '../pack/pack-format.js';
-import { PackReader, PackSet } from '../pack/pack-reader.js';
+import { PackReader } from '../pack/pack-reader.js';
+import { PackSet } from '../pack/pack-set.js';
+import { type BlockEntry, type BlockList, pagesOfBlock } from '../snapshot/block-list.js';
+import type { SnapshotDescription } from '../snapshot/description.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
-import {
-  type BlockEntry,
-  type BlockList,
-  pagesOfBlock,
-  type SnapshotDescription,
-  type SnapshotFile,
-} from '../snapshot/snapshot-file.js';
+import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { RemoteFiles } from './remote-files.js';
 import { type PageWindow, RemotePack } from './remote-pack.js';
 import type { Spool } from './spool.js';

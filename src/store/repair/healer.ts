@@ -1,61 +1,47 @@
 /**
- * Healing: where chunks that are lost still have their bytes, in any pack of a store under repair (docs/format.md,
- * "Repair").
+ * Healing: finds the bytes of lost chunks in any pack of a store under repair (docs/format.md, "Repair").
  *
- * Invariant: bytes heal a chunk only if they have its SHA-256. All packs are searched once, for all that is lost; of
- * what they have only chunks with a fingerprint that is wanted are kept in mind.
+ * Invariants:
+ * - Bytes heal a chunk only if they have its SHA-256.
+ * - All packs are searched once, for all lost chunks. Only chunks with a wanted fingerprint are remembered.
  */
 
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
-import { DamageError } from '../disk/damage.js';
-import { packFile } from '../disk/layout.js';
 import type { PackRow } from '../index/index-database.js';
-import { isDigest } from '../pack/pack-format.js';
-import { PackReader, PackSet } from '../pack/pack-reader.js';
-import type { Place } from '../snapshot/snapshot-file.js';
-import type { Heal, Salvage } from './salvage.js';
-
-/** The packs of a store under repair: those that are whole, and damaged ones as far as they can be read. */
-export class PacksUnderRepair extends PackSet {
-  constructor(
-    ops: PageOps,
-    dir: string,
-    readonly whole: ReadonlyMap<number, PackRow>,
-    readonly damaged: ReadonlyMap<number, Salvage>,
-  ) {
-    super(ops, dir, (number) => whole.get(number)?.generation);
-  }
-
-  override chunk(pack: number, number: number): { bytes: Uint8Array; offset: number } {
-    const salvage = this.damaged.get(pack);
-    if (!salvage) return super.chunk(pack, number);
-    const found = salvage.read(number);
-    if (!found) throw new DamageError(packFile(pack, 0), null, `chunk ${number} cannot be read`);
-    return found;
-  }
-}
+import { hasSha256 } from '../pack/hashes.js';
+import { SHA256_BYTES } from '../pack/pack-format.js';
+import { PackReader } from '../pack/pack-reader.js';
+import type { PackSet } from '../pack/pack-set.js';
+import type { Place } from '../snapshot/block-list.js';
+import { ReadablePacks } from './packs-under-repair.js';
+import { type Heal, nullIfDamaged, type Salvage } from './salvage.js';
 
 export class Healer {
+  /** Chunks that may heal others, by SHA-256. */
   readonly #donors = new Map<string, Place>();
   readonly #packs: PackSet;
 
   constructor(
     ops: PageOps,
     dir: string,
-    whole: ReadonlyMap<number, PackRow>,
+    listed: ReadonlyMap<number, PackRow>,
     damaged: ReadonlyMap<number, Salvage>,
   ) {
-    this.#packs = new PacksUnderRepair(ops, dir, new Map(whole), damaged);
-    const wanted = lostFingerprints(damaged.values());
+    // A copy of the list: donors stay where they were found while damaged packs are replaced.
+    this.#packs = new ReadablePacks(ops, dir, new Map(listed), damaged);
+    const wanted = lostHalves(damaged.values());
     if (wanted.length === 0) return;
-    for (const row of whole.values()) {
+    for (const row of listed.values()) {
       const reader = new PackReader(ops, dir, row);
       try {
         const { fingerprints, digests } = reader.readIdentities();
         reader.numbers.forEach((chunk, i) => {
           if (includes(wanted, fingerprints.readUInt32LE(8 * i)))
-            this.#donors.set(digests.toString('latin1', 32 * i, 32 * i + 32), { pack: row.number, chunk });
+            this.#donors.set(textOf(digests.subarray(SHA256_BYTES * i, SHA256_BYTES * (i + 1))), {
+              pack: row.number,
+              chunk,
+            });
         });
       } finally {
         reader.close();
@@ -74,14 +60,11 @@ export class Healer {
   readonly heal: Heal = (digest) => {
     const donor = this.#donors.get(textOf(digest));
     if (!donor) return null;
-    try {
+    return nullIfDamaged(() => {
       const { bytes, offset } = this.#packs.chunk(donor.pack, donor.chunk);
       const page = bytes.slice(offset, offset + PAGE_BYTES);
-      return isDigest(page, digest) ? page : null;
-    } catch (error) {
-      if (error instanceof DamageError) return null;
-      throw error;
-    }
+      return hasSha256(page, digest) ? page : null;
+    });
   };
 
   close(): void {
@@ -91,8 +74,8 @@ export class Healer {
 
 const textOf = (digest: Uint8Array): string => Buffer.from(digest).toString('latin1');
 
-/** Of all chunks that are listed and cannot be read, ascending. */
-function lostFingerprints(damaged: Iterable<Salvage>): Uint32Array {
+/** Halves of the fingerprints of all chunks that are listed and cannot be read, ascending. */
+function lostHalves(damaged: Iterable<Salvage>): Uint32Array {
   const parts: Uint32Array[] = [];
   for (const salvage of damaged) {
     const { lost } = salvage;
@@ -110,7 +93,7 @@ function lostFingerprints(damaged: Iterable<Salvage>): Uint32Array {
   return all.sort();
 }
 
-/** Half of a fingerprint tells enough apart, and is a number; the SHA-256 decides. */
+/** Half of a fingerprint is a number and sorts out nearly everything. The SHA-256 decides. */
 const halfOf = (fingerprint: Uint8Array): number =>
   new DataView(fingerprint.buffer, fingerprint.byteOffset).getUint32(0, true);
 

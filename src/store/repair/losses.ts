@@ -1,15 +1,16 @@
-/** What is lost of a snapshot: address ranges of its regions whose pages cannot be read any more. */
+/** The losses of a snapshot: address ranges of its regions whose pages can no longer be read. */
 
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
-import { BLOCK_PAGES, FrameFlag } from '../pack/pack-format.js';
-import type { PackSet } from '../pack/pack-reader.js';
+import { FrameFlag } from '../pack/pack-format.js';
+import type { PackSet } from '../pack/pack-set.js';
+import { BLOCK_PAGES, pagesOfBlock } from '../snapshot/block-list.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
-import { pagesOfBlock, type SnapshotFile } from '../snapshot/snapshot-file.js';
+import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { LostRange } from '../types.js';
 
-/** By frames' marks and what packs list; no page is read. Ranges that meet are one. */
+/** Goes by the marks of frames and the lists of packs; reads no page. Adjacent ranges are joined. */
 export function lossesOf(
   ops: PageOps,
   packs: PackSet,
@@ -33,13 +34,16 @@ export function lossesOf(
         if (!block.isZero(page) && isLost(packs, block, page)) add(entry.region, firstPage + page, 1);
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
-      add(entry.region, firstPage, BLOCK_PAGES); // nobody knows where its pages are
+      add(entry.region, firstPage, BLOCK_PAGES); // The places of all its pages are lost.
     }
   }
   return lost.map((range) => ({ snapshot: description.id, tag, ...range }));
 }
 
-/** A pack of another store that has the right name is whole, and has chunks of that number, but not these pages. */
+/**
+ * The fingerprints are compared because the pack may be of another store under the same name: intact, with chunks of
+ * these numbers, but not with these pages.
+ */
 function isLost(packs: PackSet, { places, fingerprints }: ManifestBlock, page: number): boolean {
   try {
     const pack = packs.pack(places[2 * page]!);

@@ -1,32 +1,34 @@
 /**
- * quarantine/: where repair moves what is damaged and what it does not understand, for people to look at (docs/format.md,
- * "Repair").
+ * quarantine/: repair moves damaged and unusable files here, for the user to inspect (docs/format.md, "Repair").
  *
- * Invariant: nothing in it is ever removed or overwritten; what comes back from it is a pack like any other, so its
- * number and generation are never given again.
+ * Invariants:
+ * - livesnap never removes or overwrites a file in it.
+ * - The user may move a pack back to packs/. So its number and its generation are never used again.
  */
 import { lstatSync, renameSync } from 'node:fs';
 import { basename } from 'node:path';
 import { pageOps } from '../../native/pages.js';
 import { DamageError } from '../disk/damage.js';
-import { at, fsyncDirectory, makeFolder, namesIn, parsePackName, QUARANTINE } from '../disk/layout.js';
-import { StoreFile } from '../disk/store-file.js';
 import {
-  decodePackHeader,
-  FormatError,
+  at,
+  fsyncDirectory,
   HIGHEST_NUMBER,
-  PACK_HEADER_BYTES,
-  type PackName,
-} from '../pack/pack-format.js';
+  makeFolder,
+  namesIn,
+  parsePackName,
+  QUARANTINE,
+} from '../disk/layout.js';
+import { StoreFile } from '../disk/store-file.js';
+import { decodePackHeader, FormatError, PACK_HEADER_BYTES, type PackName } from '../pack/pack-format.js';
 
 /**
- * Numbers of files up to this are believed of a name alone; no store has come so far. The index's next number comes after
- * the highest that is believed, and must leave numbers for all packs and segments to come: so up to HIGHEST_NUMBER a
- * file, or a snapshot's places, must say it.
+ * File numbers up to this are accepted from the name alone; no real store reaches them. The index's next number is
+ * above every accepted one, and must leave numbers for all packs and segments to come. So a higher number, up to
+ * HIGHEST_NUMBER, is accepted only if the contents of the file or a place in a snapshot confirm it.
  */
-export const BELIEVED_BY_NAME = 2 ** 31 - 1;
+export const MAX_NUMBER_FROM_NAME = 2 ** 31 - 1;
 
-/** Moves a file of the store to quarantine/, under a name that is free there. */
+/** Moves a file of the store to quarantine/. If its name is taken there, a suffix is added (`.1`, `.2`, …). */
 export function quarantine(dir: string, file: string): void {
   const folder = at(dir, QUARANTINE);
   makeFolder(folder);
@@ -39,11 +41,11 @@ export function quarantine(dir: string, file: string): void {
   fsyncDirectory(dir);
 }
 
-/** The generations of each pack that were set aside. */
+/** The generations of each pack in quarantine/, by number. */
 export function quarantinedGenerations(dir: string): Map<number, number[]> {
   const found = new Map<number, number[]>();
   for (const name of namesIn(dir, QUARANTINE)) {
-    const pack = quarantinedPack(name);
+    const pack = packOf(name);
     if (!pack) continue;
     const known = found.get(pack.number);
     if (known) known.push(pack.generation);
@@ -52,22 +54,23 @@ export function quarantinedGenerations(dir: string): Map<number, number[]> {
   return found;
 }
 
-/** The highest number of a pack that was set aside, and may come back. */
-export function lastQuarantined(dir: string): number {
-  let last = 0;
+/** The highest number of a pack in quarantine/. */
+export function highestQuarantinedPack(dir: string): number {
+  let highest = 0;
   for (const name of namesIn(dir, QUARANTINE)) {
-    const pack = quarantinedPack(name);
-    if (!pack || pack.number > HIGHEST_NUMBER || pack.number <= last) continue;
-    if (pack.number <= BELIEVED_BY_NAME || saysPack(dir, `${QUARANTINE}/${name}`, pack)) last = pack.number;
+    const pack = packOf(name);
+    if (!pack || pack.number > HIGHEST_NUMBER || pack.number <= highest) continue;
+    if (pack.number <= MAX_NUMBER_FROM_NAME || hasPackHeader(dir, `${QUARANTINE}/${name}`, pack))
+      highest = pack.number;
   }
-  return last;
+  return highest;
 }
 
-/** A pack's name, with the suffix that it may have got in quarantine/. */
-const quarantinedPack = (name: string): PackName | null => parsePackName(name.replace(/\.\d+$/, ''));
+/** The pack that a name stands for, without the suffix of {@link quarantine}. */
+const packOf = (name: string): PackName | null => parsePackName(name.replace(/\.\d+$/, ''));
 
-/** Whether a file's header is that of this pack. */
-function saysPack(dir: string, file: string, pack: PackName): boolean {
+/** Whether the header of a file is that of this pack. */
+function hasPackHeader(dir: string, file: string, pack: PackName): boolean {
   try {
     const opened = new StoreFile(dir, file);
     try {

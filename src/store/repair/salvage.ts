@@ -1,25 +1,27 @@
 /**
- * Salvage: a damaged pack's next generation, of all that can still be read of it (docs/format.md, "Repair").
+ * Salvage: writes the next generation of a damaged pack from everything that can still be read of it (docs/format.md,
+ * "Repair").
  *
- * Invariants: a chunk keeps its number; bytes are taken only from a frame that passed its checksum, or from a chunk of
- * another pack with the same SHA-256; what cannot be had stays listed as lost, with its identity where that is known.
- * The files it reads are not changed. Every pack of a store may be damaged: what is kept of one is a few bits a chunk,
- * and files and lists are read again when they are needed; of a pack without a trailer, whose list took all of the file to
- * make, that list, too (up to 180 KB).
+ * Invariants:
+ * - A chunk keeps its number.
+ * - Bytes come only from a frame that passed its checksum, or from a chunk of another pack with the same SHA-256.
+ * - A chunk that cannot be recovered stays listed as lost, with its identity if that is known.
+ * - The damaged files are not changed.
+ * - Memory: a few bits a chunk for each damaged pack, since every pack of a store may be damaged. Files and lists are
+ *   read again when they are needed. Only the lists of a pack without a trailer (up to 180 KB) are kept, because making
+ *   them takes reading the whole file.
  */
 
+import { BitSet } from '../../bit-set.js';
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
-import {
-  FRAME_BYTES,
-  FrameFlag,
-  isDigest,
-  PACK_CHUNKS,
-  type PackName,
-  SHA256_BYTES,
-} from '../pack/pack-format.js';
-import { type PackLists, PackReader, PackSet } from '../pack/pack-reader.js';
+import { hasSha256 } from '../pack/hashes.js';
+import { FRAME_BYTES, FrameFlag, PACK_CHUNKS, type PackName, SHA256_BYTES } from '../pack/pack-format.js';
+import type { PackLists } from '../pack/pack-lists.js';
+import type { PackReader } from '../pack/pack-reader.js';
+import { openDamagedPack } from '../pack/pack-scan.js';
+import { PackSet } from '../pack/pack-set.js';
 import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
 
 interface Identity {
@@ -33,40 +35,22 @@ export interface SalvageResult {
   readonly lostChunks: number;
 }
 
-/** Gives the bytes of a chunk with this SHA-256, from elsewhere; null: there are none. */
+/** Finds the bytes of a chunk with this SHA-256 in another pack, or null. */
 export type Heal = (digest: Uint8Array) => Uint8Array | null;
 
 const NOTHING = new Uint8Array(0);
 const NO_IDENTITY: Identity = { fingerprint: new Uint8Array(8), digest: new Uint8Array(SHA256_BYTES) };
 
-/** Numbers of chunks of one pack, a bit each. */
-class Numbers implements Iterable<number> {
-  readonly #bits = new Uint8Array(PACK_CHUNKS / 8);
+/** Chunk numbers of one pack. */
+const newChunkSet = (): BitSet => new BitSet(PACK_CHUNKS);
 
-  has(number: number): boolean {
-    return (this.#bits[number >>> 3]! & (1 << (number & 7))) !== 0;
-  }
-
-  add(number: number): void {
-    this.#bits[number >>> 3]! |= 1 << (number & 7);
-  }
-
-  get isEmpty(): boolean {
-    return this.#bits.every((byte) => byte === 0);
-  }
-
-  *[Symbol.iterator](): Generator<number> {
-    for (let number = 0; number < PACK_CHUNKS; number++) if (this.has(number)) yield number;
-  }
-}
-
-/** What is known of the chunks of a pack, by number: more than a megabyte, not to be kept. */
+/** The known identities of a pack's chunks, by number. Takes more than a megabyte, so it is not kept. */
 export class Identities {
-  readonly known = new Numbers();
+  readonly known = newChunkSet();
   readonly #fingerprints = new Uint8Array(PACK_CHUNKS * 8);
   readonly #digests = new Uint8Array(PACK_CHUNKS * SHA256_BYTES);
 
-  /** The first one counts. Of what was lost with its list too the identity is zeros, and none. */
+  /** The first identity of a chunk counts. A chunk that was lost with its list has zeros, which are not an identity. */
   add(number: number, { fingerprint, digest }: Identity): void {
     if (this.known.has(number) || digest.every((byte) => byte === 0)) return;
     this.known.add(number);
@@ -83,7 +67,7 @@ export class Identities {
   }
 }
 
-/** The files that packs are salvaged from, by numbers of its own: few are open at once. */
+/** The files that packs are salvaged from, under numbers of its own. A limited number is open at once. */
 export class SalvageFiles extends PackSet {
   readonly #files: { readonly name: PackName; readonly lists: PackLists | null }[] = [];
 
@@ -91,7 +75,7 @@ export class SalvageFiles extends PackSet {
     super(ops, dir, () => undefined);
   }
 
-  /** `reader`: has read the file before. Only lists that took all of it to make are kept. */
+  /** Returns the number of the file that `reader` has read. */
   add(reader: PackReader): number {
     const { pack, footer, frames, numbers, isSealed } = reader;
     return (
@@ -101,30 +85,31 @@ export class SalvageFiles extends PackSet {
 
   protected override openPack(file: number): PackReader {
     const { name, lists } = this.#files[file]!;
-    return new PackReader(this.ops, this.dir, name, { salvage: true, lists });
+    return openDamagedPack(this.ops, this.dir, name, lists);
   }
 }
 
-/** A generation that has something to give. */
+/** A generation from which chunks or identities are taken. */
 interface Source {
   readonly file: number;
-  /** Chunks to be read here. */
-  readonly found: Numbers;
-  /** Chunks whose identity is taken from here, and from nowhere else: another one may be of another store. */
-  readonly identified: Numbers;
+  /** Chunks to read from here. */
+  readonly found: BitSet;
+  /** Chunks whose identity is taken from here only: another generation may be of another store. */
+  readonly identified: BitSet;
 }
 
-/** One frame; a thread reads one at a time. */
+/** One frame. A thread reads one at a time. */
 const scratch = new Uint8Array(FRAME_BYTES);
 
 export class Salvage {
   readonly #sources: Source[] = [];
-  /** Chunks that a list names, and those that are manifest blocks. */
-  readonly #listed = new Numbers();
-  readonly #manifest = new Numbers();
+  /** Chunks that a trailer lists. */
+  readonly #listed = newChunkSet();
+  /** Chunks that are manifest blocks. */
+  readonly #manifest = newChunkSet();
   #wasSealed = false;
 
-  /** `names`: the generations of one pack that are on disk, in any condition. Errors: NEWER_FORMAT. */
+  /** `names`: generations of one pack that are on disk, in any condition. Errors: NEWER_FORMAT. */
   constructor(
     readonly files: SalvageFiles,
     readonly number: number,
@@ -133,24 +118,24 @@ export class Salvage {
     const identities = new Identities();
     for (const name of names) {
       try {
-        const reader = new PackReader(files.ops, files.dir, name, { salvage: true });
+        const reader = openDamagedPack(files.ops, files.dir, name);
         try {
           this.#survey(reader, identities);
         } finally {
           reader.close();
         }
       } catch (error) {
-        if (!(error instanceof DamageError)) throw error; // it cannot be opened at all
+        if (!(error instanceof DamageError)) throw error; // A file that cannot be opened gives nothing.
       }
     }
   }
 
-  /** Whether one of them was ever sealed: else it may be of a save that did not commit. */
+  /** Whether the trailer of a generation can be read. A pack without one may be of a save that did not commit. */
   get wasSealed(): boolean {
     return this.#wasSealed;
   }
 
-  /** Chunks that are listed and cannot be read. */
+  /** Listed chunks that cannot be read. */
   get lost(): number[] {
     return [...this.#listed].filter((number) => !this.#sourceOf(number));
   }
@@ -164,7 +149,7 @@ export class Salvage {
     return this.#listed.isEmpty && this.#sources.every(({ found }) => found.isEmpty);
   }
 
-  /** Whether what can be read here is all that can be read there, and of the same identity; what is lost here is lost there. */
+  /** Whether this lists the chunks of `other` with the same identities, and can read every chunk that `other` can. */
   hasAllOf(other: Salvage): boolean {
     const mine = this.identities();
     const theirs = other.identities();
@@ -183,16 +168,16 @@ export class Salvage {
     return this.#sources.find(({ found }) => found.has(number));
   }
 
-  /** What an earlier generation has or lists counts: a later one may be of another store. */
+  /** Adds a generation. Chunks of a lower one count before its own: a higher one may be of another store. */
   #survey(reader: PackReader, identities: Identities): void {
     this.#wasSealed ||= reader.isSealed;
     const lists = identitiesOf(reader);
-    const found = new Numbers();
-    const identified = new Numbers();
+    const found = newChunkSet();
+    const identified = newChunkSet();
     let index = -1;
     for (const frame of reader.frames) {
       index++;
-      const isReadable = canRead(reader, index);
+      const isReadable = isFrameReadable(reader, index);
       for (let i = 0; i < frame.chunks; i++) {
         const position = frame.first + i;
         const number = reader.numbers[position]!;
@@ -207,18 +192,18 @@ export class Salvage {
         if (!isReadable) continue;
         const identity = identities.of(number);
         const page = scratch.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-        if (!identity || isDigest(page, identity.digest)) found.add(number);
+        if (!identity || hasSha256(page, identity.digest)) found.add(number);
       }
     }
     if (!identified.isEmpty || !found.isEmpty)
       this.#sources.push({ file: this.files.add(reader), found, identified });
   }
 
-  /** The identities of chunks that are listed. */
+  /** The identities of listed chunks. */
   identities(): Identities {
     const identities = new Identities();
     for (const { file, identified } of this.#sources) {
-      const reader = identified.isEmpty ? null : tried(() => this.files.pack(file));
+      const reader = identified.isEmpty ? null : nullIfDamaged(() => this.files.pack(file));
       const lists = reader && identitiesOf(reader);
       if (lists)
         reader.numbers.forEach((number, position) => {
@@ -228,17 +213,18 @@ export class Salvage {
     return identities;
   }
 
-  /** The bytes of a chunk, valid until the next call; null when they are lost. */
+  /** The bytes of a chunk, valid until the next call; null if they cannot be read. */
   read(number: number): { bytes: Uint8Array; offset: number } | null {
     const source = this.#sourceOf(number);
-    return source ? tried(() => this.files.chunk(source.file, number)) : null;
+    return source ? nullIfDamaged(() => this.files.chunk(source.file, number)) : null;
   }
 
   /**
-   * Writes the next generation. `needed`: numbers that snapshots refer to, which are listed in any case. Errors: NO_SPACE, …
+   * Writes the next generation. `needed`: chunk numbers that snapshots refer to; they are listed in any case. Errors:
+   * NO_SPACE, SYSTEM.
    */
   write(generation: number, needed: Iterable<number>, heal: Heal): SalvageResult {
-    const numbers = new Numbers();
+    const numbers = newChunkSet();
     for (const some of [this.#listed, this.found, needed]) for (const number of some) numbers.add(number);
     const identities = this.identities();
     const writer = new PackWriter(this.files.ops, this.files.dir, this.number, generation);
@@ -285,16 +271,17 @@ const identityAt = ({ fingerprints, digests }: IdentityLists, position: number):
   digest: digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES),
 });
 
-const identitiesOf = (reader: PackReader): IdentityLists | null => tried(() => reader.readIdentities());
+const identitiesOf = (reader: PackReader): IdentityLists | null =>
+  nullIfDamaged(() => reader.readIdentities());
 
-const canRead = (reader: PackReader, frame: number): boolean =>
-  tried(() => {
+const isFrameReadable = (reader: PackReader, frame: number): boolean =>
+  nullIfDamaged(() => {
     reader.readFrame(frame, scratch);
     return true;
   }) ?? false;
 
-/** Null where there is damage; the disk may not give again what it has given before. */
-function tried<T>(read: () => T): T | null {
+/** The result of `read`, or null if it meets damage. A disk may fail to read what it has read before. */
+export function nullIfDamaged<T>(read: () => T): T | null {
   try {
     return read();
   } catch (error) {

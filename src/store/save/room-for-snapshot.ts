@@ -1,8 +1,8 @@
 /**
- * Room for the file of a snapshot that a copy brings: its id is that of the original, so another copy may bring it, too,
- * or one that was removed may still be there.
+ * Clears the file name of a snapshot that a copy brings. A copy has the ID of its original, so the name may be taken:
+ * by another copy of the same snapshot, or by a removed snapshot that is still being read.
  *
- * Invariant: a file that the index wants, or that anybody holds, is left alone.
+ * Invariant: a file that is locked, or that the index lists, is never deleted.
  */
 import { LivesnapError } from '../../errors.js';
 import type { StoreContext } from '../context.js';
@@ -12,38 +12,35 @@ import { sleepAStep } from '../disk/waits.js';
 import { unlinkUnlisted } from '../gc/unlisted-files.js';
 import { snapshotFile } from '../snapshot/snapshot-file.js';
 
-/** How often it is looked whether another copy, which has written the file, has committed it: for some seconds. */
-const TRIES = 300;
-/** How often it is looked whether a reader has gone: gc, too, shares the lock for a moment. */
-const READER_TRIES = 20;
+/** Steps to wait for another copy to commit its file: about 3 s. */
+const COPY_STEPS = 300;
+/** Steps to wait for a reader. gc also shares the lock, but only for a moment. */
+const READER_STEPS = 20;
 
-/** Another copy has brought the snapshot meanwhile. */
-export class IsThereError extends LivesnapError {
+/** Another copy has committed the same snapshot. */
+export class SnapshotExistsError extends LivesnapError {
   constructor(id: string) {
-    super('STORE_BUSY', `another copy has brought the snapshot ${id} meanwhile`, { hint: 'It is there.' });
+    super('STORE_BUSY', `another copy has just brought snapshot ${id}`, { hint: 'Nothing is left to do.' });
   }
 }
 
-/** Resolves when no file has the snapshot's name. Errors: STORE_BUSY; {@link IsThereError}. */
+/** Resolves when no file has the snapshot's name. Errors: STORE_BUSY; {@link SnapshotExistsError}. */
 export async function makeRoom(context: StoreContext, id: string): Promise<void> {
   const { dir, index } = context;
   const path = at(dir, snapshotFile(id));
-  for (let tries = 0; tries < TRIES; tries++) {
-    if (index.has(id)) throw new IsThereError(id);
+  for (let step = 0; step < COPY_STEPS; step++) {
+    if (index.has(id)) throw new SnapshotExistsError(id);
     unlinkUnlisted(context, [{ path, isListed: () => index.has(id) }]);
     const state = lockState(path);
     if (state === 'gone') return;
-    if (state === 'shared' && tries >= READER_TRIES)
-      throw new LivesnapError(
-        'STORE_BUSY',
-        `the snapshot ${id} was removed from ${dir} and is still read there`,
-        {
-          hint: 'Copy it again when that has ended; what has arrived is kept.',
-        },
-      );
+    if (state === 'shared' && step >= READER_STEPS)
+      throw busy(`snapshot ${id} was removed from ${dir} but is still being read`);
     await sleepAStep();
   }
-  throw new LivesnapError('STORE_BUSY', `another copy is just bringing the snapshot ${id} to ${dir}`, {
-    hint: 'Copy it again when that has ended; what has arrived is kept.',
-  });
+  throw busy(`another copy is bringing snapshot ${id} to ${dir}`);
 }
+
+const busy = (message: string): LivesnapError =>
+  new LivesnapError('STORE_BUSY', message, {
+    hint: 'Wait until it is done, then copy again: the copy resumes.',
+  });

@@ -1,20 +1,22 @@
 /**
- * From a fingerprint to the places of chunks that have it (docs/format.md, "Segments"): in segments, which are sorted
- * and on disk, and in a table of what a save has just written. Several places may have one fingerprint: the bytes decide,
- * so what is found is a hint and may even be stale.
+ * Finds the places of the chunks with a fingerprint: in segments, which are sorted files, and in a table of the chunks
+ * that a save has written so far (docs/format.md, "Segments").
+ *
+ * Invariant: a place that is found is a hint. Chunks with equal fingerprints may differ, and gc may have removed the
+ * pack, so the caller compares bytes.
  */
 import { randomFillSync } from 'node:crypto';
 import type { SegmentFilter } from './segment-filter.js';
 import { ENTRY_WORDS } from './sorted-entries.js';
 
-/** So many places are tried for one fingerprint; a guest that forges collisions gains nothing but copies. */
+/** Places tried per fingerprint. It bounds what forged collisions cost: pages beyond them are stored again. */
 export const MAX_CANDIDATES = 8;
 
-/** A sorted segment as its 32-bit words: fingerprint low, fingerprint high, pack, chunk. */
+/** A sorted segment in memory, as words: fingerprint low, fingerprint high, pack, chunk. */
 export class Segment {
   readonly count: number;
 
-  /** `filter`: of files that have one. */
+  /** `filter`: null for a segment without one. */
   constructor(
     readonly words: Uint32Array,
     readonly filter: SegmentFilter | null = null,
@@ -27,7 +29,7 @@ export class Segment {
     const words = this.words;
     let from = 0;
     let to = this.count;
-    // Fingerprints are spread evenly: interpolate until the range is small, then halve.
+    // Fingerprints are spread evenly, so interpolate until the range is small. Then halve it.
     for (let tries = 0; tries < 4 && to - from > 32; tries++) {
       const first = words[from * ENTRY_WORDS + 1]!;
       const last = words[(to - 1) * ENTRY_WORDS + 1]!;
@@ -49,10 +51,13 @@ export class Segment {
     return from;
   }
 
-  /** Appends to `places` (pairs pack, chunk) what has the fingerprint; returns how many pairs are in it now. */
+  /**
+   * Appends the places of a fingerprint to `places` (pairs of pack and chunk), which has `found` of them, up to
+   * {@link MAX_CANDIDATES}. Returns the new count.
+   */
   find(low: number, high: number, places: Uint32Array, found: number): number {
     const { words, filter } = this;
-    if (filter && !filter.mayHave(low, high)) return found;
+    if (filter && !filter.mayContain(low, high)) return found;
     for (let i = this.lowerBound(low, high); i < this.count && found < MAX_CANDIDATES; i++) {
       const at = i * ENTRY_WORDS;
       if (words[at] !== low || words[at + 1] !== high) break;
@@ -66,26 +71,28 @@ export class Segment {
 
 const BYTE_VALUES = 256;
 const FINGERPRINT_BYTES = 8;
+const INITIAL_SLOTS = 4096;
 
 /**
- * The chunks that one save has written so far: fingerprint → pack and chunk number. Open addressing; entries are
- * added, never removed one by one.
+ * The chunks that a save has written so far: a hash table from fingerprint to place, with open addressing.
  *
- * A guest chooses its pages, and XXH64 has no secret: it can bring about any fingerprints. So each table scatters them by
- * random words of its own (simple tabulation hashing). A search then looks at a few slots whatever the fingerprints are
+ * A guest can choose pages with any fingerprints, because XXH64 has no secret. So each table hashes them with random
+ * words of its own (simple tabulation hashing), and a search takes a few probes whatever the fingerprints are
  * (Patrascu and Thorup 2012, "The Power of Simple Tabulation Hashing").
  */
 export class FingerprintTable {
   readonly #random = randomFillSync(new Uint32Array(BYTE_VALUES * FINGERPRINT_BYTES));
-  /** Four words a slot, as in {@link Segment}; pack 0 means free (no pack has that number). */
-  #slots = new Uint32Array(4096 * ENTRY_WORDS);
-  #mask = 4095;
+  /** Four words a slot, as in {@link Segment}. A free slot has pack 0, which is the number of no pack. */
+  #slots = new Uint32Array(INITIAL_SLOTS * ENTRY_WORDS);
+  /** Slots - 1; their number is a power of two. */
+  #mask = INITIAL_SLOTS - 1;
   #count = 0;
 
   get count(): number {
     return this.#count;
   }
 
+  /** As {@link Segment.find}. */
   find(low: number, high: number, places: Uint32Array, found: number): number {
     const slots = this.#slots;
     for (let slot = this.#home(low, high); found < MAX_CANDIDATES; slot = (slot + 1) & this.#mask) {
@@ -99,20 +106,20 @@ export class FingerprintTable {
     return found;
   }
 
-  /** The caller has looked first, and does not add what has {@link MAX_CANDIDATES} places already. */
+  /** The caller adds no fingerprint that has {@link MAX_CANDIDATES} places already: searches would become slow. */
   add(low: number, high: number, pack: number, chunk: number): void {
     if ((this.#count + 1) * 2 > this.#mask) this.#grow();
     this.#insert(low, high, pack, chunk);
     this.#count++;
   }
 
-  /** Takes all entries out; the room stays for others. */
+  /** Removes all entries and keeps the capacity. */
   clear(): void {
     if (this.#count > 0) this.#slots.fill(0);
     this.#count = 0;
   }
 
-  /** How many slots a search for a fingerprint looks at. */
+  /** How many slots a search for a fingerprint reads. */
   probes(low: number, high: number): number {
     let slot = this.#home(low, high);
     let count = 1;

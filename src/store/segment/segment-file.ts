@@ -1,17 +1,19 @@
 /**
- * The files `segments/NUMBER.seg`: their names and layout (docs/format.md, "Segments"), and how they are mapped to be
- * searched. segment-writer.ts writes them, segment-scan.ts reads all of one.
+ * The files `segments/NUMBER.seg`: their names, their layout and how they are opened (docs/format.md, "Segments").
+ * segment-writer.ts writes a segment, segment-scan.ts reads one from end to end, segment-probe.ts and fingerprints.ts
+ * search one.
  *
- * Invariants: written once, fsynced, never changed; locked by their maker until the index lists them. What they say
- * are hints, proven by bytes, so who searches trusts size and header only, and one that is missing or damaged costs
- * room and nothing else.
+ * Invariants:
+ * - A segment is written once, fsynced, and never changed. Its writer holds its lock until the index lists it.
+ * - Its entries are hints, so a search verifies size and header only. A missing or damaged segment costs space, because
+ *   pages are stored again, and nothing else.
  */
 import assert from 'node:assert/strict';
 import { mapFile } from '../../native/mapped-file.js';
 import { DamageError } from '../disk/damage.js';
+import { FORMAT_VERSION } from '../disk/format-version.js';
 import { isFileNumber, SEGMENTS } from '../disk/layout.js';
 import { StoreFile } from '../disk/store-file.js';
-import { FORMAT_VERSION } from '../pack/pack-format.js';
 import { Segment } from './fingerprints.js';
 import { filterBlocks, filterBytes, SegmentFilter } from './segment-filter.js';
 import { ENTRY_BYTES } from './sorted-entries.js';
@@ -19,19 +21,19 @@ import { ENTRY_BYTES } from './sorted-entries.js';
 const MAGIC = 'LIVESNSG';
 export const HEADER_BYTES = 32;
 export const CHECKSUM_BYTES = 8;
-/** One file has at most 1 GiB of entries. */
+/** 1 GiB of entries. */
 export const MAX_SEGMENT_ENTRIES = 1 << 26;
 
-/** A row of the index: the file's number, and how many entries it has. */
+/** A segment's row of the index. */
 export interface SegmentRow {
-  /** Of the numbers that packs have, too; the larger, the newer. */
+  /** Packs and segments are numbered together. A newer segment has a higher number. */
   readonly number: number;
   readonly entries: number;
 }
 
 /** `segments/0000002b.seg`, relative to the store. */
 export function segmentFile(number: number): string {
-  assert(isFileNumber(number), 'this is not the number of a segment');
+  assert(isFileNumber(number), 'a segment has a file number');
   return `${SEGMENTS}/${number.toString(16).padStart(8, '0')}.seg`;
 }
 
@@ -40,7 +42,7 @@ export function parseSegmentName(name: string): number | null {
   return match ? Number.parseInt(match[1]!, 16) : null;
 }
 
-/** Where the filter begins, after header and entries; where there is none, the checksum. */
+/** Where the filter begins, after header and entries. A segment without a filter has its checksum there. */
 export const filterOffset = (entries: number): number => HEADER_BYTES + entries * ENTRY_BYTES;
 
 export const segmentBytes = (entries: number): number =>
@@ -56,7 +58,7 @@ export function segmentHeader({ number, entries }: SegmentRow): Buffer {
   return bytes;
 }
 
-/** Opens the file that the index lists. Errors: DAMAGED when it is another, by size or header. */
+/** Opens a segment that the index lists. Errors: DAMAGED when size or header differ from the row. */
 export function openSegment(dir: string, row: SegmentRow): StoreFile {
   const { entries } = row;
   const opened = new StoreFile(dir, segmentFile(row.number));
@@ -75,7 +77,7 @@ export function openSegment(dir: string, row: SegmentRow): StoreFile {
   throw new DamageError(opened.file, null, 'this is not the segment that the index lists');
 }
 
-/** Maps a segment; null when it is not there or is not what the index lists. */
+/** Maps a segment to be searched; null when it is missing or differs from its row. */
 export function mapSegment(dir: string, row: SegmentRow): Segment | null {
   try {
     const opened = openSegment(dir, row);
@@ -91,12 +93,12 @@ export function mapSegment(dir: string, row: SegmentRow): Segment | null {
       opened.close();
     }
   } catch {
-    return null; // merged by another process, or lost: hints all the same
+    return null; // merged by another process meanwhile, or damaged: its entries are only hints
   }
 }
 
-/** Whether a file's header is that of the segment of this number. */
-export function saysSegment(dir: string, number: number): boolean {
+/** Whether the file of a segment has the header of a segment with this number. */
+export function hasSegmentHeader(dir: string, number: number): boolean {
   try {
     const opened = new StoreFile(dir, segmentFile(number));
     try {

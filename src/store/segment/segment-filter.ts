@@ -1,39 +1,40 @@
 /**
- * The filter at the end of a segment: says of most fingerprints that are not in the segment that they are not, so that
- * a save looks at a few pages of it and not at all of them (docs/format.md, "Segments").
+ * The filter of a segment: it rules out most fingerprints that the segment does not contain, so a save reads few of the
+ * segment's pages (docs/format.md, "Segments").
  *
- * A blocked Bloom filter (Putze, Sanders, Singler 2007): a fingerprint is three bits of one block of 64 bytes. A power of two
- * of blocks, 10 to 20 bits an entry, chosen by the fingerprint's highest bits, so that entries in their order fill the
- * blocks in theirs, and a filter is halved by joining neighbours. Fingerprints are hashes already.
+ * It is a blocked Bloom filter (Putze, Sanders, Singler 2007). A fingerprint sets three bits of one block of 64 bytes.
+ * The number of blocks is a power of two, with 10 to 20 bits an entry, and the fingerprint's highest bits choose the
+ * block. So entries in ascending order fill the blocks in order, and joining neighbours halves a filter.
  *
- * Invariant: like the entries it is a hint. A filter that is wrong hides chunks, which costs room and nothing else.
+ * Invariant: a filter is a hint, as the entries are. A wrong filter hides chunks, which costs space and nothing else.
  */
+import assert from 'node:assert/strict';
 
 const BLOCK_BYTES = 64;
 const BLOCK_WORDS = BLOCK_BYTES / 4;
 const BLOCK_BITS = BLOCK_BYTES * 8;
-const LEAST_BITS_AN_ENTRY = 10;
-/** Fewer entries take two pages: a filter would save nothing. */
-const LEAST_ENTRIES = 512;
+const MIN_BITS_PER_ENTRY = 10;
+/** A segment with fewer entries takes two pages, so a filter would save no reads. */
+const MIN_ENTRIES = 512;
 
-/** Blocks of the filter of a segment with so many entries; 0: it has none. */
+/** How many blocks the filter of a segment with this many entries has; 0 if there is no filter. */
 export function filterBlocks(entries: number): number {
-  if (entries < LEAST_ENTRIES) return 0;
-  return 2 ** Math.ceil(Math.log2((entries * LEAST_BITS_AN_ENTRY) / BLOCK_BITS));
+  if (entries < MIN_ENTRIES) return 0;
+  return 2 ** Math.ceil(Math.log2((entries * MIN_BITS_PER_ENTRY) / BLOCK_BITS));
 }
 
 export const filterBytes = (entries: number): number => filterBlocks(entries) * BLOCK_BYTES;
 
-/** A filter as its 32-bit words. */
 export class SegmentFilter {
   readonly #shift: number;
 
+  /** `words`: the filter as stored. */
   constructor(readonly words: Uint32Array) {
     this.#shift = shiftOf(words.length / BLOCK_WORDS);
   }
 
-  /** False: no entry of the segment has this fingerprint. */
-  mayHave(low: number, high: number): boolean {
+  /** False only if no entry of the segment has this fingerprint. */
+  mayContain(low: number, high: number): boolean {
     const block = (high >>> this.#shift) * BLOCK_WORDS;
     const { words } = this;
     return (
@@ -46,21 +47,21 @@ export class SegmentFilter {
   }
 }
 
-/** `high >>> shift` is the block. */
+/** `high >>> shift` is a fingerprint's block. */
 const shiftOf = (blocks: number): number => 32 - Math.log2(blocks);
 
-/** Makes the filter of a segment while its entries go by. */
+/** Builds the filter of a segment from its entries, part by part. */
 export class FilterBuilder {
   readonly #words: Uint32Array;
   readonly #shift: number;
 
-  constructor(mostEntries: number) {
-    const blocks = filterBlocks(mostEntries);
+  constructor(maxEntries: number) {
+    const blocks = filterBlocks(maxEntries);
     this.#words = new Uint32Array(blocks * BLOCK_WORDS);
     this.#shift = shiftOf(blocks);
   }
 
-  /** `entries`: four words each, the first two the fingerprint. */
+  /** `entries`: four words each, of which the first two are the fingerprint. */
   add(entries: Uint32Array): void {
     const words = this.#words;
     if (words.length === 0) return;
@@ -73,17 +74,18 @@ export class FilterBuilder {
     }
   }
 
-  /** The filter of so many entries, no more than were foreseen; the builder is used up. */
+  /** The filter, as stored, of the `entries` that were added. The builder cannot be used again. */
   finish(entries: number): Uint8Array {
     const words = this.#words;
     const wanted = filterBlocks(entries);
+    assert(wanted * BLOCK_WORDS <= words.length, 'a filter gets no more entries than were announced');
     for (let blocks = words.length / BLOCK_WORDS; wanted > 0 && blocks > wanted; blocks /= 2)
       joinNeighbours(words, blocks);
     return new Uint8Array(words.buffer, 0, wanted * BLOCK_BYTES);
   }
 }
 
-/** Puts blocks 2i and 2i + 1 together as block i. */
+/** Joins blocks 2i and 2i + 1 as block i. */
 function joinNeighbours(words: Uint32Array, blocks: number): void {
   for (let block = 0; block < blocks / 2; block++)
     for (let i = 0; i < BLOCK_WORDS; i++)

@@ -1,26 +1,26 @@
 /**
- * Looks fingerprints up in a segment by reading, with its filter in memory: for the segments that a long save writes on
- * its way. Nearly all that is asked there the filter answers; were they mapped, the few looks that it does not save would
- * have all their pages in memory in the end.
+ * Looks fingerprints up in a segment by reading the file, with the filter in memory. A long save uses it for the
+ * segments that it has written itself. The filter answers nearly all lookups, and a mapped file would end up in memory
+ * as a whole.
  *
- * Invariant: what is found is a hint, and so a lookup that cannot be had, or would take many reads, finds nothing.
+ * Invariant: what is found is a hint. A lookup that fails, or that would take many reads, finds nothing.
  */
 import { DamageError } from '../disk/damage.js';
 import type { StoreFile } from '../disk/store-file.js';
-import { MAX_CANDIDATES } from './fingerprints.js';
+import { MAX_CANDIDATES, type Segment } from './fingerprints.js';
 import { filterOffset, HEADER_BYTES, openSegment, type SegmentRow } from './segment-file.js';
 import { filterBytes, SegmentFilter } from './segment-filter.js';
 import { ENTRY_BYTES, ENTRY_WORDS } from './sorted-entries.js';
 
-/** Entries of one read. */
-const WINDOW = 256;
-/** Fingerprints are spread evenly: three reads are usual. */
-const MOST_READS = 8;
+/** Entries that are read at once. */
+const WINDOW_ENTRIES = 256;
+/** Three reads are usual, because fingerprints are spread evenly. */
+const MAX_READS = 8;
 
 export class SegmentProbe {
   readonly #opened: StoreFile;
   readonly #filter: SegmentFilter | null;
-  readonly #words = new Uint32Array(WINDOW * ENTRY_WORDS);
+  readonly #words = new Uint32Array(WINDOW_ENTRIES * ENTRY_WORDS);
   readonly #bytes = new Uint8Array(this.#words.buffer);
 
   /** Errors: DAMAGED, and those of the system. */
@@ -40,9 +40,9 @@ export class SegmentProbe {
     }
   }
 
-  /** As Segment.find of fingerprints.ts. */
+  /** As {@link Segment.find}. */
   find(low: number, high: number, places: Uint32Array, found: number): number {
-    if (found === MAX_CANDIDATES || this.#filter?.mayHave(low, high) === false) return found;
+    if (found === MAX_CANDIDATES || this.#filter?.mayContain(low, high) === false) return found;
     try {
       return this.#search(low, high, places, found);
     } catch (error) {
@@ -53,15 +53,15 @@ export class SegmentProbe {
 
   #search(low: number, high: number, places: Uint32Array, before: number): number {
     const words = this.#words;
-    // The fingerprint is at or after entry `from` and before `to`, and the high words there are these.
+    // The fingerprint is between the entries `from` and `to`. The high words of its bounds are `lowest` and `highest`.
     let from = 0;
     let to = this.row.entries;
     let lowest = 0;
     let highest = 2 ** 32;
-    for (let reads = 0; reads < MOST_READS && from < to; reads++) {
+    for (let reads = 0; reads < MAX_READS && from < to; reads++) {
       const guess = from + Math.floor(((to - from) * (high - lowest)) / Math.max(1, highest - lowest));
-      const first = Math.max(from, Math.min(guess - WINDOW / 2, to - WINDOW));
-      const count = Math.min(WINDOW, to - first);
+      const first = Math.max(from, Math.min(guess - WINDOW_ENTRIES / 2, to - WINDOW_ENTRIES));
+      const count = Math.min(WINDOW_ENTRIES, to - first);
       this.#opened.readInto(this.#bytes, HEADER_BYTES + first * ENTRY_BYTES, count * ENTRY_BYTES);
       const last = (count - 1) * ENTRY_WORDS;
       if (isBelow(low, high, words, 0)) {

@@ -1,8 +1,10 @@
 /**
- * Reading a segment from one end to the other: for mergers and check.
+ * Reads a segment from end to end, to merge it or to check it.
  *
- * Invariants: memory is that of one part and of the filter, whatever the segment's size; nothing counts as proven before
- * the checksum at the end was. Runs in a page Worker.
+ * Thread: a page Worker.
+ *
+ * Invariants: it keeps one part of the entries and the filter in memory, whatever the segment's size; entries are
+ * unverified until the checksum at the end of the file has been.
  */
 import type { ChecksumInParts, PageOps } from '../../native/pages.js';
 import { DamageError } from '../disk/damage.js';
@@ -37,7 +39,7 @@ class SegmentScan {
     this.#checksum.update(segmentHeader(row));
   }
 
-  /** The entries in parts, each valid until the next. */
+  /** The entries, in parts; each part is valid until the next. */
   *entries(): Generator<Uint32Array> {
     const part = new Uint8Array(PART_BYTES);
     const end = filterOffset(this.row.entries);
@@ -49,7 +51,7 @@ class SegmentScan {
     }
   }
 
-  /** After all entries: the filter. Errors: DAMAGED when the checksum does not hold. */
+  /** Reads the filter and verifies the checksum; call it after all entries. Errors: DAMAGED. */
   filter(): Buffer {
     const { entries } = this.row;
     const filter = this.#opened.read(filterOffset(entries), filterBytes(entries));
@@ -65,7 +67,10 @@ class SegmentScan {
   }
 }
 
-/** The entries of a segment, in parts that are valid until the next. Errors: DAMAGED, at the end when the checksum does not hold. */
+/**
+ * The entries of a segment, in parts; each part is valid until the next.
+ * Errors: DAMAGED, after the last part if the checksum is wrong.
+ */
 export function* readSegment(ops: PageOps, dir: string, row: SegmentRow): Generator<Uint32Array> {
   const scan = new SegmentScan(ops, dir, row);
   try {
@@ -76,12 +81,12 @@ export function* readSegment(ops: PageOps, dir: string, row: SegmentRow): Genera
   }
 }
 
-/** Finds what is wrong with a segment; null: nothing. Errors: those of the system. */
+/** The damage of a segment, or null. Errors: those of the system. */
 export function verifySegment(ops: PageOps, dir: string, row: SegmentRow): DamageError | null {
   try {
     const scan = new SegmentScan(ops, dir, row);
     try {
-      return wrongIn(scan);
+      return findDamage(scan);
     } finally {
       scan.close();
     }
@@ -93,27 +98,27 @@ export function verifySegment(ops: PageOps, dir: string, row: SegmentRow): Damag
   }
 }
 
-function wrongIn(scan: SegmentScan): DamageError | null {
+function findDamage(scan: SegmentScan): DamageError | null {
   const { entries, number } = scan.row;
   const builder = new FilterBuilder(entries);
   const before = new Uint32Array(ENTRY_WORDS);
-  let disorder: number | null = null;
+  let disorderAt: number | null = null;
   let offset = HEADER_BYTES;
   for (const part of scan.entries()) {
-    disorder ??= firstDisorder(before, part, offset);
+    disorderAt ??= firstDisorder(before, part, offset);
     builder.add(part);
     before.set(part.subarray(-ENTRY_WORDS));
     offset += part.byteLength;
   }
   const filter = scan.filter();
   const file = segmentFile(number);
-  if (disorder !== null) return new DamageError(file, disorder, 'the fingerprints do not ascend');
+  if (disorderAt !== null) return new DamageError(file, disorderAt, 'the entries do not ascend');
   if (!filter.equals(builder.finish(entries)))
-    return new DamageError(file, filterOffset(entries), 'the filter is not that of the entries');
+    return new DamageError(file, filterOffset(entries), 'the filter does not match the entries');
   return null;
 }
 
-/** Offset in the file of the first entry that does not follow the one before it; null: there is none. */
+/** File offset of the first entry that is less than the one before it, or null. `before`: the entry before the part. */
 function firstDisorder(before: Uint32Array, part: Uint32Array, partOffset: number): number | null {
   if (compareEntries(before, 0, part, 0) > 0) return partOffset;
   for (let at = ENTRY_WORDS; at < part.length; at += ENTRY_WORDS)

@@ -1,4 +1,10 @@
-/** Writing a segment, in a page Worker. Invariant: it is whole and fsynced when it is answered, or there is no file. */
+/**
+ * Writes a segment (docs/format.md, "Segments").
+ *
+ * Thread: a page Worker.
+ *
+ * Invariant: the file is complete and fsynced when `writeSegment` returns it. When it fails there is no file.
+ */
 import { closeSync, fsyncSync, readSync, writeSync } from 'node:fs';
 import type { PageOps } from '../../native/pages.js';
 import { createLocked, unlinkUnlessLocked } from '../disk/file-locks.js';
@@ -7,27 +13,27 @@ import { HEADER_BYTES, type SegmentRow, segmentFile, segmentHeader } from './seg
 import { FilterBuilder } from './segment-filter.js';
 import { ENTRY_BYTES } from './sorted-entries.js';
 
-/** A segment that was written; `fd` holds the file's lock. */
+/** A new segment. `fd` holds the file's lock; the caller closes it. */
 export interface WrittenSegment {
   readonly row: SegmentRow;
   readonly fd: number;
 }
 
 /**
- * Writes a segment: `parts` one after the other are its sorted entries, at most `mostEntries`. Null, and no file, when
- * there are none. When it fails there is no file. Errors: those of the system, and of `parts`.
+ * Writes a segment. `parts`: its sorted entries, at most `maxEntries`. Returns null, and leaves no file, if there are
+ * none. Errors: those of the system, and of `parts`.
  */
 export function writeSegment(
   ops: PageOps,
   dir: string,
   number: number,
   parts: Iterable<Uint32Array>,
-  mostEntries: number,
+  maxEntries: number,
 ): WrittenSegment | null {
   const path = at(dir, segmentFile(number));
-  const fd = createOverLeft(path);
+  const fd = createOrReplace(path);
   try {
-    const filter = new FilterBuilder(mostEntries);
+    const filter = new FilterBuilder(maxEntries);
     let position = HEADER_BYTES;
     const write = (bytes: Uint8Array): void => {
       for (let done = 0; done < bytes.length; )
@@ -57,10 +63,10 @@ export function writeSegment(
 }
 
 /**
- * The number is the caller's alone in this index, so a file that has it already is of a repair that was cut short before its
- * index took the place of this one.
+ * Creates the file. The index gives a number once, so a file that has it already was left by a repair that was
+ * interrupted before its index replaced this one. It is deleted unless it is locked.
  */
-function createOverLeft(path: string): number {
+function createOrReplace(path: string): number {
   try {
     return createLocked(path);
   } catch (error) {
@@ -69,13 +75,13 @@ function createOverLeft(path: string): number {
   }
 }
 
-/** Of the file's first `length` bytes: its header, which they begin with, is known last. */
+/** The checksum of the file's first `length` bytes. They are read back because the header was written last. */
 function checksumOf(ops: PageOps, fd: number, length: number): Uint8Array {
   const checksum = ops.checksumInParts();
   const part = new Uint8Array(Math.min(length, 1 << 18));
   for (let offset = 0; offset < length; ) {
     const got = readSync(fd, part, 0, Math.min(part.length, length - offset), offset);
-    if (got === 0) throw new Error('a segment is shorter than what was written');
+    if (got === 0) throw new Error('the file of a segment is shorter than what was written to it');
     checksum.update(part.subarray(0, got));
     offset += got;
   }

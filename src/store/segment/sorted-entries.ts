@@ -1,21 +1,21 @@
 /**
- * Entries of segments, sorted: 16 bytes each, fingerprint (8), pack (4), chunk (4), ascending in this order
- * (docs/format.md, "Segments"). In memory they are 32-bit words: fingerprint low, fingerprint high, pack, chunk.
+ * Sorts and merges the entries of segments (docs/format.md, "Segments"). An entry has four words: fingerprint low,
+ * fingerprint high, pack, chunk. Entries ascend by fingerprint, pack and chunk.
  */
 
 export const ENTRY_BYTES = 16;
 export const ENTRY_WORDS = ENTRY_BYTES / 4;
 
-/** Below 0 when the entry that begins at word `i` of `a` comes before the one at word `j` of `b`. */
+/** Negative if the entry at word `i` of `a` comes before the entry at word `j` of `b`. */
 export function compareEntries(a: Uint32Array, i: number, b: Uint32Array, j: number): number {
   return a[i + 1]! - b[j + 1]! || a[i]! - b[j]! || a[i + 2]! - b[j + 2]! || a[i + 3]! - b[j + 3]!;
 }
 
-/** The same entries in order. */
+/** A sorted copy. */
 export function sortEntries(words: Uint32Array): Uint32Array {
   const count = words.length / ENTRY_WORDS;
-  // 64-bit numbers do not sort fast in JavaScript as objects do not; a float holds 53 bits of the fingerprint
-  // exactly, and the few entries that share them are put right afterwards.
+  // Floats compare faster than the four words of an entry. A float holds the highest 53 bits of a fingerprint; the
+  // words decide between entries that share them.
   const keys = new Float64Array(count);
   for (let i = 0; i < count; i++)
     keys[i] = words[i * ENTRY_WORDS + 1]! * 2097152 + (words[i * ENTRY_WORDS]! >>> 11);
@@ -30,10 +30,10 @@ export function sortEntries(words: Uint32Array): Uint32Array {
   return sorted;
 }
 
-/** Entries that come in parts, each valid until the next is asked for. */
+/** Walks entries that come in parts; each part is valid until the next. */
 class Cursor {
   words = new Uint32Array(0);
-  /** Where in `words` the present entry begins. */
+  /** Where the current entry begins in `words`. */
   at = 0;
   readonly #parts: Iterator<Uint32Array>;
 
@@ -41,7 +41,7 @@ class Cursor {
     this.#parts = parts[Symbol.iterator]();
   }
 
-  /** Goes to the next entry; false: there is none. */
+  /** Moves to the next entry; false if there is none. */
   advance(): boolean {
     this.at += ENTRY_WORDS;
     while (this.at >= this.words.length) {
@@ -53,17 +53,17 @@ class Cursor {
     return true;
   }
 
-  end(): void {
+  close(): void {
     this.#parts.return?.();
   }
 }
 
-/** Entries of a merger that are handed on at once. */
+/** Entries of a part of the result. */
 const PART_ENTRIES = 65536;
 
 /**
- * Merges sorted entries, keeping those for which `keep(pack, chunk)` holds. Gives the result in parts; each is valid
- * until the next.
+ * Merges sorted entries and leaves out those for which `keep` returns false. The result comes in parts; each part is
+ * valid until the next.
  */
 export function* mergeEntries(
   sources: readonly Iterable<Uint32Array>[],
@@ -73,7 +73,7 @@ export function* mergeEntries(
   let filled = 0;
   const cursors = sources.map((source) => new Cursor(source));
   try {
-    // A heap of cursors by their present entry, smallest first.
+    // A heap of cursors, ordered by their current entries, smallest first.
     const heap = cursors.filter((cursor) => cursor.advance());
     const isBefore = (a: Cursor, b: Cursor): boolean => compareEntries(a.words, a.at, b.words, b.at) < 0;
     const sink = (from: number): void => {
@@ -110,6 +110,6 @@ export function* mergeEntries(
     }
     if (filled > 0) yield part.subarray(0, filled);
   } finally {
-    for (const cursor of cursors) cursor.end();
+    for (const cursor of cursors) cursor.close();
   }
 }

@@ -1,25 +1,23 @@
 /**
- * Manifests: which chunk each page of a region is, in blocks of 512 pages (docs/format.md, "Manifests").
+ * Manifests: which chunk holds each page of a region, in blocks of 512 pages (docs/format.md, "Manifests").
  *
- * A block is two chunks, stored in packs as pages are: one of places (pack and chunk number, 8 bytes a page) and one
- * of fingerprints (8 bytes a page). Snapshots share blocks as they share pages. A page that is zero has place 0, 0 and
- * fingerprint 0.
+ * A block is two chunks, stored in packs like pages: one has the places (pack and chunk number, 8 bytes per page), one
+ * the fingerprints (8 bytes per page). A zero page has place 0, 0 and fingerprint 0. Snapshots share equal blocks.
  */
-
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { packFile } from '../disk/layout.js';
-import { BLOCK_PAGES, PACK_CHUNKS } from '../pack/pack-format.js';
-import type { PackSet } from '../pack/pack-reader.js';
-import type { BlockEntry, Place } from './snapshot-file.js';
+import { PACK_CHUNKS } from '../pack/pack-format.js';
+import type { PackSet } from '../pack/pack-set.js';
+import { BLOCK_PAGES, type BlockEntry, type Place } from './block-list.js';
 
-/** A block in memory. Word pairs: pack and chunk, and fingerprint low and high. */
+/** A decoded block. Each page has two words in each array: pack and chunk, fingerprint low and high. */
 export class ManifestBlock {
   readonly places = new Uint32Array(BLOCK_PAGES * 2);
   readonly fingerprints = new Uint32Array(BLOCK_PAGES * 2);
 
-  /** Takes over page `from` of another block (or batch) as page `to`. */
+  /** Copies page `from` of another block or batch to page `to`. */
   take(to: number, places: Uint32Array, fingerprints: Uint32Array, from: number): void {
     this.places[2 * to] = places[2 * from]!;
     this.places[2 * to + 1] = places[2 * from + 1]!;
@@ -27,7 +25,7 @@ export class ManifestBlock {
     this.fingerprints[2 * to + 1] = fingerprints[2 * from + 1]!;
   }
 
-  /** Makes the pages from `page` on zero. */
+  /** Sets the pages from `page` on to zero. */
   cut(page: number): void {
     this.places.fill(0, 2 * page);
     this.fingerprints.fill(0, 2 * page);
@@ -44,7 +42,7 @@ export class ManifestBlock {
     );
   }
 
-  /** The last page that is not zero; -1: there is none. */
+  /** The last non-zero page; -1 if all are zero. */
   get lastPage(): number {
     let page = BLOCK_PAGES - 1;
     while (page >= 0 && this.isZero(page)) page--;
@@ -62,59 +60,63 @@ const hashScratch = new Uint8Array(8);
 const hashView = new DataView(hashScratch.buffer);
 
 /**
- * Reads a block and proves it: the fingerprints by their digest, the places by their number and order. `pages`: how many
- * of its pages the region has (pagesOfBlock). Errors: DAMAGED.
+ * Reads a block and verifies it: the fingerprints by their digest, the places by which pages they have. `pages`: the
+ * number of its pages that are within the region (pagesOfBlock). Errors: DAMAGED.
  */
 export function readBlock(ops: PageOps, packs: PackSet, entry: BlockEntry, pages: number): ManifestBlock {
   const block = new ManifestBlock();
   copyChunk(packs, entry.fingerprints, block.fingerprints);
   ops.hashPages(new Uint8Array(block.fingerprints.buffer), 1, hashScratch);
   if (hashView.getBigUint64(0, true) !== entry.digest)
-    throw damagedBlock(packs, entry.fingerprints, 'a manifest block is not the one that was saved');
+    throw damagedBlock(packs, entry.fingerprints, 'a manifest block does not match its digest');
   copyChunk(packs, entry.places, block.places);
   const { places, fingerprints } = block;
   let nonZeroPages = 0;
   for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
     const isZero = fingerprints[i] === 0 && fingerprints[i + 1] === 0;
     if (isZero !== (places[i] === 0) || (isZero && places[i + 1] !== 0))
-      throw damagedBlock(packs, entry.places, 'the places of a manifest block do not fit its fingerprints');
+      throw damagedBlock(packs, entry.places, 'the places of a manifest block do not match its fingerprints');
     if (!isZero) nonZeroPages++;
   }
   if (nonZeroPages !== entry.nonZeroPages)
-    throw damagedBlock(packs, entry.places, 'a manifest block has not the pages that its snapshot counts');
+    throw damagedBlock(
+      packs,
+      entry.places,
+      'a manifest block does not have the number of pages that its snapshot lists',
+    );
   if (block.lastPage >= pages)
     throw damagedBlock(packs, entry.places, 'a manifest block has pages beyond the end of its region');
   return block;
 }
 
-/** Reads only the places of a block, as gc needs them. */
+/** Reads only the places of a block, without verifying them. */
 export function readPlaces(packs: PackSet, entry: BlockEntry, into: Uint32Array): void {
   copyChunk(packs, entry.places, into);
 }
 
 /**
- * The same, where the chunk that the snapshot names may be any chunk (the files of two stores were mixed, a pack was
- * replaced): proven by the fingerprints, or, if these cannot be read, by being of the form of places. Errors: DAMAGED.
+ * Reads only the places, where the chunk may be another one because packs of different stores were mixed. Verifies them
+ * by the fingerprints, or by their form if the fingerprints cannot be read. Errors: DAMAGED.
  */
 export function readProvenPlaces(packs: PackSet, entry: BlockEntry, pages: number, into: Uint32Array): void {
   try {
     into.set(readBlock(packs.ops, packs, entry, pages).places);
     return;
   } catch (error) {
-    if (!(error instanceof DamageError) || canRead(packs, entry.fingerprints)) throw error;
+    if (!(error instanceof DamageError) || isReadable(packs, entry.fingerprints)) throw error;
   }
   readPlaces(packs, entry, into);
   let nonZeroPages = 0;
-  let isOfForm = true;
+  let hasForm = true;
   for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
     if (into[i] !== 0) nonZeroPages++;
-    isOfForm &&= into[i + 1]! < PACK_CHUNKS && (into[i] !== 0 || into[i + 1] === 0);
+    hasForm &&= into[i + 1]! < PACK_CHUNKS && (into[i] !== 0 || into[i + 1] === 0);
   }
-  if (!isOfForm || nonZeroPages !== entry.nonZeroPages)
-    throw damagedBlock(packs, entry.places, 'this is not a manifest block of the snapshot');
+  if (!hasForm || nonZeroPages !== entry.nonZeroPages)
+    throw damagedBlock(packs, entry.places, 'the chunk is not a manifest block of the snapshot');
 }
 
-function canRead(packs: PackSet, { pack, chunk }: Place): boolean {
+function isReadable(packs: PackSet, { pack, chunk }: Place): boolean {
   try {
     packs.chunk(pack, chunk);
     return true;

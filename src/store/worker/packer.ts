@@ -1,10 +1,12 @@
 /**
- * The page path of one save, in a page Worker: fingerprint, find, prove, or else append to a pack.
+ * Deduplicates and stores the pages of one save, in a page Worker: fingerprint a page, look for a chunk with the same
+ * bytes, or else append the page to a pack (docs/format.md, "Saving").
  *
- * Invariants: zero pages go no further than the scan; a page becomes a reference only after its bytes were found
- * equal to a chunk that was read with its checksum (a chunk that cannot be read is no hit), in a pack that gc cannot
- * take away: one of the parent, which is pinned, one that is held, or one of this save, whose lock is its own until
- * `end`. Of a failed save nothing stays.
+ * Invariants:
+ * - A zero page is never stored and never looked up.
+ * - A page becomes a reference only if its bytes equal those of a chunk that was read and passed its checksum.
+ * - gc cannot delete a pack that the save refers to: the pack is locked, by this save or through the pinned parent.
+ * - When a save fails, its files are deleted.
  */
 
 import { hash } from 'node:crypto';
@@ -15,9 +17,10 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { isOutOfDescriptors } from '../disk/descriptors.js';
 import { at, fsyncDirectory, PACKS, packFile, removeIfThere, SEGMENTS } from '../disk/layout.js';
-import { isDigest, SHA256_BYTES } from '../pack/pack-format.js';
+import { hasSha256 } from '../pack/hashes.js';
+import { SHA256_BYTES } from '../pack/pack-format.js';
 import { PackHolds } from '../pack/pack-holds.js';
-import { FrameCache, PackSet } from '../pack/pack-reader.js';
+import { FrameCache, PackSet } from '../pack/pack-set.js';
 import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
 import { FingerprintTable, MAX_CANDIDATES, type Segment } from '../segment/fingerprints.js';
 import { type SegmentRow, segmentFile } from '../segment/segment-file.js';
@@ -28,10 +31,16 @@ import type { PageBatch } from './page-batch.js';
 
 export interface PackerResult {
   readonly packs: readonly SealedPack[];
-  /** Packs of earlier saves that this one may refer to, as they are on disk. */
+  /** Packs of earlier saves that this save may refer to, as they are on disk. */
   readonly held: readonly SealedPack[];
-  /** Has an entry for every chunk that this save wrote; null: it wrote none. */
+  /** Lists every new chunk; null: there is none. */
   readonly segment: SegmentRow | null;
+}
+
+/** A chunk is the PAGE_BYTES bytes from `offset` on. */
+interface ChunkBytes {
+  readonly bytes: Uint8Array;
+  readonly offset: number;
 }
 
 export class Packer {
@@ -39,19 +48,20 @@ export class Packer {
   readonly #generations: Map<number, number>;
   readonly #holds: PackHolds;
   readonly #sealed: SealedPack[] = [];
-  /** Segments written and not committed. */
+  /** Segments that are written but not committed. */
   readonly #unlisted: SegmentRow[] = [];
-  /** How many of the sealed packs have been committed on their own. */
+  /** The number of sealed packs that checkpoints have committed. */
   #kept = 0;
-  /** Descriptors of the packs sealed, and of segments that are not listed yet: their locks. */
+  /** Descriptors of sealed packs, and of segments that are not committed. They hold the locks. */
   readonly #locks: number[] = [];
   readonly #segmentLocks: number[] = [];
   readonly #segments: readonly Segment[];
-  /** Those that this save has written on its way. */
+  /** The segments of this save's own checkpoints. */
   readonly #probes: SegmentProbe[] = [];
-  /** Of what has not been committed: with the packs of a copy, which may be any number, it would grow for ever. */
+  /** Chunks written since the last checkpoint. */
   readonly #own = new FingerprintTable();
   readonly #candidates = new Uint32Array(MAX_CANDIDATES * 2);
+  /** For the packs to come. */
   readonly #unusedNumbers: number[] = [];
   /** Frames of the pack being written. */
   #ownFrames = new FrameCache(64);
@@ -59,7 +69,7 @@ export class Packer {
   #entries = new Uint32Array(4096 * ENTRY_WORDS);
   #entryWords = 0;
 
-  /** `generations`: the packs that may be referred to. */
+  /** `generations`: the packs of the index. */
   constructor(
     readonly ops: PageOps,
     readonly dir: string,
@@ -72,64 +82,62 @@ export class Packer {
     this.#segments = segments;
   }
 
-  /** Gives numbers for packs to come; there is always one more than needed. */
+  /** The caller keeps at least one number in reserve: a batch begins at most one pack. */
   addPackNumbers(numbers: readonly number[]): void {
     this.#unusedNumbers.push(...numbers);
   }
 
-  /** Chunks that were written since the last checkpoint. */
+  /** Chunks written since the last checkpoint. */
   get uncommitted(): number {
     return this.#entryWords / ENTRY_WORDS;
   }
 
-  /** How many more packs can be begun. */
   get spareNumbers(): number {
     return this.#unusedNumbers.length;
   }
 
-  /** Fills in fingerprint and place of the first `count` pages. */
+  /** Sets fingerprint and place of the batch's first `count` pages. `manifest`: they are manifest blocks. */
   deduplicate(batch: PageBatch, count: number, manifest: boolean): void {
-    const { pages, fingerprints, fingerprintWords: words, places, priorFingerprints, priorPlaces } = batch;
-    this.ops.hashPages(pages, count, fingerprints);
-    for (let i = 0; i < count; i++) {
-      const low = words[2 * i]!;
-      const high = words[2 * i + 1]!;
-      let pack = 0;
-      let chunk = 0;
-      if (low !== 0 || high !== 0) {
-        const priorPack = priorPlaces[2 * i]!;
-        if (
-          priorPack !== 0 &&
-          priorFingerprints[2 * i] === low &&
-          priorFingerprints[2 * i + 1] === high &&
-          this.#has(priorPack, priorPlaces[2 * i + 1]!, pages, i * PAGE_BYTES)
-        ) {
-          pack = priorPack;
-          chunk = priorPlaces[2 * i + 1]!;
-        } else {
-          const hit = this.#find(low, high, pages, i * PAGE_BYTES);
-          if (hit >= 0) {
-            pack = this.#candidates[2 * hit]!;
-            chunk = this.#candidates[2 * hit + 1]!;
-          } else {
-            const writer = this.#writerWithRoom();
-            pack = writer.number;
-            chunk = writer.append(pages, i * PAGE_BYTES, fingerprints.subarray(8 * i, 8 * i + 8), manifest);
-            this.#remember(low, high, pack, chunk, hit !== CROWDED);
-          }
-        }
-      }
-      places[2 * i] = pack;
-      places[2 * i + 1] = chunk;
-    }
+    const { fingerprintWords: words, places } = batch;
+    this.ops.hashPages(batch.pages, count, batch.fingerprints);
+    for (let i = 0; i < count; i++)
+      if (words[2 * i] === 0 && words[2 * i + 1] === 0) setPlace(places, i, 0, 0);
+      else this.#deduplicatePage(batch, i, manifest);
   }
 
-  /** Index of the candidate that holds the page; else {@link MISS}, or {@link CROWDED}. */
+  #deduplicatePage(batch: PageBatch, i: number, manifest: boolean): void {
+    const { pages, fingerprints, fingerprintWords: words, places, priorFingerprints, priorPlaces } = batch;
+    const low = words[2 * i]!;
+    const high = words[2 * i + 1]!;
+    const offset = i * PAGE_BYTES;
+    const priorPack = priorPlaces[2 * i]!;
+    const priorChunk = priorPlaces[2 * i + 1]!;
+    if (
+      priorPack !== 0 &&
+      priorFingerprints[2 * i] === low &&
+      priorFingerprints[2 * i + 1] === high &&
+      this.#has(priorPack, priorChunk, pages, offset)
+    ) {
+      setPlace(places, i, priorPack, priorChunk);
+      return;
+    }
+    const hit = this.#find(low, high, pages, offset);
+    if (hit >= 0) {
+      setPlace(places, i, this.#candidates[2 * hit]!, this.#candidates[2 * hit + 1]!);
+      return;
+    }
+    const writer = this.#writerWithRoom();
+    const chunk = writer.append(pages, offset, fingerprints.subarray(8 * i, 8 * i + 8), manifest);
+    setPlace(places, i, writer.number, chunk);
+    this.#addEntry(low, high, writer.number, chunk, hit !== CROWDED);
+  }
+
+  /** Index of the candidate that holds the page, {@link MISS} or {@link CROWDED}. */
   #find(low: number, high: number, pages: Uint8Array, offset: number): number {
     return this.#search(low, high, (pack, chunk) => this.#has(pack, chunk, pages, offset));
   }
 
-  #search(low: number, high: number, isIt: (pack: number, chunk: number) => boolean): number {
+  #search(low: number, high: number, isSame: (pack: number, chunk: number) => boolean): number {
     const candidates = this.#candidates;
     let found = this.#own.find(low, high, candidates, 0);
     const crowded = found === MAX_CANDIDATES;
@@ -138,51 +146,45 @@ export class Packer {
     for (let c = 0; c < found; c++) {
       const pack = candidates[2 * c]!;
       if (!this.#mayUse(pack)) continue;
-      if (isIt(pack, candidates[2 * c + 1]!)) return c;
+      if (isSame(pack, candidates[2 * c + 1]!)) return c;
     }
     return crowded ? CROWDED : MISS;
   }
 
   #mayUse(pack: number): boolean {
     return (
-      this.#writer?.number === pack ||
-      this.#sealed.some(({ number }) => number === pack) ||
-      this.#mayUseOfOthers(pack)
+      this.#writer?.number === pack || this.#sealed.some(({ number }) => number === pack) || this.#lock(pack)
     );
   }
 
-  /** What was read of the pack before it was held may have been of a generation that gc has replaced since. */
-  #mayUseOfOthers(pack: number): boolean {
+  /** Once the pack is locked, its generation is final. Frames read before may be of an older one. */
+  #lock(pack: number): boolean {
     if (!this.#holds.hold(pack)) return false;
     this.#packs.useGeneration(pack, this.#generations.get(pack)!);
     return true;
   }
 
-  /** Whether a chunk can be read and has these bytes. */
+  /** False also for a chunk that cannot be read: the page is stored again. */
   #has(pack: number, chunk: number, pages: Uint8Array, offset: number): boolean {
-    try {
-      const known = this.#read(pack, chunk);
-      return known !== null && this.ops.equal(known.bytes, known.offset, pages, offset, PAGE_BYTES);
-    } catch (error) {
-      if (error instanceof DamageError) return false;
-      throw error;
-    }
+    const known = this.#readIfIntact(pack, chunk);
+    return known !== null && this.ops.equal(known.bytes, known.offset, pages, offset, PAGE_BYTES);
   }
 
-  /** Whether a chunk can be read and has this SHA-256. */
   #hasDigest(pack: number, chunk: number, digest: Uint8Array): boolean {
+    const known = this.#readIfIntact(pack, chunk);
+    return known !== null && hasSha256(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), digest);
+  }
+
+  #readIfIntact(pack: number, chunk: number): ChunkBytes | null {
     try {
-      const known = this.#read(pack, chunk);
-      return (
-        known !== null && isDigest(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), digest)
-      );
+      return this.#read(pack, chunk);
     } catch (error) {
-      if (error instanceof DamageError) return false;
+      if (error instanceof DamageError) return null;
       throw error;
     }
   }
 
-  #read(pack: number, chunk: number): { bytes: Uint8Array; offset: number } | null {
+  #read(pack: number, chunk: number): ChunkBytes | null {
     const writer = this.#writer;
     if (writer?.number === pack) {
       if (chunk >= writer.chunks) return null;
@@ -192,7 +194,7 @@ export class Packer {
       const bytes = this.#ownFrames.get(index, (raw) => writer.readFrame(index, raw));
       return { bytes, offset: (chunk - writer.frames.at(index).first) * PAGE_BYTES };
     }
-    // A segment may still list chunks of a pack that gc has removed: its number is never used again.
+    // A segment may list chunks of a pack that gc has deleted. Pack numbers are never reused.
     return this.#packs.has(pack) ? this.#packs.chunk(pack, chunk) : null;
   }
 
@@ -200,14 +202,14 @@ export class Packer {
     if (this.#writer?.full) this.#seal();
     if (!this.#writer) {
       const number = this.#unusedNumbers.shift();
-      if (number === undefined) throw new Error('the save has no pack number left');
+      if (number === undefined) throw new Error('the save has run out of pack numbers');
       this.#writer = new PackWriter(this.ops, this.dir, number, 0);
       this.#ownFrames = new FrameCache(64);
     }
     return this.#writer;
   }
 
-  #remember(low: number, high: number, pack: number, chunk: number, findable: boolean): void {
+  #addEntry(low: number, high: number, pack: number, chunk: number, findable: boolean): void {
     if (findable) this.#own.add(low, high, pack, chunk);
     if (this.#entryWords === this.#entries.length) {
       const grown = new Uint32Array(this.#entries.length * 2);
@@ -229,7 +231,7 @@ export class Packer {
     this.#generations.set(sealed.number, sealed.generation);
   }
 
-  /** The segment has the number of the first pack. */
+  /** `number`: that of the first new pack; undefined: there is none. */
   #writeSegment(number: number | undefined): SegmentRow | null {
     if (number === undefined) return null;
     const count = this.uncommitted;
@@ -242,7 +244,7 @@ export class Packer {
     return row;
   }
 
-  /** Seals what was written; afterwards it survives a power cut. */
+  /** Seals the last packs. Then all packs of the save survive a power failure. */
   seal(): PackerResult {
     const sealed = this.checkpoint();
     const held = this.#heldPacks();
@@ -256,13 +258,13 @@ export class Packer {
         const { pack, numbers, sizeBytes } = this.#packs.pack(number);
         return [{ number, generation: pack.generation, chunks: numbers.length, sizeBytes }];
       } catch (error) {
-        if (error instanceof DamageError) return []; // and so nothing in it was used
+        if (error instanceof DamageError) return []; // no chunk of it was used
         throw error;
       }
     });
   }
 
-  /** Seals what was written since the last checkpoint; the save goes on. */
+  /** Seals the packs written since the last checkpoint. */
   checkpoint(): PackerResult {
     if (this.#writer) this.#seal();
     const packs = this.#sealed.slice(this.#kept);
@@ -271,8 +273,8 @@ export class Packer {
   }
 
   /**
-   * What was sealed so far has been committed, and is not this packer's to take away. Its chunks are found by their
-   * segment from now on, as those of other saves; or, unless `findable`, not any more.
+   * The packs of the last checkpoint are committed, so `abort` no longer deletes them. With `findable`, later pages can
+   * still refer to them, through their segment.
    */
   keep(findable: boolean): void {
     this.#kept = this.#sealed.length;
@@ -281,7 +283,7 @@ export class Packer {
     for (const fd of this.#segmentLocks.splice(0)) closeSync(fd);
   }
 
-  /** What cannot be probed is done without: its chunks are stored once more. */
+  /** If the segment cannot be opened, pages that equal its chunks are stored again. */
   #probe(row: SegmentRow): void {
     try {
       this.#probes.push(new SegmentProbe(this.dir, row));
@@ -291,8 +293,8 @@ export class Packer {
   }
 
   /**
-   * Finds chunks by identity, 8 and 32 bytes each: places of chunks that were read and have this SHA-256, in packs
-   * that are held; 0, 0 for those that are not here.
+   * Finds chunks by fingerprint (8 bytes each) and SHA-256 (32 bytes each). Returns their places in locked packs; 0, 0:
+   * not found.
    */
   locate(fingerprints: Uint8Array, digests: Uint8Array): Uint32Array {
     const words = new Uint32Array(fingerprints.slice().buffer);
@@ -309,10 +311,7 @@ export class Packer {
     return places;
   }
 
-  /**
-   * Stores pages that came from elsewhere; `digest` is the SHA-256 of the SHA-256s that were announced. Errors:
-   * REMOTE_FAILED when one is not what was promised.
-   */
+  /** Stores pages from another store. `digest` is the expected SHA-256 of their SHA-256s. Errors: REMOTE_FAILED. */
   storeReceived(batch: PageBatch, count: number, digest: Uint8Array): void {
     const digests = Buffer.alloc(count * SHA256_BYTES);
     for (let i = 0; i < count; i++)
@@ -320,15 +319,15 @@ export class Packer {
         hash('sha256', batch.pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES), 'buffer'),
         i * SHA256_BYTES,
       );
-    if (!isDigest(digests, digest))
-      throw new LivesnapError('REMOTE_FAILED', 'a page that arrived is not the one that was announced', {
-        hint: 'Try again; if it comes back, run livesnap check --read-data on the other side.',
+    if (!hasSha256(digests, digest))
+      throw new LivesnapError('REMOTE_FAILED', 'received a page that does not match its SHA-256', {
+        hint: 'Copy again. If it fails again, run livesnap check --read-data at the source.',
       });
     batch.priorPlaces.fill(0);
     this.deduplicate(batch, count, false);
   }
 
-  /** Lets go of all packs: the save has been committed. */
+  /** Ends the session: closes and unlocks all packs. */
   end(): void {
     this.#packs.close();
     this.#writer?.close();
@@ -337,7 +336,7 @@ export class Packer {
     for (const probe of this.#probes.splice(0)) probe.close();
   }
 
-  /** Errors: those of unlinking; what is left is an orphan, and nothing of it is held any more. */
+  /** Deletes what is not committed, and ends the session. A file that cannot be deleted is left to gc. */
   abort(): void {
     try {
       this.#writer?.abandon();
@@ -350,6 +349,12 @@ export class Packer {
   }
 }
 
+/** No chunk holds the page. */
 const MISS = -1;
-/** As MISS, and so many chunks of this save have the fingerprint that another would only slow the save down. */
+/** As MISS. So many chunks of this save have the page's fingerprint that one more would only slow the save down. */
 const CROWDED = -2;
+
+function setPlace(places: Uint32Array, i: number, pack: number, chunk: number): void {
+  places[2 * i] = pack;
+  places[2 * i + 1] = chunk;
+}

@@ -1,28 +1,32 @@
 /**
- * A batch of pages with what is known of each, in memory shared by the main thread and a page Worker. One side works
- * on it at a time: it is handed over by message.
+ * A batch of pages in shared memory, with columns for what is known of each page.
+ *
+ * Invariant: one thread at a time works on a batch. A job message gives it to a page Worker, the response gives it
+ * back.
  */
 import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
 
-const PAGES_BYTES = BATCH_PAGES * PAGE_BYTES;
+const BATCH_BYTES = BATCH_PAGES * PAGE_BYTES;
 const COLUMN_BYTES = BATCH_PAGES * 8;
 
+/** Columns have two 32-bit words per page. */
 export class PageBatch {
   readonly pages: Uint8Array;
-  /** 8 bytes a page. As 32-bit words: low, high. */
+  /** Low and high word. All zero: the zero page. */
   readonly fingerprints: Uint8Array;
+  /** The same memory as words. */
   readonly fingerprintWords: Uint32Array;
-  /** Pack and chunk of each page; 0, 0 is the zero page. */
+  /** Pack and chunk. 0, 0: the zero page. */
   readonly places: Uint32Array;
-  /** What stood at the same address before: tried first. */
+  /** Fingerprint and place that the parent has at the same address. */
   readonly priorFingerprints: Uint32Array;
   readonly priorPlaces: Uint32Array;
 
-  constructor(readonly shared: SharedArrayBuffer = new SharedArrayBuffer(PAGES_BYTES + 4 * COLUMN_BYTES)) {
+  constructor(readonly shared: SharedArrayBuffer = new SharedArrayBuffer(BATCH_BYTES + 4 * COLUMN_BYTES)) {
     const column = (i: number): Uint32Array =>
-      new Uint32Array(shared, PAGES_BYTES + i * COLUMN_BYTES, BATCH_PAGES * 2);
-    this.pages = new Uint8Array(shared, 0, PAGES_BYTES);
-    this.fingerprints = new Uint8Array(shared, PAGES_BYTES, COLUMN_BYTES);
+      new Uint32Array(shared, BATCH_BYTES + i * COLUMN_BYTES, BATCH_PAGES * 2);
+    this.pages = new Uint8Array(shared, 0, BATCH_BYTES);
+    this.fingerprints = new Uint8Array(shared, BATCH_BYTES, COLUMN_BYTES);
     this.fingerprintWords = column(0);
     this.places = column(1);
     this.priorFingerprints = column(2);

@@ -1,96 +1,107 @@
-/** What the main thread asks of a page Worker, and what it answers. Plain data; batches by shared memory. */
+/**
+ * The jobs of a page Worker, as messages: plain data, with batches in shared memory.
+ *
+ * Invariants:
+ * - A Worker runs its jobs one at a time, in the order of their requests.
+ * - A session (a save, or the reading of a snapshot) is a number that the caller chooses. It stays with one Worker.
+ */
 import type { PackName } from '../pack/pack-format.js';
 import type { SealedPack } from '../pack/pack-writer.js';
 import type { SegmentRow } from '../segment/segment-file.js';
+import type { JobError } from './job-errors.js';
 import type { PackerResult } from './packer.js';
 
-/** Packs that may be read, as pairs number, generation. */
+/** Packs that a job may read, as pairs of number and generation. */
 export type PackList = Uint32Array;
 
+/** Each job as a function from its input to its output. */
 export interface Jobs {
-  /** Begins a save under a number of the caller's, or begins it again; answers the segments that cannot be mapped. */
-  packBegin: {
-    ask: {
-      session: number;
-      dir: string;
-      fingerprintBits: number;
-      packs: PackList;
-      segments: readonly SegmentRow[];
-    };
-    answer: { missing: readonly number[] };
+  /** Begins a save, or begins it again with a newer list of segments. Returns the segments that could not be mapped. */
+  packBegin(input: {
+    session: number;
+    dir: string;
+    fingerprintBits: number;
+    packs: PackList;
+    segments: readonly SegmentRow[];
+  }): { missing: readonly number[] };
+
+  /**
+   * Deduplicates a batch and stores its new pages. `newNumbers` are for the packs that it may begin; `spareNumbers`
+   * tells how many of them are left.
+   */
+  packBatch(input: {
+    session: number;
+    batch: SharedArrayBuffer;
+    count: number;
+    /** The pages are manifest blocks. */
+    manifest: boolean;
+    newNumbers: readonly number[];
+  }): { spareNumbers: number; uncommitted: number };
+
+  /** Finds chunks by fingerprint and SHA-256, and verifies them by their bytes. 0, 0: not found. */
+  packLocate(input: { session: number; fingerprints: Uint8Array; digests: Uint8Array }): {
+    places: Uint32Array;
   };
-  /** Fingerprints, places and stores a batch; answers how many packs can still be begun. */
-  packBatch: {
-    ask: {
-      session: number;
-      batch: SharedArrayBuffer;
-      count: number;
-      manifest: boolean;
-      newNumbers: readonly number[];
-    };
-    answer: { spareNumbers: number; uncommitted: number };
-  };
-  /** Finds chunks by fingerprint and SHA-256 and proves them by their bytes; 0, 0 where there is none. */
-  packLocate: {
-    ask: { session: number; fingerprints: Uint8Array; digests: Uint8Array };
-    answer: { places: Uint32Array };
-  };
-  /** As packBatch, of pages that come from elsewhere: `digest` is the SHA-256 that their SHA-256s must have. */
-  packReceived: {
-    ask: {
-      session: number;
-      batch: SharedArrayBuffer;
-      count: number;
-      digest: Uint8Array;
-      newNumbers: readonly number[];
-    };
-    answer: { spareNumbers: number };
-  };
-  /** Seals what has been written so far, so that it can be committed on its own. */
-  packCheckpoint: { ask: { session: number }; answer: PackerResult };
-  /** What was sealed by the last checkpoint has been committed: giving the session up leaves it. */
-  packKeep: { ask: { session: number; findable: boolean }; answer: null };
-  packSeal: { ask: { session: number }; answer: PackerResult };
-  /** The save has been committed: its packs stay. */
-  packEnd: { ask: { session: number }; answer: null };
-  packAbort: { ask: { session: number }; answer: null };
-  /** Begins reading snapshots; ends with readEnd. */
-  readBegin: {
-    ask: { session: number; dir: string; fingerprintBits: number; packs: PackList };
-    answer: null;
-  };
-  /** Fills a batch's pages from its places and proves them by its fingerprints; `into`: writes them to a memory, too. */
-  readBatch: {
-    ask: {
-      session: number;
-      batch: SharedArrayBuffer;
-      count: number;
-      into: { memory: number; pages: Uint32Array } | null;
-    };
-    answer: null;
-  };
-  readEnd: { ask: { session: number }; answer: null };
-  /** Writes a segment with the entries of others, without those that `gone` names; null: none are left. */
-  mergeSegments: {
-    ask: { dir: string; from: readonly SegmentRow[]; into: number; gone: readonly GoneChunks[] };
-    answer: SegmentRow | null;
-  };
-  /** Writes a segment of what the packs list. Packs that cannot be read are left out. */
-  buildSegment: { ask: { dir: string; packs: PackList; into: number }; answer: SegmentRow | null };
-  /** The index lists the segment written under this number, or it was unlinked: its lock goes. */
-  segmentEnd: { ask: { into: number }; answer: null };
+
+  /** As `packBatch`, for pages from another store. `digest` is the expected SHA-256 of their SHA-256s. */
+  packReceived(input: {
+    session: number;
+    batch: SharedArrayBuffer;
+    count: number;
+    digest: Uint8Array;
+    newNumbers: readonly number[];
+  }): { spareNumbers: number };
+
+  /** Seals the packs written since the last checkpoint, so that they can be committed without a snapshot. */
+  packCheckpoint(input: { session: number }): PackerResult;
+
+  /** The packs of the last checkpoint are committed: aborting the session no longer deletes them. */
+  packKeep(input: { session: number; findable: boolean }): null;
+
+  /** Seals the last packs of a save. */
+  packSeal(input: { session: number }): PackerResult;
+
+  /** Ends a session whose packs are committed. */
+  packEnd(input: { session: number }): null;
+
+  /** Ends a session and deletes its packs that are not committed. */
+  packAbort(input: { session: number }): null;
+
+  /** Begins to read snapshots. */
+  readBegin(input: { session: number; dir: string; fingerprintBits: number; packs: PackList }): null;
+
+  /** Reads the pages at a batch's places and verifies them by its fingerprints. `into`: also writes them to memory. */
+  readBatch(input: {
+    session: number;
+    batch: SharedArrayBuffer;
+    count: number;
+    into: { memory: number; pages: Uint32Array } | null;
+  }): null;
+
+  readEnd(input: { session: number }): null;
+
+  /** Merges segments, without the chunks in `gone`. Null: no entry is left. */
+  mergeSegments(input: {
+    dir: string;
+    from: readonly SegmentRow[];
+    into: number;
+    gone: readonly GoneChunks[];
+  }): SegmentRow | null;
+
+  /** Builds a segment from the packs' own lists. Packs that cannot be read are left out. Null: no entry. */
+  buildSegment(input: { dir: string; packs: PackList; into: number }): SegmentRow | null;
+
+  /** Releases the lock of a segment that the index lists now, or that was deleted. */
+  segmentEnd(input: { into: number }): null;
+
   /** Looks for damage in a segment. */
-  verifySegment: { ask: { dir: string; row: SegmentRow }; answer: PackProblem | null };
+  verifySegment(input: { dir: string; row: SegmentRow }): PackProblem | null;
+
   /** Looks for damage in a pack. */
-  verifyPack: {
-    ask: { dir: string; pack: PackName; fingerprintBits: number; readData: boolean };
-    answer: PackVerdict;
-  };
-  /** Writes the next generation of a pack, with the chunks whose bit is set; `dryRun`: only finds out its size. */
-  rewritePack: {
-    ask: { dir: string; pack: PackName; live: Uint8Array; dryRun: boolean };
-    answer: SealedPack;
-  };
+  verifyPack(input: { dir: string; pack: PackName; fingerprintBits: number; readData: boolean }): PackVerdict;
+
+  /** Writes the next generation of a pack, with the chunks whose bit is set. `dryRun`: computes only its size. */
+  rewritePack(input: { dir: string; pack: PackName; live: Uint8Array; dryRun: boolean }): SealedPack;
 }
 
 /** A pack that is gone, or of which only the chunks with a bit in `live` are left. */
@@ -100,7 +111,7 @@ export interface GoneChunks {
 }
 
 export interface PackVerdict {
-  /** What the footer says of the pack; null when it cannot be read. */
+  /** Chunks and size according to the footer; null when it cannot be read. */
   readonly listed: { readonly chunks: number; readonly sizeBytes: number } | null;
   readonly problems: readonly PackProblem[];
 }
@@ -109,37 +120,20 @@ export interface PackProblem {
   readonly file: string;
   readonly offset: number | null;
   readonly message: string;
-  /** The numbers of the chunks that are lost; null: all of the pack. */
+  /** Numbers of the lost chunks; null: all chunks of the pack. */
   readonly chunks: readonly number[] | null;
 }
 
 export type JobName = keyof Jobs;
-export type Ask<N extends JobName> = Jobs[N]['ask'];
-export type Answer<N extends JobName> = Jobs[N]['answer'];
+export type JobInput<N extends JobName> = Parameters<Jobs[N]>[0];
+export type JobOutput<N extends JobName> = ReturnType<Jobs[N]>;
 
-export interface Request {
+export interface JobRequest {
   readonly id: number;
   readonly name: JobName;
-  readonly ask: unknown;
+  readonly input: unknown;
 }
 
-/** An error as it crosses threads. */
-export interface PlainError {
-  readonly message: string;
-  readonly code?: string | undefined;
-  readonly hint?: string | undefined;
-  readonly damage?: { file: string; offset: number | null; why: string } | undefined;
-  /** Of a {@link SystemError}; `isOfStore`: false when what is filled from the store failed, and not the store. */
-  readonly native?: { syscall: string; errno: number; errnoName: string } | undefined;
-  readonly isOfStore?: boolean;
-  /** Of Node's errors. */
-  readonly errno?: number | undefined;
-  readonly syscall?: string | undefined;
-  readonly path?: string | undefined;
-  readonly dest?: string | undefined;
-  readonly stack?: string | undefined;
-}
-
-export type Response =
-  | { readonly id: number; readonly answer: unknown }
-  | { readonly id: number; readonly error: PlainError };
+export type JobResponse =
+  | { readonly id: number; readonly output: unknown }
+  | { readonly id: number; readonly error: JobError };

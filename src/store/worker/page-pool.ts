@@ -1,74 +1,74 @@
 /**
- * The page Workers of this process and the batches they work on: made when first asked for, shared by all open stores,
- * given up when the last store is closed. A Worker with nothing to do does not keep the process alive.
+ * The page Workers of this thread and the batches that they work on. All open stores share them.
  *
- * Batches are used again because each thread that has seen one knows it until its own garbage collection, which may not
- * come for thousands of them: a machine that is saved again and again would grow by a mebibyte each time. Some outlive the
- * Workers, for the next save.
+ * Invariants:
+ * - Workers are started when they are first needed, and end when the last store is closed.
+ * - A Worker without a job does not keep the process alive.
+ * - A Worker that dies fails its jobs with the reason. The next caller gets a new Worker.
+ * - Batches are reused. A thread remembers shared memory until its own garbage collection, which may take thousands of
+ *   batches: with new ones, a process that saves again and again would grow by 1 MiB each time.
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { ERROR_CODES, type ErrorCode, LivesnapError, SystemError } from '../../errors.js';
-import { DamageError } from '../disk/damage.js';
-import { notOfStore } from '../disk/store-error.js';
+import type { LivesnapError } from '../../errors.js';
 import { cancelFlag } from '../disk/waits.js';
+import { fromJobError, workerFailure } from './job-errors.js';
 import { PageBatch } from './page-batch.js';
-import type { Answer, Ask, JobName, PlainError, Response } from './page-jobs.js';
+import type { JobInput, JobName, JobOutput, JobRequest, JobResponse } from './page-jobs.js';
 
 const MAX_WORKERS = Math.min(2, availableParallelism());
-/** Batches kept when no store is open: as many as a save has. */
+/** Batches kept for the next save when no store is open: as many as a save has in flight. */
 const KEPT_BATCHES = 4;
+const PAGE_WORKER = new URL('./page-worker.js', import.meta.url);
 
-interface Waiting {
-  resolve(answer: never): void;
+interface PendingJob {
+  resolve(output: never): void;
   reject(error: unknown): void;
 }
 
 class PageWorker {
-  readonly #worker = new Worker(new URL('./page-worker.js', import.meta.url), {
-    stdin: false,
-    workerData: cancelFlag(),
-  });
-  readonly #waiting = new Map<number, Waiting>();
+  readonly #worker: Worker;
+  readonly #pending = new Map<number, PendingJob>();
   #lastId = 0;
-  #failure: Error | null = null;
+  #failure: LivesnapError | null = null;
 
-  constructor() {
-    this.#worker.on('message', (response: Response) => this.#settle(response));
-    this.#worker.unref(); // after listening, which would hold the process again
-    this.#worker.on('error', (error: Error) => this.#fail(error));
-    this.#worker.on('exit', () => this.#fail(new Error('a page Worker has ended')));
+  constructor(code: URL) {
+    this.#worker = new Worker(code, { name: 'page worker', stdin: false, workerData: cancelFlag() });
+    this.#worker.on('message', (response: JobResponse) => this.#settle(response));
+    this.#worker.unref(); // after adding the listener, which refs it
+    this.#worker.on('error', (error: Error) => this.#fail(error.message, error));
+    this.#worker.on('exit', (status) => this.#fail(`it ended with status ${status}`));
   }
 
   get alive(): boolean {
     return this.#failure === null;
   }
 
-  do<N extends JobName>(name: N, ask: Ask<N>): Promise<Answer<N>> {
+  do<N extends JobName>(name: N, input: JobInput<N>): Promise<JobOutput<N>> {
     return new Promise((resolve, reject) => {
       if (this.#failure) {
         reject(this.#failure);
         return;
       }
       const id = ++this.#lastId;
-      if (this.#waiting.size === 0) this.#worker.ref();
-      this.#waiting.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, name, ask });
+      if (this.#pending.size === 0) this.#worker.ref();
+      this.#pending.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, name, input } satisfies JobRequest);
     });
   }
 
-  #settle(response: Response): void {
-    const waiting = this.#waiting.get(response.id);
-    this.#waiting.delete(response.id);
-    if (this.#waiting.size === 0) this.#worker.unref();
-    if ('error' in response) waiting?.reject(revive(response.error));
-    else waiting?.resolve(response.answer as never);
+  #settle(response: JobResponse): void {
+    const job = this.#pending.get(response.id);
+    this.#pending.delete(response.id);
+    if (this.#pending.size === 0) this.#worker.unref();
+    if ('error' in response) job?.reject(fromJobError(response.error));
+    else job?.resolve(response.output as never);
   }
 
-  #fail(error: Error): void {
-    this.#failure ??= error;
-    for (const waiting of this.#waiting.values()) waiting.reject(this.#failure);
-    this.#waiting.clear();
+  #fail(why: string, error?: Error): void {
+    this.#failure ??= workerFailure(why, error);
+    for (const { reject } of this.#pending.values()) reject(this.#failure);
+    this.#pending.clear();
   }
 
   end(): void {
@@ -76,41 +76,24 @@ class PageWorker {
   }
 }
 
-function revive(error: PlainError): Error {
-  if (error.damage) return new DamageError(error.damage.file, error.damage.offset, error.damage.why);
-  if (error.native) {
-    const { syscall, errno, errnoName } = error.native;
-    const revived = new SystemError(syscall, errno, errnoName, error.message.replace(`${syscall}: `, ''));
-    if (error.isOfStore === false) notOfStore(revived);
-    return revived;
-  }
-  if (error.code !== undefined && error.code in ERROR_CODES)
-    return new LivesnapError(
-      error.code as ErrorCode,
-      error.message,
-      error.hint === undefined ? {} : { hint: error.hint },
-    );
-  const { message, code, stack, errno, syscall, path, dest } = error;
-  return Object.assign(new Error(message), { code, stack, errno, syscall, path, dest });
-}
-
 const workers: (PageWorker | undefined)[] = [];
 const idleBatches: PageBatch[] = [];
 let users = 0;
 let lastSession = 0;
+let workerCode = PAGE_WORKER;
 
-/** The Worker with this index modulo how many there may be. A session stays with one Worker. */
+/** The Worker with this index, modulo {@link pageWorkerCount}. */
 export function pageWorker(index: number): PageWorker {
-  const at = index % MAX_WORKERS;
-  let worker = workers[at];
+  const slot = index % MAX_WORKERS;
+  let worker = workers[slot];
   if (!worker?.alive) {
-    worker = new PageWorker();
-    workers[at] = worker;
+    worker = new PageWorker(workerCode);
+    workers[slot] = worker;
   }
   return worker;
 }
 
-/** Starts all of them ahead of their use. They end when the last store that is opened from now on is closed. */
+/** Starts all Workers before they are needed. */
 export function startPageWorkers(): void {
   for (let i = 0; i < MAX_WORKERS; i++) pageWorker(i);
 }
@@ -118,24 +101,33 @@ export function startPageWorkers(): void {
 export type { PageWorker };
 export const pageWorkerCount = MAX_WORKERS;
 
-/** A batch with anything in it, for {@link giveBatch} to take back when no Worker has it any more. */
-export const takeBatch = (): PageBatch => idleBatches.pop() ?? new PageBatch();
+/** Returns a batch with any content. Give it back with {@link releaseBatch} when no Worker works on it. */
+export const acquireBatch = (): PageBatch => idleBatches.pop() ?? new PageBatch();
 
-export function giveBatch(batch: PageBatch): void {
+export function releaseBatch(batch: PageBatch): void {
   if (users > 0 || idleBatches.length < KEPT_BATCHES) idleBatches.push(batch);
 }
 
-/** A number that no other session of this process has. */
+/** A session number that is unique in this thread. */
 export const newSession = (): number => ++lastSession;
 
-/** Called by a store that opens; {@link releasePageWorkers} by one that closes. */
+/** Call this when a store is opened, and {@link releasePageWorkers} when it is closed. */
 export function usePageWorkers(): void {
   users++;
 }
 
 export function releasePageWorkers(): void {
   if (--users > 0) return;
-  for (const worker of workers) worker?.end();
-  workers.length = 0;
+  endWorkers();
   idleBatches.splice(KEPT_BATCHES);
+}
+
+function endWorkers(): void {
+  for (const worker of workers.splice(0)) worker?.end();
+}
+
+/** Only for tests: ends the Workers. Later ones run `code`; without it, the real code. */
+export function replacePageWorkers(code: URL = PAGE_WORKER): void {
+  endWorkers();
+  workerCode = code;
 }

@@ -1,8 +1,8 @@
 /**
- * What the main thread and the device thread have taken of a machine's console from each other. The counts are in
- * shared memory, so that neither has to send a message for each message it gets.
+ * How much of a machine's console the main thread and the device thread have taken from each other. The counts are in
+ * shared memory, so that no message needs an acknowledgement.
  *
- * Invariant: the counts wrap at 2^32; only differences of them mean anything ({@link countBetween}).
+ * Invariant: the counts wrap at 2^32. Only their differences have a meaning ({@link countBetween}).
  */
 
 const OUTPUT_MESSAGES = 0;
@@ -12,7 +12,7 @@ const INPUT_BYTES = 1;
 export const countBetween = (earlier: number, later: number): number => (later - earlier) >>> 0;
 
 export class ConsoleCounters {
-  /** For the other thread's {@link ConsoleCounters}. */
+  /** The memory of the counts, for the {@link ConsoleCounters} of the other thread. */
   readonly shared: SharedArrayBuffer;
   readonly #counts: Uint32Array;
 

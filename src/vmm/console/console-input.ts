@@ -1,10 +1,12 @@
 /**
- * Bytes on their way from outside to the serial port, held here while the port's own queue is full.
+ * Console input that waits while the queue of the serial port is full.
  *
- * Only what the port has taken is part of a snapshot. The limit is kept by the main thread (Machine.writeConsole).
+ * Thread: the device thread. The main thread enforces {@link MAX_WAITING_INPUT_BYTES} (DeviceThreadClient.input).
+ *
+ * A snapshot has only the input that the port took.
  */
 
-/** The most bytes that may wait for a guest that does not read: the amount a pasted file may have. */
+/** The most input that may wait for a guest that does not read. A pasted file fits. */
 export const MAX_WAITING_INPUT_BYTES = 1 << 20;
 
 export class ConsoleInput {
@@ -12,7 +14,7 @@ export class ConsoleInput {
   readonly #taken: (bytes: number) => void;
   readonly #waiting: Uint8Array[] = [];
 
-  /** `accept` takes the first n of the bytes and says n; `taken` is told how many left this queue. */
+  /** `accept` takes the first n bytes and returns n. `taken` is called with the number of bytes that left the queue. */
   constructor(accept: (bytes: Uint8Array) => number, taken: (bytes: number) => void) {
     this.#accept = accept;
     this.#taken = taken;
@@ -24,7 +26,7 @@ export class ConsoleInput {
     this.drain();
   }
 
-  /** Offers again what waits; to be called when the port has room. */
+  /** Offers the waiting bytes again. Call it when the port has room. */
   drain(): void {
     let total = 0;
     for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {

@@ -1,21 +1,24 @@
 /**
- * Bytes on their way from the serial port to the main thread, gathered so that a character does not cost a message:
- * they go at the end of a line, when there are many, or when the device thread has nothing else to do.
+ * Gathers console output into messages for the main thread, because a message for each character would be slow. A
+ * message is sent at a line end, when many bytes have gathered, or when the device thread is idle.
  *
- * Thread: device thread. Invariants:
- * - The guest never waits for the main thread, and memory is bounded whatever the guest writes: at most
- *   {@link MAX_MESSAGES_UNDER_WAY} messages are under way, and at most {@link MAX_KEPT_BYTES} bytes wait behind them.
- * - Beyond that the oldest waiting bytes are dropped. The message that follows the gap says how many they were.
+ * Thread: the device thread.
+ *
+ * Invariants:
+ * - The guest never waits for the main thread.
+ * - Memory is bounded, whatever the guest writes. At most {@link MAX_MESSAGES_UNDER_WAY} messages are under way, and
+ *   at most {@link MAX_KEPT_BYTES} bytes wait to be sent.
+ * - If more bytes come, the oldest waiting bytes are dropped. The message after the gap has their number.
  */
 import { countBetween } from './console-counters.js';
 
-/** Without the end of a line, so many bytes make a message. */
+/** How many bytes without a line end are sent as a message. */
 const GATHERED_BYTES = 1024;
-/** Under load messages grow up to this. */
+/** The size of a message under load. */
 const LARGEST_MESSAGE_BYTES = 16 * 1024;
 /** 1 MiB of messages of the largest size. */
 export const MAX_MESSAGES_UNDER_WAY = 64;
-/** As much as the main thread keeps for a viewer that lags (ConsoleHub). */
+/** As much as ConsoleHub keeps for a viewer that is too slow. */
 export const MAX_KEPT_BYTES = 1 << 20;
 const NEWLINE = 0x0a;
 
@@ -29,8 +32,8 @@ export class ConsoleOutput {
   #messagesSent = 0;
 
   /**
-   * `send` may keep the bytes it is given; `missedBytes` were dropped before them. `messagesTaken` says how many
-   * messages have arrived in all (a count that wraps at 2^32).
+   * `send` may keep its bytes; `missedBytes` were dropped before them. `messagesTaken` returns how many messages the
+   * main thread has received in all (a count that wraps at 2^32).
    */
   constructor(send: (bytes: Uint8Array, missedBytes: number) => void, messagesTaken: () => number) {
     this.#send = send;
@@ -41,7 +44,7 @@ export class ConsoleOutput {
     return this.#length === 0;
   }
 
-  /** Whether so many messages are under way that the next one has to wait. */
+  /** Whether the next message has to wait, because too many are under way. */
   get isHeldBack(): boolean {
     return countBetween(this.#messagesTaken(), this.#messagesSent) >= MAX_MESSAGES_UNDER_WAY;
   }
@@ -53,12 +56,12 @@ export class ConsoleOutput {
     else if (this.#length >= GATHERED_BYTES) this.flush();
   }
 
-  /** Sends everything, or as much as may be under way. */
+  /** Sends everything that may be sent now. */
   flush(): void {
     this.#sendFirst(this.#length);
   }
 
-  /** Sends everything, however much is under way: for a guest that stands still. */
+  /** Sends everything, however many messages are under way. For a guest that writes no more: paused or ended. */
   flushAll(): void {
     while (this.#length > 0) this.#sendPiece(this.#length);
   }
@@ -77,7 +80,7 @@ export class ConsoleOutput {
 
   #forget(bytes: number): void {
     this.#length -= bytes;
-    // From the beginning again when it is empty: what a quiet guest writes stays within a few pages.
+    // An empty ring begins again at 0, so that the output of a quiet guest uses only a few pages of memory.
     this.#start = this.#length === 0 ? 0 : (this.#start + bytes) % MAX_KEPT_BYTES;
   }
 
@@ -85,7 +88,7 @@ export class ConsoleOutput {
     for (let left = bytes; left > 0 && !this.isHeldBack; ) left -= this.#sendPiece(left);
   }
 
-  /** Sends one message of at most `bytes`; says how many it holds. */
+  /** Sends one message of at most `bytes`. Returns its length. */
   #sendPiece(bytes: number): number {
     const length = Math.min(bytes, LARGEST_MESSAGE_BYTES, MAX_KEPT_BYTES - this.#start);
     this.#send(this.#ring.slice(this.#start, this.#start + length), this.#missedBytes);

@@ -8,6 +8,7 @@
 import { LivesnapError, SystemError } from '../../errors.js';
 import {
   addVcpu,
+  closeMachine,
   createMachine,
   enableCapability,
   type KvmMachine,
@@ -43,24 +44,29 @@ export function createVm(
   logDirty: boolean,
 ): KvmMachine {
   const machine = createMachine();
-  machineIoctl(machine, Ioctl.SET_TSS_ADDR, TSS_ADDRESS);
-  const identityMap = new Uint8Array(8);
-  new DataView(identityMap.buffer).setBigUint64(0, BigInt(IDENTITY_MAP_ADDRESS), true);
-  machineIoctl(machine, Ioctl.SET_IDENTITY_MAP_ADDR, identityMap);
-  machineIoctl(machine, Ioctl.CREATE_IRQCHIP, 0);
-  const pit = new Uint8Array(64);
-  pit[0] = PIT_SPEAKER_DUMMY;
-  machineIoctl(machine, Ioctl.CREATE_PIT2, pit);
-  if (host.kind === 'pvm') {
-    enableCapability(machine, Capability.EXIT_ON_EMULATION_FAILURE, 1);
-    enableCapability(machine, Capability.X86_USER_SPACE_MSR, MSR_EXIT_REASON_FILTER);
-    trapMsrWrites(machine, Msr.IA32_TSC_DEADLINE);
+  try {
+    machineIoctl(machine, Ioctl.SET_TSS_ADDR, TSS_ADDRESS);
+    const identityMap = new Uint8Array(8);
+    new DataView(identityMap.buffer).setBigUint64(0, BigInt(IDENTITY_MAP_ADDRESS), true);
+    machineIoctl(machine, Ioctl.SET_IDENTITY_MAP_ADDR, identityMap);
+    machineIoctl(machine, Ioctl.CREATE_IRQCHIP, 0);
+    const pit = new Uint8Array(64);
+    pit[0] = PIT_SPEAKER_DUMMY;
+    machineIoctl(machine, Ioctl.CREATE_PIT2, pit);
+    if (host.kind === 'pvm') {
+      enableCapability(machine, Capability.EXIT_ON_EMULATION_FAILURE, 1);
+      enableCapability(machine, Capability.X86_USER_SPACE_MSR, MSR_EXIT_REASON_FILTER);
+      trapMsrWrites(machine, Msr.IA32_TSC_DEADLINE);
+    }
+    for (let i = 0; i < cpus; i++) addVcpu(machine);
+    slots.forEach(({ gpa, memory }, slot) => {
+      setMemorySlot(machine, slot, { gpa, memory, logDirty });
+    });
+    return machine;
+  } catch (error) {
+    closeMachine(machine);
+    throw error;
   }
-  for (let i = 0; i < cpus; i++) addVcpu(machine);
-  slots.forEach(({ gpa, memory }, slot) => {
-    setMemorySlot(machine, slot, { gpa, memory, logDirty });
-  });
-  return machine;
 }
 
 /** Sets up the vCPUs to enter a loaded kernel, which starts all but the first. */

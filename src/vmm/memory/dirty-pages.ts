@@ -1,10 +1,11 @@
 /**
- * Which pages of a machine may differ from its base: the snapshot it was last saved to or restored from.
+ * The pages of a machine that may differ from its base: the snapshot that it was last saved to or restored from.
  *
- * Invariant: a dirty bit fetched from KVM (which clears it there) stays here until a save that covers it has been
- * committed; a save that fails loses none.
+ * Thread: the main thread.
+ *
+ * Invariant: fetching a dirty bit clears it in KVM, so it stays here until a save that covers it is committed. A failed
+ * save loses none.
  */
-
 import { BitSet } from '../../bit-set.js';
 import { type KvmMachine, readDirtyLog, setMemorySlot } from '../../native/kvm.js';
 import { dataRanges } from '../../native/memory.js';
@@ -19,7 +20,10 @@ export class DirtyPages {
   #logging: boolean;
   #base: string | null;
 
-  /** `base` null: nothing has been saved, every page counts as changed. */
+  /**
+   * With `base` null nothing has been saved, so every page counts as changed. `logging`: KVM logs the guest's writes
+   * already.
+   */
   constructor(machine: KvmMachine, slots: readonly MemorySlot[], base: string | null, logging: boolean) {
     this.#machine = machine;
     this.#slots = slots;
@@ -28,12 +32,12 @@ export class DirtyPages {
     this.#sinceBase = slots.map(({ sizeBytes }) => new BitSet(sizeBytes / PAGE_BYTES));
   }
 
-  /** The id of the snapshot that the pages are compared with. */
+  /** The ID of the snapshot that the pages are compared with. */
   get base(): string | null {
     return this.#base;
   }
 
-  /** Begins a save: every page that the base does not account for (`full`: every page that is not a hole). */
+  /** Begins a save. Returns the pages that may differ from the base, or every page that is not a hole (`full`). */
   begin(full: boolean): BitSet[] {
     if (!this.#logging) {
       this.#slots.forEach((slot, index) => {
@@ -54,7 +58,7 @@ export class DirtyPages {
     });
   }
 
-  /** Fetches which pages the guest and the devices have written since the last call. */
+  /** Fetches the pages that the guest and the devices have written since the last call. */
   harvest(): BitSet[] {
     return this.#slots.map(({ sizeBytes, written }, index) => {
       const dirty = new BitSet(sizeBytes / PAGE_BYTES);
@@ -65,7 +69,10 @@ export class DirtyPages {
     });
   }
 
-  /** A save is durable. Nothing was harvested after the moment it shows: what the guest wrote since is in KVM's log. */
+  /**
+   * Makes a committed save the new base. No page was harvested since its moment: those that were written later are
+   * still in KVM's log.
+   */
   commit(id: string): void {
     this.#base = id;
     for (const bitmap of this.#sinceBase) bitmap.clear();

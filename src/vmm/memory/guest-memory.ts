@@ -4,8 +4,8 @@
  * Thread: any. Each thread makes a {@link GuestRam} of its own over the same slots.
  *
  * Invariants:
- * - An access lies within one slot, so it never crosses the hole below 4 GiB. The slot's bounds are checked here.
- * - A page is marked as written after its bytes are in place, so that whoever takes the mark sees the bytes.
+ * - An access lies within one slot, so it never crosses the hole below 4 GiB. The bounds are checked here.
+ * - A page is marked as written after its bytes are in place, so that a save that finds the mark reads the bytes.
  */
 import { readMemory, writeMemory } from '../../native/memory.js';
 import { PAGE_BYTES } from '../../page-stream.js';
@@ -17,7 +17,7 @@ export interface GuestMemory {
   /** Ascending by address, without overlap. */
   readonly layout: readonly RamSlot[];
   /**
-   * Copies guest memory from `gpa` on into `into`.
+   * Fills `into` with guest memory from `gpa` on.
    * @throws RangeError when any byte lies outside RAM
    */
   read(gpa: number, into: Uint8Array): void;
@@ -54,7 +54,7 @@ export class GuestRam implements GuestMemory {
     try {
       writeMemory(slot.memory, offset, bytes);
     } finally {
-      // Also when it failed: a part of the bytes may have been written.
+      // A write that fails may have written some of the bytes.
       const first = Math.floor(offset / PAGE_BYTES);
       slot.pages.add(first, Math.floor((offset + bytes.length - 1) / PAGE_BYTES) - first + 1);
     }

@@ -1,15 +1,21 @@
 /**
- * Guest RAM as a page source: the live rounds of a save, then the moment it shows.
+ * Reads guest RAM for a save, page by page, while the guest runs.
  *
- * Data: dirty bitmaps in, batches of page copies out. Runs on the main thread; the vCPUs run beside it.
- * Rounds: the pages the base does not account for are given while the machine runs, then those it wrote meanwhile,
- * until few are left or their number stops shrinking. Then the vCPUs are parked, the last dirty pages are copied
- * aside, `captureAndContinue` captures the rest of the machine, and it goes on; the copies are given afterwards. So the
- * pause waits for memory copies and ioctls only, not for the store.
+ * Thread: the main thread. The vCPUs run beside it.
  *
- * Invariant: memory is bounded, whatever the guest writes. Where more than {@link MAX_ASIDE_PAGES} are left, those
- * beyond it are given straight from RAM while the vCPUs are parked; only then does the pause wait for the store.
+ * Steps:
+ * 1. The first round gives every page that the base does not account for. Each later round gives the pages that were
+ *    written during the round before.
+ * 2. The rounds end when few pages are left or their number no longer shrinks. Then the vCPUs are parked.
+ * 3. The last pages are copied aside, the rest of the machine is captured, and the guest continues.
+ * 4. The copies are given. So the pause takes memory copies and ioctls only, and does not wait for the store.
+ *
+ * Invariants:
+ * - All pages together are of one moment: when the rest of the machine is captured.
+ * - Memory is bounded, whatever the guest writes. If more than {@link MAX_ASIDE_PAGES} pages are left at the pause, the
+ *   excess is given straight from RAM while the vCPUs are parked. Only then does the pause wait for the store.
  */
+import assert from 'node:assert/strict';
 import type { BitSet } from '../../bit-set.js';
 import { copyPages } from '../../native/memory.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../../page-stream.js';
@@ -18,27 +24,35 @@ import type { DirtyPages } from './dirty-pages.js';
 
 /** Few enough to copy within the pause: 4 MiB. */
 const FEW_PAGES = 1024;
-/** A round that leaves more than this part of the last one's pages is the last: the guest writes as fast as we read. */
+/** A round that leaves more than this part of its pages is the last: the guest writes as fast as pages are stored. */
 const SHRINK = 0.7;
 const MAX_ROUNDS = 10;
-/** 64 MiB: the most that is copied aside. Copying takes a pause of about 0.1 s; more would take memory by the GiB. */
+/** The most pages that are copied aside: 64 MiB, which takes about 0.1 s of the pause. */
 export const MAX_ASIDE_PAGES = 16384;
 
-export const regionName = ({ gpa }: { gpa: number }): string => `ram@0x${gpa.toString(16)}`;
-
-/** Memory for a batch, touched: that it is made is not part of the pause. */
+/** Memory for a batch. It is written once, so that its page faults are over before the pause. */
 const newBatch = (): Buffer => Buffer.alloc(BATCH_PAGES * PAGE_BYTES, 1);
 
 interface AsidePart extends PageRun {
   readonly bytes: Uint8Array;
 }
 
-/** What the source asks of the machine at the moment that the snapshot shows. */
+/** How the source stops the machine for the moment of the snapshot. */
 export interface MomentHooks {
-  /** Parks the vCPUs; does nothing when they are. */
+  /** Parks the vCPUs. Does nothing if they are parked. */
   pause(): Promise<void>;
-  /** Captures everything but RAM, then lets the machine go on, or not. */
+  /** Captures everything but RAM. Then resumes the machine, unless it stays paused. */
   captureAndContinue(): Promise<void>;
+}
+
+export interface RamSourceOptions {
+  /** All regions of the machine; region `i` is slot `i`. */
+  readonly regions: readonly Region[];
+  readonly slots: readonly MemorySlot[];
+  readonly dirty: Pick<DirtyPages, 'begin' | 'harvest'>;
+  /** Every page that is not a hole, not only those that the base does not account for. */
+  readonly full: boolean;
+  readonly hooks: MomentHooks;
 }
 
 export class RamSource implements PageSource {
@@ -52,20 +66,16 @@ export class RamSource implements PageSource {
   #cursor = 0;
   #rounds = 0;
   #roundPages: number;
-  /** How many pages are left to give, once the vCPUs are parked. */
+  /** How many pages are left; null until the vCPUs are parked. */
   #parkedPages: number | null = null;
   #storedWhilePausedBytes = 0;
   #room: Buffer[] = [];
-  /** The last pages, copied aside within the pause: what is to be given when the live rounds are over. */
+  /** The last pages, copied aside within the pause and given after it; null until then. */
   #aside: AsidePart[] | null = null;
 
-  constructor(
-    slots: readonly MemorySlot[],
-    dirty: Pick<DirtyPages, 'begin' | 'harvest'>,
-    full: boolean,
-    hooks: MomentHooks,
-  ) {
-    this.regions = slots.map((slot) => ({ name: regionName(slot), sizeBytes: slot.sizeBytes }));
+  constructor({ regions, slots, dirty, full, hooks }: RamSourceOptions) {
+    assert(slots.every(({ sizeBytes }, i) => regions[i]?.sizeBytes === sizeBytes));
+    this.regions = regions;
     this.#slots = slots;
     this.#dirty = dirty;
     this.#hooks = hooks;
@@ -105,6 +115,7 @@ export class RamSource implements PageSource {
     return this.#pending.reduce((sum, bitmap) => sum + bitmap.count(), 0);
   }
 
+  /** Copies the next pending pages of the round; null at its end. */
   #take(into: Uint8Array): PageRun | null {
     for (; this.#slot < this.#pending.length; this.#slot++, this.#cursor = 0) {
       const count = this.#pending[this.#slot]!.take(this.#cursor, this.#batch, BATCH_PAGES);
@@ -117,7 +128,7 @@ export class RamSource implements PageSource {
     return null;
   }
 
-  /** Harvests what was written during the round that has ended, and decides whether one more is worth it. */
+  /** Makes the pages pending that were written during the round, and decides whether the live rounds are over. */
   #isLastRound(): boolean {
     this.#pending = this.#dirty.harvest();
     this.#slot = 0;
@@ -130,8 +141,7 @@ export class RamSource implements PageSource {
   }
 
   async #park(): Promise<void> {
-    // Memory for the copies is made and touched before the vCPUs stand still: page faults are not part of the pause.
-    // A buffer a batch: all together may be larger than one can be.
+    // One buffer for each batch, because all of them may exceed the size of one buffer.
     const pages = Math.min(this.#roundPages + FEW_PAGES, MAX_ASIDE_PAGES);
     this.#room = Array.from({ length: Math.ceil(pages / BATCH_PAGES) + this.#slots.length }, newBatch);
     await this.#hooks.pause();

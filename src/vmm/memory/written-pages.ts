@@ -1,8 +1,8 @@
 /**
- * The pages of a slot that livesnap itself wrote since they were last taken. KVM's dirty log lacks them: it sees the
- * guest's writes only.
+ * The pages of a slot that livesnap itself has written. KVM's dirty log lacks them, because it has the guest's writes
+ * only.
  *
- * Thread: the device thread adds, the main thread takes. The bits are shared, and every access is atomic.
+ * Thread: the device thread adds pages, the main thread takes them. The bits are shared, and every access is atomic.
  */
 import { type BitSet, maskOf } from '../../bit-set.js';
 import { PAGE_BYTES } from '../../page-stream.js';
@@ -16,7 +16,7 @@ export class WrittenPages {
     this.#words = new Int32Array(shared);
   }
 
-  /** The shared bits for a slot of `sizeBytes`: none is set. */
+  /** Shared bits for a slot of `sizeBytes`, all clear. */
   static allocate(sizeBytes: number): SharedArrayBuffer {
     return new SharedArrayBuffer(Math.ceil(sizeBytes / PAGE_BYTES / WORD_BITS) * 4);
   }
@@ -31,10 +31,10 @@ export class WrittenPages {
     }
   }
 
-  /** Moves all pages into `into`. A page that is added meanwhile is moved now or stays for the next time. */
+  /** Moves all pages into `into`. A page that is added meanwhile is moved now or by the next call. */
   moveTo(into: BitSet): void {
     for (let i = 0; i < this.#words.length; i++) {
-      // Most words are empty: reading one is cheaper than exchanging it.
+      // Most words are 0, and reading a word is cheaper than exchanging it.
       if (Atomics.load(this.#words, i) !== 0) into.addWord(i, Atomics.exchange(this.#words, i, 0));
     }
   }

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { firstWord, withVerb } from '../../../src/cli/arguments.js';
 
-describe('arguments', () => {
-  it('finds the verb behind the options that may precede it', () => {
+describe('the arguments', () => {
+  it('may have common options before the verb', () => {
     assert.equal(firstWord(['ls', '--json']), 'ls');
     assert.equal(firstWord(['--store', 'stats', '--json', 'ls']), 'ls');
     assert.equal(firstWord(['--store=stats', 'ls']), 'ls');
@@ -10,12 +10,12 @@ describe('arguments', () => {
     assert.equal(firstWord([]), undefined);
   });
 
-  it('reads help for a verb as the verb’s --help', () => {
+  it('have --help in place of help VERB', () => {
     assert.deepEqual(withVerb(['help', 'start']), ['start', '--help']);
     assert.deepEqual(withVerb(['help']), ['--help']);
   });
 
-  it('gives the original’s arguments a verb, and no others', () => {
+  it('get a verb if they are in the legacy form, and only then', () => {
     assert.deepEqual(withVerb(['--memory', 'size_mib=64', '--kernel', 'path=k']), [
       'start',
       '--memory',

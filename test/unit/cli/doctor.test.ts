@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { judge } from '../../../src/cli/doctor.js';
 
 describe('doctor', () => {
-  it('knows how old Node may be', () => {
+  it('requires Node 20.12', () => {
     assert.equal(judge.checkNode('20.12.0').ok, true);
     assert.equal(judge.checkNode('22.0.0').ok, true);
     assert.equal(judge.checkNode('20.11.9').ok, false);
     assert.match(judge.checkNode('18.20.0').remedy!, /20\.12/);
   });
 
-  it('tells why there is no /dev/kvm from what the CPU says', () => {
+  it('derives the remedy for a missing /dev/kvm from the flags of the CPU', () => {
     const flags = (text: string) => `processor : 0\nflags\t\t: fpu ${text} sse\n`;
     assert.match(judge.missingKvmRemedy(flags('vmx')), /modprobe kvm_intel/);
     assert.match(judge.missingKvmRemedy(flags('svm')), /modprobe kvm_amd/);
@@ -17,19 +17,19 @@ describe('doctor', () => {
     assert.match(judge.missingKvmRemedy(flags('vmxish')), /firmware/);
   });
 
-  it('only notes that there is no userfaultfd, since nothing uses it yet', () => {
+  it('reports a missing userfaultfd as a note, since nothing uses it yet', () => {
     const { ok, state, remedy } = judge.checkUserfaultfd('/proc/no/such/knob');
     assert.deepEqual([ok, state], [true, 'note']);
     assert.match(remedy!, /CONFIG_USERFAULTFD/);
   });
 
-  it('wants memory to be free', () => {
+  it('requires available memory', () => {
     assert.equal(judge.checkMemory('MemTotal: 9 kB\nMemAvailable:   600000 kB\n').ok, true);
     assert.equal(judge.checkMemory('MemAvailable:   100000 kB\n').ok, false);
     assert.equal(judge.checkMemory('').ok, false);
   });
 
-  it('wants space', () => {
+  it('requires free space', () => {
     assert.equal(judge.checkSpace('/', 1, 'x').ok, true);
     assert.deepEqual(judge.checkSpace('/', Number.MAX_SAFE_INTEGER, 'free some').remedy, 'free some');
   });

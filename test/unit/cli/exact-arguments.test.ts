@@ -7,19 +7,19 @@ describe('exactName', () => {
     () =>
       args.map((arg) => Buffer.from(arg, 'latin1'));
 
-  it('gives a name that is UTF-8 as it is, without looking', () => {
+  it('returns a name that is UTF-8 without reading the command line', () => {
     assert.equal(
       exactName('größe', () => assert.fail()),
       'größe',
     );
   });
 
-  it('gives the bytes of a name that is not UTF-8', () => {
+  it('returns the bytes of a name that is not UTF-8', () => {
     const given = line('node', 'main.js', 'put', 'a\xffb', '--tag', 'x');
     assert.deepEqual(exactName('a\ufffdb', given), Buffer.from('a\xffb', 'latin1'));
   });
 
-  it('gives a name that has U+FFFD itself, and one that is not on the command line', () => {
+  it('returns a name that contains U+FFFD, or that is not on the command line', () => {
     const named = () => [Buffer.from('a\ufffd')];
     assert.equal(exactName('a\ufffd', named).toString(), 'a\ufffd');
     assert.equal(exactName('b\ufffd', named), 'b\ufffd');
@@ -29,7 +29,7 @@ describe('exactName', () => {
     );
   });
 
-  it('does not choose between arguments that look alike', () => {
+  it('returns the text if different arguments decode to it', () => {
     assert.equal(exactName('a\ufffd', line('a\xff', 'a\xfe')), 'a\ufffd');
     assert.deepEqual(exactName('a\ufffd', line('a\xff', 'a\xff')), Buffer.from('a\xff', 'latin1'));
   });

@@ -21,8 +21,8 @@ const refuses = (parse: () => unknown, message?: RegExp) =>
       error instanceof LivesnapError && error.code === 'USAGE' && (message?.test(error.message) ?? true),
   );
 
-describe('values of options', () => {
-  it('sizes are bytes in powers of 1024', () => {
+describe('the value of an option', () => {
+  it('is a size in bytes or with a binary unit', () => {
     for (const [text, bytes] of [
       ['4096', 4096],
       ['64K', 65_536],
@@ -38,7 +38,7 @@ describe('values of options', () => {
       refuses(() => parseSize(bad), /not a size/);
   });
 
-  it('memory is some, whole pages, and no more than the host has', () => {
+  it('is a memory size of whole pages that the host has', () => {
     assert.equal(parseMemory('64M'), 2 ** 26);
     assert.equal(parseMemory('size_mib=64'), 2 ** 26);
     refuses(() => parseMemory('0'), /needs memory/);
@@ -51,7 +51,7 @@ describe('values of options', () => {
     refuses(() => checkMemory(12288, 8192));
   });
 
-  it('vCPUs are counted from one', () => {
+  it('is a number of vCPUs of at least one', () => {
     assert.equal(parseCpus('4'), 4);
     assert.equal(parseVcpu('num=4'), 4);
     for (const bad of ['0', '-1', '', 'two', '1.5', '1e1', '01', '9999999999']) refuses(() => parseCpus(bad));
@@ -59,7 +59,7 @@ describe('values of options', () => {
     refuses(() => parseVcpu('num=0'));
   });
 
-  it('ports, seconds, patterns and words are what they are', () => {
+  it('is a port, a number of seconds, a regular expression or one of a few words', () => {
     assert.equal(parsePort('65535'), 65_535);
     for (const bad of ['0', '65536', '-1', 'http', '']) refuses(() => parsePort(bad));
     assert.equal(parseSeconds('1.5'), 1500);
@@ -71,20 +71,17 @@ describe('values of options', () => {
     refuses(() => parseWord('resume', 'pause', 'stop')('fly'), /not resume, pause or stop/);
   });
 
-  it('a list’s value reaches to the next known key, commas and all', () => {
-    assert.deepEqual(
-      parseList('--kernel', 'path=/a,b,cmdline=x=1,clearcpuid=1,2,path_x=3', ['path', 'cmdline']),
-      {
-        path: '/a,b',
-        cmdline: 'x=1,clearcpuid=1,2,path_x=3',
-      },
-    );
-    refuses(() => parseList('--x', 'other=1', ['path']));
-    refuses(() => parseList('--x', ',path=1', ['path']));
-    refuses(() => parseList('--x', 'path=1,path=2', ['path']), /twice/);
+  it('is a legacy list, whose values may contain commas', () => {
+    assert.deepEqual(parseList('path=/a,b,cmdline=x=1,clearcpuid=1,2,path_x=3', ['path', 'cmdline']), {
+      path: '/a,b',
+      cmdline: 'x=1,clearcpuid=1,2,path_x=3',
+    });
+    refuses(() => parseList('other=1', ['path']));
+    refuses(() => parseList(',path=1', ['path']));
+    refuses(() => parseList('path=1,path=2', ['path']), /twice/);
   });
 
-  it('a kernel is a file, or the original’s list', () => {
+  it('is a kernel: a file, or a legacy list', () => {
     assert.deepEqual(parseKernel('dir/bzImage'), { path: 'dir/bzImage', cmdline: null, ignored: [] });
     assert.deepEqual(parseKernel('path=/k,cmdline=console=ttyS0 clearcpuid=110,111'), {
       path: '/k',

@@ -15,18 +15,18 @@ const DRIVER = `
 #include <stdlib.h>
 #include "pages.h"
 int main(int argc, char **argv) {
-  static char page[PAGE_BYTES];
+  static char page[PAGE_SIZE];
   if (argc < 5) {
     struct xxh64 state;
     xxh64_start(&state);
-    while (fread(page, PAGE_BYTES, 1, stdin) == 1) xxh64_page(&state, page);
+    while (fread(page, PAGE_SIZE, 1, stdin) == 1) xxh64_page(&state, page);
     printf("%016llx", (unsigned long long)xxh64_end(&state));
     return 0;
   }
   unsigned long long seed = strtoull(argv[2], 0, 10), first = strtoull(argv[3], 0, 10);
   for (int i = 0; i < atoi(argv[4]); i++) {
     (argv[1][0] == 'f' ? page_fill : page_text)(page, seed, first + i);
-    fwrite(page, PAGE_BYTES, 1, stdout);
+    fwrite(page, PAGE_SIZE, 1, stdout);
   }
 }`;
 

@@ -1,4 +1,4 @@
-/** Decodes the machine state that it is given, with the heap that it is given, and says how it was refused. */
+/** Decodes a machine state within the heap of this Worker. Posts the code and message of the error. */
 import { parentPort, workerData } from 'node:worker_threads';
 import type { LivesnapError } from '../../../src/errors.js';
 import { decodeMachineState } from '../../../src/vmm/machine-state.js';

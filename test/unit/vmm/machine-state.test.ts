@@ -66,7 +66,7 @@ const refusal = (state: unknown): string => {
     assert(error instanceof LivesnapError, String(error));
     return error.code;
   }
-  return 'taken';
+  return 'accepted';
 };
 
 /** A copy with one field, named by its path, set to something else. */
@@ -79,13 +79,13 @@ function changed(path: string, value: unknown): unknown {
   return copy;
 }
 
-describe('the saved machine state', () => {
-  it('survives encoding and decoding with every register and byte', () => {
+describe('decodeMachineState', () => {
+  it('returns every register and byte that was encoded', () => {
     const state = sample();
     assert.deepEqual(decodeMachineState(encodeMachineState(state)), state);
   });
 
-  it('is refused when a field is missing or out of range', () => {
+  it('refuses a state with a field that is missing or out of range', () => {
     const cases: [string, unknown][] = [
       ['vcpus', []],
       ['vcpus', Array.from({ length: 5000 }, () => null)],
@@ -111,7 +111,7 @@ describe('the saved machine state', () => {
     for (const [path, value] of cases) assert.equal(refusal(changed(path, value)), 'BAD_STATE', path);
   });
 
-  it('may be as large as that of the largest machine', () => {
+  it('accepts the state of the largest machine', () => {
     const state = sample();
     const [vcpu] = state.vcpus;
     const largest = {
@@ -127,16 +127,16 @@ describe('the saved machine state', () => {
     assert.equal(decodeMachineState(encodeMachineState(machine)).vcpus.length, 254);
   });
 
-  // Without the bound the first take gigabytes: the Worker ends for want of memory.
+  // Without the limits, parsing takes gigabytes, and the Worker runs out of memory.
   for (const [name, piece, mebibytes] of [
     ['objects', '{},', 30],
     ['arrays', '[],', 30],
     ['fields', '"a":0,', 30],
     ['bytes', '0,', 58],
   ] as const)
-    it(`is refused before it is parsed when it has millions of ${name}`, () => {
+    it(`refuses millions of ${name} before it parses them`, () => {
       const text = Buffer.alloc(mebibytes << 20, piece);
-      text.write(name === 'fields' ? '{"vcpus":{  ' : '{"vcpus":[  '); // as long as some pieces
+      text.write(name === 'fields' ? '{"vcpus":{  ' : '{"vcpus":[  '); // as long as a whole number of pieces
       const worker = new Worker(new URL('./decode-state-worker.js', import.meta.url), {
         workerData: text,
         resourceLimits: { maxOldGenerationSizeMb: 64 },
@@ -156,7 +156,7 @@ describe('the saved machine state', () => {
       });
     });
 
-  it('is refused with an error that names the field', () => {
+  it('names the field at fault', () => {
     for (const [path, value, problem] of [
       ['vcpus', [], 'vcpus has 0 items, not 1 to 254'],
       ['vcpus.0.regs.rip', undefined, 'vcpus[0].regs.rip is missing'],
@@ -178,11 +178,11 @@ describe('the saved machine state', () => {
       });
   });
 
-  it('is refused as NEWER_FORMAT when its version is newer', () => {
+  it('refuses a newer version as NEWER_FORMAT', () => {
     assert.equal(refusal(changed('version', 2)), 'NEWER_FORMAT');
   });
 
-  it('is refused when it is not JSON, or not an object', () => {
+  it('refuses text that is not JSON, and JSON that is not an object', () => {
     for (const text of ['', '{', 'null', '[]', '\xff']) {
       assert.throws(() => decodeMachineState(Buffer.from(text, 'latin1')), { code: 'BAD_STATE' });
     }

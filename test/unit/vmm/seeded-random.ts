@@ -1,4 +1,4 @@
-/** A seeded generator (mulberry32), for tests that say their seed: `below(n)` is a real number in [0, n). */
+/** A seeded generator of pseudorandom numbers (mulberry32): `random(seed)(n)` is a real number in [0, n). */
 export function random(seed: number): (below: number) => number {
   let state = seed >>> 0;
   return (below) => {

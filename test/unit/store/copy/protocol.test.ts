@@ -26,7 +26,7 @@ import {
   requireHello,
   ZERO_PAGE,
 } from '../../../../src/store/copy/protocol.js';
-import type { SnapshotDescription } from '../../../../src/store/snapshot/snapshot-file.js';
+import type { SnapshotDescription } from '../../../../src/store/snapshot/description.js';
 
 const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);
 const joined = (parts: Uint8Array[]): Buffer => Buffer.concat(parts);

@@ -13,7 +13,7 @@ const found = (
   return Array.from({ length: count }, (_, i) => `${places[2 * i]}/${places[2 * i + 1]}`).sort();
 };
 
-/** Entries whose fingerprints are spread, crowded or nearly equal, as `spread` says. */
+/** Entries whose fingerprints are those that `spread` makes of random numbers. */
 function entries(seed: number, count: number, spread: (random: number) => [number, number]): Uint32Array {
   const next = seeded(seed);
   const words = new Uint32Array(count * 4);
@@ -22,16 +22,16 @@ function entries(seed: number, count: number, spread: (random: number) => [numbe
 }
 
 const shapes: Record<string, (random: number) => [number, number]> = {
-  spread: (random) => [Math.imul(random, 2654435761) >>> 0, random],
-  'in 4 bits': (random) => [random & 15, 0],
-  'of one high half': (random) => [random, 7],
-  'at the ends': (random) => [random & 3, random & 1 ? 0xffffffff : 0],
+  'spread evenly': (random) => [Math.imul(random, 2654435761) >>> 0, random],
+  'of 4 bits': (random) => [random & 15, 0],
+  'equal in the high half': (random) => [random, 7],
+  'the lowest and highest': (random) => [random & 3, random & 1 ? 0xffffffff : 0],
   'in steps': (random) => [random & 1, (random & 0xff) << 24],
 };
 
 const segmentOf = (words: Uint32Array) => new Segment(sortEntries(words));
 
-/** The words in parts, which are valid until the next, as those of a file are. */
+/** The words in parts, each valid until the next, as those of a file. */
 function* inParts(words: Uint32Array): Generator<Uint32Array> {
   const part = new Uint32Array(4 * 7);
   for (let at = 0; at < words.length; at += part.length) {
@@ -50,7 +50,7 @@ function merged(sources: Uint32Array[], keep?: (pack: number, chunk: number) => 
 
 describe('fingerprints', () => {
   for (const [name, spread] of Object.entries(shapes)) {
-    it(`are found in a segment where they are ${name}`, () => {
+    it(`are found in a segment when they are ${name}`, () => {
       for (const count of [0, 1, 2, 33, 1000, 5000]) {
         const words = entries(count, count, spread);
         const segment = segmentOf(words);
@@ -76,7 +76,7 @@ describe('fingerprints', () => {
       }
     });
 
-    it(`stay sorted and complete through a merger where they are ${name}`, () => {
+    it(`stay sorted and complete through a merge when they are ${name}`, () => {
       const all = entries(3, 900, spread);
       const parts = [
         all.slice(0, 4 * 100),
@@ -92,7 +92,7 @@ describe('fingerprints', () => {
     });
   }
 
-  it('that are merged are let go of, also when the merger is given up', () => {
+  it('of a merge have their sources closed, also when the merge is abandoned', () => {
     let ended = 0;
     function* source(): Generator<Uint32Array> {
       try {
@@ -109,7 +109,7 @@ describe('fingerprints', () => {
 
   it('are found in a table while it grows', () => {
     const table = new FingerprintTable();
-    const words = entries(1, 20000, shapes.spread!);
+    const words = entries(1, 20000, shapes['spread evenly']!);
     for (let i = 0; i < words.length; i += 4)
       table.add(words[i]!, words[i + 1]!, words[i + 2]!, words[i + 3]!);
     assert.equal(table.count, 20000);
@@ -125,7 +125,7 @@ describe('fingerprints', () => {
     assert.deepEqual(found(table, 5, 5), ['2/7']);
   });
 
-  /** Fingerprints in patterns, of which some collided in a table with one fixed hash. */
+  /** Patterns of fingerprints; some of them collided in a table with a fixed hash. */
   const patterns: Record<string, (i: number) => [low: number, high: number]> = {
     'that differ in the high half only': (i) => [7, i],
     'whose halves cancel each other': (i) => [(i >>> 7) ^ 5, i],
@@ -133,7 +133,7 @@ describe('fingerprints', () => {
     'of multiples of 2^20': (i) => [(i << 20) >>> 0, i >>> 12],
   };
   for (const [name, pattern] of Object.entries(patterns))
-    it(`are found after a few probes where a guest has chosen those ${name}`, () => {
+    it(`are found after a few probes when a guest chooses those ${name}`, () => {
       const table = new FingerprintTable();
       const count = 30_000;
       for (let i = 0; i < count; i++) {
@@ -142,11 +142,11 @@ describe('fingerprints', () => {
       }
       let total = 0;
       for (let i = 0; i < count; i++) total += table.probes(...pattern(i));
-      // 1.5 to 2.5 are expected at a load of a quarter to a half; a few words at random make hardly more of it.
+      // 1.5 to 2.5 are expected at a load of a quarter to a half. Random words hardly vary that.
       assert.ok(total / count < 10, `${total / count} probes a search`);
     });
 
-  it('are scattered by other random words in each table', () => {
+  it('are hashed with other random words in each table', () => {
     const probesOf = (): string => {
       const table = new FingerprintTable();
       for (let i = 0; i < 2000; i++) table.add(i * 3, i, 1, i);

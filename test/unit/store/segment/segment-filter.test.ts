@@ -5,10 +5,10 @@ import { seeded } from '../../../store/scratch.js';
 type Spread = (random: () => number) => [low: number, high: number];
 
 const SHAPES: Record<string, Spread> = {
-  spread: (random) => [random(), random()],
-  'in 4 bits': (random) => [random() & 15, 0],
-  'at the ends': (random) => [random() & 1 ? 0xffffffff : 0, random() & 1 ? 0xffffffff : 0],
-  'of one low half': (random) => [7, random()],
+  'spread evenly': (random) => [random(), random()],
+  'of 4 bits': (random) => [random() & 15, 0],
+  'the lowest and highest': (random) => [random() & 1 ? 0xffffffff : 0, random() & 1 ? 0xffffffff : 0],
+  'equal in the low half': (random) => [7, random()],
 };
 
 function entriesOf(count: number, spread: Spread): Uint32Array {
@@ -18,8 +18,8 @@ function entriesOf(count: number, spread: Spread): Uint32Array {
   return words;
 }
 
-function filterOf(entries: Uint32Array, mostEntries = entries.length / 4): Uint8Array {
-  const builder = new FilterBuilder(mostEntries);
+function filterOf(entries: Uint32Array, maxEntries = entries.length / 4): Uint8Array {
+  const builder = new FilterBuilder(maxEntries);
   for (let at = 0; at < entries.length; at += 4 * 300) builder.add(entries.subarray(at, at + 4 * 300));
   return builder.finish(entries.length / 4);
 }
@@ -28,7 +28,7 @@ const opened = ({ buffer, byteLength }: Uint8Array): SegmentFilter =>
   new SegmentFilter(new Uint32Array(buffer, 0, byteLength / 4));
 
 describe('the filter of a segment', () => {
-  it('is the smallest power of two of blocks that has ten bits an entry, and none for few entries', () => {
+  it('has the smallest power of two of blocks with ten bits an entry, and none for few entries', () => {
     for (const [entries, blocks] of [
       [0, 0],
       [511, 0],
@@ -45,29 +45,29 @@ describe('the filter of a segment', () => {
   });
 
   for (const [name, spread] of Object.entries(SHAPES))
-    it(`has every fingerprint that is in the segment, where they are ${name}`, () => {
+    it(`contains every fingerprint of the segment when they are ${name}`, () => {
       for (const count of [512, 1000, 20_000]) {
         const entries = entriesOf(count, spread);
         const filter = opened(filterOf(entries));
         for (let at = 0; at < entries.length; at += 4)
-          assert.ok(filter.mayHave(entries[at]!, entries[at + 1]!), `entry ${at / 4} of ${count}`);
+          assert.ok(filter.mayContain(entries[at]!, entries[at + 1]!), `entry ${at / 4} of ${count}`);
       }
     });
 
-  it('is the same when more entries were foreseen than came', () => {
-    const entries = entriesOf(900, SHAPES.spread!);
-    for (const foreseen of [901, 2000, 60_000])
-      assert.deepEqual(filterOf(entries, foreseen), filterOf(entries));
-    assert.equal(filterOf(entriesOf(511, SHAPES.spread!), 60_000).length, 0);
+  it('is the same when fewer entries came than were announced', () => {
+    const entries = entriesOf(900, SHAPES['spread evenly']!);
+    for (const announced of [901, 2000, 60_000])
+      assert.deepEqual(filterOf(entries, announced), filterOf(entries));
+    assert.equal(filterOf(entriesOf(511, SHAPES['spread evenly']!), 60_000).length, 0);
   });
 
-  it('has few of the fingerprints that are not', () => {
+  it('contains few other fingerprints', () => {
     for (const count of [512, 819, 20_000, 26_000]) {
-      const filter = opened(filterOf(entriesOf(count, SHAPES.spread!)));
+      const filter = opened(filterOf(entriesOf(count, SHAPES['spread evenly']!)));
       const random = seeded(77);
-      let said = 0;
-      for (let i = 0; i < 20_000; i++) if (filter.mayHave(random(), random())) said++;
-      assert.ok(said < 20_000 * 0.04, `${said} of 20000 for ${count} entries`);
+      let falsePositives = 0;
+      for (let i = 0; i < 20_000; i++) if (filter.mayContain(random(), random())) falsePositives++;
+      assert.ok(falsePositives < 20_000 * 0.04, `${falsePositives} of 20000 for ${count} entries`);
     }
   });
 });

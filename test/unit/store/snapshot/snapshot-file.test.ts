@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
-import { closeSync, mkdirSync, unlinkSync } from 'node:fs';
+import { closeSync, mkdirSync, renameSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { type BlockEntry, BlockList } from '../../../../src/store/snapshot/block-list.js';
 import {
   areRegions,
-  type BlockEntry,
-  BlockList,
+  type DescribedRegion,
   parseDescription,
-  readSnapshotFile,
   type SnapshotDescription,
-  writeSnapshotFile,
-} from '../../../../src/store/snapshot/snapshot-file.js';
+} from '../../../../src/store/snapshot/description.js';
+import { readSnapshotFile, writeSnapshotFile } from '../../../../src/store/snapshot/snapshot-file.js';
 import { dropScratch, scratchDir } from '../../../store/scratch.js';
 
 const id = 'ab'.repeat(16);
@@ -29,7 +28,7 @@ const description: SnapshotDescription = {
   machine: { any: [1, 'x'] },
   host: null,
 };
-/** Arrays and objects within each other, so many. */
+/** Arrays and objects, nested to this depth. */
 const nested = (depth: number): unknown =>
   JSON.parse('[{"a":'.repeat(depth >> 1) + (depth % 2 ? '[]' : '0') + '}]'.repeat(depth >> 1));
 const block = (over: Partial<BlockEntry> = {}): BlockEntry => ({
@@ -48,7 +47,7 @@ function listOf(blocks: readonly BlockEntry[]): BlockList {
   return list;
 }
 
-describe('a snapshot’s file', () => {
+describe('the file of a snapshot', () => {
   let dir: string;
   beforeEach(function () {
     dir = scratchDir(this);
@@ -58,7 +57,10 @@ describe('a snapshot’s file', () => {
     dropScratch(this);
   });
 
-  it('gives back what was written', () => {
+  const write = (named: SnapshotDescription, blocks: readonly BlockEntry[] = []): void =>
+    closeSync(writeSnapshotFile(dir, named, listOf(blocks), Buffer.alloc(0)).fd);
+
+  it('is read as it was written', () => {
     const blocks = [block(), block({ block: 3, nonZeroPages: 1 }), block({ region: 1, nonZeroPages: 1 })];
     const state = Buffer.from([1, 2, 3]);
     const { sizeBytes, fd } = writeSnapshotFile(dir, description, listOf(blocks), state);
@@ -68,13 +70,13 @@ describe('a snapshot’s file', () => {
     assert.deepEqual(read, { description, state, sizeBytes });
   });
 
-  it('may be described by 64 arrays and objects within each other', () => {
+  it('can have a description that is nested 64 levels deep', () => {
     const deep = { ...description, machine: nested(63) };
-    closeSync(writeSnapshotFile(dir, deep, listOf([]), Buffer.alloc(0)).fd);
+    write(deep);
     assert.deepEqual(readSnapshotFile(dir, id).description, deep);
   });
 
-  it('is refused when it is described by more, however many', () => {
+  it('is refused if its description is nested deeper', () => {
     const path = join(dir, 'snapshots', id);
     for (const depth of [64, 5000, 300_000]) {
       const json = JSON.stringify({ ...description, machine: 'deep' });
@@ -87,40 +89,67 @@ describe('a snapshot’s file', () => {
     }
   });
 
-  const wrong: Record<string, [Partial<SnapshotDescription>, BlockEntry[]]> = {
-    'another id': [{ id: 'cd'.repeat(16) }, []],
-    'a kind that is none': [{ kind: 'x' as 'file' }, []],
-    'a size that is none': [{ memoryBytes: -1 }, []],
-    'regions of one name': [{ regions: [description.regions[0]!, description.regions[0]!] }, []],
-    'a name that is a path': [{ regions: [{ name: '../x', sizeBytes: 1, nonZeroPages: 0 }] }, []],
-    'a parent that is a path': [{ parent: '../x' }, []],
-    'a size that no store can have': [{ packBytes: 2 ** 53 - 1 }, []],
-    'more pages than a region has': [{ regions: [{ name: 'x', sizeBytes: 4096, nonZeroPages: 2 }] }, []],
-    'pages that are no number': [
-      { regions: [{ name: 'x', sizeBytes: 4096, nonZeroPages: '1' as unknown as number }] },
-      [],
+  const [region] = description.regions as [DescribedRegion];
+  const text = '1' as unknown as number;
+  const fields: Record<string, [field: string, over: Partial<SnapshotDescription>]> = {
+    'an unknown kind': ['kind', { kind: 'x' as 'file' }],
+    'a negative size': ['memoryBytes', { memoryBytes: -1 }],
+    'no size': ['diskBytes', { diskBytes: undefined as unknown as number }],
+    'two regions with the same name': ['regions', { regions: [region, region] }],
+    'a region name that is a path': [
+      'regions[0].name',
+      { regions: [{ name: '../x', sizeBytes: 1, nonZeroPages: 0 }] },
     ],
-    'no date': [{ createdAt: 'yesterday' }, []],
-    'a block beyond its region': [{}, [block({ block: 4 })]],
-    'a block of no region': [{}, [block({ region: 2 })]],
-    'blocks out of order': [{}, [block({ block: 2 }), block({ block: 1 })]],
-    'a block twice': [{}, [block(), block()]],
-    'a block of nothing': [{}, [block({ nonZeroPages: 0 })]],
-    'a block of too much': [{}, [block({ nonZeroPages: 513 })]],
-    'a block that is nowhere': [{}, [block({ places: { pack: 0, chunk: 0 } })]],
+    'a parent that is a path': ['parent', { parent: '../x' }],
+    'a size that no store can have': ['packBytes', { packBytes: 2 ** 53 - 1 }],
+    'more non-zero pages than a region has': [
+      'regions[1]',
+      { regions: [region, { name: 'x', sizeBytes: 4096, nonZeroPages: 2 }] },
+    ],
+    'a page count that is not a number': [
+      'regions[0].nonZeroPages',
+      { regions: [{ name: 'x', sizeBytes: 4096, nonZeroPages: text }] },
+    ],
+    'an invalid date': ['createdAt', { createdAt: 'yesterday' }],
   };
-  for (const [what, [over, blocks]] of Object.entries(wrong))
-    it(`is refused with ${what}, though its digest is right`, async () => {
-      const named = { ...description, ...over };
-      closeSync(writeSnapshotFile(dir, named, listOf(blocks), Buffer.alloc(0)).fd);
-      if (named.id !== id) {
-        const { renameSync } = await import('node:fs');
-        renameSync(join(dir, 'snapshots', named.id), join(dir, 'snapshots', id));
-      }
-      assert.throws(() => readSnapshotFile(dir, id), { code: 'DAMAGED' });
+  for (const [what, [field, over]] of Object.entries(fields))
+    it(`is refused if its description has ${what}, although the digest matches`, () => {
+      write({ ...description, ...over });
+      assert.throws(() => readSnapshotFile(dir, id), {
+        code: 'DAMAGED',
+        message: `snapshots/${id} at offset 32: the description has no valid field "${field}"`,
+      });
     });
 
-  it('knows regions', () => {
+  it('is refused if its description is of another snapshot, although the digest matches', () => {
+    const other = 'cd'.repeat(16);
+    write({ ...description, id: other });
+    renameSync(join(dir, 'snapshots', other), join(dir, 'snapshots', id));
+    assert.throws(() => readSnapshotFile(dir, id), { code: 'DAMAGED', message: /of another snapshot$/ });
+  });
+
+  const lists: Record<string, BlockEntry[]> = {
+    'a block beyond its region': [block({ block: 4 })],
+    'a block of an unknown region': [block({ region: 2 })],
+    'blocks out of order': [block({ block: 2 }), block({ block: 1 })],
+    'a block twice': [block(), block()],
+    'a block without non-zero pages': [block({ nonZeroPages: 0 })],
+    'a block with too many pages': [block({ nonZeroPages: 513 })],
+    'a block in pack 0': [block({ places: { pack: 0, chunk: 0 } })],
+  };
+  for (const [what, blocks] of Object.entries(lists))
+    it(`is refused if it lists ${what}, although the digest matches`, () => {
+      write(description, blocks);
+      const wrong = blocks.length - 1;
+      assert.throws(() => readSnapshotFile(dir, id), {
+        code: 'DAMAGED',
+        message: new RegExp(`: entry ${wrong} of the manifest blocks is not valid$`),
+      });
+    });
+});
+
+describe('the check of regions', () => {
+  it('accepts valid names and sizes only', () => {
     assert.ok(areRegions([{ name: 'ram@0x0', sizeBytes: 0 }]));
     for (const bad of [
       null,

@@ -1,4 +1,4 @@
-/** Adds every page once, one at a time, beside a thread that takes them. */
+/** Adds every page once, one at a time, while another thread takes them. */
 import { workerData } from 'node:worker_threads';
 import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
 

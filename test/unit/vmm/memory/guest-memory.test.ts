@@ -48,7 +48,7 @@ describe('GuestRam', () => {
     assert.equal(read(0x1ffc, 2), '\0\0');
   });
 
-  it('marks exactly the pages of each slot that it wrote to', () => {
+  it('marks exactly the pages that it wrote, in each slot', () => {
     ram.write(0x1ffe, Buffer.alloc(2));
     ram.write(0x3fff, Buffer.alloc(2));
     ram.write(HIGH_GPA, Buffer.alloc(2 * PAGE_BYTES));
@@ -59,7 +59,7 @@ describe('GuestRam', () => {
     assert.deepEqual(written(0), []);
   });
 
-  it('refuses an access of which any byte lies outside RAM, and writes nothing', () => {
+  it('refuses an access with any byte outside RAM, and writes nothing', () => {
     const cases: [number, number][] = [
       [-1, 1],
       [LOW_BYTES - 1, 2],

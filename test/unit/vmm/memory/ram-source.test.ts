@@ -12,7 +12,7 @@ describe('RamSource', () => {
   let memory: number;
   let isParked: boolean;
   let events: string[];
-  /** The guest writes so many pages in each round. */
+  /** How many pages the guest writes in each round. */
   let writtenPages: number;
 
   const slots = () => {
@@ -24,7 +24,7 @@ describe('RamSource', () => {
     bitmap.addRange(0, pages);
     return [bitmap];
   };
-  /** What the guest writes: the first bytes of its pages say how often it has. */
+  /** How often the guest has written its pages. The first bytes of each page hold it. */
   let generation: number;
   function guestWrites(): void {
     generation++;
@@ -55,9 +55,9 @@ describe('RamSource', () => {
   });
   afterEach(() => closeMemory(memory));
 
-  /** Takes all pages; the last content of each, and how many were given while the vCPUs were parked. */
+  /** Takes all pages. `seen` is the last content of each, `parkedPages` how many came while the vCPUs were parked. */
   async function takeAll(): Promise<{ seen: Uint32Array; source: RamSource; parkedPages: number }> {
-    const source = new RamSource(slots(), dirty, true, {
+    const hooks = {
       pause: async () => {
         isParked = true;
         events.push('pause');
@@ -65,10 +65,12 @@ describe('RamSource', () => {
       captureAndContinue: async () => {
         isParked = false;
         events.push('continue');
-        // The guest goes on at once: what it writes now is not of the moment.
+        // The guest continues at once. What it writes now is not in the snapshot.
         guestWrites();
       },
-    });
+    };
+    const regions = [{ name: 'ram@0x0', sizeBytes: PAGES * PAGE_BYTES }];
+    const source = new RamSource({ regions, slots: slots(), dirty, full: true, hooks });
     const seen = new Uint32Array(PAGES);
     const into = Buffer.alloc(BATCH_PAGES * PAGE_BYTES);
     let parkedPages = 0;
@@ -81,7 +83,7 @@ describe('RamSource', () => {
     return { seen, source, parkedPages };
   }
 
-  it('copies aside what is left at the pause, and gives it when the guest runs again', async () => {
+  it('copies the last pages aside during the pause and gives them after it', async () => {
     writtenPages = 2000;
     const { seen, source, parkedPages } = await takeAll();
     assert.deepEqual(events, ['pause', 'continue']);
@@ -91,17 +93,17 @@ describe('RamSource', () => {
     assert(seen.subarray(0, writtenPages).every((content) => content === moment));
   });
 
-  it('copies no more than its limit aside; the rest is given while the guest stands still', async () => {
+  it('copies at most its limit aside and gives the rest while the guest is paused', async () => {
     writtenPages = PAGES;
     const { seen, source, parkedPages } = await takeAll();
     assert.deepEqual(events, ['pause', 'continue']);
     assert(PAGES - parkedPages <= MAX_ASIDE_PAGES, `${PAGES - parkedPages} pages were copied aside`);
-    assert(parkedPages < PAGES, 'it stands still no longer than it must');
+    assert(parkedPages < PAGES, 'the copied pages are given after the pause');
     assert.equal(source.storedWhilePausedBytes, parkedPages * PAGE_BYTES);
     const moment = generation - 1;
     assert(
       seen.every((content) => content === moment),
-      'every page is of the moment',
+      'every page is of the same moment',
     );
   });
 });

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { Worker } from 'node:worker_threads';
 import { BitSet } from '../../../../src/bit-set.js';
+import { PAGE_BYTES } from '../../../../src/page-stream.js';
 import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
 
 const PAGES = 200;
-const PAGE_BYTES = 4096;
 
 function members(set: BitSet): number[] {
   return Array.from({ length: set.size }, (_, i) => i).filter((i) => set.has(i));
@@ -36,7 +36,7 @@ describe('WrittenPages', () => {
     }
   });
 
-  it('is empty after its pages are taken, and adds them to what the set holds already', () => {
+  it('is empty after its pages are moved into a set, which keeps its own', () => {
     const shared = WrittenPages.allocate(PAGES * PAGE_BYTES);
     const pages = new WrittenPages(shared);
     const into = new BitSet(PAGES);

@@ -1,4 +1,4 @@
-/** Machines whose store waits for another process: they answer, they stop, and they obey signals. */
+/** Machines that wait for another process to release the store: they answer requests, stop, and obey signals. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -12,14 +12,7 @@ import { launch } from '../../src/server/launch.js';
 import { RunDirectory } from '../../src/server/run-directory.js';
 import { probe, requireKvm } from '../kvm/kvm.js';
 import { ending, type Ran, World } from './cli.js';
-
-const alive = (pid: number): boolean => {
-  try {
-    return !/\) [ZX] [^)]*$/.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
-  } catch {
-    return false;
-  }
-};
+import { alive, gone } from './processes.js';
 
 /** The processes that this one has started. */
 const children = (): number[] =>
@@ -36,16 +29,16 @@ async function hasOpen(pid: number, path: string): Promise<void> {
   }
 }
 
-/** Makes operations on a store wait at `file`, until `release`. */
+/** Makes users of a store wait at `file` until it is released. */
 interface Obstacle {
-  readonly what: string;
-  /** The file that a waiting process has open. */
+  readonly description: string;
+  /** A waiting process has this file open. */
   readonly file: string;
   block(store: string): Promise<() => Promise<void>>;
 }
 
 const lockOf = (file: string): Obstacle => ({
-  what: `the lock ${file}, as a repair holds it`,
+  description: `the lock ${file}, which a repair holds`,
   file,
   async block(store) {
     const fd = openSync(join(store, file), 'r');
@@ -56,7 +49,7 @@ const lockOf = (file: string): Obstacle => ({
 });
 
 const transaction: Obstacle = {
-  what: 'a transaction of another process',
+  description: 'a transaction of another process',
   file: 'store.db',
   async block(store) {
     const script = `
@@ -81,7 +74,7 @@ const transaction: Obstacle = {
 const SAVE_OBSTACLES = [lockOf('lock'), lockOf('index.lock'), transaction];
 const RESTORE_OBSTACLES = [lockOf('lock'), lockOf('index.lock')];
 
-describe('a machine whose store waits for', function () {
+describe('a machine that waits for', function () {
   this.timeout(120_000);
   let world: World;
   let release: () => Promise<void>;
@@ -102,7 +95,7 @@ describe('a machine whose store waits for', function () {
       ...['start', '--kernel', probe('probe.elf'), '--memory', '32M', '--detach', '--name', name],
     );
 
-  /** A machine with a snapshot, and a command that waits to save it once more. */
+  /** A machine with a snapshot, and a command whose second save waits. */
   async function waiting(
     obstacle: Obstacle,
   ): Promise<{ pid: number; saving: Promise<Ran>; isOver: () => boolean }> {
@@ -119,13 +112,13 @@ describe('a machine whose store waits for', function () {
   const errorOf = ({ status, stdout }: Ran): string => (status === 0 ? '' : JSON.parse(stdout).error.code);
 
   for (const obstacle of SAVE_OBSTACLES)
-    describe(obstacle.what, () => {
-      it('answers while it is saved, and its save completes', async () => {
+    describe(obstacle.description, () => {
+      it('answers meanwhile, and completes its save afterwards', async () => {
         const { saving, isOver } = await waiting(obstacle);
         const [row] = await world.json<{ state: string }[]>('ps');
         assert.equal(row!.state, 'running');
         await world.ask('a', 'cpus', /^CPUS \d+$/);
-        assert.equal(isOver(), false, 'all this while the save waited');
+        assert.equal(isOver(), false, 'the save waited all the time');
         await release();
         release = async () => {};
         const saved = await saving;
@@ -133,7 +126,7 @@ describe('a machine whose store waits for', function () {
         assert.equal((await world.json<unknown[]>('ls')).length, 2);
       });
 
-      it('is stopped, and its save is cancelled', async () => {
+      it('can be stopped, which abandons its save', async () => {
         const { pid, saving } = await waiting(obstacle);
         await world.json('stop', 'a');
         assert.equal(alive(pid), false);
@@ -141,10 +134,10 @@ describe('a machine whose store waits for', function () {
         assert.deepEqual(world.machines(), []);
       });
 
-      it('ends by SIGTERM, and its save is cancelled', async () => {
+      it('ends at SIGTERM, which abandons its save', async () => {
         const { pid, saving } = await waiting(obstacle);
         process.kill(pid, 'SIGTERM');
-        while (alive(pid)) await sleep(10);
+        await gone(pid);
         assert.equal(errorOf(await saving), 'MACHINE_GONE');
         assert.deepEqual(world.machines(), []);
         await release();
@@ -156,7 +149,7 @@ describe('a machine whose store waits for', function () {
     });
 
   for (const obstacle of RESTORE_OBSTACLES)
-    it(`${obstacle.what}, when it is restored, answers and ends by SIGTERM`, async () => {
+    it(`${obstacle.description} while it is restored answers, and ends at SIGTERM`, async () => {
       await start('a');
       const { id } = await world.json<{ id: string }>('save', 'a', '--then', 'stop');
       release = await obstacle.block(world.store);

@@ -1,4 +1,4 @@
-/** Progress bars on a terminal: what is left of them when the command is interrupted. */
+/** Progress bars on a terminal, and the terminal's modes after an interrupted command. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
@@ -12,7 +12,7 @@ function commandIn(dir: string): number {
       if (readlinkSync(`/proc/${pid}/cwd`) === dir && program === process.execPath && main === MAIN)
         return Number(pid);
     } catch {
-      // It ended meanwhile, or is not ours.
+      // It ended meanwhile, or belongs to another user.
     }
   }
   throw new Error(`no command line runs in ${dir}`);
@@ -25,7 +25,7 @@ describe('a progress bar', () => {
   });
   afterEach(() => world.end());
 
-  /** Runs `put` of an input without end on a terminal of its own, until its bar is shown. */
+  /** Runs `put` with an endless input on a new terminal, until its bar is shown. */
   async function showBar() {
     const command = `sleep 1000 | exec "${process.execPath}" "${MAIN}" put -`;
     const terminal = spawn('script', ['-qefc', command, '/dev/null'], { env: world.env, cwd: world.dir });
@@ -34,7 +34,7 @@ describe('a progress bar', () => {
     return { terminal, ended };
   }
 
-  /** That the modes of the terminal are as they were: the cursor is shown, and lines wrap. */
+  /** Asserts that the cursor is shown and that lines wrap. */
   function assertModes(shown: string): void {
     for (const mode of ['25', '7'])
       assert.ok(
@@ -43,7 +43,7 @@ describe('a progress bar', () => {
       );
   }
 
-  it('that Ctrl-C ends leaves the terminal as it was, and the status of a signal', async () => {
+  it('leaves the terminal unchanged at Ctrl-C, with the exit status of a signal', async () => {
     const { terminal, ended } = await showBar();
     terminal.stdin.write('\x03');
     const { status, stdout } = await ended;
@@ -52,7 +52,7 @@ describe('a progress bar', () => {
   });
 
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGKILL'] as const) {
-    it(`that ${signal} ends leaves the terminal as it was`, async () => {
+    it(`leaves the terminal unchanged at ${signal}`, async () => {
       const { terminal, ended } = await showBar();
       process.kill(commandIn(world.dir), signal);
       terminal.stdin.write('\x03'); // ends the input

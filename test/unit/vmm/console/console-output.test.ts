@@ -1,16 +1,14 @@
 import assert from 'node:assert/strict';
-import { ConsoleCounters, countBetween } from '../../../src/vmm/console/console-counters.js';
-import { ConsoleInput } from '../../../src/vmm/console/console-input.js';
 import {
   ConsoleOutput,
   MAX_KEPT_BYTES,
   MAX_MESSAGES_UNDER_WAY,
-} from '../../../src/vmm/console/console-output.js';
+} from '../../../../src/vmm/console/console-output.js';
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
 
-describe('console output', () => {
-  it('goes at the end of a line, when there is much of it, and when flushed, in order', () => {
+describe('ConsoleOutput', () => {
+  it('sends bytes in order: at a line end, when many have gathered, and when flushed', () => {
     const sent: string[] = [];
     const output = new ConsoleOutput(
       (bytes) => sent.push(text(bytes)),
@@ -30,7 +28,7 @@ describe('console output', () => {
     assert.equal(sent.slice(2).join(''), 'x'.repeat(5000));
   });
 
-  it('gives away bytes that stay as they were', () => {
+  it('sends bytes that later output does not change', () => {
     const sent: Uint8Array[] = [];
     const output = new ConsoleOutput(
       (bytes) => sent.push(bytes),
@@ -42,7 +40,7 @@ describe('console output', () => {
   });
 });
 
-describe('console output to a main thread that is busy', () => {
+describe('ConsoleOutput while the main thread is busy', () => {
   interface Message {
     readonly bytes: Uint8Array;
     readonly missed: number;
@@ -60,13 +58,13 @@ describe('console output to a main thread that is busy', () => {
   });
   const bytesOf = (messages: Message[]) => messages.reduce((sum, { bytes }) => sum + bytes.length, 0);
 
-  it('is bounded, however much the guest writes, and says how much was dropped', () => {
+  it('keeps a bounded number of bytes and reports how many it dropped', () => {
     const line = Buffer.from('0123456\n');
     for (let i = 0; i < 1 << 19; i++) output.write(line);
     assert.equal(sent.length, MAX_MESSAGES_UNDER_WAY);
     assert(output.isHeldBack);
     const before = sent.length;
-    // The main thread is back: all that was kept comes, and only the first message follows a gap.
+    // The main thread reads again. All kept bytes come, and only the first message follows a gap.
     while (!output.isEmpty) {
       taken = sent.length;
       output.flush();
@@ -77,7 +75,7 @@ describe('console output to a main thread that is busy', () => {
     assert(others.every(({ missed }) => missed === 0));
   });
 
-  it('drops the oldest of what waits, and keeps the newest in order', () => {
+  it('drops the oldest bytes and keeps the newest in order', () => {
     for (let i = 0; i < MAX_MESSAGES_UNDER_WAY; i++) output.write(Buffer.from('early\n'));
     output.write(Buffer.from('lost'));
     output.write(Buffer.alloc(MAX_KEPT_BYTES - 5, 'x'));
@@ -90,53 +88,10 @@ describe('console output to a main thread that is busy', () => {
     assert.equal(received, `${'x'.repeat(MAX_KEPT_BYTES - 5)}late\n`);
   });
 
-  it('takes a write that is longer than all it keeps', () => {
+  it('keeps the end of a write that is longer than it keeps', () => {
     output.write(Buffer.alloc(MAX_KEPT_BYTES + 10, 'y'));
     output.flushAll();
     assert.equal(bytesOf(sent), MAX_KEPT_BYTES);
     assert.equal(sent[0]!.missed, 10);
-  });
-
-  it('counts messages beyond 2^32', () => {
-    const counters = new ConsoleCounters();
-    new Uint32Array(counters.shared).fill(0xffffffff);
-    counters.addOutputMessage();
-    counters.addInputBytes(5);
-    assert.deepEqual([counters.outputMessages, counters.inputBytes], [0, 4]);
-    assert.equal(countBetween(0xfffffffe, counters.inputBytes), 6);
-  });
-});
-
-describe('console input', () => {
-  it('waits while the port is full, loses nothing and says how much has gone', () => {
-    let room = 4;
-    let port = '';
-    let taken = 0;
-    const input = new ConsoleInput(
-      (bytes) => {
-        const accepted = Math.min(room, bytes.length);
-        room -= accepted;
-        port += text(bytes.subarray(0, accepted));
-        return accepted;
-      },
-      (bytes) => {
-        taken += bytes;
-      },
-    );
-    input.write(Buffer.from('abcdef'));
-    input.write(Buffer.from('ghi'));
-    assert.equal(port, 'abcd');
-    assert.equal(taken, 4);
-    room = 3;
-    input.drain();
-    assert.equal(port, 'abcdefg');
-    room = 100;
-    input.drain();
-    input.drain();
-    assert.equal(port, 'abcdefghi');
-    assert.equal(taken, 9);
-    input.write(Buffer.alloc(0));
-    input.write(Buffer.from('j'));
-    assert.equal(port, 'abcdefghij');
   });
 });

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { ChunkSet } from '../../../../src/store/snapshot/usage.js';
+import { ChunkSet } from '../../../../src/store/snapshot/chunk-set.js';
 import { seeded } from '../../../store/scratch.js';
 
 describe('a set of chunks', () => {
-  it('is what was added, few of a pack or many', () => {
+  it('has the chunks that were added, whether few or many of a pack', () => {
     const random = seeded(9);
     for (const most of [1, 63, 64, 65, 66, 3000, 32_768]) {
       const set = new ChunkSet();
@@ -29,11 +29,11 @@ describe('a set of chunks', () => {
       }
       assert.equal(set.has(3, 1), false);
       assert.equal(set.count(3), 0);
-      assert.equal(set.add(2, 32_768), false, 'no pack has so many');
+      assert.equal(set.add(2, 32_768), false, 'no pack has that many chunks');
     }
   });
 
-  it('that names many packs takes no bitmap of each', () => {
+  it('allocates no bitmap for each of many packs', () => {
     const set = new ChunkSet();
     const before = process.memoryUsage();
     for (let pack = 1; pack <= 100_000; pack++) set.add(pack * 40_000, pack % 32_768);

@@ -1,4 +1,4 @@
-/** Standard streams that cannot be written: what is lost is never lost in silence. */
+/** Standard streams that cannot be written. Lost output is always an error. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -32,7 +32,7 @@ describe('the standard output', () => {
   const lost = (reason: string) => ({
     status: 1,
     stdout: '',
-    stderr: `livesnap: the standard output cannot be written: ${reason}, write\nThe output is incomplete.\n`,
+    stderr: `livesnap: cannot write the standard output: ${reason}, write\nThe output is incomplete; redirect it elsewhere.\n`,
   });
 
   for (const args of [
@@ -45,13 +45,13 @@ describe('the standard output', () => {
     'ls --help',
     '--version',
   ]) {
-    it(`that is full or closed fails: ${args}`, () => {
+    it(`that is full or closed makes livesnap fail: ${args}`, () => {
       assert.deepEqual(shell(args, '>/dev/full'), lost('ENOSPC: no space left on device'));
       assert.deepEqual(shell(args, '>&-'), lost('EBADF: bad file descriptor'));
     });
   }
 
-  it('that has room for a part only fails', function () {
+  it('that has room for only a part makes get fail', function () {
     const small = join(world.dir, 'small');
     mkdirSync(small);
     const script = 'mount -t tmpfs -o size=16k tmpfs "$1" && shift && "$@" >"$0"';
@@ -69,7 +69,7 @@ describe('the standard output', () => {
     assert.deepEqual({ status, stderr }, { status: 1, stderr: said });
   });
 
-  it('whose reader goes away is no failure', () => {
+  it('whose reader closes the pipe is no failure', () => {
     for (const args of ['ls', 'get a -'])
       assert.deepEqual(shell(args, '2>"$dir/said" | true; cat "$dir/said"'), {
         status: 0,
@@ -78,7 +78,7 @@ describe('the standard output', () => {
       });
   });
 
-  it('gets every byte, into a file, a pipe and a device', () => {
+  it('receives every byte as a file, a pipe or a device', () => {
     const bytes = readFileSync(file);
     assert.equal(shell('get a -', '>"$dir/out"').status, 0);
     assert.deepEqual(readFileSync(join(world.dir, 'out')), bytes);
@@ -86,7 +86,7 @@ describe('the standard output', () => {
     assert.equal(shell('get a -', '>/dev/null').status, 0);
   });
 
-  it('is not ended by remarks that stderr cannot take', async () => {
+  it('is complete even if messages cannot be written to stderr', async () => {
     for (const redirection of ['2>/dev/full', '2>&-']) {
       const { status, stdout } = shell('put "$dir/file" --tag b', redirection);
       assert.equal(status, 0);
@@ -95,7 +95,7 @@ describe('the standard output', () => {
     assert.equal(shell('save nobody', '2>/dev/full').status, 3);
   });
 
-  it('is that of the command, wherever it is called from', () => {
+  it('is written by the command wherever it is called from', () => {
     const link = join(world.dir, 'ls');
     symlinkSync(COMMAND, link);
     const version = /^\d+\.\d+\.\d+\n$/;

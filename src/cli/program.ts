@@ -1,0 +1,195 @@
+/**
+ * The parser: turns the verbs (verb.ts) into commands of commander, and the arguments into a call of a verb.
+ *
+ * Invariant: only the called verb is loaded. The list of verbs in the help, and the suggestion for a mistyped verb,
+ * load all of them.
+ */
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { Command, CommanderError, Help, Option } from 'commander';
+import { defaultStore } from '../environment.js';
+import { ExitStatus, LivesnapError } from '../errors.js';
+import { onNote } from '../notes.js';
+import { requireLocal } from '../store/remote/address.js';
+import { firstWord } from './arguments.js';
+import { Output } from './output.js';
+import { parseText } from './values.js';
+import type { Verb } from './verb.js';
+import { VERBS } from './verbs.js';
+
+/** `parse` with errors that name the option. */
+const naming =
+  (option: Option, parse: (text: string) => unknown) =>
+  (text: string): unknown => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (!(error instanceof LivesnapError)) throw error;
+      const { code, message, hint } = error;
+      throw new LivesnapError(code, `${option.long}: ${message}`, hint === undefined ? {} : { hint });
+    }
+  };
+
+/** The options of every verb. They may stand before the verb or after it. */
+function commonOptions(): Option[] {
+  const store = new Option(
+    '--store <dir>',
+    'Store directory (default: $LIVESNAP_STORE, else livesnap in the XDG data directory)',
+  );
+  return [
+    store.argParser(naming(store, parseText)),
+    new Option('--json', 'Print the result or the error as JSON'),
+    new Option('--quiet', 'Suppress messages and progress'),
+  ];
+}
+
+const COMMON_HEADING = 'Options of every verb:';
+
+interface CommonValues {
+  store?: string;
+  json?: boolean;
+  quiet?: boolean;
+}
+
+function addVerb(program: Command, group: string, verb: Verb, onStatus: (status: number) => void): void {
+  const command = program
+    .command(verb.name, { hidden: verb.hidden ?? false })
+    .helpGroup(group)
+    .description(verb.summary);
+  for (const operand of verb.operands) command.argument(operand);
+  const options = Object.entries(verb.options).map(([key, spec]) => {
+    const option = new Option(spec.flags, spec.help).hideHelp(spec.hidden ?? false);
+    if (spec.parse) option.argParser(naming(option, spec.parse));
+    command.addOption(option);
+    return [key, option.attributeName()] as const;
+  });
+  for (const option of commonOptions()) command.addOption(option.helpGroup(COMMON_HEADING));
+  command.addHelpOption(new Option('--help', 'Show this help').helpGroup(COMMON_HEADING));
+  if (verb.notes !== undefined) command.addHelpText('after', `\n${verb.notes}`);
+  command.action(async () => {
+    const given = command.opts();
+    const common: CommonValues = { ...program.opts(), ...given };
+    const output = new Output(common.json ?? false, common.quiet ?? false);
+    onNote((sentence) => output.say(`note: ${sentence}`));
+    onStatus(
+      await verb.run({
+        operands: command.processedArgs.flat().filter((operand) => operand !== undefined),
+        options: Object.fromEntries(
+          options.map(([key, name]) => [key, given[name] ?? (verb.options[key]!.parse ? undefined : false)]),
+        ),
+        output,
+        // Getters: some verbs need no store, and then a missing default is no error.
+        get storeDir() {
+          return resolve(requireLocal(common.store ?? (process.env.LIVESNAP_STORE || defaultStore())));
+        },
+        get namedStoreDir() {
+          const named = common.store ?? (process.env.LIVESNAP_STORE || null);
+          return named === null ? null : resolve(requireLocal(named));
+        },
+      }),
+    );
+  });
+}
+
+/** Verbs in groups first, then options: the order that readers know from docker and restic. */
+function formatProgramHelp(program: Command, helper: Help): string {
+  const verbs = helper.visibleCommands(program);
+  const options = helper.visibleOptions(program);
+  const width = Math.max(
+    ...verbs.map((verb) => verb.name().length),
+    ...options.map((option) => helper.optionTerm(option).length),
+  );
+  const section = (title: string, items: readonly (readonly [string, string])[]): string[] => [
+    `${title}:`,
+    ...items.map(([term, text]) => helper.formatItem(term, width, text, helper)),
+    '',
+  ];
+  const groups = [...new Set(verbs.map((verb) => verb.helpGroup()))];
+  return [
+    `Usage: ${helper.commandUsage(program)}`,
+    '',
+    helper.commandDescription(program),
+    '',
+    ...groups.flatMap((group) =>
+      section(
+        group,
+        verbs
+          .filter((verb) => verb.helpGroup() === group)
+          .map((verb) => [verb.name(), verb.description()] as const),
+      ),
+    ),
+    ...section(
+      'Options',
+      options.map((option) => [helper.optionTerm(option), option.description] as const),
+    ),
+    'Run "livesnap VERB --help" for the options of a verb.',
+    'The manual is docs/cli.md. docs/errors.md lists error codes and exit statuses.',
+    '',
+  ].join('\n');
+}
+
+function createProgram(): Command {
+  const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'));
+  const program: Command = new Command('livesnap')
+    .description('Run virtual machines on KVM and keep deduplicated snapshots of them.')
+    .usage('[options] VERB')
+    .version(version, '--version', 'Show the version')
+    .helpOption('--help', 'Show this help')
+    .helpCommand(false)
+    .enablePositionalOptions()
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} })
+    .configureHelp({
+      formatHelp: (command, helper): string =>
+        command === program
+          ? formatProgramHelp(program, helper)
+          : Help.prototype.formatHelp.call(helper, command, helper),
+    });
+  for (const option of commonOptions()) program.addOption(option);
+  return program;
+}
+
+/** A parser error as one of ours. Its message is like `error: unknown option '--x'\n(Did you mean --y?)`. */
+function usageError(error: CommanderError, verb: string | undefined): LivesnapError {
+  const [message = '', ...rest] = error.message.replace(/^error: /, '').split('\n');
+  const more = `See livesnap ${verb === undefined ? '' : `${verb} `}--help.`;
+  const advice = rest.join(' ').replace(/^\((.*)\)$/, '$1');
+  return new LivesnapError('USAGE', message.replace(/^unknown command/, 'unknown verb'), {
+    hint: advice === '' ? more : `${advice} ${more}`,
+  });
+}
+
+/** Runs the command line. Resolves to the exit status. */
+export async function run(args: readonly string[]): Promise<number> {
+  const program = createProgram();
+  const word = firstWord(args);
+  const called = word !== undefined && VERBS.has(word) ? word : undefined;
+  const wantsHelp = args.length === 0 || args.includes('--help');
+  if (word === undefined && !wantsHelp && !args.includes('--version'))
+    throw new LivesnapError('USAGE', 'no verb is given', { hint: 'See livesnap --help.' });
+  const isUnknown = word !== undefined && called === undefined && !word.startsWith('-');
+  let names: Iterable<string> = [];
+  if (called !== undefined) names = [called];
+  else if (wantsHelp || isUnknown) names = VERBS.keys();
+  let status = 0;
+  for (const name of names) {
+    const { group, load } = VERBS.get(name)!;
+    const { verb } = await load();
+    addVerb(program, group, verb, (result) => {
+      status = result;
+    });
+  }
+  if (args.length === 0) {
+    process.stderr.write(program.helpInformation());
+    return ExitStatus.usage;
+  }
+  try {
+    // An unknown verb is an error even if help is asked for.
+    await program.parseAsync(isUnknown ? [word] : args, { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return 0;
+    throw usageError(error, called);
+  }
+  return status;
+}

@@ -1,0 +1,46 @@
+/** The output of save and put. */
+import { PAGE_BYTES, type SaveResult } from '../page-stream.js';
+import { formatBytes, formatCount, formatDuration, shortId } from './format.js';
+import { type Output, taggedSentence } from './output.js';
+
+/** Prints the result of a save or put: the ID on stdout, the rest as messages. */
+export function printSave(
+  output: Output,
+  result: SaveResult & { pauseMs: number; storedWhilePausedBytes: number; saveMs: number },
+): void {
+  const { id, tag, parent, pauseMs, storedWhilePausedBytes, saveMs, pages, zeroPages, unchangedPages } =
+    result;
+  const { newChunks, reusedChunks, storedBytes, movedFrom = null } = result;
+  output.result(
+    {
+      id,
+      tag,
+      movedFrom,
+      parent,
+      pauseMs,
+      storedWhilePausedBytes,
+      saveMs,
+      pages,
+      zeroPages,
+      unchangedPages,
+      newChunks,
+      reusedChunks,
+      storedBytes,
+    },
+    () => id,
+    () => id,
+  );
+  if (tag !== null && movedFrom !== null) output.remark(taggedSentence(id, tag, movedFrom));
+  const paused = pauseMs > 0 ? ` (paused ${formatDuration(pauseMs)})` : '';
+  output.remark(`Saved ${formatBytes(pages * PAGE_BYTES)} in ${formatDuration(saveMs)}${paused}`);
+  if (storedWhilePausedBytes > 0)
+    output.remark(
+      `Stored ${formatBytes(storedWhilePausedBytes)} while paused: the guest writes memory faster than it is stored`,
+    );
+  output.remark(
+    `Pages: ${formatCount(newChunks)} new, ${formatCount(reusedChunks)} deduplicated, ` +
+      `${formatCount(unchangedPages)} unchanged, ${formatCount(zeroPages)} zero`,
+  );
+  const since = parent === null ? '' : `, on top of ${shortId(parent)}`;
+  output.remark(`Stored: ${formatBytes(storedBytes)}${since}`);
+}

@@ -1,0 +1,90 @@
+/**
+ * The parts of a commit that need nothing of the save but its result: the description of the snapshot, and its file.
+ * The transaction, which is the commit point, is in save.ts.
+ *
+ * Invariant: what is written here can be read back. Everything is checked before the file exists.
+ */
+import { randomBytes } from 'node:crypto';
+import type { Region, SnapshotMetadata } from '../../page-stream.js';
+import type { StoreContext } from '../context.js';
+import type { BlockList } from '../snapshot/block-list.js';
+import { areRegions, isDescribable, pagesOf, type SnapshotDescription } from '../snapshot/description.js';
+import { MAX_STATE_BYTES, writeSnapshotFile } from '../snapshot/snapshot-file.js';
+import { requireTagLabel } from '../tags.js';
+import { makeRoom } from './room-for-snapshot.js';
+
+/** What a copy keeps of its original. */
+export type SnapshotOrigin = Pick<SnapshotDescription, 'id' | 'parent' | 'createdAt'>;
+
+export const newOrigin = (parent: string | null): SnapshotOrigin => ({
+  id: randomBytes(16).toString('hex'),
+  parent,
+  createdAt: new Date().toISOString(),
+});
+
+/** Errors: USAGE (the tag), RangeError (a mistake of the caller). */
+export function requireCommittable({ tag, state }: SnapshotMetadata, regions: readonly Region[]): void {
+  if (tag !== null) requireTagLabel(tag);
+  if (state.length > MAX_STATE_BYTES) throw new RangeError('the state is larger than 64 MiB');
+  if (!areRegions(regions)) throw new RangeError('the regions have bad names or sizes');
+}
+
+export function describeSnapshot(
+  { kind, vm, memoryBytes, diskBytes, machine, host }: SnapshotMetadata,
+  { id, parent, createdAt }: SnapshotOrigin,
+  regions: readonly Region[],
+  blocks: BlockList,
+  packBytes: number,
+): SnapshotDescription {
+  const nonZeroPages = regions.map(() => 0);
+  for (const entry of blocks) nonZeroPages[entry.region]! += entry.nonZeroPages;
+  const description = {
+    id,
+    kind,
+    vm,
+    parent,
+    createdAt,
+    memoryBytes,
+    diskBytes,
+    packBytes,
+    regions: regions.map(({ name, sizeBytes }, i) => ({ name, sizeBytes, nonZeroPages: nonZeroPages[i]! })),
+    machine,
+    host,
+  };
+  if (!isDescribable(description))
+    throw new RangeError('the description of the machine is too long or nested too deeply');
+  return description;
+}
+
+/** Pages of all regions, and those of them that are zero. */
+export function countPages({ regions }: SnapshotDescription): { pages: number; zeroPages: number } {
+  let pages = 0;
+  let nonZeroPages = 0;
+  for (const region of regions) {
+    pages += pagesOf(region.sizeBytes);
+    nonZeroPages += region.nonZeroPages;
+  }
+  return { pages, zeroPages: pages - nonZeroPages };
+}
+
+/**
+ * Writes and fsyncs `snapshots/ID`; the caller fsyncs the directory. Returns its size and its descriptor, which holds
+ * the file's lock. Errors of a copy: STORE_BUSY, {@link SnapshotExistsError}.
+ */
+export async function writeSnapshot(
+  context: StoreContext,
+  description: SnapshotDescription,
+  blocks: BlockList,
+  state: Uint8Array,
+  { isCopy }: { isCopy: boolean },
+): Promise<{ sizeBytes: number; fd: number }> {
+  for (;;) {
+    if (isCopy) await makeRoom(context, description.id);
+    try {
+      return writeSnapshotFile(context.dir, description, blocks, state);
+    } catch (error) {
+      // Another copy of the snapshot has created the file since.
+      if (!isCopy || (error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * The session of a save in a page Worker: batches of pages go in, their places in packs come out.
+ *
+ * Runs on the thread of the save, which reserves pack numbers in the index and watches the free space.
+ *
+ * Invariants:
+ * - Batches are deduplicated in the order of the calls.
+ * - The Worker always has the number of one more pack than it has begun.
+ */
+import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
+import type { StoreContext } from '../context.js';
+import { requireFreeSpace } from '../disk/layout.js';
+import type { Place } from '../snapshot/block-list.js';
+import { packList } from '../worker/pack-list.js';
+import type { PackerResult } from '../worker/packer.js';
+import type { PageBatch } from '../worker/page-batch.js';
+import { acquireBatch, newSession, type PageWorker, pageWorker, releaseBatch } from '../worker/page-pool.js';
+import type { BlockToStore } from './manifest-builder.js';
+
+/** Enough that neither the source nor the page Worker waits for the other. */
+export const BATCHES_IN_FLIGHT = 4;
+/** The free space is checked once for so many pages. */
+const SPACE_CHECK_PAGES = 16 * BATCH_PAGES;
+export const MIN_FREE_BYTES = 1 << 20;
+/** A manifest block is stored as two pages. */
+export const BLOCKS_PER_BATCH = BATCH_PAGES / 2;
+
+/** The chunks of a stored manifest block. */
+export interface StoredBlock {
+  readonly fingerprints: Place;
+  readonly places: Place;
+  readonly digest: bigint;
+}
+
+export class PackingSession {
+  readonly #worker: PageWorker = pageWorker(0);
+  readonly #session = newSession();
+  readonly #idleBatches = Array.from({ length: BATCHES_IN_FLIGHT }, acquireBatch);
+  /** Pack numbers that the Worker has left. */
+  #spareNumbers = 0;
+  #pagesUntilSpaceCheck = 0;
+  /** Chunks written since the last checkpoint. */
+  uncommittedChunks = 0;
+
+  constructor(readonly context: StoreContext) {}
+
+  async begin(): Promise<void> {
+    const { dir, fingerprintBits, index } = this.context;
+    let segments = index.segments();
+    for (;;) {
+      const { missing } = await this.#worker.do('packBegin', {
+        session: this.#session,
+        dir,
+        fingerprintBits,
+        packs: packList(index.packs()),
+        segments,
+      });
+      // A missing segment was merged into a new one since it was listed. If it is still listed it is damaged, and the
+      // save does without it.
+      segments = index.segments();
+      const listed = new Set(segments.map(({ number }) => number));
+      if (missing.every((number) => listed.has(number))) return;
+    }
+  }
+
+  /** At most {@link BATCHES_IN_FLIGHT} batches at a time. */
+  acquireBatch(): PageBatch {
+    return this.#idleBatches.pop()!;
+  }
+
+  /** Call it only when the Worker is done with the batch. */
+  releaseBatch(batch: PageBatch): void {
+    this.#idleBatches.push(batch);
+  }
+
+  /** Sets fingerprints and places of the batch's first `count` pages, and stores the new ones. */
+  async store(batch: PageBatch, count: number, { manifest = false } = {}): Promise<void> {
+    this.#requireSpace(count);
+    const newNumbers = this.#newNumbers();
+    const input = { session: this.#session, batch: batch.shared, count, manifest, newNumbers };
+    const { spareNumbers, uncommitted } = await this.#worker.do('packBatch', input);
+    this.#spareNumbers = spareNumbers;
+    this.uncommittedChunks = uncommitted;
+  }
+
+  /** At most {@link BLOCKS_PER_BATCH} blocks. Each becomes two pages: fingerprints, then places. */
+  async storeBlocks(blocks: readonly BlockToStore[]): Promise<StoredBlock[]> {
+    const batch = this.acquireBatch();
+    const words = new Uint32Array(batch.shared);
+    const wordsPerPage = PAGE_BYTES / 4;
+    blocks.forEach(({ block }, i) => {
+      words.set(block.fingerprints, 2 * i * wordsPerPage);
+      words.set(block.places, (2 * i + 1) * wordsPerPage);
+    });
+    batch.priorPlaces.fill(0);
+    await this.store(batch, blocks.length * 2, { manifest: true });
+    const placeAt = (i: number): Place => ({ pack: batch.places[2 * i]!, chunk: batch.places[2 * i + 1]! });
+    const { buffer, byteOffset } = batch.fingerprintWords;
+    const digests = new BigUint64Array(buffer, byteOffset, BATCH_PAGES);
+    const stored = blocks.map((_, i) => ({
+      fingerprints: placeAt(2 * i),
+      places: placeAt(2 * i + 1),
+      digest: digests[2 * i]!,
+    }));
+    this.releaseBatch(batch);
+    return stored;
+  }
+
+  /** As `Save.storeReceived`. */
+  async storeReceived(
+    pages: Uint8Array,
+    count: number,
+    digest: Uint8Array,
+  ): Promise<{ places: Uint32Array; fingerprints: Uint32Array }> {
+    const batch = this.acquireBatch();
+    batch.pages.set(pages.subarray(0, count * PAGE_BYTES));
+    this.#requireSpace(count);
+    const newNumbers = this.#newNumbers();
+    const input = { session: this.#session, batch: batch.shared, count, digest, newNumbers };
+    this.#spareNumbers = (await this.#worker.do('packReceived', input)).spareNumbers;
+    const places = batch.places.slice(0, 2 * count);
+    const fingerprints = batch.fingerprintWords.slice(0, 2 * count);
+    this.releaseBatch(batch);
+    return { places, fingerprints };
+  }
+
+  /** As `Save.locate`. */
+  async locate(fingerprints: Uint8Array, digests: Uint8Array): Promise<Uint32Array> {
+    return (await this.#worker.do('packLocate', { session: this.#session, fingerprints, digests })).places;
+  }
+
+  #newNumbers(): number[] {
+    const numbers = this.#spareNumbers < 1 ? this.context.index.reserveNumbers(1) : [];
+    this.#spareNumbers += numbers.length;
+    return numbers;
+  }
+
+  #requireSpace(pages: number): void {
+    this.#pagesUntilSpaceCheck -= pages;
+    if (this.#pagesUntilSpaceCheck > 0) return;
+    requireFreeSpace(this.context.dir, MIN_FREE_BYTES);
+    this.#pagesUntilSpaceCheck = SPACE_CHECK_PAGES;
+  }
+
+  /** Seals the packs written since the last checkpoint. Call {@link keep} when they are committed. */
+  checkpoint(): Promise<PackerResult> {
+    return this.#worker.do('packCheckpoint', { session: this.#session });
+  }
+
+  async keep(findable: boolean): Promise<void> {
+    await this.#worker.do('packKeep', { session: this.#session, findable });
+    this.uncommittedChunks = 0;
+  }
+
+  /** Seals the last packs. */
+  seal(): Promise<PackerResult> {
+    return this.#worker.do('packSeal', { session: this.#session });
+  }
+
+  /** Ends the session. Unlocks all packs, so that gc may delete those that nothing refers to. */
+  async end(): Promise<void> {
+    await this.#worker.do('packEnd', { session: this.#session });
+  }
+
+  /** Ends the session and deletes its packs that are not committed. */
+  async abort(): Promise<void> {
+    await this.#worker.do('packAbort', { session: this.#session });
+  }
+
+  /** Gives the batches back. One that was in flight when a call failed is not reused: the Worker may work on it. */
+  releaseBatches(): void {
+    for (const batch of this.#idleBatches.splice(0)) releaseBatch(batch);
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * What `show` and `stats` report: sizes of one snapshot, and of the whole store.
+ *
+ * The caller holds the store's lock. Both mark the chunks that all snapshots need (gc/marks.ts), so their time grows
+ * with the store.
+ */
+import { existsSync } from 'node:fs';
+import { PAGE_BYTES } from '../page-stream.js';
+import type { StoreContext } from './context.js';
+import { DamageError } from './disk/damage.js';
+import { at, PACKS, QUARANTINE, SNAPSHOTS, TAGS } from './disk/layout.js';
+import { directoryBytes, orphanBytes } from './gc/gc.js';
+import { markAll } from './gc/marks.js';
+import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
+import { bytesOfChunks, Usage } from './snapshot/usage.js';
+import type { SnapshotDetails, SnapshotSummary, StoreStats } from './types.js';
+
+/** Errors: DAMAGED. */
+export function snapshotDetails(context: StoreContext, summary: SnapshotSummary): SnapshotDetails {
+  const file = readNamed(context.dir, summary.id);
+  const { regions, machine, host } = file.description;
+  return { ...summary, regions, uniqueBytes: uniqueBytes(context, file), machine, host };
+}
+
+/** The snapshot's file, and its share of the packs whose chunks no other snapshot needs. */
+function uniqueBytes(context: StoreContext, file: SnapshotFile): number {
+  const { id } = file.description;
+  const packs = context.packSet();
+  try {
+    const own = new Usage(packs);
+    own.addSnapshot(file);
+    const others = markAll(context, id);
+    let bytes = file.sizeBytes;
+    for (const number of own.all.packs())
+      bytes += bytesOfChunks(
+        packs.pack(number),
+        (chunk) => own.all.has(number, chunk) && !others.all.has(number, chunk),
+      );
+    return bytes;
+  } catch (error) {
+    throw error instanceof DamageError ? error.in(id) : error;
+  } finally {
+    packs.close();
+  }
+}
+
+/** Directories whose size is `storedBytes`. Everything else in the store counts as index. */
+const DATA = [PACKS, SNAPSHOTS, TAGS, QUARANTINE];
+
+/** Errors: DAMAGED when a snapshot cannot be read. */
+export function storeStats(context: StoreContext): StoreStats {
+  const { index, dir } = context;
+  if (context.write) index.checkpoint();
+  const usage = markAll(context);
+  const { snapshots, logicalBytes, nonZeroPages } = index.totals();
+  const packRows = index.packs();
+  const packs = context.packSet();
+  let deadBytes = orphanBytes(context);
+  try {
+    for (const { number } of packRows) {
+      if (!packs.has(number)) continue; // gc has deleted it meanwhile
+      deadBytes += bytesOfChunks(packs.pack(number), (chunk) => !usage.all.has(number, chunk));
+    }
+  } finally {
+    packs.close();
+  }
+  // The -shm file exists only while a process has the index open.
+  const indexBytes = directoryBytes(dir, (name) => !DATA.includes(name) && !name.endsWith('-shm'));
+  const storedBytes = DATA.filter((name) => existsSync(at(dir, name))).reduce(
+    (total, name) => total + directoryBytes(at(dir, name)),
+    0,
+  );
+  return {
+    snapshots,
+    logicalBytes,
+    nonZeroBytes: nonZeroPages * PAGE_BYTES,
+    uniqueBytes: usage.pages.size * PAGE_BYTES,
+    storedBytes,
+    indexBytes,
+    deadBytes,
+    chunks: usage.pages.size,
+    packs: packRows.length,
+    ratio: logicalBytes / (storedBytes + indexBytes),
+  };
+}

@@ -1,0 +1,81 @@
+/**
+ * Errors of a page Worker as plain data. Structured cloning loses the class of an error, and with it whether a store is
+ * damaged, its disk is full, or livesnap has a bug.
+ *
+ * Invariant: the main thread gets an error of the class and with the fields that the Worker's error had.
+ */
+import { ERROR_CODES, type ErrorCode, LivesnapError, SystemError } from '../../errors.js';
+import { DamageError } from '../disk/damage.js';
+import { notOfStore } from '../disk/store-error.js';
+
+export interface JobError {
+  readonly message: string;
+  readonly code?: string | undefined;
+  readonly hint?: string | undefined;
+  readonly damage?: { file: string; offset: number | null; why: string } | undefined;
+  /** Fields of a {@link SystemError}. `isOfStore` is false when guest memory failed, and not the store. */
+  readonly native?: { syscall: string; errno: number; errnoName: string } | undefined;
+  readonly isOfStore?: boolean;
+  /** Fields of Node's system errors. */
+  readonly errno?: number | undefined;
+  readonly syscall?: string | undefined;
+  readonly path?: string | undefined;
+  readonly dest?: string | undefined;
+  readonly stack?: string | undefined;
+}
+
+const memoryErrors = new WeakSet<object>();
+
+/** Marks an error as one of the memory that pages are written to, and returns it. */
+export function memoryError(error: unknown): unknown {
+  memoryErrors.add(error as object);
+  return error;
+}
+
+export function toJobError(thrown: unknown): JobError {
+  const error = thrown as Error & NodeJS.ErrnoException & { dest?: string };
+  const { message, stack, code, syscall, path, dest } = error;
+  if (error instanceof DamageError)
+    return { message, code, damage: { file: error.file, offset: error.offset, why: error.why } };
+  if (error instanceof SystemError) {
+    const { errno, errnoName } = error;
+    const isOfStore = !memoryErrors.has(error);
+    return { message, native: { syscall: error.syscall, errno, errnoName }, isOfStore };
+  }
+  const hint = error instanceof LivesnapError ? error.hint : undefined;
+  return { message, stack, code, hint, errno: error.errno, syscall, path, dest };
+}
+
+export function fromJobError(error: JobError): Error {
+  if (error.damage) return new DamageError(error.damage.file, error.damage.offset, error.damage.why);
+  if (error.native) {
+    const { syscall, errno, errnoName } = error.native;
+    const revived = new SystemError(syscall, errno, errnoName, error.message.replace(`${syscall}: `, ''));
+    if (error.isOfStore === false) notOfStore(revived);
+    return revived;
+  }
+  const { message, code, stack, errno, syscall, path, dest } = error;
+  return (
+    livesnapError(error) ?? Object.assign(new Error(message), { code, stack, errno, syscall, path, dest })
+  );
+}
+
+/**
+ * Why a Worker has ended, as the error of its jobs. `error` is what it threw, if it did: its own message counts when it
+ * was a LivesnapError, such as a package that cannot be loaded.
+ */
+export function workerFailure(why: string, error?: Error): LivesnapError {
+  return (
+    (error && livesnapError(error)) ??
+    new LivesnapError('SYSTEM', `a worker thread of the store failed: ${why}`, {
+      hint: 'Try again. If it fails again, report this message as a bug.',
+      cause: error,
+    })
+  );
+}
+
+/** The LivesnapError that was thrown on the other thread; null for an error of any other class. */
+function livesnapError({ message, code, hint }: { message: string; code?: unknown; hint?: unknown }) {
+  if (typeof code !== 'string' || !Object.hasOwn(ERROR_CODES, code)) return null;
+  return new LivesnapError(code as ErrorCode, message, typeof hint === 'string' ? { hint } : {});
+}

@@ -1,0 +1,96 @@
+/**
+ * The regions of a machine: what its snapshots keep as pages. This is the only module that knows which there are.
+ *
+ * Thread: the main thread.
+ *
+ * Invariants:
+ * - The list follows from the machine's config alone, so a snapshot is checked before anything is allocated.
+ * - The RAM slots come first: region `i` is slot `i`.
+ *
+ * Another kind of region is appended in {@link regionsOf}, read in {@link MachineRegions.source} and, if a restore fills
+ * it, written in {@link MachineRegions.sink}.
+ */
+import { closeMemory, createMemory, writePages } from '../native/memory.js';
+import type { PageSink, PageSource, Region } from '../page-stream.js';
+import { type RamSlot, ramLayout } from './boot/memory-layout.js';
+import type { MemorySlot } from './kvm/vm.js';
+import type { MachineConfig } from './machine-types.js';
+import { RamSource, type RamSourceOptions } from './memory/ram-source.js';
+import { WrittenPages } from './memory/written-pages.js';
+import { invalidState } from './saved-state.js';
+
+type RegionConfig = Pick<MachineConfig, 'memoryBytes'>;
+
+/** Reads a machine for a save. */
+export interface MachineSource extends PageSource {
+  /** How much was stored while the vCPUs were parked. */
+  readonly storedWhilePausedBytes: number;
+}
+
+const ramRegion = ({ gpa, sizeBytes }: RamSlot): Region => ({ name: `ram@0x${gpa.toString(16)}`, sizeBytes });
+
+/** The regions of a machine with this config, in the order of its snapshots. Errors: USAGE for a bad memory size. */
+export const regionsOf = ({ memoryBytes }: RegionConfig): readonly Region[] =>
+  ramLayout(memoryBytes).map(ramRegion);
+
+/** Requires that a snapshot has exactly the regions of its machine. Errors: BAD_STATE, naming the region. */
+export function checkRegions(expected: readonly Region[], found: readonly Region[]): void {
+  for (const { name, sizeBytes } of expected) {
+    const region = found.find((each) => each.name === name);
+    if (!region) throw invalidState(`region ${name} is missing`);
+    if (region.sizeBytes !== sizeBytes)
+      throw invalidState(`region ${name} has ${region.sizeBytes} bytes, not ${sizeBytes}`);
+  }
+  for (const { name } of found)
+    if (!expected.some((each) => each.name === name))
+      throw invalidState(`region ${name} does not belong to the machine`);
+  const names = expected.map(({ name }) => name).join(', ');
+  if (found.map(({ name }) => name).join(', ') !== names)
+    throw invalidState(`the regions are not ${names}, each once and in this order`);
+}
+
+/** The regions of one machine, with the memory behind them. */
+export class MachineRegions {
+  readonly list: readonly Region[];
+  readonly slots: readonly MemorySlot[];
+
+  private constructor(list: readonly Region[], slots: readonly MemorySlot[]) {
+    this.list = list;
+    this.slots = slots;
+  }
+
+  /** Allocates what a machine with this config needs; all of it is zero. Call {@link free} at the end. */
+  static allocate(config: RegionConfig): MachineRegions {
+    const slots: MemorySlot[] = [];
+    const regions = new MachineRegions(regionsOf(config), slots);
+    try {
+      for (const slot of ramLayout(config.memoryBytes)) {
+        const written = WrittenPages.allocate(slot.sizeBytes);
+        slots.push({ ...slot, memory: createMemory(slot.sizeBytes), written });
+      }
+    } catch (error) {
+      regions.free();
+      throw error;
+    }
+    return regions;
+  }
+
+  /** What a save reads: everything (`full`), or what the base of `dirty` does not account for. */
+  source(options: Pick<RamSourceOptions, 'dirty' | 'full' | 'hooks'>): MachineSource {
+    return new RamSource({ ...options, regions: this.list, slots: this.slots });
+  }
+
+  /** What a restore fills, in memory that is still zero. */
+  sink(): PageSink {
+    const { slots } = this;
+    return {
+      regions: this.list,
+      memories: slots.map(({ memory }) => memory),
+      write: ({ region, pages }, bytes) => writePages(slots[region]!.memory, pages, bytes),
+    };
+  }
+
+  free(): void {
+    for (const { memory } of this.slots) closeMemory(memory);
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * What a snapshot says of its machine: `livesnap show` prints it, and a restore takes the config from it.
+ *
+ * Invariant: every field is checked before it is used, because anybody may have written the store. Fields that are not
+ * known are ignored and not saved again.
+ */
+import { PAGE_BYTES } from '../page-stream.js';
+import { integer, nullable, object, parse, satisfying, text } from '../schema.js';
+import { MAX_CPUS } from './boot/interrupt-wiring.js';
+import { MAX_MEMORY_BYTES, MIN_MEMORY_BYTES } from './boot/memory-layout.js';
+import type { MachineConfig } from './machine-types.js';
+import { invalidState } from './saved-state.js';
+
+export interface SavedMachine {
+  readonly config: MachineConfig;
+  /** The kind of kernel image that the machine booted from. */
+  readonly bootPath: string | null;
+}
+
+const SAVED_MACHINE = object(
+  {
+    config: object(
+      {
+        kernel: text(),
+        initrd: nullable(text()),
+        cmdline: nullable(text()),
+        memoryBytes: satisfying(
+          integer(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES),
+          (bytes) => bytes % PAGE_BYTES === 0,
+          `is not a multiple of ${PAGE_BYTES}`,
+        ),
+        cpus: integer(1, MAX_CPUS),
+      },
+      { others: 'ignore' },
+    ),
+    bootPath: nullable(text()),
+  },
+  { others: 'ignore' },
+);
+
+/** As in the description of a snapshot, so that errors name a field by its path there. */
+const DESCRIPTION = object({ machine: SAVED_MACHINE });
+
+/** Checks the field `machine` of a snapshot's description. Errors: BAD_STATE, naming the field at fault. */
+export function readSavedMachine(machine: unknown): SavedMachine {
+  const description = parse(DESCRIPTION, { machine }, (wrong) => invalidState(wrong.message));
+  const { config, bootPath } = description.machine;
+  const { kernel, initrd, cmdline, memoryBytes, cpus } = config;
+  return { config: { kernel, initrd, cmdline, memoryBytes, cpus }, bootPath };
+}

@@ -1,0 +1,175 @@
+/** The verbs of the store and of its snapshots, on stored files. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { World } from './cli.js';
+import { type Listed, SAVE_KEYS, type Saved } from './saved.js';
+
+describe('a store', function () {
+  this.timeout(180_000);
+  let world: World;
+  beforeEach(() => {
+    world = new World();
+  });
+  afterEach(() => world.end());
+
+  it('lists, shows, tags and removes snapshots, and frees their data', async () => {
+    const file = join(world.dir, 'file.bin');
+    const bytes = Buffer.concat([
+      Buffer.alloc(100_000, 'text '),
+      Buffer.alloc(1 << 20),
+      readFileSync(process.execPath).subarray(0, 3_000_001),
+    ]);
+    writeFileSync(file, bytes);
+    const put = await world.json<Saved>('put', file, '--tag', 'one');
+    assert.deepEqual(Object.keys(put), SAVE_KEYS);
+    const again = await world.run(['put', file]);
+    assert.match(again.stdout, /^[0-9a-f]{32}\n$/);
+    const copy = join(world.dir, 'copy.bin');
+    assert.deepEqual(await world.json('get', 'one', copy), { bytes: bytes.length });
+    assert.deepEqual(readFileSync(copy), bytes);
+    assert.deepEqual(await world.json('tag', 'one', 'two'), {
+      id: put.id,
+      tag: 'two',
+      movedFrom: null,
+      replacedTag: 'one',
+    });
+    await world.fails(3, 'NO_SUCH_SNAPSHOT', ['show', 'one']);
+    const [first, second, ...rest] = await world.json<Record<string, unknown>[]>('ls');
+    assert.deepEqual(rest, []);
+    assert.deepEqual(
+      Object.keys(first!),
+      'id tag kind vm parent createdAt memoryBytes diskBytes storedBytes'.split(' '),
+    );
+    assert.deepEqual([first!.tag, first!.kind, first!.vm], ['two', 'file', 'file.bin']);
+    assert.equal(second!.id, again.stdout.trim());
+    const shown = await world.json<Record<string, unknown>>('show', 'two');
+    assert.deepEqual(Object.keys(shown), [
+      ...Object.keys(first!),
+      'regions',
+      'uniqueBytes',
+      'machine',
+      'host',
+    ]);
+    const stats = await world.json<Record<string, number>>('stats');
+    assert.deepEqual(
+      Object.keys(stats),
+      'snapshots logicalBytes nonZeroBytes uniqueBytes storedBytes indexBytes deadBytes chunks packs ratio'.split(
+        ' ',
+      ),
+    );
+    assert.equal(stats.snapshots, 2);
+    await world.fails(2, 'USAGE', ['restore', 'two', '--detach']);
+    assert.deepEqual(await world.json('rm', 'two', String(second!.id)), { removed: [put.id, second!.id] });
+    const would = await world.json<{ removedChunks: number }>('gc', '--dry-run');
+    assert.ok(would.removedChunks > 0);
+    const did = await world.json<{ removedChunks: number; freedBytes: number }>('gc');
+    assert.deepEqual(Object.keys(did), ['removedChunks', 'freedBytes']);
+    assert.equal(did.removedChunks, would.removedChunks);
+    const left = await world.json<Record<string, number>>('stats');
+    assert.ok(left.storedBytes! + left.indexBytes! < 1 << 20);
+    assert.deepEqual(await world.json('check'), { ok: true, problems: [] });
+  });
+
+  it('shows sizes and counts in stats and gc', async () => {
+    const file = join(world.dir, 'page');
+    writeFileSync(file, Buffer.alloc(4096, 'page '));
+    const { stdout, stderr } = await world.run(['put', file]);
+    assert.match(
+      stderr,
+      /^Saved 4 KiB in [\d.]+ m?s\nPages: 1 new, 0 deduplicated, 0 unchanged, 0 zero\nStored: /,
+    );
+    const stats = (await world.run(['stats'])).stdout;
+    assert.match(stats, /^Unique data {2,}4 KiB in 1 chunk$/m);
+    assert.match(stats, /^Stored, compressed {2}.* in 1 pack$/m);
+    assert.match(stats, /^Reclaimable {2,}0 B$/m);
+    assert.equal((await world.run(['rm', stdout.trim()])).stdout, `Removed ${stdout}`);
+    assert.match((await world.run(['gc', '--dry-run'])).stdout, /^Would free \d+ B \(\d+ chunks\)\n$/);
+    assert.match((await world.run(['gc'])).stdout, /^Freed \d+ B \(\d+ chunks\)\n$/);
+  });
+
+  it('names the snapshot that a tag is moved from', async () => {
+    const short = (id: string) => id.slice(0, 12);
+    const put = async (...options: string[]) => world.run(['put', '/etc/hostname', ...options]);
+    const first = (await put('--tag', 'first')).stdout.trim();
+    const again = await put('--tag', 'first');
+    const second = again.stdout.trim();
+    assert.match(
+      again.stderr,
+      new RegExp(`^Tagged ${short(second)} as first \\(moved from ${short(first)}\\)$`, 'm'),
+    );
+    const third = await world.json<Saved & { movedFrom: string }>('put', '/etc/hostname', '--tag', 'first');
+    assert.equal(third.movedFrom, second);
+    await world.json('tag', second, 'second');
+    const moved = await world.run(['tag', 'second', 'first']);
+    assert.deepEqual(moved, {
+      status: 0,
+      stdout: `Tagged ${short(second)} as first (moved from ${short(third.id)})\nRemoved the tag second from ${short(second)}\n`,
+      stderr: '',
+    });
+    assert.deepEqual(await world.json('tag', first, 'first'), {
+      id: first,
+      tag: 'first',
+      movedFrom: second,
+      replacedTag: null,
+    });
+    assert.equal((await world.run(['tag', first, 'first'])).stdout, `Tagged ${short(first)} as first\n`);
+  });
+
+  it('shows the size of a file, and the extent of a check', async () => {
+    await world.json('put', '/etc/hostname', '--tag', 'x');
+    const shown = (await world.run(['show', 'x'])).stdout;
+    assert.match(shown, /^Size {2,}\d+ B$/m);
+    assert.doesNotMatch(shown, /^(Memory|Disks)/m);
+    assert.match((await world.run(['check'])).stdout, /^No damage found in the structure\. .*--read-data/);
+    assert.match((await world.run(['check', '--read-data'])).stdout, /All data was verified/);
+    assert.match((await world.run(['check', '--read-data=1/2'])).stdout, /1\/2 of the data/);
+  });
+
+  it('has its snapshots again after repair if the index was lost', async () => {
+    const { id } = await world.json<Saved>('put', '/etc/passwd', '--tag', 'users');
+    for (const name of ['store.db', 'store.db-wal', 'store.db-shm'])
+      execFileSync('rm', ['-f', join(world.store, name)]);
+    const { actions } = await world.json<{ actions: string[] }>('repair');
+    assert.ok(actions.length > 0);
+    const [only] = await world.json<Listed[]>('ls');
+    assert.deepEqual([only!.id, only!.tag], [id, 'users']);
+    const copy = join(world.dir, 'passwd');
+    await world.json('get', 'users', copy);
+    assert.deepEqual(readFileSync(copy), readFileSync('/etc/passwd'));
+  });
+
+  it('ends check and get with exit status 4 if a pack is damaged', async () => {
+    const file = join(world.dir, 'file.bin');
+    writeFileSync(file, readFileSync(process.execPath).subarray(0, 1 << 20));
+    await world.json('put', file, '--tag', 't');
+    const packs = join(world.store, 'packs');
+    const pack = execFileSync('find', [packs, '-type', 'f'], { encoding: 'utf8' }).trim().split('\n')[0]!;
+    const bytes = readFileSync(pack);
+    bytes[5000]! ^= 1;
+    writeFileSync(pack, bytes);
+    const checked = await world.run(['check', '--read-data', '--json']);
+    assert.equal(checked.status, 4, checked.stderr);
+    const { ok, problems } = JSON.parse(checked.stdout);
+    assert.equal(ok, false);
+    assert.deepEqual(Object.keys(problems[0]), ['file', 'offset', 'snapshots', 'message']);
+    const copy = join(world.dir, 'copy');
+    await world.fails(4, 'DAMAGED', ['get', 't', copy]);
+  });
+
+  it('names what is missing: a store, a file, a snapshot, a directory', async () => {
+    await world.fails(3, 'NO_SUCH_FILE', ['ls']);
+    await world.fails(3, 'NO_SUCH_FILE', ['put', join(world.dir, 'nothing')]);
+    const other = join(world.dir, 'other');
+    mkdirSync(other);
+    writeFileSync(join(other, 'file'), 'mine');
+    await world.fails(1, 'NOT_A_STORE', ['put', '/etc/passwd', '--store', other]);
+    await world.fails(1, 'NOT_A_STORE', ['ls', '--store', other]);
+    await world.json('put', '/etc/passwd', '--tag', 'x');
+    await world.fails(3, 'NO_SUCH_SNAPSHOT', ['show', 'y']);
+    await world.fails(3, 'NO_SUCH_SNAPSHOT', ['rm', 'x', 'y']);
+    assert.equal((await world.json<Listed[]>('ls')).length, 1, 'an rm that fails removes nothing');
+    await world.fails(3, 'NO_SUCH_FILE', ['get', 'x', '/no/where/file']);
+  });
+});

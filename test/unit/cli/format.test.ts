@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import {
+  formatAddress,
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatRatio,
+  formatTime,
+  shortId,
+} from '../../../src/cli/format.js';
+
+describe('the formatter', () => {
+  it('writes sizes in binary units with at most three digits', () => {
+    const cases: [number, string][] = [
+      [0, '0 B'],
+      [999, '999 B'],
+      [1000, '1.0 KiB'],
+      [1023, '1.0 KiB'],
+      [1536, '1.5 KiB'],
+      [2 ** 28, '256 MiB'],
+      [5 * 2 ** 30, '5 GiB'],
+      [123_456_789, '118 MiB'],
+      [2 ** 53, '8 PiB'],
+    ];
+    for (const [bytes, text] of cases) assert.equal(formatBytes(bytes), text);
+  });
+
+  it('writes durations in the unit that fits', () => {
+    assert.deepEqual([0.41, 12.3, 1234, 61_000].map(formatDuration), ['0.4 ms', '12 ms', '1.2 s', '61 s']);
+  });
+
+  it('writes counts with thousands separators, and plurals', () => {
+    assert.equal(formatCount(49_120), '49,120');
+    assert.deepEqual(
+      [0, 1, 2, 1000].map((count) => formatCount(count, 'chunk')),
+      ['0 chunks', '1 chunk', '2 chunks', '1,000 chunks'],
+    );
+  });
+
+  it('writes ratios, addresses, local times and short IDs', () => {
+    assert.deepEqual([1, 3.14, 123.4].map(formatRatio), ['1.0 : 1', '3.1 : 1', '123 : 1']);
+    assert.equal(formatAddress(4096), '0x1000');
+    assert.match(formatTime('2026-11-23T16:00:07.000Z'), /^2026-11-2[234] \d\d:\d\d:07$/);
+    assert.equal(formatTime('no time'), 'no time');
+    assert.equal(shortId('0123456789abcdef'), '0123456789ab');
+  });
+});

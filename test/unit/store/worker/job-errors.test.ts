@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
+import { LivesnapError, SystemError } from '../../../../src/errors.js';
+import { DamageError } from '../../../../src/store/disk/damage.js';
+import { storeError } from '../../../../src/store/disk/store-error.js';
+import {
+  fromJobError,
+  memoryError,
+  toJobError,
+  workerFailure,
+} from '../../../../src/store/worker/job-errors.js';
+
+/** The error as it arrives from another thread. */
+const sent = (error: unknown): Error => fromJobError(structuredClone(toJobError(error)));
+
+function thrownBy(work: () => unknown): Error {
+  try {
+    work();
+  } catch (error) {
+    return error as Error;
+  }
+  return assert.fail('nothing was thrown');
+}
+
+describe('an error of a page Worker', () => {
+  it('keeps file, offset and reason of damage', () => {
+    const error = sent(new DamageError('packs/1', 32, 'it is torn'));
+    assert.ok(error instanceof DamageError);
+    assert.deepEqual([error.file, error.offset, error.why], ['packs/1', 32, 'it is torn']);
+  });
+
+  it('keeps code, message and hint of a LivesnapError', () => {
+    const error = new LivesnapError('REMOTE_FAILED', 'a bad page', { hint: 'Copy again.' });
+    const arrived = sent(error);
+    assert.ok(arrived instanceof LivesnapError);
+    assert.deepEqual(arrived.toJSON(), error.toJSON());
+  });
+
+  it('is an error of the store if a system call in the store failed', () => {
+    const arrived = sent(new SystemError('write', 28, 'ENOSPC', 'No space left on device'));
+    assert.ok(arrived instanceof SystemError);
+    assert.deepEqual([arrived.syscall, arrived.errno, arrived.errnoName], ['write', 28, 'ENOSPC']);
+    assert.equal(arrived.message, 'write: No space left on device');
+    assert.match((storeError('/s', arrived) as Error).message, /the store \/s/);
+  });
+
+  it('is not an error of the store if guest memory failed', () => {
+    const arrived = sent(memoryError(new SystemError('memory', 12, 'ENOMEM', 'Cannot allocate memory')));
+    assert.equal(storeError('/s', arrived), arrived);
+  });
+
+  it('keeps code, call and path of an error of Node, and the stack', () => {
+    const error = thrownBy(() => statSync('/none/at/all')) as NodeJS.ErrnoException;
+    const arrived = sent(error) as NodeJS.ErrnoException;
+    assert.deepEqual(
+      [arrived.code, arrived.syscall, arrived.path, arrived.stack],
+      ['ENOENT', 'stat', '/none/at/all', error.stack],
+    );
+  });
+
+  it('that ended the Worker is SYSTEM with its message, or the LivesnapError that it was', () => {
+    const bug = workerFailure('no such page', new TypeError('no such page'));
+    assert.deepEqual(
+      [bug.code, bug.message],
+      ['SYSTEM', 'a worker thread of the store failed: no such page'],
+    );
+    const known = new LivesnapError('NO_SPACE', 'the disk is full', { hint: 'Free some space.' });
+    const arrived = Object.assign(new Error(known.message), { code: known.code, hint: known.hint });
+    assert.deepEqual(workerFailure(known.message, arrived).toJSON(), known.toJSON());
+  });
+});
