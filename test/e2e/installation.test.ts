@@ -277,11 +277,12 @@ describe('an installation', () => {
       ['rm', 'first'],
       ['gc'],
       ['repair'],
-      ['copy', 'first', '--to', '/nowhere/store'],
-      ['copy', 'first', '--from', '/nowhere/store'],
+      ['copy', 'first', '--to', 'ELSEWHERE'],
+      ['copy', 'first', '--from', 'ELSEWHERE'],
     ])
       it(`refuses ${args.slice(0, args.length > 3 ? 3 : 1).join(' ')}, and says how the addon is built`, () => {
-        const { status, result } = run(...args);
+        const elsewhere = join(world.dir, 'elsewhere');
+        const { status, result } = run(...args.map((arg) => (arg === 'ELSEWHERE' ? elsewhere : arg)));
         assert.equal(status, 1);
         assert.equal(result.error.code, 'READ_ONLY');
         assert.match(result.error.message, MISSING);

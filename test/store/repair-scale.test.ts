@@ -25,10 +25,8 @@ interface Repaired {
 
 /** Repairs in a process with limits for its heap and its open files. */
 function repairWithin(dir: string, { heapMiB, files }: { heapMiB: number; files: number }): Repaired {
-  const command = 'ulimit -n "$1" && shift && exec "$@"';
-  const node = [process.execPath, `--max-old-space-size=${heapMiB}`, child, dir, 'repair'];
-  const output = execFileSync('sh', ['-c', command, 'sh', String(files), ...node], { encoding: 'utf8' });
-  return JSON.parse(output);
+  const node = [`--max-old-space-size=${heapMiB}`, child, dir, 'repair', String(files)];
+  return JSON.parse(execFileSync(process.execPath, node, { encoding: 'utf8' }));
 }
 
 function flip(path: string, offset: number): void {

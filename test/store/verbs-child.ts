@@ -2,11 +2,19 @@
  * A child process that runs all verbs on the store DIR and prints their outcomes as JSON:
  *
  * - `DIR ID`: every verb but repair. ID is the snapshot to read, and the parent of a save.
- * - `DIR repair`: a repair, and its peak memory.
+ * - `DIR repair FILES`: a repair that may have FILES files open, and its peak memory.
  */
 
+import { execFileSync } from 'node:child_process';
 import { LivesnapError } from '../../src/errors.js';
 import { Store } from '../../src/store/store.js';
+import {
+  newSession,
+  pageWorker,
+  pageWorkerCount,
+  releasePageWorkers,
+  usePageWorkers,
+} from '../../src/store/worker/page-pool.js';
 import { peakRssKiB } from './peak-memory.js';
 import { load, noise, save } from './scratch.js';
 
@@ -22,10 +30,21 @@ export async function outcomeOf(work: () => unknown): Promise<Outcome> {
   }
 }
 
-const [dir, id] = process.argv.slice(2) as [string, string];
+/** Node opens all files of a program at once: the limit holds from when the page Workers have loaded theirs. */
+async function limitOpenFiles(files: string): Promise<void> {
+  usePageWorkers();
+  await Promise.all(
+    Array.from({ length: pageWorkerCount }, (_, i) => pageWorker(i).do('packEnd', { session: newSession() })),
+  );
+  execFileSync('prlimit', ['--pid', String(process.pid), `--nofile=${files}:${files}`]);
+}
+
+const [dir, id, files] = process.argv.slice(2) as [string, string, string];
 if (id === 'repair') {
+  await limitOpenFiles(files);
   const outcome = await outcomeOf(() => Store.repair(dir));
   console.log(JSON.stringify({ ...outcome, maxRssKiB: peakRssKiB() }));
+  releasePageWorkers();
 } else {
   const store = Store.open(dir, { write: true });
   const ram = noise(1, 100);
