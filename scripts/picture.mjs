@@ -19,7 +19,7 @@ const SESSION = [
   'livesnap save demo --tag first',
   'livesnap save demo --tag second',
   'livesnap ls',
-  '# Stop it, and restore it in a new process. It counts on, with the same nonce',
+  '# Stop it, and restore it in a new process. It continues to count, with the same nonce',
   'livesnap stop demo',
   'livesnap restore second --detach --name again',
   "livesnap console again --until '^TICK' | tail -n 1",
