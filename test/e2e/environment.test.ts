@@ -4,8 +4,8 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { probe, requireKvm } from '../kvm/kvm.js';
-import { MAIN } from './cli.js';
+import { requireKvm } from '../kvm/kvm.js';
+import { checkoutFor } from '../other-user.js';
 
 /** An id that /etc/passwd does not list. */
 const UNLISTED = 12_345;
@@ -13,11 +13,13 @@ const UNLISTED = 12_345;
 describe('livesnap', () => {
   let dir: string;
   let own: string;
+  let main: string;
   before(function () {
     if (process.getuid!() !== 0) {
       process.stderr.write('    SKIPPED, not tested: only root can become another user\n');
       this.skip();
     }
+    main = join(checkoutFor(UNLISTED), 'dist/src/cli/main.js');
   });
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), 'livesnap-environment-'));
@@ -45,7 +47,7 @@ describe('livesnap', () => {
         '--clear-groups',
         ...capabilities,
         process.execPath,
-        MAIN,
+        main,
         ...args,
       ],
       { cwd, env: { PATH: process.env.PATH, ...env }, encoding: 'utf8' },
@@ -66,7 +68,7 @@ describe('livesnap', () => {
   it('starts and stops a machine for a user without an entry in /etc/passwd', function () {
     requireKvm(this);
     const env = { HOME: own, XDG_RUNTIME_DIR: own };
-    const kernel = probe('probe.bzImage');
+    const kernel = join(checkoutFor(UNLISTED), 'guest/build/probe.bzImage');
     // The group of /dev/kvm differs from host to host, and may be root's.
     const capabilities = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override'];
     const started = run(
@@ -156,7 +158,7 @@ describe('livesnap', () => {
         'mkdir gone && cd gone && rmdir ../gone && "$@"',
         'sh',
         process.execPath,
-        MAIN,
+        main,
         'ls',
         '--store',
         'x',

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { baseDirectory, defaultStore, runRoot, temporaryDirectory, userId } from '../../src/environment.js';
 import { onNote } from '../../src/notes.js';
+import { checkoutFor } from '../other-user.js';
 
 describe('the environment', () => {
   it('puts the default store into the XDG data directory, else below the home directory', () => {
@@ -48,9 +50,10 @@ describe('the environment', () => {
       process.stderr.write('    SKIPPED, not tested: only root can become another user\n');
       this.skip();
     }
+    const module = join(checkoutFor(12345), 'dist/src/environment.js');
     const script = `
       process.setgid(12345); process.setuid(12345);
-      const { defaultStore, runRoot } = await import(${JSON.stringify(new URL('../../src/environment.js', import.meta.url).href)});
+      const { defaultStore, runRoot } = await import(${JSON.stringify(module)});
       console.log(runRoot({}), defaultStore({ HOME: '/h' }));
       try { defaultStore({}); } catch ({ code, hint }) { console.log(code, hint); }`;
     const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
