@@ -11,10 +11,11 @@ export const verb = defineVerb({
   summary: 'Check the store for damage',
   operands: [],
   options: {
-    readData: optional('--read-data [n/m]', 'Also read and verify all data, or part n of m', parsePart),
+    readData: optional('--read-data [n/m]', 'Also verify all data, or the fraction n/m of it', parsePart),
   },
   notes: [
-    '--read-data=1/10 verifies a tenth: the data that was verified longest ago.',
+    '--read-data=1/10 verifies a tenth of the data: the part that was verified',
+    'longest ago. Ten runs verify all.',
     'Exit status 4: the store is damaged.',
   ].join('\n'),
   async run({ options, output, storeDir }) {

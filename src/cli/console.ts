@@ -7,16 +7,21 @@ export const verb = defineVerb({
   name: 'console',
   summary: "Attach to a machine's console",
   operands: ['<machine>'],
+  usesStore: false,
   options: {
     until: valued('--until <pattern>', 'Detach after the first new line that matches', parsePattern),
-    timeout: valued('--timeout <seconds>', 'Fail after this time', parseSeconds),
+    timeout: valued(
+      '--timeout <seconds>',
+      'Fail if this time passes before a match or the end',
+      parseSeconds,
+    ),
   },
   notes: [
-    'In a terminal, Ctrl-A x detaches. On pipes, the end of stdin ends the input,',
-    'not the console.',
-    'The last 64 KiB of output are shown first.',
-    '--until shows and matches only output after attaching. An unfinished line, such',
-    'as a prompt, matches after a second without output.',
+    'In a terminal, Ctrl-A x detaches; the machine keeps running. If stdin is a',
+    'pipe, the console stays attached after stdin ends.',
+    'Without --until, the last 64 KiB of output are shown first. With --until, only',
+    'new output is shown and matched. An unfinished line, such as a prompt, is',
+    'matched after one second without output.',
   ].join('\n'),
   async run({ operands, options, output }) {
     const [name] = operands as [string];

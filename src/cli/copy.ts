@@ -7,17 +7,18 @@ export const verb = defineVerb({
   name: 'copy',
   summary: 'Copy snapshots to or from another store',
   operands: ['<snapshot...>'],
+  usage: '(--to <remote> | --from <remote>) [options] <snapshot...>',
   options: {
     to: valued('--to <remote>', 'Destination store', parseText),
     from: valued('--from <remote>', 'Source store', parseText),
   },
   notes: [
     'REMOTE is one of:',
-    '  DIR                             a directory of this host',
-    '  ssh://[user@]host[:port]/dir    a directory of another host with livesnap',
+    '  DIR                             a directory on this host',
+    '  ssh://[user@]host[:port]/dir    a directory on another host that has livesnap',
     '  http(s)://host/path             a store on a web server (only with --from)',
-    'Only chunks that the destination lacks are sent.',
-    'Interrupted copies resume: run the same command again.',
+    'Only pages that the destination lacks are sent.',
+    'If a copy is interrupted, run the same command again: it resumes.',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
     const { to, from } = options;

@@ -9,7 +9,7 @@ export const verb = defineVerb({
   notes: [
     'DIR becomes a store with only this snapshot. It can be moved by any means.',
     'To use it: livesnap import DIR, or livesnap restore DIR.',
-    'An interrupted export resumes: run the same command again.',
+    'If an export is interrupted, run the same command again: it resumes.',
   ].join('\n'),
   async run({ operands, output, storeDir }) {
     const [ref, to] = operands as [string, string];

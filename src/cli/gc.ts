@@ -9,9 +9,12 @@ export const verb = defineVerb({
   operands: [],
   options: {
     dryRun: flag('--dry-run', 'Show what would be freed, delete nothing'),
-    maxRepack: valued('--max-repack <size>', 'Repack at most SIZE', parseSize),
+    maxRepack: valued('--max-repack <size>', 'Rewrite at most SIZE of pack files', parseSize),
   },
-  notes: 'Packs with unreferenced data are repacked: rewritten without it.',
+  notes: [
+    'The store keeps data in pack files. gc deletes packs that hold only',
+    'unreferenced data, and rewrites others without it.',
+  ].join('\n'),
   async run({ options, output, storeDir }) {
     const { dryRun, maxRepack } = options;
     const { removedChunks, freedBytes } = await output.withProgress('collecting', (progress) =>

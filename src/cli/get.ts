@@ -27,10 +27,10 @@ export const verb = defineVerb({
   operands: ['<snapshot>', '<file>'],
   options: {},
   notes: [
-    'FILE may be - for standard output, a FIFO, a character device, or an open',
-    'descriptor (/dev/stdout, /dev/fd/N). A block device is refused.',
-    'An existing file is replaced when the new one is complete. It keeps its mode',
-    'and owner.',
+    'FILE is a path, a FIFO, a character device, an open descriptor (/dev/stdout,',
+    '/dev/fd/N), or - for standard output. Block devices are refused.',
+    'An existing regular file is replaced once the new one is complete. The new file',
+    'gets the mode and owner of the old one.',
   ].join('\n'),
   async run({ operands, output, storeDir }) {
     const [reference, path] = operands as [string, string];

@@ -3,7 +3,7 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'import',
-  summary: 'Import the snapshots of an exported directory',
+  summary: 'Import a directory that export made',
   operands: ['<dir>'],
   options: {},
   notes: 'The directory may come from an untrusted source: its contents are verified\nbefore import.',

@@ -4,6 +4,7 @@ export const verb = defineVerb({
   name: 'pause',
   summary: 'Pause a machine',
   operands: ['<machine>'],
+  usesStore: false,
   options: {},
   async run({ operands, output }) {
     const { findMachine } = await import('../server/client.js');

@@ -34,7 +34,7 @@ const naming =
 function commonOptions(): Option[] {
   const store = new Option(
     '--store <dir>',
-    'Store directory (default: $LIVESNAP_STORE, else livesnap in the XDG data directory)',
+    'Store directory (default: $LIVESNAP_STORE, else ~/.local/share/livesnap)',
   );
   return [
     store.argParser(naming(store, parseText)),
@@ -63,7 +63,11 @@ function addVerb(program: Command, group: string, verb: Verb, onStatus: (status:
     command.addOption(option);
     return [key, option.attributeName()] as const;
   });
-  for (const option of commonOptions()) command.addOption(option.helpGroup(COMMON_HEADING));
+  for (const option of commonOptions()) {
+    if (option.long === '--store') option.hideHelp(verb.usesStore === false);
+    command.addOption(option.helpGroup(COMMON_HEADING));
+  }
+  if (verb.usage !== undefined) command.usage(verb.usage);
   command.addHelpOption(new Option('--help', 'Show this help').helpGroup(COMMON_HEADING));
   if (verb.notes !== undefined) command.addHelpText('after', `\n${verb.notes}`);
   command.action(async () => {
@@ -132,7 +136,7 @@ function createProgram(): Command {
   const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'));
   const program: Command = new Command('livesnap')
     .description('Run virtual machines on KVM and keep deduplicated snapshots of them.')
-    .usage('[options] VERB')
+    .usage('VERB [options] [arguments]')
     .version(version, '--version', 'Show the version')
     .helpOption('--help', 'Show this help')
     .helpCommand(false)

@@ -54,6 +54,7 @@ export const verb = defineVerb({
   name: 'ps',
   summary: 'List machines',
   operands: [],
+  usesStore: false,
   options: {},
   async run({ output }) {
     const { listRunDirectories } = await import('../server/run-directory.js');

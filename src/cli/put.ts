@@ -12,12 +12,17 @@ export const verb = defineVerb({
   summary: 'Store a file as a snapshot',
   operands: ['<file>'],
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot, moving the tag from any other', parseText),
-    name: valued('--name <name>', "Name of the file in the store (default: the file's own)", parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot; a tag that is in use moves to it', parseText),
+    name: valued(
+      '--name <name>',
+      'Name for ls and show (default: the name of FILE; none for a stream)',
+      parseText,
+    ),
   },
   notes: [
     'Prints the ID of the snapshot.',
-    'FILE may be - for standard input, a FIFO, or a device: it is read to its end.',
+    'FILE is a regular file, a FIFO, a device, or - for standard input. FIFOs,',
+    'devices and standard input are read to their end.',
     'The holes of a sparse file are not read.',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {

@@ -10,8 +10,10 @@ export const verb = defineVerb({
   operands: [],
   options: {},
   notes: [
-    'No other process may use the store meanwhile. Damaged files go to quarantine/.',
-    'Exit status 4: data is lost. The output lists it by snapshot and address.',
+    'repair refuses to run while another process uses the store. It moves damaged',
+    'files to quarantine/.',
+    'Exit status 4: some data could not be recovered. The output lists the affected',
+    'snapshots and ranges.',
   ].join('\n'),
   async run({ output, storeDir }) {
     const { Store } = await import('../store/store.js');

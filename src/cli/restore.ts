@@ -11,10 +11,11 @@ export const verb = defineVerb({
   name: 'restore',
   summary: 'Restore a machine from a snapshot',
   operands: ['[snapshot]'],
+  usage: '[options] <snapshot>',
   options: {
     name: valued(
       '--name <name>',
-      "Machine name (default: the saved machine's, numbered if in use)",
+      'Machine name (default: the saved name, or NAME-2, NAME-3, … if taken)',
       parseText,
     ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
@@ -25,7 +26,6 @@ export const verb = defineVerb({
   notes: [
     'SNAPSHOT is a tag, an ID, a unique prefix of an ID, or an exported directory.',
     'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
-    'Legacy form: --cpu_path SNAPSHOT --memory_path SNAPSHOT',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
     const given = new Set(

@@ -6,7 +6,7 @@ export const verb = defineVerb({
   summary: 'Remove snapshots',
   operands: ['<snapshot...>'],
   options: {},
-  notes: 'livesnap gc then frees the disk space.',
+  notes: 'To free the disk space, run livesnap gc afterwards.',
   async run({ operands, output, storeDir }) {
     const removed = await withStore(storeDir, { write: true }, (store) => store.remove(operands));
     output.result({ removed }, () => removed.map((id) => `Removed ${id}`).join('\n'));

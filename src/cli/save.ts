@@ -10,17 +10,17 @@ export const verb = defineVerb({
   summary: 'Save a machine as a snapshot',
   operands: ['<machine>'],
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot, moving the tag from any other', parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot; a tag that is in use moves to it', parseText),
     then: valued(
       '--then <action>',
-      'Then resume, pause or stop the machine (default: as before)',
+      'After the save: resume, pause or stop (default: leave it as it was)',
       parseWord('resume', 'pause', 'stop'),
     ),
   },
   notes: [
     'Prints the ID of the snapshot.',
-    'Without --store and LIVESNAP_STORE, the snapshot goes to the store that the',
-    'machine was started with or restored from.',
+    'If neither --store nor LIVESNAP_STORE is set, the snapshot goes to the store',
+    'that start or restore used, never to an exported directory.',
   ].join('\n'),
   async run({ operands, options, output, namedStoreDir }) {
     const [name] = operands as [string];

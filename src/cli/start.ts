@@ -35,6 +35,7 @@ export const verb = defineVerb({
   name: 'start',
   summary: 'Boot a machine and attach to its console',
   operands: [],
+  usage: '--kernel <file> [options]',
   options: {
     kernel: valued('--kernel <file>', 'Kernel: a bzImage or an ELF vmlinux', parseKernel),
     initrd: valued('--initrd <file>', 'Initial RAM disk', parseText),
@@ -48,8 +49,8 @@ export const verb = defineVerb({
   },
   notes: [
     'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
-    'With --json, start waits for the end of the machine without its console.',
-    'Legacy forms: --kernel path=F,cmdline=S --memory size_mib=N --vcpu num=N',
+    'With --json and without --detach, start does not attach. It prints the result',
+    'and waits until the machine ends.',
   ].join('\n'),
   async run({ options, output, storeDir }) {
     const { kernel } = options;

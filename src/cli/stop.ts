@@ -9,6 +9,7 @@ export const verb = defineVerb({
   name: 'stop',
   summary: 'Stop a machine, or clean up a dead one',
   operands: ['<machine>'],
+  usesStore: false,
   options: {},
   notes: 'State that was not saved is lost.',
   async run({ operands, output }) {

@@ -5,7 +5,7 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'tag',
-  summary: 'Set a tag, moving it from any other snapshot',
+  summary: 'Tag a snapshot; a tag that is in use moves to it',
   operands: ['<snapshot>', '<tag>'],
   options: {},
   notes: 'A snapshot has at most one tag: a new tag replaces the old one.',

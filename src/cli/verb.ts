@@ -55,6 +55,10 @@ export interface Verb<O extends Record<string, OptionSpec<unknown>> = Record<str
   /** As the parser writes them: `<machine>`, `[snapshot]`, `<snapshot...>`. */
   readonly operands: readonly string[];
   readonly options: O;
+  /** What stands after the verb in `Usage:`, where options and operands do not say what is required. */
+  readonly usage?: string;
+  /** False: --store has no effect, and the help leaves it out. */
+  readonly usesStore?: false;
   /** Text below the options in the help. */
   readonly notes?: string;
   /** Resolves to the exit status. */

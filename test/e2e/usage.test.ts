@@ -127,7 +127,7 @@ describe('livesnap', () => {
     const { status, stdout, stderr } = await world.run([]);
     assert.equal(status, 2);
     assert.equal(stdout, '');
-    assert.match(stderr, /^Usage: livesnap \[options\] VERB\n/);
+    assert.match(stderr, /^Usage: livesnap VERB \[options\] \[arguments\]\n/);
     assert.match((await world.run(['--quiet'])).stderr, /^livesnap: no verb is given$/m);
     assert.match((await world.run(['help', 'save'])).stdout, /^Usage: livesnap save/);
   });
@@ -188,10 +188,11 @@ describe('livesnap', () => {
         assert.match(verb.summary, /^[A-Z].{3,58}[^.]$/);
         const { status, stdout } = await world.run([name, '--help']);
         assert.equal(status, 0);
-        assert.ok(stdout.startsWith(`Usage: livesnap ${name} [options]`));
+        assert.ok(stdout.startsWith(`Usage: livesnap ${name} ${verb.usage ?? '[options]'}`));
         for (const line of stdout.split('\n')) assert.ok(line.length <= 80, line);
-        for (const option of ['--store <dir>', '--json', '--quiet', '--help'])
+        for (const option of ['--json', '--quiet', '--help'])
           assert.ok(stdout.includes(`  ${option}  `), option);
+        assert.equal(stdout.includes('  --store <dir>  '), verb.usesStore !== false, '--store');
         for (const option of Object.values(verb.options))
           assert.equal(stdout.includes(`  ${option.flags}  `), !option.hidden, option.flags);
       });
