@@ -11,9 +11,10 @@ export const verb = defineVerb({
   summary: 'Check the store for damage',
   operands: [],
   options: {
-    readData: optional('--read-data [n/m]', 'Also verify all data, or the fraction n/m of it', parsePart),
+    readData: optional('--read-data [n/m]', 'Also verify the data, or the fraction n/m of it', parsePart),
   },
   notes: [
+    'Without --read-data, check verifies the structure of the store, not the data.',
     '--read-data=1/10 verifies a tenth of the data: the part that was verified',
     'longest ago. Ten runs verify all.',
     'Exit status 4: the store is damaged.',

@@ -10,11 +10,7 @@ export const verb = defineVerb({
   usesStore: false,
   options: {
     until: valued('--until <pattern>', 'Detach after the first new line that matches', parsePattern),
-    timeout: valued(
-      '--timeout <seconds>',
-      'Fail if this time passes before a match or the end',
-      parseSeconds,
-    ),
+    timeout: valued('--timeout <seconds>', 'Fail if there is no match before this time passes', parseSeconds),
   },
   notes: [
     'In a terminal, Ctrl-A x detaches; the machine keeps running. If stdin is a',

@@ -12,8 +12,8 @@ export const verb = defineVerb({
     maxRepack: valued('--max-repack <size>', 'Rewrite at most SIZE of pack files', parseSize),
   },
   notes: [
-    'The store keeps data in pack files. gc deletes packs that hold only',
-    'unreferenced data, and rewrites others without it.',
+    'The store keeps data in pack files. gc deletes packs in which nothing is',
+    'referenced. It rewrites other packs to drop their unreferenced data.',
   ].join('\n'),
   async run({ options, output, storeDir }) {
     const { dryRun, maxRepack } = options;

@@ -6,7 +6,10 @@ export const verb = defineVerb({
   summary: 'Import a directory that export made',
   operands: ['<dir>'],
   options: {},
-  notes: 'The directory may come from an untrusted source: its contents are verified\nbefore import.',
+  notes: [
+    'The directory may come from an untrusted source: malformed or damaged contents',
+    'are refused. That does not prove who made the snapshot.',
+  ].join('\n'),
   async run({ operands, output, storeDir }) {
     const [from] = operands as [string];
     const { importSnapshots } = await import('../store/remote/export.js');

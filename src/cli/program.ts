@@ -34,7 +34,7 @@ const naming =
 function commonOptions(): Option[] {
   const store = new Option(
     '--store <dir>',
-    'Store directory (default: $LIVESNAP_STORE, else ~/.local/share/livesnap)',
+    'Store directory (default: $LIVESNAP_STORE, else $XDG_DATA_HOME/livesnap or ~/.local/share/livesnap)',
   );
   return [
     store.argParser(naming(store, parseText)),
@@ -43,7 +43,7 @@ function commonOptions(): Option[] {
   ];
 }
 
-const COMMON_HEADING = 'Options of every verb:';
+const COMMON_HEADING = 'Common options:';
 
 interface CommonValues {
   store?: string;

@@ -12,7 +12,7 @@ export const verb = defineVerb({
   summary: 'Store a file as a snapshot',
   operands: ['<file>'],
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot; a tag that is in use moves to it', parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot, taking the tag from any other', parseText),
     name: valued(
       '--name <name>',
       'Name for ls and show (default: the name of FILE; none for a stream)',

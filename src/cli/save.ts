@@ -10,7 +10,7 @@ export const verb = defineVerb({
   summary: 'Save a machine as a snapshot',
   operands: ['<machine>'],
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot; a tag that is in use moves to it', parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot, taking the tag from any other', parseText),
     then: valued(
       '--then <action>',
       'After the save: resume, pause or stop (default: leave it as it was)',
@@ -19,8 +19,9 @@ export const verb = defineVerb({
   },
   notes: [
     'Prints the ID of the snapshot.',
-    'If neither --store nor LIVESNAP_STORE is set, the snapshot goes to the store',
-    'that start or restore used, never to an exported directory.',
+    'If neither --store nor LIVESNAP_STORE is set, the snapshot goes to the',
+    "machine's store: the one that start or restore used, never an exported",
+    'directory.',
   ].join('\n'),
   async run({ operands, options, output, namedStoreDir }) {
     const [name] = operands as [string];
