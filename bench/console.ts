@@ -1,7 +1,6 @@
 /**
  * CPU time per byte of console output, with posted writes and with an exit per byte. The difference is why posted
- * writes are in C++ (ARCHITECTURE.md, "Processes and threads of a machine"). The time is of the whole process, guest
- * included.
+ * writes are in C++ (ARCHITECTURE.md, "The device thread"). The time is of the whole process, guest included.
  *
  *     npm run bench:console
  */

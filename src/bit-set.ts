@@ -1,8 +1,10 @@
 /**
  * A set of small integers, one bit each: pages of a slot, chunks of a pack.
  *
- * Invariants: no member is `size` or more; as bytes, bit n of byte m is the member 8m + n (as in KVM's dirty log and in
- * the store's files), and the number of bytes is a multiple of 8.
+ * Invariants:
+ * - No member is `size` or more.
+ * - As bytes, bit n of byte m is the member 8m + n, as in KVM's dirty log and in the store's files.
+ * - The number of bytes is a multiple of 8.
  */
 
 const WORD_BITS = 32;

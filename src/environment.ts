@@ -1,5 +1,5 @@
 /**
- * What comes from the environment of the process: the default store, the folder of run directories, the temporary
+ * Settings from the environment of the process: the default store, the folder of run directories, the temporary
  * directory, the user's ID.
  *
  * Invariants:

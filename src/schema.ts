@@ -4,8 +4,10 @@
  * A check takes a value and gives it back with its type, or throws a {@link SchemaError} that names the field. Checks are
  * built from checks: `object({ cpus: integer(1, 16), kernel: text(), initrd: nullable(text()) })`.
  *
- * Invariants: a check never changes or converts a value; it reads own properties only; what it throws names the field, by
- * its path, and never repeats more than a few characters of the value.
+ * Invariants:
+ * - A check never changes or converts a value.
+ * - It reads own properties only.
+ * - Its error names the field by its path, and repeats at most a few characters of the value.
  */
 
 /** Gives the value back, typed. `path` is where the value is, for the error: `regs.rip`, `regions[2].name`, or empty. */

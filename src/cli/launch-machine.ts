@@ -1,4 +1,4 @@
-/** Used by start and restore: starts the machine's process, and attaches to its console unless --detach is given. */
+/** Starts the process of a machine, for `start` and `restore`, and attaches to its console unless --detach is given. */
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import type { Progress } from '../page-stream.js';

@@ -1,4 +1,4 @@
-/** Whether data is read from or written to the terminal of the progress bar. Then the bar is left out. */
+/** Detects data that is read from or written to the terminal of the progress bar. The bar is left out then. */
 import { fstatSync, type Stats } from 'node:fs';
 
 /** The device number of /dev/tty: the controlling terminal. */

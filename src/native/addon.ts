@@ -4,7 +4,7 @@
  * Invariants:
  * - Only this file names the `.node` file.
  * - Importing a file of this folder never fails for want of the addon: verbs that only read work without it.
- * - An addon that is there but cannot be loaded is an error, never a reason to go on without it.
+ * - An addon that is there but cannot be loaded is an error, never a reason to continue without it.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

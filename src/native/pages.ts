@@ -4,7 +4,9 @@
  * One interface has two implementations: the addon's, which bench/pages.ts justifies, and a portable one of xxhash-wasm,
  * lz4-napi and Buffer. The portable one is used where the addon is not built, and with LIVESNAP_NATIVE_PAGES=0.
  *
- * Invariants: each reads what the other wrote; fingerprints and checksums are equal bit for bit. LZ4 blocks may differ.
+ * Invariants:
+ * - Each implementation reads what the other has written.
+ * - Fingerprints and checksums are equal bit for bit. LZ4 blocks may differ.
  */
 import { addon, isAddonBuilt } from './addon.js';
 import { loadLz4, loadXxhash } from './modules.js';

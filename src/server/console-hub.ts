@@ -2,6 +2,8 @@
  * The console of a machine: a ring with the last bytes of the guest's output, and viewers that read from it, each at its
  * own pace.
  *
+ * Thread: the main thread of the process of a machine.
+ *
  * Invariants:
  * - The guest never waits for a viewer.
  * - Memory is bounded by the ring, however much the guest writes and however slow a viewer is.

@@ -2,8 +2,12 @@
  * The server of the control API: HTTP/1.1 over the Unix socket in the machine's run directory, and over a loopback
  * port on request.
  *
- * Invariants: it listens before the machine runs; every failure is answered with `{error: {code, message, hint}}`; a
- * connection carries one request.
+ * Thread: the main thread of the process of a machine.
+ *
+ * Invariants:
+ * - It listens before the machine runs.
+ * - Every failure is answered with `{error: {code, message, hint}}`.
+ * - A connection carries one request.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';

@@ -2,6 +2,8 @@
  * Serves a machine in its process: connects the machine, its run directory and its control API, from the start to the
  * end.
  *
+ * Thread: the main thread of the process of a machine.
+ *
  * Invariants:
  * - The guest does not run before the machine can be found and its API answers ({@link MachineService.open}).
  * - Pause, resume and save run one after another, stop at any time.

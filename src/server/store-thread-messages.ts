@@ -1,7 +1,9 @@
 /**
  * The messages between the main thread of a machine's process and its store thread.
  *
- * Invariants: all of it can be cloned by postMessage; the main thread numbers stores, saves, open snapshots and calls.
+ * Invariants:
+ * - Every message can be cloned by postMessage.
+ * - The main thread numbers stores, saves, open snapshots and calls.
  */
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { PageRun, Region, SaveResult, SnapshotMetadata, SnapshotSummary } from '../page-stream.js';

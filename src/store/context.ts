@@ -1,4 +1,4 @@
-/** What the parts of an open store share: its directory, its index, its lock. */
+/** The state that the parts of an open store share: its directory, its index, its lock. */
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
 import { storeError } from './disk/layout.js';

@@ -1,5 +1,5 @@
 /**
- * What `show` and `stats` report: sizes of one snapshot, and of the whole store.
+ * Computes the reports of `show` and `stats`: sizes of one snapshot, and of the whole store.
  *
  * The caller holds the store's lock. Both mark the chunks that all snapshots need (gc/marks.ts), so their time grows
  * with the store.

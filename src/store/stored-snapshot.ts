@@ -1,7 +1,7 @@
 /**
  * A snapshot that is open for reading, and how it fills a page sink.
  *
- * Runs on the thread that opened the store. Page Workers read and verify the pages, in several lanes at a time.
+ * Thread: the one that opened the store. Page Workers read and verify the pages, in several lanes at a time.
  *
  * Invariants:
  * - The snapshot is pinned until `close`: its data stays in the store even if it is removed.

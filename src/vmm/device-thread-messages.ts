@@ -1,7 +1,9 @@
 /**
  * The messages between the main thread and the device thread of a machine.
  *
- * Everything can be cloned. RAM and the machine cross as integer handles.
+ * Invariants:
+ * - Every message can be cloned by postMessage.
+ * - RAM and the machine are integer handles.
  */
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';

@@ -1,8 +1,8 @@
 /**
- * What a snapshot says of its machine: `livesnap show` prints it, and a restore takes the config from it.
+ * The description of a machine in its snapshot. `livesnap show` prints it, and a restore takes the config from it.
  *
- * Invariant: every field is checked before it is used, because anybody may have written the store. Fields that are not
- * known are ignored and not saved again.
+ * Invariant: every field is checked before it is used, because anybody may have written the store. Unknown fields are
+ * ignored and not saved again.
  */
 import { PAGE_BYTES } from '../page-stream.js';
 import { integer, nullable, object, parse, satisfying, text } from '../schema.js';

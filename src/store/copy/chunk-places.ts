@@ -1,5 +1,5 @@
 /**
- * Where the chunks of an incoming snapshot are in this store, by the numbers under which they were offered.
+ * The places in this store of the chunks of an incoming snapshot, by the numbers under which they were offered.
  *
  * Memory: four bytes per chunk. A word holds the index of a pack in a short list, and the chunk.
  */

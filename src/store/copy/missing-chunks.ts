@@ -1,5 +1,5 @@
 /**
- * Which offered chunks are not in this store, and what their pages must be.
+ * The offered chunks that this store lacks, and the digests that their pages must have.
  *
  * Memory: one bit per offered chunk, and two bytes per missing one. A digest over the SHA-256s of 16 missing chunks (a
  * frame) is kept in place of the SHA-256s themselves.

@@ -1,6 +1,6 @@
 /**
- * How many files the store may keep open: shares of the process's limit, so that descriptors are left for everything
- * else, such as sockets. (Node has raised the limit to its maximum.)
+ * Limits the files that the store keeps open to shares of the process's limit, so that descriptors are left for
+ * everything else, such as sockets. (Node has raised the limit to its maximum.)
  */
 import { readFileSync } from 'node:fs';
 

@@ -1,6 +1,7 @@
 /**
  * Locks on single files of a store, by flock(2), between sessions and gc (docs/format.md, "Locks").
  *
+ * Rules:
  * - A session that needs a file holds its lock shared.
  * - A session that has made a file and not committed it holds its lock exclusively.
  * - A file is unlinked only under an exclusive lock that was taken without waiting.

@@ -1,5 +1,5 @@
 /**
- * Whether this process can lock the files of a store. Without the addon it cannot: then stores are read without
+ * Tells whether this process can lock the files of a store. Without the addon it cannot. Then stores are read without
  * locks, and only a store that no other process knows, such as an unfinished export, is written.
  */
 import { LivesnapError } from '../../errors.js';

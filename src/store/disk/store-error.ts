@@ -1,5 +1,5 @@
 /**
- * Turns what a system call or SQLite said while working in a store into the project's own error.
+ * Turns errors of system calls and of SQLite in a store into livesnap's own errors.
  *
  * Invariants:
  * - An error names the file at fault when the kernel named one.

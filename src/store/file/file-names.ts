@@ -2,6 +2,7 @@
  * Resolves the name of a file: to a path, or to a file that a process has open (/dev/stdout, /dev/fd/N,
  * /proc/PID/fd/N, and links to them).
  *
+ * Rules:
  * - An open file is not resolved to the path that procfs shows for it. That file may have been removed or replaced, and
  *   data belongs at the descriptor's position.
  * - Names are bytes. A string stands for its UTF-8.

@@ -1,8 +1,8 @@
 /**
  * Merges and rebuilds segments, so that the index lists a few files instead of many.
  *
- * A page Worker reads and writes the files, and the calling thread commits. Other processes may do the same at once.
- * It is never part of a save's commit.
+ * Thread: the one that opened the store commits; a page Worker reads and writes the files. Other processes may merge at
+ * the same time. Merging is never part of a save's commit.
  *
  * Invariant: a segment is listed before the segments that it replaces are deleted, so every chunk can be found at any
  * time.

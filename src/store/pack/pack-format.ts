@@ -2,7 +2,9 @@
  * The byte layout of packs: header, frames, rows of the frame table, footer (docs/format.md, "Packs"). Numbers are
  * little-endian.
  *
- * Invariants: nothing here does I/O; bytes are verified by their checksum before a number in them is used.
+ * Invariants:
+ * - Nothing here does I/O.
+ * - Bytes are verified by their checksum before a number in them is used.
  */
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';

@@ -1,4 +1,4 @@
-/** The registry of address schemes. To add one, see CONTRIBUTING.md, "How to add: a remote". */
+/** The registry of address schemes. To add one, see CONTRIBUTING.md, "A remote". */
 import { LivesnapError } from '../../errors.js';
 import { http, https } from './http.js';
 import type { CopyTask, Remote, Scheme } from './remote.js';

@@ -1,8 +1,10 @@
 /**
  * The manifest of a snapshot that is being saved: the parent's blocks, with the blocks that the save has changed.
  *
- * Batches get the parent's places before they are deduplicated, and their new places are recorded afterwards. Runs on
- * the thread of the save. It reads blocks of the parent, and stores nothing.
+ * Batches get the parent's places before they are deduplicated, and their new places are recorded afterwards. It reads
+ * blocks of the parent, and stores nothing.
+ *
+ * Thread: the thread of the save.
  *
  * Invariant: a page has the place recorded last, or else the parent's.
  */

@@ -1,7 +1,7 @@
 /**
  * The session of a save in a page Worker: batches of pages go in, their places in packs come out.
  *
- * Runs on the thread of the save, which reserves pack numbers in the index and watches the free space.
+ * Thread: the thread of the save, which reserves pack numbers in the index and watches the free space.
  *
  * Invariants:
  * - Batches are deduplicated in the order of the calls.

@@ -1,7 +1,7 @@
 /**
  * A save: pages in, a snapshot out (docs/format.md, "Saving").
  *
- * Runs on the thread that opened the store and so owns its database. A page Worker deduplicates and stores the pages,
+ * Thread: the one that opened the store, because it owns the database. A page Worker deduplicates and stores the pages,
  * batch by batch. Batches are stored in the order of the source, so the last copy of a page wins.
  *
  * Invariants:

@@ -3,8 +3,9 @@
  *
  * Thread: a page Worker.
  *
- * Invariants: it keeps one part of the entries and the filter in memory, whatever the segment's size; entries are
- * unverified until the checksum at the end of the file has been.
+ * Invariants:
+ * - Whatever the size of the segment, only one part of its entries and its filter are in memory.
+ * - Entries are unverified until the checksum at the end of the file has been verified.
  */
 import type { ChecksumInParts, PageOps } from '../../native/pages.js';
 import { DamageError } from '../disk/damage.js';

@@ -1,8 +1,10 @@
 /**
  * The description of a snapshot: the JSON part of its file (docs/format.md, "Snapshots").
  *
- * Invariants: a description is checked before any of it is used, because another program may have written it with a
- * matching digest; fields that are not known here are ignored, and `machine` and `host` are not looked into.
+ * Invariants:
+ * - A description is checked before any of it is used, because another program may have written it with a matching
+ *   digest.
+ * - Unknown fields are ignored. `machine` and `host` may be any JSON that is not nested too deeply.
  */
 import { PAGE_BYTES, type Region } from '../../page-stream.js';
 import {

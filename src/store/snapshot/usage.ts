@@ -1,5 +1,5 @@
 /**
- * The chunks that snapshots need: the marking that gc, show and stats share.
+ * Marks the chunks that snapshots need, for gc, `show` and `stats`.
  *
  * Invariant: a manifest block that several snapshots share is read once.
  */

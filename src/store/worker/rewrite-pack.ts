@@ -1,7 +1,9 @@
 /**
  * Writes the next generation of a pack, without unreferenced chunks, in a page Worker.
  *
- * Invariants: chunks keep their numbers, digests and fingerprints. When it fails, there is no new file.
+ * Invariants:
+ * - Chunks keep their numbers, digests and fingerprints.
+ * - If it fails, there is no new file.
  */
 
 import { BitSet } from '../../bit-set.js';

@@ -3,8 +3,9 @@
  * loaded packed and unpacks itself. Linux boot protocol (Documentation/arch/x86/boot.rst), sections "The Real-Mode
  * Kernel Header" and "64-bit Boot Protocol".
  *
- * Invariants: every range that the header names lies within the file, except for up to 15 bytes by which `syssize` is
- * rounded up; `init_size` bytes from the preferred address are RAM.
+ * Invariants:
+ * - Every range that the header names lies within the file, except for up to 15 bytes by which `syssize` is rounded up.
+ * - `init_size` bytes from the preferred address are RAM.
  */
 import { SETUP_HEADER_MAGIC, SetupHeader } from './boot-params.js';
 import { readElf } from './elf-image.js';

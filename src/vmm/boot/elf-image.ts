@@ -1,8 +1,10 @@
 /**
  * Reads the loadable part of a 64-bit x86 ELF file (System V ABI, "Object Files" and "Program Loading").
  *
- * Invariants: every segment lies in RAM above the first MiB and overlaps no other; the entry point lies in a segment;
- * bytes are read only for checked ranges, so the size of RAM bounds the bytes in memory.
+ * Invariants:
+ * - Every segment lies in RAM above the first MiB and overlaps no other.
+ * - The entry point lies in a segment.
+ * - Bytes are read only for checked ranges, so the size of RAM bounds the bytes in memory.
  */
 import { hex, type Image } from './image-file.js';
 import { HIGH_MEMORY_START, kernelLimit } from './memory-layout.js';

@@ -1,5 +1,5 @@
 /**
- * How processors and interrupt controllers are wired in KVM's in-kernel irqchip. The MP table and the ACPI MADT both
+ * The wiring of processors and interrupt controllers in KVM's in-kernel irqchip. The MP table and the ACPI MADT both
  * take these facts from here.
  */
 

@@ -1,4 +1,4 @@
-/** A kernel ready to be loaded, from whichever kind of file. */
+/** A kernel that is ready to be loaded, from a bzImage or an ELF file. */
 import type { BootPath } from './boot-state.js';
 import type { LoadSegment } from './elf-image.js';
 

@@ -2,8 +2,9 @@
  * Unpacks the compressed kernel inside a bzImage on the host: gzip (RFC 1952) and the legacy frame of LZ4 (LZ4 frame
  * format, "Legacy frame"), which Linux builds use. A kernel in any other format unpacks itself in the guest.
  *
- * Invariants: the unpacked size is bounded before anything is unpacked; a damaged payload is refused, never loaded in
- * part.
+ * Invariants:
+ * - The unpacked size is bounded before anything is unpacked.
+ * - A damaged payload is refused, never loaded in part.
  */
 import { gunzipSync } from 'node:zlib';
 import { loadLz4 } from '../../native/modules.js';

@@ -2,8 +2,10 @@
  * The guest-physical addresses of RAM, firmware tables and the boot loader's structures, and the memory map that the
  * guest gets (ACPI 6.5 section 15, "System Address Map Interfaces").
  *
- * Invariants: RAM below 4 GiB ends at or below {@link HOLE_START}; the loader's structures below 1 MiB do not overlap;
- * no reserved range is RAM in the memory map.
+ * Invariants:
+ * - RAM below 4 GiB ends at or below {@link HOLE_START}.
+ * - The loader's structures below 1 MiB do not overlap.
+ * - No reserved range is RAM in the memory map.
  */
 
 import { LivesnapError } from '../../errors.js';

@@ -1,6 +1,6 @@
 /**
- * How much of a machine's console the main thread and the device thread have taken from each other. The counts are in
- * shared memory, so that no message needs an acknowledgement.
+ * Counts how much console input and output the main thread and the device thread have taken from each other. The counts
+ * are in shared memory, so that no message needs an acknowledgement.
  *
  * Invariant: the counts wrap at 2^32. Only their differences have a meaning ({@link countBetween}).
  */

@@ -3,7 +3,7 @@
  *
  * Thread: the device thread. The main thread enforces {@link MAX_WAITING_INPUT_BYTES} (DeviceThreadClient.input).
  *
- * A snapshot has only the input that the port took.
+ * A snapshot has only the input that the port has taken.
  */
 
 /** The most input that may wait for a guest that does not read. A pasted file fits. */

@@ -3,8 +3,9 @@
  *
  * Thread: the device thread.
  *
- * Invariants: device names are unique and no two devices claim one address (asserted); a saved state is checked whole
- * before the first device is restored from it.
+ * Invariants:
+ * - Device names are unique, and no two devices claim one address (asserted).
+ * - A saved state is checked whole before the first device is restored from it.
  */
 import assert from 'node:assert/strict';
 import { type Check, object, parse } from '../../schema.js';
