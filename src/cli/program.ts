@@ -31,11 +31,8 @@ const naming =
   };
 
 /** The options of every verb. They may stand before the verb or after it. */
-function commonOptions(): Option[] {
-  const store = new Option(
-    '--store <dir>',
-    'Store directory (default: $LIVESNAP_STORE, else $XDG_DATA_HOME/livesnap or ~/.local/share/livesnap)',
-  );
+function commonOptions(otherwise = '$XDG_DATA_HOME/livesnap or ~/.local/share/livesnap'): Option[] {
+  const store = new Option('--store <dir>', `Store directory (default: $LIVESNAP_STORE, else ${otherwise})`);
   return [
     store.argParser(naming(store, parseText)),
     new Option('--json', 'Print the result or the error as JSON'),
@@ -63,7 +60,7 @@ function addVerb(program: Command, group: string, verb: Verb, onStatus: (status:
     command.addOption(option);
     return [key, option.attributeName()] as const;
   });
-  for (const option of commonOptions()) {
+  for (const option of commonOptions(verb.defaultStore)) {
     if (option.long === '--store') option.hideHelp(verb.usesStore === false);
     command.addOption(option.helpGroup(COMMON_HEADING));
   }

@@ -12,7 +12,7 @@ export const verb = defineVerb({
   summary: 'Store a file as a snapshot',
   operands: ['<file>'],
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot, taking the tag from any other', parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot; if the tag is in use, it moves here', parseText),
     name: valued(
       '--name <name>',
       'Name for ls and show (default: the name of FILE; none for a stream)',

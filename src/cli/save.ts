@@ -9,8 +9,9 @@ export const verb = defineVerb({
   name: 'save',
   summary: 'Save a machine as a snapshot',
   operands: ['<machine>'],
+  defaultStore: "the machine's store",
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot, taking the tag from any other', parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot; if the tag is in use, it moves here', parseText),
     then: valued(
       '--then <action>',
       'After the save: resume, pause or stop (default: leave it as it was)',
@@ -19,9 +20,9 @@ export const verb = defineVerb({
   },
   notes: [
     'Prints the ID of the snapshot.',
-    'If neither --store nor LIVESNAP_STORE is set, the snapshot goes to the',
-    "machine's store: the one that start or restore used, never an exported",
-    'directory.',
+    "A machine's store is the one that start or restore was given. For a machine",
+    'restored from an exported directory, it is the store that restore would have',
+    'read otherwise.',
   ].join('\n'),
   async run({ operands, options, output, namedStoreDir }) {
     const [name] = operands as [string];

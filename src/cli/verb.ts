@@ -59,6 +59,8 @@ export interface Verb<O extends Record<string, OptionSpec<unknown>> = Record<str
   readonly usage?: string;
   /** False: --store has no effect, and the help leaves it out. */
   readonly usesStore?: false;
+  /** The store without --store and LIVESNAP_STORE, for the help, if it is not the user's default store. */
+  readonly defaultStore?: string;
   /** Text below the options in the help. */
   readonly notes?: string;
   /** Resolves to the exit status. */

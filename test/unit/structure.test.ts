@@ -113,7 +113,7 @@ describe('the structure of src', () => {
     assert.deepEqual(circle, ['b', 'd', 'b']);
   });
 
-  it('has only the allowed arrows between its rooms, none from vmm to store', () => {
+  it('has only the allowed imports between its rooms, and none from vmm to store', () => {
     assert.deepEqual([...new Set([...graph.keys()].map(roomOf))].sort(), Object.keys(MAY_IMPORT).sort());
     for (const [file, imports] of graph)
       for (const target of imports) {
@@ -148,7 +148,7 @@ describe('the structure of src', () => {
     }
   });
 
-  it('lets the main thread of a machine load nothing of the store but how waits are given up', () => {
+  it('loads nothing of the store in a machine's main thread, except how waits are cancelled', () => {
     for (const [file, imports] of graph)
       if (roomOf(file) === 'server' && file !== 'server/store-thread.ts')
         for (const target of imports.filter((each) => roomOf(each) === 'store'))
