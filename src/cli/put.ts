@@ -12,7 +12,7 @@ export const verb = defineVerb({
   summary: 'Store a file as a snapshot',
   operands: ['<file>'],
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot; if the tag is in use, it moves here', parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot; a tag in use moves to this snapshot', parseText),
     name: valued(
       '--name <name>',
       'Name for ls and show (default: the name of FILE; none for a stream)',

@@ -11,7 +11,7 @@ export const verb = defineVerb({
   operands: ['<machine>'],
   defaultStore: "the machine's store",
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot; if the tag is in use, it moves here', parseText),
+    tag: valued('--tag <tag>', 'Tag the snapshot; a tag in use moves to this snapshot', parseText),
     then: valued(
       '--then <action>',
       'After the save: resume, pause or stop (default: leave it as it was)',

@@ -148,7 +148,7 @@ describe('the structure of src', () => {
     }
   });
 
-  it('loads nothing of the store in a machine's main thread, except how waits are cancelled', () => {
+  it('keeps the store out of the main thread of a machine, except for cancelling its waits', () => {
     for (const [file, imports] of graph)
       if (roomOf(file) === 'server' && file !== 'server/store-thread.ts')
         for (const target of imports.filter((each) => roomOf(each) === 'store'))
