@@ -169,7 +169,7 @@ async function examine(name: string, check: () => Finding | Promise<Finding>): P
   }
 }
 
-export async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: Check[] }> {
+async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: Check[] }> {
   const checks = [
     await examine('node', checkNode),
     await examine('addon', checkAddon),

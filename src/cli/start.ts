@@ -7,7 +7,7 @@ import { defineVerb, flag, hidden, valued } from './verb.js';
 
 const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
 
-/** The absolute path of a readable file. Errors: NO_SUCH_FILE, BAD_IMAGE, SYSTEM. */
+/** The absolute path of a readable file. Errors: NO_SUCH_FILE, BAD_IMAGE, NO_PERMISSION, SYSTEM. */
 function readableFile(path: string, role: string): string {
   const absolute = resolve(path);
   try {
@@ -24,9 +24,12 @@ function readableFile(path: string, role: string): string {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR')
       throw new LivesnapError('NO_SUCH_FILE', `${role} ${path} does not exist`, { hint: 'Check the path.' });
-    throw new LivesnapError('SYSTEM', `${role} ${path} cannot be read: ${message}`, {
-      hint: 'Check the permissions of the file and of the directories above it.',
-    });
+    const isForbidden = code === 'EACCES' || code === 'EPERM';
+    throw new LivesnapError(
+      isForbidden ? 'NO_PERMISSION' : 'SYSTEM',
+      `${role} ${path} cannot be read: ${message}`,
+      { hint: 'Check the permissions of the file and of the directories above it.' },
+    );
   }
   return absolute;
 }

@@ -231,8 +231,14 @@ export class RunDirectory {
       try {
         fd = openSync(this.lockFile, constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW, 0o600);
       } catch (error) {
-        if (isMissing(error)) continue;
-        throw runDirectoryError(this.path, 'write to', error);
+        if (!isMissing(error)) throw runDirectoryError(this.path, 'write to', error);
+        // A directory was removed by its machine just now. Anything else stays, and trying again would never end.
+        const found = lstatSync(this.path, { throwIfNoEntry: false });
+        if (found === undefined || found.isDirectory()) continue;
+        throw new LivesnapError('SYSTEM', `the run directory ${this.path} is not a directory`, {
+          hint: 'Move it away, or choose another --name.',
+          cause: error,
+        });
       }
       try {
         if (tryLock(fd, 'exclusive')) {

@@ -28,7 +28,7 @@ import { type PackRow, snapshotRow } from './index/index-database.js';
 import { PACK_CHUNKS } from './pack/pack-format.js';
 import type { PackReader } from './pack/pack-reader.js';
 import type { PackSet } from './pack/pack-set.js';
-import { BLOCK_PAGES, pagesOfBlock } from './snapshot/block-list.js';
+import { BLOCK_PAGES, type BlockEntry, type Place, pagesOfBlock } from './snapshot/block-list.js';
 import { ChunkSet } from './snapshot/chunk-set.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
 import { readSnapshotFile, snapshotFile } from './snapshot/snapshot-file.js';
@@ -140,11 +140,14 @@ class LostChunks {
     return this.#packs.has(pack);
   }
 
-  /** Whether a finding of a pack reports this error already, with its snapshots. */
-  covers(error: unknown): boolean {
-    if (!(error instanceof DamageError))
-      return error instanceof LivesnapError && error.code === 'NEWER_FORMAT';
-    return this.#places.get(error.file)?.has(error.offset) ?? false;
+  /** Whether a finding of a pack reports this error of reading a block already, with its snapshots. */
+  covers(error: unknown, { places, fingerprints }: BlockEntry): boolean {
+    if (error instanceof DamageError) return this.#places.get(error.file)?.has(error.offset) ?? false;
+    // The error names no file. A pack that is found to be of a newer format is lost as a whole.
+    const isLost = ({ pack }: Place): boolean => (this.#packs.get(pack)?.whole.length ?? 0) > 0;
+    return (
+      error instanceof LivesnapError && error.code === 'NEWER_FORMAT' && [places, fingerprints].some(isLost)
+    );
   }
 
   get any(): boolean {
@@ -315,7 +318,7 @@ class Check {
         validBlocks.add(places.pack, places.chunk);
       } catch (error) {
         // A finding of the pack is not repeated for each block.
-        if (!this.#lost.covers(error)) failed(error);
+        if (!this.#lost.covers(error, entry)) failed(error);
       }
     }
   }

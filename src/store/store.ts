@@ -279,8 +279,8 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Stores a file or a stream as a snapshot of kind `file`. Errors: NO_SUCH_FILE, USAGE, SYSTEM (the source cannot be
-   * read), and those of a save.
+   * Stores a file or a stream as a snapshot of kind `file`. Errors: NO_SUCH_FILE, USAGE, NO_PERMISSION, SYSTEM (the
+   * source cannot be read), and those of a save.
    */
   put(
     input: FileName | Readable,

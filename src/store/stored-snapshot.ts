@@ -165,6 +165,9 @@ export class StoredSnapshot implements OpenSnapshot {
     let block = blocks.length > 0 ? read(blocks.at(0)) : null;
     let hasFailed = false;
     return {
+      stop() {
+        hasFailed = true;
+      },
       next(run) {
         run.count = 0;
         if (hasFailed) return false;
@@ -184,12 +187,7 @@ export class StoredSnapshot implements OpenSnapshot {
           if (page < BLOCK_PAGES) break;
           page = 0;
           at++;
-          try {
-            block = at < blocks.length ? read(blocks.at(at)) : null;
-          } catch (error) {
-            hasFailed = true; // the other lanes end, too
-            throw error;
-          }
+          block = at < blocks.length ? read(blocks.at(at)) : null;
           if (block && blocks.at(at).region !== entry.region && run.count > 0) break;
         }
         return run.count > 0;
@@ -207,9 +205,11 @@ export class StoredSnapshot implements OpenSnapshot {
 interface Runs {
   /** Sets the run's pages, places and fingerprints. False: there are no more. Errors: DAMAGED. */
   next(run: Run): boolean;
+  /** From now on there are no more. */
+  stop(): void;
 }
 
-/** One lane: takes runs until there are no more. No lane waits for another. */
+/** One lane: takes runs until there are no more, or a lane has failed. No lane waits for another. */
 async function fillFrom(
   runs: Runs,
   { worker, session }: ReadSession,
@@ -227,6 +227,9 @@ async function fillFrom(
       if (!into) await writeTo(sink, { region, pages }, batch.pages.subarray(0, count * PAGE_BYTES));
       countPages(count);
     }
+  } catch (error) {
+    runs.stop(); // the other lanes end, too
+    throw error;
   } finally {
     releaseBatch(run.batch);
   }

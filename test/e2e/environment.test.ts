@@ -55,6 +55,21 @@ describe('livesnap', () => {
     return { status, stdout, stderr };
   }
 
+  it('names a kernel, initrd or file that the user may not read', () => {
+    const secret = join(dir, 'secret');
+    writeFileSync(secret, 'x', { mode: 0o600 });
+    const env = { HOME: own, XDG_RUNTIME_DIR: own };
+    for (const args of [
+      ['start', '--kernel', secret],
+      ['start', '--kernel', join(checkoutFor(UNLISTED), 'guest/build/probe.elf'), '--initrd', secret],
+      ['put', secret],
+    ]) {
+      const { error } = JSON.parse(run({ env }, ...args, '--json').stdout);
+      assert.equal(error.code, 'NO_PERMISSION', error.message);
+      assert.ok(error.message.includes(secret), error.message);
+    }
+  });
+
   it('lists machines and stores files for a user without an entry in /etc/passwd', () => {
     const env = { HOME: own, XDG_RUNTIME_DIR: own };
     assert.deepEqual(run({ env }, 'ps', '--json'), { status: 0, stdout: '[]\n', stderr: '' });

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
   cpSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -213,6 +214,29 @@ describe('an installation', () => {
           `the file in ${to}`,
         );
       }
+    });
+
+    it('refuses an export to the same name while another is running, which stays complete', () => {
+      const main = join(root, 'dist/src/cli/main.js');
+      const exported = join(world.dir, 'exported');
+      const script = join(root, 'two-exports.mjs');
+      writeFileSync(
+        script,
+        `import { spawnSync } from 'node:child_process';
+        import { exportSnapshot } from './dist/src/store/remote/export.js';
+        const [main, storeDir, to] = process.argv.slice(2);
+        let other = null;
+        const progress = (done) => {
+          if (done > 0) other ??= spawnSync(process.execPath, [main, 'export', 'first', to, '--json'], { encoding: 'utf8' });
+        };
+        await exportSnapshot({ storeDir, ref: 'second', to, onPlan() {}, progress });
+        console.log(JSON.parse(other.stdout).error.code);`,
+      );
+      assert.equal(plain(script, [main, world.store, exported]).stdout, 'STORE_BUSY\n');
+      assert.equal(existsSync(`${exported}.partial`), false);
+      const get = plain(MAIN, ['get', 'second', join(world.dir, 'out'), '--store', exported]);
+      assert.deepEqual([get.status, get.stderr], [0, '']);
+      assert.ok(readFileSync(join(world.dir, 'out')).equals(readFileSync(join(world.dir, 'file'))));
     });
 
     for (const platform of ['darwin', 'win32'])

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { SystemError } from '../../src/errors.js';
-import type { PageRun, PageSink } from '../../src/page-stream.js';
+import { BATCH_PAGES, type PageRun, type PageSink } from '../../src/page-stream.js';
 import { storeError } from '../../src/store/disk/store-error.js';
 import { exportSnapshot } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
@@ -54,6 +54,19 @@ describe('an error', () => {
       }
       await load(store, id);
     });
+
+  it('of a sink ends a restore soon, not after all pages', async function () {
+    const { store } = newStore(this);
+    const { id } = await save(store, { ram: noise(1, 20 * BATCH_PAGES) });
+    const snapshot = await store.openSnapshot(id);
+    let batches = 0;
+    const write = (): void => {
+      if (++batches === 1) throw failure('EIO');
+    };
+    await assert.rejects(snapshot.fill({ regions: snapshot.regions, write }), { code: 'EIO' });
+    snapshot.close();
+    assert.ok(batches <= 4, `${batches} batches: at most one for each of the other lanes`);
+  });
 
   const of = (error: unknown) => storeError('/s', error) as { code: string; message: string };
 

@@ -1,4 +1,5 @@
 /** Runs verbs on a store and prints the outcome of each. permissions.test.ts runs it as another user: `DIR VERB...` */
+import { join } from 'node:path';
 import type { LivesnapError } from '../../src/errors.js';
 import { Store } from '../../src/store/store.js';
 import { load, noise, save } from './scratch.js';
@@ -7,6 +8,7 @@ const [dir, ...verbs] = process.argv.slice(2) as [string, ...string[]];
 
 const work: Record<string, { write: boolean; run: (store: Store) => unknown }> = {
   save: { write: true, run: (store) => save(store, { ram: noise(process.pid, 40) }, { tag: 'own' }) },
+  put: { write: true, run: (store) => store.put(join(dir, '..', 'secret'), { tag: null, name: null }) },
   tag: { write: true, run: (store) => store.setTag('own', 'own') },
   rm: { write: true, run: (store) => store.remove(['own']) },
   gc: { write: true, run: (store) => store.gc({ dryRun: false }) },

@@ -156,6 +156,14 @@ describe('a store with files of several users', () => {
       assert.match(message, /^no permission to delete \S+\.pack in \S+ \(owner root, mode 0755\)$/);
   });
 
+  it('refuses to put a file that the user may not read, naming that file', function () {
+    const dir = makeUsersStore(this);
+    const secret = join(dir, '..', 'secret');
+    writeFileSync(secret, '', { mode: 0o600 });
+    for (const { hint } of forbidden(USER, `cannot read ${secret}`, dir, 'put'))
+      assert.equal(hint, 'Run livesnap as a user who can read it.');
+  });
+
   it('tells another user who owns it, not that it is read-only', function () {
     const dir = makeUsersStore(this);
     chmodSync(join(dir, '..'), 0o711);

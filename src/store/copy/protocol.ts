@@ -34,7 +34,7 @@ import {
 import { MAX_STATE_BYTES } from '../snapshot/snapshot-file.js';
 
 /** Both ends must use the same version. It changes when the meaning of any message changes. */
-export const PROTOCOL_VERSION = 1;
+const PROTOCOL_VERSION = 1;
 
 /** docs/copy.md says which end sends each type, and when. */
 export const MessageType = {
@@ -57,7 +57,7 @@ export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
 /** Distinct chunks of one snapshot: 256 GiB of pages. */
 export const MAX_CHUNKS = 1 << 26;
-export const CHUNKS_PER_MESSAGE = 4096;
+const CHUNKS_PER_MESSAGE = 4096;
 export const PAGES_PER_MESSAGE = FRAME_CHUNKS;
 export const BLOCKS_PER_MESSAGE = 32;
 /** Pairs of a layout message. */

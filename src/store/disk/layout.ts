@@ -237,7 +237,7 @@ export function makeDirectory(path: string): void {
  * Creates one directory unless it exists. Node's `recursive` would loop for ever where mkdir fails with ENOENT although the
  * parent exists, as in procfs.
  */
-export function makeOne(path: string, mode = 0o777): void {
+function makeOne(path: string, mode = 0o777): void {
   try {
     mkdirSync(path, { mode });
   } catch (error) {

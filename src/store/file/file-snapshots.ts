@@ -25,7 +25,7 @@ import { baseName, type FileName, isFileName } from './file-names.js';
 import { FILE_REGION, type FileSource, openSource } from './file-source.js';
 import { FileReplacement, findTarget, openStream, standardOutput, targetError } from './file-target.js';
 
-/** Errors: NO_SUCH_FILE, USAGE, SYSTEM (the source cannot be read), and those of a save. */
+/** Errors: NO_SUCH_FILE, USAGE, NO_PERMISSION, SYSTEM (the source cannot be read), and those of a save. */
 export async function putFile(
   context: StoreContext,
   input: FileName | Readable,

@@ -203,7 +203,7 @@ const streamSource = (name: string, stream: Readable): FileSource =>
 
 /**
  * Refuses a source that cannot be stored, before anything is created or waited for. Errors: NO_SUCH_FILE, USAGE (a
- * directory, a socket, more than 16 TiB), SYSTEM.
+ * directory, a socket, more than 16 TiB), NO_PERMISSION, SYSTEM.
  */
 export function requireSource(input: FileName): { fd: number | null; stats: Stats } {
   const name = shownName(input);
@@ -275,7 +275,7 @@ function sourceError(name: string, error: unknown): LivesnapError {
       });
     case 'EACCES':
     case 'EPERM':
-      return new LivesnapError('SYSTEM', `${failed}: permission denied`, {
+      return new LivesnapError('NO_PERMISSION', `${failed}: permission denied`, {
         hint: 'Run livesnap as a user who can read it.',
         cause: error,
       });

@@ -12,13 +12,18 @@ const ENCODING_HINT = 'Write ? as %3F, # as %23, % as %25, and a space at the en
 /** `host:path` and `user@host:path`, by the rule of scp: a colon before the first slash, but not as first character. */
 const SCP_ADDRESS = /^([^/:[]*\[[^/\]]*\]|[^/:]+):(.*)$/s;
 
+/** The match of {@link SCP_ADDRESS}; null for a path. On Windows a drive is one letter before a colon. */
+function scpAddress(text: string): RegExpExecArray | null {
+  return process.platform === 'win32' && /^[a-z]:/i.test(text) ? null : SCP_ADDRESS.exec(text);
+}
+
 const schemeIn = (text: string): string | null =>
   /^([a-z][a-z0-9+.-]*):\/\//i.exec(text)?.[1]?.toLowerCase() ?? null;
 
 /** The scheme of an address, in lower case. Null: the text is a path. Errors: USAGE (an scp-style address). */
 export function schemeOf(text: string): string | null {
   const scheme = schemeIn(text);
-  const scp = SCP_ADDRESS.exec(text);
+  const scp = scpAddress(text);
   if (scheme !== null || !scp) return scheme;
   const [, host, path] = scp as unknown as [string, string, string];
   const encoded = path.replace(/[%?#\p{Cc}]|\s$/gu, encodeURIComponent);
@@ -30,7 +35,7 @@ export function schemeOf(text: string): string | null {
 
 /** For verbs that take only local directories. Errors: USAGE. */
 export function requireLocal(text: string): string {
-  if (schemeIn(text) !== null || SCP_ADDRESS.test(text))
+  if (schemeIn(text) !== null || scpAddress(text))
     throw new LivesnapError('USAGE', `${shown(text)} is an address, not a directory`, {
       hint: `Only livesnap copy takes addresses. Write ./${text} for a local directory of that name.`,
     });

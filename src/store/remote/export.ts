@@ -6,7 +6,8 @@
  * - Under its final name an export is complete. It is made in NAME.partial, which an interrupted export leaves and the
  *   next one resumes.
  * - Only the contents of a NAME.partial that has the mark of an export are ever removed.
- * - The mark is durable before anything else is in NAME.partial.
+ * - The mark is durable before anything else but the lock is in NAME.partial.
+ * - One export at a time writes to NAME.partial, with or without the addon.
  */
 import {
   closeSync,
@@ -23,6 +24,7 @@ import {
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
+import { loadSqlite } from '../../native/modules.js';
 import type { CopyResult } from '../copy/copy-result.js';
 import {
   fsyncDirectory,
@@ -33,7 +35,8 @@ import {
   TEMPORARY,
   writeAtomically,
 } from '../disk/layout.js';
-import { tryLock } from '../disk/locking.js';
+import { canLock, tryLock } from '../disk/locking.js';
+import { sqliteCode } from '../disk/store-error.js';
 import { requireShortPath } from '../index/index-files.js';
 import { Store } from '../store.js';
 import { requireLocal } from './address.js';
@@ -47,6 +50,8 @@ const MARK = 'livesnap-export';
 const STORE = 'store';
 /** A store being removed. Renamed first, so that {@link STORE} is never half removed. */
 const DROPPED = 'dropped';
+/** Only where the addon is not built: an empty file, for {@link lockBySqlite}. */
+const LOCK = 'lock';
 
 /** Errors: USAGE (the target or its .partial exists), STORE_BUSY (another export), and those of a copy. */
 export async function exportSnapshot(
@@ -87,17 +92,31 @@ export async function exportSnapshot(
 /** NAME.partial, locked against other exports. */
 class ExportDirectory {
   readonly #fd: number;
+  #sqliteLock: { close(): void } | null = null;
 
   /** Errors: USAGE, STORE_BUSY. */
   constructor(readonly dir: string) {
     if (!lstatSync(dir, { throwIfNoEntry: false })) makeDirectory(dir);
     if (!lstatSync(dir).isDirectory()) throw notAnExport(dir);
     this.#fd = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-    if (tryLock(this.#fd, 'exclusive') && fstatSync(this.#fd).nlink > 0) return;
+    try {
+      if (this.#lock() && fstatSync(this.#fd).nlink > 0) return;
+    } catch (error) {
+      this.close();
+      throw error;
+    }
     this.close();
     throw new LivesnapError('STORE_BUSY', `another export is writing to ${dir}`, {
       hint: 'Try again when it has finished.',
     });
+  }
+
+  /** False: another export has the lock. */
+  #lock(): boolean {
+    if (canLock) return tryLock(this.#fd, 'exclusive');
+    this.#entries(); // first: nothing is created in a directory that is not of an export
+    this.#sqliteLock = lockBySqlite(this.at(LOCK));
+    return this.#sqliteLock !== null;
   }
 
   at(name: string): string {
@@ -116,16 +135,21 @@ class ExportDirectory {
     if (marked !== id) writeAtomically(this.at(MARK), `${id}\n`);
   }
 
+  /** The names in the directory. Errors: USAGE (it holds anything that is not of an export). */
+  #entries(): string[] {
+    const names = readdirSync(this.dir);
+    // A power cut may leave the mark under its temporary name.
+    const known = [MARK + TEMPORARY, LOCK, ...(names.includes(MARK) ? [MARK, STORE, DROPPED] : [])];
+    if (names.some((name) => !known.includes(name))) throw notAnExport(this.dir);
+    const lock = lstatSync(this.at(LOCK), { throwIfNoEntry: false });
+    if (lock && !(lock.isFile() && lock.size === 0)) throw notAnExport(this.dir);
+    return names;
+  }
+
   /** The ID in the mark; null in an empty directory. Errors: USAGE (the directory holds anything else). */
   #readMark(): string | null {
-    const names = readdirSync(this.dir);
-    if (!names.includes(MARK)) {
-      // A power cut may leave the mark under its temporary name.
-      if (names.some((name) => name !== MARK + TEMPORARY)) throw notAnExport(this.dir);
-      return null;
-    }
-    if (names.some((name) => ![MARK, MARK + TEMPORARY, STORE, DROPPED].includes(name)))
-      throw notAnExport(this.dir);
+    const names = this.#entries();
+    if (!names.includes(MARK)) return null;
     for (const name of [STORE, DROPPED]) if (names.includes(name)) this.#requirePlain(name);
     const mark = lstatSync(this.at(MARK));
     const text = mark.isFile() && mark.size === 33 ? readFileSync(this.at(MARK), 'latin1') : '';
@@ -148,7 +172,8 @@ class ExportDirectory {
   /** To be called when the export has its final name. If this fails, the next export to that name cleans up. */
   remove(): void {
     try {
-      for (const name of [MARK + TEMPORARY, MARK]) removeIfThere(this.at(name));
+      this.#sqliteLock?.close(); // some platforms delete no open file
+      for (const name of [MARK + TEMPORARY, MARK, LOCK]) removeIfThere(this.at(name));
       rmdirSync(this.dir);
     } catch (error) {
       if (typeof (error as NodeJS.ErrnoException).code !== 'string') throw error;
@@ -156,7 +181,24 @@ class ExportDirectory {
   }
 
   close(): void {
+    this.#sqliteLock?.close();
     closeSync(this.#fd);
+  }
+}
+
+/**
+ * SQLite's lock on an empty database, which all platforms have and which ends with the process. Null: another process
+ * has it.
+ */
+function lockBySqlite(path: string): { close(): void } | null {
+  const database = new (loadSqlite())(path, { timeout: 0 });
+  try {
+    database.exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE'); // without a file for the journal
+    return database;
+  } catch (error) {
+    database.close();
+    if (sqliteCode(error) === 'SQLITE_BUSY') return null;
+    throw error;
   }
 }
 

@@ -26,7 +26,7 @@ import { Salvage, SalvageFiles } from './salvage.js';
 
 export const fileOf = ({ number, generation }: PackName): string => packFile(number, generation);
 
-export const byGeneration = (a: PackName, b: PackName): number => a.generation - b.generation;
+const byGeneration = (a: PackName, b: PackName): number => a.generation - b.generation;
 
 export class PacksUnderRepair {
   /** The packs that the new index will list, by number. */

@@ -29,7 +29,7 @@ export const DESCRIPTION_OFFSET = 32;
 export const MAX_DESCRIPTION_BYTES = 1 << 20;
 /** Depth of arrays and objects, including the description itself: code that prints it may recurse. */
 const MAX_NESTING = 64;
-export const MAX_REGIONS = 256;
+const MAX_REGIONS = 256;
 /** Page numbers are 32 bits. */
 export const MAX_REGION_BYTES = 2 ** 32 * PAGE_BYTES;
 /** No store is larger. The size of a file can be added and the sum is still a safe integer. */

@@ -29,7 +29,7 @@ const DIGEST_BYTES = 32;
 export const MAX_STATE_BYTES = 64 << 20;
 /** 32 TiB of non-zero pages. */
 const MAX_BLOCKS = 1 << 24;
-export const MAX_FILE_BYTES =
+const MAX_FILE_BYTES =
   HEADER_BYTES + MAX_DESCRIPTION_BYTES + MAX_BLOCKS * BLOCK_ENTRY_BYTES + MAX_STATE_BYTES + DIGEST_BYTES;
 /**
  * The limit for snapshots from elsewhere, which a copy receives or an export holds: 4 TiB of non-zero pages. It is

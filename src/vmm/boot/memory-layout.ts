@@ -25,9 +25,9 @@ export interface RamSlot {
 /** First address of the MMIO hole below 4 GiB: LAPIC, IOAPIC, virtio-mmio devices, KVM's own pages. */
 export const HOLE_START = 3 * GIB;
 /** First address after the MMIO hole. */
-export const HOLE_END = 4 * GIB;
+const HOLE_END = 4 * GIB;
 /** From here on the hole is in use: IOAPIC, LAPIC, and the pages that KVM keeps for itself below 4 GiB. */
-export const PLATFORM_START = 0xfec0_0000;
+const PLATFORM_START = 0xfec0_0000;
 /** First address after the first MiB: a kernel lies above it. */
 export const HIGH_MEMORY_START = MIB;
 
@@ -66,7 +66,7 @@ export const LowMemory = {
 } as const;
 
 /** e820 types (ACPI 6.5 table 15.6). */
-export const E820Type = { ram: 1, reserved: 2 } as const;
+const E820Type = { ram: 1, reserved: 2 } as const;
 
 export interface E820Entry {
   readonly gpa: number;

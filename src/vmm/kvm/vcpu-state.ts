@@ -104,7 +104,7 @@ export function setCpuid(machine: KvmMachine, vcpu: number, entries: readonly Cp
   vcpuIoctl(machine, vcpu, Ioctl.SET_CPUID2, encodeCpuid(entries));
 }
 
-export function getMpState(machine: KvmMachine, vcpu: number): number {
+function getMpState(machine: KvmMachine, vcpu: number): number {
   const bytes = new Uint8Array(4);
   vcpuIoctl(machine, vcpu, Ioctl.GET_MP_STATE, bytes);
   return new DataView(bytes.buffer).getUint32(0, true);

@@ -81,6 +81,18 @@ describe('run directories', () => {
     await assert.rejects(new RunDirectory(root, 'a').claim(), refused);
   });
 
+  it('cannot be claimed where something else has the name', async () => {
+    await checkRunRoot(root);
+    writeFileSync(join(root, 'file'), '');
+    symlinkSync(join(base, 'missing'), join(root, 'link'));
+    for (const name of ['file', 'link'])
+      await assert.rejects(new RunDirectory(root, name).claim(), {
+        code: 'SYSTEM',
+        message: `the run directory ${join(root, name)} is not a directory`,
+        hint: /--name/,
+      });
+  });
+
   it('belong to one process at a time and are free again after removal', async () => {
     const place = new RunDirectory(root, 'a');
     assert.equal(await place.look(), 'absent');

@@ -39,6 +39,21 @@ describe('the name of a store', () => {
     }
   });
 
+  it('is a path on Windows when it begins with a drive', () => {
+    const platform = Object.getOwnPropertyDescriptor(process, 'platform')!;
+    Object.defineProperty(process, 'platform', { ...platform, value: 'win32' });
+    try {
+      for (const path of ['C:\\Users\\me\\store', 'd:/store', 'C:store']) {
+        assert.equal(requireLocal(path), path);
+        assert.equal(schemeOf(path), null, path);
+      }
+      assert.throws(() => requireLocal('host:store'), { code: 'USAGE' });
+    } finally {
+      Object.defineProperty(process, 'platform', platform);
+    }
+    assert.throws(() => requireLocal('C:store'), { code: 'USAGE' }, 'elsewhere it is a host');
+  });
+
   it('has its scheme in lower case', () => {
     assert.equal(schemeOf('SSH://host/dir'), 'ssh');
     assert.equal(schemeOf('s3://bucket'), 's3');
