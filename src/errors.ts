@@ -81,6 +81,20 @@ export class LivesnapError extends Error {
   static fromJSON({ code, message, hint }: PlainError): LivesnapError {
     return new LivesnapError(code, message, hint === null ? {} : { hint });
   }
+
+  /** Restores an error that ended another thread, which loses its class on the way. Null for an error of any other class. */
+  static fromThread({
+    message,
+    code,
+    hint,
+  }: {
+    message: string;
+    code?: unknown;
+    hint?: unknown;
+  }): LivesnapError | null {
+    if (typeof code !== 'string' || !Object.hasOwn(ERROR_CODES, code)) return null;
+    return new LivesnapError(code as ErrorCode, message, typeof hint === 'string' ? { hint } : {});
+  }
 }
 
 /**

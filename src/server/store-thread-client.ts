@@ -8,7 +8,7 @@
  * - After the thread has died, everything that was open in it fails. The next store that is opened gets a new thread.
  */
 import { Worker } from 'node:worker_threads';
-import { ERROR_CODES, LivesnapError } from '../errors.js';
+import { LivesnapError } from '../errors.js';
 import {
   BATCH_PAGES,
   type OpenSnapshot,
@@ -109,13 +109,6 @@ interface SourceInUse {
   failure: Error | null;
 }
 
-/** The LivesnapError that ended the thread, which loses its class between threads; null for any other error. */
-function ownError(error?: Error): LivesnapError | null {
-  const { code, hint } = (error ?? {}) as Partial<LivesnapError>;
-  if (!error || code === undefined || !Object.hasOwn(ERROR_CODES, code)) return null;
-  return LivesnapError.fromJSON({ code, message: error.message, hint: hint ?? null });
-}
-
 /** One Worker, for as long as it lives. */
 class Connection {
   readonly #worker: Worker;
@@ -210,7 +203,7 @@ class Connection {
   #fail(why: string, error?: Error): void {
     if (this.failure) return;
     this.failure =
-      ownError(error) ??
+      (error && LivesnapError.fromThread(error)) ??
       new LivesnapError('SYSTEM', `the store thread of the machine's process failed: ${why}`, {
         hint: 'Try again. The log in the run directory of the machine has details.',
         cause: error,

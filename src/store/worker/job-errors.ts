@@ -4,7 +4,7 @@
  *
  * Invariant: the main thread gets an error of the class and with the fields that the Worker's error had.
  */
-import { ERROR_CODES, type ErrorCode, LivesnapError, SystemError } from '../../errors.js';
+import { LivesnapError, SystemError } from '../../errors.js';
 import { DamageError } from '../disk/damage.js';
 import { notOfStore } from '../disk/store-error.js';
 
@@ -56,7 +56,8 @@ export function fromJobError(error: JobError): Error {
   }
   const { message, code, stack, errno, syscall, path, dest } = error;
   return (
-    livesnapError(error) ?? Object.assign(new Error(message), { code, stack, errno, syscall, path, dest })
+    LivesnapError.fromThread(error) ??
+    Object.assign(new Error(message), { code, stack, errno, syscall, path, dest })
   );
 }
 
@@ -66,16 +67,10 @@ export function fromJobError(error: JobError): Error {
  */
 export function workerFailure(why: string, error?: Error): LivesnapError {
   return (
-    (error && livesnapError(error)) ??
+    (error && LivesnapError.fromThread(error)) ??
     new LivesnapError('SYSTEM', `a worker thread of the store failed: ${why}`, {
       hint: 'Try again. If it fails again, report this message as a bug.',
       cause: error,
     })
   );
-}
-
-/** The LivesnapError that was thrown on the other thread; null for an error of any other class. */
-function livesnapError({ message, code, hint }: { message: string; code?: unknown; hint?: unknown }) {
-  if (typeof code !== 'string' || !Object.hasOwn(ERROR_CODES, code)) return null;
-  return new LivesnapError(code as ErrorCode, message, typeof hint === 'string' ? { hint } : {});
 }
