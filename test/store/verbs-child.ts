@@ -2,7 +2,7 @@
  * A child process that runs all verbs on the store DIR and prints their outcomes as JSON:
  *
  * - `DIR ID`: every verb but repair. ID is the snapshot to read, and the parent of a save.
- * - `DIR repair FILES`: a repair that may have FILES files open, and its peak memory.
+ * - `DIR repair [FILES]`: a repair, which may have FILES files open, and its peak memory.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -39,12 +39,12 @@ async function limitOpenFiles(files: string): Promise<void> {
   execFileSync('prlimit', ['--pid', String(process.pid), `--nofile=${files}:${files}`]);
 }
 
-const [dir, id, files] = process.argv.slice(2) as [string, string, string];
+const [dir, id, files] = process.argv.slice(2) as [string, string, string?];
 if (id === 'repair') {
-  await limitOpenFiles(files);
+  if (files !== undefined) await limitOpenFiles(files);
   const outcome = await outcomeOf(() => Store.repair(dir));
   console.log(JSON.stringify({ ...outcome, maxRssKiB: peakRssKiB() }));
-  releasePageWorkers();
+  if (files !== undefined) releasePageWorkers();
 } else {
   const store = Store.open(dir, { write: true });
   const ram = noise(1, 100);

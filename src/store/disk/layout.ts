@@ -146,12 +146,25 @@ export function requirePlainIndex(dir: string): void {
   }
 }
 
+/** Returns what `look` does; null when the file has just been removed, as SQLite does with the files beside a database. */
+export function unlessGone<T>(look: () => T): T | null {
+  try {
+    return look();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
 const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
 
 /** Whether a rollback journal ends like one that names a super-journal. A store has a journal only while it is created. */
 function namesSuperJournal(path: string, sizeBytes: number): boolean {
   const end = Buffer.alloc(JOURNAL_MAGIC.length);
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const fd = unlessGone(() =>
+    openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK),
+  );
+  if (fd === null) return false;
   try {
     readSync(fd, end, 0, end.length, Math.max(0, sizeBytes - end.length));
   } finally {

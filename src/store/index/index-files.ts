@@ -23,7 +23,7 @@ import {
 import { basename, dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { loadSqlite } from '../../native/modules.js';
-import { at, createOwned, DATABASE, INDEX_LOCK, PACKS, removeIfThere } from '../disk/layout.js';
+import { at, createOwned, DATABASE, INDEX_LOCK, PACKS, removeIfThere, unlessGone } from '../disk/layout.js';
 import { damageOf } from '../disk/store-file.js';
 import { StoreLock } from '../disk/store-lock.js';
 import { waitAStep } from '../disk/waits.js';
@@ -81,7 +81,7 @@ export const hasOtherLinks = (dir: string): boolean =>
 export function requireWritableIndex(dir: string): void {
   const { R_OK, W_OK, X_OK } = constants;
   accessSync(dir, W_OK | X_OK);
-  for (const suffix of PARTS) if (find(dir, suffix)) accessSync(at(dir, DATABASE + suffix), R_OK | W_OK);
+  for (const suffix of PARTS) unlessGone(() => accessSync(at(dir, DATABASE + suffix), R_OK | W_OK));
 }
 
 /** Whether SQLite can open the index where it is. */

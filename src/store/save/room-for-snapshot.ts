@@ -6,6 +6,7 @@
  */
 import { LivesnapError } from '../../errors.js';
 import type { StoreContext } from '../context.js';
+import { DamageError } from '../disk/damage.js';
 import { lockState } from '../disk/file-locks.js';
 import { at } from '../disk/layout.js';
 import { sleepAStep } from '../disk/waits.js';
@@ -24,7 +25,7 @@ export class SnapshotExistsError extends LivesnapError {
   }
 }
 
-/** Resolves when no file has the snapshot's name. Errors: STORE_BUSY; {@link SnapshotExistsError}. */
+/** Resolves when no file has the snapshot's name. Errors: STORE_BUSY, DAMAGED; {@link SnapshotExistsError}. */
 export async function makeRoom(context: StoreContext, id: string): Promise<void> {
   const { dir, index } = context;
   const path = at(dir, snapshotFile(id));
@@ -33,6 +34,7 @@ export async function makeRoom(context: StoreContext, id: string): Promise<void>
     unlinkUnlisted(context, [{ path, isListed: () => index.has(id) }]);
     const state = lockState(path);
     if (state === 'gone') return;
+    if (state === 'unreadable') throw new DamageError(snapshotFile(id), null, 'the disk cannot read it');
     if (state === 'shared' && step >= READER_STEPS)
       throw busy(`snapshot ${id} was removed from ${dir} but is still being read`);
     await sleepAStep();
