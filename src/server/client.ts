@@ -46,6 +46,9 @@ export async function findMachine(name: string, root: string = runRoot()): Promi
   return new MachineClient(directory);
 }
 
+/** How long a machine's process may take to answer what it answers at once: nothing blocks its main thread. */
+const ANSWER_TIMEOUT_MS = 5_000;
+
 export class MachineClient {
   constructor(readonly directory: RunDirectory) {}
 
@@ -63,11 +66,18 @@ export class MachineClient {
     );
   }
 
+  /** A process that is stopped or stuck would keep a caller waiting for ever. Errors: as of {@link describe}. */
+  async #requireAnswer(): Promise<void> {
+    await this.describe(ANSWER_TIMEOUT_MS);
+  }
+
   async pause(): Promise<{ name: string; state: MachineState }> {
+    await this.#requireAnswer();
     return JSON.parse(await readAll(await this.#answer('POST', '/pause')));
   }
 
   async resume(): Promise<{ name: string; state: MachineState }> {
+    await this.#requireAnswer();
     return JSON.parse(await readAll(await this.#answer('POST', '/resume')));
   }
 
@@ -76,6 +86,7 @@ export class MachineClient {
   }
 
   async save(save: SaveRequest, progress: Progress): Promise<MachineSaveResult> {
+    await this.#requireAnswer();
     const sent = this.#send('POST', '/save', {
       accept: 'application/x-ndjson',
       'content-type': 'application/json',
@@ -100,9 +111,20 @@ export class MachineClient {
     throw await this.#unreachable(true);
   }
 
-  /** Resolves when the viewer has joined. The stream has everything that the guest writes from then on. */
+  /**
+   * Resolves when the viewer has joined. The stream has everything that the guest writes from then on. Errors: as of
+   * {@link describe}.
+   */
   async openConsole(historyBytes?: number): Promise<IncomingMessage> {
-    return this.#answer('GET', historyBytes === undefined ? '/console' : `/console?history=${historyBytes}`);
+    const path = historyBytes === undefined ? '/console' : `/console?history=${historyBytes}`;
+    // Not AbortSignal.timeout(), which would also end the stream later.
+    const giveUp = new AbortController();
+    const timer = setTimeout(() => giveUp.abort(), ANSWER_TIMEOUT_MS);
+    try {
+      return await this.#answer('GET', path, {}, giveUp.signal);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** A stream of input for the guest. It emits no error when it breaks, because then the machine is ending. */

@@ -38,6 +38,26 @@ describe('livesnap console', function () {
     assert.match(stdout, /"code":"MACHINE_GONE"/);
   });
 
+  it('fails if the process of the machine does not answer, as pause, resume and save do', async () => {
+    await start('a');
+    const { pid } = (await world.json<{ pid: number }[]>('ps'))[0]!;
+    process.kill(pid, 'SIGSTOP');
+    try {
+      for (const args of [
+        ['console', 'a', '--timeout', '1'],
+        ['pause', 'a'],
+        ['resume', 'a'],
+        ['save', 'a'],
+      ]) {
+        const { message } = await world.fails(1, 'NOT_POSSIBLE_NOW', args);
+        assert.equal(message, 'the machine a does not answer');
+      }
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    await world.json('stop', 'a');
+  });
+
   it('detaches even if the guest does not read its input', async () => {
     await start('a');
     // More than the buffers of the machine and of the sockets hold.

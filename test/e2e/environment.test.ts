@@ -55,14 +55,17 @@ describe('livesnap', () => {
     return { status, stdout, stderr };
   }
 
-  it('names a kernel, initrd or file that the user may not read', () => {
+  it('names a kernel, initrd, file or directory that the user may not read', () => {
     const secret = join(dir, 'secret');
     writeFileSync(secret, 'x', { mode: 0o600 });
+    const secretDirectory = `${secret}-directory`;
+    mkdirSync(secretDirectory, { mode: 0o700 });
     const env = { HOME: own, XDG_RUNTIME_DIR: own };
     for (const args of [
       ['start', '--kernel', secret],
       ['start', '--kernel', join(checkoutFor(UNLISTED), 'guest/build/probe.elf'), '--initrd', secret],
       ['put', secret],
+      ['import', secretDirectory],
     ]) {
       const { error } = JSON.parse(run({ env }, ...args, '--json').stdout);
       assert.equal(error.code, 'NO_PERMISSION', error.message);

@@ -54,6 +54,11 @@ describe('livesnap export', function () {
     assert.deepEqual(await contents(world, mine, id), bytes);
     assert.deepEqual(await world.json('check', '--read-data', '--store', mine), { ok: true, problems: [] });
 
+    // Its working directory, or no name at all, is no place for an export.
+    await world.fails(2, 'USAGE', ['export', 'a', '']);
+    await world.fails(2, 'USAGE', ['import', '']);
+    await world.fails(2, 'USAGE', ['export', 'a', process.cwd()]);
+
     // A .partial that no export made is refused and stays.
     renameSync(exported, `${exported}.partial`);
     await world.fails(2, 'USAGE', ['export', 'b', exported]);

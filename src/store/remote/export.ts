@@ -57,7 +57,12 @@ const LOCK = 'lock';
 export async function exportSnapshot(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { ref: string; to: string },
 ): Promise<CopyResult> {
+  if (request.to === '') throw emptyName();
   const target = resolve(requireLocal(request.to));
+  if (target === process.cwd())
+    throw new LivesnapError('USAGE', `${target} is the working directory, which an export would replace`, {
+      hint: NEW_DIRECTORY,
+    });
   requireFree(target);
   requireShortPath(join(`${target}.partial`, STORE));
   const { fingerprintBits = 64 } = request;
@@ -211,6 +216,9 @@ const notAnExport = (path: string, cause?: unknown): LivesnapError =>
 const NEW_DIRECTORY = 'Name a new or an empty directory.';
 
 /** Errors: USAGE, unless the target is absent or an empty directory. */
+const emptyName = (): LivesnapError =>
+  new LivesnapError('USAGE', 'the name of the directory is empty', { hint: 'Give the directory.' });
+
 function requireFree(target: string): void {
   let names: string[];
   try {
@@ -249,7 +257,11 @@ function withStore<T>(dir: string, fingerprintBits: number, work: (store: Store)
 
 /** The IDs in an untrusted directory, which is checked before it is opened. Errors: NOT_A_STORE, … */
 export function exportedSnapshots(dir: string, fingerprintBits = 64): string[] {
-  requirePlainTree(dir);
+  try {
+    requirePlainTree(dir);
+  } catch (error) {
+    throw storeError(dir, error);
+  }
   return withStore(dir, fingerprintBits, (store) => store.list().map(({ id }) => id));
 }
 
@@ -257,6 +269,7 @@ export function exportedSnapshots(dir: string, fingerprintBits = 64): string[] {
 export async function importSnapshots(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { from: string },
 ): Promise<CopyResult[]> {
+  if (request.from === '') throw emptyName();
   const from = resolve(requireLocal(request.from));
   const refs = exportedSnapshots(from, request.fingerprintBits);
   return copySnapshots({ ...request, direction: 'from', remote: from, refs });
