@@ -8,7 +8,7 @@
  */
 import { hash } from 'node:crypto';
 import type BetterSqlite3 from 'better-sqlite3';
-import type { SnapshotKind, SnapshotSummary } from '../../page-stream.js';
+import type { SnapshotSummary } from '../../page-stream.js';
 import type { DamageError } from '../disk/damage.js';
 import { DATABASE, MAX_NUMBER } from '../disk/layout.js';
 import type { SegmentRow } from '../segment/segment-file.js';
@@ -18,15 +18,8 @@ import { type Connection, type OnInvalidRow, throwProblem } from './connection.j
 import { damagedTable } from './index-rows.js';
 import { createIndex, openIndex } from './open-index.js';
 
-export interface SnapshotRow {
-  readonly id: string;
-  readonly kind: SnapshotKind;
-  readonly vm: string | null;
-  readonly parent: string | null;
-  readonly createdAt: string;
-  readonly memoryBytes: number;
-  readonly diskBytes: number;
-  readonly storedBytes: number;
+/** What the index has of a snapshot. Its tag is in another table. */
+export interface SnapshotRow extends Omit<SnapshotSummary, 'tag'> {
   readonly logicalBytes: number;
   readonly nonZeroPages: number;
 }

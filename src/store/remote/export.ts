@@ -215,10 +215,10 @@ const notAnExport = (path: string, cause?: unknown): LivesnapError =>
 
 const NEW_DIRECTORY = 'Name a new or an empty directory.';
 
-/** Errors: USAGE, unless the target is absent or an empty directory. */
 const emptyName = (): LivesnapError =>
   new LivesnapError('USAGE', 'the name of the directory is empty', { hint: 'Give the directory.' });
 
+/** Errors: USAGE, unless the target is absent or an empty directory. */
 function requireFree(target: string): void {
   let names: string[];
   try {
