@@ -6,7 +6,14 @@
  * - The main thread numbers stores, saves, open snapshots and calls.
  */
 import { LivesnapError, type PlainError } from '../errors.js';
-import type { PageRun, Region, SaveResult, SnapshotMetadata, SnapshotSummary } from '../page-stream.js';
+import type {
+  PageRun,
+  Region,
+  SavedRegion,
+  SaveResult,
+  SnapshotMetadata,
+  SnapshotSummary,
+} from '../page-stream.js';
 
 /** The `workerData` of the thread. */
 export interface StoreThreadData {
@@ -19,16 +26,19 @@ export interface StoreThreadData {
 export interface StoreCalls {
   open: {
     args: { store: number; dir: string; write: boolean; create: boolean };
-    result: null;
+    result: { key: string };
   };
   tidy: { args: { store: number }; result: PlainError | null };
   close: { args: { store: number }; result: null };
   beginSave: {
-    args: { store: number; save: number; parent: string | null; tag: string | null };
-    result: { parent: string | null };
+    args: { store: number; save: number; regions: readonly SavedRegion[]; tag: string | null };
+    result: { bases: readonly (number | null)[]; parent: string | null };
   };
   /** Fetches batches with `next` messages until the source has no more. */
-  store: { args: { save: number; regions: readonly Region[] }; result: null };
+  store: {
+    args: { save: number; regions: readonly Region[]; sequential: readonly number[] };
+    result: null;
+  };
   /** Ends the save, unless it fails. */
   commit: { args: { save: number; metadata: SnapshotMetadata }; result: SaveResult };
   abort: { args: { save: number }; result: null };

@@ -54,6 +54,7 @@ class MainThreadSource implements PageSource {
   constructor(
     readonly id: number,
     public regions: readonly Region[],
+    readonly sequential: readonly number[],
   ) {}
 
   next(into: Uint8Array): Promise<PageRun | null> {
@@ -93,8 +94,9 @@ const handlers: {
   [N in StoreCallName]: (args: CallArgs<N>, id: number) => CallResult<N> | Promise<CallResult<N>>;
 } = {
   open({ store, dir, write, create }) {
-    stores.set(store, Stores.open(dir, { write, create }));
-    return null;
+    const opened = Stores.open(dir, { write, create });
+    stores.set(store, opened);
+    return { key: opened.key };
   },
   async tidy({ store }) {
     return (await numbered(stores, store).tidy())?.toJSON() ?? null;
@@ -104,13 +106,13 @@ const handlers: {
     stores.delete(store);
     return null;
   },
-  async beginSave({ store, save, parent, tag }) {
-    const session = await numbered(stores, store).beginSave({ parent, tag });
+  async beginSave({ store, save, regions, tag }) {
+    const session = await numbered(stores, store).beginSave({ regions, tag });
     saves.set(save, session);
-    return { parent: session.parent };
+    return { bases: session.bases, parent: session.parent };
   },
-  async store({ save, regions }, id) {
-    const source = new MainThreadSource(id, regions);
+  async store({ save, regions, sequential }, id) {
+    const source = new MainThreadSource(id, regions, sequential);
     sources.set(id, source);
     try {
       await numbered(saves, save).store(source, progressOf(id));

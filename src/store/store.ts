@@ -9,7 +9,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
-import type { OpenSnapshot, SaveSession, SaveTarget } from '../page-stream.js';
+import type { OpenSnapshot, SavedRegion, SaveSession, SaveTarget } from '../page-stream.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
 import type { Channel } from './copy/channel.js';
@@ -97,6 +97,10 @@ export class Store implements SaveTarget {
 
   get dir(): string {
     return this.#context.dir;
+  }
+
+  get key(): string {
+    return this.#context.key;
   }
 
   close(): void {
@@ -218,18 +222,18 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Begins a save relative to the snapshot with the ID `parent`. It is full when `parent` is null, removed or damaged;
-   * the session says which. Errors: USAGE (an invalid tag), READ_ONLY, NO_SPACE, STORE_BUSY.
+   * Begins a save, each region relative to its base; the session says which (SaveTarget.beginSave). Errors: USAGE (an
+   * invalid tag), READ_ONLY, NO_SPACE, STORE_BUSY.
    */
   async beginSave({
-    parent,
+    regions,
     tag = null,
   }: {
-    parent: string | null;
+    regions: readonly SavedRegion[];
     tag?: string | null;
   }): Promise<SaveSession> {
     if (tag !== null) requireTagLabel(tag);
-    return Save.begin(this.#context, parent);
+    return Save.begin(this.#context, regions);
   }
 
   /**

@@ -12,6 +12,7 @@
 import { LivesnapError } from '../errors.js';
 import {
   BATCH_PAGES,
+  type OpenRegion,
   type OpenSnapshot,
   PAGE_BYTES,
   type PageRun,
@@ -193,6 +194,10 @@ export class StoredSnapshot implements OpenSnapshot {
         return run.count > 0;
       },
     };
+  }
+
+  openRegion(name: string): Promise<OpenRegion> {
+    throw new LivesnapError('NOT_POSSIBLE_NOW', `region ${name} cannot be read on demand`);
   }
 
   close(): void {

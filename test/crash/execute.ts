@@ -5,7 +5,7 @@ import { LivesnapError } from '../../src/errors.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
-import { load, MemorySource, machineMetadata } from '../store/scratch.js';
+import { basedOn, load, MemorySource, machineMetadata } from '../store/scratch.js';
 import { Contents } from './contents.js';
 import type { CopyStep, Mark, Step } from './plan.js';
 
@@ -53,7 +53,7 @@ async function saveMachine(
   tag: string | null,
 ): Promise<void> {
   const { parent, dirty } = contents.get(label);
-  const session = await store.beginSave({ parent: parent === null ? null : idOf(store, parent) });
+  const session = await store.beginSave({ regions: basedOn(parent === null ? null : idOf(store, parent)) });
   try {
     const ram = { 'ram@0x0': contents.bytes(label) };
     // Without its parent the save is full.

@@ -20,6 +20,7 @@ import {
 import { IndependentReader, type Place } from './independent-reader.js';
 import { readSegment, segmentsOf } from './independent-segments.js';
 import {
+  basedOn,
   dropScratch,
   load,
   MemorySource,
@@ -258,7 +259,7 @@ for (const [golden, lost] of Object.entries(SOUND))
           const again = await save(store, contents);
           assert.deepEqual([again.parent, again.newChunks], [null, 0], `${snapshot.tag}`);
           const only = Object.fromEntries(regions.map(({ name }) => [name, [] as number[]]));
-          const session = await store.beginSave({ parent: id });
+          const session = await store.beginSave({ regions: basedOn(id, Object.keys(only)) });
           assert.equal(session.parent, id);
           await session.store(new MemorySource(contents, only));
           const child = await session.commit(machineMetadata());

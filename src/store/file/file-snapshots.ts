@@ -54,7 +54,7 @@ async function putPages(
   name: string | null,
   progress?: Progress,
 ): Promise<SaveResult> {
-  const save = await Save.begin(context, null);
+  const save = await Save.begin(context, []);
   try {
     await save.store(source, () => {
       // A file may have grown since it was opened, and files of procfs show no size.

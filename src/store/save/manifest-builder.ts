@@ -1,12 +1,12 @@
 /**
- * The manifest of a snapshot that is being saved: the parent's blocks, with the blocks that the save has changed.
+ * The manifest of a snapshot that is being saved: the blocks of the bases, with the blocks that the save has changed.
  *
- * Batches get the parent's places before they are deduplicated, and their new places are recorded afterwards. It reads
- * blocks of the parent, and stores nothing.
+ * Batches get the places of the base before they are deduplicated, and their new places are recorded afterwards. It
+ * reads blocks of the bases, and stores nothing.
  *
  * Thread: the thread of the save.
  *
- * Invariant: a page has the place recorded last, or else the parent's.
+ * Invariant: a page has the place recorded last, or else that of the region's base.
  */
 import type { PageOps } from '../../native/pages.js';
 import { BATCH_PAGES, type Region } from '../../page-stream.js';
@@ -15,17 +15,22 @@ import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from '../snapshot/block-li
 import type { ChunkSet } from '../snapshot/chunk-set.js';
 import { areRegions, pagesOf } from '../snapshot/description.js';
 import { ManifestBlock, readBlock } from '../snapshot/manifest.js';
-import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { PageBatch } from '../worker/page-batch.js';
+import type { RegionBase } from './bases.js';
 
 /** The blocks of one region, by number. */
 class RegionBlocks {
   /** Blocks that this save has got pages of. */
   readonly changed = new Map<number, ManifestBlock>();
-  /** The parent's blocks of the region with the same name. */
+  /** The blocks of the base. */
   readonly inherited = new Map<number, BlockEntry>();
   /** One more than the highest page number so far. */
   pageLimit = 0;
+
+  constructor(readonly base: RegionBase | null) {
+    for (const entry of base?.file.blocks ?? [])
+      if (entry.region === base?.region) this.inherited.set(entry.block, entry);
+  }
 }
 
 /** Never written to. */
@@ -39,10 +44,10 @@ export interface BlockToStore {
 
 /** A region of which all pages are recorded. */
 export interface FinishedRegion {
-  /** Blocks that equal the parent's: only their entries are written again. */
+  /** Blocks that equal those of the base: only their entries are written again. */
   readonly kept: BlockEntry[];
   readonly toStore: BlockToStore[];
-  /** Pages that have the parent's place. */
+  /** Pages that have the place of the base. */
   readonly unchangedPages: number;
   /** Pages that have another place, and are not zero. */
   readonly references: number;
@@ -57,7 +62,7 @@ export class ManifestBuilder {
   constructor(
     readonly ops: PageOps,
     readonly packs: PackSet,
-    readonly parent: SnapshotFile | null,
+    readonly baseOf: (region: string) => RegionBase | null,
   ) {}
 
   setRegions(regions: readonly Region[]): void {
@@ -72,31 +77,23 @@ export class ManifestBuilder {
     if (!isFirst) return;
     for (const { name } of regions) {
       this.#names.push(name);
-      this.#blocks.push(this.#inheritedBlocks(name));
+      this.#blocks.push(new RegionBlocks(this.baseOf(name)));
     }
   }
 
-  #inheritedBlocks(name: string): RegionBlocks {
-    const blocks = new RegionBlocks();
-    const index = this.parent?.description.regions.findIndex((region) => region.name === name) ?? -1;
-    for (const entry of this.parent?.blocks ?? [])
-      if (entry.region === index) blocks.inherited.set(entry.block, entry);
-    return blocks;
-  }
-
-  /** The block, for changes. Reads the parent's block when it is changed for the first time. */
+  /** The block, for changes. Reads that of the base when it is changed for the first time. */
   #changedBlock(blocks: RegionBlocks, number: number): ManifestBlock {
     let block = blocks.changed.get(number);
     if (!block) {
       const entry = blocks.inherited.get(number);
-      block = entry ? this.#read(entry) : new ManifestBlock();
+      block = entry ? this.#read(blocks, entry) : new ManifestBlock();
       blocks.changed.set(number, block);
     }
     return block;
   }
 
-  #read(entry: BlockEntry): ManifestBlock {
-    return readBlock(this.ops, this.packs, entry, pagesOfBlock(this.parent!.description.regions, entry));
+  #read({ base }: RegionBlocks, entry: BlockEntry): ManifestBlock {
+    return readBlock(this.ops, this.packs, entry, pagesOfBlock(base!.file.description.regions, entry));
   }
 
   /** Sets the batch's prior places and fingerprints: what the pages' addresses hold so far. */
@@ -125,13 +122,13 @@ export class ManifestBuilder {
     }
   }
 
-  /** Adds the region's chunks that are not the parent's to `ownChunks`. */
+  /** Adds the region's chunks that are not those of the base to `ownChunks`. */
   finishRegion(region: number, ownChunks: ChunkSet): FinishedRegion {
     const blocks = this.#blocks[region]!;
     const pageCount = pagesOf(this.regions[region]!.sizeBytes);
     if (blocks.pageLimit > pageCount) throw new RangeError('the source gave a page beyond its region');
     const blockCount = Math.ceil(pageCount / BLOCK_PAGES);
-    // The region may be shorter than the parent's.
+    // The region may be shorter than its base.
     if (pageCount % BLOCK_PAGES !== 0 && blocks.inherited.has(blockCount - 1))
       this.#changedBlock(blocks, blockCount - 1).cut(pageCount % BLOCK_PAGES);
 
@@ -146,7 +143,7 @@ export class ManifestBuilder {
     }
     for (const [number, block] of blocks.changed) {
       const entry = blocks.inherited.get(number);
-      const before = entry ? this.#read(entry) : ALL_ZERO;
+      const before = entry ? this.#read(blocks, entry) : ALL_ZERO;
       let nonZeroPages = 0;
       let samePages = 0;
       for (let page = 0; page < BLOCK_PAGES; page++) {

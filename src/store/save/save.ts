@@ -7,7 +7,7 @@
  * Invariants:
  * - Before `commit` resolves, the snapshot is not visible. Afterwards it survives a power failure.
  * - A save that fails or is aborted deletes its files.
- * - gc deletes no chunk that the save refers to: the parent is pinned, and other packs are locked (pack-holds.ts).
+ * - gc deletes no chunk that the save refers to: the bases are pinned, and other packs are locked (pack-holds.ts).
  */
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
@@ -17,6 +17,7 @@ import {
   type PageSource,
   type Progress,
   type Region,
+  type SavedRegion,
   type SaveResult,
   type SaveSession,
   type SnapshotMetadata,
@@ -42,6 +43,7 @@ import { ChunkSet } from '../snapshot/chunk-set.js';
 import type { ManifestBlock } from '../snapshot/manifest.js';
 import { snapshotFile } from '../snapshot/snapshot-file.js';
 import { syncTagFiles } from '../tags.js';
+import { Bases } from './bases.js';
 import {
   countPages,
   describeSnapshot,
@@ -52,7 +54,6 @@ import {
 } from './commit.js';
 import { type BlockToStore, ManifestBuilder } from './manifest-builder.js';
 import { BATCHES_IN_FLIGHT, BLOCKS_PER_BATCH, MIN_FREE_BYTES, PackingSession } from './packing-session.js';
-import { openParent, type Parent } from './parent.js';
 
 /**
  * New chunks (4 GB) that a save keeps in a table in memory. Beyond that it makes a checkpoint: their packs are
@@ -65,7 +66,7 @@ const MAX_UNCOMMITTED_CHUNKS = 1_000_000;
 /** The blocks of a snapshot, with counts of its pages. */
 interface Manifest {
   readonly blocks: BlockList;
-  /** Pages that have the parent's place, and other pages that are not zero. */
+  /** Pages that have the place of the base, and other pages that are not zero. */
   readonly unchangedPages: number;
   readonly references: number;
   /** The distinct chunks of the latter. */
@@ -74,7 +75,7 @@ interface Manifest {
 
 export class Save implements SaveSession {
   readonly #packing: PackingSession;
-  /** For reading the parent's blocks. */
+  /** For reading blocks of the bases. */
   readonly #packs: PackSet;
   readonly #manifest: ManifestBuilder;
   /** Set for a copy, which brings whole blocks. */
@@ -92,35 +93,39 @@ export class Save implements SaveSession {
   private constructor(
     readonly context: StoreContext,
     readonly lock: StoreLock,
-    readonly openedParent: Parent | null,
+    readonly openedBases: Bases,
     readonly maxUncommittedChunks: number,
   ) {
     this.#packing = new PackingSession(context);
     this.#packs = context.packSet();
-    this.#manifest = new ManifestBuilder(context.ops, this.#packs, openedParent?.file ?? null);
+    this.#manifest = new ManifestBuilder(context.ops, this.#packs, (region) => openedBases.of(region));
   }
 
   get parent(): string | null {
-    return this.openedParent?.file.description.id ?? null;
+    return this.openedBases.parent;
   }
 
-  /** The save is full if the parent is removed or damaged. Errors: READ_ONLY, NO_SPACE, STORE_BUSY. */
+  get bases(): readonly (number | null)[] {
+    return this.openedBases.chosen;
+  }
+
+  /** A region without a base, or whose bases are removed or damaged, is stored in full. Errors: READ_ONLY, NO_SPACE, STORE_BUSY. */
   static async begin(
     context: StoreContext,
-    parent: string | null,
+    regions: readonly SavedRegion[],
     maxUncommittedChunks = MAX_UNCOMMITTED_CHUNKS,
   ): Promise<Save> {
     context.requireWrite();
     const lock = await context.lock('shared');
-    let opened: Parent | null = null;
+    let bases: Bases | null = null;
     try {
       requireFreeSpace(context.dir, MIN_FREE_BYTES);
-      opened = openParent(context, parent);
-      const save = new Save(context, lock, opened, maxUncommittedChunks);
+      bases = Bases.open(context, regions);
+      const save = new Save(context, lock, bases, maxUncommittedChunks);
       await save.#packing.begin();
       return save;
     } catch (error) {
-      opened?.pin.release();
+      bases?.release();
       lock.release();
       throw storeError(context.dir, error);
     }
@@ -275,7 +280,7 @@ export class Save implements SaveSession {
     };
   }
 
-  /** Stores the blocks that are not the parent's. */
+  /** Stores the blocks that are not those of the bases. */
   async #finishManifest(): Promise<Manifest> {
     const ownChunks = new ChunkSet();
     if (this.#copiedBlocks)
@@ -367,7 +372,7 @@ export class Save implements SaveSession {
     this.#packing.releaseBatches();
     if (this.#file) closeSync(this.#file.fd);
     this.#file = null;
-    this.openedParent?.pin.release();
+    this.openedBases.release();
   }
 }
 

@@ -8,7 +8,15 @@ import { closeMemory, createMemory, readMemory } from '../../../src/native/memor
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource } from '../../../src/page-stream.js';
 import { type StoreProxy, StoreThread } from '../../../src/server/store-thread-client.js';
 import { Store } from '../../../src/store/store.js';
-import { dropScratch, load, MemorySource, machineMetadata, noise, scratchDir } from '../../store/scratch.js';
+import {
+  basedOn,
+  dropScratch,
+  load,
+  MemorySource,
+  machineMetadata,
+  noise,
+  scratchDir,
+} from '../../store/scratch.js';
 
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
 
@@ -38,7 +46,12 @@ describe('the store thread', () => {
     thread.open(dir, { write: true, create: true });
 
   async function save(store: StoreProxy, source: PageSource, parent: string | null = null) {
-    const session = await store.beginSave({ parent });
+    const session = await store.beginSave({
+      regions: basedOn(
+        parent,
+        source.regions.map(({ name }) => name),
+      ),
+    });
     try {
       await session.store(source);
       return await session.commit(machineMetadata({ tag: 'a' }));
@@ -56,8 +69,8 @@ describe('the store thread', () => {
     const first = await save(store, new MemorySource({ ram, other: noise(2, 1) }));
     assert.deepEqual([first.tag, first.parent, first.newChunks > 0], ['a', null, true]);
     noise(3, 2).copy(ram, 7 * PAGE_BYTES);
-    const session = await store.beginSave({ parent: first.id });
-    assert.equal(session.parent, first.id);
+    const session = await store.beginSave({ regions: basedOn(first.id, ['ram', 'other']) });
+    assert.deepEqual([session.parent, session.bases], [first.id, [0, 0]]);
     const seen: number[] = [];
     await session.store(new MemorySource({ ram, other: noise(2, 1) }, { ram: [7, 8] }), (done) =>
       seen.push(done),
@@ -116,8 +129,8 @@ describe('the store thread', () => {
     });
     const store = await openToWrite(thread);
     await assert.rejects(store.openSnapshot('nope'), hasCode('NO_SUCH_SNAPSHOT'));
-    await assert.rejects(store.beginSave({ parent: null, tag: 'a b' }), hasCode('USAGE'));
-    const bad = await store.beginSave({ parent: null });
+    await assert.rejects(store.beginSave({ regions: [], tag: 'a b' }), hasCode('USAGE'));
+    const bad = await store.beginSave({ regions: [] });
     await assert.rejects(bad.store(new MemorySource({ 'not a NAME': noise(1, 1) })), (error: Error) => {
       assert.match(error.stack!, /src\/store\/save\//, 'the stack is that of the store thread');
       return error.message === 'the regions have bad names or sizes';
@@ -143,7 +156,7 @@ describe('the store thread', () => {
 
   it('aborts a save', async () => {
     const store = await openToWrite(newThread());
-    const session = await store.beginSave({ parent: null });
+    const session = await store.beginSave({ regions: [] });
     await session.store(new MemorySource({ ram: noise(6, 2 * BATCH_PAGES) }));
     assert.equal(packs().length, 1);
     await session.abort();
@@ -171,7 +184,7 @@ describe('the store thread', () => {
           return run;
         },
       };
-      const session = await store.beginSave({ parent: null });
+      const session = await store.beginSave({ regions: [] });
       await assert.rejects(session.store(source), (error: LivesnapError) => {
         assert.equal(error.message, `the store thread of the machine's process failed: ${why}`);
         assert.equal(working, 0, 'the source is not at work any more');
@@ -180,7 +193,7 @@ describe('the store thread', () => {
       assert.ok(logged[0]!.includes(why), logged.join());
       if (how === 'throws') assert.match(logged[0]!, /dying-store-thread/, 'with its stack');
       await session.abort();
-      await assert.rejects(store.beginSave({ parent: null }), hasCode('SYSTEM'));
+      await assert.rejects(store.beginSave({ regions: [] }), hasCode('SYSTEM'));
       await store.close();
       const next = await openToWrite(thread);
       const { id } = await save(next, new MemorySource({ ram: noise(7, 3) }));
@@ -192,11 +205,11 @@ describe('the store thread', () => {
   it('can cancel its waits for other processes, and does not block the main thread', async () => {
     const thread = newThread();
     const store = await openToWrite(thread);
-    await (await store.beginSave({ parent: null })).abort(); // makes the lock file
+    await (await store.beginSave({ regions: [] })).abort(); // makes the lock file
     const lock = openSync(join(dir, 'lock'), 'r');
     assert.ok(tryLock(lock, 'exclusive'));
     let over = false;
-    const beginning = store.beginSave({ parent: null }).finally(() => {
+    const beginning = store.beginSave({ regions: [] }).finally(() => {
       over = true;
     });
     const refused = assert.rejects(beginning, hasCode('STORE_BUSY'));
