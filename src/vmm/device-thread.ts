@@ -16,12 +16,16 @@ import { LivesnapError, type PlainError } from '../errors.js';
 import {
   attachDeviceThread,
   closeMachine,
+  createIrq,
   EXIT_DATA_OFFSET,
   EXIT_PAGE_BYTES,
   ExitWord,
+  holdExit,
   type KvmMachine,
   machineIoctl,
   REASON_RUN_FAILED,
+  raiseIrq,
+  releaseExit,
   requestPause,
   resumeVcpus,
   setPostedPort,
@@ -53,6 +57,8 @@ import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js'
 import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
 import { GuestRam } from './memory/guest-memory.js';
+import { ReadyEvents } from './ready-events.js';
+import { Timers } from './timers.js';
 
 /** How long output without a line end waits for more. */
 const GATHER_MS = 1;
@@ -75,6 +81,8 @@ function plainError(error: unknown): PlainError {
 class DeviceThread {
   readonly #host: HostKvm;
   readonly #machine: KvmMachine;
+  readonly #events: ReadyEvents;
+  readonly #timers = new Timers();
   readonly #cpus: number;
   readonly #platform: Platform;
   readonly #output: ConsoleOutput;
@@ -101,6 +109,7 @@ class DeviceThread {
     this.#cpus = cpus;
     const state = 'state' in start ? decodeMachineState(start.state) : null;
     this.#machine = createVm(this.#host, cpus, slots, state !== null);
+    this.#events = new ReadyEvents(this.#machine);
     try {
       attachDeviceThread(this.#machine, this.#exitPage);
       if (state) restoreKvm(this.#machine, this.#host, state);
@@ -132,6 +141,18 @@ class DeviceThread {
           },
         };
       },
+      edgeIrq: (gsi) => {
+        const irq = createIrq(this.#machine, gsi);
+        return { pulse: () => raiseIrq(this.#machine, irq) };
+      },
+      onDoorbell: (gpa, queue, rung) => this.#events.onDoorbell(gpa, queue, rung),
+      watch: (fd, events, ready) => this.#events.watch(fd, events, ready),
+      timer: (due) => this.#timers.create(due),
+      holdAccess: () => {
+        const vcpu = holdExit(this.#machine);
+        return { release: () => releaseExit(this.#machine, vcpu) };
+      },
+      log: (line) => post({ type: 'log', message: line }),
       onConsoleOutput: (bytes) => this.#output.write(bytes),
       onConsoleDrained: () => this.#input.drain(),
       onReset: () => this.#finish({ kind: 'reset' }),
@@ -148,13 +169,15 @@ class DeviceThread {
   async run(): Promise<void> {
     port.on('message', (message: ToDeviceThread) => this.#receive(message));
     while (this.#end === null) {
-      const event = wait(this.#machine, this.#outputTimeoutMs());
+      const event = wait(this.#machine, this.#timeoutMs());
       if (event === WaitEvent.exit) this.#answer();
+      else if (event === WaitEvent.ready) this.#events.dispatch(this.#words[ExitWord.token]!);
       else if (event === WaitEvent.posted) this.#accessPort();
       else if (event === WaitEvent.loop) await nextTurn();
       else if (event === WaitEvent.timeout) this.#output.flush();
       else if (event === WaitEvent.parked) this.#parked();
       else this.#finish({ kind: 'stopped' });
+      this.#timers.run();
     }
     this.#output.flushAll();
     closeMachine(this.#machine);
@@ -193,10 +216,12 @@ class DeviceThread {
     post({ type: 'reply', id: request.id });
   }
 
-  /** When waiting output is offered again; -1 if none waits. */
-  #outputTimeoutMs(): number {
-    if (this.#output.isEmpty) return -1;
-    return this.#output.isHeldBack ? HELD_BACK_MS : GATHER_MS;
+  /** When a timer is due or waiting output is offered again; -1 for neither. */
+  #timeoutMs(): number {
+    const timerMs = this.#timers.waitMs;
+    if (this.#output.isEmpty) return timerMs;
+    const outputMs = this.#output.isHeldBack ? HELD_BACK_MS : GATHER_MS;
+    return timerMs < 0 ? outputMs : Math.min(timerMs, outputMs);
   }
 
   #parked(): void {
