@@ -22,6 +22,8 @@
       ],
       "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_DEPRECATED", "_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],
+      # Node unloads an addon with the last Worker that loaded it, although native threads may still run its code.
+      "ldflags": ["-Wl,-z,nodelete"],
       "cflags": ["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
       "cflags_cc": ["-std=c++17", "-fno-rtti"],
       "cflags_cc!": ["-fno-exceptions"],
