@@ -32,6 +32,9 @@ export interface QueueSetup {
   readonly usedRing: bigint;
 }
 
+/** How far the device has come: what is saved besides the setup. */
+export type QueueProgress = Pick<QueueState, 'ready' | 'lastAvail' | 'usedIndex' | 'heads'>;
+
 export interface QueueHost {
   readonly memory: DmaMemory;
   /** The queue has used entries that the driver wants to know of. */
@@ -60,8 +63,9 @@ export class SplitQueue {
   #used = 0;
   #isBroken = false;
   #isStopping = false;
-  #isSuspended = false;
-  #isFrozen = false;
+  /** A queue begins frozen, as its machine. */
+  #isSuspended = true;
+  #isFrozen = true;
   /** The next entry of the avail ring that is popped. */
   #lastAvail = 0;
   /** The used index, with entries that are not published yet. */
@@ -135,8 +139,8 @@ export class SplitQueue {
   /** The next chain, or null. After null the driver will notify of the next one, unless the queue is suspended. */
   pop(): Chain | null {
     if (!this.#isUsable || this.#isSuspended) return null;
+    const again = this.#again.shift();
     try {
-      const again = this.#again.shift();
       if (again !== undefined) return this.#read(again);
       if (!this.#hasNext() && !this.#askToBeNotified()) return null;
       this.#suppressNotify();
@@ -149,6 +153,7 @@ export class SplitQueue {
       this.#inFlight.add(head);
       return chain;
     } catch (error) {
+      if (again !== undefined) this.#inFlight.delete(again);
       this.#violate(error);
       return null;
     }
@@ -218,34 +223,33 @@ export class SplitQueue {
     this.#isFrozen = false;
     for (const { head, writtenBytes } of this.#held.splice(0)) this.complete(head, writtenBytes);
     this.flush();
+    if (this.#isUsable) this.#rewriteNotify();
   }
 
-  /** The queue is suspended and frozen, or has nothing that is not published. */
-  save(): QueueState {
-    const setup = this.#setup;
+  /** Used entries that are written and not published count as not written: their chains are in flight. */
+  save(): QueueProgress {
+    const ready = this.#setup !== null && !this.#isStopping;
     return {
-      size: setup?.size ?? 0,
-      ready: setup !== null && !this.#isStopping,
+      ready,
       lastAvail: this.#lastAvail,
       usedIndex: this.#publishedIndex,
-      heads: this.#isStopping ? [] : this.inFlight,
+      heads: ready ? this.inFlight : [],
     };
   }
 
   /** As saved. The chains that were in flight are popped again first. */
-  restore(setup: QueueSetup, features: QueueFeatures, state: QueueState): void {
+  restore(setup: QueueSetup, features: QueueFeatures, progress: QueueProgress): void {
     this.clear();
-    this.#lastAvail = state.lastAvail;
-    this.#usedIndex = state.usedIndex;
-    this.#publishedIndex = state.usedIndex;
-    for (const head of state.heads) {
+    this.#lastAvail = progress.lastAvail;
+    this.#usedIndex = progress.usedIndex;
+    this.#publishedIndex = progress.usedIndex;
+    for (const head of progress.heads) {
       this.#inFlight.add(head);
       this.#again.push(head);
     }
     this.#place(setup, features);
-    // What was written of the suppression before the save is not state: ask for a notification anew.
+    // Whether NO_NOTIFY is set is not saved.
     this.#isNotifySuppressed = true;
-    if (this.#isUsable) this.#rewriteNotify();
   }
 
   /** The queue may not be used until the device is reset. */
