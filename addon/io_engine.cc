@@ -62,8 +62,8 @@ void IoEngine::close() {
   for (auto& thread : threads_) thread.join();
 }
 
-// Under the mutex. Every signal is blocked in the new thread, so that those to the process go to others, and writing
-// beyond the limit of a file's size is EFBIG and no SIGXFSZ. Faults keep their handlers.
+// Under the mutex. Every signal is blocked in the new thread, so that those to the process go to others. Faults keep their
+// handlers.
 void IoEngine::startThread() {
   sigset_t all, before;
   sigfillset(&all);
