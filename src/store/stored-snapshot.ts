@@ -112,7 +112,8 @@ export class StoredSnapshot implements OpenSnapshot {
     try {
       await this.#beginReading(sessions);
       let totalBytes = 0;
-      for (const { nonZeroPages } of this.file.blocks) totalBytes += nonZeroPages * PAGE_BYTES;
+      for (const { region, nonZeroPages } of this.file.blocks)
+        if (targets[region] !== null) totalBytes += nonZeroPages * PAGE_BYTES;
       let doneBytes = 0;
       const countPages = (pages: number): void => {
         doneBytes += pages * PAGE_BYTES;
@@ -140,12 +141,18 @@ export class StoredSnapshot implements OpenSnapshot {
     );
   }
 
-  /** For each region of the snapshot, the index of the sink's region with the same name. */
-  #targetRegions(sink: PageSink): number[] {
+  /** For each region of the snapshot, the index of the sink's region with the same name; null: it is not wanted. */
+  #targetRegions(sink: PageSink): (number | null)[] {
+    for (const { name } of sink.regions)
+      if (!this.regions.some((region) => region.name === name))
+        throw new LivesnapError('BAD_STATE', `snapshot ${this.summary.id} has no region ${name}`, {
+          hint: 'livesnap show lists the regions of a snapshot.',
+        });
     return this.regions.map(({ name, sizeBytes }) => {
       const index = sink.regions.findIndex((region) => region.name === name);
-      const roomBytes = sink.regions[index]?.sizeBytes ?? 0;
-      if (index < 0 || roomBytes < sizeBytes)
+      if (index < 0) return null;
+      const roomBytes = sink.regions[index]!.sizeBytes;
+      if (roomBytes < sizeBytes)
         throw new LivesnapError(
           'BAD_STATE',
           `snapshot ${this.summary.id} has ${sizeBytes} bytes in region ${name}, but the machine has ${roomBytes}`,
@@ -156,14 +163,20 @@ export class StoredSnapshot implements OpenSnapshot {
   }
 
   /** Cuts the snapshot into runs, in the order of regions and addresses. */
-  #runs(packs: PackSet, targets: readonly number[]): Runs {
+  #runs(packs: PackSet, targets: readonly (number | null)[]): Runs {
     const { ops } = this.context;
     const { blocks, description } = this.file;
     const read = (entry: BlockEntry): ManifestBlock =>
       readBlock(ops, packs, entry, pagesOfBlock(description.regions, entry));
-    let at = 0;
+    const nextWanted = (from: number): number => {
+      let index = from;
+      while (index < blocks.length && targets[blocks.at(index).region] === null)
+        index = blocks.lowerBound(blocks.at(index).region + 1, 0);
+      return index;
+    };
+    let at = nextWanted(0);
     let page = 0;
-    let block = blocks.length > 0 ? read(blocks.at(0)) : null;
+    let block = at < blocks.length ? read(blocks.at(at)) : null;
     let hasFailed = false;
     return {
       stop() {
@@ -187,7 +200,7 @@ export class StoredSnapshot implements OpenSnapshot {
           }
           if (page < BLOCK_PAGES) break;
           page = 0;
-          at++;
+          at = nextWanted(at + 1);
           block = at < blocks.length ? read(blocks.at(at)) : null;
           if (block && blocks.at(at).region !== entry.region && run.count > 0) break;
         }

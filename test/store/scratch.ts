@@ -159,6 +159,9 @@ export const machineMetadata = (over: Partial<SnapshotMetadata> = {}): SnapshotM
   ...over,
 });
 
+export const diskMetadata = (over: Partial<SnapshotMetadata> = {}): SnapshotMetadata =>
+  machineMetadata({ kind: 'disk', state: new Uint8Array(0), ...over });
+
 /** Saves regions as a machine. `only`: the pages to give. */
 export async function save(
   store: Store,

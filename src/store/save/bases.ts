@@ -8,13 +8,35 @@ import { LivesnapError } from '../../errors.js';
 import type { SaveBase, SavedRegion } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
 import { Pin } from '../pins.js';
+import type { BlockEntry } from '../snapshot/block-list.js';
 import { readSnapshotFile, type SnapshotFile } from '../snapshot/snapshot-file.js';
 
 /** A region of a snapshot file. */
-export interface RegionBase {
-  readonly file: SnapshotFile;
-  /** Its index in the description of the file. */
-  readonly region: number;
+export class RegionBase {
+  constructor(
+    readonly file: SnapshotFile,
+    /** Its index in the description of the file. */
+    readonly region: number,
+  ) {}
+
+  get sizeBytes(): number {
+    return this.file.description.regions[this.region]!.sizeBytes;
+  }
+
+  /** Undefined: all pages of the block are zero, or it is beyond the end. */
+  entryOf(block: number): BlockEntry | undefined {
+    const { blocks } = this.file;
+    const index = blocks.lowerBound(this.region, block);
+    const entry = index < blocks.length ? blocks.at(index) : undefined;
+    return entry?.region === this.region && entry.block === block ? entry : undefined;
+  }
+
+  /** Ascending. */
+  *entries(): Generator<BlockEntry> {
+    const { blocks } = this.file;
+    const end = blocks.lowerBound(this.region + 1, 0);
+    for (let i = blocks.lowerBound(this.region, 0); i < end; i++) yield blocks.at(i);
+  }
 }
 
 export class Bases {
@@ -72,7 +94,7 @@ export class Bases {
       this.#files.set(snapshot, file);
     }
     const index = file?.description.regions.findIndex(({ name }) => name === region) ?? -1;
-    return file && index >= 0 ? { file, region: index } : null;
+    return file && index >= 0 ? new RegionBase(file, index) : null;
   }
 
   #open(id: string): SnapshotFile | null {

@@ -135,7 +135,11 @@ export class Save implements SaveSession {
     await this.#step(async () => {
       this.#manifest.setRegions(source.regions);
       const packing = this.#packing;
+      const sequential = new Set(source.sequential);
       const inFlight: Promise<void>[] = [];
+      const settle = async (): Promise<void> => {
+        while (inFlight.length > 0) await inFlight.shift();
+      };
       let doneBytes = 0;
       try {
         for (;;) {
@@ -147,6 +151,9 @@ export class Save implements SaveSession {
             break;
           }
           const { region, pages } = run;
+          const finished = this.#manifest.finishedBlocksOf(region, pages);
+          if (finished.length > 0) await settle(); // this takes a batch
+          for (const block of finished) await this.#reopen(region, block);
           this.#manifest.fillPrior(batch, region, pages);
           const stored = packing.store(batch, pages.length).then(() => {
             this.#manifest.record(batch, region, pages);
@@ -158,8 +165,12 @@ export class Save implements SaveSession {
           inFlight.push(stored);
           if (packing.uncommittedChunks >= this.maxUncommittedChunks)
             await this.checkpoint({ findable: true });
+          if (sequential.has(region) && this.#manifest.unfinishedCount(region) > BLOCKS_PER_BATCH) {
+            await settle();
+            await this.#finishBlocks(region, { exceptLast: true });
+          }
         }
-        for (const stored of inFlight) await stored;
+        await settle();
       } catch (error) {
         await Promise.allSettled(inFlight);
         throw error;
@@ -243,7 +254,9 @@ export class Save implements SaveSession {
     const { packs, held, segment } = await this.#packing.seal();
     const ownPacks = [...this.#committedPacks, ...packs];
     const packBytes = ownPacks.reduce((total, pack) => total + pack.sizeBytes, 0);
-    const newChunks = ownPacks.reduce((total, { number }) => total + ownChunks.count(number), 0);
+    // A chunk of a finished block that was reopened and changed is counted, though no page refers to it any more.
+    const written = ownPacks.reduce((total, { number }) => total + ownChunks.count(number), 0);
+    const newChunks = Math.min(written, references);
 
     const { tag, state } = metadata;
     const isCopy = origin !== undefined;
@@ -282,20 +295,44 @@ export class Save implements SaveSession {
 
   /** Stores the blocks that are not those of the bases. */
   async #finishManifest(): Promise<Manifest> {
-    const ownChunks = new ChunkSet();
     if (this.#copiedBlocks)
-      return { blocks: this.#copiedBlocks, ownChunks, unchangedPages: 0, references: 0 };
+      return { blocks: this.#copiedBlocks, ownChunks: new ChunkSet(), unchangedPages: 0, references: 0 };
     const blocks = new BlockList();
-    let unchangedPages = 0;
-    let references = 0;
     for (const region of this.#manifest.regions.keys()) {
-      const finished = this.#manifest.finishRegion(region, ownChunks);
-      unchangedPages += finished.unchangedPages;
-      references += finished.references;
-      const entries = [...finished.kept, ...(await this.#storeBlocks(region, finished.toStore))];
-      for (const entry of entries.sort((a, b) => a.block - b.block)) blocks.push(entry);
+      await this.#cut(region);
+      await this.#finishBlocks(region, { exceptLast: false });
+      for (const entry of this.#manifest.entries(region)) blocks.push(entry);
     }
+    const { ownChunks, unchangedPages, references } = this.#manifest;
     return { blocks, ownChunks, unchangedPages, references };
+  }
+
+  async #finishBlocks(region: number, which: { exceptLast: boolean }): Promise<void> {
+    const manifest = this.#manifest;
+    const toStore = manifest.finish(region, manifest.unfinished(region, which));
+    manifest.setStored(region, await this.#storeBlocks(region, toStore));
+  }
+
+  /** Makes a block changeable that was stored already. */
+  async #reopen(region: number, number: number): Promise<void> {
+    const entry = this.#manifest.storedEntry(region, number);
+    this.#manifest.reopen(region, number, entry && (await this.#packing.readBlock(entry)));
+  }
+
+  /** If the base is longer than the region, nothing of it stays beyond the end. */
+  async #cut(region: number): Promise<void> {
+    const manifest = this.#manifest;
+    const number = manifest.blockToCut(region);
+    if (number === null) return;
+    const last = manifest.cut(region, number);
+    if (!last) return;
+    const batch = this.#packing.acquireBatch();
+    batch.pages.fill(0, 0, PAGE_BYTES).set(last.bytes);
+    const pages = Uint32Array.of(last.page);
+    manifest.fillPrior(batch, region, pages);
+    await this.#packing.store(batch, 1);
+    manifest.record(batch, region, pages);
+    this.#packing.releaseBatch(batch);
   }
 
   async #storeBlocks(region: number, blocks: readonly BlockToStore[]): Promise<BlockEntry[]> {
