@@ -12,7 +12,6 @@
  *
  * Not emulated: several queues, secure erase, zoned disks, a write cache that the driver turns off.
  */
-import { object } from '../../schema.js';
 import type { DeviceParts, DeviceState } from '../devices/device.js';
 import { deviceState } from '../devices/device-state.js';
 import type { MemoryRange } from '../disk/block-io.js';
