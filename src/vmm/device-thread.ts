@@ -45,7 +45,7 @@ import type {
 } from './device-thread-messages.js';
 import type { Bus } from './devices/bus.js';
 import type { AccessSize, DeviceParts } from './devices/device.js';
-import { MACHINE_DEVICES } from './devices/machine-devices.js';
+import { LEGACY_DEVICES, machineDevices } from './devices/machine-devices.js';
 import { Platform } from './devices/platform.js';
 import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeTripleFault } from './kvm/exit-text.js';
@@ -66,7 +66,10 @@ const GATHER_MS = 1;
 const HELD_BACK_MS = 10;
 
 /** The port that console output is written to: the first register of the console. */
-const CONSOLE_PORT = MACHINE_DEVICES[0].base;
+const CONSOLE_PORT = LEGACY_DEVICES[0].base;
+
+/** How long a pause waits for what the devices have begun, after the vCPUs are parked. */
+const DRAIN_MS = 5;
 
 const port = parentPort!;
 const post = (message: FromDeviceThread): void => port.postMessage(message);
@@ -92,10 +95,13 @@ class DeviceThread {
   readonly #data = this.#exitPage.subarray(EXIT_DATA_OFFSET);
   /** The requests that are answered when the vCPUs are parked, by id. */
   readonly #pausing: number[] = [];
+  /** The vCPUs are parked, and the pause waits for the devices. */
+  #isDraining = false;
+  readonly #drainLimit = this.#timers.create(() => this.#paused());
   #isPosting = false;
   #end: PlainMachineEnd | null = null;
 
-  constructor({ slots, cpus, start, consoleCounters }: DeviceThreadSetup) {
+  constructor({ slots, cpus, devices, start, consoleCounters }: DeviceThreadSetup) {
     const counters = new ConsoleCounters(consoleCounters);
     this.#output = new ConsoleOutput(
       (bytes, missedBytes) => post({ type: 'console', bytes, missedBytes }),
@@ -115,7 +121,8 @@ class DeviceThread {
       if (state) restoreKvm(this.#machine, this.#host, state);
       else if ('boot' in start) enterKernel(this.#machine, this.#host, cpus, start.boot);
       const parts = this.#deviceParts(slots);
-      this.#platform = state ? Platform.restore(parts, state.devices) : Platform.create(parts);
+      const list = machineDevices(devices);
+      this.#platform = state ? Platform.restore(parts, state.devices, list) : Platform.create(parts, list);
       this.#updatePosting();
       startVcpus(this.#machine);
     } catch (error) {
@@ -178,6 +185,7 @@ class DeviceThread {
       else if (event === WaitEvent.parked) this.#parked();
       else this.#finish({ kind: 'stopped' });
       this.#timers.run();
+      if (this.#isDraining && this.#platform.isIdle) this.#paused();
     }
     this.#output.flushAll();
     closeMachine(this.#machine);
@@ -201,9 +209,11 @@ class DeviceThread {
     switch (request.op) {
       case 'pause':
         this.#pausing.push(request.id);
+        this.#platform.suspend();
         requestPause(this.#machine);
         return;
       case 'resume':
+        this.#platform.resume();
         resumeVcpus(this.#machine);
         break;
       case 'saveState':
@@ -226,6 +236,15 @@ class DeviceThread {
 
   #parked(): void {
     this.#output.flushAll();
+    this.#isDraining = true;
+    this.#drainLimit.set(DRAIN_MS);
+  }
+
+  /** What is unfinished now is saved as such. */
+  #paused(): void {
+    this.#isDraining = false;
+    this.#drainLimit.set(null);
+    this.#platform.freeze();
     for (const id of this.#pausing.splice(0)) post({ type: 'reply', id });
   }
 
