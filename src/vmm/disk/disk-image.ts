@@ -149,12 +149,17 @@ function checkFormat(fd: number, path: string): void {
       cause: error,
     });
   }
-  const head = start.subarray(0, length);
-  const format = FORMATS.find(({ magic, offset }) =>
-    head.subarray(offset, offset + magic.length).equals(magic),
-  );
-  if (format !== undefined)
-    throw new LivesnapError('BAD_IMAGE', `disk image ${path} is in the format ${format.name}, not raw`, {
+  const format = imageFormat(start.subarray(0, length));
+  if (format !== null)
+    throw new LivesnapError('BAD_IMAGE', `disk image ${path} is in the format ${format}, not raw`, {
       hint: `To convert it: qemu-img convert -O raw ${path} ${path}.raw`,
     });
+}
+
+/** The format of an image that is not raw, from its first {@link SECTOR_BYTES} bytes; null: it may be raw. */
+export function imageFormat(start: Buffer): string | null {
+  const found = FORMATS.find(({ magic, offset }) =>
+    start.subarray(offset, offset + magic.length).equals(magic),
+  );
+  return found?.name ?? null;
 }

@@ -5,7 +5,6 @@
  */
 import {
   closeIoEngine,
-  createIoEngine,
   type IoEngine,
   ioEngineFd,
   submitAllocate,
@@ -18,7 +17,6 @@ import {
   submitWrite,
   submitZeroMemory,
   takeCompletions,
-  waitForCompletion,
 } from '../../native/block-io.js';
 import type { BlockIo, FilePlace, IoDone, MemoryRange, StorePlace } from './block-io.js';
 
@@ -35,18 +33,13 @@ export class NativeBlockIo implements BlockIo {
   readonly #completions = new Int32Array(2 * TAKEN_AT_ONCE);
   #lastId = 0;
 
-  constructor(threads?: number, capacity?: number) {
-    this.#engine = createIoEngine(threads, capacity);
+  constructor(engine: IoEngine) {
+    this.#engine = engine;
   }
 
   /** Readable while completions wait. */
   get fd(): number {
     return ioEngineFd(this.#engine);
-  }
-
-  /** How many operations have not called back. */
-  get inFlight(): number {
-    return this.#running.size + this.#waiting.length;
   }
 
   /** Calls back for what has completed. */
@@ -64,14 +57,10 @@ export class NativeBlockIo implements BlockIo {
     }
   }
 
-  /** Blocks until a completion waits; false after the time. */
-  wait(timeoutMs: number): boolean {
-    return waitForCompletion(this.#engine, timeoutMs);
-  }
-
   /** Waits for what runs; nothing calls back any more. */
   close(): void {
     this.#waiting.length = 0;
+    this.#running.clear();
     closeIoEngine(this.#engine);
   }
 
