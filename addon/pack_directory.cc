@@ -221,7 +221,6 @@ PackDirectory::Chunk PackDirectory::read(uint32_t number, uint32_t chunk, const 
     if (isOutOfDescriptors(failure)) throw;
     first = failure;
   }
-  forget(number);
   for (uint32_t generation : generationsOnDisk(number)) {
     try {
       pack = openWithinLimit(number, generation);

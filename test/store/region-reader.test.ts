@@ -323,6 +323,78 @@ describe(`the reader of a stored region (seed ${SEED})`, function () {
       assert.equal(failuresOf(reader, expected), 0);
     });
 
+    it('fails where the entry of a manifest block does not fit what it leads to', async function () {
+      const { store, dir } = newStore(this);
+      const { id } = await save(store, { disk0: Buffer.concat([noise(1, 512), noise(2, 512), noise(3, 9)]) });
+      const { blocks, sizeBytes } = blocksOf(dir, id, 'disk0');
+      const errorOf = (change: (bytes: Buffer) => void, size = sizeBytes): string | null => {
+        const bytes = Buffer.from(blocks);
+        change(bytes);
+        const packsDir = join(dir, 'packs');
+        const reader = openRegionReader({ packsDir, sizeBytes: size, blocks: bytes });
+        const errno = readRegion(reader, 2 * BLOCK_BYTES, Buffer.alloc(PAGE_BYTES));
+        const others = readRegion(reader, 0, Buffer.alloc(PAGE_BYTES));
+        const why = regionReaderError(reader)?.why ?? null;
+        closeRegionReader(reader);
+        assert.ok(
+          why === null ? errno === 0 && others === 0 : errno === EBADMSG || others === EBADMSG,
+          String(why),
+        );
+        return why;
+      };
+      assert.equal(
+        errorOf(() => {}),
+        null,
+      );
+      const otherDigest = 'a manifest block does not match its digest';
+      assert.equal(
+        errorOf((bytes) => bytes.copyWithin(8, 40, 48)),
+        otherDigest,
+      );
+      assert.equal(
+        errorOf((bytes) => void bytes.writeUInt8(bytes[16]! ^ 1, 16)),
+        otherDigest,
+      );
+      assert.equal(
+        errorOf((bytes) => bytes.copyWithin(0, 32, 40)),
+        'a chunk is not the page that was saved',
+      );
+      assert.equal(
+        errorOf((bytes) => bytes.copyWithin(64, 0, 8)),
+        'the places of a manifest block do not match its fingerprints',
+      );
+      assert.equal(
+        errorOf((bytes) => void bytes.writeUInt16LE(8, 64 + 28)),
+        'a manifest block does not have the number of pages that its snapshot lists',
+      );
+      assert.equal(
+        errorOf(() => {}, sizeBytes - PAGE_BYTES),
+        'a manifest block has pages beyond the end of its region',
+      );
+      assert.match(errorOf((bytes) => void bytes.writeUInt32LE(32767, 4))!, /^there is no chunk 32767$/);
+    });
+
+    it('reads a manifest block again whose places led to other pages, once its pack is the right one', async function () {
+      // Two stores whose second packs differ only in the places of the pages that the first packs hold.
+      const [x, y, z] = [noise(1, 1), noise(2, 1), noise(3, 1)];
+      const make = async (earlier: Buffer) => {
+        const { store, dir } = newStore(this);
+        await save(store, { other: earlier });
+        return { dir, id: (await save(store, { disk0: Buffer.concat([x, y, z]) })).id };
+      };
+      const right = await make(Buffer.concat([x, y]));
+      const wrong = await make(Buffer.concat([y, x]));
+      const path = join(right.dir, 'packs', packNames(right.dir)[1]!);
+      const kept = `${path}.kept`;
+      renameSync(path, kept);
+      copyFileSync(join(wrong.dir, 'packs', packNames(wrong.dir)[1]!), path);
+      const { reader } = openRegion(this, right.dir, right.id, 'disk0');
+      assert.equal(failuresOf(reader, Buffer.concat([x, y, z])), 1);
+      assert.equal(regionReaderError(reader)!.why, 'a chunk is not the page that was saved');
+      renameSync(kept, path);
+      assert.equal(failuresOf(reader, Buffer.concat([x, y, z])), 0);
+    });
+
     it('reads another generation of a pack that is damaged or gone', async function () {
       const { dir, id, expected, names, paths, readAll } = await build(this);
       const { reader } = openRegion(this, dir, id, 'disk0');
