@@ -18,6 +18,11 @@ export const verb = defineVerb({
       'Machine name (default: the saved name, or NAME-2, NAME-3, … if taken)',
       parseText,
     ),
+    overlayDir: valued(
+      '--overlay-dir <dir>',
+      'Directory for writes to disks (default: the store)',
+      parseText,
+    ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
     detach: flag('--detach', 'Run in the background and print the name'),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
@@ -52,6 +57,7 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
+      overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
       origin: { kind: 'restore', from: dir, snapshot: saved.id },
       output,
     });

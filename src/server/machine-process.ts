@@ -85,7 +85,13 @@ async function run(request: LaunchRequest): Promise<number> {
   const end = (why: string) => {
     log(`ending: ${why}`);
     if (service !== null)
-      service.stop().catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
+      service
+        .stop()
+        .catch((error: Error) => {
+          log(`the machine ends without its disks: ${error.message}`);
+          return service?.stop({ discard: true });
+        })
+        .catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
     else directory.remove().finally(() => process.exit(1));
   };
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => end(signal));
