@@ -297,8 +297,12 @@ class ThreadSnapshot implements OpenSnapshot {
     await connection.call('fill', { snapshot, regions, memories }, { progress });
   }
 
-  openRegion(name: string): Promise<OpenRegion> {
-    throw new LivesnapError('NOT_POSSIBLE_NOW', `region ${name} cannot be read on demand`);
+  async openRegion(name: string): Promise<OpenRegion> {
+    const { connection, snapshot } = this;
+    const region = connection.newNumber();
+    const { sizeBytes, reader } = await connection.call('openRegion', { snapshot, region, name });
+    const close = (): void => void connection.call('closeRegion', { region }).catch(() => {});
+    return { sizeBytes, reader, close };
   }
 
   close(): void {

@@ -3,7 +3,7 @@
  *
  * Invariants:
  * - Every message can be cloned by postMessage.
- * - The main thread numbers stores, saves, open snapshots and calls.
+ * - The main thread numbers stores, saves, open snapshots, open regions and calls.
  */
 import { LivesnapError, type PlainError } from '../errors.js';
 import type {
@@ -48,6 +48,12 @@ export interface StoreCalls {
   };
   /** Fills memories, one a region, given by their handles (src/native/memory.ts). */
   fill: { args: { snapshot: number; regions: readonly Region[]; memories: readonly number[] }; result: null };
+  /** The reader is a handle for all threads of the process. The region stays open when the snapshot is closed. */
+  openRegion: {
+    args: { snapshot: number; region: number; name: string };
+    result: { sizeBytes: number; reader: number };
+  };
+  closeRegion: { args: { region: number }; result: null };
   closeSnapshot: { args: { snapshot: number }; result: null };
 }
 

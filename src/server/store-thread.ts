@@ -9,7 +9,15 @@
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
-import type { OpenSnapshot, PageRun, PageSource, Progress, Region, SaveSession } from '../page-stream.js';
+import type {
+  OpenRegion,
+  OpenSnapshot,
+  PageRun,
+  PageSource,
+  Progress,
+  Region,
+  SaveSession,
+} from '../page-stream.js';
 import { useCancelFlag } from '../store/disk/waits.js';
 import type { Store } from '../store/store.js';
 import { startPageWorkers } from '../store/worker/page-pool.js';
@@ -37,6 +45,7 @@ const post = (message: FromStoreThread): void => port.postMessage(message);
 const stores = new Map<number, Store>();
 const saves = new Map<number, SaveSession>();
 const snapshots = new Map<number, OpenSnapshot>();
+const openRegions = new Map<number, OpenRegion>();
 /** The sources of `store` calls in progress, by call. */
 const sources = new Map<number, MainThreadSource>();
 
@@ -142,6 +151,16 @@ const handlers: {
   async fill({ snapshot, regions, memories }, id) {
     const write = (): never => assert.fail('page Workers write every region');
     await numbered(snapshots, snapshot).fill({ regions, memories, write }, progressOf(id));
+    return null;
+  },
+  async openRegion({ snapshot, region, name }) {
+    const opened = await numbered(snapshots, snapshot).openRegion(name);
+    openRegions.set(region, opened);
+    return { sizeBytes: opened.sizeBytes, reader: opened.reader };
+  },
+  closeRegion({ region }) {
+    openRegions.get(region)?.close();
+    openRegions.delete(region);
     return null;
   },
   closeSnapshot({ snapshot }) {

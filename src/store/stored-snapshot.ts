@@ -33,6 +33,7 @@ import { Pin } from './pins.js';
 import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from './snapshot/block-list.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
 import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
+import { StoredRegion } from './stored-region.js';
 import { packList } from './worker/pack-list.js';
 import type { PageBatch } from './worker/page-batch.js';
 import {
@@ -209,8 +210,21 @@ export class StoredSnapshot implements OpenSnapshot {
     };
   }
 
-  openRegion(name: string): Promise<OpenRegion> {
-    throw new LivesnapError('NOT_POSSIBLE_NOW', `region ${name} cannot be read on demand`);
+  async openRegion(name: string): Promise<OpenRegion> {
+    const { context, file, pin, regions, summary } = this;
+    const region = regions.findIndex((each) => each.name === name);
+    if (region < 0)
+      throw new LivesnapError(
+        'NO_SUCH_REGION',
+        `snapshot ${summary.id} has no region ${JSON.stringify(name)}`,
+        {
+          hint: `It has: ${regions.map((each) => each.name).join(', ') || 'none'}.`,
+        },
+      );
+    if (this.#isClosed) throw new LivesnapError('NOT_POSSIBLE_NOW', 'the snapshot has been closed');
+    return context.guarded(
+      async () => new StoredRegion(context, pin.share(), file, region, packList(this.packRows)),
+    );
   }
 
   close(): void {

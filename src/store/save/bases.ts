@@ -32,10 +32,8 @@ export class RegionBase {
   }
 
   /** Ascending. */
-  *entries(): Generator<BlockEntry> {
-    const { blocks } = this.file;
-    const end = blocks.lowerBound(this.region + 1, 0);
-    for (let i = blocks.lowerBound(this.region, 0); i < end; i++) yield blocks.at(i);
+  entries(): Generator<BlockEntry> {
+    return this.file.blocks.entriesOf(this.region);
   }
 }
 

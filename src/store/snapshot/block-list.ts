@@ -100,6 +100,18 @@ export class BlockList implements Iterable<BlockEntry> {
     return from;
   }
 
+  /** The entries of a region, ascending, in a list that is in order. */
+  *entriesOf(region: number): Generator<BlockEntry> {
+    const end = this.lowerBound(region + 1, 0);
+    for (let i = this.lowerBound(region, 0); i < end; i++) yield this.at(i);
+  }
+
+  /** The encoded entries of a region, in a list that is in order. */
+  bytesOf(region: number): Buffer {
+    const from = this.lowerBound(region, 0) * BLOCK_ENTRY_BYTES;
+    return this.#bytes.subarray(from, this.lowerBound(region + 1, 0) * BLOCK_ENTRY_BYTES);
+  }
+
   *[Symbol.iterator](): Generator<BlockEntry> {
     for (let i = 0; i < this.#length; i++) yield this.at(i);
   }

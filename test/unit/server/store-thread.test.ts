@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { openSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { openSync, readdirSync, readlinkSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../../src/errors.js';
 import { tryLock } from '../../../src/native/locks.js';
 import { closeMemory, createMemory, readMemory } from '../../../src/native/memory.js';
+import { readRegion } from '../../../src/native/region-reader.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource } from '../../../src/page-stream.js';
 import { type StoreProxy, StoreThread } from '../../../src/server/store-thread-client.js';
 import { Store } from '../../../src/store/store.js';
@@ -111,6 +112,39 @@ describe('the store thread', () => {
       snapshot.close();
       await store.close();
     }
+  });
+
+  it('opens a region that the main thread reads, beside gc, after the snapshot and the store are closed', async () => {
+    const disk0 = noise(5, 600);
+    const thread = newThread();
+    const store = await openToWrite(thread);
+    assert.equal(store.key, realpathSync(dir));
+    const { id } = await save(store, new MemorySource({ ram: noise(4, 3), disk0 }));
+    const snapshot = await store.openSnapshot(id);
+    const region = await snapshot.openRegion('disk0');
+    await assert.rejects(snapshot.openRegion('disk9'), hasCode('NO_SUCH_REGION'));
+    snapshot.close();
+    await store.close();
+    const direct = Store.open(dir, { write: true });
+    direct.remove([id]);
+    await direct.gc({ dryRun: false });
+    assert.equal(region.sizeBytes, disk0.length);
+    const found = Buffer.alloc(disk0.length);
+    assert.equal(readRegion(region.reader, 0, found), 0);
+    assert.ok(found.equals(disk0));
+    // It is still the base of a save, though removed.
+    const again = await openToWrite(thread);
+    const session = await again.beginSave({
+      regions: [{ region: 'x', bases: [{ snapshot: id, region: 'disk0' }] }],
+    });
+    assert.deepEqual([session.bases, session.parent], [[0], id]);
+    await session.store({ ...new MemorySource({ x: disk0 }, {}), sequential: [0], next: async () => null });
+    const saved = await session.commit(machineMetadata());
+    assert.equal(saved.unchangedPages, 600);
+    region.close();
+    await again.close();
+    assert.deepEqual(await load(direct, saved.id), { x: disk0 });
+    direct.close();
   });
 
   it('fails with the code, message and hint of the store', async () => {
