@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import {
   closeIoEngine,
   createIoEngine,
@@ -192,6 +193,72 @@ describe(`the reader of a stored region (seed ${SEED})`, function () {
     assert.ok(read.equals(bytes));
     closeIoEngine(engine);
     closeMemory(memory);
+  });
+
+  it('reads on while gc rewrites the packs', async function () {
+    const { store, dir } = newStore(this);
+    const bytes = Buffer.concat([textPages(1, 400), noise(2, 400)]);
+    const removed: string[] = [];
+    let last = '';
+    for (let i = 0; i < 8; i++) {
+      // Each pack has chunks that stay and chunks that do not.
+      const part = Buffer.concat([bytes.subarray(0, (i + 1) * 100 * PAGE_BYTES), noise(100 + i, 60)]);
+      removed.push((await save(store, { disk0: part })).id);
+      last = (await save(store, { disk0: bytes.subarray(0, (i + 1) * 100 * PAGE_BYTES) })).id;
+    }
+    const { reader } = openRegion(this, dir, last, 'disk0');
+    const engine = createIoEngine(3, 64);
+    const memory = createMemory(bytes.length);
+    const pairs = new Int32Array(128);
+    let open = 0;
+    let next = 0;
+    const take = (): void => {
+      const count = takeCompletions(engine, pairs);
+      for (let i = 0; i < count; i++)
+        assert.equal(pairs[2 * i + 1], 0, JSON.stringify(regionReaderError(reader)));
+      open -= count;
+    };
+    const submit = (): boolean => {
+      const at = ((next++ * 7919) % 800) * PAGE_BYTES;
+      return submitStoreRead(engine, 1, reader, at, new Float64Array([memory, at, PAGE_BYTES]));
+    };
+    const generations = (): number => packNames(dir).filter((name) => !name.endsWith('-0.pack')).length;
+    store.remove(removed);
+    let isDone = false;
+    const work = store.gc({ dryRun: false }).finally(() => {
+      isDone = true;
+    });
+    while (!isDone) {
+      take();
+      while (submit()) open++;
+      await new Promise(setImmediate);
+    }
+    await work;
+    assert.ok(generations() > 2);
+    while (open > 0) {
+      waitForCompletion(engine, -1);
+      take();
+    }
+    assert.ok(bytesOf(reader, 0, bytes.length).equals(bytes));
+    closeIoEngine(engine);
+    closeMemory(memory);
+  });
+
+  it('reads many packs with a single free descriptor, and says when there is none', async function () {
+    const { store, dir } = newStore(this);
+    let bytes = Buffer.alloc(0);
+    let id = '';
+    for (let i = 0; i < 20; i++) {
+      bytes = Buffer.concat([bytes, noise(i, 2)]);
+      ({ id } = await save(store, { disk0: bytes }));
+    }
+    const script = fileURLToPath(new URL('./region-reader-child.js', import.meta.url));
+    const shell = ['-c', 'ulimit -n 96; exec "$@"', 'sh', process.execPath, script, dir, id, 'disk0'];
+    const output = execFileSync('sh', shell, { encoding: 'utf8' });
+    const [result, read] = output.split('\n') as [string, string];
+    const { EMFILE } = constants.errno;
+    assert.deepEqual(JSON.parse(result), { withoutAny: EMFILE, why: 'Too many open files', withOne: 0 });
+    assert.ok(Buffer.from(read, 'base64').equals(bytes));
   });
 
   it('refuses entries of manifest blocks that are out of bounds or out of order', async function () {
