@@ -2,8 +2,10 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   addNotifier,
   attachDeviceThread,
@@ -77,32 +79,33 @@ describe('wait()', function () {
   });
 
   /** The next event that is not the test's own event loop. */
-  function next(): number {
+  async function next(timeoutMs = 10_000): Promise<number> {
     for (;;) {
-      const event = wait(machine, 10_000);
+      const event = wait(machine, timeoutMs);
       if (event !== WaitEvent.loop) return event;
+      await nextTurn();
     }
   }
 
   /** The next exit's value. */
-  function exit(): number {
-    assert.equal(next(), WaitEvent.exit);
+  async function exit(): Promise<number> {
+    assert.equal(await next(), WaitEvent.exit);
     assert.equal(words[ExitWord.reason], ExitReason.MMIO);
     assert.equal(words[ExitWord.addressLow], GPA);
     return data[0]!;
   }
 
-  it('returns exits for writes that have no notifier', () => {
+  it('returns exits for writes that have no notifier', async () => {
     resumeVcpus(machine);
-    assert.deepEqual([exit(), exit(), exit(), exit()], [1, 2, 1, 2]);
+    assert.deepEqual([await exit(), await exit(), await exit(), await exit()], [1, 2, 1, 2]);
   });
 
-  it('returns the token of a notifier instead of an exit, for its value only', () => {
+  it('returns the token of a notifier instead of an exit, for its value only', async () => {
     addNotifier(machine, { gpa: GPA, queue: 1, token: DOORBELL });
     resumeVcpus(machine);
     let [doorbells, exits] = [0, 0];
     while (doorbells < 20 || exits < 20) {
-      if (next() === WaitEvent.ready) {
+      if ((await next()) === WaitEvent.ready) {
         assert.equal(words[ExitWord.token], DOORBELL);
         doorbells++;
       } else {
@@ -112,33 +115,33 @@ describe('wait()', function () {
     }
   });
 
-  it('returns a watched descriptor for as long as it is ready', () => {
+  it('returns a watched descriptor for as long as it is ready', async () => {
     watchFd(machine, fifo, PIPE, { read: true, write: false });
-    assert.equal(wait(machine, 0), WaitEvent.timeout);
+    assert.equal(await next(0), WaitEvent.timeout);
     writeSync(fifo, 'x');
     for (let i = 0; i < 3; i++) {
-      assert.equal(next(), WaitEvent.ready);
+      assert.equal(await next(), WaitEvent.ready);
       assert.equal(words[ExitWord.token], PIPE);
     }
     readSync(fifo, Buffer.alloc(1));
     // An event that was found before the read may be left.
-    let event = next();
-    if (event === WaitEvent.ready) event = wait(machine, 0);
+    let event = await next(0);
+    if (event === WaitEvent.ready) event = await next(0);
     assert.equal(event, WaitEvent.timeout);
     watchFd(machine, fifo, PIPE + 1, { read: false, write: true });
-    assert.equal(next(), WaitEvent.ready);
+    assert.equal(await next(), WaitEvent.ready);
     assert.equal(words[ExitWord.token], PIPE + 1);
     unwatchFd(machine, fifo);
-    assert.equal(wait(machine, 0), WaitEvent.timeout);
+    assert.equal(await next(0), WaitEvent.timeout);
   });
 
-  it('returns exits and ready descriptors in turn when there are always both', () => {
+  it('returns exits and ready descriptors in turn when there are always both', async () => {
     watchFd(machine, fifo, PIPE, { read: false, write: true });
     addNotifier(machine, { gpa: GPA, queue: 1, token: DOORBELL });
     resumeVcpus(machine);
     const seen = { exits: 0, pipe: 0, doorbells: 0 };
     for (let i = 0; i < 20_000 && Math.min(...Object.values(seen)) < 50; i++) {
-      const event = next();
+      const event = await next();
       if (event === WaitEvent.exit) seen.exits++;
       else if (words[ExitWord.token] === PIPE) seen.pipe++;
       else seen.doorbells++;
@@ -148,38 +151,32 @@ describe('wait()', function () {
 
   it('returns to the event loop although a descriptor is always ready', async () => {
     watchFd(machine, fifo, PIPE, { read: false, write: true });
-    let isDone = false;
-    const reading = new Promise<void>((resolve) => {
-      setImmediate(() => {
-        isDone = true;
-        resolve();
-      });
-    });
-    // The loop has work as soon as a byte comes for it, here by a worker thread of libuv.
-    void import('node:fs/promises').then(({ stat }) => stat(dir));
-    while (wait(machine, 10_000) !== WaitEvent.loop);
-    await reading;
-    assert(isDone);
+    // The loop has work when a thread of libuv answers.
+    const found = stat(dir);
+    let event: number = WaitEvent.ready;
+    for (let i = 0; i < 1_000_000 && event === WaitEvent.ready; i++) event = wait(machine, 10_000);
+    assert.equal(event, WaitEvent.loop);
+    await found;
   });
 
-  it('holds the answer to an exit until it is released', () => {
+  it('holds the answer to an exit until it is released', async () => {
     resumeVcpus(machine);
-    assert.equal(exit(), 1);
+    assert.equal(await exit(), 1);
     const vcpu = holdExit(machine);
-    assert.equal(wait(machine, 50), WaitEvent.timeout, 'the vCPU waits');
+    assert.equal(await next(50), WaitEvent.timeout, 'the vCPU waits');
     releaseExit(machine, vcpu);
-    assert.equal(exit(), 2);
+    assert.equal(await exit(), 2);
   });
 
-  it('closes a machine with a held exit', () => {
+  it('closes a machine with a held exit', async () => {
     resumeVcpus(machine);
-    exit();
+    await exit();
     holdExit(machine);
     closeMachine(machine);
     assert.equal(wait(machine, -1), WaitEvent.dead);
   });
 
-  it('raises an interrupt as often as asked, also before the vCPUs run', () => {
+  it('raises an interrupt as often as asked, also before the vCPUs run', async () => {
     const irq = createIrq(machine, 5);
     for (let i = 0; i < 100_000; i++) raiseIrq(machine, irq);
     assert.throws(() => createIrq(machine, 4096), TypeError);
