@@ -1,5 +1,11 @@
 /** Guest RAM that no machine uses: for devices under test. */
-import { closeMemory, createMemory, readMemory, writeMemory } from '../../../../src/native/memory.js';
+import {
+  closeMemory,
+  createMemory,
+  dataRanges,
+  readMemory,
+  writeMemory,
+} from '../../../../src/native/memory.js';
 import type { MemorySlot } from '../../../../src/vmm/kvm/vm.js';
 import { GuestRam } from '../../../../src/vmm/memory/guest-memory.js';
 import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
@@ -21,10 +27,12 @@ export class PlainRam {
   /** RAM with the same bytes. */
   copy(): PlainRam {
     const copy = new PlainRam(this.slots.map(({ gpa, sizeBytes }) => ({ gpa, sizeBytes })));
-    this.slots.forEach(({ memory, sizeBytes }, i) => {
-      const bytes = new Uint8Array(sizeBytes);
-      readMemory(memory, 0, bytes);
-      writeMemory(copy.slots[i]!.memory, 0, bytes);
+    this.slots.forEach(({ memory }, i) => {
+      for (const { offset, length } of dataRanges(memory)) {
+        const bytes = new Uint8Array(length);
+        readMemory(memory, offset, bytes);
+        writeMemory(copy.slots[i]!.memory, offset, bytes);
+      }
     });
     return copy;
   }
