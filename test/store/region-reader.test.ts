@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { constants } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   closeIoEngine,
@@ -29,6 +29,7 @@ import { closeMemory, createMemory, readMemory, writeMemory } from '../../src/na
 import {
   closeRegionReader,
   openRegionReader,
+  type RegionReaderError,
   readRegion,
   regionDataPages,
   regionHasData,
@@ -36,6 +37,7 @@ import {
 } from '../../src/native/region-reader.js';
 import { PAGE_BYTES } from '../../src/page-stream.js';
 import { Store } from '../../src/store/store.js';
+import { watchedEnvironment } from '../crash/trace.js';
 import { blocksOf, bytesOf, failuresOf, openRegion, packNames, reseal } from './regions.js';
 import {
   dropScratch,
@@ -67,6 +69,31 @@ function generated(next: () => number): Buffer {
     at += pages * PAGE_BYTES;
   }
   return bytes;
+}
+
+interface ChildRead {
+  readonly errno: number;
+  readonly error: RegionReaderError | null;
+}
+
+/** Reads `disk0` in a process with few descriptors. */
+function readInChild(
+  dir: string,
+  id: string,
+  env = process.env,
+): { withNone: ChildRead; withOne: ChildRead; bytes: Buffer } {
+  const script = fileURLToPath(new URL('./region-reader-child.js', import.meta.url));
+  const shell = ['-c', 'ulimit -n 96; exec "$@"', 'sh', process.execPath, script, dir, id, 'disk0'];
+  const read = JSON.parse(execFileSync('sh', shell, { encoding: 'utf8', env }));
+  return { ...read, bytes: Buffer.from(read.bytes, 'base64') };
+}
+
+/** Copies a pack as one of another generation. */
+function copyAsGeneration(path: string, generation: number): void {
+  const bytes = readFileSync(path);
+  for (const at of [16, bytes.length - 64 + 16]) bytes.writeUInt32LE(generation, at);
+  reseal(bytes, Number.parseInt(basename(path), 16));
+  writeFileSync(path.replace(/-\d+\.pack$/, `-${generation}.pack`), bytes);
 }
 
 /** Checks everything that a reader says about a region. */
@@ -252,13 +279,27 @@ describe(`the reader of a stored region (seed ${SEED})`, function () {
       bytes = Buffer.concat([bytes, noise(i, 2)]);
       ({ id } = await save(store, { disk0: bytes }));
     }
-    const script = fileURLToPath(new URL('./region-reader-child.js', import.meta.url));
-    const shell = ['-c', 'ulimit -n 96; exec "$@"', 'sh', process.execPath, script, dir, id, 'disk0'];
-    const output = execFileSync('sh', shell, { encoding: 'utf8' });
-    const [result, read] = output.split('\n') as [string, string];
+    const [replaced] = packNames(dir) as [string];
+    copyAsGeneration(join(dir, 'packs', replaced), 5);
+    flipBit(join(dir, 'packs', replaced), 1000); // in a frame: the pack is open when the other is looked for
+    const { withNone, withOne, bytes: read } = readInChild(dir, id);
     const { EMFILE } = constants.errno;
-    assert.deepEqual(JSON.parse(result), { withoutAny: EMFILE, why: 'Too many open files', withOne: 0 });
-    assert.ok(Buffer.from(read, 'base64').equals(bytes));
+    assert.equal(withNone.errno, EMFILE);
+    assert.equal(withNone.error!.why, 'Too many open files');
+    assert.equal(withOne.errno, 0, JSON.stringify(withOne.error));
+    assert.ok(read.equals(bytes));
+  });
+
+  it('says that the disk cannot read a pack', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { disk0: noise(1, 40) });
+    const file = `packs/${packNames(dir)[0]}`;
+    const { EIO } = constants.errno;
+    assert.deepEqual(readInChild(dir, id, watchedEnvironment(dir, { unreadable: file })).withOne, {
+      errno: EIO,
+      error: { errno: EIO, file, offset: 0, why: 'the disk cannot read it' },
+    });
+    assert.equal(readInChild(dir, id).withOne.errno, 0);
   });
 
   it('refuses entries of manifest blocks that are out of bounds or out of order', async function () {
@@ -467,10 +508,7 @@ describe(`the reader of a stored region (seed ${SEED})`, function () {
       const { reader } = openRegion(this, dir, id, 'disk0');
       assert.ok(bytesOf(reader, 0, PAGE_BYTES).equals(expected.subarray(0, PAGE_BYTES)));
       const number = Number.parseInt(names[1]!, 16);
-      const bytes = readFileSync(paths[1]!);
-      for (const at of [16, bytes.length - 64 + 16]) bytes.writeUInt32LE(3, at);
-      reseal(bytes, number);
-      writeFileSync(join(dir, 'packs', `${names[1]!.slice(0, 8)}-3.pack`), bytes);
+      copyAsGeneration(paths[1]!, 3);
       truncateSync(paths[1]!, 40); // of the file that is open, too
       assert.equal(failuresOf(reader, expected), 0);
       unlinkSync(paths[1]!);
