@@ -1,4 +1,7 @@
-/** Reads a region where almost no descriptor is left (region-reader.test.ts). Arguments: the store, an ID, a region. */
+/**
+ * Reads a region in a process that lacks descriptors, or whose disk fails (region-reader.test.ts). Arguments: the store,
+ * an ID, a region. Prints what the reads returned when no descriptor was free, and when one was, and the bytes.
+ */
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { openRegionReader, readRegion, regionReaderError } from '../../src/native/region-reader.js';
@@ -8,6 +11,7 @@ const [, , dir, id, name] = process.argv as [string, string, string, string, str
 const { sizeBytes, blocks } = blocksOf(dir, id, name);
 const reader = openRegionReader({ packsDir: join(dir, 'packs'), sizeBytes, blocks });
 const bytes = Buffer.alloc(sizeBytes);
+const read = () => ({ errno: readRegion(reader, 0, bytes), error: regionReaderError(reader) });
 
 const fds: number[] = [];
 try {
@@ -15,10 +19,8 @@ try {
 } catch {
   // None is left.
 }
-const withoutAny = readRegion(reader, 0, bytes);
-const why = regionReaderError(reader)?.why;
+const withNone = read();
 closeSync(fds.pop()!);
-const withOne = readRegion(reader, 0, bytes);
+const withOne = read();
 for (const fd of fds) closeSync(fd);
-console.log(JSON.stringify({ withoutAny, why, withOne }));
-process.stdout.write(`${bytes.toString('base64')}\n`);
+console.log(JSON.stringify({ withNone, withOne, bytes: bytes.toString('base64') }));

@@ -1,8 +1,8 @@
 /** Regions of stored snapshots behind native readers, for tests. */
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { pageOps } from '../../src/native/pages.js';
 import {
   closeRegionReader,
@@ -89,4 +89,12 @@ export function reseal(bytes: Buffer, number: number): void {
   if (isInside(trailer, tables)) pageOps.checksum(bytes, trailer, tables, 0, 0, bytes.subarray(footer + 40));
   pageOps.checksum(bytes, footer, 56, 0, 0, bytes.subarray(footer + 56));
   pageOps.checksum(bytes, 0, 24, 0, 0, bytes.subarray(24));
+}
+
+/** Copies a pack as one of another generation. */
+export function copyAsGeneration(path: string, generation: number): void {
+  const bytes = readFileSync(path);
+  for (const at of [16, bytes.length - 64 + 16]) bytes.writeUInt32LE(generation, at);
+  reseal(bytes, Number.parseInt(basename(path), 16));
+  writeFileSync(path.replace(/-\d+\.pack$/, `-${generation}.pack`), bytes);
 }
