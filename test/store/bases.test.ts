@@ -1,8 +1,10 @@
 /** Saves whose regions have bases of their own: other snapshots, other names, other sizes. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import {
   BATCH_PAGES,
   PAGE_BYTES,
@@ -21,6 +23,7 @@ import {
   newStore,
   noise,
   save,
+  scratchDir,
   seeded,
 } from './scratch.js';
 
@@ -302,6 +305,28 @@ describe('a region that is read in order', () => {
     assert.deepEqual(await pagesOf(store, saved.id), expected);
     assert.deepEqual([saved.newChunks, saved.reusedChunks], [expected.size, 0]);
     assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
+  });
+
+  it('takes memory that does not grow with its size', function () {
+    this.timeout(120_000);
+    const child = new URL('./saving-disk-child.js', import.meta.url);
+    const peakOf = (gib: number, how: 'in-order' | 'any-order'): number => {
+      const { status, stdout, stderr } = spawnSync(
+        process.execPath,
+        [fileURLToPath(child), join(scratchDir(this), 'store'), String(gib), how],
+        { encoding: 'utf8' },
+      );
+      assert.equal(status, 0, stderr);
+      return Number(stdout) / 1024;
+    };
+    // 32,768 blocks of 8 KiB.
+    const [small, large, unannounced] = [
+      peakOf(1, 'in-order'),
+      peakOf(64, 'in-order'),
+      peakOf(64, 'any-order'),
+    ];
+    assert.ok(unannounced - small > 200, `${unannounced} MiB, ${small} MiB for a small disk`);
+    assert.ok(large - small < 100, `${large} MiB, ${small} MiB for a small disk`);
   });
 
   it('may get pages late or again, and the last copy counts', async function () {

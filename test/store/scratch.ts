@@ -100,6 +100,7 @@ export class MemorySource implements PageSource {
   constructor(
     readonly contents: Regions,
     only?: Record<string, number[]>,
+    readonly sequential: readonly number[] = [],
   ) {
     const names = Object.keys(contents);
     this.regions = names.map((name) => ({ name, sizeBytes: contents[name]!.length }));
