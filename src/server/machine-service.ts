@@ -69,6 +69,7 @@ export class MachineService implements ControlledMachine {
   });
   /** The last of the operations that run one after another. */
   #last: Promise<unknown> = Promise.resolve();
+  #savingDisks: Promise<void> | null = null;
   /** Why the disks could not be saved when the machine was to end. */
   #diskProblem: string | null = null;
   /** Tidies stores after saves. Only the end of the process waits for it. */
@@ -83,7 +84,7 @@ export class MachineService implements ControlledMachine {
     });
     machine.on('problem', (problem) => this.#tellProblem(problem));
     machine.on('poweredOff', () => {
-      this.stop().catch((error: LivesnapError) => this.#tellProblem(error.message));
+      this.#endMachine(false).catch((error: LivesnapError) => this.#tellProblem(error.message));
     });
     this.ended = new Promise<MachineEnd>((resolve) => {
       if (machine.end !== null) resolve(machine.end);
@@ -129,11 +130,20 @@ export class MachineService implements ControlledMachine {
     });
   }
 
-  /** `discard`: what was written to disks that end with the machine is lost. Errors: those of a save. */
+  /** `discard`: what was written to disks that end with the machine is lost. Errors: DISKS_NOT_SAVED. */
   async stop({ discard = false }: { discard?: boolean } = {}): Promise<void> {
-    if (this.end === null && !discard && this.#machine.savesDisks)
-      await this.#inTurn(() => this.#saveDisks());
+    if (this.end === null) await this.#endMachine(discard);
     this.#stopWanted();
+  }
+
+  /** Ends the machine after its disks are saved. A second call waits for the same save. */
+  async #endMachine(discard: boolean): Promise<void> {
+    if (!discard && this.#machine.savesDisks) {
+      this.#savingDisks ??= this.#inTurn(() => this.#saveDisks()).finally(() => {
+        this.#savingDisks = null;
+      });
+      await this.#savingDisks;
+    }
     if (this.end === null) await this.#machine.stop();
   }
 
@@ -151,9 +161,9 @@ export class MachineService implements ControlledMachine {
         await store.close();
       }
     } catch (error) {
-      const { code, message } = asLivesnapError(error);
       this.#requireAlive();
-      const failure = new LivesnapError(code, `the disks could not be saved: ${message}`, {
+      const { message } = asLivesnapError(error);
+      const failure = new LivesnapError('DISKS_NOT_SAVED', `the disks could not be saved: ${message}`, {
         hint: 'Try again, or lose what was written to them: livesnap stop --discard.',
         cause: error,
       });
