@@ -41,20 +41,21 @@ static Napi::Value lockWholeFile(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), rc == 0);
 }
 
-// isByteLocked(fd, offset) → boolean: whether another open file description has any lock on this byte.
-static Napi::Value isByteLocked(const Napi::CallbackInfo& info) {
+// lockAt(fd, offset) → the first byte of a lock of another open file description that covers this byte; null: none does.
+static Napi::Value lockAt(const Napi::CallbackInfo& info) {
   int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
   struct flock lock = wholeFile(F_WRLCK);
   lock.l_start = integerArg(info, 1, 0, INT64_MAX >> 11);
   lock.l_len = 1;
   if (fcntl(fd, F_OFD_GETLK, &lock) < 0) throwErrno(info.Env(), "fcntl", errno);
-  return Napi::Boolean::New(info.Env(), lock.l_type != F_UNLCK);
+  if (lock.l_type == F_UNLCK) return info.Env().Null();
+  return Napi::Number::New(info.Env(), static_cast<double>(lock.l_start));
 }
 
 void initLocks(Napi::Env env, Napi::Object exports) {
   exports.Set("tryLock", Napi::Function::New(env, tryLock));
   exports.Set("lockWholeFile", Napi::Function::New(env, lockWholeFile));
-  exports.Set("isByteLocked", Napi::Function::New(env, isByteLocked));
+  exports.Set("lockAt", Napi::Function::New(env, lockAt));
 }
 
 }  // namespace livesnap

@@ -4,7 +4,7 @@ import { addon, isAddonBuilt, missingAddon } from './addon.js';
 interface LockFunctions {
   tryLock(fd: number, exclusive: boolean): boolean;
   lockWholeFile(fd: number, exclusive: boolean): boolean;
-  isByteLocked(fd: number, offset: number): boolean;
+  lockAt(fd: number, offset: number): number | null;
 }
 
 /** False where the addon is not built: Node itself has no file locks. */
@@ -29,6 +29,9 @@ export const tryLock = (fd: number, mode: 'shared' | 'exclusive'): boolean =>
 export const lockWholeFile = (fd: number, mode: 'shared' | 'exclusive'): boolean =>
   addon<LockFunctions>().lockWholeFile(fd, mode === 'exclusive');
 
-/** Whether another open file has an open file description lock on this byte. Errors: SystemError. */
-export const isByteLocked = (fd: number, offset: number): boolean =>
-  addon<LockFunctions>().isByteLocked(fd, offset);
+/**
+ * The first byte of an open file description lock that another open file has and that covers this byte; null if there is
+ * none. Errors: SystemError.
+ */
+export const lockAt = (fd: number, offset: number): number | null =>
+  addon<LockFunctions>().lockAt(fd, offset);

@@ -11,7 +11,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
 import { blockDeviceBytes } from '../../native/files.js';
-import { isByteLocked, lockWholeFile } from '../../native/locks.js';
+import { lockAt, lockWholeFile } from '../../native/locks.js';
 import { SECTOR_BYTES } from './disk-setup.js';
 
 /** `cow`: the image stays as it is; the machine's writes go elsewhere. */
@@ -134,8 +134,9 @@ function lockImage(fd: number, path: string, mode: ImageMode): void {
       cause: error,
     });
   }
-  // The locks of qemu for reading and writing are both shared; this byte tells them apart.
-  if (!isLocked || (mode !== 'rw' && isByteLocked(fd, QEMU_WRITER_BYTE))) throw inUse(path, mode);
+  // The locks of qemu for reading and writing are both shared; a lock of this byte alone tells them apart.
+  if (!isLocked || (mode !== 'rw' && lockAt(fd, QEMU_WRITER_BYTE) === QEMU_WRITER_BYTE))
+    throw inUse(path, mode);
 }
 
 function checkFormat(fd: number, path: string): void {

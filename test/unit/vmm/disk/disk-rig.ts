@@ -173,6 +173,11 @@ export class DiskRig {
     return inFlight;
   }
 
+  /** Begins again with a disk of the same kind that has the bytes of the model and no overlay. */
+  detach(): void {
+    this.#attach(this.kind, Buffer.from(this.model));
+  }
+
   step(): void {
     this.backend.step(this.random);
   }
