@@ -79,7 +79,7 @@ size_t maxOpenPacks() {
   return limit;
 }
 
-bool isOutOfDescriptors(const ReadFailure& failure) { return failure.err == EMFILE || failure.err == ENFILE; }
+bool isOutOfDescriptors(int err) { return err == EMFILE || err == ENFILE; }
 }  // namespace
 
 std::shared_ptr<PackDirectory> PackDirectory::open(const char* path) {
@@ -113,9 +113,13 @@ void PackDirectory::hint(uint32_t number, uint32_t generation) {
   generations_[number] = generation;
 }
 
-std::vector<uint32_t> PackDirectory::generationsOnDisk(uint32_t number) const {
+std::vector<uint32_t> PackDirectory::generationsOnDisk(uint32_t number) {
   // A descriptor of its own: the position of a directory is shared by all who read from one.
   int fd = openat(fd_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 && isOutOfDescriptors(errno)) {
+    closeAll();
+    fd = openat(fd_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  }
   if (fd < 0) throw ReadFailure{errno, "packs", -1, "the directory cannot be opened"};
   DIR* dir = fdopendir(fd);
   if (dir == nullptr) {
@@ -147,7 +151,7 @@ std::shared_ptr<const PackFile> PackDirectory::openWithinLimit(uint32_t number, 
   try {
     return std::make_shared<const PackFile>(fd_, number, generation);
   } catch (const ReadFailure& failure) {
-    if (!isOutOfDescriptors(failure)) throw;
+    if (!isOutOfDescriptors(failure.err)) throw;
   }
   closeAll();
   return std::make_shared<const PackFile>(fd_, number, generation);
@@ -218,10 +222,10 @@ PackDirectory::Chunk PackDirectory::read(uint32_t number, uint32_t chunk, const 
     pack = openPack(number);
     return readFrom(*pack, chunk, check);
   } catch (const ReadFailure& failure) {
-    if (isOutOfDescriptors(failure)) throw;
+    if (isOutOfDescriptors(failure.err)) throw;
     first = failure;
   }
-  forget(number);
+  pack = nullptr;  // here and below: its descriptor may be the last one
   for (uint32_t generation : generationsOnDisk(number)) {
     try {
       pack = openWithinLimit(number, generation);
@@ -229,9 +233,10 @@ PackDirectory::Chunk PackDirectory::read(uint32_t number, uint32_t chunk, const 
       keep(pack);
       return found;
     } catch (const ReadFailure& failure) {
-      if (isOutOfDescriptors(failure)) throw;
+      if (isOutOfDescriptors(failure.err)) throw;
       // What a file that is there says tells more than that another one is missing.
       if (first.missing) first = failure;
+      pack = nullptr;
     }
   }
   throw first;

@@ -45,7 +45,7 @@ class PackDirectory {
   explicit PackDirectory(int fd) : fd_(fd) {}
   std::shared_ptr<const PackFile> openPack(uint32_t number);
   std::shared_ptr<const PackFile> openWithinLimit(uint32_t number, uint32_t generation);
-  std::vector<uint32_t> generationsOnDisk(uint32_t number) const;
+  std::vector<uint32_t> generationsOnDisk(uint32_t number);
   void keep(std::shared_ptr<const PackFile> pack);
   void closeAll();
 
