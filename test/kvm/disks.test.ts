@@ -4,11 +4,14 @@ import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../src/errors.js';
 import { readRegion } from '../../src/native/region-reader.js';
+import type { SaveTarget } from '../../src/page-stream.js';
 import { Store } from '../../src/store/store.js';
 import type { DiskRequest } from '../../src/vmm/disk/disk-config.js';
 import { Machine } from '../../src/vmm/machine.js';
+import { decodeMachineState } from '../../src/vmm/machine-state.js';
 import { buildDiskGuest, DiskGuest } from './disk-guest.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
@@ -203,6 +206,49 @@ describe('a machine with a disk', function () {
       assert.match(first, /^([a-z])\1$/);
       assert.equal(await restored.ask('rb'), first);
       await restored.machine.stop();
+    }
+    await guest.ask('ra');
+    await guest.line();
+  });
+
+  it('keeps blocks as they were at the moment while the guest writes to them', async () => {
+    const guest = await boot();
+    await save(guest);
+    guest.send('laa');
+    // The guest has time to write between the moment and the reading of its blocks.
+    const slow: SaveTarget = {
+      key: store.key,
+      async beginSave(options) {
+        const session = await store.beginSave(options);
+        return {
+          bases: session.bases,
+          parent: session.parent,
+          store: (source, progress) =>
+            session.store(
+              {
+                regions: source.regions,
+                next: async (into) => {
+                  await sleep(50);
+                  return source.next(into);
+                },
+              },
+              progress,
+            ),
+          commit: (metadata) => session.commit(metadata),
+          abort: () => session.abort(),
+        };
+      },
+    };
+    const { id } = await guest.machine.save(slow, { vm: 'test', tag: null, then: null });
+    const snapshot = await store.openSnapshot(id);
+    const { r10 } = decodeMachineState(snapshot.metadata.state).vcpus[0]!.regs;
+    snapshot.close();
+    // The guest writes one character to both blocks, then the next one.
+    const now = String.fromCharCode(Number(r10 & 0xffn));
+    const before = now === 'a' ? 'z' : String.fromCharCode(now.charCodeAt(0) - 1);
+    for (const block of [0, 1]) {
+      const found = String.fromCharCode((await blockIn(id, block))[0]!);
+      assert([now, before].includes(found), `block ${block} has ${found} when the guest wrote ${now}`);
     }
     await guest.ask('ra');
     await guest.line();
