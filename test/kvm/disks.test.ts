@@ -1,7 +1,18 @@
 /** Machines with disks: saved into a real store while the guest writes, restored, and ended. */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -301,6 +312,89 @@ describe('a machine with a disk', function () {
     assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
     assert.equal((await boot({ source, mode: 'cow' })).machine.savesDisks, false);
     assert.equal((await boot({ mode: 'rw' })).machine.savesDisks, false);
+  });
+
+  describe('whose store is damaged', () => {
+    let stored: string;
+    let random: Buffer;
+    /** Far from the first block, which was read at the start. */
+    const FAR = 150;
+    const readFar = `r${String.fromCharCode(97 + FAR)}`;
+    const far = (): string =>
+      String.fromCharCode(random[FAR * BLOCK_BYTES]!, random[FAR * BLOCK_BYTES + 512]!);
+
+    beforeEach(async () => {
+      random = randomBytes(BLOCKS * BLOCK_BYTES);
+      // Bytes that are no line ends.
+      random.forEach((byte, i) => {
+        random[i] = byte | 0x20;
+      });
+      writeFileSync(image, random);
+      stored = await put();
+    });
+
+    /** Overwrites all packs; returns the function that heals them. */
+    function damage(): () => void {
+      const packs = join(dir, 'work/store/packs');
+      const whole = readdirSync(packs).map(
+        (name) => [join(packs, name), readFileSync(join(packs, name))] as const,
+      );
+      const overwrite = (path: string, bytes: Buffer): void => {
+        const fd = openSync(path, 'r+');
+        writeSync(fd, bytes, 0, bytes.length, 0);
+        closeSync(fd);
+      };
+      for (const [path, bytes] of whole) overwrite(path, Buffer.alloc(bytes.length, 0x5a));
+      return () => {
+        for (const [path, bytes] of whole) overwrite(path, bytes);
+      };
+    }
+
+    it('is paused, says why, and continues when it is resumed after a repair', async () => {
+      const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+      const heal = damage();
+      const paused = once(guest.machine, 'problem');
+      guest.send(readFar);
+      const [problem] = (await paused) as [string];
+      assert.equal(problem, `disk0 cannot read snapshot ${stored}:file at block ${FAR}`);
+      assert.equal(guest.machine.problem, problem);
+      assert.equal(guest.machine.state, 'paused');
+      // It tries again, and fails again.
+      const again = once(guest.machine, 'problem');
+      await guest.machine.resume();
+      await again;
+      heal();
+      await guest.machine.resume();
+      assert.equal(guest.machine.problem, null);
+      assert.equal(await guest.line(), `0${far()}`);
+    });
+
+    it('is saved with the request that waits, and does it after a restore', async () => {
+      const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+      const heal = damage();
+      const paused = once(guest.machine, 'problem');
+      guest.send(readFar);
+      await paused;
+      heal();
+      const { id } = await save(guest);
+      assert.equal(guest.machine.state, 'paused');
+      const restored = await restore(id);
+      assert.equal(await restored.line(), `0${far()}`);
+    });
+
+    it('gives the guest an error with on-error=report', async () => {
+      const guest = await boot({
+        source: { kind: 'snapshot', snapshot: stored, region: null },
+        mode: 'rw',
+        onError: 'report',
+      });
+      const heal = damage();
+      guest.send(readFar);
+      assert.equal((await guest.line())[0], '1');
+      assert.equal(guest.machine.state, 'running');
+      heal();
+      assert.equal(await guest.ask(readFar), far());
+    });
   });
 
   it('refuses a snapshot that lacks its disk', async () => {
