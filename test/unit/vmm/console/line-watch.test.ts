@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { LineWatch } from '../../../src/cli/line-watch.js';
+import { LineWatch } from '../../../../src/vmm/console/line-watch.js';
 
 const bytes = (text: string) => Buffer.from(text, 'utf8');
 
