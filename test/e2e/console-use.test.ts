@@ -55,7 +55,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     const viewers = [1, 2, 3].map(() => world.spawn('console', 'a', '--until', '^OK halt'));
     const ends = viewers.map(ending);
     await Promise.all(viewers.map((viewer) => hearing(viewer, 'stdout', /TICK/)));
-    const heard = viewers.map((viewer) => hearing(viewer, 'stdout', /CPUS 1.*SUM [0-9a-f]{16}|SUM.*CPUS/s));
+    const heard = viewers.map((viewer) => hearing(viewer, 'stdout', /CPUS \d+.*SUM [0-9a-f]{16}|SUM.*CPUS/s));
     viewers[0]!.stdin!.write('cpus\n');
     viewers[1]!.stdin!.write('sum 1\n');
     await Promise.all(heard);
