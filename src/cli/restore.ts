@@ -4,7 +4,7 @@ import { LivesnapError } from '../errors.js';
 import { formatCount } from './format.js';
 import { launchMachine } from './launch-machine.js';
 import { withStore } from './store-access.js';
-import { parsePort, parseText } from './values.js';
+import { parsePattern, parsePort, parseText, STARTER_PROMPT_HELP } from './values.js';
 import { defineVerb, flag, hidden, valued } from './verb.js';
 
 export const verb = defineVerb({
@@ -25,6 +25,7 @@ export const verb = defineVerb({
     ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
     detach: flag('--detach', 'Run in the background and print the name'),
+    starterPrompt: valued('--starter-prompt <pattern>', STARTER_PROMPT_HELP, parsePattern),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
     memoryPath: hidden(valued('--memory_path <snapshot>', 'Legacy form of the snapshot', parseText)),
   },
@@ -62,6 +63,7 @@ export const verb = defineVerb({
       port: options.port ?? null,
       storeDir,
       overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
+      starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
       origin: { kind: 'restore', from: dir, snapshot: saved.id },
       output,
     });

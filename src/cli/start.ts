@@ -3,7 +3,18 @@ import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { parseBlock } from './block-option.js';
 import { launchMachine } from './launch-machine.js';
-import { anyText, parseCpus, parseKernel, parseMemory, parsePort, parseText, parseVcpu } from './values.js';
+import { parseStarterSet, readStarterFile } from './starter-file.js';
+import {
+  anyText,
+  parseCpus,
+  parseKernel,
+  parseMemory,
+  parsePattern,
+  parsePort,
+  parseText,
+  parseVcpu,
+  STARTER_PROMPT_HELP,
+} from './values.js';
 import { defineVerb, flag, hidden, repeated, valued } from './verb.js';
 
 const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
@@ -55,6 +66,17 @@ export const verb = defineVerb({
     ),
     name: valued('--name <name>', 'Machine name (default: random)', parseText),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
+    starterFile: valued(
+      '--starter-file <file>',
+      'Type the lines of FILE at the prompts of the guest',
+      parseText,
+    ),
+    starterPrompt: valued('--starter-prompt <pattern>', STARTER_PROMPT_HELP, parsePattern),
+    starterSet: repeated(
+      '--starter-set <key=value>',
+      'Value of {{key}} in the starter file',
+      parseStarterSet,
+    ),
     detach: flag('--detach', 'Run in the background and print the name'),
   },
   notes: [
@@ -88,6 +110,22 @@ export const verb = defineVerb({
       memoryBytes: options.memory ?? DEFAULT_MEMORY_BYTES,
       cpus,
     };
+    if (options.starterFile !== undefined && kernel.starterFile !== null)
+      throw new LivesnapError('USAGE', 'the starter file is given twice', {
+        hint: 'Use either --starter-file or starter_file= in --kernel.',
+      });
+    const starterFile = options.starterFile ?? kernel.starterFile;
+    if (starterFile === null && (options.starterSet.length > 0 || options.starterPrompt !== undefined))
+      throw new LivesnapError('USAGE', '--starter-set and --starter-prompt need a starter file', {
+        hint: 'Add --starter-file FILE.',
+      });
+    const starter = {
+      lines:
+        starterFile === null
+          ? []
+          : readStarterFile(readableFile(starterFile, 'starter file'), new Map(options.starterSet)),
+      prompt: options.starterPrompt?.source ?? null,
+    };
     for (const sentence of kernel.ignored) output.say(`note: ${sentence}`);
     return launchMachine({
       name: options.name ?? null,
@@ -96,7 +134,8 @@ export const verb = defineVerb({
       port: options.port ?? null,
       storeDir,
       overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
-      origin: { kind: 'start', config, disks: options.block ?? [] },
+      starter,
+      origin: { kind: 'start', config, disks: options.block },
       output,
     });
   },

@@ -10,10 +10,10 @@ export interface OptionSpec<T> {
   readonly help: string;
   /** Left out of the help: a legacy form of a newer option. */
   readonly hidden?: boolean;
+  /** It may be given several times: its value is a list. */
+  readonly repeated?: boolean;
   /** Errors: USAGE. */
   readonly parse?: (text: string) => T;
-  /** It may be given several times: `parse` returns a list of one, and the lists are joined. */
-  readonly repeats?: boolean;
 }
 
 /** An option with a value. It is undefined when it is not given. */
@@ -30,16 +30,16 @@ export const optional = <T>(
   parse: (text: string) => T,
 ): OptionSpec<T | true | undefined> => ({ flags, help, parse });
 
-/** An option with a value that may be given several times. It is undefined when it is not given. */
+/** An option with a value that may be given several times. Its value is the list of them, in order. */
 export const repeated = <T>(
   flags: string,
   help: string,
   parse: (text: string) => T,
-): OptionSpec<readonly T[] | undefined> => ({
+): OptionSpec<readonly T[]> => ({
   flags,
   help,
-  parse: (text) => [parse(text)],
-  repeats: true,
+  repeated: true,
+  parse: parse as unknown as (text: string) => readonly T[],
 });
 
 /** An option without a value. */

@@ -4,7 +4,14 @@ import { runRoot } from '../environment.js';
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
-import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './control-api.js';
+import {
+  END_TRAILER,
+  type EndReport,
+  type MachineDescription,
+  type SaveRequest,
+  type StopRequest,
+  type StopResult,
+} from './control-api.js';
 import { RunDirectory } from './run-directory.js';
 import { socketAddress } from './socket-path.js';
 
@@ -81,9 +88,11 @@ export class MachineClient {
     return JSON.parse(await readAll(await this.#answer('POST', '/resume')));
   }
 
-  /** `discard`: what was written to disks that end with the machine is lost. Errors: DISKS_NOT_SAVED too. */
-  async stop({ discard = false }: { discard?: boolean } = {}): Promise<void> {
-    await readAll(await this.#answer('POST', discard ? '/stop?discard=1' : '/stop'));
+  /** Resolves when the machine has ended. Its process ends a little later. */
+  async stop(stop: Partial<StopRequest> = {}): Promise<StopResult> {
+    const sent = this.#send('POST', '/stop', { 'content-type': 'application/json' });
+    sent.request.end(JSON.stringify(stop));
+    return JSON.parse(await readAll(await this.#checked(sent)));
   }
 
   async save(save: SaveRequest, progress: Progress): Promise<MachineSaveResult> {

@@ -10,11 +10,24 @@
 import type { IncomingMessage } from 'node:http';
 import { isAbsolute } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { type Check, nullable, object, oneOf, optional, parse, satisfying, text } from '../schema.js';
+import {
+  type Check,
+  flag,
+  integer,
+  nullable,
+  object,
+  oneOf,
+  optional,
+  parse,
+  satisfying,
+  text,
+} from '../schema.js';
 import { HISTORY_BYTES, RING_BYTES } from './console-hub.js';
-import type { SaveRequest } from './control-api.js';
+import { type SaveRequest, STOP_TIMEOUT_MS, type StopRequest } from './control-api.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
+/** A day; more would not fit a timer. */
+const MAX_STOP_TIMEOUT_MS = 86_400_000;
 
 /** A request that is refused with an HTTP status of its own. */
 export class HttpError extends LivesnapError {
@@ -80,6 +93,19 @@ export async function readSave(request: IncomingMessage, isOverTcp: boolean): Pr
   return { store, tag, then };
 }
 
+const stopBody = object({
+  force: optional(flag),
+  discard: optional(flag),
+  timeoutMs: optional(integer(0, MAX_STOP_TIMEOUT_MS)),
+});
+
+/** Errors: HttpError 400, 413. */
+export async function readStop(request: IncomingMessage): Promise<StopRequest> {
+  const body = checkBody(stopBody, await readJson(request), 'Its fields are force, discard and timeoutMs.');
+  const { force = false, discard = false, timeoutMs = STOP_TIMEOUT_MS } = body;
+  return { force, discard, timeoutMs };
+}
+
 /** Errors: HttpError 400, 413. */
 export async function requireNoBody(request: IncomingMessage): Promise<void> {
   checkBody(object({}), await readJson(request), 'This request takes no body.');
@@ -91,13 +117,6 @@ export function parseHistory(query: URLSearchParams): number {
   if (history === null) return HISTORY_BYTES;
   if (!/^\d{1,9}$/.test(history)) throw new HttpError(400, 'history is not a number of bytes');
   return Math.min(Number(history), RING_BYTES);
-}
-
-/** Whether a stop loses what was written to disks that end with the machine. Errors: HttpError 400. */
-export function parseDiscard(query: URLSearchParams): boolean {
-  const discard = query.get('discard') ?? '0';
-  if (discard !== '0' && discard !== '1') throw new HttpError(400, 'discard is not 0 or 1');
-  return discard === '1';
 }
 
 /** Errors: HttpError 400. */

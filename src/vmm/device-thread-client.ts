@@ -13,7 +13,15 @@ import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
 import { ConsoleCounters, countBetween } from './console/console-counters.js';
 import { MAX_WAITING_INPUT_BYTES } from './console/console-input.js';
-import type { FromDeviceThread, PlainMachineEnd, ToDeviceThread, VmSetup } from './device-thread-messages.js';
+import type { SavedConsole } from './console/saved-console.js';
+import type {
+  DeviceOperation,
+  DeviceReply,
+  FromDeviceThread,
+  PlainMachineEnd,
+  ToDeviceThread,
+  VmSetup,
+} from './device-thread-messages.js';
 import type { MachineEnd } from './machine-types.js';
 
 export interface DeviceThreadListener {
@@ -32,9 +40,6 @@ interface Waiting<T> {
   reject(error: Error): void;
 }
 
-/** The requests that are answered. */
-type Op = Exclude<ToDeviceThread['op'], 'begin' | 'input'>;
-
 /** The error of every operation on a machine that has ended. */
 export const machineGone = (end: MachineEnd | PlainMachineEnd): LivesnapError =>
   new LivesnapError(
@@ -47,7 +52,7 @@ export const isMachineGone = (error: unknown): boolean =>
 
 export class DeviceThreadClient {
   readonly #worker: Worker;
-  readonly #waiting = new Map<number, Waiting<Uint8Array | undefined>>();
+  readonly #waiting = new Map<number, Waiting<DeviceReply>>();
   readonly #counters = new ConsoleCounters();
   #listener: DeviceThreadListener | null = null;
   #lastId = 0;
@@ -118,31 +123,36 @@ export class DeviceThreadClient {
 
   /** Resolves when every vCPU is parked. */
   async pause(): Promise<void> {
-    await this.#request('pause');
+    await this.#request({ op: 'pause' });
   }
 
   async resume(): Promise<void> {
-    await this.#request('resume');
+    await this.#request({ op: 'resume' });
   }
 
   /** The encoded state of everything but RAM. The vCPUs must be parked. */
-  async saveState(): Promise<Uint8Array> {
-    return (await this.#request('saveState'))!;
+  async saveState(console: SavedConsole): Promise<Uint8Array> {
+    return (await this.#request({ op: 'saveState', console })) as Uint8Array;
+  }
+
+  /** False: the guest has not enabled the button's event, and nothing happens. */
+  async pressPowerButton(): Promise<boolean> {
+    return (await this.#request({ op: 'pressPowerButton' })) === true;
   }
 
   /** Puts blocks of a disk, ascending, into the staging memory. Errors: SYSTEM, MACHINE_GONE. */
   async readBlocks(disk: number, blocks: Uint32Array): Promise<void> {
-    await this.#request('readBlocks', { disk, blocks });
+    await this.#request({ op: 'readBlocks', disk, blocks });
   }
 
   /** Keeps these blocks, by disk, as they are now until a save has read them. The vCPUs must be parked. */
   async freezeDisks(frozen: readonly BitSet[]): Promise<void> {
-    await this.#request('freezeDisks', { frozen: frozen.map(({ bytes }) => bytes) });
+    await this.#request({ op: 'freezeDisks', frozen: frozen.map(({ bytes }) => bytes) });
   }
 
   /** The save that froze blocks has ended. */
   async thawDisks(): Promise<void> {
-    await this.#request('thawDisks');
+    await this.#request({ op: 'thawDisks' });
   }
 
   /** Starts to end the machine. {@link DeviceThreadListener.onEnd} is called when it has ended. */
@@ -158,7 +168,7 @@ export class DeviceThreadClient {
     return machineGone(this.#end ?? { kind: 'stopped' });
   }
 
-  #request(op: Op, args: object = {}): Promise<Uint8Array | undefined> {
+  #request(operation: DeviceOperation): Promise<DeviceReply> {
     return new Promise((resolve, reject) => {
       if (this.#end !== null) {
         reject(this.#gone());
@@ -166,7 +176,7 @@ export class DeviceThreadClient {
       }
       const id = ++this.#lastId;
       this.#waiting.set(id, { resolve, reject });
-      this.#post({ id, op, ...args } as ToDeviceThread);
+      this.#post({ id, ...operation });
     });
   }
 
@@ -194,7 +204,7 @@ export class DeviceThreadClient {
         const waiting = this.#waiting.get(message.id);
         this.#waiting.delete(message.id);
         if (message.error) waiting?.reject(LivesnapError.fromJSON(message.error));
-        else waiting?.resolve(message.state);
+        else waiting?.resolve(message.value);
         break;
       }
       case 'end':

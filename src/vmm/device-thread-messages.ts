@@ -7,6 +7,7 @@
  */
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
+import type { SavedConsole } from './console/saved-console.js';
 import type { DeviceConfig } from './devices/machine-devices.js';
 import type { DisksSetup } from './disk-devices.js';
 import type { MemorySlot } from './kvm/vm.js';
@@ -34,33 +35,23 @@ export interface DeviceThreadSetup extends VmSetup {
 }
 
 /** Answered by a `reply` with the same `id`, in order. */
-export interface DeviceRequest {
-  readonly id: number;
-  readonly op: 'pause' | 'resume' | 'saveState' | 'stop' | 'thawDisks';
-}
+export type DeviceRequest = { readonly id: number } & DeviceOperation;
 
-/** Puts blocks of a disk into the staging memory; answered by a `reply` when they are there. */
-export interface ReadBlocksRequest {
-  readonly id: number;
-  readonly op: 'readBlocks';
-  readonly disk: number;
-  /** Ascending. */
-  readonly blocks: Uint32Array;
-}
+export type DeviceOperation =
+  | { readonly op: 'pause' | 'resume' | 'pressPowerButton' | 'stop' | 'thawDisks' }
+  | { readonly op: 'saveState'; readonly console: SavedConsole }
+  /** Puts blocks of a disk, ascending, into the staging memory; answered when they are there. */
+  | { readonly op: 'readBlocks'; readonly disk: number; readonly blocks: Uint32Array }
+  /** Keeps blocks as they are for a save; `frozen` has the bytes of a BitSet for each disk. */
+  | { readonly op: 'freezeDisks'; readonly frozen: readonly Uint8Array[] };
 
-/** Keeps blocks as they are for a save; `frozen` has the bytes of a BitSet for each disk. */
-export interface FreezeDisksRequest {
-  readonly id: number;
-  readonly op: 'freezeDisks';
-  readonly frozen: readonly Uint8Array[];
-}
+/** What a request returns: the state of `saveState`; of `pressPowerButton`, whether the guest will notice. */
+export type DeviceReply = Uint8Array | boolean | undefined;
 
 export type ToDeviceThread =
   /** The first message, sent once. */
   | { readonly op: 'begin'; readonly setup: DeviceThreadSetup }
   | DeviceRequest
-  | ReadBlocksRequest
-  | FreezeDisksRequest
   | { readonly op: 'input'; readonly bytes: Uint8Array };
 
 /** A {@link MachineEnd} as plain data. */
@@ -79,6 +70,6 @@ export type FromDeviceThread =
   | { readonly type: 'poweredOff' }
   /** A line for the machine's log. */
   | { readonly type: 'log'; readonly message: string }
-  | { readonly type: 'reply'; readonly id: number; readonly state?: Uint8Array; readonly error?: PlainError }
+  | { readonly type: 'reply'; readonly id: number; readonly value?: DeviceReply; readonly error?: PlainError }
   /** The last message. */
   | { readonly type: 'end'; readonly end: PlainMachineEnd };

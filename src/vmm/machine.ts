@@ -18,6 +18,7 @@ import { readMemory } from '../native/memory.js';
 import {
   type OpenSnapshot,
   PAGE_BYTES,
+  type PageSource,
   type Progress,
   type SaveBase,
   type SavedRegion,
@@ -27,6 +28,7 @@ import {
 } from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
+import type { SavedConsole } from './console/saved-console.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
 import { deviceWindows } from './devices/machine-devices.js';
@@ -46,6 +48,7 @@ import type {
   MachineEnd,
   MachineEvents,
   MachineHandle,
+  MachineSaveOptions,
   MachineSaveResult,
   MachineState,
   SaveThen,
@@ -84,6 +87,7 @@ interface MachineSetup extends SavedMachine {
   readonly disks: MachineDisks;
   /** The snapshot that it is restored from, and the key of its store. */
   readonly base: { readonly store: string; readonly id: string } | null;
+  readonly savedConsole: SavedConsole | null;
 }
 
 /** Where a snapshot is restored from, and how. */
@@ -102,6 +106,12 @@ const NO_DISKS = {
     openStore: () => Promise.reject(new TypeError('a machine without disks has no store')),
   },
 } as const;
+
+const NO_CONSOLE: SavedConsole = {
+  history: new Uint8Array(0),
+  starter: new Uint8Array(0),
+  starterInLine: false,
+};
 
 export class Machine extends EventEmitter<MachineEvents> implements MachineHandle {
   readonly #setup: MachineSetup;
@@ -185,6 +195,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       regions,
       disks,
       base: null,
+      savedConsole: null,
     };
     return Machine.#launch(setup, () => ({ boot: plan.load(new GuestRam(regions.slots)) }));
   }
@@ -204,7 +215,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         hint: 'Write it out with livesnap get, or start a machine with --block snapshot=ID.',
       });
     }
-    const { vcpus } = decodeMachineState(metadata.state);
+    const { vcpus, console: savedConsole = null } = decodeMachineState(metadata.state);
     const { config: saved, bootPath } = readSavedMachine(metadata.machine);
     const { memoryBytes } = saved;
     if (vcpus.length !== saved.cpus) {
@@ -220,7 +231,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       const regions = MachineRegions.allocate(config);
       const notices = nestedNotices(vcpus);
       const base = { store, id: summary.id };
-      return await Machine.#launch({ config, bootPath, host, notices, regions, disks, base }, async () => {
+      const setup = { config, bootPath, host, notices, regions, disks, base, savedConsole };
+      return await Machine.#launch(setup, async () => {
         await snapshot.fill(regions.sink(), progress);
         return { state: metadata.state };
       });
@@ -281,6 +293,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     return this.#problem;
   }
 
+  get savedConsole(): SavedConsole | null {
+    return this.#setup.savedConsole;
+  }
+
   writeConsole(bytes: Uint8Array): void {
     this.#thread.input(bytes);
   }
@@ -296,15 +312,16 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     });
   }
 
+  async pressPowerButton(): Promise<boolean> {
+    return !this.#isOff && (await this.#thread.pressPowerButton());
+  }
+
   async stop(): Promise<void> {
     this.#thread.stop();
     await this.#ended;
   }
 
-  save(
-    store: SaveTarget,
-    options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
-  ): Promise<MachineSaveResult> {
+  save(store: SaveTarget, options: MachineSaveOptions): Promise<MachineSaveResult> {
     return this.#inTurn(async () => {
       this.#requireOn();
       const startedMs = performance.now();
@@ -388,7 +405,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     store: SaveTarget,
     useBases: boolean,
     then: SaveThen,
-    { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
+    { vm, tag, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
   ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
     const { config, bootPath, regions, disks } = this.#setup;
     const wasRunning = this.#isRunning;
@@ -419,14 +436,15 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
           },
           captureAndContinue: async (frozen) => {
             this.#requireOn();
-            state = await this.#thread.saveState();
+            state = await this.#thread.saveState(console());
             if (frozen.length > 0) await this.#thread.freezeDisks(frozen);
             if (wasRunning && then === 'resume') await this.#resumeUnlessEnded();
             pauseMs = wasRunning ? performance.now() - pausedAtMs : 0;
           },
         },
       });
-      await session.store(source, progress);
+      await session.store(signal === undefined ? source : cancellable(source, signal), progress);
+      signal?.throwIfAborted();
       const result = await session.commit({
         kind: 'machine',
         vm,
@@ -559,5 +577,17 @@ function usedBase(saved: readonly SavedRegion[], { bases }: SaveSession, region:
   const used = bases[region] ?? null;
   return used === null ? null : saved[region]!.bases[used]!;
 }
+
+/** A source that fails with the reason of `signal` once that is aborted. */
+const cancellable = (source: PageSource, signal: AbortSignal): PageSource => ({
+  get regions() {
+    return source.regions;
+  },
+  ...(source.sequential === undefined ? {} : { sequential: source.sequential }),
+  async next(into) {
+    signal.throwIfAborted();
+    return source.next(into);
+  },
+});
 
 const round = (ms: number): number => Math.round(ms * 1000) / 1000;

@@ -7,7 +7,7 @@ import { PassThrough } from 'node:stream';
 import { LivesnapError } from '../../../src/errors.js';
 import { findMachine } from '../../../src/server/client.js';
 import { ControlServer } from '../../../src/server/control-server.js';
-import { MachineService } from '../../../src/server/machine-service.js';
+import { AT_ONCE, MachineService } from '../../../src/server/machine-service.js';
 import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
 import { FakeMachine, FakeStore } from './fake-machine.js';
 
@@ -39,7 +39,7 @@ describe('MachineService', () => {
     machine.done.length = 0;
   });
   afterEach(async () => {
-    await service.stop({ discard: true });
+    await service.stop({ ...AT_ONCE, discard: true });
     await service.ended;
     directory.release();
     rmSync(base, { recursive: true, force: true });
@@ -51,12 +51,12 @@ describe('MachineService', () => {
   };
 
   it('saves the disks in the store of the machine before it stops the machine', async () => {
-    await (await findMachine('vm', join(base, 'r'))).stop();
+    await (await findMachine('vm', join(base, 'r'))).stop({ force: true });
     assert.deepEqual(machine.done, [SAVED, 'stop']);
   });
 
   it('stops at once if that is to be skipped, or if there is nothing to save', async () => {
-    await (await findMachine('vm', join(base, 'r'))).stop({ discard: true });
+    await (await findMachine('vm', join(base, 'r'))).stop({ force: true, discard: true });
     assert.deepEqual(machine.done, ['stop']);
   });
 
@@ -68,7 +68,7 @@ describe('MachineService', () => {
 
   it('keeps a machine whose disks cannot be saved, and says why', async () => {
     full();
-    await assert.rejects(service.stop(), (error: LivesnapError) => {
+    await assert.rejects(service.stop(AT_ONCE), (error: LivesnapError) => {
       assert.equal(error.code, 'DISKS_NOT_SAVED');
       assert.equal(error.message, 'the disks could not be saved: the disk is full');
       assert.match(error.hint!, /--discard/);
@@ -77,12 +77,12 @@ describe('MachineService', () => {
     assert.equal(machine.end, null);
     assert.equal(service.describe().problem, 'the disks could not be saved: the disk is full');
     machine.diskError = null;
-    await service.stop();
+    await service.stop(AT_ONCE);
     assert.deepEqual(machine.done, [SAVED, SAVED, 'stop']);
   });
 
   it('saves once if the guest turns the machine off while it is being stopped', async () => {
-    const stopped = service.stop();
+    const stopped = service.stop(AT_ONCE);
     machine.powerOff();
     await stopped;
     assert.deepEqual(machine.done, [SAVED, 'stop']);
