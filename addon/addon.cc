@@ -32,6 +32,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   initBlockIo(env, exports);
   initFiles(env, exports);
   initLocks(env, exports);
+  initEvents(env, exports);
   initExits(env, exports);
   initMachine(env, exports);
   initMappedFile(env, exports);

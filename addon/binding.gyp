@@ -6,6 +6,7 @@
         "addon.cc",
         "block_io.cc",
         "errors.cc",
+        "events.cc",
         "exits.cc",
         "files.cc",
         "io_engine.cc",
