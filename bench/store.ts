@@ -92,7 +92,9 @@ async function saveOnce(
   pages: Uint32Array,
   parent: string | null,
 ): Promise<string> {
-  const session = await store.beginSave({ parent });
+  const session = await store.beginSave({
+    regions: [{ region: 'ram@0x0', bases: parent === null ? [] : [{ snapshot: parent, region: 'ram@0x0' }] }],
+  });
   await session.store(new MemorySource(memory, pages));
   const { id } = await session.commit({
     kind: 'machine',

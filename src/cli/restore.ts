@@ -42,9 +42,13 @@ export const verb = defineVerb({
       });
     const { dir, ref } = await locate(storeDir, reference);
     const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
-    if (saved.kind !== 'machine')
+    if (saved.kind === 'file')
       throw new LivesnapError('USAGE', `snapshot ${reference} holds a file, not a machine`, {
         hint: `To write the file: livesnap get ${reference} FILE`,
+      });
+    if (saved.kind === 'disk')
+      throw new LivesnapError('USAGE', `snapshot ${reference} holds disks, not a machine`, {
+        hint: `To start a machine with a disk of it: livesnap start --block snapshot=${reference}:disk0`,
       });
     return launchMachine({
       name: options.name ?? null,

@@ -235,11 +235,17 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     let pausedAtMs = 0;
     let pauseMs = 0;
     let state: Uint8Array | null = null;
-    const session = await store.beginSave({ parent, tag });
+    const session = await store.beginSave({
+      regions: regions.list.map(({ name }) => ({
+        region: name,
+        bases: parent === null ? [] : [{ snapshot: parent, region: name }],
+      })),
+      tag,
+    });
     try {
       const source = regions.source({
         dirty: this.#dirty,
-        full: session.parent === null,
+        full: session.bases.includes(null),
         hooks: {
           pause: async () => {
             pausedAtMs = performance.now();

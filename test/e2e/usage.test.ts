@@ -49,7 +49,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
 const MORE: readonly (readonly [args: readonly string[], message: RegExp])[] = [
   [['frobnicate'], /unknown verb 'frobnicate'/],
   [['help', 'frobnicate'], /unknown verb 'frobnicate'/],
-  [['diff', 'a', 'b'], /unknown verb/],
+  [['compare', 'a', 'b'], /unknown verb/],
   [['ls', '--store', ''], /--store: the value is empty/],
   [['start'], /needs a kernel/],
   [['start', '--kernel', '/dev/null', '--memory', '0'], /needs memory/],
