@@ -1,0 +1,46 @@
+/** The hosts of test/fixtures/hosts, and snapshots as each of them would save them. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { projectRoot } from '../../../../src/native/project-root.js';
+import { xcr0Mask } from '../../../../src/vmm/fit/cpu-features.js';
+import { decodeProfile, type HostProfile } from '../../../../src/vmm/fit/host-profile.js';
+import type { SnapshotNeeds, VcpuNeeds } from '../../../../src/vmm/fit/snapshot-needs.js';
+import { guestCpuid } from '../../../../src/vmm/kvm/cpuid.js';
+
+const DIRECTORY = join(projectRoot, 'test/fixtures/hosts');
+
+export const HOST_NAMES: readonly string[] = readdirSync(DIRECTORY)
+  .map((file) => file.replace(/\.json$/, ''))
+  .sort();
+
+export function recordedHost(name: string): HostProfile {
+  const path = join(DIRECTORY, `${name}.json`);
+  return decodeProfile(JSON.parse(readFileSync(path, 'utf8')).host, path);
+}
+
+/** struct kvm_xcrs with XCR0. */
+export function xcrsOf(value: bigint): Uint8Array {
+  const xcrs = new Uint8Array(392);
+  const view = new DataView(xcrs.buffer);
+  view.setUint32(0, 1, true);
+  view.setBigUint64(16, value, true);
+  return xcrs;
+}
+
+/** The needs of a machine that booted and was saved on a host, with every state of its processor enabled. */
+export function savedOn(host: HostProfile, cpus = 2): SnapshotNeeds {
+  const { kvm, kernel, microcode } = host;
+  const vcpus = Array.from({ length: cpus }, (_, apicId): VcpuNeeds => {
+    const cpuid = guestCpuid(host.cpuid, apicId, cpus, { kind: kvm, tscDeadlineTimer: true });
+    return {
+      cpuid,
+      xcrs: xcrsOf(xcr0Mask(cpuid) || 1n),
+      xsave: new Uint8Array(host.xsaveBytes),
+      tscKhz: host.tscKhz,
+      msrs: host.msrs.map(
+        (index) => host.featureMsrs.find((msr) => msr.index === index) ?? { index, value: 1n },
+      ),
+    };
+  });
+  return { vcpus, cpus, memoryBytes: 2 ** 30, savedOn: { kvm, kernel, microcode } };
+}
