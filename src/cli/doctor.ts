@@ -209,7 +209,7 @@ export const verb = defineVerb({
   options: {},
   notes: [
     'Exit status 5: something is wrong.',
-    'With --json, the result also describes the host, for livesnap fit --against FILE.',
+    'With --json, the result also describes the host, for fit --against FILE.',
   ].join('\n'),
   async run(call) {
     const { output } = call;

@@ -2,7 +2,7 @@ import { LivesnapError } from '../errors.js';
 import { launchMachine } from './launch-machine.js';
 import { locateSnapshot } from './locate-snapshot.js';
 import { withStore } from './store-access.js';
-import { parsePort, parseText } from './values.js';
+import { parsePort, parseText, parseWord } from './values.js';
 import { defineVerb, flag, hidden, valued } from './verb.js';
 
 export const verb = defineVerb({
@@ -17,6 +17,11 @@ export const verb = defineVerb({
       parseText,
     ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
+    clock: valued(
+      '--clock <host|saved>',
+      'Guest clocks: with the time since the save (default: host), or as saved',
+      parseWord('host', 'saved'),
+    ),
     detach: flag('--detach', 'Run in the background and print the name'),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
     memoryPath: hidden(valued('--memory_path <snapshot>', 'Legacy form of the snapshot', parseText)),
@@ -50,7 +55,7 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
-      origin: { kind: 'restore', from: dir, snapshot: saved.id },
+      origin: { kind: 'restore', from: dir, snapshot: saved.id, clock: options.clock ?? 'host' },
       output,
     });
   },

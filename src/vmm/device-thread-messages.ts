@@ -7,6 +7,7 @@
  */
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
+import type { RestoreClock } from './kvm/guest-time.js';
 import type { MemorySlot } from './kvm/vm.js';
 import type { MachineEnd } from './machine-types.js';
 
@@ -15,7 +16,7 @@ export interface VmSetup {
   readonly slots: readonly MemorySlot[];
   readonly cpus: number;
   /** Where the vCPUs start: at a kernel's first instruction, or in a saved state (encoded). */
-  readonly start: { readonly boot: BootState } | { readonly state: Uint8Array };
+  readonly start: { readonly boot: BootState } | { readonly state: Uint8Array; readonly clock: RestoreClock };
 }
 
 export interface DeviceThreadSetup extends VmSetup {

@@ -21,6 +21,7 @@ import type { VmSetup } from './device-thread-messages.js';
 import { requireFit } from './fit/snapshot-fit.js';
 import { describeSavingHost, needsOf, readSavedHost } from './fit/snapshot-needs.js';
 import { profileOfThisHost } from './fit/this-host.js';
+import { clockNotices, type RestoreClock, wallClockNs } from './kvm/guest-time.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { nestedNotices } from './kvm/nested.js';
 import { pvmCmdline } from './kvm/pvm.js';
@@ -121,10 +122,15 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   /**
-   * Restores a snapshot with all of its RAM, paused where it was saved.
+   * Restores a snapshot with all of its RAM, paused where it was saved. `clock`: whether the guest's clocks count the time
+   * since the save.
    * @throws LivesnapError USAGE, BAD_STATE, NEWER_FORMAT or HOST_LACKS before a vCPU exists; DAMAGED
    */
-  static async restore(snapshot: OpenSnapshot, progress?: Progress): Promise<Machine> {
+  static async restore(
+    snapshot: OpenSnapshot,
+    progress?: Progress,
+    { clock = 'host' }: { readonly clock?: RestoreClock } = {},
+  ): Promise<Machine> {
     const host = profileOfThisHost();
     const { summary, metadata } = snapshot;
     if (metadata.kind !== 'machine') {
@@ -132,18 +138,22 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         hint: 'Write it out with livesnap get.',
       });
     }
-    const { vcpus } = decodeMachineState(metadata.state);
+    const { vcpus, vm } = decodeMachineState(metadata.state);
     const { config, bootPath } = readSavedMachine(metadata.machine);
     if (vcpus.length !== config.cpus) {
       throw invalidState(`machine.config.cpus is ${config.cpus}, but vcpus has ${vcpus.length} items`);
     }
     checkRegions(regionsOf(config), snapshot.regions);
     const needs = needsOf(vcpus, config, readSavedHost(metadata.host));
-    const notices = [...requireFit(summary.id, needs, host), ...nestedNotices(vcpus)];
+    const notices = [
+      ...requireFit(summary.id, needs, host),
+      ...nestedNotices(vcpus),
+      ...clockNotices(clock, vm.realtimeNs, wallClockNs()),
+    ];
     const regions = MachineRegions.allocate(config);
     return Machine.#launch({ config, bootPath, notices, regions, base: summary.id }, async () => {
       await snapshot.fill(regions.sink(), progress);
-      return { state: metadata.state };
+      return { state: metadata.state, clock };
     });
   }
 

@@ -38,11 +38,18 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     timeout: ['soon', /not a number of seconds/],
   },
   save: { tag: EMPTY, then: ['fly', /not resume, pause or stop/] },
-  restore: { name: EMPTY, port: ['65536', /not a port/], cpuPath: EMPTY, memoryPath: EMPTY },
+  restore: {
+    name: EMPTY,
+    port: ['65536', /not a port/],
+    clock: ['guest', /not host or saved/],
+    cpuPath: EMPTY,
+    memoryPath: EMPTY,
+  },
   gc: { maxRepack: ['-1', /not a size/] },
   check: { readData: ['3/2', /not a part/] },
   copy: { to: EMPTY, from: EMPTY },
   put: { tag: EMPTY, name: EMPTY },
+  fit: { against: EMPTY },
 };
 
 /** More wrong input: combinations of options, and values that a verb checks itself. */

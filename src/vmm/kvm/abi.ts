@@ -53,6 +53,7 @@ export const Ioctl = {
 } as const;
 
 export const Capability = {
+  ADJUST_CLOCK: 39,
   TSC_CONTROL: 60,
   MAX_VCPUS: 66,
   TSC_DEADLINE_TIMER: 72,
@@ -60,6 +61,9 @@ export const Capability = {
   EXIT_ON_EMULATION_FAILURE: 204,
   XSAVE2: 208,
 } as const;
+
+/** Flag of struct kvm_clock_data, and of the value of ADJUST_CLOCK: `realtime` is the host's wall clock. */
+export const CLOCK_REALTIME = 1 << 2;
 
 /** Argument of X86_USER_SPACE_MSR: exits for MSRs that the filter denies. */
 export const MSR_EXIT_REASON_FILTER = 1 << 2;

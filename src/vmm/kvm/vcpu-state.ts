@@ -22,6 +22,7 @@ import {
   encodeCpuid,
   MAX_CPUID_ENTRIES,
 } from './cpuid.js';
+import { restoredDeadline, tscCycles } from './guest-time.js';
 import {
   CONTROL,
   DESCRIPTOR_TABLE,
@@ -253,8 +254,18 @@ export function mustSetXcrs(saved: Uint8Array, fresh: Uint8Array): boolean {
   });
 }
 
-/** Restores a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS */
-export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState, tscControl: boolean): void {
+/**
+ * Restores a saved vCPU into a fresh one.
+ * @param addedNs how far the guest's time advances. The TSC is written accordingly; where KVM ignores that (PVM), it has
+ * counted on with the host's.
+ * @throws LivesnapError HOST_LACKS
+ */
+export function restoreVcpu(
+  machine: KvmMachine,
+  vcpu: number,
+  state: VcpuState,
+  { tscControl, addedNs }: { readonly tscControl: boolean; readonly addedNs: bigint },
+): void {
   setTscRate(machine, vcpu, state.tscKhz, tscControl);
   setCpuid(machine, vcpu, state.cpuid);
   const mpState = new Uint8Array(4);
@@ -278,22 +289,29 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
   setRaw(machine, vcpu, 'debugRegs', state);
   setRaw(machine, vcpu, 'lapic', state);
   const isDeadline = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC_DEADLINE;
+  const addedCycles = tscCycles(addedNs, state.tscKhz);
   // A kernel that does not know an MSR has nothing to set it back to 0.
   const known = new Set(listedMsrs());
   setMsrs(
     machine,
     vcpu,
-    state.msrs.filter((msr) => !isDeadline(msr) && (msr.value !== 0n || known.has(msr.index))),
+    state.msrs
+      .filter((msr) => !isDeadline(msr) && (msr.value !== 0n || known.has(msr.index)))
+      .map((msr) =>
+        msr.index === Msr.IA32_TSC
+          ? { index: msr.index, value: BigInt.asUintN(64, msr.value + addedCycles) }
+          : msr,
+      ),
   );
-  // Where KVM cannot set the TSC (PVM), the TSC counted on since the save: move the deadline by the same amount.
   const savedTsc = state.msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
   const tsc = getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]?.value ?? savedTsc;
   setMsrs(
     machine,
     vcpu,
-    state.msrs
-      .filter(isDeadline)
-      .map(({ index, value }) => ({ index, value: BigInt.asUintN(64, value + (tsc - savedTsc)) })),
+    state.msrs.filter(isDeadline).map(({ index, value }) => ({
+      index,
+      value: restoredDeadline({ deadline: value, tsc: savedTsc }, tsc, addedCycles),
+    })),
   );
   setRaw(machine, vcpu, 'events', state);
   try {

@@ -20,6 +20,7 @@ import type { MemoryHandle } from '../../native/memory.js';
 import type { BootState } from '../boot/boot-state.js';
 import { Capability, IDENTITY_MAP_ADDRESS, Ioctl, MSR_EXIT_REASON_FILTER, Msr, TSS_ADDRESS } from './abi.js';
 import { guestCpuid, supportedCpuid } from './cpuid.js';
+import type { ElapsedTime } from './guest-time.js';
 import type { HostKvm } from './host.js';
 import { getRegs, getSregs, restoreVcpu, setCpuid, setRegs, setSregs, type VcpuState } from './vcpu-state.js';
 import { restoreVm, type VmState } from './vm-state.js';
@@ -102,12 +103,15 @@ export function restoreKvm(
   machine: KvmMachine,
   host: HostKvm,
   state: { readonly vcpus: readonly VcpuState[]; readonly vm: VmState },
+  time: ElapsedTime,
 ): void {
+  const { tscControl } = host;
+  const { addedNs } = time;
   try {
     state.vcpus.forEach((vcpuState, vcpu) => {
-      restoreVcpu(machine, vcpu, vcpuState, host.tscControl);
+      restoreVcpu(machine, vcpu, vcpuState, { tscControl, addedNs });
     });
-    restoreVm(machine, state.vm);
+    restoreVm(machine, state.vm, time);
   } catch (error) {
     if (!(error instanceof SystemError && error.errnoName === 'EINVAL')) throw error;
     throw new LivesnapError('BAD_STATE', `KVM refused the saved state (${error.message})`, {
