@@ -106,7 +106,7 @@ class DeviceThread {
     try {
       attachDeviceThread(this.#machine, this.#exitPage);
       if (state) restoreKvm(this.#machine, this.#host, state, time);
-      else if ('boot' in start) enterKernel(this.#machine, this.#host, cpus, start.boot);
+      else if ('boot' in start) enterKernel(this.#machine, this.#host, { cpus, slots, ...start });
       const parts = this.#deviceParts(slots, Number(time.heldBackNs / 1_000_000n));
       this.#platform = state ? Platform.restore(parts, state.devices) : Platform.create(parts);
       this.#updatePosting();

@@ -18,6 +18,7 @@ import { readBoot } from './boot/boot-linux.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
+import { requireTemplate } from './fit/cpu-templates.js';
 import { requireFit } from './fit/snapshot-fit.js';
 import { describeSavingHost, needsOf, readSavedHost } from './fit/snapshot-needs.js';
 import { profileOfThisHost } from './fit/this-host.js';
@@ -105,6 +106,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   static async create(config: MachineConfig): Promise<Machine> {
     const host = describeHost();
     checkFits(host, config);
+    if (config.cpuTemplate !== undefined) requireTemplate(config.cpuTemplate, profileOfThisHost());
     const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
     const isPvm = host.kind === 'pvm';
     const plan = readBoot({
@@ -118,7 +120,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const regions = MachineRegions.allocate(config);
     const notices = isPvm ? [PVM_NOTICE] : [];
     const setup = { config: { ...config, cmdline }, bootPath: plan.path, notices, regions, base: null };
-    return Machine.#launch(setup, () => ({ boot: plan.load(new GuestRam(regions.slots)) }));
+    return Machine.#launch(setup, () => ({
+      boot: plan.load(new GuestRam(regions.slots)),
+      cpuTemplate: config.cpuTemplate,
+    }));
   }
 
   /**

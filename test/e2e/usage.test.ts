@@ -30,6 +30,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     memory: ['lots', /"lots" is not a size/],
     cpus: ['0', /not a number of vCPUs/],
     vcpu: ['2', /not a list of num=…/],
+    cpuTemplate: ['x86-64-v4', /not minimal, x86-64-v2 or x86-64-v3/],
     name: EMPTY,
     port: ['0', /not a port/],
   },

@@ -84,7 +84,7 @@ const features: Check = (needs, host) => {
     thing: 'processor features',
     need: names.join(', '),
     have: 'none of these',
-    help: 'Use a host whose processor and kernel have these features.',
+    help: 'Use a host whose processor and kernel have these features. A machine that is started with --cpu-template has fewer, so that its snapshots fit more hosts.',
   }));
 };
 
@@ -152,10 +152,10 @@ const extendedStates: Check = ({ vcpus }, host) => {
 };
 
 const addressWidth =
-  (isWrong: (need: number, have: number) => boolean, help: string): Check =>
+  (isWrong: (need: number, have: number, needs: SnapshotNeeds) => boolean, help: string): Check =>
   (needs, host) => {
     const [need, have] = [physicalAddressBits(firstCpuid(needs)), physicalAddressBits(host.cpuid)];
-    return only(isWrong(need, have), () => ({
+    return only(isWrong(need, have, needs), () => ({
       thing: 'physical addresses (MAXPHYADDR)',
       need: `${need} bits`,
       have: `${have} bits`,
@@ -281,7 +281,7 @@ const WARNING: readonly Check[] = [
   model,
   leavesPvm,
   addressWidth(
-    (need, have) => need < have,
+    (need, have, { hasTemplate }) => need < have && !hasTemplate,
     'The guest may miss faults for reserved bits of its page tables. Programs do not depend on them.',
   ),
   differing(

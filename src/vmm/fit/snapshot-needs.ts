@@ -26,6 +26,8 @@ export interface SnapshotNeeds {
   readonly vcpus: readonly VcpuNeeds[];
   readonly cpus: number;
   readonly memoryBytes: number;
+  /** Whether the guest has fewer features and address bits than its host on purpose. */
+  readonly hasTemplate: boolean;
   readonly savedOn: SavedHost;
 }
 
@@ -54,9 +56,9 @@ export function readSavedHost(host: unknown): SavedHost {
 
 export const needsOf = (
   vcpus: readonly VcpuNeeds[],
-  { cpus, memoryBytes }: Pick<MachineConfig, 'cpus' | 'memoryBytes'>,
+  { cpus, memoryBytes, cpuTemplate }: Pick<MachineConfig, 'cpus' | 'memoryBytes' | 'cpuTemplate'>,
   savedOn: SavedHost,
-): SnapshotNeeds => ({ vcpus, cpus, memoryBytes, savedOn });
+): SnapshotNeeds => ({ vcpus, cpus, memoryBytes, hasTemplate: cpuTemplate !== undefined, savedOn });
 
 /** The host of a save, for the snapshot's description. `show` prints it, and {@link readSavedHost} reads it back. */
 export function describeSavingHost(host: HostProfile, where: { hostname: string; arch: string }) {

@@ -18,9 +18,9 @@ import {
   xsaveSizeBytes,
 } from '../../native/kvm.js';
 import { Ioctl, Msr } from '../kvm/abi.js';
-import { type CpuidEntry, decodeCpuid, emptyCpuid, supportedCpuid } from '../kvm/cpuid.js';
+import { type CpuidEntry, supportedCpuid } from '../kvm/cpuid.js';
 import { describeHost, type HostKvm } from '../kvm/host.js';
-import { getFeatureMsrs, listedMsrs, type MsrValue, setCpuid } from '../kvm/vcpu-state.js';
+import { getCpuid, getFeatureMsrs, listedMsrs, type MsrValue, setCpuid } from '../kvm/vcpu-state.js';
 import { TSC_DEADLINE_BIT } from './cpu-features.js';
 import type { HostProfile } from './host-profile.js';
 
@@ -113,9 +113,7 @@ function offeredCpuid(machine: KvmMachine, host: HostKvm): CpuidEntry[] {
 function shownCpuid(machine: KvmMachine, supported: readonly CpuidEntry[]): CpuidEntry[] {
   const vcpu = addVcpu(machine);
   setCpuid(machine, vcpu, supported);
-  const bytes = emptyCpuid();
-  vcpuIoctl(machine, vcpu, Ioctl.GET_CPUID2, bytes);
-  return decodeCpuid(bytes);
+  return getCpuid(machine, vcpu);
 }
 
 /** Kernels before 4.17 know no feature MSRs: then none are compared. */

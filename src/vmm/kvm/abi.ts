@@ -87,7 +87,9 @@ export const INTERNAL_ERROR_EMULATION = 1;
 /** Model-specific registers by their architectural names. */
 export const Msr = {
   IA32_TSC: 0x10,
+  PLATFORM_INFO: 0xce,
   IA32_ARCH_CAPABILITIES: 0x10a,
+  IA32_MISC_ENABLE: 0x1a0,
   IA32_PERF_CAPABILITIES: 0x345,
   IA32_TSC_DEADLINE: 0x6e0,
 } as const;

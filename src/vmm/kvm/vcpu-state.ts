@@ -109,6 +109,12 @@ export function setCpuid(machine: KvmMachine, vcpu: number, entries: readonly Cp
   vcpuIoctl(machine, vcpu, Ioctl.SET_CPUID2, encodeCpuid(entries));
 }
 
+export function getCpuid(machine: KvmMachine, vcpu: number): CpuidEntry[] {
+  const bytes = emptyCpuid();
+  vcpuIoctl(machine, vcpu, Ioctl.GET_CPUID2, bytes);
+  return decodeCpuid(bytes);
+}
+
 function getMpState(machine: KvmMachine, vcpu: number): number {
   const bytes = new Uint8Array(4);
   vcpuIoctl(machine, vcpu, Ioctl.GET_MP_STATE, bytes);
@@ -217,8 +223,7 @@ export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
   const debugRegs = getRaw(machine, vcpu, 'debugRegs');
   const lapic = getRaw(machine, vcpu, 'lapic');
   const tscKhz = vcpuIoctl(machine, vcpu, Ioctl.GET_TSC_KHZ, 0);
-  const cpuid = emptyCpuid();
-  vcpuIoctl(machine, vcpu, Ioctl.GET_CPUID2, cpuid);
+  const cpuid = getCpuid(machine, vcpu);
   const msrs = getMsrs(machine, vcpu, listedMsrs());
   const tsc = msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
   return {
@@ -230,7 +235,7 @@ export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
     debugRegs,
     lapic,
     tscKhz,
-    cpuid: decodeCpuid(cpuid),
+    cpuid,
     msrs: msrs.map((msr) =>
       msr.index === Msr.IA32_TSC_DEADLINE && msr.value === 0n ? { index: msr.index, value: tsc } : msr,
     ),
