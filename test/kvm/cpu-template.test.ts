@@ -1,10 +1,14 @@
 /** CPU templates on this host: refused under PVM; elsewhere the guest boots with what was asked for. */
 import assert from 'node:assert/strict';
+import { LivesnapError } from '../../src/errors.js';
+import { closeMachine } from '../../src/native/kvm.js';
+import { bootState } from '../../src/vmm/boot/boot-state.js';
 import { cpuidWord } from '../../src/vmm/fit/cpu-features.js';
 import { TEMPLATE_MSRS } from '../../src/vmm/fit/cpu-templates.js';
 import { fitOf } from '../../src/vmm/fit/snapshot-fit.js';
 import { profileOfThisHost } from '../../src/vmm/fit/this-host.js';
 import { describeHost } from '../../src/vmm/kvm/host.js';
+import { createVm, enterKernel } from '../../src/vmm/kvm/vm.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { decodeMachineState } from '../../src/vmm/machine-state.js';
 import { CPU_TEMPLATES, type MachineConfig } from '../../src/vmm/machine-types.js';
@@ -37,6 +41,30 @@ describe('a machine with a CPU template', function () {
         code: 'HOST_LACKS',
         message: `a PVM host cannot give the CPU template ${cpuTemplate}: its guests see the features of the host, whatever is set`,
       });
+  });
+
+  it('is not entered where KVM keeps other features than those that were set', function () {
+    // PVM does. Machine.create would refuse it before.
+    const host = describeHost();
+    if (host.kind !== 'pvm') this.skip();
+    const machine = createVm(host, 1, [], false);
+    try {
+      assert.throws(
+        () =>
+          enterKernel(machine, host, {
+            cpus: 1,
+            slots: [{ gpa: 0, sizeBytes: 64 << 20 }],
+            boot: bootState('elf', 0x100_0000),
+            cpuTemplate: 'minimal',
+          }),
+        (error) =>
+          error instanceof LivesnapError &&
+          error.code === 'HOST_LACKS' &&
+          /KVM does not keep to the CPU template minimal: it changes .*AVX2/.test(error.message),
+      );
+    } finally {
+      closeMachine(machine);
+    }
   });
 
   for (const cpuTemplate of ['minimal', 'x86-64-v2'] as const)
