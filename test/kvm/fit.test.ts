@@ -62,9 +62,7 @@ describe('restoring on a host that may not fit', function () {
       const vcpus = decoded.vcpus.map((vcpu) => ({
         ...vcpu,
         cpuid: vcpu.cpuid.map((entry) =>
-          entry.function === 7 && entry.index === 1
-            ? { ...entry, eax: (entry.eax | (1 << 31)) >>> 0 }
-            : entry,
+          entry.function === 1 ? { ...entry, ecx: (entry.ecx | (1 << 16)) >>> 0 } : entry,
         ),
         msrs: [{ index: 0xdead, value: 1n }, ...vcpu.msrs],
       }));
@@ -73,7 +71,7 @@ describe('restoring on a host that may not fit', function () {
     await assert.rejects(Machine.restore(open), (error) => {
       assert(error instanceof LivesnapError);
       assert.equal(error.code, 'HOST_LACKS');
-      assert.match(error.message, /processor features: it needs CPUID leaf 0x7\.1 EAX bit 31 .*; .*0xdead/);
+      assert.match(error.message, /processor features: it needs CPUID leaf 0x1 ECX bit 16 .*; .*0xdead/);
       return true;
     });
     assert.equal(asked.filled, 0);

@@ -1,7 +1,7 @@
 /**
  * Reads the profile of this host, once a process.
  *
- * Thread: any; it takes about a millisecond.
+ * Thread: any. It takes about a millisecond, or ten where the host is itself a VM, in which each CPUID instruction traps.
  *
  * A VM without memory is made and closed on the way, because only a VM knows the rate of its TSC.
  */
