@@ -50,6 +50,14 @@ type Check = (needs: SnapshotNeeds, host: HostProfile) => readonly Finding[];
 
 const only = (isWrong: boolean, finding: () => Finding): readonly Finding[] => (isWrong ? [finding()] : []);
 
+/** More than a real snapshot can lack of a real host. One that was made up may lack any number. */
+const MAX_LISTED = 150;
+
+const listed = (names: readonly string[]): string =>
+  names.length <= MAX_LISTED
+    ? names.join(', ')
+    : `${names.slice(0, MAX_LISTED).join(', ')} and ${names.length - MAX_LISTED} more`;
+
 const vendor: Check = (needs, host) => {
   const [need, have] = [vendorOf(firstCpuid(needs)), vendorOf(host.cpuid)];
   return only(need !== have, () => ({
@@ -82,7 +90,7 @@ const features: Check = (needs, host) => {
   const names = lacking(needs, host, (leaf) => leaf !== KVM_FEATURES_LEAF);
   return only(names.length > 0, () => ({
     thing: 'processor features',
-    need: names.join(', '),
+    need: listed(names),
     have: 'none of these',
     help: 'Use a host whose processor and kernel have these features. A machine that is started with --cpu-template has fewer, so that its snapshots fit more hosts.',
   }));
@@ -92,7 +100,7 @@ const kvmFeatures: Check = (needs, host) => {
   const names = lacking(needs, host, (leaf) => leaf === KVM_FEATURES_LEAF);
   return only(names.length > 0, () => ({
     thing: 'features of KVM',
-    need: names.join(', '),
+    need: listed(names),
     have: 'none of these',
     help: 'Use a host with a newer kernel, or the kernel of the host that saved the snapshot.',
   }));
@@ -138,7 +146,7 @@ const extendedStates: Check = ({ vcpus }, host) => {
   return [
     ...only(names.length > 0, () => ({
       thing: 'extended processor states (XSAVE)',
-      need: names.join(', '),
+      need: listed(names),
       have: 'none of these',
       help: 'Use a host whose processor and KVM have these states.',
     })),
@@ -187,7 +195,7 @@ const settableMsrs: Check = ({ vcpus }, { msrs }) => {
   );
   return only(missing.size > 0, () => ({
     thing: 'model-specific registers',
-    need: [...missing].map(msrName).join(', '),
+    need: listed([...missing].map(msrName)),
     have: 'a KVM that cannot set them',
     help: 'Use a host with the same processor model, and with the same or a newer kernel.',
   }));
@@ -207,7 +215,7 @@ const archCapabilities: Check = ({ vcpus }, { featureMsrs }) => {
   const names = archCapabilityNames(need & RELIED_ON_ARCH_CAPABILITIES & ~have);
   return only(names.length > 0, () => ({
     thing: `${msrName(Msr.IA32_ARCH_CAPABILITIES)} bits`,
-    need: names.join(', '),
+    need: listed(names),
     have: 'none of these',
     help: 'Use a host whose processor, microcode and kernel have these properties.',
   }));

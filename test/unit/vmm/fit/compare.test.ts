@@ -172,6 +172,13 @@ describe('whether a snapshot fits a host', () => {
     assert.deepEqual(compareFit(extra(0n), host), []);
   });
 
+  it('lists a bounded number of things, whatever a snapshot claims', () => {
+    const [vcpu] = needs.vcpus;
+    const msrs = Array.from({ length: 1000 }, (_, i) => ({ index: 0x1000_0000 + i, value: 1n }));
+    const { need } = only({ ...needs, vcpus: [{ ...vcpu!, msrs }] }, host);
+    assert.match(need, /0x10000095 and 850 more$/);
+  });
+
   it('refuses a host that lacks an immunity on which the guest relies', () => {
     const weaker = {
       ...host,
