@@ -1,10 +1,9 @@
-import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { formatCount } from './format.js';
 import { launchMachine } from './launch-machine.js';
+import { locateSnapshot } from './locate-snapshot.js';
 import { withStore } from './store-access.js';
-import { parsePattern, parsePort, parseText, STARTER_PROMPT_HELP } from './values.js';
+import { parsePattern, parsePort, parseText, parseWord, STARTER_PROMPT_HELP } from './values.js';
 import { defineVerb, flag, hidden, valued } from './verb.js';
 
 export const verb = defineVerb({
@@ -24,6 +23,11 @@ export const verb = defineVerb({
       parseText,
     ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
+    clock: valued(
+      '--clock <host|saved>',
+      'Guest clocks: with the time since the save (default: host), or as saved',
+      parseWord('host', 'saved'),
+    ),
     detach: flag('--detach', 'Run in the background and print the name'),
     starterPrompt: valued('--starter-prompt <pattern>', STARTER_PROMPT_HELP, parsePattern),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
@@ -46,7 +50,7 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', `${[...given].join(' and ')} are different snapshots`, {
         hint: 'A snapshot holds vCPUs and memory. Name one snapshot.',
       });
-    const { dir, ref } = await locate(storeDir, reference);
+    const { dir, ref } = await locateSnapshot(storeDir, reference);
     const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
     if (saved.kind === 'file')
       throw new LivesnapError('USAGE', `snapshot ${reference} holds a file, not a machine`, {
@@ -64,28 +68,8 @@ export const verb = defineVerb({
       storeDir,
       overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
       starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
-      origin: { kind: 'restore', from: dir, snapshot: saved.id },
+      origin: { kind: 'restore', from: dir, snapshot: saved.id, clock: options.clock ?? 'host' },
       output,
     });
   },
 });
-
-/** Finds a snapshot in the store, or in an exported directory that holds only this one. */
-async function locate(storeDir: string, reference: string): Promise<{ dir: string; ref: string }> {
-  try {
-    await withStore(storeDir, { write: false }, (store) => store.resolve(reference));
-    return { dir: storeDir, ref: reference };
-  } catch (error) {
-    const isMissing =
-      error instanceof LivesnapError && (error.code === 'NO_SUCH_SNAPSHOT' || error.code === 'NO_SUCH_FILE');
-    if (!isMissing || !statSync(reference, { throwIfNoEntry: false })?.isDirectory()) throw error;
-  }
-  const dir = resolve(reference);
-  const { exportedSnapshots } = await import('../store/remote/export.js');
-  const ids = exportedSnapshots(dir);
-  if (ids.length !== 1)
-    throw new LivesnapError('USAGE', `${dir} holds ${formatCount(ids.length, 'snapshot')}, not 1`, {
-      hint: 'To choose one: livesnap restore SNAPSHOT --store DIR',
-    });
-  return { dir, ref: ids[0]! };
-}

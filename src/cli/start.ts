@@ -1,6 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
+import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { parseBlock } from './block-option.js';
 import { launchMachine } from './launch-machine.js';
 import { parseStarterSet, readStarterFile } from './starter-file.js';
@@ -13,6 +14,7 @@ import {
   parsePort,
   parseText,
   parseVcpu,
+  parseWord,
   STARTER_PROMPT_HELP,
 } from './values.js';
 import { defineVerb, flag, hidden, repeated, valued } from './verb.js';
@@ -64,6 +66,11 @@ export const verb = defineVerb({
       'Directory for writes to disks (default: the store)',
       parseText,
     ),
+    cpuTemplate: valued(
+      '--cpu-template <name>',
+      'Fewer CPU features: minimal, x86-64-v2 or x86-64-v3',
+      parseWord(...CPU_TEMPLATES),
+    ),
     name: valued('--name <name>', 'Machine name (default: random)', parseText),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
     starterFile: valued(
@@ -109,6 +116,7 @@ export const verb = defineVerb({
       cmdline: options.cmdline ?? kernel.cmdline,
       memoryBytes: options.memory ?? DEFAULT_MEMORY_BYTES,
       cpus,
+      ...(options.cpuTemplate === undefined ? {} : { cpuTemplate: options.cpuTemplate }),
     };
     if (options.starterFile !== undefined && kernel.starterFile !== null)
       throw new LivesnapError('USAGE', 'the starter file is given twice', {

@@ -40,6 +40,7 @@ const GROUPS: Record<string, Record<string, LoadVerb>> = {
   },
   Host: {
     doctor: () => import('./doctor.js'),
+    fit: () => import('./fit.js'),
   },
 };
 

@@ -13,6 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { DiskRequest } from '../vmm/disk/disk-config.js';
+import type { RestoreClock } from '../vmm/kvm/guest-time.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
 import type { MachineDescription } from './control-api.js';
 import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
@@ -37,7 +38,12 @@ export interface LaunchRequest {
   readonly origin:
     | { readonly kind: 'start'; readonly config: MachineConfig; readonly disks: readonly DiskRequest[] }
     /** `from`: absolute path of the store to read. It differs from `storeDir` for an exported directory. */
-    | { readonly kind: 'restore'; readonly from: string; readonly snapshot: string };
+    | {
+        readonly kind: 'restore';
+        readonly from: string;
+        readonly snapshot: string;
+        readonly clock: RestoreClock;
+      };
 }
 
 export type LaunchReport =

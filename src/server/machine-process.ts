@@ -65,7 +65,12 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
         lastMs = performance.now();
         void report({ progress: { doneBytes, totalBytes } });
       };
-      return await Machine.restore(snapshot, { store: store.key, overlayDir, progress });
+      return await Machine.restore(snapshot, {
+        store: store.key,
+        overlayDir,
+        progress,
+        clock: origin.clock,
+      });
     } finally {
       snapshot.close();
     }

@@ -52,6 +52,7 @@ import { DiskDevices } from './disk-devices.js';
 import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeTripleFault } from './kvm/exit-text.js';
 import { failedInstruction } from './kvm/failed-instruction.js';
+import { elapsedTime, wallClockNs } from './kvm/guest-time.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { finishInstruction, setDeadline } from './kvm/pvm.js';
 import { getRegs, saveVcpu } from './kvm/vcpu-state.js';
@@ -122,15 +123,16 @@ class DeviceThread {
     this.#host = describeHost();
     this.#cpus = cpus;
     const state = 'state' in start ? decodeMachineState(start.state) : null;
+    const time = elapsedTime('clock' in start ? start.clock : 'host', state?.vm.realtimeNs, wallClockNs());
     this.#machine = createVm(this.#host, cpus, slots, state !== null);
     this.#events = new ReadyEvents(this.#machine);
     this.#holdsEnd = holdsEnd;
     try {
       this.#disks = disks && new DiskDevices(disks, (problem) => post({ type: 'stalled', problem }));
       attachDeviceThread(this.#machine, this.#exitPage);
-      if (state) restoreKvm(this.#machine, this.#host, state);
-      else if ('boot' in start) enterKernel(this.#machine, this.#host, cpus, start.boot);
-      const parts = this.#deviceParts(slots);
+      if (state) restoreKvm(this.#machine, this.#host, state, time);
+      else if ('boot' in start) enterKernel(this.#machine, this.#host, { cpus, slots, ...start });
+      const parts = this.#deviceParts(slots, Number(time.heldBackNs / 1_000_000n));
       const list = machineDevices(devices, { disks: this.#disks?.descriptors ?? [] });
       this.#platform = state ? Platform.restore(parts, state.devices, list) : Platform.create(parts, list);
       this.#disks?.start(parts);
@@ -143,10 +145,10 @@ class DeviceThread {
     post({ type: 'ready', machine: this.#machine });
   }
 
-  #deviceParts(slots: readonly MemorySlot[]): DeviceParts {
+  #deviceParts(slots: readonly MemorySlot[], heldBackMs: number): DeviceParts {
     return {
       memory: new GuestRam(slots),
-      clock: { nowMs: Date.now },
+      clock: { nowMs: Date.now, heldBackMs },
       irqLine: (gsi) => {
         // struct kvm_irq_level
         const argument = new Uint8Array(8);

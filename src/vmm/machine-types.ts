@@ -4,6 +4,10 @@ import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
 import type { SavedConsole } from './console/saved-console.js';
 import type { DiskConfig } from './disk/disk-config.js';
 
+/** Templates of guests' processors (fit/cpu-templates.ts). */
+export const CPU_TEMPLATES = ['minimal', 'x86-64-v2', 'x86-64-v3'] as const;
+export type CpuTemplate = (typeof CPU_TEMPLATES)[number];
+
 export interface MachineConfig {
   /** Path of a bzImage or an ELF vmlinux. */
   readonly kernel: string;
@@ -17,6 +21,8 @@ export interface MachineConfig {
   readonly rng?: boolean;
   /** Default: none. */
   readonly disks?: readonly DiskConfig[];
+  /** Undefined: the guest's processor has all features of the host's. */
+  readonly cpuTemplate?: CpuTemplate | undefined;
 }
 
 export type MachineState = 'running' | 'paused' | 'stopped';

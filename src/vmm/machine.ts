@@ -11,7 +11,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import { arch, hostname, release, totalmem } from 'node:os';
+import { arch, hostname, totalmem } from 'node:os';
 import { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
 import { readMemory } from '../native/memory.js';
@@ -37,6 +37,11 @@ import { type DiskRequest, totalDiskBytes } from './disk/disk-config.js';
 import { blocksOf } from './disk/disk-setup.js';
 import { DiskSource } from './disk/disk-source.js';
 import { type DiskHost, type MachineDisk, MachineDisks } from './disk/machine-disks.js';
+import { requireTemplate } from './fit/cpu-templates.js';
+import { requireFit } from './fit/snapshot-fit.js';
+import { describeSavingHost, needsOf, readSavedHost } from './fit/snapshot-needs.js';
+import { profileOfThisHost } from './fit/this-host.js';
+import { clockNotices, type RestoreClock, wallClockNs } from './kvm/guest-time.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { nestedNotices } from './kvm/nested.js';
 import { pvmCmdline } from './kvm/pvm.js';
@@ -81,7 +86,6 @@ function checkFits(host: HostKvm, { cpus, memoryBytes }: MachineConfig): void {
 
 /** What a machine is made from, before its RAM is filled. */
 interface MachineSetup extends SavedMachine {
-  readonly host: HostKvm;
   readonly notices: readonly string[];
   readonly regions: MachineRegions;
   readonly disks: MachineDisks;
@@ -97,6 +101,8 @@ export interface RestoreOptions {
   /** The directory for what the machine writes to its disks. */
   readonly overlayDir: string;
   readonly progress?: Progress;
+  /** Default: the host's time. */
+  readonly clock?: RestoreClock;
 }
 
 const NO_DISKS = {
@@ -164,6 +170,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   ): Promise<Machine> {
     const host = describeHost();
     checkFits(host, given);
+    if (given.cpuTemplate !== undefined) requireTemplate(given.cpuTemplate, profileOfThisHost());
     const disks = await MachineDisks.open(requests, diskHost, given.memoryBytes);
     try {
       return await Machine.#boot({ ...given, rng: given.rng ?? true, disks: disks.configs }, host, disks);
@@ -190,51 +197,58 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const setup = {
       config: { ...config, cmdline },
       bootPath: plan.path,
-      host,
       notices,
       regions,
       disks,
       base: null,
       savedConsole: null,
     };
-    return Machine.#launch(setup, () => ({ boot: plan.load(new GuestRam(regions.slots)) }));
+    return Machine.#launch(setup, () => ({
+      boot: plan.load(new GuestRam(regions.slots)),
+      cpuTemplate: config.cpuTemplate,
+    }));
   }
 
   /**
-   * Restores a snapshot with all of its RAM, paused where it was saved.
+   * Restores a snapshot with all of its RAM, paused where it was saved. `clock`: whether the guest's clocks count the time
+   * since the save.
    * @throws LivesnapError USAGE, BAD_STATE, NEWER_FORMAT or HOST_LACKS before a vCPU exists; DAMAGED
    */
   static async restore(
     snapshot: OpenSnapshot,
-    { store, overlayDir, progress }: RestoreOptions,
+    { store, overlayDir, progress, clock = 'host' }: RestoreOptions,
   ): Promise<Machine> {
-    const host = describeHost();
+    const host = profileOfThisHost();
     const { summary, metadata } = snapshot;
     if (metadata.kind !== 'machine') {
       throw new LivesnapError('USAGE', `snapshot ${summary.id} is a ${metadata.kind}, not a machine`, {
         hint: 'Write it out with livesnap get, or start a machine with --block snapshot=ID.',
       });
     }
-    const { vcpus, console: savedConsole = null } = decodeMachineState(metadata.state);
+    const { vcpus, vm, console: savedConsole = null } = decodeMachineState(metadata.state);
     const { config: saved, bootPath } = readSavedMachine(metadata.machine);
     const { memoryBytes } = saved;
     if (vcpus.length !== saved.cpus) {
       throw invalidState(`machine.config.cpus is ${saved.cpus}, but vcpus has ${vcpus.length} items`);
     }
     checkRegions(regionsOf(saved), snapshot.regions);
-    checkFits(host, saved);
+    const needs = needsOf(vcpus, saved, readSavedHost(metadata.host));
+    const notices = [
+      ...requireFit(summary.id, needs, host),
+      ...nestedNotices(vcpus),
+      ...clockNotices(clock, vm.realtimeNs, wallClockNs()),
+    ];
     deviceWindows(saved);
     const disks = await MachineDisks.restore(saved.disks ?? [], snapshot, store, overlayDir, memoryBytes);
     try {
       // From now on the disks are those of the snapshot, whatever they were.
       const config = { ...saved, disks: disks.configs };
       const regions = MachineRegions.allocate(config);
-      const notices = nestedNotices(vcpus);
       const base = { store, id: summary.id };
-      const setup = { config, bootPath, host, notices, regions, disks, base, savedConsole };
+      const setup = { config, bootPath, notices, regions, disks, base, savedConsole };
       return await Machine.#launch(setup, async () => {
         await snapshot.fill(regions.sink(), progress);
-        return { state: metadata.state };
+        return { state: metadata.state, clock };
       });
     } catch (error) {
       disks.close();
@@ -472,7 +486,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   #hostDescription(): object {
-    return { kvm: this.#setup.host.kind, hostname: hostname(), kernel: release(), arch: arch() };
+    return describeSavingHost(profileOfThisHost(), { hostname: hostname(), arch: arch() });
   }
 
   /** What a region may be stored relative to, the best first. */

@@ -32,6 +32,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     overlayDir: EMPTY,
     cpus: ['0', /not a number of vCPUs/],
     vcpu: ['2', /not a list of num=…/],
+    cpuTemplate: ['x86-64-v4', /not minimal, x86-64-v2 or x86-64-v3/],
     name: EMPTY,
     port: ['0', /not a port/],
     starterFile: EMPTY,
@@ -50,6 +51,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     overlayDir: EMPTY,
     port: ['65536', /not a port/],
     starterPrompt: ['(', /not a regular expression/],
+    clock: ['guest', /not host or saved/],
     cpuPath: EMPTY,
     memoryPath: EMPTY,
   },
@@ -57,6 +59,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
   check: { readData: ['3/2', /not a part/] },
   copy: { to: EMPTY, from: EMPTY },
   put: { tag: EMPTY, name: EMPTY },
+  fit: { against: EMPTY },
 };
 
 /** More wrong input: combinations of options, and values that a verb checks itself. */

@@ -68,7 +68,7 @@ describe('wait()', function () {
     words = new Uint32Array(page.buffer, 0, 16);
     data = page.subarray(64);
     attachDeviceThread(machine, page);
-    enterKernel(machine, host, 1, plan.load(plain.ram));
+    enterKernel(machine, host, { cpus: 1, slots: plain.slots, boot: plan.load(plain.ram) });
     startVcpus(machine);
     fifo = openSync(join(dir, 'fifo'), 'r+');
   });

@@ -47,6 +47,8 @@ export interface Watch {
 export interface WallClock {
   /** Whole milliseconds since 1970-01-01 UTC. */
   nowMs(): number;
+  /** How far a restore keeps the guest's clocks behind: the time since the save, if the guest shall not count it. */
+  readonly heldBackMs: number;
 }
 
 /** Plain JSON data, with the kind of device and the version of the format. */

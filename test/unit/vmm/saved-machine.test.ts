@@ -27,6 +27,17 @@ describe('readSavedMachine', () => {
     assert.deepEqual(readSavedMachine(SAVED), SAVED);
   });
 
+  it('returns the CPU template of a machine that has one', () => {
+    const saved = JSON.parse(JSON.stringify(SAVED));
+    saved.config.cpuTemplate = 'x86-64-v2';
+    assert.deepEqual(readSavedMachine(saved), saved);
+    saved.config.cpuTemplate = 'x86-64-v9';
+    assert.throws(
+      () => readSavedMachine(saved),
+      /machine\.config\.cpuTemplate is not minimal, x86-64-v2 or x86-64-v3/,
+    );
+  });
+
   it('leaves out fields that it does not know', () => {
     const newer = { ...SAVED, colour: 'red', config: { ...SAVED.config, clock: 'utc' } };
     assert.deepEqual(readSavedMachine(newer), SAVED);

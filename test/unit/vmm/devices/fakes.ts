@@ -29,6 +29,8 @@ export class FakeClock implements WallClock {
     this.ms = Date.parse(time);
   }
 
+  heldBackMs = 0;
+
   nowMs(): number {
     return this.ms;
   }
