@@ -14,10 +14,12 @@
         "machine.cc",
         "mapped_file.cc",
         "memory.cc",
+        "net_port.cc",
         "pack_directory.cc",
         "pack_file.cc",
         "pages.cc",
         "region_reader.cc",
+        "tap.cc",
         "third_party/lz4/lz4.c",
         "vcpu_thread.cc"
       ],

@@ -74,6 +74,8 @@ export class SplitQueue {
   #isNotifySuppressed = false;
   /** Popped and not published, in the order of the pops. */
   readonly #inFlight = new Set<number>();
+  /** Popped after a restore, from those that were saved in flight. A part of {@link #inFlight}. */
+  readonly #poppedAgain = new Set<number>();
   /** Saved in flight; popped again before anything of the avail ring. A part of {@link #inFlight}. */
   readonly #again: number[] = [];
   /** Used entries that are written and not published. */
@@ -131,6 +133,7 @@ export class SplitQueue {
     this.#publishedIndex = 0;
     this.#isNotifySuppressed = false;
     this.#inFlight.clear();
+    this.#poppedAgain.clear();
     this.#again.length = 0;
     this.#unpublished.length = 0;
     this.#held.length = 0;
@@ -141,7 +144,10 @@ export class SplitQueue {
     if (!this.#isUsable || this.#isSuspended) return null;
     const again = this.#again.shift();
     try {
-      if (again !== undefined) return this.#read(again);
+      if (again !== undefined) {
+        this.#poppedAgain.add(again);
+        return this.#read(again);
+      }
       if (!this.#hasNext() && !this.#askToBeNotified()) return null;
       this.#suppressNotify();
       const at = this.#avail + ENTRIES + (this.#lastAvail % this.size) * AVAIL_ENTRY_BYTES;
@@ -160,11 +166,30 @@ export class SplitQueue {
   }
 
   /**
+   * Undoes the last pops: these chains, in the order of their pops, are popped again before any other. Nothing of them
+   * was completed, and what was written to them does not matter.
+   */
+  putBack(chains: readonly Chain[]): void {
+    if (!this.#isUsable || this.#isFrozen) return;
+    for (let i = chains.length - 1; i >= 0; i--) {
+      const { head } = chains[i]!;
+      if (!this.#inFlight.has(head)) continue;
+      if (this.#poppedAgain.delete(head)) {
+        this.#again.unshift(head);
+      } else {
+        this.#inFlight.delete(head);
+        this.#lastAvail = (this.#lastAvail - 1) & 0xffff;
+      }
+    }
+  }
+
+  /**
    * Writes the used entry of a popped chain; {@link flush} publishes it. The chain's data is in place before.
    * @param writtenBytes how many bytes of its writable ranges were written, from the first on
    */
   complete(head: number, writtenBytes: number): void {
     if (!this.#inFlight.has(head)) return;
+    this.#poppedAgain.delete(head);
     if (this.#isFrozen) {
       this.#held.push({ head, writtenBytes });
       return;

@@ -83,7 +83,11 @@ export class FakeMachine implements DeviceParts {
   /** The pulses of each edge-triggered interrupt. */
   readonly pulses = new Map<number, number>();
   readonly doorbells: { readonly gpa: number; readonly queue: number; readonly rung: () => void }[] = [];
-  readonly watches: { fd: number; ready: () => void }[] = [];
+  readonly watches: {
+    fd: number;
+    events: { readonly read: boolean; readonly write: boolean };
+    ready: () => void;
+  }[] = [];
   readonly timers: FakeTimer[] = [];
   /** How many accesses wait for their end. */
   heldAccesses = 0;
@@ -101,10 +105,15 @@ export class FakeMachine implements DeviceParts {
     this.doorbells.push({ gpa, queue, rung });
   }
 
-  watch(fd: number, _events: { readonly read: boolean; readonly write: boolean }, ready: () => void): Watch {
-    const watch = { fd, ready };
+  watch(fd: number, events: { readonly read: boolean; readonly write: boolean }, ready: () => void): Watch {
+    const watch = { fd, events, ready };
     this.watches.push(watch);
-    return { set() {}, end: () => this.watches.splice(this.watches.indexOf(watch), 1) };
+    return {
+      set: (changed) => {
+        watch.events = changed;
+      },
+      end: () => this.watches.splice(this.watches.indexOf(watch), 1),
+    };
   }
 
   timer(due: () => void): Timer {
