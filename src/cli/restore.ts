@@ -2,9 +2,10 @@ import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { launchMachine } from './launch-machine.js';
 import { locateSnapshot } from './locate-snapshot.js';
+import { parseConnection } from './net-option.js';
 import { withStore } from './store-access.js';
 import { parsePattern, parsePort, parseText, parseWord, STARTER_PROMPT_HELP } from './values.js';
-import { defineVerb, flag, hidden, valued } from './verb.js';
+import { defineVerb, flag, hidden, repeated, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'restore',
@@ -17,6 +18,12 @@ export const verb = defineVerb({
       'Machine name (default: the saved name, or NAME-2, NAME-3, … if taken)',
       parseText,
     ),
+    net: repeated(
+      '--net <network>',
+      'Connect a network: N:user, N:tap=TAP or N:none; may be repeated',
+      parseConnection,
+    ),
+    asNew: flag('--as-new', 'Restore a clone, to run beside the original'),
     overlayDir: valued(
       '--overlay-dir <dir>',
       'Directory for writes to disks (default: the store)',
@@ -35,6 +42,9 @@ export const verb = defineVerb({
   },
   notes: [
     'SNAPSHOT is a tag, an ID, a unique prefix of an ID, or an exported directory.',
+    'A network that --net does not connect has no link. Parts of --net: as for start.',
+    'A clone keeps its MAC addresses, so each of its networks needs user, netns=NAME',
+    'or none. It gets a new name.',
     'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
@@ -62,13 +72,20 @@ export const verb = defineVerb({
       });
     return launchMachine({
       name: options.name ?? null,
-      like: saved.vm,
+      like: options.asNew ? null : saved.vm,
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
       overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
       starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
-      origin: { kind: 'restore', from: dir, snapshot: saved.id, clock: options.clock ?? 'host' },
+      origin: {
+        kind: 'restore',
+        from: dir,
+        snapshot: saved.id,
+        clock: options.clock ?? 'host',
+        nets: options.net,
+        asNew: options.asNew,
+      },
       output,
     });
   },

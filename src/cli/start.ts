@@ -4,6 +4,7 @@ import { LivesnapError } from '../errors.js';
 import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { parseBlock } from './block-option.js';
 import { launchMachine } from './launch-machine.js';
+import { parseNet } from './net-option.js';
 import { parseStarterSet, readStarterFile } from './starter-file.js';
 import {
   anyText,
@@ -61,6 +62,7 @@ export const verb = defineVerb({
     cpus: valued('--cpus <number>', 'Number of vCPUs (default: 1)', parseCpus),
     vcpu: hidden(valued('--vcpu <list>', 'Legacy form of --cpus: num=N', parseVcpu)),
     block: repeated('--block <disk>', 'Disk: path=FILE or snapshot=SNAPSHOT; may be repeated', parseBlock),
+    net: repeated('--net <network>', 'Network: user or tap=TAP; may be repeated', parseNet),
     overlayDir: valued(
       '--overlay-dir <dir>',
       'Directory for writes to disks (default: the store)',
@@ -92,6 +94,9 @@ export const verb = defineVerb({
     'FILE as it is. snapshot=SNAPSHOT[:REGION] reads a stored image; what the machine',
     'writes is saved as NAME-disk when it stops. on-error=report gives the guest an',
     'I/O error when the host fails, instead of a pause.',
+    'Parts of --net: user needs no root and forwards ports with ,forward=HOST:GUEST.',
+    'tap=TAP uses an interface; ,create makes it, ,ip=ADDRESS/PREFIX gives the host an',
+    "address, ,netns=NAME is its network namespace. ,mac=ADDRESS is the guest's.",
     'With --json and without --detach, start does not attach. It prints the result',
     'and waits until the machine ends.',
   ].join('\n'),
@@ -143,7 +148,7 @@ export const verb = defineVerb({
       storeDir,
       overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
       starter,
-      origin: { kind: 'start', config, disks: options.block },
+      origin: { kind: 'start', config, disks: options.block, nets: options.net },
       output,
     });
   },

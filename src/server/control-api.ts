@@ -1,6 +1,7 @@
 /** The control API of one machine (docs/api.md): the data that the server and its clients exchange. */
 import type { PlainError } from '../errors.js';
 import type { MachineEnd, MachineState, SaveThen } from '../vmm/machine-types.js';
+import type { NetReport } from '../vmm/net/machine-nets.js';
 
 /** The answer to `GET /machine`. */
 export interface MachineDescription {
@@ -15,6 +16,7 @@ export interface MachineDescription {
   /** The default store of a save. */
   readonly store: string;
   readonly notices: readonly string[];
+  readonly nets: readonly NetReport[];
   /** Why the machine is paused, if the host failed or its disks could not be saved; else null. */
   readonly problem: string | null;
 }

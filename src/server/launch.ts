@@ -15,6 +15,7 @@ import type { Progress } from '../page-stream.js';
 import type { DiskRequest } from '../vmm/disk/disk-config.js';
 import type { RestoreClock } from '../vmm/kvm/guest-time.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
+import type { NetConnection, NetRequest } from '../vmm/net/net-config.js';
 import type { MachineDescription } from './control-api.js';
 import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 
@@ -36,13 +37,21 @@ export interface LaunchRequest {
   readonly overlayDir: string | null;
   readonly starter: StarterRequest;
   readonly origin:
-    | { readonly kind: 'start'; readonly config: MachineConfig; readonly disks: readonly DiskRequest[] }
+    | {
+        readonly kind: 'start';
+        readonly config: MachineConfig;
+        readonly disks: readonly DiskRequest[];
+        readonly nets?: readonly NetRequest[];
+      }
     /** `from`: absolute path of the store to read. It differs from `storeDir` for an exported directory. */
     | {
         readonly kind: 'restore';
         readonly from: string;
         readonly snapshot: string;
         readonly clock: RestoreClock;
+        readonly nets?: readonly NetConnection[];
+        /** A clone beside the original. */
+        readonly asNew?: boolean;
       };
 }
 

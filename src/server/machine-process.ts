@@ -45,6 +45,7 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
     try {
       return await Machine.create(origin.config, {
         disks: origin.disks,
+        nets: origin.nets ?? [],
         host: { overlayDir, openStore },
       });
     } finally {
@@ -68,6 +69,8 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
       return await Machine.restore(snapshot, {
         store: store.key,
         overlayDir,
+        nets: origin.nets ?? [],
+        asNew: origin.asNew ?? false,
         progress,
         clock: origin.clock,
       });

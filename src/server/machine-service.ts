@@ -153,7 +153,7 @@ export class MachineService implements ControlledMachine {
   }
 
   describe(): MachineDescription {
-    const { config, state, snapshot, notices } = this.#machine;
+    const { config, state, snapshot, notices, nets } = this.#machine;
     return {
       name: this.#options.directory.name,
       pid: process.pid,
@@ -164,6 +164,7 @@ export class MachineService implements ControlledMachine {
       snapshot,
       store: this.#options.storeDir,
       notices,
+      nets,
       problem: this.#machine.problem ?? this.#diskProblem,
     };
   }

@@ -13,6 +13,7 @@ import type { DisksSetup } from './disk-devices.js';
 import type { RestoreClock } from './kvm/guest-time.js';
 import type { MemorySlot } from './kvm/vm.js';
 import type { CpuTemplate, MachineEnd } from './machine-types.js';
+import type { NetSetup } from './net/net-setup.js';
 
 /** What a machine is made of. The RAM in the slots is filled already, by the boot loader or from a snapshot. */
 export interface VmSetup {
@@ -22,6 +23,7 @@ export interface VmSetup {
   readonly devices: DeviceConfig;
   /** Null: it has no disks. */
   readonly disks: DisksSetup | null;
+  readonly nets: readonly NetSetup[];
   /**
    * Whether the guest's end waits for the main thread, which saves the disks first. The thread then sends `poweredOff`.
    */

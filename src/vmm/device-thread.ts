@@ -60,8 +60,13 @@ import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js'
 import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
 import { GuestRam } from './memory/guest-memory.js';
+import { NetCounters } from './net/net-counters.js';
+import { NativeNetLink } from './net/net-link.js';
+import type { NetSetup } from './net/net-setup.js';
 import { ReadyEvents } from './ready-events.js';
 import { Timers } from './timers.js';
+import { virtioNet } from './virtio/net.js';
+import type { VirtioDescriptor } from './virtio/virtio-device.js';
 
 /** How long output without a line end waits for more. */
 const GATHER_MS = 1;
@@ -83,6 +88,15 @@ function plainError(error: unknown): PlainError {
   post({ type: 'log', message: stack ?? message });
   return { code: 'MACHINE_FAILED', message: `the device thread failed: ${message}`, hint: null };
 }
+
+const netDevice = ({ name, mac, offloads, port, isStream, counters }: NetSetup): VirtioDescriptor =>
+  virtioNet({
+    name,
+    mac,
+    offloads,
+    link: port === null ? null : new NativeNetLink(port, { isStream }),
+    counters: new NetCounters(counters),
+  });
 
 class DeviceThread {
   readonly #host: HostKvm;
@@ -110,7 +124,7 @@ class DeviceThread {
   /** The vCPUs are parked and the devices frozen. */
   #isPaused = true;
 
-  constructor({ slots, cpus, devices, disks, holdsEnd, start, consoleCounters }: DeviceThreadSetup) {
+  constructor({ slots, cpus, devices, disks, nets, holdsEnd, start, consoleCounters }: DeviceThreadSetup) {
     const counters = new ConsoleCounters(consoleCounters);
     this.#output = new ConsoleOutput(
       (bytes, missedBytes) => post({ type: 'console', bytes, missedBytes }),
@@ -133,7 +147,10 @@ class DeviceThread {
       if (state) restoreKvm(this.#machine, this.#host, state, time);
       else if ('boot' in start) enterKernel(this.#machine, this.#host, { cpus, slots, ...start });
       const parts = this.#deviceParts(slots, Number(time.heldBackNs / 1_000_000n));
-      const list = machineDevices(devices, { disks: this.#disks?.descriptors ?? [] });
+      const list = machineDevices(devices, {
+        disks: this.#disks?.descriptors ?? [],
+        nets: nets.map(netDevice),
+      });
       this.#platform = state ? Platform.restore(parts, state.devices, list) : Platform.create(parts, list);
       this.#disks?.start(parts);
       this.#updatePosting();

@@ -3,6 +3,8 @@ import type { LivesnapError } from '../errors.js';
 import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
 import type { SavedConsole } from './console/saved-console.js';
 import type { DiskConfig } from './disk/disk-config.js';
+import type { NetReport } from './net/machine-nets.js';
+import type { NetConfig } from './net/net-config.js';
 
 /** Templates of guests' processors (fit/cpu-templates.ts). */
 export const CPU_TEMPLATES = ['minimal', 'x86-64-v2', 'x86-64-v3'] as const;
@@ -23,6 +25,8 @@ export interface MachineConfig {
   readonly disks?: readonly DiskConfig[];
   /** Undefined: the guest's processor has all features of the host's. */
   readonly cpuTemplate?: CpuTemplate | undefined;
+  /** Default: none. */
+  readonly nets?: readonly NetConfig[];
 }
 
 export type MachineState = 'running' | 'paused' | 'stopped';
@@ -82,6 +86,8 @@ export interface MachineHandle {
   readonly savedConsole: SavedConsole | null;
   /** What the user should know about the machine on this host, one sentence each. */
   readonly notices: readonly string[];
+  /** Its networks and what they have done. */
+  readonly nets: readonly NetReport[];
   on<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this;
   off<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this;
   /**

@@ -60,6 +60,8 @@ import type {
 } from './machine-types.js';
 import { DirtyPages } from './memory/dirty-pages.js';
 import { GuestRam } from './memory/guest-memory.js';
+import { MachineNets, type NetReport } from './net/machine-nets.js';
+import type { NetConnection, NetRequest } from './net/net-config.js';
 import { readSavedMachine, type SavedMachine } from './saved-machine.js';
 import { invalidState } from './saved-state.js';
 
@@ -89,6 +91,7 @@ interface MachineSetup extends SavedMachine {
   readonly notices: readonly string[];
   readonly regions: MachineRegions;
   readonly disks: MachineDisks;
+  readonly nets: MachineNets;
   /** The snapshot that it is restored from, and the key of its store. */
   readonly base: { readonly store: string; readonly id: string } | null;
   readonly savedConsole: SavedConsole | null;
@@ -100,18 +103,29 @@ export interface RestoreOptions {
   readonly store: string;
   /** The directory for what the machine writes to its disks. */
   readonly overlayDir: string;
+  /** What its networks are connected to; the others have no link. */
+  readonly nets?: readonly NetConnection[];
+  /** A clone: its networks are apart from those of the original. */
+  readonly asNew?: boolean;
   readonly progress?: Progress;
   /** Default: the host's time. */
   readonly clock?: RestoreClock;
 }
 
-const NO_DISKS = {
+/** What a new machine gets of the host. */
+export interface CreateOptions {
+  readonly disks: readonly DiskRequest[];
+  readonly host: DiskHost;
+  readonly nets?: readonly NetRequest[];
+}
+
+const NO_DISKS: CreateOptions = {
   disks: [],
   host: {
     overlayDir: '/',
     openStore: () => Promise.reject(new TypeError('a machine without disks has no store')),
   },
-} as const;
+};
 
 const NO_CONSOLE: SavedConsole = {
   history: new Uint8Array(0),
@@ -152,6 +166,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
           this.#end = end;
           setup.regions.free();
           setup.disks.close();
+          setup.nets.close();
           resolve(end);
           this.emit('end', end);
         },
@@ -166,21 +181,30 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
    */
   static async create(
     given: MachineConfig,
-    { disks: requests, host: diskHost }: { disks: readonly DiskRequest[]; host: DiskHost } = NO_DISKS,
+    { disks: requests, host: diskHost, nets: netRequests = [] }: CreateOptions = NO_DISKS,
   ): Promise<Machine> {
     const host = describeHost();
     checkFits(host, given);
     if (given.cpuTemplate !== undefined) requireTemplate(given.cpuTemplate, profileOfThisHost());
     const disks = await MachineDisks.open(requests, diskHost, given.memoryBytes);
+    let nets: MachineNets | null = null;
     try {
-      return await Machine.#boot({ ...given, rng: given.rng ?? true, disks: disks.configs }, host, disks);
+      nets = await MachineNets.open(netRequests);
+      const config = { ...given, rng: given.rng ?? true, disks: disks.configs, nets: nets.configs };
+      return await Machine.#boot(config, host, disks, nets);
     } catch (error) {
+      nets?.close();
       disks.close();
       throw error;
     }
   }
 
-  static async #boot(config: MachineConfig, host: HostKvm, disks: MachineDisks): Promise<Machine> {
+  static async #boot(
+    config: MachineConfig,
+    host: HostKvm,
+    disks: MachineDisks,
+    nets: MachineNets,
+  ): Promise<Machine> {
     const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
     const isPvm = host.kind === 'pvm';
     const plan = readBoot({
@@ -193,13 +217,14 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       windows: deviceWindows(config),
     });
     const regions = MachineRegions.allocate(config);
-    const notices = isPvm ? [PVM_NOTICE] : [];
+    const notices = [...(isPvm ? [PVM_NOTICE] : []), ...nets.notices];
     const setup = {
       config: { ...config, cmdline },
       bootPath: plan.path,
       notices,
       regions,
       disks,
+      nets,
       base: null,
       savedConsole: null,
     };
@@ -216,7 +241,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
    */
   static async restore(
     snapshot: OpenSnapshot,
-    { store, overlayDir, progress, clock = 'host' }: RestoreOptions,
+    { store, overlayDir, nets: connections = [], asNew = false, progress, clock = 'host' }: RestoreOptions,
   ): Promise<Machine> {
     const host = profileOfThisHost();
     const { summary, metadata } = snapshot;
@@ -240,17 +265,21 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     ];
     deviceWindows(saved);
     const disks = await MachineDisks.restore(saved.disks ?? [], snapshot, store, overlayDir, memoryBytes);
+    let nets: MachineNets | null = null;
     try {
-      // From now on the disks are those of the snapshot, whatever they were.
-      const config = { ...saved, disks: disks.configs };
+      nets = await MachineNets.restore(saved.nets ?? [], connections, { asNew });
+      // From now on disks and networks are those that were opened here, whatever they were.
+      const config = { ...saved, disks: disks.configs, nets: nets.configs };
       const regions = MachineRegions.allocate(config);
       const base = { store, id: summary.id };
-      const setup = { config, bootPath, notices, regions, disks, base, savedConsole };
+      notices.push(...nets.notices);
+      const setup = { config, bootPath, notices, regions, disks, nets, base, savedConsole };
       return await Machine.#launch(setup, async () => {
         await snapshot.fill(regions.sink(), progress);
         return { state: metadata.state, clock };
       });
     } catch (error) {
+      nets?.close();
       disks.close();
       throw error;
     }
@@ -261,7 +290,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     setup: MachineSetup,
     fill: () => VmSetup['start'] | Promise<VmSetup['start']>,
   ): Promise<Machine> {
-    const { config, regions, disks } = setup;
+    const { config, regions, disks, nets } = setup;
     let thread: DeviceThreadClient | null = null;
     try {
       thread = new DeviceThreadClient();
@@ -269,8 +298,9 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       await thread.begin({
         slots: regions.slots,
         cpus: config.cpus,
-        devices: { rng: config.rng ?? true, disks: config.disks ?? [] },
+        devices: { rng: config.rng ?? true, disks: config.disks ?? [], nets: nets.configs },
         disks: engine === null ? null : { disks: list.map((disk) => disk.setup), engine, staging: staging! },
+        nets: nets.setups,
         holdsEnd: list.some(endsWithMachine),
         start: await fill(),
       });
@@ -288,6 +318,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   get notices(): readonly string[] {
     return this.#setup.notices;
+  }
+
+  get nets(): readonly NetReport[] {
+    return this.#setup.nets.reports;
   }
 
   get state(): MachineState {

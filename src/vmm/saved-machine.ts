@@ -10,6 +10,7 @@ import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { MAX_MEMORY_BYTES, MIN_MEMORY_BYTES } from './boot/memory-layout.js';
 import { DISK_CONFIGS } from './disk/disk-config.js';
 import { CPU_TEMPLATES, type MachineConfig } from './machine-types.js';
+import { NET_CONFIGS } from './net/net-config.js';
 import { invalidState } from './saved-state.js';
 
 export interface SavedMachine {
@@ -33,6 +34,7 @@ const SAVED_MACHINE = object(
         cpus: integer(1, MAX_CPUS),
         rng: optional(flag),
         disks: optional(DISK_CONFIGS),
+        nets: optional(NET_CONFIGS),
         cpuTemplate: optional(oneOf(...CPU_TEMPLATES)),
       },
       { others: 'ignore' },
@@ -49,7 +51,17 @@ const DESCRIPTION = object({ machine: SAVED_MACHINE });
 export function readSavedMachine(machine: unknown): SavedMachine {
   const description = parse(DESCRIPTION, { machine }, (wrong) => invalidState(wrong.message));
   const { config, bootPath } = description.machine;
-  const { kernel, initrd, cmdline, memoryBytes, cpus, cpuTemplate, rng = false, disks = [] } = config;
+  const {
+    kernel,
+    initrd,
+    cmdline,
+    memoryBytes,
+    cpus,
+    cpuTemplate,
+    rng = false,
+    disks = [],
+    nets = [],
+  } = config;
   const template = cpuTemplate === undefined ? {} : { cpuTemplate };
-  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng, disks, ...template }, bootPath };
+  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng, disks, nets, ...template }, bootPath };
 }

@@ -19,12 +19,14 @@ import { com1 } from './serial-16550a.js';
 export type DeviceList = readonly [DeviceDescriptor<ConsoleDevice>, ...DeviceDescriptor[]];
 
 /** What of a machine's config decides which devices it has. */
-export type DeviceConfig = Pick<MachineConfig, 'rng' | 'disks'>;
+export type DeviceConfig = Pick<MachineConfig, 'rng' | 'disks' | 'nets'>;
 
 /** Devices whose descriptors are made with parts of the device thread. */
 export interface HostedDevices {
   /** One for each disk. */
   readonly disks: readonly VirtioDescriptor[];
+  /** One for each network. */
+  readonly nets: readonly VirtioDescriptor[];
 }
 
 /** The devices that every machine has. */
@@ -33,12 +35,12 @@ export const LEGACY_DEVICES: DeviceList = [com1, keyboardController, realTimeClo
 /** The virtio devices, in the order of their windows. */
 const virtioDevices = (
   { rng = true }: DeviceConfig,
-  { disks }: HostedDevices,
-): readonly VirtioDescriptor[] => [...(rng ? [entropyDevice] : []), ...disks];
+  { disks, nets }: HostedDevices,
+): readonly VirtioDescriptor[] => [...(rng ? [entropyDevice] : []), ...disks, ...nets];
 
 /** The windows of the virtio devices. Errors: USAGE, if there are too many. */
-export const deviceWindows = ({ rng = true, disks = [] }: DeviceConfig): readonly VirtioWindow[] =>
-  virtioWindows((rng ? 1 : 0) + disks.length);
+export const deviceWindows = ({ rng = true, disks = [], nets = [] }: DeviceConfig): readonly VirtioWindow[] =>
+  virtioWindows((rng ? 1 : 0) + disks.length + nets.length);
 
 /** All devices of a machine with this config. Errors: USAGE, if there are too many. */
 export function machineDevices(config: DeviceConfig, hosted: HostedDevices): DeviceList {

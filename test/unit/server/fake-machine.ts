@@ -48,6 +48,7 @@ export class FakeMachine implements MachineHandle {
   problem: string | null = null;
   savesDisks = false;
   notices: readonly string[] = ['a notice'];
+  readonly nets = [];
   readonly input: Buffer[] = [];
   readonly done: string[] = [];
   /** What the next save waits for. */

@@ -60,10 +60,9 @@ export class FakeNetwork {
 
   /** Sends to the guest. `frame` has no header. */
   deliver(frame: Uint8Array, header: Uint8Array = new Uint8Array(HEADER)): void {
-    if (!this.isStream) return this.write(Buffer.concat([header, frame]));
     const length = Buffer.alloc(4);
     length.writeUInt32BE(frame.length);
-    this.write(Buffer.concat([length, frame]));
+    this.write(Buffer.concat([this.isStream ? length : header, frame]));
   }
 
   /** What the host would do now: calls the device while the link is ready for what it waits for. */
