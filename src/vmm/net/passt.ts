@@ -9,7 +9,7 @@
  * - A passt that does not start leaves nothing behind.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chownSync, closeSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,6 +20,8 @@ import type { Forward } from './net-config.js';
 
 const START_TIMEOUT_MS = 10_000;
 const POLL_MS = 10;
+/** The user that passt changes to when root starts it ("nobody"). */
+const NOBODY = 65534;
 /** How much of what passt says is kept for an error. */
 const MAX_OUTPUT_CHARS = 4000;
 
@@ -40,6 +42,7 @@ export async function startPasst(forwards: readonly Forward[]): Promise<Passt> {
   const started = join(directory, 'started');
   let child: ChildProcess | null = null;
   try {
+    if (process.getuid?.() === 0) chownSync(directory, NOBODY, NOBODY);
     child = spawn('passt', argumentsOf(forwards, started), { stdio: ['ignore', 'ignore', 'pipe', far] });
     await waitUntilStarted(child, started);
   } catch (error) {

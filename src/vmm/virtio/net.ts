@@ -156,9 +156,11 @@ export class VirtioNet implements VirtioDevice<NetState> {
     this.#features = features;
     this.#setOffloads(this.#savedOffloads ?? GUEST_OFFLOADS);
     this.#savedOffloads = null;
+    if (this.#announced === null) return;
     const canAnnounce = F.GUEST_ANNOUNCE | F.CTRL_VQ | F.STATUS;
-    if (this.#announced === null || this.#link === null || (features & canAnnounce) !== canAnnounce) return;
-    this.#setStatus(NetStatus.announce, true);
+    if (this.#link !== null && (features & canAnnounce) === canAnnounce)
+      this.#setStatus(NetStatus.announce, true);
+    // Also without a link: the driver may have known one.
     this.#virtio.configChanged();
   }
 

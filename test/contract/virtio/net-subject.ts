@@ -50,4 +50,7 @@ const subjectOf = (name: string, isStream: boolean): VirtioSubject => ({
   },
 });
 
-export const netSubjects: readonly VirtioSubject[] = [subjectOf('net', false), subjectOf('net on a stream', true)];
+export const netSubjects: readonly VirtioSubject[] = [
+  subjectOf('net', false),
+  subjectOf('net on a stream', true),
+];

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { BitSet } from '../../../../src/bit-set.js';
+import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
 import { Register } from '../../../../src/vmm/virtio/mmio-transport.js';
 import { NetFeature, NetQueue, NetStatus } from '../../../../src/vmm/virtio/net.js';
-import { type Answer, type DriverOptions, DriverTwin, VirtioRig } from './driver-twin.js';
+import { type Answer, type DriverOptions, DriverTwin, RAM_BYTES, VirtioRig } from './driver-twin.js';
 import { FakeNetwork, frameOf, HEADER, MAC } from './net-rig.js';
 
 const F = NetFeature;
@@ -122,6 +124,27 @@ describe('VirtioNet', () => {
     const core = (saved.state as unknown as { core: { queues: { heads: number[] }[] } }).core;
     assert.deepEqual(core.queues[0]!.heads, [], 'no receive buffer is in flight');
     saved.ram.close();
+  });
+
+  it('marks the pages that frames are written to, also those of a frame that did not fit', () => {
+    start(F.MRG_RXBUF);
+    const written = (): number[] => {
+      const pages = new BitSet(RAM_BYTES / 4096);
+      new WrittenPages(rig.ram.slots[0]!.written).moveTo(pages);
+      return [...pages];
+    };
+    const [first, second] = [offer(1500), offer(1500)];
+    const bufferPage = (head: number): number =>
+      Number(rig.ram.bytes(driver.queues[0]!.descriptorTable + head * 16, 8).readBigUInt64LE()) / 4096;
+    const pages = [bufferPage(first), bufferPage(second)];
+    written();
+    network.deliver(frameOf(100));
+    network.run(rig);
+    const after = written();
+    assert(after.includes(pages[0]!) && !after.includes(pages[1]!));
+    network.deliver(frameOf(4000));
+    network.run(rig);
+    assert(written().includes(pages[1]!), 'a part of the frame is there');
   });
 
   it('keeps a frame that does not fit until the guest offers more buffers', () => {
@@ -305,6 +328,7 @@ describe('VirtioNet', () => {
     saved.ram.close();
     driver.moveTo(rig);
     rig.resume();
+    assert.equal(rig.read(Register.interruptStatus) & 2, 2, 'the driver is told');
     driver.collect();
     assert.equal(status(), 0);
     transmit(NO_HEADER, frameOf(60));
