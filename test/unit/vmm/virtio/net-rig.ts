@@ -37,6 +37,11 @@ export class FakeNetwork {
     })(this.#device, { isStream });
   }
 
+  /** The device's port, without the device. */
+  get port(): number {
+    return this.#device;
+  }
+
   descriptor({ offloads = true, isConnected = true } = {}): VirtioDescriptor {
     const { counters, link } = this;
     return virtioNet({ name: 'net0', mac: MAC, offloads, link: isConnected ? link : null, counters });
