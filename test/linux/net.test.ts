@@ -14,7 +14,7 @@ import { World } from '../e2e/cli.js';
 import { Namespace, requireNamespaces } from '../namespaces.js';
 import { GUEST, LinuxConsole, PROMPT, requireLinuxGuest } from './linux-guest.js';
 
-const TRANSFER_BYTES = Number(process.env.LIVESNAP_TRANSFER_BYTES ?? 4_000_000);
+const TRANSFER_BYTES = Number(process.env.LIVESNAP_TRANSFER_BYTES ?? 10_000_000);
 const PASST_BYTES = 300_000;
 const HOST = '10.91.0.1';
 const GUEST_IP = '10.91.0.2';

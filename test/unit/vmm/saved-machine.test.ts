@@ -9,6 +9,13 @@ const DISK = {
   onError: 'pause',
 } as const;
 
+const NET = {
+  name: 'net0',
+  mac: '02:00:00:00:00:01',
+  offloads: true,
+  backend: { kind: 'tap', tap: 'tap0', netns: null, create: false, address: null },
+};
+
 const SAVED = {
   config: {
     kernel: '/boot/vmlinuz',
@@ -18,6 +25,7 @@ const SAVED = {
     cpus: 2,
     rng: true,
     disks: [DISK],
+    nets: [NET],
   },
   bootPath: 'elf',
 };
@@ -53,7 +61,14 @@ describe('readSavedMachine', () => {
     assert.deepEqual(readSavedMachine({ ...SAVED, config }).config.disks, []);
   });
 
+  it('has no networks in a snapshot that was saved before there were any', () => {
+    const { nets: _, ...config } = SAVED.config;
+    assert.deepEqual(readSavedMachine({ ...SAVED, config }).config.nets, []);
+  });
+
   const config = (fields: object): unknown => ({ ...SAVED, config: { ...SAVED.config, ...fields } });
+  const net = (fields: object): unknown => config({ nets: [{ ...NET, ...fields }] });
+  const tap = (fields: object): unknown => net({ backend: { ...NET.backend, ...fields } });
   const disk = (fields: object): unknown => config({ disks: [{ ...DISK, ...fields }] });
   for (const [value, problem] of [
     [null, 'machine is not an object'],
@@ -65,6 +80,16 @@ describe('readSavedMachine', () => {
     [config({ initrd: undefined }), 'machine.config.initrd is missing'],
     [config({ cmdline: {} }), 'machine.config.cmdline is not a string'],
     [config({ rng: 'yes' }), 'machine.config.rng is not true or false'],
+    [net({ name: 'eth0' }), 'machine.config.nets are not named net0, net1, … in this order'],
+    [net({ mac: '01:00:00:00:00:01' }), 'machine.config.nets[0].mac is not a MAC address of one station'],
+    [net({ backend: { kind: 'vde' } }), 'machine.config.nets[0].backend.kind is not tap or user'],
+    [tap({ tap: '../x' }), 'machine.config.nets[0].backend.tap is not a name of an interface'],
+    [tap({ netns: 'a\x1b[2J' }), 'machine.config.nets[0].backend.netns is not a network namespace'],
+    [tap({ address: '$(id)' }), 'machine.config.nets[0].backend.address is not an address'],
+    [
+      net({ backend: { kind: 'user', forwards: [{ address: null, hostPort: 0, guestPort: 1 }] } }),
+      'machine.config.nets[0].backend.forwards[0].hostPort is not an integer from 1 to 65535',
+    ],
     [config({ disks: {} }), 'machine.config.disks is not a list'],
     [config({ disks: Array(17).fill(DISK) }), 'machine.config.disks has 17 items, not 0 to 16'],
     [disk({ name: 'ram@0x0' }), 'machine.config.disks are not named disk0, disk1, … in this order'],
