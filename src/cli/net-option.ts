@@ -2,10 +2,10 @@
 import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { MAC } from '../vmm/net/mac.js';
 import {
   ADDRESS,
   type Forward,
+  MAC,
   MAX_FORWARDS,
   MAX_NETS,
   NETNS,

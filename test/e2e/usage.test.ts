@@ -29,6 +29,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     initrd: EMPTY,
     memory: ['lots', /"lots" is not a size/],
     block: ['disk.img', /"disk.img" is no part of a disk/],
+    net: ['tap0', /"tap0" is no part of a network/],
     overlayDir: EMPTY,
     cpus: ['0', /not a number of vCPUs/],
     vcpu: ['2', /not a list of num=…/],
@@ -48,6 +49,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
   save: { tag: EMPTY, then: ['fly', /not resume, pause or stop/] },
   restore: {
     name: EMPTY,
+    net: ['user', /"user" does not name a network/],
     overlayDir: EMPTY,
     port: ['65536', /not a port/],
     starterPrompt: ['(', /not a regular expression/],

@@ -4,9 +4,6 @@ import { NET_HEADER_BYTES } from '../../native/net.js';
 
 export const MAC_BYTES = 6;
 
-/** An address of one station: the lowest bit of the first byte is 0. */
-export const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/;
-
 /** Locally administered, of one station. */
 export function randomMac(): string {
   const bytes = randomBytes(MAC_BYTES);
@@ -19,7 +16,7 @@ const formatMac = (bytes: Uint8Array): string =>
     .toString('hex')
     .replace(/..(?=.)/g, '$&:');
 
-/** `mac` matches {@link MAC}. */
+/** `mac` matches MAC of net-config.ts. */
 export const macBytes = (mac: string): Buffer => Buffer.from(mac.replaceAll(':', ''), 'hex');
 
 const LEAST_FRAME_BYTES = 60;

@@ -6,7 +6,6 @@
  */
 import { isIPv4 } from 'node:net';
 import { type Check, flag, integer, list, nullable, object, oneOf, satisfying, text } from '../../schema.js';
-import { MAC } from './mac.js';
 
 /** A TCP port of the host that leads to one of the guest. */
 export interface Forward {
@@ -67,6 +66,8 @@ export const MAX_FORWARDS = 64;
 
 export const netName = (index: number): string => `net${index}`;
 
+/** An address of one station: the lowest bit of the first byte is 0. */
+export const MAC = /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/;
 /** A name of a network interface. */
 export const TAP_NAME = /^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}$/;
 /** A name of a network namespace, or an absolute path. */
