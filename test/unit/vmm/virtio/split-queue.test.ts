@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import type { Chain } from '../../../../src/vmm/virtio/descriptor-chain.js';
+import { type QueueProgress, SplitQueue } from '../../../../src/vmm/virtio/split-queue.js';
 import { type DriverOptions, DriverTwin, type Request, VirtioRig } from './driver-twin.js';
+import { PlainRam } from './plain-ram.js';
 import { type SlowDevice, slowDevice } from './slow-device.js';
 
 const asks = (...bytes: number[]): Request => ({ readable: [Uint8Array.from(bytes)], writable: [4] });
@@ -312,6 +315,59 @@ describe('SplitQueue', () => {
         queue.offer(asks(2));
         assert.equal(queue.wantsKick(), true);
       }
+    });
+  });
+
+  describe('whose device puts chains back', () => {
+    const SETUP = { size: 4, descriptorTable: 0n, availRing: 0x100n, usedRing: 0x200n };
+    const FEATURES = { indirect: false, eventIdx: false };
+    let memory: PlainRam;
+    let queue: SplitQueue;
+    const problems: string[] = [];
+    beforeEach(() => {
+      memory = new PlainRam([{ gpa: 0, sizeBytes: 8192 }]);
+      problems.length = 0;
+      queue = new SplitQueue({
+        memory: memory.ram,
+        interrupt: () => {},
+        violated: (problem) => problems.push(problem),
+      });
+      for (let i = 0; i < 4; i++) {
+        const descriptor = Buffer.alloc(16);
+        descriptor.writeBigUInt64LE(4096n + BigInt(i) * 16n, 0);
+        descriptor.writeUInt32LE(16, 8);
+        memory.ram.write(i * 16, descriptor);
+        memory.ram.store16(0x104 + i * 2, 3 - i);
+      }
+      memory.ram.store16(0x102, 4);
+    });
+    afterEach(() => memory.close());
+
+    const pop = (count: number): Chain[] => Array.from({ length: count }, () => queue.pop()!);
+    const heads = (chains: readonly (Chain | null)[]): (number | undefined)[] =>
+      chains.map((chain) => chain?.head);
+
+    it('gives them again in their order, and saves none of them as in flight', () => {
+      queue.start(SETUP, FEATURES);
+      queue.resume();
+      const chains = pop(3);
+      queue.complete(chains[0]!.head, 0);
+      queue.putBack(chains.slice(1));
+      queue.flush();
+      assert.deepEqual(queue.save(), { ready: true, lastAvail: 1, usedIndex: 1, heads: [] });
+      assert.deepEqual(heads(pop(4)), [2, 1, 0, undefined]);
+      assert.deepEqual(problems, []);
+    });
+
+    it('gives those first that were in flight when it was saved', () => {
+      const progress: QueueProgress = { ready: true, lastAvail: 2, usedIndex: 0, heads: [3, 2] };
+      queue.restore(SETUP, FEATURES, progress);
+      queue.resume();
+      const chains = pop(3);
+      assert.deepEqual(heads(chains), [3, 2, 1]);
+      queue.putBack(chains.slice(1));
+      assert.deepEqual(queue.save(), { ready: true, lastAvail: 2, usedIndex: 0, heads: [3, 2] });
+      assert.deepEqual(heads(pop(3)), [2, 1, 0]);
     });
   });
 });
