@@ -32,9 +32,8 @@ export const verb = defineVerb({
         output.say('The store cannot be written, so the next check will read the same part.');
       return check(false);
     });
-    output.result({ ok, problems }, () =>
-      ok ? noDamage(readData) : linesOf(problems).map(printable).join('\n'),
-    );
+    const found = () => linesOf(problems).map(printable).join('\n');
+    output.result({ ok, problems }, () => (ok ? noDamage(readData) : found()), found);
     return ok ? 0 : ExitStatus.damaged;
   },
 });

@@ -1,5 +1,6 @@
 /**
- * A session at a machine's console: the guest's output goes to stdout, stdin goes to the guest.
+ * A session at a machine's console: the guest's output goes to a stream, stdin goes to the guest. On a terminal some keys
+ * act on the session or the machine (escape-key.ts).
  *
  * Invariants:
  * - The terminal's mode is restored however the session ends.
@@ -8,12 +9,16 @@
  * - The end of stdin ends only the input.
  * - A guest that does not read its input cannot block the session: the escape key always works, and detaching takes at
  *   most {@link INPUT_GRACE_MS}.
+ * - A session does not end before a save that it began: the machine's process cancels a save whose client leaves.
  */
 import type { ClientRequest, IncomingMessage } from 'node:http';
+import type { Writable } from 'node:stream';
+import { PAGE_BYTES } from '../page-stream.js';
 import { MachineClient } from '../server/client.js';
 import { type EndReport, LINE_HEADER } from '../server/control-api.js';
-import { EscapeKey } from './escape-key.js';
-import { LineWatch } from './line-watch.js';
+import { LineWatch } from '../vmm/console/line-watch.js';
+import { EscapeKey, KEYS_HELP } from './escape-key.js';
+import { formatBytes, formatDuration } from './format.js';
 
 /** An unfinished line is matched after this time without output. */
 const PROMPT_IDLE_MS = 1000;
@@ -28,6 +33,8 @@ const MAX_TYPED_BYTES = 16 << 20;
 export const PROCESS_END_TIMEOUT_MS = 10_000;
 
 export interface SessionOptions {
+  /** Where the guest's output goes (default: stdout). */
+  readonly output?: Writable;
   /** Ends the session at the first matching line that is written after attaching. */
   readonly until: RegExp | null;
   readonly timeoutMs: number | null;
@@ -40,7 +47,9 @@ export interface SessionOptions {
 }
 
 export type SessionOutcome =
-  | { readonly kind: 'detached' | 'matched' | 'timedOut' | 'broken' }
+  | { readonly kind: 'detached' | 'timedOut' | 'broken' }
+  /** `line` is without escape sequences. */
+  | { readonly kind: 'matched'; readonly line: string }
   | { readonly kind: 'ended'; readonly end: EndReport };
 
 /** Printed after detaching, on a line of its own. */
@@ -52,8 +61,9 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
   const processEnd = await client.directory.watchEnd();
   const output = await client.openConsole(options.historyBytes);
   const input = client.openInput();
-  const { stdin, stdout } = process;
-  const onTerminal = stdin.isTTY === true && stdout.isTTY === true;
+  const { stdin } = process;
+  const { output: shownOn = process.stdout } = options;
+  const onTerminal = stdin.isTTY === true && (shownOn as NodeJS.WriteStream).isTTY === true;
   const restoreTerminal = () => {
     if (onTerminal && stdin.isRaw) stdin.setRawMode(false);
   };
@@ -65,22 +75,37 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
   const escapeKey = new EscapeKey();
   let isDiscarding = false;
   const resumeStdin = () => stdin.resume();
-  const onInput = (typed: Buffer) => {
-    const { bytes, detach } = onTerminal ? escapeKey.take(typed) : { bytes: typed, detach: false };
-    if (bytes.length > 0) {
-      if (input.writableLength > MAX_TYPED_BYTES) isDiscarding = true;
-      // A terminal is never paused, so that the escape key always works.
-      else if (!input.write(bytes) && !onTerminal) {
-        stdin.pause();
-        input.once('drain', resumeStdin);
-      }
+  let saving: Promise<void> | null = null;
+  const save = () => {
+    if (saving !== null) return options.say('\nA save is in progress.');
+    options.say(`\nSaving ${client.directory.name} …`);
+    saving = savedSentence(client)
+      .then(options.say)
+      .finally(() => {
+        saving = null;
+      });
+  };
+  const send = (bytes: Uint8Array) => {
+    if (input.writableLength > MAX_TYPED_BYTES) isDiscarding = true;
+    // A terminal is never paused, so that the escape key always works.
+    else if (!input.write(bytes) && !onTerminal) {
+      stdin.pause();
+      input.once('drain', resumeStdin);
     }
-    if (detach) finish({ kind: 'detached' });
+  };
+  const onInput = (typed: Buffer) => {
+    if (!onTerminal) return send(typed);
+    for (const taken of escapeKey.take(typed)) {
+      if (taken instanceof Uint8Array) send(taken);
+      else if (taken === 'save') save();
+      else if (taken === 'help') options.say(`\n${KEYS_HELP}`);
+      else return finish({ kind: 'detached' });
+    }
   };
   const onInputEnd = () => input.end();
 
   if (onTerminal) {
-    options.say(`Attached to ${client.directory.name}. Ctrl-A x detaches; Ctrl-A Ctrl-A sends one Ctrl-A.`);
+    options.say(`Attached to ${client.directory.name}. Ctrl-A x detaches; Ctrl-A ? shows all keys.`);
     stdin.setRawMode(true);
     process.on('exit', restoreTerminal);
   }
@@ -90,9 +115,10 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
       ? undefined
       : setTimeout(() => finish({ kind: 'timedOut' }), options.timeoutMs);
 
-  showOutput(output, options.until).then(finish, () => finish({ kind: 'broken' }));
+  showOutput(output, options.until, shownOn).then(finish, () => finish({ kind: 'broken' }));
   try {
     const outcome = await finished;
+    if (saving !== null) await saving;
     options.onOutcome?.();
     // The console ends a little before the process. Afterwards the name must be free.
     if (outcome.kind === 'ended') {
@@ -138,22 +164,37 @@ function endInput(input: ClientRequest): Promise<boolean> {
   });
 }
 
-/** Copies output to stdout, at the speed of stdout. */
-async function showOutput(output: IncomingMessage, until: RegExp | null): Promise<SessionOutcome> {
+/** Saves the machine to its own store. Resolves to what happened; does not fail. */
+async function savedSentence(client: MachineClient): Promise<string> {
+  try {
+    const saved = await client.save({ store: null, tag: null, then: null }, () => {});
+    const { id, pages, saveMs, pauseMs } = saved;
+    const paused = pauseMs > 0 ? ` (paused ${formatDuration(pauseMs)})` : '';
+    return `Saved ${formatBytes(pages * PAGE_BYTES)} in ${formatDuration(saveMs)}${paused}: ${id}`;
+  } catch (error) {
+    return `The save failed: ${(error as Error).message}`;
+  }
+}
+
+/** Copies output to a stream, at its speed. */
+async function showOutput(
+  output: IncomingMessage,
+  until: RegExp | null,
+  shownOn: Writable,
+): Promise<SessionOutcome> {
   const watch = until === null ? null : new LineWatch(until, output.headers[LINE_HEADER] === 'begun');
-  const { stdout } = process;
   return new Promise((resolve, reject) => {
     let idle: NodeJS.Timeout | undefined;
     output.on('data', (bytes: Buffer) => {
       clearTimeout(idle);
       const length = watch?.push(bytes) ?? null;
       const shown = length === null ? bytes : bytes.subarray(0, length);
-      if (!stdout.write(shown)) {
+      if (!shownOn.write(shown)) {
         output.pause();
-        stdout.once('drain', () => output.resume());
+        shownOn.once('drain', () => output.resume());
       }
       if (length !== null) {
-        resolve({ kind: 'matched' });
+        resolve({ kind: 'matched', line: watch!.matched! });
         output.destroy();
       } else if (watch?.matchesUnfinished()) {
         // Reads output that has arrived by now, before the line counts as a prompt.
@@ -161,7 +202,7 @@ async function showOutput(output: IncomingMessage, until: RegExp | null): Promis
           () =>
             setImmediate(() =>
               setImmediate(() => {
-                if (watch.matchesUnfinished()) resolve({ kind: 'matched' });
+                if (watch.matchesUnfinished()) resolve({ kind: 'matched', line: watch.matched! });
               }),
             ),
           PROMPT_IDLE_MS,

@@ -1,6 +1,7 @@
 import { LivesnapError } from '../errors.js';
+import { RING_BYTES } from '../server/console-hub.js';
 import { detachedSentence, runConsole } from './console-session.js';
-import { parsePattern, parseSeconds } from './values.js';
+import { parsePattern, parseSeconds, parseSize } from './values.js';
 import { defineVerb, valued } from './verb.js';
 
 export const verb = defineVerb({
@@ -9,31 +10,45 @@ export const verb = defineVerb({
   operands: ['<machine>'],
   usesStore: false,
   options: {
+    history: valued('--history <size>', 'Show at most SIZE of past output first (default: 64K)', parseSize),
     until: valued('--until <pattern>', 'Detach after the first new line that matches', parsePattern),
     timeout: valued('--timeout <seconds>', 'Fail if there is no match before this time passes', parseSeconds),
   },
   notes: [
-    'In a terminal, Ctrl-A x detaches; the machine keeps running. If stdin is a',
-    'pipe, the console stays attached after stdin ends.',
-    'Without --until, the last 64 KiB of output are shown first. With --until, only',
-    'new output is shown and matched. An unfinished line, such as a prompt, is',
-    'matched after one second without output.',
+    'In a terminal, Ctrl-A d or x detaches (the machine keeps running), Ctrl-A s',
+    'saves the machine, and Ctrl-A ? lists the keys. If stdin is a pipe, the console',
+    'stays attached after stdin ends.',
+    'With --until, only new output is shown and matched. An unfinished line, such as',
+    'a prompt, is matched after one second without output. With --json, the output',
+    'of the guest goes to stderr.',
   ].join('\n'),
   async run({ operands, options, output }) {
     const [name] = operands as [string];
+    const until = options.until ?? null;
+    if (until !== null && options.history !== undefined)
+      throw new LivesnapError('USAGE', '--until shows only new output, so --history has no meaning', {
+        hint: 'Leave out one of them.',
+      });
     const { findMachine, goneError } = await import('../server/client.js');
     const client = await findMachine(name);
-    const until = options.until ?? null;
     const outcome = await runConsole(client, {
       until,
       timeoutMs: options.timeout ?? null,
-      historyBytes: until === null ? undefined : 0,
+      historyBytes:
+        until !== null
+          ? 0
+          : options.history === undefined
+            ? undefined
+            : Math.min(options.history, RING_BYTES),
+      ...(output.json ? { output: process.stderr } : {}),
       say: (sentence) => output.say(sentence),
     });
     switch (outcome.kind) {
       case 'matched':
+        output.result({ name, outcome: 'matched', line: outcome.line, end: null }, () => '');
         return 0;
       case 'detached':
+        output.result({ name, outcome: 'detached', line: null, end: null }, () => '');
         output.say(detachedSentence(name));
         return 0;
       case 'timedOut':
@@ -56,6 +71,7 @@ export const verb = defineVerb({
               hint: 'Check the output above.',
             },
           );
+        output.result({ name, outcome: 'ended', line: null, end: outcome.end.kind }, () => '');
         return 0;
     }
   },

@@ -1,5 +1,6 @@
 import { LivesnapError } from '../errors.js';
 import { announce, printCopies } from './copy-output.js';
+import { requireUtf8 } from './exact-arguments.js';
 import { parseText } from './values.js';
 import { defineVerb, valued } from './verb.js';
 
@@ -31,7 +32,7 @@ export const verb = defineVerb({
       copySnapshots({
         storeDir,
         direction: to === undefined ? 'from' : 'to',
-        remote: to ?? from!,
+        remote: requireUtf8(to ?? from!),
         refs: operands,
         onPlan: (plan) => announce(output, plan),
         onNotice: (line) => output.say(line),

@@ -84,8 +84,9 @@ async function checkKvm(): Promise<Finding> {
   if (!existsSync('/dev/kvm'))
     return wrong('/dev/kvm is missing', missingKvmRemedy(readFileSync('/proc/cpuinfo', 'utf8')));
   const { describeHost } = await import('../vmm/kvm/host.js');
+  const { MAX_CPUS } = await import('../vmm/boot/interrupt-wiring.js');
   const { kind, apiVersion, maxCpus } = describeHost();
-  const about = `KVM (${kind}), API version ${apiVersion}, up to ${formatCount(maxCpus, 'vCPU')} per machine`;
+  const about = `KVM (${kind}), API version ${apiVersion}, up to ${formatCount(Math.min(maxCpus, MAX_CPUS), 'vCPU')} per machine`;
   return kind === 'pvm'
     ? note(
         `${about}; programs cannot run under the stock kernel of a distribution`,

@@ -1,4 +1,5 @@
 import { announce, printCopies } from './copy-output.js';
+import { requireUtf8 } from './exact-arguments.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
@@ -15,7 +16,13 @@ export const verb = defineVerb({
     const [ref, to] = operands as [string, string];
     const { exportSnapshot } = await import('../store/remote/export.js');
     const result = await output.withProgress('exporting', (progress) =>
-      exportSnapshot({ storeDir, ref, to, onPlan: (plan) => announce(output, plan), progress }),
+      exportSnapshot({
+        storeDir,
+        ref,
+        to: requireUtf8(to),
+        onPlan: (plan) => announce(output, plan),
+        progress,
+      }),
     );
     printCopies(output, [result]);
     return 0;

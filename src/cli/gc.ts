@@ -23,7 +23,9 @@ export const verb = defineVerb({
       ),
     );
     output.result({ removedChunks, freedBytes }, () => {
-      const freed = `${formatBytes(freedBytes)} (${formatCount(removedChunks, 'chunk')})`;
+      // Files that no index lists are deleted whole; nobody knows their chunks.
+      const chunks = removedChunks === 0 ? '' : ` (${formatCount(removedChunks, 'chunk')})`;
+      const freed = `${formatBytes(freedBytes)}${chunks}`;
       return dryRun ? `Would free ${freed}` : `Freed ${freed}`;
     });
     return 0;

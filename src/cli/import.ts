@@ -1,4 +1,5 @@
 import { announce, printCopies } from './copy-output.js';
+import { requireUtf8 } from './exact-arguments.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
@@ -14,7 +15,12 @@ export const verb = defineVerb({
     const [from] = operands as [string];
     const { importSnapshots } = await import('../store/remote/export.js');
     const results = await output.withProgress('importing', (progress) =>
-      importSnapshots({ storeDir, from, onPlan: (plan) => announce(output, plan), progress }),
+      importSnapshots({
+        storeDir,
+        from: requireUtf8(from),
+        onPlan: (plan) => announce(output, plan),
+        progress,
+      }),
     );
     printCopies(output, results);
     return 0;

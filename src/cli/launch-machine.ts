@@ -15,6 +15,7 @@ export interface LaunchOptions {
   readonly detach: boolean;
   readonly port: number | null;
   readonly storeDir: string;
+  readonly starter: LaunchRequest['starter'];
   readonly origin: LaunchRequest['origin'];
   readonly output: Output;
 }
@@ -31,7 +32,7 @@ function namesLike(like: string | null, draw: () => string): () => string {
 
 /** Resolves to the exit status: in the foreground when the machine ends, else when it runs. */
 export async function launchMachine(options: LaunchOptions): Promise<number> {
-  const { output, origin, port, storeDir } = options;
+  const { output, origin, port, storeDir, starter } = options;
   const { claimFreeName, drawName, RunDirectory } = await import('../server/run-directory.js');
   const { launch } = await import('../server/launch.js');
   const { MachineClient } = await import('../server/client.js');
@@ -43,7 +44,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number> {
       ? await new RunDirectory(root, options.name).claim()
       : await claimFreeName(root, namesLike(options.like, drawName));
   const { name } = directory;
-  const begin = (progress?: Progress) => launch(directory, { storeDir, port, origin }, progress);
+  const begin = (progress?: Progress) => launch(directory, { storeDir, port, starter, origin }, progress);
   const { machine, letGo } =
     origin.kind === 'start' ? await begin() : await output.withProgress(`restoring ${name}`, begin);
   const readyMs = Math.round(performance.now() - startedMs);
@@ -63,8 +64,11 @@ export async function launchMachine(options: LaunchOptions): Promise<number> {
   }
 
   const client = new MachineClient(directory);
+  let isStopping = false;
   const stop = () => {
-    client.stop().catch(() => {});
+    // The second signal does not wait for the guest.
+    client.stop({ force: isStopping }).catch(() => {});
+    isStopping = true;
   };
   // On a terminal in raw mode Ctrl-C is a byte for the guest. SIGINT comes from a pipeline or from kill.
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);

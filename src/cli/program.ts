@@ -12,9 +12,10 @@ import { ExitStatus, LivesnapError } from '../errors.js';
 import { onNote } from '../notes.js';
 import { requireLocal } from '../store/remote/address.js';
 import { firstWord } from './arguments.js';
+import { requireUtf8 } from './exact-arguments.js';
 import { Output } from './output.js';
 import { parseText } from './values.js';
-import type { Verb } from './verb.js';
+import type { OptionSpec, Verb } from './verb.js';
 import { VERBS } from './verbs.js';
 
 /** `parse` with errors that name the option. */
@@ -40,6 +41,10 @@ function commonOptions(otherwise = '$XDG_DATA_HOME/livesnap or ~/.local/share/li
   ];
 }
 
+/** The value of an option that is not given. */
+const absent = ({ parse, repeated }: OptionSpec<unknown>): unknown =>
+  repeated ? [] : parse === undefined ? false : undefined;
+
 const COMMON_HEADING = 'Common options:';
 
 interface CommonValues {
@@ -56,7 +61,10 @@ function addVerb(program: Command, group: string, verb: Verb, onStatus: (status:
   for (const operand of verb.operands) command.argument(operand);
   const options = Object.entries(verb.options).map(([key, spec]) => {
     const option = new Option(spec.flags, spec.help).hideHelp(spec.hidden ?? false);
-    if (spec.parse) option.argParser(naming(option, spec.parse));
+    if (spec.parse && spec.repeated) {
+      const one = naming(option, spec.parse);
+      option.argParser((text, before: unknown[] | undefined) => [...(before ?? []), one(text)]);
+    } else if (spec.parse) option.argParser(naming(option, spec.parse));
     command.addOption(option);
     return [key, option.attributeName()] as const;
   });
@@ -76,16 +84,18 @@ function addVerb(program: Command, group: string, verb: Verb, onStatus: (status:
       await verb.run({
         operands: command.processedArgs.flat().filter((operand) => operand !== undefined),
         options: Object.fromEntries(
-          options.map(([key, name]) => [key, given[name] ?? (verb.options[key]!.parse ? undefined : false)]),
+          options.map(([key, name]) => [key, given[name] ?? absent(verb.options[key]!)]),
         ),
         output,
         // Getters: some verbs need no store, and then a missing default is no error.
         get storeDir() {
-          return resolve(requireLocal(common.store ?? (process.env.LIVESNAP_STORE || defaultStore())));
+          return resolve(
+            requireUtf8(requireLocal(common.store ?? (process.env.LIVESNAP_STORE || defaultStore()))),
+          );
         },
         get namedStoreDir() {
           const named = common.store ?? (process.env.LIVESNAP_STORE || null);
-          return named === null ? null : resolve(requireLocal(named));
+          return named === null ? null : resolve(requireUtf8(requireLocal(named)));
         },
       }),
     );

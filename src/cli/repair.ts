@@ -20,7 +20,13 @@ export const verb = defineVerb({
     const { Store } = await import('../store/store.js');
     const result = await output.withProgress('repairing', (progress) => Store.repair(storeDir, progress));
     const { actions, lost } = result;
-    output.result(result, () => [...actions, ...lost.map(sentenceOf)].map(printable).join('\n'));
+    const losses = lost.map(sentenceOf);
+    const text = (lines: readonly string[]) => lines.map(printable).join('\n');
+    output.result(
+      result,
+      () => text([...actions, ...losses]),
+      () => text(losses),
+    );
     return lost.length > 0 ? ExitStatus.damaged : 0;
   },
 });

@@ -2,7 +2,7 @@ import { LivesnapError } from '../errors.js';
 import { launchMachine } from './launch-machine.js';
 import { locateSnapshot } from './locate-snapshot.js';
 import { withStore } from './store-access.js';
-import { parsePort, parseText, parseWord } from './values.js';
+import { parsePattern, parsePort, parseText, parseWord, STARTER_PROMPT_HELP } from './values.js';
 import { defineVerb, flag, hidden, valued } from './verb.js';
 
 export const verb = defineVerb({
@@ -23,6 +23,7 @@ export const verb = defineVerb({
       parseWord('host', 'saved'),
     ),
     detach: flag('--detach', 'Run in the background and print the name'),
+    starterPrompt: valued('--starter-prompt <pattern>', STARTER_PROMPT_HELP, parsePattern),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
     memoryPath: hidden(valued('--memory_path <snapshot>', 'Legacy form of the snapshot', parseText)),
   },
@@ -59,6 +60,7 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
+      starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
       origin: { kind: 'restore', from: dir, snapshot: saved.id, clock: options.clock ?? 'host' },
       output,
     });

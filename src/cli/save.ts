@@ -19,7 +19,8 @@ export const verb = defineVerb({
     ),
   },
   notes: [
-    'Prints the ID of the snapshot.',
+    'Prints the ID of the snapshot. If the command is interrupted, the save is',
+    'cancelled.',
     "A machine's store is the one that start or restore was given. For a machine",
     'restored from an exported directory, it is the store that restore would have',
     'read otherwise.',
@@ -34,6 +35,12 @@ export const verb = defineVerb({
       tag: options.tag ?? null,
       then: options.then ?? null,
     };
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+      process.once(signal, () => {
+        // The machine's process notices that the connection ends.
+        output.say('The save is cancelled, unless it was already committed: see livesnap ls.');
+        process.kill(process.pid, signal);
+      });
     const result = await output.withProgress(`saving ${name}`, (progress) => client.save(request, progress));
     await ended?.(PROCESS_END_TIMEOUT_MS);
     printSave(output, result);

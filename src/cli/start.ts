@@ -3,17 +3,20 @@ import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { launchMachine } from './launch-machine.js';
+import { parseStarterSet, readStarterFile } from './starter-file.js';
 import {
   anyText,
   parseCpus,
   parseKernel,
   parseMemory,
+  parsePattern,
   parsePort,
   parseText,
   parseVcpu,
   parseWord,
+  STARTER_PROMPT_HELP,
 } from './values.js';
-import { defineVerb, flag, hidden, valued } from './verb.js';
+import { defineVerb, flag, hidden, repeated, valued } from './verb.js';
 
 const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
 
@@ -63,6 +66,17 @@ export const verb = defineVerb({
     ),
     name: valued('--name <name>', 'Machine name (default: random)', parseText),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
+    starterFile: valued(
+      '--starter-file <file>',
+      'Type the lines of FILE at the prompts of the guest',
+      parseText,
+    ),
+    starterPrompt: valued('--starter-prompt <pattern>', STARTER_PROMPT_HELP, parsePattern),
+    starterSet: repeated(
+      '--starter-set <key=value>',
+      'Value of {{key}} in the starter file',
+      parseStarterSet,
+    ),
     detach: flag('--detach', 'Run in the background and print the name'),
   },
   notes: [
@@ -93,6 +107,22 @@ export const verb = defineVerb({
       cpus,
       ...(options.cpuTemplate === undefined ? {} : { cpuTemplate: options.cpuTemplate }),
     };
+    if (options.starterFile !== undefined && kernel.starterFile !== null)
+      throw new LivesnapError('USAGE', 'the starter file is given twice', {
+        hint: 'Use either --starter-file or starter_file= in --kernel.',
+      });
+    const starterFile = options.starterFile ?? kernel.starterFile;
+    if (starterFile === null && (options.starterSet.length > 0 || options.starterPrompt !== undefined))
+      throw new LivesnapError('USAGE', '--starter-set and --starter-prompt need a starter file', {
+        hint: 'Add --starter-file FILE.',
+      });
+    const starter = {
+      lines:
+        starterFile === null
+          ? []
+          : readStarterFile(readableFile(starterFile, 'starter file'), new Map(options.starterSet)),
+      prompt: options.starterPrompt?.source ?? null,
+    };
     for (const sentence of kernel.ignored) output.say(`note: ${sentence}`);
     return launchMachine({
       name: options.name ?? null,
@@ -100,6 +130,7 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
+      starter,
       origin: { kind: 'start', config },
       output,
     });

@@ -86,6 +86,9 @@ export function parsePattern(text: string): RegExp {
   }
 }
 
+/** The help of `--starter-prompt`. */
+export const STARTER_PROMPT_HELP = 'Prompt at which a starter line is typed';
+
 /** `3/10`: the third of ten parts. */
 export function parsePart(text: string): { part: number; of: number } {
   const match = /^([1-9]\d{0,5})\/([1-9]\d{0,5})$/.exec(text);
@@ -134,14 +137,17 @@ export function parseList<K extends string>(text: string, keys: readonly K[]): P
 export interface KernelValue {
   readonly path: string;
   readonly cmdline: string | null;
+  readonly starterFile: string | null;
   /** One sentence for each part of the value that has no effect. */
   readonly ignored: readonly string[];
 }
 
-/** `--kernel F`, or the legacy `path=F,cmdline=S,kernel_load_addr=A,starter_file=F`. */
+/** `--kernel F`, `--kernel F,starter_file=S`, or the legacy `path=F,cmdline=S,kernel_load_addr=A,starter_file=F`. */
 export function parseKernel(text: string): KernelValue {
-  if (!/^(path|cmdline|kernel_load_addr|starter_file)=/.test(text))
-    return { path: parseText(text), cmdline: null, ignored: [] };
+  if (!/^(path|cmdline|kernel_load_addr|starter_file)=/.test(text)) {
+    const [, path = text, starterFile = null] = /^(.+?),starter_file=(.+)$/s.exec(text) ?? [];
+    return { path: parseText(path), cmdline: null, starterFile, ignored: [] };
+  }
   const list = parseList(text, ['path', 'cmdline', 'kernel_load_addr', 'starter_file']);
   if (!list.path) throw usage(`${quoted(text)} has no path=`, 'Add path=FILE.');
   if (list.kernel_load_addr !== undefined && !/^(0x[0-9a-f]{1,16}|\d{1,20})$/i.test(list.kernel_load_addr))
@@ -152,7 +158,6 @@ export function parseKernel(text: string): KernelValue {
   const ignored: string[] = [];
   if (list.kernel_load_addr !== undefined)
     ignored.push('kernel_load_addr has no effect: the kernel is loaded at the address in its image');
-  if (list.starter_file !== undefined)
-    ignored.push('starter_file has no effect: livesnap starts the kernel itself');
-  return { path: list.path, cmdline: list.cmdline ?? null, ignored };
+  if (list.starter_file === '') throw usage('starter_file= is empty', 'Give a file, or leave it out.');
+  return { path: list.path, cmdline: list.cmdline ?? null, starterFile: list.starter_file ?? null, ignored };
 }

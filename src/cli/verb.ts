@@ -10,6 +10,8 @@ export interface OptionSpec<T> {
   readonly help: string;
   /** Left out of the help: a legacy form of a newer option. */
   readonly hidden?: boolean;
+  /** It may be given several times: its value is a list. */
+  readonly repeated?: boolean;
   /** Errors: USAGE. */
   readonly parse?: (text: string) => T;
 }
@@ -27,6 +29,18 @@ export const optional = <T>(
   help: string,
   parse: (text: string) => T,
 ): OptionSpec<T | true | undefined> => ({ flags, help, parse });
+
+/** An option with a value that may be given several times. Its value is the list of them, in order. */
+export const repeated = <T>(
+  flags: string,
+  help: string,
+  parse: (text: string) => T,
+): OptionSpec<readonly T[]> => ({
+  flags,
+  help,
+  repeated: true,
+  parse: parse as unknown as (text: string) => readonly T[],
+});
 
 /** An option without a value. */
 export const flag = (flags: string, help: string): OptionSpec<boolean> => ({ flags, help });

@@ -4,7 +4,14 @@ import { runRoot } from '../environment.js';
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
-import { END_TRAILER, type EndReport, type MachineDescription, type SaveRequest } from './control-api.js';
+import {
+  END_TRAILER,
+  type EndReport,
+  type MachineDescription,
+  type SaveRequest,
+  type StopRequest,
+  type StopResult,
+} from './control-api.js';
 import { RunDirectory } from './run-directory.js';
 import { socketAddress } from './socket-path.js';
 
@@ -81,8 +88,11 @@ export class MachineClient {
     return JSON.parse(await readAll(await this.#answer('POST', '/resume')));
   }
 
-  async stop(): Promise<void> {
-    await readAll(await this.#answer('POST', '/stop'));
+  /** Resolves when the machine has ended. Its process ends a little later. */
+  async stop(stop: Partial<StopRequest> = {}): Promise<StopResult> {
+    const sent = this.#send('POST', '/stop', { 'content-type': 'application/json' });
+    sent.request.end(JSON.stringify(stop));
+    return JSON.parse(await readAll(await this.#checked(sent)));
   }
 
   async save(save: SaveRequest, progress: Progress): Promise<MachineSaveResult> {

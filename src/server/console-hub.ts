@@ -46,6 +46,14 @@ export class ConsoleHub {
     return this.#viewers.size;
   }
 
+  /** A copy of the end of the output, at most `most` bytes. */
+  lastBytes(most: number): Uint8Array {
+    const length = Math.min(most, this.#written, RING_BYTES);
+    const at = (this.#written - length) % RING_BYTES;
+    const head = this.#ring.slice(at, at + length);
+    return Buffer.concat([head, this.#ring.subarray(0, length - head.length)]);
+  }
+
   /** Adds output of the guest. */
   push(bytes: Uint8Array): void {
     for (let from = 0; from < bytes.length; from += RING_BYTES) {

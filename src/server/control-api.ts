@@ -25,6 +25,29 @@ export interface SaveRequest {
   readonly then: SaveThen | null;
 }
 
+/** How long a guest may take to power off, unless the request says otherwise. */
+export const STOP_TIMEOUT_MS = 10_000;
+
+/** The body of `POST /stop`. */
+export interface StopRequest {
+  /** End the machine at once, without asking the guest. */
+  readonly force: boolean;
+  /** How long the guest may take to power off before the machine is ended. */
+  readonly timeoutMs: number;
+}
+
+/** The answer to `POST /stop`. */
+export interface StopResult {
+  readonly name: string;
+  readonly state: 'stopped';
+  /** `poweredOff`: the guest did it. `ended`: the machine was ended under the guest. */
+  readonly how: 'poweredOff' | 'ended';
+  /** Why it was ended under the guest. Null: it powered off, or was ending already. */
+  readonly reason: 'forced' | 'noPowerButton' | 'timedOut' | 'starting' | null;
+  /** Saves in progress that could not be completed. */
+  readonly lostSaves: number;
+}
+
 /** How a machine ended. */
 export interface EndReport {
   readonly kind: MachineEnd['kind'];

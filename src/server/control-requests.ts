@@ -10,11 +10,24 @@
 import type { IncomingMessage } from 'node:http';
 import { isAbsolute } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { type Check, nullable, object, oneOf, optional, parse, satisfying, text } from '../schema.js';
+import {
+  type Check,
+  flag,
+  integer,
+  nullable,
+  object,
+  oneOf,
+  optional,
+  parse,
+  satisfying,
+  text,
+} from '../schema.js';
 import { HISTORY_BYTES, RING_BYTES } from './console-hub.js';
-import type { SaveRequest } from './control-api.js';
+import { type SaveRequest, STOP_TIMEOUT_MS, type StopRequest } from './control-api.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
+/** A day; more would not fit a timer. */
+const MAX_STOP_TIMEOUT_MS = 86_400_000;
 
 /** A request that is refused with an HTTP status of its own. */
 export class HttpError extends LivesnapError {
@@ -78,6 +91,18 @@ export async function readSave(request: IncomingMessage, isOverTcp: boolean): Pr
   if (store !== null && isOverTcp)
     throw new HttpError(403, 'a save over TCP cannot choose the store', 'Use the Unix socket.');
   return { store, tag, then };
+}
+
+const stopBody = object({
+  force: optional(flag),
+  timeoutMs: optional(integer(0, MAX_STOP_TIMEOUT_MS)),
+});
+
+/** Errors: HttpError 400, 413. */
+export async function readStop(request: IncomingMessage): Promise<StopRequest> {
+  const body = checkBody(stopBody, await readJson(request), 'Its fields are force and timeoutMs.');
+  const { force = false, timeoutMs = STOP_TIMEOUT_MS } = body;
+  return { force, timeoutMs };
 }
 
 /** Errors: HttpError 400, 413. */

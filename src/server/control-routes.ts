@@ -11,8 +11,10 @@ import {
   LINE_HEADER,
   type MachineDescription,
   type SaveRequest,
+  type StopRequest,
+  type StopResult,
 } from './control-api.js';
-import { bodyParts, parseHistory, readSave, requireNoBody } from './control-requests.js';
+import { bodyParts, parseHistory, readSave, readStop, requireNoBody } from './control-requests.js';
 
 const PROGRESS_INTERVAL_MS = 100;
 const INPUT_PIECE_BYTES = 4096;
@@ -26,8 +28,9 @@ export interface ControlledMachine {
   describe(): MachineDescription;
   pause(): Promise<void>;
   resume(): Promise<void>;
-  stop(): Promise<void>;
-  save(request: SaveRequest, progress: Progress): Promise<MachineSaveResult>;
+  stop(request: StopRequest): Promise<StopResult>;
+  /** `signal` cancels the save until it is committed. */
+  save(request: SaveRequest, progress: Progress, signal: AbortSignal): Promise<MachineSaveResult>;
   /** Errors: NOT_POSSIBLE_NOW while too much input waits for the guest, MACHINE_GONE. */
   writeConsole(bytes: Uint8Array): void;
 }
@@ -59,7 +62,7 @@ async function getMachine({ machine, response }: Exchange): Promise<void> {
 
 /** Answers with the machine's name and its state afterwards. */
 const transition =
-  (operation: 'pause' | 'resume' | 'stop'): Handler =>
+  (operation: 'pause' | 'resume'): Handler =>
   async ({ machine, request, response }) => {
     await requireNoBody(request);
     await machine[operation]();
@@ -67,22 +70,38 @@ const transition =
     sendJson(response, 200, { name, state });
   };
 
+async function postStop({ machine, request, response }: Exchange): Promise<void> {
+  sendJson(response, 200, await machine.stop(await readStop(request)));
+}
+
+/** Aborts when the client disconnects before it has the whole answer. */
+function hangUpSignal(response: ServerResponse): AbortSignal {
+  const hangUp = new AbortController();
+  response.once('close', () => {
+    if (!response.writableFinished)
+      hangUp.abort(new LivesnapError('NOT_POSSIBLE_NOW', 'the save was cancelled: its client disconnected'));
+  });
+  return hangUp.signal;
+}
+
 async function postSave({ machine, request, response, isOverTcp }: Exchange): Promise<void> {
+  const signal = hangUpSignal(response);
   const save = await readSave(request, isOverTcp);
   if (!(request.headers.accept ?? '').includes('application/x-ndjson')) {
-    sendJson(response, 200, await machine.save(save, () => {}));
+    sendJson(response, 200, await machine.save(save, () => {}, signal));
     return;
   }
   const sendLine = (value: unknown) => response.write(`${JSON.stringify(value)}\n`);
   response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' });
   let lastMs = 0;
   try {
-    const result = await machine.save(save, (doneBytes, totalBytes) => {
+    const progress: Progress = (doneBytes, totalBytes) => {
       const nowMs = performance.now();
       if (nowMs - lastMs < PROGRESS_INTERVAL_MS) return;
       lastMs = nowMs;
       sendLine({ progress: { doneBytes, totalBytes } });
-    });
+    };
+    const result = await machine.save(save, progress, signal);
     sendLine({ result });
   } catch (error) {
     sendLine({ error: asLivesnapError(error).toJSON() });
@@ -148,7 +167,7 @@ export const ROUTES: Readonly<Record<string, Readonly<Record<string, Handler>>>>
   '/machine': { GET: getMachine },
   '/pause': { POST: transition('pause') },
   '/resume': { POST: transition('resume') },
-  '/stop': { POST: transition('stop') },
+  '/stop': { POST: postStop },
   '/save': { POST: postSave },
   '/console': { GET: getConsole, POST: postConsole },
 };

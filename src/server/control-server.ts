@@ -12,6 +12,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { asLivesnapError, type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
+import type { StopResult } from './control-api.js';
 import { HttpError, parseTarget, requireLoopback } from './control-requests.js';
 import { type ControlledMachine, type Handler, ROUTES, sendJson } from './control-routes.js';
 import { log } from './log.js';
@@ -48,12 +49,24 @@ function findRoute(method: string, path: string, response: ServerResponse): Hand
   throw new HttpError(405, `No route for ${method} ${path}`, `Allowed methods: ${allowed}.`);
 }
 
+/** A machine that does not run yet: it can only be stopped. */
+export interface StartingMachine {
+  readonly name: string;
+  onStop(): void;
+}
+
 export class ControlServer {
   readonly #servers: Server[] = [];
   #machine: ControlledMachine | null = null;
   #releaseAddress = () => {};
+  readonly #starting: StartingMachine | null;
 
-  /** Answers requests for `machine` from now on. Until then they are answered with 503. */
+  /** Until {@link serve}, requests are answered with 503, but `starting` can be stopped. */
+  constructor(starting: StartingMachine | null = null) {
+    this.#starting = starting;
+  }
+
+  /** Answers requests for `machine` from now on. */
   serve(machine: ControlledMachine): void {
     this.#machine = machine;
   }
@@ -103,6 +116,14 @@ export class ControlServer {
       const url = parseTarget(request.url ?? '/');
       const handler = findRoute(request.method ?? '', url.pathname, response);
       const machine = this.#machine;
+      if (machine === null && this.#starting !== null && handler === ROUTES['/stop']!.POST) {
+        const { name, onStop } = this.#starting;
+        // The process ends once the client has its answer.
+        response.once('close', onStop);
+        const result: StopResult = { name, state: 'stopped', how: 'ended', reason: 'starting', lostSaves: 0 };
+        sendJson(response, 200, result);
+        return;
+      }
       if (machine === null) {
         const error = new LivesnapError('NOT_POSSIBLE_NOW', 'the machine is starting');
         sendJson(response, 503, { error: error.toJSON() });

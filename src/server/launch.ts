@@ -17,12 +17,21 @@ import type { MachineConfig } from '../vmm/machine-types.js';
 import type { MachineDescription } from './control-api.js';
 import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 
+/** The starter file, typed into the console (starter.ts). A restored machine types the lines that its snapshot has. */
+export interface StarterRequest {
+  /** Without line ends. Empty for a restore. */
+  readonly lines: readonly string[];
+  /** Source of a regular expression. Null: the default. */
+  readonly prompt: string | null;
+}
+
 export interface LaunchRequest {
   readonly root: string;
   readonly name: string;
   /** Absolute path of the default store of saves. */
   readonly storeDir: string;
   readonly port: number | null;
+  readonly starter: StarterRequest;
   readonly origin:
     | { readonly kind: 'start'; readonly config: MachineConfig }
     /** `from`: absolute path of the store to read. It differs from `storeDir` for an exported directory. */

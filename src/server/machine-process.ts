@@ -13,7 +13,7 @@ import { ControlServer } from './control-server.js';
 import type { LaunchReport, LaunchRequest } from './launch.js';
 import { LOCK_FD } from './launch.js';
 import { ignoreStreamErrors, log as processLog } from './log.js';
-import { MachineService } from './machine-service.js';
+import { AT_ONCE, MachineService } from './machine-service.js';
 import { ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 import { StoreThread } from './store-thread-client.js';
 
@@ -58,19 +58,28 @@ async function startMachine({ origin }: LaunchRequest, stores: StoreThread): Pro
   }
 }
 
+/** Ends the process of a machine that does not run yet. Its starter learns why. */
+async function endBeforeReady(directory: ClaimedRunDirectory): Promise<void> {
+  const error = new LivesnapError('MACHINE_GONE', `the machine ${directory.name} was stopped before it ran`);
+  await Promise.allSettled([directory.remove(), report({ error: error.toJSON() })]);
+  process.exit(1);
+}
+
 /** Null until the machine is ready. */
 let service: MachineService | null = null;
 
 async function run(request: LaunchRequest): Promise<number> {
   const directory = new ClaimedRunDirectory(request.root, request.name, LOCK_FD);
-  const server = new ControlServer();
+  const server = new ControlServer({ name: request.name, onStop: () => end('POST /stop') });
   const stores = new StoreThread({ log });
 
   const end = (why: string) => {
     log(`ending: ${why}`);
     if (service !== null)
-      service.stop().catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
-    else directory.remove().finally(() => process.exit(1));
+      service
+        .stop(AT_ONCE)
+        .catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
+    else void endBeforeReady(directory);
   };
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => end(signal));
   const starterGone = () => end('its starter has ended');
@@ -97,6 +106,7 @@ async function run(request: LaunchRequest): Promise<number> {
       stores,
       log,
       starterDone,
+      starter: request.starter,
     });
     await service.open();
     log(`running, ${machine.config.cpus} vCPUs, ${machine.config.memoryBytes} bytes of memory`);
@@ -110,7 +120,7 @@ async function run(request: LaunchRequest): Promise<number> {
     processLog.writeError(thrown);
     noStarter();
     if (service !== null) {
-      await service.stop();
+      await service.stop(AT_ONCE);
       await service.ended;
     }
     await server.close(0);
@@ -133,6 +143,8 @@ async function die(cause: unknown): Promise<void> {
 }
 
 process.umask(0o077);
+// Node would open its inspector, and with it the process, to every user of the host.
+process.on('SIGUSR1', () => log('SIGUSR1 is ignored'));
 ignoreStreamErrors();
 let dying = false;
 for (const event of ['uncaughtException', 'unhandledRejection'] as const) {

@@ -6,7 +6,9 @@
  *
  * Invariants:
  * - The guest does not run before the machine can be found and its API answers ({@link MachineService.open}).
- * - Pause, resume and save run one after another, stop at any time.
+ * - Pause, resume and save run one after another. A forced stop runs at any time; a stop that asks the guest waits for
+ *   the operations before it, within its own time.
+ * - A save whose client disconnects is cancelled, unless it is already committed.
  * - When the machine has ended, requests in progress are answered, and its starter can read the last output and how it
  *   ended. Only then is the run directory removed, or kept with the reason when the machine failed.
  * - A save that waits for another process does not delay the end: the wait is cancelled.
@@ -17,16 +19,27 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { LivesnapError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
+import { SAVED_HISTORY_BYTES, type SavedConsole } from '../vmm/console/saved-console.js';
 import type { MachineEnd, MachineHandle, MachineSaveResult } from '../vmm/machine-types.js';
 import { ConsoleHub } from './console-hub.js';
-import type { MachineDescription, SaveRequest } from './control-api.js';
+import type { MachineDescription, SaveRequest, StopRequest, StopResult } from './control-api.js';
 import type { ControlledMachine } from './control-routes.js';
 import type { ControlServer } from './control-server.js';
+import type { StarterRequest } from './launch.js';
 import type { ClaimedRunDirectory, MachineRecord } from './run-directory.js';
+import { DEFAULT_PROMPT, Starter } from './starter.js';
 import type { StoreProxy } from './store-thread-client.js';
 
 /** How long a save in progress may still wait for other processes when the machine has ended. */
 const LAST_WAIT_MS = 500;
+
+const LINE_FEED = 0x0a;
+
+/** The lines in a snapshot. Invalid UTF-8 in an untrusted one becomes U+FFFD. */
+const linesOf = (starter: Uint8Array): string[] => Buffer.from(starter).toString('utf8').split('\n');
+
+/** For a signal: the guest is not asked. */
+export const AT_ONCE: StopRequest = { force: true, timeoutMs: 0 };
 
 /** Opens the stores of a machine: the store thread (store-thread-client.ts), or a fake. */
 export interface MachineStores {
@@ -42,6 +55,8 @@ export interface MachineServiceOptions {
   readonly port: number | null;
   readonly stores: MachineStores;
   readonly log: (sentence: string) => void;
+  /** Lines to type into the console (default: none). A restored machine has its own. */
+  readonly starter?: StarterRequest;
   /**
    * Settles when the machine's starter has ended or needs nothing more. Until then the API stays up after the end of the
    * machine (default: it does not).
@@ -57,12 +72,16 @@ export class MachineService implements ControlledMachine {
   readonly ended: Promise<MachineEnd>;
   readonly #machine: MachineHandle;
   readonly #options: MachineServiceOptions;
+  readonly #starter: Starter;
   readonly #startedAt = new Date().toISOString();
   /** After a stop, the starter may delay the end no longer than a viewer. */
   #stopWanted: () => void = () => {};
   readonly #whenStopWanted = new Promise<void>((resolve) => {
     this.#stopWanted = resolve;
   });
+  /** Saves that are not finished. */
+  readonly #saves = new Set<Promise<unknown>>();
+  readonly #machineEnded: Promise<MachineEnd>;
   /** The last of the operations that run one after another. */
   #last: Promise<unknown> = Promise.resolve();
   /** Tidies stores after saves. Only the end of the process waits for it. */
@@ -71,14 +90,42 @@ export class MachineService implements ControlledMachine {
   constructor(machine: MachineHandle, options: MachineServiceOptions) {
     this.#machine = machine;
     this.#options = options;
+    this.#starter = this.#newStarter(machine.savedConsole);
+    if (machine.savedConsole !== null) this.#takeHistory(machine.savedConsole);
     machine.on('console', (bytes, missedBytes) => {
       if (missedBytes > 0) this.console.skip(missedBytes);
       this.console.push(bytes);
+      this.#starter.push(bytes);
     });
-    this.ended = new Promise<MachineEnd>((resolve) => {
+    this.#machineEnded = new Promise<MachineEnd>((resolve) => {
       if (machine.end !== null) resolve(machine.end);
       else machine.on('end', resolve);
-    }).then((end) => this.#finish(end));
+    });
+    this.ended = this.#machineEnded.then((end) => this.#finish(end));
+  }
+
+  #newStarter(saved: SavedConsole | null): Starter {
+    const { starter: { lines = [], prompt = null } = {}, log } = this.#options;
+    const left = saved === null || saved.starter.length === 0 ? lines : linesOf(saved.starter);
+    return new Starter({
+      lines: left,
+      prompt: prompt === null ? DEFAULT_PROMPT : new RegExp(prompt),
+      inLine: saved?.starterInLine ?? false,
+      type: (bytes) => {
+        try {
+          this.#machine.writeConsole(bytes);
+        } catch (error) {
+          log(`a line of the starter file was not typed: ${(error as Error).message}`);
+        }
+      },
+      log,
+    });
+  }
+
+  /** A prompt that was on the screen at the moment of the snapshot is one still. */
+  #takeHistory({ history, starterInLine }: SavedConsole): void {
+    this.console.push(history);
+    if (!starterInLine) this.#starter.push(history.subarray(history.lastIndexOf(LINE_FEED) + 1));
   }
 
   get end(): MachineEnd | null {
@@ -115,16 +162,56 @@ export class MachineService implements ControlledMachine {
     return this.#inTurn(() => this.#machine.resume());
   }
 
-  async stop(): Promise<void> {
+  /**
+   * Ends the machine: asks the guest to power off, unless `force` is set, and ends it if the guest does not. Saves that
+   * were asked for before are waited for as long as the guest.
+   */
+  async stop({ force, timeoutMs }: StopRequest): Promise<StopResult> {
+    const saves = [...this.#saves];
+    let reason: StopResult['reason'] = null;
+    if (this.end === null) {
+      reason = force ? 'forced' : await this.#powerOff(timeoutMs);
+      if (reason !== null) await this.#machine.stop();
+      await this.#machineEnded;
+    }
     this.#stopWanted();
-    if (this.end === null) await this.#machine.stop();
+    const lostSaves = (await Promise.allSettled(saves)).filter(({ status }) => status === 'rejected').length;
+    const { name } = this.#options.directory;
+    const how = this.end?.kind === 'halted' ? 'poweredOff' : 'ended';
+    return { name, state: 'stopped', how, reason: how === 'poweredOff' ? null : reason, lostSaves };
   }
 
-  save(request: SaveRequest, progress: Progress): Promise<MachineSaveResult> {
-    return this.#inTurn(async () => {
+  /** Presses the power button and waits for the end. Resolves to why the machine has to be ended; null if it has ended. */
+  async #powerOff(timeoutMs: number): Promise<'noPowerButton' | 'timedOut' | null> {
+    const giveUp = new AbortController();
+    const timedOut = sleep(timeoutMs, 'timedOut' as const, { signal: giveUp.signal });
+    timedOut.catch(() => {}); // the timer is not needed any more
+    const poweredOff = (async () => {
+      await this.#last;
+      if (giveUp.signal.aborted) return 'timedOut';
+      if (!(await this.#machine.pressPowerButton())) return 'noPowerButton' as const;
+      // A paused guest would not notice.
+      await this.#machine.resume();
+      await this.#machineEnded;
+      return null;
+    })();
+    try {
+      return await Promise.race([poweredOff, timedOut, this.#machineEnded.then(() => null)]);
+    } catch (error) {
+      if (error instanceof LivesnapError && error.code === 'MACHINE_GONE') return null;
+      throw error;
+    } finally {
+      giveUp.abort();
+      poweredOff.catch(() => {}); // fails when the machine is ended
+    }
+  }
+
+  save(request: SaveRequest, progress: Progress, signal?: AbortSignal): Promise<MachineSaveResult> {
+    const save = this.#inTurn(async () => {
       const { log } = this.#options;
       try {
-        const result = await this.#saveTo(request, progress);
+        signal?.throwIfAborted();
+        const result = await this.#saveTo(request, progress, signal);
         log(`saved as ${result.id}`);
         if (this.end === null) await this.#updateRecord(null);
         return result;
@@ -135,19 +222,38 @@ export class MachineService implements ControlledMachine {
         throw error;
       }
     });
+    this.#saves.add(save);
+    save.finally(() => this.#saves.delete(save)).catch(() => {}); // the caller has the error
+    return save;
   }
 
-  async #saveTo({ store: dir, tag, then }: SaveRequest, progress: Progress): Promise<MachineSaveResult> {
+  async #saveTo(
+    { store: dir, tag, then }: SaveRequest,
+    progress: Progress,
+    signal: AbortSignal | undefined,
+  ): Promise<MachineSaveResult> {
     const { directory, storeDir, stores } = this.#options;
     const store = await stores.open(dir ?? storeDir, { write: true, create: true });
     try {
-      const result = await this.#machine.save(store, { vm: directory.name, tag, then, progress });
+      const result = await this.#machine.save(store, {
+        ...{ vm: directory.name, tag, then, progress, console: () => this.#savedConsole() },
+        ...(signal === undefined ? {} : { signal }),
+      });
       this.#tidyAndClose(store);
       return result;
     } catch (error) {
       await store.close();
       throw error;
     }
+  }
+
+  #savedConsole(): SavedConsole {
+    const { pending, inLine } = this.#starter;
+    return {
+      history: this.console.lastBytes(SAVED_HISTORY_BYTES),
+      starter: Buffer.from(pending.join('\n')),
+      starterInLine: inLine,
+    };
   }
 
   #tidyAndClose(store: Omit<StoreProxy, 'openSnapshot'>): void {
@@ -213,6 +319,7 @@ export class MachineService implements ControlledMachine {
       end.kind === 'failed' ? `the machine failed: ${end.error.message}` : `the machine ended: ${end.kind}`,
     );
     this.console.end();
+    this.#starter.end();
     // The save that ends a machine is still being stored and answered.
     const lastWait = setTimeout(() => stores.cancelWaits(), LAST_WAIT_MS);
     await this.#last;

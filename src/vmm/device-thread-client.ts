@@ -12,8 +12,10 @@ import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
 import { ConsoleCounters, countBetween } from './console/console-counters.js';
 import { MAX_WAITING_INPUT_BYTES } from './console/console-input.js';
+import type { SavedConsole } from './console/saved-console.js';
 import type {
-  DeviceRequest,
+  DeviceOperation,
+  DeviceReply,
   FromDeviceThread,
   PlainMachineEnd,
   ToDeviceThread,
@@ -45,7 +47,7 @@ export const isMachineGone = (error: unknown): boolean =>
 
 export class DeviceThreadClient {
   readonly #worker: Worker;
-  readonly #waiting = new Map<number, Waiting<Uint8Array | undefined>>();
+  readonly #waiting = new Map<number, Waiting<DeviceReply>>();
   readonly #counters = new ConsoleCounters();
   #listener: DeviceThreadListener | null = null;
   #lastId = 0;
@@ -116,16 +118,21 @@ export class DeviceThreadClient {
 
   /** Resolves when every vCPU is parked. */
   async pause(): Promise<void> {
-    await this.#request('pause');
+    await this.#request({ op: 'pause' });
   }
 
   async resume(): Promise<void> {
-    await this.#request('resume');
+    await this.#request({ op: 'resume' });
   }
 
   /** The encoded state of everything but RAM. The vCPUs must be parked. */
-  async saveState(): Promise<Uint8Array> {
-    return (await this.#request('saveState'))!;
+  async saveState(console: SavedConsole): Promise<Uint8Array> {
+    return (await this.#request({ op: 'saveState', console })) as Uint8Array;
+  }
+
+  /** False: the guest has not enabled the button's event, and nothing happens. */
+  async pressPowerButton(): Promise<boolean> {
+    return (await this.#request({ op: 'pressPowerButton' })) === true;
   }
 
   /** Starts to end the machine. {@link DeviceThreadListener.onEnd} is called when it has ended. */
@@ -141,7 +148,7 @@ export class DeviceThreadClient {
     return machineGone(this.#end ?? { kind: 'stopped' });
   }
 
-  #request(op: DeviceRequest['op']): Promise<Uint8Array | undefined> {
+  #request(operation: DeviceOperation): Promise<DeviceReply> {
     return new Promise((resolve, reject) => {
       if (this.#end !== null) {
         reject(this.#gone());
@@ -149,7 +156,7 @@ export class DeviceThreadClient {
       }
       const id = ++this.#lastId;
       this.#waiting.set(id, { resolve, reject });
-      this.#post({ id, op });
+      this.#post({ id, ...operation });
     });
   }
 
@@ -171,7 +178,7 @@ export class DeviceThreadClient {
         const waiting = this.#waiting.get(message.id);
         this.#waiting.delete(message.id);
         if (message.error) waiting?.reject(LivesnapError.fromJSON(message.error));
-        else waiting?.resolve(message.state);
+        else waiting?.resolve(message.value);
         break;
       }
       case 'end':

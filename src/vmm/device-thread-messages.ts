@@ -7,6 +7,7 @@
  */
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
+import type { SavedConsole } from './console/saved-console.js';
 import type { DeviceConfig } from './devices/machine-devices.js';
 import type { RestoreClock } from './kvm/guest-time.js';
 import type { MemorySlot } from './kvm/vm.js';
@@ -30,10 +31,14 @@ export interface DeviceThreadSetup extends VmSetup {
 }
 
 /** Answered by a `reply` with the same `id`, in order. */
-export interface DeviceRequest {
-  readonly id: number;
-  readonly op: 'pause' | 'resume' | 'saveState' | 'stop';
-}
+export type DeviceRequest = { readonly id: number } & DeviceOperation;
+
+export type DeviceOperation =
+  | { readonly op: 'pause' | 'resume' | 'pressPowerButton' | 'stop' }
+  | { readonly op: 'saveState'; readonly console: SavedConsole };
+
+/** What a request returns: the state of `saveState`; of `pressPowerButton`, whether the guest will notice. */
+export type DeviceReply = Uint8Array | boolean | undefined;
 
 export type ToDeviceThread =
   /** The first message, sent once. */
@@ -53,6 +58,6 @@ export type FromDeviceThread =
   | { readonly type: 'console'; readonly bytes: Uint8Array; readonly missedBytes: number }
   /** A line for the machine's log. */
   | { readonly type: 'log'; readonly message: string }
-  | { readonly type: 'reply'; readonly id: number; readonly state?: Uint8Array; readonly error?: PlainError }
+  | { readonly type: 'reply'; readonly id: number; readonly value?: DeviceReply; readonly error?: PlainError }
   /** The last message. */
   | { readonly type: 'end'; readonly end: PlainMachineEnd };

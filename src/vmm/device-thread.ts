@@ -36,6 +36,7 @@ import {
 import { ConsoleCounters } from './console/console-counters.js';
 import { ConsoleInput } from './console/console-input.js';
 import { ConsoleOutput } from './console/console-output.js';
+import type { SavedConsole } from './console/saved-console.js';
 import type {
   DeviceRequest,
   DeviceThreadSetup,
@@ -219,7 +220,10 @@ class DeviceThread {
         resumeVcpus(this.#machine);
         break;
       case 'saveState':
-        post({ type: 'reply', id: request.id, state: this.#saveState() });
+        post({ type: 'reply', id: request.id, value: this.#saveState(request.console) });
+        return;
+      case 'pressPowerButton':
+        post({ type: 'reply', id: request.id, value: this.#platform.pressPowerButton() });
         return;
       case 'stop':
         this.#finish({ kind: 'stopped' });
@@ -251,10 +255,16 @@ class DeviceThread {
   }
 
   /** The devices come first: they hold what the last exit left, and reading KVM's state does not change them. */
-  #saveState(): Uint8Array {
+  #saveState(console: SavedConsole): Uint8Array {
     const devices = this.#platform.save();
     const vcpus = Array.from({ length: this.#cpus }, (_, vcpu) => saveVcpu(this.#machine, vcpu));
-    return encodeMachineState({ version: MACHINE_STATE_VERSION, vcpus, vm: saveVm(this.#machine), devices });
+    return encodeMachineState({
+      version: MACHINE_STATE_VERSION,
+      vcpus,
+      vm: saveVm(this.#machine),
+      devices,
+      console,
+    });
   }
 
   #answer(): void {

@@ -9,8 +9,9 @@
  * - Every field is checked before it is used. Unknown fields are ignored.
  */
 import { LivesnapError } from '../errors.js';
-import { anything, type Check, list, object, oneOf, parse, type SchemaError } from '../schema.js';
+import { anything, type Check, list, object, oneOf, optional, parse, type SchemaError } from '../schema.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
+import { SAVED_CONSOLE, type SavedConsole } from './console/saved-console.js';
 import { MAX_CPUID_ENTRIES } from './kvm/cpuid.js';
 import { MAX_MSRS, VCPU_STATE, type VcpuState } from './kvm/vcpu-state.js';
 import { VM_STATE, type VmState } from './kvm/vm-state.js';
@@ -24,6 +25,7 @@ export interface SavedMachineState {
   readonly vm: VmState;
   /** The state of Platform, which checks it in its own restore. */
   readonly devices: unknown;
+  readonly console?: SavedConsole | undefined;
 }
 
 const SAVED_MACHINE_STATE: Check<SavedMachineState> = object(
@@ -32,6 +34,7 @@ const SAVED_MACHINE_STATE: Check<SavedMachineState> = object(
     vcpus: list(VCPU_STATE, 1, MAX_CPUS),
     vm: VM_STATE,
     devices: anything,
+    console: optional(SAVED_CONSOLE),
   },
   { others: 'ignore' },
 );

@@ -1,6 +1,7 @@
 /** A machine as the control API and the command line see it. Class Machine implements it; tests may use a fake. */
 import type { LivesnapError } from '../errors.js';
 import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
+import type { SavedConsole } from './console/saved-console.js';
 
 /** Templates of guests' processors (fit/cpu-templates.ts). */
 export const CPU_TEMPLATES = ['minimal', 'x86-64-v2', 'x86-64-v3'] as const;
@@ -31,6 +32,18 @@ export type MachineEnd =
 /** What a machine does after a save. */
 export type SaveThen = 'resume' | 'pause' | 'stop';
 
+export interface MachineSaveOptions {
+  /** The name of the machine in the snapshot. */
+  readonly vm: string;
+  readonly tag: string | null;
+  readonly then: SaveThen | null;
+  readonly progress?: Progress;
+  /** Called at the moment of the snapshot, when all output before it was emitted. */
+  readonly console?: () => SavedConsole;
+  /** Cancels the save until it is committed. The save then fails with the signal's reason, and leaves nothing behind. */
+  readonly signal?: AbortSignal;
+}
+
 export interface MachineSaveResult extends SaveResult {
   /** How long the vCPUs were paused; 0 if they were paused before. */
   readonly pauseMs: number;
@@ -53,6 +66,8 @@ export interface MachineHandle {
   readonly end: MachineEnd | null;
   /** The snapshot that the machine was last saved to or restored from. */
   readonly snapshot: string | null;
+  /** The console of the snapshot that it was restored from; null if it has none. */
+  readonly savedConsole: SavedConsole | null;
   /** What the user should know about the machine on this host, one sentence each. */
   readonly notices: readonly string[];
   on<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this;
@@ -64,11 +79,12 @@ export interface MachineHandle {
   writeConsole(bytes: Uint8Array): void;
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /**
+   * Presses the power button of a running machine. False: the guest has not enabled it, so it would not notice.
+   */
+  pressPowerButton(): Promise<boolean>;
   /** Ends the machine and frees its memory. Resolves after `end` was emitted. */
   stop(): Promise<void>;
   /** With `then` null the machine is afterwards as it was before: running or paused. */
-  save(
-    store: SaveTarget,
-    options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
-  ): Promise<MachineSaveResult>;
+  save(store: SaveTarget, options: MachineSaveOptions): Promise<MachineSaveResult>;
 }

@@ -13,9 +13,10 @@ import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { arch, hostname, totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
-import type { OpenSnapshot, Progress, SaveResult, SaveTarget } from '../page-stream.js';
+import type { OpenSnapshot, PageSource, Progress, SaveResult, SaveTarget } from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
+import type { SavedConsole } from './console/saved-console.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
 import { deviceWindows } from './devices/machine-devices.js';
@@ -34,6 +35,7 @@ import type {
   MachineEnd,
   MachineEvents,
   MachineHandle,
+  MachineSaveOptions,
   MachineSaveResult,
   MachineState,
   SaveThen,
@@ -70,7 +72,14 @@ interface MachineSetup extends SavedMachine {
   readonly regions: MachineRegions;
   /** The snapshot that it is restored from. */
   readonly base: string | null;
+  readonly savedConsole: SavedConsole | null;
 }
+
+const NO_CONSOLE: SavedConsole = {
+  history: new Uint8Array(0),
+  starter: new Uint8Array(0),
+  starterInLine: false,
+};
 
 export class Machine extends EventEmitter<MachineEvents> implements MachineHandle {
   readonly #setup: MachineSetup;
@@ -122,7 +131,14 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     });
     const regions = MachineRegions.allocate(config);
     const notices = isPvm ? [PVM_NOTICE] : [];
-    const setup = { config: { ...config, cmdline }, bootPath: plan.path, notices, regions, base: null };
+    const setup = {
+      config: { ...config, cmdline },
+      bootPath: plan.path,
+      notices,
+      regions,
+      base: null,
+      savedConsole: null,
+    };
     return Machine.#launch(setup, () => ({
       boot: plan.load(new GuestRam(regions.slots)),
       cpuTemplate: config.cpuTemplate,
@@ -146,7 +162,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         hint: 'Write it out with livesnap get.',
       });
     }
-    const { vcpus, vm } = decodeMachineState(metadata.state);
+    const { vcpus, vm, console: savedConsole = null } = decodeMachineState(metadata.state);
     const { config, bootPath } = readSavedMachine(metadata.machine);
     if (vcpus.length !== config.cpus) {
       throw invalidState(`machine.config.cpus is ${config.cpus}, but vcpus has ${vcpus.length} items`);
@@ -159,7 +175,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       ...clockNotices(clock, vm.realtimeNs, wallClockNs()),
     ];
     const regions = MachineRegions.allocate(config);
-    return Machine.#launch({ config, bootPath, notices, regions, base: summary.id }, async () => {
+    const setup = { config, bootPath, notices, regions, base: summary.id, savedConsole };
+    return Machine.#launch(setup, async () => {
       await snapshot.fill(regions.sink(), progress);
       return { state: metadata.state, clock };
     });
@@ -204,6 +221,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     return this.#dirty.base;
   }
 
+  get savedConsole(): SavedConsole | null {
+    return this.#setup.savedConsole;
+  }
+
   writeConsole(bytes: Uint8Array): void {
     this.#thread.input(bytes);
   }
@@ -216,15 +237,16 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     return this.#inTurn(() => this.#resume());
   }
 
+  pressPowerButton(): Promise<boolean> {
+    return this.#thread.pressPowerButton();
+  }
+
   async stop(): Promise<void> {
     this.#thread.stop();
     await this.#ended;
   }
 
-  save(
-    store: SaveTarget,
-    options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
-  ): Promise<MachineSaveResult> {
+  save(store: SaveTarget, options: MachineSaveOptions): Promise<MachineSaveResult> {
     return this.#inTurn(async () => {
       const startedMs = performance.now();
       const then = options.then ?? (this.#isRunning ? 'resume' : 'pause');
@@ -245,7 +267,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     parent: string | null,
     store: SaveTarget,
     then: SaveThen,
-    { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
+    { vm, tag, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
   ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
     const { config, bootPath, regions } = this.#setup;
     const wasRunning = this.#isRunning;
@@ -269,13 +291,14 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
             await this.#pause();
           },
           captureAndContinue: async () => {
-            state = await this.#thread.saveState();
+            state = await this.#thread.saveState(console());
             if (wasRunning && then === 'resume') await this.#resumeUnlessEnded();
             pauseMs = wasRunning ? performance.now() - pausedAtMs : 0;
           },
         },
       });
-      await session.store(source, progress);
+      await session.store(signal === undefined ? source : cancellable(source, signal), progress);
+      signal?.throwIfAborted();
       const result = await session.commit({
         kind: 'machine',
         vm,
@@ -334,5 +357,16 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     return result;
   }
 }
+
+/** A source that fails with the reason of `signal` once that is aborted. */
+const cancellable = (source: PageSource, signal: AbortSignal): PageSource => ({
+  get regions() {
+    return source.regions;
+  },
+  async next(into) {
+    signal.throwIfAborted();
+    return source.next(into);
+  },
+});
 
 const round = (ms: number): number => Math.round(ms * 1000) / 1000;

@@ -126,9 +126,10 @@ describe('a machine that waits for', function () {
         assert.equal((await world.json<unknown[]>('ls')).length, 2);
       });
 
-      it('can be stopped, which abandons its save', async () => {
+      it('can be stopped, which abandons its save and says so', async () => {
         const { pid, saving } = await waiting(obstacle);
-        await world.json('stop', 'a');
+        const stopped = await world.json('stop', 'a', '--timeout', '0.1');
+        assert.deepEqual([stopped.reason, stopped.lostSaves], ['timedOut', 1]);
         assert.equal(alive(pid), false);
         assert.equal(errorOf(await saving), 'MACHINE_GONE');
         assert.deepEqual(world.machines(), []);
@@ -148,15 +149,56 @@ describe('a machine that waits for', function () {
       });
     });
 
-  for (const obstacle of RESTORE_OBSTACLES)
-    it(`${obstacle.description} while it is restored answers, and ends at SIGTERM`, async () => {
+  it('a lock does not save when the command is interrupted, and can save again', async () => {
+    await start('a');
+    await world.json('save', 'a');
+    release = await lockOf('index.lock').block(world.store);
+    const child = world.spawn('save', 'a');
+    const saving = ending(child);
+    const [{ pid }] = (await world.json<[{ pid: number }]>('ps'))!;
+    await hasOpen(pid, join(world.store, 'index.lock'));
+    child.kill('SIGINT');
+    const { status, stderr } = await saving;
+    assert.equal(status, null, 'it ended by the signal');
+    assert.match(stderr, /^The save is cancelled, unless it was already committed/);
+    await release();
+    release = async () => {};
+    const next = await world.json<{ id: string }>('save', 'a');
+    const all = await world.json<{ id: string }[]>('ls');
+    assert.equal(all.length, 2);
+    assert.ok(all.some(({ id }) => id === next.id));
+    assert.match(
+      readFileSync(join(world.runDir, 'livesnap/a/log'), 'utf8'),
+      /a save failed: the save was cancelled: its client disconnected/,
+    );
+  });
+
+  for (const [obstacle, way] of RESTORE_OBSTACLES.flatMap(
+    (each) =>
+      [
+        [each, 'SIGTERM'],
+        [each, 'stop'],
+      ] as const,
+  ))
+    it(`${obstacle.description} while it is restored answers, and ends at ${way}`, async () => {
       await start('a');
       const { id } = await world.json<{ id: string }>('save', 'a', '--then', 'stop');
       release = await obstacle.block(world.store);
       const directory = await new RunDirectory(join(world.runDir, 'livesnap'), 'b').claim();
       const before = children();
       const origin = { kind: 'restore', from: world.store, snapshot: id, clock: 'host' } as const;
-      const refused = assert.rejects(launch(directory, { storeDir: world.store, port: null, origin }));
+      const refused = assert.rejects(
+        launch(directory, {
+          storeDir: world.store,
+          port: null,
+          starter: { lines: [], prompt: null },
+          origin,
+        }),
+        {
+          code: 'MACHINE_GONE',
+          message: 'the machine b was stopped before it ran',
+        },
+      );
       let pid: number | undefined;
       while (pid === undefined) {
         await sleep(5);
@@ -167,7 +209,8 @@ describe('a machine that waits for', function () {
         code: 'NOT_POSSIBLE_NOW',
         message: 'the machine is starting',
       });
-      process.kill(pid, 'SIGTERM');
+      if (way === 'SIGTERM') process.kill(pid, 'SIGTERM');
+      else assert.equal((await world.json('stop', 'b')).reason, 'starting');
       await refused;
       assert.equal(alive(pid), false);
       assert.deepEqual(world.machines(), []);

@@ -52,7 +52,9 @@ describe('a machine', function () {
     assert.equal((await world.json<{ state: string }[]>('ps'))[0]!.state, 'paused');
     assert.deepEqual(await world.json('resume', 'a'), { name: 'a', state: 'running' });
     await world.ask('a', 'cpus', /^CPUS \d+,\d+$/);
-    assert.deepEqual(await world.json('stop', 'a'), { name: 'a', state: 'stopped' });
+    assert.deepEqual(await world.json('stop', 'a'), {
+      ...{ name: 'a', state: 'stopped', how: 'ended', reason: 'noPowerButton', lostSaves: 0 },
+    });
     assert.equal(alive(pid), false, 'stop waits for the end of the process');
     assert.deepEqual(world.machines(), []);
     assert.deepEqual(await world.json('ps'), []);
@@ -85,6 +87,15 @@ describe('a machine', function () {
       ),
     );
     assert.deepEqual(both.map(({ status }) => status).sort(), [0, 2, 2]);
+  });
+
+  it('ignores SIGUSR1, which would open the inspector of Node', async () => {
+    const { pid } = await start('a');
+    process.kill(pid, 'SIGUSR1');
+    const log = join(world.runDir, 'livesnap/a/log');
+    while (!/SIGUSR1|[Dd]ebugger/.test(readFileSync(log, 'utf8'))) await sleep(10);
+    await world.ask('a', 'cpus', /^CPUS/);
+    assert.doesNotMatch(readFileSync(log, 'utf8'), /debugger/i);
   });
 
   it('ends cleanly at SIGTERM', async () => {

@@ -1,7 +1,7 @@
 /** The verbs of the store and of its snapshots, on stored files. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { World } from './cli.js';
 import { type Listed, SAVE_KEYS, type Saved } from './saved.js';
@@ -171,5 +171,35 @@ describe('a store', function () {
     await world.fails(3, 'NO_SUCH_SNAPSHOT', ['rm', 'x', 'y']);
     assert.equal((await world.json<Listed[]>('ls')).length, 1, 'an rm that fails removes nothing');
     await world.fails(3, 'NO_SUCH_FILE', ['get', 'x', '/no/where/file']);
+  });
+
+  it('shows its problems and losses with --quiet, and nothing if there are none', async () => {
+    const file = join(world.dir, 'file.bin');
+    writeFileSync(file, readFileSync(process.execPath).subarray(0, 500_000));
+    await world.json('put', file, '--tag', 'x');
+    assert.deepEqual(await world.run(['check', '--read-data', '--quiet']), {
+      status: 0,
+      stdout: '',
+      stderr: '',
+    });
+    const packs = join(world.store, 'packs');
+    const pack = readdirSync(packs, { recursive: true })
+      .map((name) => join(packs, String(name)))
+      .find((path) => statSync(path).isFile())!;
+    const bytes = readFileSync(pack);
+    bytes[bytes.length >> 1]! ^= 1;
+    chmodSync(pack, 0o600);
+    writeFileSync(pack, bytes);
+    const checked = await world.run(['check', '--read-data', '--quiet']);
+    assert.equal(checked.status, 4);
+    assert.match(checked.stdout, /^packs\/.*\n$/);
+    const repaired = await world.run(['repair', '--quiet']);
+    assert.equal(repaired.status, 4);
+    assert.match(repaired.stdout, /^(Lost in snapshot .*\n)+$/);
+  });
+
+  it('names no chunks for files that gc deletes whole', async () => {
+    await world.json('put', join(import.meta.dirname, 'store.test.js'), '--tag', 'x');
+    assert.equal((await world.run(['gc'])).stdout, 'Freed 0 B\n');
   });
 });

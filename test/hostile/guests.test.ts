@@ -53,7 +53,7 @@ describe('a hostile guest', function () {
     assert.deepEqual(await world.json('resume', 'h'), { name: 'h', state: 'running' });
     const bytes = anonymousBytes(pid);
     assert.ok(bytes < MAX_ANONYMOUS_BYTES, `the process holds ${bytes} bytes`);
-    assert.deepEqual(await world.json('stop', 'h'), { name: 'h', state: 'stopped' });
+    assert.equal((await world.json('stop', 'h')).state, 'stopped');
     assert.deepEqual(world.machines(), []);
   }
 

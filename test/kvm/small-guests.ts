@@ -72,6 +72,41 @@ export const guestThatSweeps = (path: string, startGpa: number, endGpa: number):
   return write(path, code);
 };
 
+/** Enables the event of the power button. */
+const ENABLE_BUTTON = Buffer.from('ba02060000b80001000066ef', 'hex'); // out 0x100 to PM1a enable
+
+/**
+ * Enables the power button and writes `ready`. When the SCI is pending in the slave PIC (bit 1 of its IRR) and the button's
+ * status is set, it powers off by S5. Returns `path`.
+ */
+export const guestWithPowerButton = (path: string): string => {
+  const waitAndPowerOff =
+    'b00ae6a0e4a0a80274f6' + // wait: out 0x0a to 0xa0 (read the IRR); in 0xa0; test $2, %al; jz wait
+    'ba0006000066edf6c40174ea' + // in PM1a status; test $1, %ah; jz wait
+    'ba04060000b80034000066ef' + // out SLP_TYP 5 with SLP_EN to PM1a control
+    'f4ebfd'; // hlt
+  const rest = writer(Buffer.from('ready\n'), Buffer.from(waitAndPowerOff, 'hex'));
+  return write(path, Buffer.concat([ENABLE_BUTTON, rest]));
+};
+
+/** Enables the power button, writes `ready`, and halts with interrupts off, so that it never powers off. */
+export const guestThatIgnoresButton = (path: string): string =>
+  write(path, Buffer.concat([ENABLE_BUTTON, writer(Buffer.from('ready\n'), Buffer.from('f4ebfd', 'hex'))]));
+
+/** Writes the prompt `$ `, and echoes its input. A carriage return ends a line, and then the prompt comes again. */
+export const guestThatEchoes = (path: string): string =>
+  write(
+    path,
+    Buffer.from(
+      'bafc030000b001ee' + // out DTR to the modem control register
+        'baf8030000b024eeb020ee' + // prompt: out '$', ' '
+        'bafd030000eca80174fb' + // next: in the line status; test $1, %al; jz next
+        'baf8030000ec3c0d7505b00aeeebdc' + // in; cmp $13, %al; jne echo; out '\n'; jmp prompt
+        'eeebe4', // echo: out; jmp next
+      'hex',
+    ),
+  );
+
 /** Writes 4096 line ends again and again, as fast as it can. */
 export const guestThatFloods = (path: string): string => {
   const jump = Buffer.from('e900000000', 'hex');

@@ -67,7 +67,7 @@ describe('a copy between two stores', () => {
       await requireSound(made);
       await assert.rejects(copy(third, 'from', other, ['none'], bits), {
         code: 'NO_SUCH_SNAPSHOT',
-        message: /^remote: /,
+        message: `no snapshot "none" in ${other}`,
       });
     });
 

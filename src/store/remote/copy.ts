@@ -2,7 +2,8 @@
  * Copies between a store of this machine and a remote: another directory, or a store behind an address (schemes.ts,
  * docs/copy.md).
  */
-import { resolve } from 'node:path';
+import { realpathSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import type { CopyResult } from '../copy/copy-result.js';
 import { Store } from '../store.js';
@@ -26,14 +27,35 @@ export interface CopyRequest extends CopyTask {
 export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]> {
   const { storeDir, direction, fingerprintBits = 64 } = request;
   const remote = remoteOf(request); // first, so that a wrong address creates no local store
+  remote.prepare?.(request);
   const write = direction === 'from';
   const store = Store.open(storeDir, { write, create: write, fingerprintBits });
   try {
+    // All of them first, so that a wrong name copies nothing, and creates no store at the remote.
+    if (!write) for (const ref of request.refs) store.resolve(ref);
     const results = await remote.copy(store, request);
     if (write) await store.tidy();
     return results;
   } finally {
     store.close();
+  }
+}
+
+/** Errors: USAGE if `target` is inside the store's directory, where check and gc would find foreign files. */
+export function requireOutside(storeDir: string, target: string): void {
+  const inside = relative(realFolder(storeDir), realFolder(target));
+  if (inside === '..' || inside.startsWith(`..${sep}`) || isAbsolute(inside)) return;
+  throw new LivesnapError('USAGE', `${target} is inside the store ${storeDir}`, {
+    hint: 'Name a directory outside of the store.',
+  });
+}
+
+/** The path without links, as far as it exists. */
+function realFolder(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path === dirname(path) ? path : join(realFolder(dirname(path)), basename(path));
   }
 }
 
@@ -51,5 +73,6 @@ function remoteOf({
     throw new LivesnapError('USAGE', `source and destination are the same store: ${here}`, {
       hint: 'Name another directory.',
     });
+  requireOutside(here, there);
   return openDirectory(there, remoteIsPrivate, fingerprintBits);
 }

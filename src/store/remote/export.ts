@@ -40,7 +40,8 @@ import { sqliteCode } from '../disk/store-error.js';
 import { requireShortPath } from '../index/index-files.js';
 import { Store } from '../store.js';
 import { requireLocal } from './address.js';
-import { type CopyRequest, copySnapshots } from './copy.js';
+import { type CopyRequest, copySnapshots, requireOutside } from './copy.js';
+import { operandError } from './operand-error.js';
 import { requirePlainTree } from './plain-tree.js';
 
 // The entries of NAME.partial:
@@ -63,6 +64,7 @@ export async function exportSnapshot(
     throw new LivesnapError('USAGE', `${target} is the working directory, which an export would replace`, {
       hint: NEW_DIRECTORY,
     });
+  requireOutside(resolve(request.storeDir), target);
   requireFree(target);
   requireShortPath(join(`${target}.partial`, STORE));
   const { fingerprintBits = 64 } = request;
@@ -90,7 +92,7 @@ export async function exportSnapshot(
       partial.close();
     }
   } catch (error) {
-    throw storeError(target, error);
+    throw operandError(target, storeError(target, error));
   }
 }
 
@@ -271,6 +273,11 @@ export async function importSnapshots(
 ): Promise<CopyResult[]> {
   if (request.from === '') throw emptyName();
   const from = resolve(requireLocal(request.from));
-  const refs = exportedSnapshots(from, request.fingerprintBits);
+  let refs: string[];
+  try {
+    refs = exportedSnapshots(from, request.fingerprintBits);
+  } catch (error) {
+    throw operandError(from, error);
+  }
   return copySnapshots({ ...request, direction: 'from', remote: from, refs });
 }

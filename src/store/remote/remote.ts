@@ -15,6 +15,11 @@ export interface CopyTask {
 }
 
 export interface Remote {
+  /**
+   * Checks what can be checked before the local store is created or anything is copied. Errors: NO_SUCH_SNAPSHOT, and
+   * those of the remote store.
+   */
+  prepare?(task: Pick<CopyTask, 'direction' | 'refs'>): void;
   /** Copies between the local `store` and the remote. Errors: REMOTE_FAILED, and those of both stores. */
   copy(store: CopyEnd, task: CopyTask): Promise<CopyResult[]>;
 }

@@ -2,7 +2,8 @@
  * The ACPI tables: RSDP, XSDT, FADT, FACS, MADT and DSDT. ACPI 6.5, chapter 5.
  *
  * The FADT is not hardware-reduced: with such a FADT Linux sets up no legacy interrupts, and ttyS0 loses IRQ 4. There
- * is no ACPI timer, no GPE and no SMI. The machine is in ACPI mode from the start.
+ * is no ACPI timer, no GPE and no SMI. The machine is in ACPI mode from the start. The power button is a fixed one, so
+ * the DSDT does not mention it.
  */
 import {
   COM1_BASE,
@@ -124,8 +125,7 @@ const BootArch = { legacyDevices: 1 << 0, keyboardController: 1 << 1, vgaNotPres
 const FadtFlags = {
   wbinvd: 1 << 0,
   procC1: 1 << 2,
-  /** The fixed registers have neither button and no RTC alarm. */
-  noFixedPowerButton: 1 << 4,
+  /** The fixed registers have a power button (bit 4 is clear), but no sleep button and no RTC alarm. */
   noFixedSleepButton: 1 << 5,
   noFixedRtc: 1 << 6,
   resetRegSupported: 1 << 10,
@@ -151,11 +151,8 @@ function fadt(facsGpa: number, dsdtGpa: number): Buffer {
     BootArch.legacyDevices | BootArch.keyboardController | BootArch.vgaNotPresent,
     at(Fadt.iapcBootArch),
   );
-  const { wbinvd, procC1, noFixedPowerButton, noFixedSleepButton, noFixedRtc, resetRegSupported } = FadtFlags;
-  body.writeUInt32LE(
-    wbinvd | procC1 | noFixedPowerButton | noFixedSleepButton | noFixedRtc | resetRegSupported,
-    at(Fadt.flags),
-  );
+  const { wbinvd, procC1, noFixedSleepButton, noFixedRtc, resetRegSupported } = FadtFlags;
+  body.writeUInt32LE(wbinvd | procC1 | noFixedSleepButton | noFixedRtc | resetRegSupported, at(Fadt.flags));
   ioAddress(KEYBOARD_COMMAND_PORT, 1).copy(body, at(Fadt.resetReg));
   body.writeUInt8(KEYBOARD_RESET_COMMAND, at(Fadt.resetValue));
   body.writeUInt8(5, at(Fadt.minorVersion));

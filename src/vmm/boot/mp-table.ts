@@ -1,6 +1,7 @@
 /**
  * The MP configuration table, for kernels that do not read ACPI. Intel MultiProcessor Specification 1.4, chapter 4.
  */
+import { SCI_IRQ } from '../devices/ports.js';
 import type { VirtioWindow } from '../virtio/windows.js';
 import { checksum } from './checksum.js';
 import {
@@ -106,14 +107,20 @@ function ioapic(cpus: number): Buffer {
   return entry;
 }
 
-/** I/O and local interrupt entries have the same layout. Flags 0: polarity and trigger of the ISA bus. */
+/** Flags of an interrupt entry: active high, level-triggered. */
+const LEVEL_HIGH = 0b1101;
+
+/**
+ * I/O and local interrupt entries have the same layout. Flags 0: polarity and trigger of the ISA bus. Of the ISA
+ * interrupts only the SCI of ACPI is level-triggered.
+ */
 function interrupt(
   entryType: number,
   type: number,
   irq: number,
   apicId: number,
   pin: number,
-  flags = 0,
+  flags = type === InterruptType.int && irq === SCI_IRQ ? LEVEL_HIGH : 0,
 ): Buffer {
   return Buffer.from([entryType, type, flags, 0, ISA_BUS, irq, apicId, pin]);
 }

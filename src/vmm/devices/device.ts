@@ -73,6 +73,8 @@ export interface Device<State extends DeviceState = DeviceState> {
    */
   readBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   writeBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
+  /** The host presses the power button. False: the guest would not notice, and nothing happens. */
+  pressPowerButton?(): boolean;
   save(): State;
   /** Only devices have it whose work goes on after an access, or begins without one. */
   readonly pausable?: Pausable;

@@ -93,6 +93,11 @@ export class Platform implements Pausable {
     this.console.flush();
   }
 
+  /** Presses the power button. False: no device has one that the guest has enabled. */
+  pressPowerButton(): boolean {
+    return [...this.#devices.values()].some((device) => device.pressPowerButton?.() ?? false);
+  }
+
   #add<D extends Device>({ name, bus, base }: DeviceDescriptor<D>, device: D): D {
     assert(!this.#devices.has(name), `two devices have the name ${name}`);
     this.#devices.set(name, device);

@@ -18,6 +18,9 @@ const FROM_OUTSIDE: Readonly<Record<string, (device: Device, below: (n: number) 
     const bytes = Buffer.from(Array.from({ length: Math.floor(below(40)) }, () => Math.floor(below(256))));
     (device as ConsoleDevice).offerInput(bytes);
   },
+  pm(device) {
+    device.pressPowerButton!();
+  },
 };
 
 const SIZES: readonly AccessSize[] = [1, 2, 4];

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { exactName } from '../../../src/cli/exact-arguments.js';
+import { exactName, requireUtf8 } from '../../../src/cli/exact-arguments.js';
+import { LivesnapError } from '../../../src/errors.js';
 
 describe('exactName', () => {
   const line =
@@ -32,5 +33,32 @@ describe('exactName', () => {
   it('returns the text if different arguments decode to it', () => {
     assert.equal(exactName('a\ufffd', line('a\xff', 'a\xfe')), 'a\ufffd');
     assert.deepEqual(exactName('a\ufffd', line('a\xff', 'a\xff')), Buffer.from('a\xff', 'latin1'));
+  });
+});
+
+describe('requireUtf8', () => {
+  const given =
+    (...values: string[]) =>
+    () =>
+      values.map((value) => Buffer.from(value, 'latin1'));
+
+  it('refuses a name whose bytes are not UTF-8, as an argument, after = and in the environment', () => {
+    for (const value of ['/a\xff', '--store=/a\xff', 'LIVESNAP_STORE=/a\xff'])
+      assert.throws(
+        () => requireUtf8('/a\ufffd', given('x', value)),
+        (error) => error instanceof LivesnapError && error.code === 'USAGE',
+      );
+  });
+
+  it('returns a name that is UTF-8, and one that has U+FFFD itself', () => {
+    assert.equal(
+      requireUtf8('/größe', () => assert.fail()),
+      '/größe',
+    );
+    assert.equal(
+      requireUtf8('/a\ufffd', () => [Buffer.from('--store=/a\ufffd')]),
+      '/a\ufffd',
+    );
+    assert.equal(requireUtf8('/a\ufffd', given('--store=/b\xff')), '/a\ufffd');
   });
 });

@@ -82,16 +82,23 @@ describe('the value of an option', () => {
   });
 
   it('is a kernel: a file, or a legacy list', () => {
-    assert.deepEqual(parseKernel('dir/bzImage'), { path: 'dir/bzImage', cmdline: null, ignored: [] });
+    assert.deepEqual(parseKernel('dir/bzImage'), {
+      ...{ path: 'dir/bzImage', cmdline: null, starterFile: null, ignored: [] },
+    });
     assert.deepEqual(parseKernel('path=/k,cmdline=console=ttyS0 clearcpuid=110,111'), {
       path: '/k',
       cmdline: 'console=ttyS0 clearcpuid=110,111',
+      starterFile: null,
       ignored: [],
     });
+    const started = parseKernel('dir/bzImage,starter_file=a,b');
+    assert.deepEqual([started.path, started.starterFile], ['dir/bzImage', 'a,b']);
     const all = parseKernel('path=/k,cmdline=a b,kernel_load_addr=0x100000,starter_file=/s');
     assert.equal(all.path, '/k');
     assert.equal(all.cmdline, 'a b');
-    assert.equal(all.ignored.length, 2);
+    assert.equal(all.starterFile, '/s');
+    assert.equal(all.ignored.length, 1);
+    refuses(() => parseKernel('path=/k,starter_file='), /starter_file= is empty/);
     refuses(() => parseKernel('cmdline=x'), /no path=/);
     refuses(() => parseKernel('path=/k,kernel_load_addr=soon'), /not an address/);
     refuses(() => parseKernel(''));

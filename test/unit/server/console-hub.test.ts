@@ -124,6 +124,19 @@ describe('the console hub', () => {
     assert.equal(out.read(), null);
     assert.equal(hub.viewers, 0);
   });
+
+  it('copies the end of its output, across the end of the ring too', () => {
+    const hub = new ConsoleHub();
+    assert.equal(hub.lastBytes(10).length, 0);
+    hub.push(Buffer.from('abc'));
+    assert.equal(Buffer.from(hub.lastBytes(2)).toString(), 'bc');
+    hub.push(Buffer.alloc(RING_BYTES - 5, '.'));
+    hub.push(Buffer.from('defgh'));
+    const kept = Buffer.from(hub.lastBytes(RING_BYTES * 2));
+    assert.equal(kept.length, RING_BYTES);
+    assert.equal(kept.subarray(-6).toString(), '.defgh');
+    assert.equal(Buffer.from(hub.lastBytes(4)).toString(), 'efgh');
+  });
 });
 
 function* readAll(stream: PassThrough): Generator<Buffer> {

@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { LivesnapError } from '../../../src/errors.js';
 import { findMachine, MachineClient } from '../../../src/server/client.js';
 import { ControlServer } from '../../../src/server/control-server.js';
-import { MachineService } from '../../../src/server/machine-service.js';
+import type { StarterRequest } from '../../../src/server/launch.js';
+import { AT_ONCE, MachineService } from '../../../src/server/machine-service.js';
 import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
 import { FakeMachine, FakeStore, failure } from './fake-machine.js';
 
@@ -61,6 +62,7 @@ describe('the control API', () => {
   let storeGate: Promise<void>;
   let refuseStore: (error: Error) => void;
   const logged: string[] = [];
+  let starter: StarterRequest | undefined;
 
   async function open(
     runRoot: string,
@@ -90,6 +92,7 @@ describe('the control API', () => {
         cancelWaits: () => refuseStore(new LivesnapError('STORE_BUSY', 'the wait was cancelled')),
       },
       log: (sentence) => logged.push(sentence),
+      ...(starter === undefined ? {} : { starter }),
       starterDone,
       closeGraceMs: 100,
     });
@@ -109,7 +112,7 @@ describe('the control API', () => {
     root = join(base, 'r');
   });
   afterEach(async () => {
-    await service.stop();
+    await service.stop(AT_ONCE);
     await service.ended;
     directory.release();
     rmSync(base, { recursive: true, force: true });
@@ -225,7 +228,7 @@ describe('the control API', () => {
     machine.say('before');
     const console = await (await findMachine('vm', root)).openConsole();
     machine.say('after', 12345);
-    await service.stop();
+    await service.stop(AT_ONCE);
     assert.match(await textOf(console), /^before\r\n\[livesnap: 12345 bytes .*\]\r\nafter$/);
   });
 
@@ -303,7 +306,7 @@ describe('the control API', () => {
     await assert.rejects(save('/newer'), hasCode('NEWER_FORMAT'));
   });
 
-  it('answers and stops while a save waits for the store, and cancels the save', async () => {
+  it('answers while a save waits for the store, and stops in its own time, which cancels the save', async () => {
     await open(root);
     storeGate = new Promise((_, reject) => {
       refuseStore = reject;
@@ -312,14 +315,129 @@ describe('the control API', () => {
     const saving = client.save({ store: null, tag: null, then: null }, () => {});
     const refused = assert.rejects(saving, hasCode('MACHINE_GONE'));
     await client.describe();
-    await client.stop();
+    const stopped = { name: 'vm', state: 'stopped', how: 'ended', reason: 'timedOut', lostSaves: 1 };
+    assert.deepEqual(await client.stop({ timeoutMs: 50 }), stopped);
     await refused;
     await service.ended;
     assert.deepEqual(readdirSync(root), []);
     assert.deepEqual(machine.done, ['stop']);
   });
 
-  it('runs operations one after another, but stops at any time', async () => {
+  it('asks the guest to power off, and ends it only if it does not', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    machine.hasPowerButton = true;
+    await client.pause();
+    machine.done.length = 0;
+    const stopping = client.stop();
+    while (!machine.done.includes('resume')) await new Promise((resolve) => setImmediate(resolve));
+    machine.finish({ kind: 'halted' });
+    const result = { name: 'vm', state: 'stopped', how: 'poweredOff', reason: null, lostSaves: 0 };
+    assert.deepEqual(await stopping, result);
+    assert.deepEqual(machine.done, ['pressPowerButton', 'resume'], 'a paused guest is resumed');
+  });
+
+  it('ends a guest that does not power off in time, or does not listen for the button', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    machine.hasPowerButton = true;
+    const { how, reason } = await client.stop({ timeoutMs: 20 });
+    assert.deepEqual(
+      [how, reason, machine.done],
+      ['ended', 'timedOut', ['pressPowerButton', 'resume', 'stop']],
+    );
+    await service.ended;
+    directory.release();
+    await open(join(base, 's'));
+    const other = await findMachine('vm', root);
+    assert.equal((await other.stop()).reason, 'noPowerButton');
+    assert.deepEqual(machine.done, ['pressPowerButton', 'stop']);
+  });
+
+  it('completes a save in progress before it asks the guest to power off', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    let openGate = () => {};
+    machine.saveGate = new Promise((resolve) => {
+      openGate = resolve;
+    });
+    const saving = client.save({ store: null, tag: null, then: null }, () => {});
+    while (machine.done.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    const stopping = client.stop();
+    await client.describe();
+    openGate();
+    assert.equal((await saving).id, 'a'.repeat(32));
+    assert.equal((await stopping).lostSaves, 0);
+    assert.deepEqual(machine.done.slice(1), ['pressPowerButton', 'stop']);
+  });
+
+  it('cancels a save whose client disconnects', async () => {
+    await open(root);
+    for (const headers of [{}, { accept: 'application/x-ndjson' }]) {
+      let openGate = () => {};
+      machine.saveGate = new Promise((resolve) => {
+        openGate = resolve;
+      });
+      logged.length = 0;
+      machine.done.length = 0;
+      const sent = request({ agent: false, ...at('/save', 'POST', headers) });
+      sent.on('error', () => {});
+      sent.end();
+      while (machine.done.length === 0) await new Promise((resolve) => setImmediate(resolve));
+      const next = (await findMachine('vm', root)).pause();
+      sent.destroy();
+      await new Promise((resolve) => setTimeout(resolve, 50)); // the server sees the end of the connection
+      openGate();
+      await next;
+      assert.deepEqual(logged, ['a save failed: the save was cancelled: its client disconnected']);
+      assert.equal(machine.snapshot, null);
+    }
+  });
+
+  it('gives a save the last 64 KiB of output, and the starter lines that were not typed', async () => {
+    starter = { lines: ['first', 'second', 'third'], prompt: null };
+    await open(root);
+    starter = undefined;
+    machine.say(Buffer.alloc(70_000, 'x'));
+    machine.say('\n$ ');
+    while (machine.input.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    machine.say('first');
+    const client = await findMachine('vm', root);
+    await client.save({ store: null, tag: null, then: null }, () => {});
+    const { history, starter: left, starterInLine } = machine.saved!;
+    assert.equal(history.length, 64 * 1024);
+    assert.equal(Buffer.from(history.subarray(-9)).toString(), 'x\n$ first');
+    assert.deepEqual([Buffer.from(left).toString(), starterInLine], ['second\nthird', true]);
+    machine.say('\r\n$ ');
+    while (machine.input.length < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(Buffer.concat(machine.input).toString(), 'first\rsecond\r');
+    assert.ok(
+      logged.every((sentence) => !/first|second|third/.test(sentence)),
+      'a line may be a password',
+    );
+  });
+
+  it('is stopped before it runs, but answers nothing else', async () => {
+    root = base;
+    directory = await new RunDirectory(root, 'vm').claim();
+    let stops = 0;
+    const starting = new ControlServer({ name: 'vm', onStop: () => stops++ });
+    await starting.listenUnix(directory.socket);
+    assert.equal((await ask(at('/stop'))).status, 405);
+    assert.equal((await ask(at('/pause', 'POST'))).status, 503);
+    assert.equal(stops, 0);
+    const answer = await ask(at('/stop', 'POST'));
+    assert.deepEqual(JSON.parse(answer.text), {
+      ...{ name: 'vm', state: 'stopped', how: 'ended', reason: 'starting', lostSaves: 0 },
+    });
+    await starting.close(100);
+    assert.equal(stops, 1);
+    await directory.remove();
+    directory.release();
+    await open(join(base, 's'));
+  });
+
+  it('runs operations one after another, but stops by force at any time', async () => {
     await open(root);
     const client = await findMachine('vm', root);
     let openGate = () => {};
@@ -331,7 +449,7 @@ describe('the control API', () => {
     const pausing = client.pause();
     await client.describe();
     assert.equal(machine.state, 'running', 'the pause waits for the save');
-    const stopping = client.stop();
+    const stopping = client.stop({ force: true });
     await new Promise((resolve) => setTimeout(resolve, 300));
     assert.ok(existsSync(directory.path), 'the end waits for the save to be answered');
     openGate();
@@ -395,7 +513,7 @@ describe('the control API', () => {
     machine.room = 0;
     const posted = ask(at('/console', 'POST'), 'never read');
     await new Promise((resolve) => setTimeout(resolve, 30));
-    const stopped = service.stop();
+    const stopped = service.stop(AT_ONCE);
     assert.equal((await posted).status, 410);
     await stopped;
   });
@@ -407,7 +525,7 @@ describe('the control API', () => {
     viewer.pause();
     while (service.console.viewers === 0) await new Promise((resolve) => setImmediate(resolve));
     for (let i = 0; i < 8; i++) machine.say(Buffer.alloc(1 << 20));
-    await service.stop();
+    await service.stop(AT_ONCE);
     assert.deepEqual(await service.ended, { kind: 'stopped' });
     viewer.destroy();
   });
@@ -478,7 +596,7 @@ describe('the control API', () => {
     const nextServer = new ControlServer();
     await nextServer.listenUnix(next.socket);
     try {
-      await service.stop();
+      await service.stop(AT_ONCE);
       await service.ended;
       assert.deepEqual(readdirSync(next.path).sort(), ['control.sock', 'lock']);
       assert.equal((await ask({ socketPath: next.socket, path: '/machine' })).status, 503);

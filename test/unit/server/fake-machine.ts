@@ -2,14 +2,15 @@
 import { EventEmitter } from 'node:events';
 import { LivesnapError } from '../../../src/errors.js';
 import type { SaveSession, SaveTarget } from '../../../src/page-stream.js';
+import type { SavedConsole } from '../../../src/vmm/console/saved-console.js';
 import type {
   MachineConfig,
   MachineEnd,
   MachineEvents,
   MachineHandle,
+  MachineSaveOptions,
   MachineSaveResult,
   MachineState,
-  SaveThen,
 } from '../../../src/vmm/machine-types.js';
 
 /** A store that only has a name. */
@@ -49,6 +50,8 @@ export class FakeMachine implements MachineHandle {
   readonly done: string[] = [];
   /** What the next save waits for. */
   saveGate: Promise<void> = Promise.resolve();
+  /** The console that the last save got. */
+  saved: SavedConsole | null = null;
   saveError: LivesnapError | null = null;
   readonly #events = new EventEmitter();
 
@@ -83,22 +86,23 @@ export class FakeMachine implements MachineHandle {
     this.done.push('resume');
     this.state = 'running';
   }
+  readonly savedConsole: SavedConsole | null = null;
+  /** Whether the guest has enabled its power button. */
+  hasPowerButton = false;
+  async pressPowerButton(): Promise<boolean> {
+    this.done.push('pressPowerButton');
+    return this.hasPowerButton;
+  }
   async stop(): Promise<void> {
     this.done.push('stop');
     this.finish({ kind: 'stopped' });
   }
-  async save(
-    store: SaveTarget,
-    options: {
-      vm: string;
-      tag: string | null;
-      then: SaveThen | null;
-      progress?: (done: number, total: number | null) => void;
-    },
-  ): Promise<MachineSaveResult> {
+  async save(store: SaveTarget, options: MachineSaveOptions): Promise<MachineSaveResult> {
     this.done.push(`save ${(store as FakeStore).dir} ${options.vm} ${options.tag} ${options.then}`);
     options.progress?.(1, 2);
     await this.saveGate;
+    options.signal?.throwIfAborted();
+    this.saved = options.console?.() ?? null;
     if (this.saveError !== null) throw this.saveError;
     this.snapshot = 'a'.repeat(32);
     if (options.then === 'stop') this.finish({ kind: 'stopped' });

@@ -189,4 +189,24 @@ describe('decodeMachineState', () => {
       assert.throws(() => decodeMachineState(Buffer.from(text, 'latin1')), { code: 'BAD_STATE' });
     }
   });
+
+  it('has a console with limits, or none as in older snapshots', () => {
+    assert.equal(decodeMachineState(encodeMachineState(sample())).console, undefined);
+    const console = { history: bytes(64 << 10), starter: bytes(64 << 10), starterInLine: true };
+    console.history.fill(0x7b); // braces are no structure here
+    console.starter.fill(0x3a);
+    assert.deepEqual(decodeMachineState(encodeMachineState({ ...sample(), console })).console, console);
+    for (const wrong of [
+      { ...console, history: bytes((64 << 10) + 1) },
+      { ...console, starter: bytes((64 << 10) + 1) },
+      { ...console, history: 'text' },
+      { history: console.history },
+      null,
+    ])
+      assert.throws(
+        () => decodeMachineState(encodeMachineState({ ...sample(), console: wrong as never })),
+        (error) =>
+          error instanceof LivesnapError && error.code === 'BAD_STATE' && /console/.test(error.message),
+      );
+  });
 });

@@ -31,7 +31,7 @@ describe('the ACPI tables', () => {
     const flags = fadt.readUInt32LE(112);
     assert.equal(flags & (1 << 20), 0, 'HW_REDUCED_ACPI');
     assert.equal(flags & (1 << 10), 1 << 10, 'RESET_REG_SUP');
-    assert.equal(flags & 0x30, 0x30, 'no fixed buttons');
+    assert.equal(flags & 0x30, 0x20, 'a fixed power button, and no sleep button');
     // Port 0x64, a byte, and what to write there.
     assert.deepEqual(fadt.subarray(116, 128), Buffer.from([1, 8, 0, 1, 0x64, 0, 0, 0, 0, 0, 0, 0]));
     assert.equal(fadt[128], 0xfe);

@@ -120,7 +120,10 @@ describe('Platform', () => {
   it('restores the devices that livesnap 0.1 saved', () => {
     const machine = new FakeMachine();
     const platform = Platform.restore(machine, SAVED_BY_0_1, LEGACY_DEVICES);
-    assert.deepEqual(platform.save(), SAVED_BY_0_1);
+    const { devices } = SAVED_BY_0_1;
+    // Version 1 of the power management had no events.
+    const pm = { ...devices.pm, version: 2, statusHigh: 0 };
+    assert.deepEqual(platform.save(), { ...SAVED_BY_0_1, devices: { ...devices, pm } });
     assert.equal(machine.irqLine(4).level, true);
   });
 
@@ -150,8 +153,12 @@ describe('Platform', () => {
     refused(newer, /: version is 2; this livesnap reads version 1/);
     for (const name of Object.keys(newer.devices)) {
       const state = savedState();
-      state.devices[name]!.version = 2;
-      refused(state, new RegExp(`devices\\.${name}\\.version is 2; this livesnap reads version 1`));
+      const version = Number(state.devices[name]!.version);
+      state.devices[name]!.version = version + 1;
+      refused(
+        state,
+        new RegExp(`devices\\.${name}\\.version is ${version + 1}; this livesnap reads version ${version}`),
+      );
     }
   });
 

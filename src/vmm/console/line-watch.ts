@@ -1,15 +1,20 @@
 /**
  * Searches a console's output for a line that matches. A line ends with a line feed; a carriage return before it is not
- * part of the line. An unfinished line, such as a prompt, is matched only on request, since it may grow.
+ * part of the line. A line matches with or without its escape sequences, such as colours. An unfinished line, such as a
+ * prompt, is matched only on request, since it may grow.
  *
  * Invariant: memory is bounded. Only the last bytes of a long line are kept and matched.
  */
+
+import { stripVTControlCharacters } from 'node:util';
 
 const MAX_LINE_BYTES = 64 * 1024;
 const LINE_FEED = 0x0a;
 
 export class LineWatch {
   #line = Buffer.alloc(0);
+  /** The last line that matched, without escape sequences. */
+  matched: string | null = null;
 
   /** `begun`: the output starts within a line. That line cannot match. */
   constructor(
@@ -42,6 +47,11 @@ export class LineWatch {
   }
 
   #matches(): boolean {
-    return !this.begun && this.pattern.test(this.#line.toString('utf8').replace(/\r$/, ''));
+    if (this.begun) return false;
+    const line = this.#line.toString('utf8').replace(/\r$/, '');
+    const plain = stripVTControlCharacters(line);
+    if (!this.pattern.test(line) && !this.pattern.test(plain)) return false;
+    this.matched = plain;
+    return true;
   }
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { LineWatch } from '../../../src/cli/line-watch.js';
+import { LineWatch } from '../../../../src/vmm/console/line-watch.js';
 
 const bytes = (text: string) => Buffer.from(text, 'utf8');
 
@@ -50,5 +50,16 @@ describe('LineWatch', () => {
     const watch = new LineWatch(/^x*END$/);
     for (let i = 0; i < 64; i++) assert.equal(watch.push(Buffer.alloc(65_536, 'x')), null);
     assert.equal(watch.push(bytes('END\n')), 4);
+  });
+
+  it('matches a line with or without its escape sequences, and tells which line matched', () => {
+    const prompt = new LineWatch(/^root:~# $/);
+    assert.equal(prompt.push(Buffer.from('\x1b[1;32mroot\x1b[0m:~# \x1b[6n')), null);
+    assert.equal(prompt.matchesUnfinished(), true);
+    assert.equal(prompt.matched, 'root:~# ');
+    const raw = new LineWatch(/\[6n$/);
+    assert.equal(raw.push(Buffer.from('a\n\x1b[6n\r\nb')), 8);
+    assert.equal(raw.matched, '');
+    assert.equal(new LineWatch(/x/).matched, null);
   });
 });
