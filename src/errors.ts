@@ -26,6 +26,7 @@ export const ERROR_CODES = {
   BAD_STATE: ExitStatus.failed,
   MACHINE_FAILED: ExitStatus.failed,
   MACHINE_GONE: ExitStatus.failed,
+  DISKS_NOT_SAVED: ExitStatus.failed,
   NOT_POSSIBLE_NOW: ExitStatus.failed,
   TIMED_OUT: ExitStatus.failed,
   // the store

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { launchMachine } from './launch-machine.js';
 import { locateSnapshot } from './locate-snapshot.js';
@@ -14,6 +15,11 @@ export const verb = defineVerb({
     name: valued(
       '--name <name>',
       'Machine name (default: the saved name, or NAME-2, NAME-3, … if taken)',
+      parseText,
+    ),
+    overlayDir: valued(
+      '--overlay-dir <dir>',
+      'Directory for writes to disks (default: the store)',
       parseText,
     ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
@@ -60,6 +66,7 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
+      overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
       starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
       origin: { kind: 'restore', from: dir, snapshot: saved.id, clock: options.clock ?? 'host' },
       output,

@@ -2,6 +2,7 @@ import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import { CPU_TEMPLATES } from '../vmm/machine-types.js';
+import { parseBlock } from './block-option.js';
 import { launchMachine } from './launch-machine.js';
 import { parseStarterSet, readStarterFile } from './starter-file.js';
 import {
@@ -59,6 +60,12 @@ export const verb = defineVerb({
     memory: valued('--memory <size>', 'Memory (default: 256M)', parseMemory),
     cpus: valued('--cpus <number>', 'Number of vCPUs (default: 1)', parseCpus),
     vcpu: hidden(valued('--vcpu <list>', 'Legacy form of --cpus: num=N', parseVcpu)),
+    block: repeated('--block <disk>', 'Disk: path=FILE or snapshot=SNAPSHOT; may be repeated', parseBlock),
+    overlayDir: valued(
+      '--overlay-dir <dir>',
+      'Directory for writes to disks (default: the store)',
+      parseText,
+    ),
     cpuTemplate: valued(
       '--cpu-template <name>',
       'Fewer CPU features: minimal, x86-64-v2 or x86-64-v3',
@@ -81,6 +88,10 @@ export const verb = defineVerb({
   },
   notes: [
     'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
+    'Parts of --block: path=FILE writes to FILE itself; ,ro is read-only; ,cow leaves',
+    'FILE as it is. snapshot=SNAPSHOT[:REGION] reads a stored image; what the machine',
+    'writes is saved as NAME-disk when it stops. on-error=report gives the guest an',
+    'I/O error when the host fails, instead of a pause.',
     'With --json and without --detach, start does not attach. It prints the result',
     'and waits until the machine ends.',
   ].join('\n'),
@@ -130,8 +141,9 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
+      overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
       starter,
-      origin: { kind: 'start', config },
+      origin: { kind: 'start', config, disks: options.block },
       output,
     });
   },

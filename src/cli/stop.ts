@@ -9,6 +9,8 @@ import { defineVerb, flag, valued } from './verb.js';
 
 /** How long the machine's process may take to end, after the guest's time. */
 const END_TIMEOUT_MS = 30_000;
+/** How long a process that saves disks may take to tell that it lives. */
+const ANSWER_TIMEOUT_MS = 3000;
 /** How long to wait before a process that does not listen yet is asked again. */
 const ASK_AGAIN_MS = 50;
 
@@ -27,14 +29,21 @@ export const verb = defineVerb({
       parseSeconds,
     ),
     force: flag('--force', 'End the machine at once, without asking the guest'),
+    discard: flag('--discard', 'Do not save what was written to disks of --block snapshot='),
   },
   notes: [
     'stop presses the power button. A guest that does not listen for it is ended at',
     'once. A guest that does not power off in time is ended then. State that was not',
     'saved is lost. A save that is in progress is completed first, in the same time.',
+    'What was written to disks that come from a snapshot is saved first in the store,',
+    'with the tag NAME-disk.',
   ].join('\n'),
   async run({ operands, options, output }) {
-    const request = { force: options.force, timeoutMs: options.timeout ?? STOP_TIMEOUT_MS };
+    const request = {
+      force: options.force,
+      discard: options.discard,
+      timeoutMs: options.timeout ?? STOP_TIMEOUT_MS,
+    };
     const names = [...new Set(operands)];
     const [only] = names;
     if (names.length === 1) {
@@ -116,7 +125,21 @@ async function stopMachine(name: string, request: StopRequest): Promise<Stopped>
     (result) => ({ result, error: null }),
     (error: unknown) => ({ result: null, error }),
   );
-  const hasEnded = await ended(request.timeoutMs + END_TIMEOUT_MS);
+  // The answer comes after the disks are saved. That may take long, but the process tells that it lives.
+  const pending = Symbol('pending');
+  let isAlive = true;
+  const isPending = async (): Promise<boolean> => {
+    const waited = sleep(request.timeoutMs + END_TIMEOUT_MS, pending, { ref: false });
+    return (await Promise.race([asked, waited])) === pending;
+  };
+  while (isAlive && (await isPending()))
+    isAlive = await client.describe(ANSWER_TIMEOUT_MS).then(
+      () => true,
+      () => false,
+    );
+  const refusal = (await Promise.race([asked, null]))?.error;
+  if (refusal instanceof LivesnapError && refusal.code === 'DISKS_NOT_SAVED') throw refusal;
+  const hasEnded = await ended(isAlive ? END_TIMEOUT_MS : 0);
   isOver = true;
   const answer = await Promise.race([asked, hasEnded ? asked : null]);
   if (hasEnded) return answer?.result ?? { name, state: 'stopped', how: 'ended', reason: null, lostSaves: 0 };

@@ -15,6 +15,8 @@ export interface MachineDescription {
   /** The default store of a save. */
   readonly store: string;
   readonly notices: readonly string[];
+  /** Why the machine is paused, if the host failed or its disks could not be saved; else null. */
+  readonly problem: string | null;
 }
 
 /** The body of `POST /save`. */
@@ -32,6 +34,8 @@ export const STOP_TIMEOUT_MS = 10_000;
 export interface StopRequest {
   /** End the machine at once, without asking the guest. */
   readonly force: boolean;
+  /** Do not save what was written to disks that end with the machine. */
+  readonly discard: boolean;
   /** How long the guest may take to power off before the machine is ended. */
   readonly timeoutMs: number;
 }

@@ -95,14 +95,15 @@ export async function readSave(request: IncomingMessage, isOverTcp: boolean): Pr
 
 const stopBody = object({
   force: optional(flag),
+  discard: optional(flag),
   timeoutMs: optional(integer(0, MAX_STOP_TIMEOUT_MS)),
 });
 
 /** Errors: HttpError 400, 413. */
 export async function readStop(request: IncomingMessage): Promise<StopRequest> {
-  const body = checkBody(stopBody, await readJson(request), 'Its fields are force and timeoutMs.');
-  const { force = false, timeoutMs = STOP_TIMEOUT_MS } = body;
-  return { force, timeoutMs };
+  const body = checkBody(stopBody, await readJson(request), 'Its fields are force, discard and timeoutMs.');
+  const { force = false, discard = false, timeoutMs = STOP_TIMEOUT_MS } = body;
+  return { force, discard, timeoutMs };
 }
 
 /** Errors: HttpError 400, 413. */

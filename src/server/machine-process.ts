@@ -8,6 +8,8 @@
  *   the starter keeps the channel open while it wants to learn how the machine ends (machine-service.ts).
  */
 import { asLivesnapError, LivesnapError } from '../errors.js';
+import type { Progress } from '../page-stream.js';
+import { nearestDirectory } from '../vmm/disk/scratch-file.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
 import { ControlServer } from './control-server.js';
 import type { LaunchReport, LaunchRequest } from './launch.js';
@@ -15,7 +17,7 @@ import { LOCK_FD } from './launch.js';
 import { ignoreStreamErrors, log as processLog } from './log.js';
 import { AT_ONCE, MachineService } from './machine-service.js';
 import { ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
-import { StoreThread } from './store-thread-client.js';
+import { type StoreProxy, StoreThread } from './store-thread-client.js';
 
 const PROGRESS_INTERVAL_MS = 100;
 
@@ -30,10 +32,24 @@ const report = (message: LaunchReport) =>
     else resolve();
   });
 
-async function startMachine({ origin }: LaunchRequest, stores: StoreThread): Promise<MachineHandle> {
+async function startMachine(request: LaunchRequest, stores: StoreThread): Promise<MachineHandle> {
+  const { origin, storeDir } = request;
+  const overlayDir = request.overlayDir ?? nearestDirectory(storeDir);
   if (origin.kind === 'start') {
     const { Machine } = await import('../vmm/machine.js');
-    return Machine.create(origin.config);
+    let opened: StoreProxy | null = null;
+    const openStore = async (): Promise<StoreProxy> => {
+      opened = await stores.open(storeDir, { write: false });
+      return opened;
+    };
+    try {
+      return await Machine.create(origin.config, {
+        disks: origin.disks,
+        host: { overlayDir, openStore },
+      });
+    } finally {
+      await (opened as StoreProxy | null)?.close();
+    }
   }
   const opening = stores.open(origin.from, { write: false });
   opening.catch(() => {}); // awaited below
@@ -44,12 +60,17 @@ async function startMachine({ origin }: LaunchRequest, stores: StoreThread): Pro
     const snapshot = await store.openSnapshot(origin.snapshot);
     try {
       let lastMs = performance.now();
-      const onProgress = (doneBytes: number, totalBytes: number | null): void => {
+      const progress: Progress = (doneBytes, totalBytes) => {
         if (performance.now() - lastMs < PROGRESS_INTERVAL_MS) return;
         lastMs = performance.now();
         void report({ progress: { doneBytes, totalBytes } });
       };
-      return await Machine.restore(snapshot, onProgress, { clock: origin.clock });
+      return await Machine.restore(snapshot, {
+        store: store.key,
+        overlayDir,
+        progress,
+        clock: origin.clock,
+      });
     } finally {
       snapshot.close();
     }
@@ -78,6 +99,10 @@ async function run(request: LaunchRequest): Promise<number> {
     if (service !== null)
       service
         .stop(AT_ONCE)
+        .catch((error: Error) => {
+          log(`the machine ends without its disks: ${error.message}`);
+          return service?.stop({ ...AT_ONCE, discard: true });
+        })
         .catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
     else void endBeforeReady(directory);
   };
@@ -120,7 +145,7 @@ async function run(request: LaunchRequest): Promise<number> {
     processLog.writeError(thrown);
     noStarter();
     if (service !== null) {
-      await service.stop(AT_ONCE);
+      await service.stop({ ...AT_ONCE, discard: true });
       await service.ended;
     }
     await server.close(0);

@@ -12,12 +12,13 @@
  * - When the machine has ended, requests in progress are answered, and its starter can read the last output and how it
  *   ended. Only then is the run directory removed, or kept with the reason when the machine failed.
  * - A save that waits for another process does not delay the end: the wait is cancelled.
+ * - What was written to disks that end with the machine is saved before the machine ends, unless that is refused.
  * - A failure to write the record is logged. It never fails the operation that is recorded.
  * - After the end every operation fails with MACHINE_GONE. `ended` settles exactly once.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
-import { LivesnapError } from '../errors.js';
+import { asLivesnapError, LivesnapError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import { SAVED_HISTORY_BYTES, type SavedConsole } from '../vmm/console/saved-console.js';
 import type { MachineEnd, MachineHandle, MachineSaveResult } from '../vmm/machine-types.js';
@@ -39,7 +40,7 @@ const LINE_FEED = 0x0a;
 const linesOf = (starter: Uint8Array): string[] => Buffer.from(starter).toString('utf8').split('\n');
 
 /** For a signal: the guest is not asked. */
-export const AT_ONCE: StopRequest = { force: true, timeoutMs: 0 };
+export const AT_ONCE: StopRequest = { force: true, discard: false, timeoutMs: 0 };
 
 /** Opens the stores of a machine: the store thread (store-thread-client.ts), or a fake. */
 export interface MachineStores {
@@ -66,6 +67,9 @@ export interface MachineServiceOptions {
   readonly closeGraceMs?: number;
 }
 
+/** The tag of the disks that are saved when a machine ends. A tag is as long as a machine's name at most. */
+const diskTag = (name: string): string => `${name.slice(0, 58)}-disk`;
+
 export class MachineService implements ControlledMachine {
   readonly console = new ConsoleHub();
   /** Settles when the machine has ended and everything of it is closed. A failed machine leaves its run directory. */
@@ -84,6 +88,11 @@ export class MachineService implements ControlledMachine {
   readonly #machineEnded: Promise<MachineEnd>;
   /** The last of the operations that run one after another. */
   #last: Promise<unknown> = Promise.resolve();
+  #savingDisks: Promise<void> | null = null;
+  /** A stop was asked for that does not save the disks. */
+  #discards = false;
+  /** Why the disks could not be saved when the machine was to end. */
+  #diskProblem: string | null = null;
   /** Tidies stores after saves. Only the end of the process waits for it. */
   #tidying: Promise<unknown> = Promise.resolve();
 
@@ -96,6 +105,10 @@ export class MachineService implements ControlledMachine {
       if (missedBytes > 0) this.console.skip(missedBytes);
       this.console.push(bytes);
       this.#starter.push(bytes);
+    });
+    machine.on('problem', (problem) => this.#tellProblem(problem));
+    machine.on('poweredOff', () => {
+      this.#endMachine(this.#discards).catch((error: LivesnapError) => this.#tellProblem(error.message));
     });
     this.#machineEnded = new Promise<MachineEnd>((resolve) => {
       if (machine.end !== null) resolve(machine.end);
@@ -151,6 +164,7 @@ export class MachineService implements ControlledMachine {
       snapshot,
       store: this.#options.storeDir,
       notices,
+      problem: this.#machine.problem ?? this.#diskProblem,
     };
   }
 
@@ -159,19 +173,69 @@ export class MachineService implements ControlledMachine {
   }
 
   resume(): Promise<void> {
-    return this.#inTurn(() => this.#machine.resume());
+    return this.#inTurn(async () => {
+      await this.#machine.resume();
+      this.#diskProblem = null;
+    });
+  }
+
+  /** Ends the machine after its disks are saved. A second call waits for the same save. */
+  async #endMachine(discard: boolean): Promise<void> {
+    if (!discard && this.#machine.savesDisks) {
+      this.#savingDisks ??= this.#inTurn(() => this.#saveDisks()).finally(() => {
+        this.#savingDisks = null;
+      });
+      await this.#savingDisks;
+    }
+    if (this.end === null) await this.#machine.stop();
+  }
+
+  /** Saves what was written to disks that end with the machine. */
+  async #saveDisks(): Promise<void> {
+    const { directory, storeDir, stores, log } = this.#options;
+    try {
+      const store = await stores.open(storeDir, { write: true, create: true });
+      try {
+        const tag = diskTag(directory.name);
+        const saved = await this.#machine.saveDisks(store, { vm: directory.name, tag });
+        if (saved !== null) log(`its disks are saved as ${saved.id} (${tag})`);
+        this.#diskProblem = null;
+      } finally {
+        await store.close();
+      }
+    } catch (error) {
+      this.#requireAlive();
+      const { message } = asLivesnapError(error);
+      const failure = new LivesnapError('DISKS_NOT_SAVED', `the disks could not be saved: ${message}`, {
+        hint: 'Try again, or lose what was written to them: livesnap stop --discard.',
+        cause: error,
+      });
+      this.#diskProblem = failure.message;
+      log(failure.message);
+      throw failure;
+    }
+  }
+
+  /** Tells the user why the machine is paused. */
+  #tellProblem(problem: string): void {
+    const { directory, log } = this.#options;
+    log(`the machine is paused: ${problem}`);
+    const line = `[livesnap] ${directory.name} is paused: ${problem}`;
+    this.console.push(Buffer.from(`${this.console.atLineStart ? '' : '\r\n'}${line}\r\n`));
   }
 
   /**
    * Ends the machine: asks the guest to power off, unless `force` is set, and ends it if the guest does not. Saves that
-   * were asked for before are waited for as long as the guest.
+   * were asked for before are waited for as long as the guest. Its disks are saved, unless `discard` is set. Errors:
+   * DISKS_NOT_SAVED.
    */
-  async stop({ force, timeoutMs }: StopRequest): Promise<StopResult> {
+  async stop({ force, discard, timeoutMs }: StopRequest): Promise<StopResult> {
+    this.#discards ||= discard;
     const saves = [...this.#saves];
     let reason: StopResult['reason'] = null;
     if (this.end === null) {
       reason = force ? 'forced' : await this.#powerOff(timeoutMs);
-      if (reason !== null) await this.#machine.stop();
+      if (reason !== null) await this.#endMachine(discard);
       await this.#machineEnded;
     }
     this.#stopWanted();

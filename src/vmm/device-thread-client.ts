@@ -8,6 +8,7 @@
  * - The process can exit at any moment, because its exit handler wakes the thread from its native wait.
  */
 import { Worker } from 'node:worker_threads';
+import type { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
 import { ConsoleCounters, countBetween } from './console/console-counters.js';
@@ -26,6 +27,10 @@ import type { MachineEnd } from './machine-types.js';
 export interface DeviceThreadListener {
   /** `missedBytes` of output were dropped before `bytes`, because the main thread was busy. */
   onConsole(bytes: Uint8Array, missedBytes: number): void;
+  /** The machine must be paused: a request of the guest waits for the host. */
+  onStall(problem: string): void;
+  /** The guest has ended the machine, which waits for {@link DeviceThreadClient.stop}. Its vCPUs are parked. */
+  onPowerOff(): void;
   /** Called once, after the last output. */
   onEnd(end: MachineEnd): void;
 }
@@ -135,6 +140,21 @@ export class DeviceThreadClient {
     return (await this.#request({ op: 'pressPowerButton' })) === true;
   }
 
+  /** Puts blocks of a disk, ascending, into the staging memory. Errors: SYSTEM, MACHINE_GONE. */
+  async readBlocks(disk: number, blocks: Uint32Array): Promise<void> {
+    await this.#request({ op: 'readBlocks', disk, blocks });
+  }
+
+  /** Keeps these blocks, by disk, as they are now until a save has read them. The vCPUs must be parked. */
+  async freezeDisks(frozen: readonly BitSet[]): Promise<void> {
+    await this.#request({ op: 'freezeDisks', frozen: frozen.map(({ bytes }) => bytes) });
+  }
+
+  /** The save that froze blocks has ended. */
+  async thawDisks(): Promise<void> {
+    await this.#request({ op: 'thawDisks' });
+  }
+
   /** Starts to end the machine. {@link DeviceThreadListener.onEnd} is called when it has ended. */
   stop(): void {
     if (this.#end === null) this.#post({ id: ++this.#lastId, op: 'stop' });
@@ -170,6 +190,12 @@ export class DeviceThreadClient {
       case 'console':
         this.#counters.addOutputMessage();
         this.#listener?.onConsole(message.bytes, message.missedBytes);
+        break;
+      case 'stalled':
+        this.#listener?.onStall(message.problem);
+        break;
+      case 'poweredOff':
+        this.#listener?.onPowerOff();
         break;
       case 'log':
         process.stderr.write(`${message.message}\n`);

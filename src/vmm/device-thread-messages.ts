@@ -9,6 +9,7 @@ import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
 import type { SavedConsole } from './console/saved-console.js';
 import type { DeviceConfig } from './devices/machine-devices.js';
+import type { DisksSetup } from './disk-devices.js';
 import type { RestoreClock } from './kvm/guest-time.js';
 import type { MemorySlot } from './kvm/vm.js';
 import type { CpuTemplate, MachineEnd } from './machine-types.js';
@@ -19,6 +20,12 @@ export interface VmSetup {
   readonly cpus: number;
   /** Which devices it has. */
   readonly devices: DeviceConfig;
+  /** Null: it has no disks. */
+  readonly disks: DisksSetup | null;
+  /**
+   * Whether the guest's end waits for the main thread, which saves the disks first. The thread then sends `poweredOff`.
+   */
+  readonly holdsEnd: boolean;
   /** Where the vCPUs start: at a kernel's first instruction, or in a saved state (encoded). */
   readonly start:
     | { readonly boot: BootState; readonly cpuTemplate?: CpuTemplate | undefined }
@@ -34,8 +41,12 @@ export interface DeviceThreadSetup extends VmSetup {
 export type DeviceRequest = { readonly id: number } & DeviceOperation;
 
 export type DeviceOperation =
-  | { readonly op: 'pause' | 'resume' | 'pressPowerButton' | 'stop' }
-  | { readonly op: 'saveState'; readonly console: SavedConsole };
+  | { readonly op: 'pause' | 'resume' | 'pressPowerButton' | 'stop' | 'thawDisks' }
+  | { readonly op: 'saveState'; readonly console: SavedConsole }
+  /** Puts blocks of a disk, ascending, into the staging memory; answered when they are there. */
+  | { readonly op: 'readBlocks'; readonly disk: number; readonly blocks: Uint32Array }
+  /** Keeps blocks as they are for a save; `frozen` has the bytes of a BitSet for each disk. */
+  | { readonly op: 'freezeDisks'; readonly frozen: readonly Uint8Array[] };
 
 /** What a request returns: the state of `saveState`; of `pressPowerButton`, whether the guest will notice. */
 export type DeviceReply = Uint8Array | boolean | undefined;
@@ -56,6 +67,10 @@ export type FromDeviceThread =
   | { readonly type: 'ready'; readonly machine: number }
   /** `missedBytes` of output were dropped before `bytes`. */
   | { readonly type: 'console'; readonly bytes: Uint8Array; readonly missedBytes: number }
+  /** A request of the guest waits for the host. The machine must be paused; when it is resumed, the request is tried again. */
+  | { readonly type: 'stalled'; readonly problem: string }
+  /** The guest has ended the machine. Its vCPUs are parked, and `stop` ends the thread. */
+  | { readonly type: 'poweredOff' }
   /** A line for the machine's log. */
   | { readonly type: 'log'; readonly message: string }
   | { readonly type: 'reply'; readonly id: number; readonly value?: DeviceReply; readonly error?: PlainError }

@@ -2,6 +2,7 @@
 import type { LivesnapError } from '../errors.js';
 import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
 import type { SavedConsole } from './console/saved-console.js';
+import type { DiskConfig } from './disk/disk-config.js';
 
 /** Templates of guests' processors (fit/cpu-templates.ts). */
 export const CPU_TEMPLATES = ['minimal', 'x86-64-v2', 'x86-64-v3'] as const;
@@ -18,6 +19,8 @@ export interface MachineConfig {
   readonly cpus: number;
   /** Whether it has the virtio entropy device. Default: true; false in snapshots of livesnap 0.1, which had none. */
   readonly rng?: boolean;
+  /** Default: none. */
+  readonly disks?: readonly DiskConfig[];
   /** Undefined: the guest's processor has all features of the host's. */
   readonly cpuTemplate?: CpuTemplate | undefined;
 }
@@ -55,6 +58,13 @@ export interface MachineSaveResult extends SaveResult {
 export interface MachineEvents {
   /** Bytes that the guest wrote to its console. `missedBytes` before them were dropped, because it wrote too fast. */
   console: [bytes: Uint8Array, missedBytes: number];
+  /** The machine was paused because the host failed. {@link MachineHandle.problem} says why. */
+  problem: [problem: string];
+  /**
+   * The guest has turned the machine off or reset it, and its disks have changes that are not saved. `saveDisks` saves
+   * them; then `stop` ends the machine. Without a listener it ends at once.
+   */
+  poweredOff: [];
   /** Once, after the last output. */
   end: [end: MachineEnd];
 }
@@ -66,6 +76,8 @@ export interface MachineHandle {
   readonly end: MachineEnd | null;
   /** The snapshot that the machine was last saved to or restored from. */
   readonly snapshot: string | null;
+  /** Why the machine is paused, if the host failed: `resume` tries again. Null otherwise. */
+  readonly problem: string | null;
   /** The console of the snapshot that it was restored from; null if it has none. */
   readonly savedConsole: SavedConsole | null;
   /** What the user should know about the machine on this host, one sentence each. */
@@ -85,6 +97,13 @@ export interface MachineHandle {
   pressPowerButton(): Promise<boolean>;
   /** Ends the machine and frees its memory. Resolves after `end` was emitted. */
   stop(): Promise<void>;
+  /**
+   * Saves the disks that have a base in a store and would end with the machine, without RAM and state. The machine is
+   * paused for it and stays paused, unless that fails. Null: nothing would be lost.
+   */
+  saveDisks(store: SaveTarget, options: { vm: string; tag: string | null }): Promise<SaveResult | null>;
+  /** Whether {@link saveDisks} may have something to save. */
+  readonly savesDisks: boolean;
   /** With `then` null the machine is afterwards as it was before: running or paused. */
   save(store: SaveTarget, options: MachineSaveOptions): Promise<MachineSaveResult>;
 }

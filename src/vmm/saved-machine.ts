@@ -8,6 +8,7 @@ import { PAGE_BYTES } from '../page-stream.js';
 import { flag, integer, nullable, object, oneOf, optional, parse, satisfying, text } from '../schema.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { MAX_MEMORY_BYTES, MIN_MEMORY_BYTES } from './boot/memory-layout.js';
+import { DISK_CONFIGS } from './disk/disk-config.js';
 import { CPU_TEMPLATES, type MachineConfig } from './machine-types.js';
 import { invalidState } from './saved-state.js';
 
@@ -31,6 +32,7 @@ const SAVED_MACHINE = object(
         ),
         cpus: integer(1, MAX_CPUS),
         rng: optional(flag),
+        disks: optional(DISK_CONFIGS),
         cpuTemplate: optional(oneOf(...CPU_TEMPLATES)),
       },
       { others: 'ignore' },
@@ -47,7 +49,7 @@ const DESCRIPTION = object({ machine: SAVED_MACHINE });
 export function readSavedMachine(machine: unknown): SavedMachine {
   const description = parse(DESCRIPTION, { machine }, (wrong) => invalidState(wrong.message));
   const { config, bootPath } = description.machine;
-  const { kernel, initrd, cmdline, memoryBytes, cpus, cpuTemplate, rng = false } = config;
+  const { kernel, initrd, cmdline, memoryBytes, cpus, cpuTemplate, rng = false, disks = [] } = config;
   const template = cpuTemplate === undefined ? {} : { cpuTemplate };
-  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng, ...template }, bootPath };
+  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng, disks, ...template }, bootPath };
 }

@@ -191,6 +191,7 @@ describe('a machine that waits for', function () {
         launch(directory, {
           storeDir: world.store,
           port: null,
+          overlayDir: null,
           starter: { lines: [], prompt: null },
           origin,
         }),

@@ -1,100 +1,156 @@
-/** Disks of saved machines on the command line: disk, get, show, ls, diff. */
+/** Disks on the command line: what is refused, that nothing is left behind, and that work is not lost in silence. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { PAGE_BYTES, type SnapshotMetadata } from '../../src/page-stream.js';
-import { Store } from '../../src/store/store.js';
-import { basedOn, diskMetadata, MemorySource, machineMetadata, noise } from '../store/scratch.js';
+import { buildDiskGuest } from '../kvm/disk-guest.js';
+import { requireKvm } from '../kvm/kvm.js';
 import { World } from './cli.js';
 
-describe('livesnap disk and diff', function () {
-  this.timeout(180_000);
-  let world: World;
-  const disk0 = noise(1, 20);
-  const disk1 = noise(2, 9).subarray(0, 8 * PAGE_BYTES + 512);
+const BLOCKS = 64;
 
+describe('disks on the command line', function () {
+  this.timeout(120_000);
+  let world: World;
+  let kernel: string;
+  let image: string;
+
+  before(function () {
+    requireKvm(this);
+  });
   beforeEach(() => {
     world = new World();
+    kernel = buildDiskGuest(join(world.dir, 'kernel'));
+    image = join(world.dir, 'disk.img');
+    writeFileSync(image, Buffer.alloc(BLOCKS * 4096, 'i'));
   });
   afterEach(() => world.end());
 
-  async function save(
-    regions: Record<string, Buffer>,
-    metadata: SnapshotMetadata,
-    parent: string | null = null,
-  ) {
-    const store = Store.open(world.store, { write: true, create: true });
-    try {
-      const session = await store.beginSave({ regions: basedOn(parent, Object.keys(regions)) });
-      await session.store(new MemorySource(regions));
-      return (await session.commit(metadata)).id;
-    } finally {
-      store.close();
-    }
+  const startArgs = (name: string, ...blocks: string[]): string[] => [
+    ...['start', '--kernel', kernel, '--memory', '16M', '--detach', '--name', name],
+    ...blocks.flatMap((block) => ['--block', block]),
+  ];
+  /** Sends commands to the guest, and returns the console's output up to the line that matches. */
+  async function ask(name: string, commands: string, until: string): Promise<string> {
+    const ran = await world.run(['console', name, '--until', until, '--timeout', '60'], commands);
+    assert.equal(ran.status, 0, `${ran.stdout}${ran.stderr}`);
+    return ran.stdout;
+  }
+  async function start(name: string, ...blocks: string[]): Promise<void> {
+    await world.json(...startArgs(name, ...blocks));
+    await ask(name, 'g', '^>');
   }
 
-  it('write the disks of a machine to files and to standard output', async () => {
-    const ram = noise(3, 4);
-    const metadata = { tag: 'm', memoryBytes: ram.length, diskBytes: disk0.length + disk1.length };
-    await save({ 'ram@0x0': ram, disk0, disk1 }, machineMetadata(metadata));
-    const at = (name: string): string => join(world.dir, name);
-    for (const [number, bytes] of [
-      ['0', disk0],
-      ['disk1', disk1],
+  it('refuses images that it cannot use, and leaves nothing behind', async () => {
+    const qcow2 = join(world.dir, 'a.qcow2');
+    writeFileSync(qcow2, Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(1020)]));
+    const odd = join(world.dir, 'odd');
+    writeFileSync(odd, 'x'.repeat(1000));
+    const empty = join(world.dir, 'empty');
+    writeFileSync(empty, '');
+    for (const [block, status, code, message] of [
+      [`path=${qcow2}`, 1, 'BAD_IMAGE', `disk image ${qcow2} is in the format qcow2, not raw`],
+      [`path=${odd}`, 1, 'BAD_IMAGE', `disk image ${odd} has 1000 bytes, not a multiple of 512`],
+      [`path=${empty}`, 1, 'BAD_IMAGE', `disk image ${empty} is empty`],
+      [`path=${world.dir}`, 1, 'BAD_IMAGE', `disk image ${world.dir} is a directory`],
+      [`path=${image}x`, 3, 'NO_SUCH_FILE', `disk image ${image}x does not exist`],
     ] as const) {
-      assert.deepEqual(await world.json('disk', 'm', number, at('image')), { bytes: bytes.length });
-      assert.ok(readFileSync(at('image')).equals(bytes));
+      // The first disk is open already when the second is refused.
+      const error = await world.fails(status, code, startArgs('m', `path=${image}`, block));
+      assert.equal(error.message, message);
+      assert(error.hint);
+      assert.deepEqual(world.machines(), []);
     }
-    const ran = await world.run(['disk', 'm', '1', '-']);
-    assert.equal(ran.status, 0);
-    const [row] = await world.json<{ diskBytes: number; memoryBytes: number }[]>('ls');
-    assert.deepEqual([row!.memoryBytes, row!.diskBytes], [metadata.memoryBytes, metadata.diskBytes]);
-    assert.match((await world.run(['show', 'm'])).stdout, /^disk1 +32\.5 KiB +36 KiB +-$/m);
-    assert.match(
-      (await world.fails(2, 'USAGE', ['disk', 'm', at('x')])).hint,
-      /livesnap disk [0-9a-f]{32} 0 FILE/,
-    );
-    assert.match((await world.fails(2, 'USAGE', ['get', 'm', at('x')])).hint, /livesnap disk/);
-    assert.match((await world.fails(3, 'NO_SUCH_REGION', ['disk', 'm', '2', at('x')])).hint, /disk0, disk1/);
-    await world.fails(2, 'USAGE', ['disk', 'm', 'two', at('x')]);
+    await start('m', `path=${image}`);
   });
 
-  it('write the only disk without its number', async () => {
-    const id = await save({ disk0 }, diskMetadata({ tag: 'm-disk', diskBytes: disk0.length }));
-    for (const [i, args] of [['disk'], ['get']].entries()) {
-      const path = join(world.dir, `image-${i}`);
-      const { stdout } = await world.run([...args, 'm-disk', path]);
-      assert.equal(stdout, `Wrote 80 KiB to ${path}\n`);
-      assert.ok(readFileSync(path).equals(disk0));
+  it('refuses an image that another machine uses, unless both only read it', async () => {
+    await start('a', `path=${image}`);
+    for (const mode of ['', ',ro', ',cow']) {
+      const error = await world.fails(1, 'NOT_POSSIBLE_NOW', startArgs('b', `path=${image}${mode}`));
+      assert.equal(error.message, `disk image ${image} is in use by another machine or program`);
     }
-    assert.match((await world.run(['show', id])).stdout, /^Kind +disk$/m);
-    const refused = await world.fails(2, 'USAGE', ['restore', 'm-disk']);
-    assert.match(refused.message, /holds disks, not a machine/);
-    assert.match(refused.hint, /--block snapshot=m-disk:disk0/);
+    await world.json('stop', 'a');
+    await start('a', `path=${image},ro`);
+    await start('b', `path=${image},cow`);
+    assert.deepEqual(world.machines().sort(), ['a', 'b']);
   });
 
-  it('compare snapshots', async () => {
-    const a = await save({ disk0, disk1 }, diskMetadata({ tag: 'a' }));
-    const changed = Buffer.from(disk0);
-    changed.set(noise(9, 2), 4 * PAGE_BYTES);
-    await save({ disk0: changed, disk1 }, diskMetadata({ tag: 'b' }), a);
-    const ranges = [{ fromBytes: 4 * PAGE_BYTES, toBytes: 6 * PAGE_BYTES }];
-    const both = (bytes: number) => ({ sizeBytes: [bytes, bytes] });
-    const regions = [
-      { region: 'disk0', ...both(disk0.length), pages: 2, bytes: 2 * PAGE_BYTES },
-      { region: 'disk1', ...both(disk1.length), pages: 0, bytes: 0 },
-    ];
-    assert.deepEqual(await world.json('diff', 'a', 'b'), { regions });
-    assert.deepEqual(await world.json('diff', 'a', 'b', '--ranges'), {
-      regions: [
-        { ...regions[0], ranges },
-        { ...regions[1], ranges: [] },
-      ],
-    });
-    const { stdout } = await world.run(['diff', 'a', 'b', '--ranges']);
-    assert.match(stdout, /^disk0 +80 KiB +80 KiB +2 +8 KiB$/m);
-    assert.match(stdout, /^disk0 offset 0x4000 to 0x6000$/m);
-    assert.match((await world.run(['show', 'b'])).stdout, /^disk0 +80 KiB +80 KiB +8 KiB$/m);
-    await world.fails(3, 'NO_SUCH_SNAPSHOT', ['diff', 'a', 'c']);
+  it('refuses snapshots without a disk, and regions that do not exist', async () => {
+    await world.json('put', image, '--tag', 'image');
+    await start('a', 'snapshot=image', 'snapshot=image');
+    await world.json('save', 'a', '--tag', 'two', '--then', 'stop');
+    for (const [block, status, code, message] of [
+      ['snapshot=none', 3, 'NO_SUCH_SNAPSHOT', /none/],
+      ['snapshot=two', 2, 'USAGE', /^snapshot two has 2 disks$/],
+      ['snapshot=two:disk7', 2, 'USAGE', /^snapshot two has no region disk7$/],
+    ] as const)
+      assert.match((await world.fails(status, code, startArgs('m', block))).message, message);
+    await start('m', 'snapshot=two:disk1');
+  });
+
+  it('saves what was written to a stored image before a machine is stopped, unless told otherwise', async () => {
+    await world.json('put', image, '--tag', 'image');
+    await start('a', 'snapshot=image');
+    await ask('a', 'wbB', '^0');
+    await world.json('stop', 'a');
+    const tags = async (): Promise<unknown[]> =>
+      (await world.json<{ tag: string | null }[]>('ls')).map(({ tag }) => tag);
+    assert.deepEqual(await tags(), ['image', 'a-disk']);
+    await start('b', 'snapshot=a-disk');
+    assert.match(await ask('b', 'rb', '^0'), /^0BB/m);
+    await ask('b', 'wbC', '^0');
+    await world.json('stop', 'b', '--discard');
+    assert.deepEqual(await tags(), ['image', 'a-disk']);
+    const out = join(world.dir, 'out');
+    await world.json('disk', 'a-disk', '0', out);
+  });
+
+  it('saves the disks when the guest resets its machine', async () => {
+    await world.json('put', image, '--tag', 'image');
+    await start('a', 'snapshot=image');
+    await ask('a', 'wbB', '^0');
+    const ended = await world.run(['console', 'a'], 'q');
+    assert.equal(ended.status, 0, ended.stderr);
+    const [, saved] = await world.json<{ tag: string; kind: string }[]>('ls');
+    assert.deepEqual([saved!.tag, saved!.kind], ['a-disk', 'disk']);
+  });
+
+  it('does not stop a machine whose disks cannot be saved, and says how to lose them', async () => {
+    await world.json('put', image, '--tag', 'image');
+    await start('a', 'snapshot=image');
+    await ask('a', 'wbB', '^0');
+    const { rename } = await import('node:fs/promises');
+    await rename(world.store, `${world.store}-away`);
+    writeFileSync(world.store, 'no store');
+    const error = await world.fails(1, 'DISKS_NOT_SAVED', ['stop', 'a']);
+    assert.match(error.message, /^the disks could not be saved: /);
+    assert.match(error.hint, /--discard/);
+    const [row] = await world.json<{ state: string; reason: string }[]>('ps');
+    assert.match(row!.reason, /^the disks could not be saved/);
+    assert.match(await ask('a', 'rb', '^0'), /^0BB/m, 'the machine runs on');
+    await world.json('stop', 'a', '--discard');
+    assert.deepEqual(world.machines(), []);
+  });
+
+  it('restores disks without their image, with their writes in another directory', async () => {
+    await start('a', `path=${image},cow`);
+    await ask('a', 'wbB', '^0');
+    await world.json('save', 'a', '--tag', 's', '--then', 'stop');
+    truncateSync(image, 0);
+    const overlays = join(world.dir, 'overlays');
+    await world.fails(3, 'NO_SUCH_FILE', [
+      'restore',
+      's',
+      '--overlay-dir',
+      overlays,
+      '--name',
+      'r',
+      '--detach',
+    ]);
+    mkdirSync(overlays);
+    await world.json('restore', 's', '--overlay-dir', overlays, '--name', 'r', '--detach');
+    assert.match(await ask('r', 'rb', '^0'), /^0BB/m);
+    await ask('r', 'wcC', '^0');
+    assert.deepEqual(readdirSync(overlays), []);
   });
 });

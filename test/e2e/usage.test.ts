@@ -28,6 +28,8 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     kernel: ['cmdline=x', /has no path=/],
     initrd: EMPTY,
     memory: ['lots', /"lots" is not a size/],
+    block: ['disk.img', /"disk.img" is no part of a disk/],
+    overlayDir: EMPTY,
     cpus: ['0', /not a number of vCPUs/],
     vcpu: ['2', /not a list of num=…/],
     cpuTemplate: ['x86-64-v4', /not minimal, x86-64-v2 or x86-64-v3/],
@@ -46,6 +48,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
   save: { tag: EMPTY, then: ['fly', /not resume, pause or stop/] },
   restore: {
     name: EMPTY,
+    overlayDir: EMPTY,
     port: ['65536', /not a port/],
     clock: ['guest', /not host or saved/],
     starterPrompt: ['(', /not a regular expression/],

@@ -86,7 +86,7 @@ describe('a machine with a CPU template', function () {
           assert.equal((arch?.value ?? 0n) & 1n, 0n, 'RDCL_NO');
         }
         assert.deepEqual(fitOf(metadata, profileOfThisHost()), []);
-        machine = await Machine.restore(store.open(id));
+        machine = await Machine.restore(store.open(id), store.place);
         machines.push(machine);
         assert.equal(machine.config.cpuTemplate, cpuTemplate);
         console = new GuestConsole(machine, console);

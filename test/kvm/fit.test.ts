@@ -51,7 +51,7 @@ describe('restoring on a host that may not fit', function () {
 
   it('restores a snapshot of an earlier version, which tells less about its host', async () => {
     const { open } = changed(() => ({ host: { kvm: 'unknown', hostname: 'a', kernel: '6.1', arch: 'x64' } }));
-    const machine = await Machine.restore(open);
+    const machine = await Machine.restore(open, store.place);
     assert.match(machine.notices.join('\n'), /^the kernel differs[^\n]*$/);
     await machine.stop();
   });
@@ -68,7 +68,7 @@ describe('restoring on a host that may not fit', function () {
       }));
       return { state: encodeMachineState({ ...decoded, vcpus }) };
     });
-    await assert.rejects(Machine.restore(open), (error) => {
+    await assert.rejects(Machine.restore(open, store.place), (error) => {
       assert(error instanceof LivesnapError);
       assert.equal(error.code, 'HOST_LACKS');
       assert.match(error.message, /processor features: it needs CPUID leaf 0x1 ECX bit 16 .*; .*0xdead/);
@@ -86,7 +86,7 @@ describe('restoring on a host that may not fit', function () {
       }));
       return { state: encodeMachineState({ ...decoded, vcpus }) };
     });
-    const machine = await Machine.restore(open);
+    const machine = await Machine.restore(open, store.place);
     const console = new GuestConsole(machine);
     await machine.resume();
     await console.line(/TICK/);
@@ -95,6 +95,9 @@ describe('restoring on a host that may not fit', function () {
 
   it('refuses a description of the host that is not one', async () => {
     const { open } = changed(() => ({ host: { kernel: 7 } }));
-    await assert.rejects(Machine.restore(open), /the saved state is invalid: host\.kernel is not a string/);
+    await assert.rejects(
+      Machine.restore(open, store.place),
+      /the saved state is invalid: host\.kernel is not a string/,
+    );
   });
 });

@@ -57,7 +57,10 @@ describe('the clocks of a restored guest', function () {
     const realtimeNs = BigInt(Date.now()) * 1_000_000n - (ageNs ?? 0n);
     const state = encodeMachineState({ ...saved, vm: ageNs === null ? vm : { ...vm, realtimeNs } });
     const open: OpenSnapshot = { ...snapshot, metadata: { ...snapshot.metadata, state } };
-    const machine = await Machine.restore(open, undefined, clock === undefined ? {} : { clock });
+    const machine = await Machine.restore(open, {
+      ...store.place,
+      ...(clock === undefined ? {} : { clock }),
+    });
     machines.push(machine);
     return machine;
   }

@@ -1,5 +1,6 @@
 /** A store that keeps snapshots as maps of pages, so that machines are tested without the real store. */
 import { randomBytes } from 'node:crypto';
+import { tmpdir } from 'node:os';
 import {
   BATCH_PAGES,
   type OpenSnapshot,
@@ -22,6 +23,10 @@ interface Kept {
 export class MemoryStore {
   readonly key = '/memory';
   readonly snapshots = new Map<string, Kept>();
+  /** How a machine that is restored from it names it. */
+  get place(): { store: string; overlayDir: string } {
+    return { store: this.key, overlayDir: tmpdir() };
+  }
   /** How many pages the last save received. */
   pagesGiven = 0;
   /** The next save fails when it has received this many pages. */

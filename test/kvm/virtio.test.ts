@@ -55,7 +55,7 @@ describe('a guest that asks the entropy device', function () {
   }
 
   async function restore(snapshot: OpenSnapshot): Promise<Machine> {
-    const machine = await Machine.restore(snapshot);
+    const machine = await Machine.restore(snapshot, new MemoryStore().place);
     machines.push(machine);
     return machine;
   }

@@ -1,7 +1,7 @@
 /** A machine without KVM for the layers above it: it echoes its input and does what it is told at once. */
 import { EventEmitter } from 'node:events';
 import { LivesnapError } from '../../../src/errors.js';
-import type { SaveSession, SaveTarget } from '../../../src/page-stream.js';
+import type { SaveResult, SaveSession, SaveTarget } from '../../../src/page-stream.js';
 import type { SavedConsole } from '../../../src/vmm/console/saved-console.js';
 import type {
   MachineConfig,
@@ -45,6 +45,8 @@ export class FakeMachine implements MachineHandle {
   state: MachineState = 'paused';
   end: MachineEnd | null = null;
   snapshot: string | null = null;
+  problem: string | null = null;
+  savesDisks = false;
   notices: readonly string[] = ['a notice'];
   readonly input: Buffer[] = [];
   readonly done: string[] = [];
@@ -65,6 +67,17 @@ export class FakeMachine implements MachineHandle {
   }
   say(bytes: Uint8Array | string, missedBytes = 0): void {
     this.#events.emit('console', Buffer.from(bytes), missedBytes);
+  }
+  /** The host has failed a request of the guest. */
+  fail(problem: string): void {
+    this.problem = problem;
+    this.state = 'paused';
+    this.#events.emit('problem', problem);
+  }
+  /** The guest has turned itself off, and its disks are not saved. */
+  powerOff(): void {
+    this.state = 'paused';
+    this.#events.emit('poweredOff');
   }
   finish(end: MachineEnd): void {
     this.state = 'stopped';
@@ -96,6 +109,16 @@ export class FakeMachine implements MachineHandle {
   async stop(): Promise<void> {
     this.done.push('stop');
     this.finish({ kind: 'stopped' });
+  }
+  /** Disks that are not saved yet. */
+  diskError: LivesnapError | null = null;
+  async saveDisks(
+    store: SaveTarget,
+    options: { vm: string; tag: string | null },
+  ): Promise<SaveResult | null> {
+    this.done.push(`saveDisks ${(store as FakeStore).dir} ${options.vm} ${options.tag}`);
+    if (this.diskError !== null) throw this.diskError;
+    return null;
   }
   async save(store: SaveTarget, options: MachineSaveOptions): Promise<MachineSaveResult> {
     this.done.push(`save ${(store as FakeStore).dir} ${options.vm} ${options.tag} ${options.then}`);

@@ -150,6 +150,8 @@ export interface Answer {
   readonly request: Request;
   /** The bytes that the device says it has written. */
   readonly written: Buffer;
+  /** All bytes of the writable buffers. */
+  readonly buffers: Buffer;
 }
 
 export interface DriverOptions {
@@ -370,6 +372,6 @@ export class TwinQueue {
     this.#offered.delete(head);
     this.#freeDescriptors.push(...offered.descriptors);
     this.#freeCells.push(...offered.cells);
-    return { head, request: offered.request, written: all.subarray(0, length) };
+    return { head, request: offered.request, written: all.subarray(0, length), buffers: all };
   }
 }
