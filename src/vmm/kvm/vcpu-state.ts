@@ -1,12 +1,14 @@
 /**
- * Saves and restores the state of one vCPU (Linux, Documentation/virt/kvm/api.rst).
+ * Saves and restores the state of a machine's vCPUs (Linux, Documentation/virt/kvm/api.rst).
  *
  * Thread: the device thread.
  *
  * Invariants:
- * - The vCPU is parked.
+ * - All vCPUs are parked.
  * - The order of the ioctls below is fixed, because some overwrite what others set.
  * - LAPIC comes before the MSRs: KVM drops a write of TSC_DEADLINE until the timer has its saved mode.
+ * - MP_STATE is read first: KVM performs a pending INIT or SIPI then, which changes the registers.
+ * - The TSCs of all vCPUs are written one directly after another (tsc.ts).
  * - TSC_DEADLINE comes after TSC, which it is compared with.
  * - VCPU_EVENTS comes last: other ioctls clear pending events.
  */
@@ -37,6 +39,7 @@ import {
   TABLE_NAMES,
 } from './registers.js';
 import { readStruct, structCheck, writeStruct } from './struct.js';
+import { restoreTscs } from './tsc.js';
 
 export interface MsrValue {
   readonly index: number;
@@ -195,7 +198,11 @@ const getXsaveRequest = (machine: KvmMachine): number =>
     ? Ioctl.GET_XSAVE2
     : Ioctl.GET_XSAVE;
 
-export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
+/** The state of every vCPU. */
+export const saveVcpus = (machine: KvmMachine, cpus: number): VcpuState[] =>
+  Array.from({ length: cpus }, (_, vcpu) => saveVcpu(machine, vcpu));
+
+function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
   const mpState = getMpState(machine, vcpu);
   const regs = getRegs(machine, vcpu);
   const sregs = getSregs(machine, vcpu);
@@ -242,8 +249,28 @@ export function mustSetXcrs(saved: Uint8Array, fresh: Uint8Array): boolean {
   });
 }
 
-/** Restores a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS */
-export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState, tscControl: boolean): void {
+/** Restores saved vCPUs into fresh ones. @throws LivesnapError HOST_LACKS */
+export function restoreVcpus(machine: KvmMachine, states: readonly VcpuState[], tscControl: boolean): void {
+  states.forEach((state, vcpu) => {
+    restoreBeforeTsc(machine, vcpu, state, tscControl);
+  });
+  const aheadTicks = restoreTscs(
+    {
+      read: (vcpu) => getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]?.value ?? 0n,
+      write: (vcpu, value) => setMsrs(machine, vcpu, [{ index: Msr.IA32_TSC, value }]),
+    },
+    states.map(savedTsc),
+  );
+  states.forEach((state, vcpu) => {
+    restoreAfterTsc(machine, vcpu, state, aheadTicks[vcpu]!);
+  });
+}
+
+const isTsc = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC;
+const isDeadline = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC_DEADLINE;
+const savedTsc = ({ msrs }: VcpuState): bigint => msrs.find(isTsc)?.value ?? 0n;
+
+function restoreBeforeTsc(machine: KvmMachine, vcpu: number, state: VcpuState, tscControl: boolean): void {
   setTscRate(machine, vcpu, state.tscKhz, tscControl);
   setCpuid(machine, vcpu, state.cpuid);
   const mpState = new Uint8Array(4);
@@ -266,22 +293,19 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
   if (mustSetXcrs(state.xcrs, getRaw(machine, vcpu, 'xcrs'))) setRaw(machine, vcpu, 'xcrs', state);
   setRaw(machine, vcpu, 'debugRegs', state);
   setRaw(machine, vcpu, 'lapic', state);
-  const isDeadline = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC_DEADLINE;
   setMsrs(
     machine,
     vcpu,
-    state.msrs.filter((msr) => !isDeadline(msr)),
+    state.msrs.filter((msr) => !isTsc(msr) && !isDeadline(msr)),
   );
-  // Where KVM cannot set the TSC (PVM), the TSC counted on since the save: move the deadline by the same amount.
-  const savedTsc = state.msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
-  const tsc = getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]?.value ?? savedTsc;
-  setMsrs(
-    machine,
-    vcpu,
-    state.msrs
-      .filter(isDeadline)
-      .map(({ index, value }) => ({ index, value: BigInt.asUintN(64, value + (tsc - savedTsc)) })),
-  );
+}
+
+/** @param aheadTicks where KVM cannot set the TSC (PVM), it counted on since the save: the deadline moves with it */
+function restoreAfterTsc(machine: KvmMachine, vcpu: number, state: VcpuState, aheadTicks: bigint): void {
+  const deadlines = state.msrs
+    .filter(isDeadline)
+    .map(({ index, value }) => ({ index, value: BigInt.asUintN(64, value + aheadTicks) }));
+  setMsrs(machine, vcpu, deadlines);
   setRaw(machine, vcpu, 'events', state);
   try {
     vcpuIoctl(machine, vcpu, Ioctl.KVMCLOCK_CTRL, 0);

@@ -21,7 +21,15 @@ import type { BootState } from '../boot/boot-state.js';
 import { Capability, IDENTITY_MAP_ADDRESS, Ioctl, MSR_EXIT_REASON_FILTER, Msr, TSS_ADDRESS } from './abi.js';
 import { guestCpuid, supportedCpuid } from './cpuid.js';
 import type { HostKvm } from './host.js';
-import { getRegs, getSregs, restoreVcpu, setCpuid, setRegs, setSregs, type VcpuState } from './vcpu-state.js';
+import {
+  getRegs,
+  getSregs,
+  restoreVcpus,
+  setCpuid,
+  setRegs,
+  setSregs,
+  type VcpuState,
+} from './vcpu-state.js';
 import { restoreVm, type VmState } from './vm-state.js';
 
 /** A range of guest RAM. Slot `i` of a list is KVM's slot `i`. */
@@ -104,9 +112,7 @@ export function restoreKvm(
   state: { readonly vcpus: readonly VcpuState[]; readonly vm: VmState },
 ): void {
   try {
-    state.vcpus.forEach((vcpuState, vcpu) => {
-      restoreVcpu(machine, vcpu, vcpuState, host.tscControl);
-    });
+    restoreVcpus(machine, state.vcpus, host.tscControl);
     restoreVm(machine, state.vm);
   } catch (error) {
     if (!(error instanceof SystemError && error.errnoName === 'EINVAL')) throw error;
