@@ -11,6 +11,8 @@
 #include "machine.h"
 
 #define BATCH 512
+/* So that a vCPU also sleeps: an interrupt that comes meanwhile must still wake it after a restore. */
+#define BATCHES_AWAKE 256
 
 static struct {
   volatile uint32_t lock __attribute__((aligned(64)));
@@ -69,7 +71,7 @@ void load_run(uint32_t cpu) {
   shares[cpu].is_running = 1;
   /* Before the read of `is_on`: load_read sees this flag, or this vCPU sees that the load is off. */
   __asm__ volatile("mfence" ::: "memory");
-  while (load_is_on() && !cpu_block(cpu)->pending) count_batch(cpu);
+  for (uint32_t batch = 0; batch < BATCHES_AWAKE && load_is_on() && !cpu_block(cpu)->pending; batch++) count_batch(cpu);
   __asm__ volatile("" ::: "memory");
   shares[cpu].is_running = 0;
 }

@@ -17,7 +17,7 @@ struct load_totals {
 void load_set(bool on);
 bool load_is_on(void);
 
-/* Counts until this vCPU has an interrupt pending, or until the load ends. Returns at once while there is no load. */
+/* Counts for some milliseconds, or until this vCPU has an interrupt pending. Returns at once while there is no load. */
 void load_run(uint32_t cpu);
 
 /* Stops the other vCPUs between two of their counts, adds up, and lets them continue. For the boot vCPU only. */

@@ -203,8 +203,8 @@ _Noreturn void ap_main(uint32_t index) {
   *lapic(LAPIC_INITIAL_COUNT) = APIC_BUS_HZ / 16 / AP_WAKES_HZ;
   cpu->started = 1;
   for (uint64_t seen = cpu->timer_irqs;;) {
-    if (load_is_on()) load_run(index);
-    else machine_idle();
+    load_run(index);
+    machine_idle();
     cpu->pending = 0;
     uint64_t irqs = cpu->timer_irqs;
     cpu->count += irqs - seen;

@@ -482,8 +482,8 @@ _Noreturn void probe_main(uint32_t index, uint64_t boot_params) {
     static char line[LINE_BYTES + 1];
     switch (console_next_line(line)) {
       case LINE_NONE:
-        if (load_is_on()) load_run(0);
-        else machine_idle();
+        load_run(0);
+        machine_idle();
         continue;
       case LINE_READY:
         run(line);

@@ -83,6 +83,8 @@ describe('a machine with several vCPUs', function () {
         const { locked } = lockCounts(await console.command('locks', /^LOCKS/));
         assert(locked > counted, 'the vCPUs count on');
         counted = locked;
+        // Every vCPU answers this.
+        await console.command('ids', /^IDS/);
       }
     });
   }
