@@ -29,6 +29,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("setGoneError", Napi::Function::New(env, setGoneError));
   initFiles(env, exports);
   initLocks(env, exports);
+  initEvents(env, exports);
   initExits(env, exports);
   initMachine(env, exports);
   initMappedFile(env, exports);

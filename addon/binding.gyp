@@ -5,6 +5,7 @@
       "sources": [
         "addon.cc",
         "errors.cc",
+        "events.cc",
         "exits.cc",
         "files.cc",
         "locks.cc",

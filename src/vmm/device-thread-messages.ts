@@ -7,6 +7,7 @@
  */
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
+import type { DeviceConfig } from './devices/machine-devices.js';
 import type { MemorySlot } from './kvm/vm.js';
 import type { MachineEnd } from './machine-types.js';
 
@@ -14,6 +15,8 @@ import type { MachineEnd } from './machine-types.js';
 export interface VmSetup {
   readonly slots: readonly MemorySlot[];
   readonly cpus: number;
+  /** Which devices it has. */
+  readonly devices: DeviceConfig;
   /** Where the vCPUs start: at a kernel's first instruction, or in a saved state (encoded). */
   readonly start: { readonly boot: BootState } | { readonly state: Uint8Array };
 }

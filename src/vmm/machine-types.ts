@@ -11,6 +11,8 @@ export interface MachineConfig {
   /** A multiple of 4096. */
   readonly memoryBytes: number;
   readonly cpus: number;
+  /** Whether it has the virtio entropy device. Default: true; false in snapshots of livesnap 0.1, which had none. */
+  readonly rng?: boolean;
 }
 
 export type MachineState = 'running' | 'paused' | 'stopped';

@@ -18,6 +18,7 @@ import { readBoot } from './boot/boot-linux.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
+import { deviceWindows } from './devices/machine-devices.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { nestedNotices } from './kvm/nested.js';
 import { pvmCmdline } from './kvm/pvm.js';
@@ -99,7 +100,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
    * Makes a machine that boots a kernel, paused before its first instruction.
    * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists
    */
-  static async create(config: MachineConfig): Promise<Machine> {
+  static async create(given: MachineConfig): Promise<Machine> {
+    const config = { ...given, rng: given.rng ?? true };
     const host = describeHost();
     checkFits(host, config);
     const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
@@ -111,6 +113,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       memoryBytes: config.memoryBytes,
       cpus: config.cpus,
       rngSeed: randomBytes(RNG_SEED_BYTES),
+      windows: deviceWindows(config),
     });
     const regions = MachineRegions.allocate(config);
     const notices = isPvm ? [PVM_NOTICE] : [];
@@ -154,7 +157,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     let thread: DeviceThreadClient | null = null;
     try {
       thread = new DeviceThreadClient();
-      await thread.begin({ slots: regions.slots, cpus: config.cpus, start: await fill() });
+      await thread.begin({ slots: regions.slots, cpus: config.cpus, devices: config, start: await fill() });
       return new Machine(setup, thread);
     } catch (error) {
       await thread?.cancel();

@@ -5,7 +5,7 @@
  * ignored and not saved again.
  */
 import { PAGE_BYTES } from '../page-stream.js';
-import { integer, nullable, object, parse, satisfying, text } from '../schema.js';
+import { flag, integer, nullable, object, optional, parse, satisfying, text } from '../schema.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { MAX_MEMORY_BYTES, MIN_MEMORY_BYTES } from './boot/memory-layout.js';
 import type { MachineConfig } from './machine-types.js';
@@ -30,6 +30,7 @@ const SAVED_MACHINE = object(
           `is not a multiple of ${PAGE_BYTES}`,
         ),
         cpus: integer(1, MAX_CPUS),
+        rng: optional(flag),
       },
       { others: 'ignore' },
     ),
@@ -45,6 +46,6 @@ const DESCRIPTION = object({ machine: SAVED_MACHINE });
 export function readSavedMachine(machine: unknown): SavedMachine {
   const description = parse(DESCRIPTION, { machine }, (wrong) => invalidState(wrong.message));
   const { config, bootPath } = description.machine;
-  const { kernel, initrd, cmdline, memoryBytes, cpus } = config;
-  return { config: { kernel, initrd, cmdline, memoryBytes, cpus }, bootPath };
+  const { kernel, initrd, cmdline, memoryBytes, cpus, rng = false } = config;
+  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng }, bootPath };
 }
