@@ -1,6 +1,6 @@
 /*
  * Process 1 of the Linux guest: mounts what a shell expects, says `LINUX READY <release>` on the console, gives
- * ttyS0 to a login shell as its controlling terminal (Ctrl-C, Ctrl-Z and job control work), and then only reaps.
+ * ttyS0 to a shell as its controlling terminal (Ctrl-C, Ctrl-Z and job control work), and then only reaps.
  *
  * With root=/dev/… on the kernel's command line that device, an ext4 file system, becomes the root; without it the
  * initramfs stays the root. The kernel itself sets the network's addresses (ip=…).
@@ -99,7 +99,7 @@ static void open_terminal(void)
 
 static void run_shell(unsigned long unblocked)
 {
-	static const char *const arguments[] = { "-sh", 0 };
+	static const char *const arguments[] = { "sh", 0 };
 	static const char *const environment[] = {
 		"HOME=/root", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=vt100", "PS1=\\w # ", "HISTFILE=/root/.ash_history", 0,
 	};
