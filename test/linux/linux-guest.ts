@@ -10,8 +10,8 @@ export const GUEST =
   process.env.LIVESNAP_LINUX_GUEST ??
   join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'livesnap/linux-guest');
 
-/** The prompt of the guest's shell. */
-export const PROMPT = /\/root # /;
+/** The prompt of the guest's shell in its first directory. The disk has an /etc/passwd, which makes that `~`. */
+export const PROMPT = /(?:~|\/root) # /;
 
 /** Call in a `before` hook. Without /dev/kvm the tests are skipped; without a file of the guest they fail. */
 export function requireLinuxGuest(context: Mocha.Context, files: readonly string[]): void {
