@@ -29,7 +29,7 @@ const loads = (...args) =>
   ['2', '4'].map((cpus) => script('load-cycles.mjs', '--cycles', values.cycles, '--cpus', cpus, ...args));
 
 const COMMANDS = [
-  ['--enable-source-maps', join(root, 'dist/test/crash/run.js'), '--rounds', '1000'],
+  ['--enable-source-maps', join(root, 'dist/test/crash/run.js'), '--rounds', String(values.cycles * 5)],
   ...(hasKvm ? [...loads(), script('cycles.mjs', '--cycles', String(Math.ceil(values.cycles / 10)))] : []),
   ...(hasLinux ? loads('--linux', values.linux) : []),
 ];

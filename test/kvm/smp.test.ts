@@ -17,8 +17,7 @@ const SAVE = { vm: 'test', tag: null, then: 'pause' } as const;
 /** MP states (Linux, Documentation/virt/kvm/api.rst, KVM_GET_MP_STATE). */
 const MpState = { runnable: 0, uninitialized: 1, initReceived: 2, halted: 3, sipiReceived: 4 } as const;
 
-describe('a machine with several vCPUs', function () {
-  this.timeout(120_000);
+describe('a machine with several vCPUs', () => {
   const machines: Machine[] = [];
 
   before(function () {
