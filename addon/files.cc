@@ -1,9 +1,11 @@
-// Calls on files that Node does not have: the data of a sparse file, and extended attributes.
+// Calls on files that Node does not have: the data of a sparse file, extended attributes, and sizes of block devices.
 // Runs on the calling JS thread. Blocks only while the file system reads its metadata.
 #include "files.h"
 
 #include <errno.h>
+#include <linux/fs.h>
 #include <linux/limits.h>
+#include <sys/ioctl.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -60,9 +62,18 @@ static void copyAttributes(const Napi::CallbackInfo& info) {
   if (!hasAcl) fremovexattr(to, kAcl);
 }
 
+// blockDeviceBytes(fd) → the size of a block device (BLKGETSIZE64).
+static Napi::Value blockDeviceBytes(const Napi::CallbackInfo& info) {
+  int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
+  uint64_t size = 0;
+  if (ioctl(fd, BLKGETSIZE64, &size) < 0) throwErrno(info.Env(), "ioctl", errno);
+  return Napi::Number::New(info.Env(), static_cast<double>(size));
+}
+
 void initFiles(Napi::Env env, Napi::Object exports) {
   exports.Set("nextData", Napi::Function::New(env, nextData));
   exports.Set("copyAttributes", Napi::Function::New(env, copyAttributes));
+  exports.Set("blockDeviceBytes", Napi::Function::New(env, blockDeviceBytes));
 }
 
 }  // namespace livesnap

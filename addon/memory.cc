@@ -24,8 +24,10 @@ Memory::~Memory() {
   if (fd >= 0) close(fd);
 }
 
+std::shared_ptr<Memory> findMemory(uint32_t handle) { return memories().find(handle); }
+
 std::shared_ptr<Memory> memoryArg(const Napi::CallbackInfo& info, size_t index) {
-  auto memory = memories().find(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
+  auto memory = findMemory(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
   if (!memory) throwGone(info.Env());
   return memory;
 }

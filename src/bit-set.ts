@@ -50,6 +50,14 @@ export class BitSet implements Iterable<number> {
     }
   }
 
+  remove(member: number): void {
+    if (member < this.size) this.#words[member >>> 5]! &= ~(1 << (member & 31));
+  }
+
+  removeRange(first: number, count: number): void {
+    for (let member = first; member < first + count; member++) this.remove(member);
+  }
+
   /** Adds the members of one word: bit n of word i is the member 32i + n. */
   addWord(i: number, bits: number): void {
     this.#words[i]! |= bits;

@@ -20,11 +20,13 @@ export const ERROR_CODES = {
   NO_SUCH_FILE: ExitStatus.notFound,
   NO_SUCH_MACHINE: ExitStatus.notFound,
   NO_SUCH_SNAPSHOT: ExitStatus.notFound,
+  NO_SUCH_REGION: ExitStatus.notFound,
   // images and machines
   BAD_IMAGE: ExitStatus.failed,
   BAD_STATE: ExitStatus.failed,
   MACHINE_FAILED: ExitStatus.failed,
   MACHINE_GONE: ExitStatus.failed,
+  DISKS_NOT_SAVED: ExitStatus.failed,
   NOT_POSSIBLE_NOW: ExitStatus.failed,
   TIMED_OUT: ExitStatus.failed,
   // the store

@@ -19,10 +19,11 @@ import { VERBS } from './verbs.js';
 
 /** `parse` with errors that name the option. */
 const naming =
-  (option: Option, parse: (text: string) => unknown) =>
-  (text: string): unknown => {
+  (option: Option, parse: (text: string) => unknown, repeats = false) =>
+  (text: string, before?: unknown): unknown => {
     try {
-      return parse(text);
+      const value = parse(text);
+      return repeats ? [...((before as unknown[]) ?? []), ...(value as unknown[])] : value;
     } catch (error) {
       if (!(error instanceof LivesnapError)) throw error;
       const { code, message, hint } = error;
@@ -56,7 +57,7 @@ function addVerb(program: Command, group: string, verb: Verb, onStatus: (status:
   for (const operand of verb.operands) command.argument(operand);
   const options = Object.entries(verb.options).map(([key, spec]) => {
     const option = new Option(spec.flags, spec.help).hideHelp(spec.hidden ?? false);
-    if (spec.parse) option.argParser(naming(option, spec.parse));
+    if (spec.parse) option.argParser(naming(option, spec.parse, spec.repeats));
     command.addOption(option);
     return [key, option.attributeName()] as const;
   });

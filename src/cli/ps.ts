@@ -17,7 +17,7 @@ interface Row {
   readonly cpus: number | null;
   readonly startedAt: string | null;
   readonly snapshot: string | null;
-  /** The error, if the state is `failed`. */
+  /** The error, if the state is `failed`; why the host paused it, if the state is `paused`. */
   readonly reason?: string;
 }
 
@@ -37,10 +37,11 @@ async function look(directory: import('../server/run-directory.js').RunDirectory
   };
   if (found === 'dead') return record?.failure ? { ...row, state: 'failed', reason: record.failure } : row;
   try {
-    const { pid, state, memoryBytes, cpus, startedAt, snapshot } = await new MachineClient(
+    const { pid, state, memoryBytes, cpus, startedAt, snapshot, problem } = await new MachineClient(
       directory,
     ).describe(ANSWER_TIMEOUT_MS);
-    return { name: directory.name, pid, state, memoryBytes, cpus, startedAt, snapshot };
+    const found = { name: directory.name, pid, state, memoryBytes, cpus, startedAt, snapshot };
+    return problem ? { ...found, reason: problem } : found;
   } catch (error) {
     const now = await directory.look();
     if (now === 'absent') return null;
@@ -77,7 +78,9 @@ export const verb = defineVerb({
           { title: 'SNAPSHOT', cell: (row) => (row.snapshot === null ? null : shortId(row.snapshot)) },
         ]);
         const reasons = rows.filter((row) => row.reason !== undefined);
-        return [table, ...reasons.map((row) => printable(`${row.name} failed: ${row.reason}`))].join('\n');
+        return [table, ...reasons.map((row) => printable(`${row.name} ${row.state}: ${row.reason}`))].join(
+          '\n',
+        );
       },
       () => rows.map((row) => row.name).join('\n'),
     );

@@ -18,6 +18,11 @@ export const verb = defineVerb({
       'Machine name (default: the saved name, or NAME-2, NAME-3, … if taken)',
       parseText,
     ),
+    overlayDir: valued(
+      '--overlay-dir <dir>',
+      'Directory for writes to disks (default: the store)',
+      parseText,
+    ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
     detach: flag('--detach', 'Run in the background and print the name'),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
@@ -42,9 +47,13 @@ export const verb = defineVerb({
       });
     const { dir, ref } = await locate(storeDir, reference);
     const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
-    if (saved.kind !== 'machine')
+    if (saved.kind === 'file')
       throw new LivesnapError('USAGE', `snapshot ${reference} holds a file, not a machine`, {
         hint: `To write the file: livesnap get ${reference} FILE`,
+      });
+    if (saved.kind === 'disk')
+      throw new LivesnapError('USAGE', `snapshot ${reference} holds disks, not a machine`, {
+        hint: `To start a machine with a disk of it: livesnap start --block snapshot=${reference}:disk0`,
       });
     return launchMachine({
       name: options.name ?? null,
@@ -52,6 +61,7 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
+      overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
       origin: { kind: 'restore', from: dir, snapshot: saved.id },
       output,
     });

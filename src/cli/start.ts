@@ -1,9 +1,10 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
+import { parseBlock } from './block-option.js';
 import { launchMachine } from './launch-machine.js';
 import { anyText, parseCpus, parseKernel, parseMemory, parsePort, parseText, parseVcpu } from './values.js';
-import { defineVerb, flag, hidden, valued } from './verb.js';
+import { defineVerb, flag, hidden, repeated, valued } from './verb.js';
 
 const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
 
@@ -46,12 +47,22 @@ export const verb = defineVerb({
     memory: valued('--memory <size>', 'Memory (default: 256M)', parseMemory),
     cpus: valued('--cpus <number>', 'Number of vCPUs (default: 1)', parseCpus),
     vcpu: hidden(valued('--vcpu <list>', 'Legacy form of --cpus: num=N', parseVcpu)),
+    block: repeated('--block <disk>', 'Disk: path=FILE or snapshot=SNAPSHOT; may be repeated', parseBlock),
+    overlayDir: valued(
+      '--overlay-dir <dir>',
+      'Directory for writes to disks (default: the store)',
+      parseText,
+    ),
     name: valued('--name <name>', 'Machine name (default: random)', parseText),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
     detach: flag('--detach', 'Run in the background and print the name'),
   },
   notes: [
     'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
+    'Parts of --block: path=FILE writes to FILE itself; ,ro is read-only; ,cow leaves',
+    'FILE as it is. snapshot=SNAPSHOT[:REGION] reads a stored image; what the machine',
+    'writes is saved as NAME-disk when it stops. on-error=report gives the guest an',
+    'I/O error when the host fails, instead of a pause.',
     'With --json and without --detach, start does not attach. It prints the result',
     'and waits until the machine ends.',
   ].join('\n'),
@@ -84,7 +95,8 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
-      origin: { kind: 'start', config },
+      overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
+      origin: { kind: 'start', config, disks: options.block ?? [] },
       output,
     });
   },

@@ -12,6 +12,8 @@ export interface OptionSpec<T> {
   readonly hidden?: boolean;
   /** Errors: USAGE. */
   readonly parse?: (text: string) => T;
+  /** It may be given several times: `parse` returns a list of one, and the lists are joined. */
+  readonly repeats?: boolean;
 }
 
 /** An option with a value. It is undefined when it is not given. */
@@ -27,6 +29,18 @@ export const optional = <T>(
   help: string,
   parse: (text: string) => T,
 ): OptionSpec<T | true | undefined> => ({ flags, help, parse });
+
+/** An option with a value that may be given several times. It is undefined when it is not given. */
+export const repeated = <T>(
+  flags: string,
+  help: string,
+  parse: (text: string) => T,
+): OptionSpec<readonly T[] | undefined> => ({
+  flags,
+  help,
+  parse: (text) => [parse(text)],
+  repeats: true,
+});
 
 /** An option without a value. */
 export const flag = (flags: string, help: string): OptionSpec<boolean> => ({ flags, help });

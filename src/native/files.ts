@@ -1,9 +1,10 @@
-/** Calls on files that Node does not have: the data of a sparse file, and extended attributes. */
+/** Calls on files that Node does not have: the data of a sparse file, extended attributes, and sizes of block devices. */
 import { addon, isAddonBuilt } from './addon.js';
 
 interface FileFunctions {
   nextData(fd: number, offset: number): [number, number] | null;
   copyAttributes(from: number, to: number): void;
+  blockDeviceBytes(fd: number): number;
 }
 
 /**
@@ -22,3 +23,6 @@ export function nextData(fd: number, offset: number): { begin: number; end: numb
 export function copyAttributes(from: number, to: number): void {
   if (isAddonBuilt) addon<FileFunctions>().copyAttributes(from, to);
 }
+
+/** The size of an open block device. Errors: SystemError. */
+export const blockDeviceBytes = (fd: number): number => addon<FileFunctions>().blockDeviceBytes(fd);

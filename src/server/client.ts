@@ -81,8 +81,9 @@ export class MachineClient {
     return JSON.parse(await readAll(await this.#answer('POST', '/resume')));
   }
 
-  async stop(): Promise<void> {
-    await readAll(await this.#answer('POST', '/stop'));
+  /** `discard`: what was written to disks that end with the machine is lost. Errors: DISKS_NOT_SAVED too. */
+  async stop({ discard = false }: { discard?: boolean } = {}): Promise<void> {
+    await readAll(await this.#answer('POST', discard ? '/stop?discard=1' : '/stop'));
   }
 
   async save(save: SaveRequest, progress: Progress): Promise<MachineSaveResult> {

@@ -15,6 +15,8 @@ export interface MachineDescription {
   /** The default store of a save. */
   readonly store: string;
   readonly notices: readonly string[];
+  /** Why the machine is paused, if the host failed or its disks could not be saved; else null. */
+  readonly problem: string | null;
 }
 
 /** The body of `POST /save`. */

@@ -93,6 +93,13 @@ export function parseHistory(query: URLSearchParams): number {
   return Math.min(Number(history), RING_BYTES);
 }
 
+/** Whether a stop loses what was written to disks that end with the machine. Errors: HttpError 400. */
+export function parseDiscard(query: URLSearchParams): boolean {
+  const discard = query.get('discard') ?? '0';
+  if (discard !== '0' && discard !== '1') throw new HttpError(400, 'discard is not 0 or 1');
+  return discard === '1';
+}
+
 /** Errors: HttpError 400. */
 export function parseTarget(target: string): URL {
   try {

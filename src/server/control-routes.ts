@@ -12,7 +12,7 @@ import {
   type MachineDescription,
   type SaveRequest,
 } from './control-api.js';
-import { bodyParts, parseHistory, readSave, requireNoBody } from './control-requests.js';
+import { bodyParts, parseDiscard, parseHistory, readSave, requireNoBody } from './control-requests.js';
 
 const PROGRESS_INTERVAL_MS = 100;
 const INPUT_PIECE_BYTES = 4096;
@@ -26,7 +26,8 @@ export interface ControlledMachine {
   describe(): MachineDescription;
   pause(): Promise<void>;
   resume(): Promise<void>;
-  stop(): Promise<void>;
+  /** `discard`: what was written to disks that end with the machine is lost. Errors: DISKS_NOT_SAVED. */
+  stop(options: { discard: boolean }): Promise<void>;
   save(request: SaveRequest, progress: Progress): Promise<MachineSaveResult>;
   /** Errors: NOT_POSSIBLE_NOW while too much input waits for the guest, MACHINE_GONE. */
   writeConsole(bytes: Uint8Array): void;
@@ -59,10 +60,10 @@ async function getMachine({ machine, response }: Exchange): Promise<void> {
 
 /** Answers with the machine's name and its state afterwards. */
 const transition =
-  (operation: 'pause' | 'resume' | 'stop'): Handler =>
-  async ({ machine, request, response }) => {
+  (operation: (machine: ControlledMachine, query: URLSearchParams) => Promise<void>): Handler =>
+  async ({ machine, request, response, query }) => {
     await requireNoBody(request);
-    await machine[operation]();
+    await operation(machine, query);
     const { name, state } = machine.describe();
     sendJson(response, 200, { name, state });
   };
@@ -146,9 +147,9 @@ async function postConsole({ machine, request, response }: Exchange): Promise<vo
 /** By path and method. */
 export const ROUTES: Readonly<Record<string, Readonly<Record<string, Handler>>>> = {
   '/machine': { GET: getMachine },
-  '/pause': { POST: transition('pause') },
-  '/resume': { POST: transition('resume') },
-  '/stop': { POST: transition('stop') },
+  '/pause': { POST: transition((machine) => machine.pause()) },
+  '/resume': { POST: transition((machine) => machine.resume()) },
+  '/stop': { POST: transition((machine, query) => machine.stop({ discard: parseDiscard(query) })) },
   '/save': { POST: postSave },
   '/console': { GET: getConsole, POST: postConsole },
 };

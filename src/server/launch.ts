@@ -12,6 +12,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
+import type { DiskRequest } from '../vmm/disk/disk-config.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
 import type { MachineDescription } from './control-api.js';
 import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
@@ -22,8 +23,10 @@ export interface LaunchRequest {
   /** Absolute path of the default store of saves. */
   readonly storeDir: string;
   readonly port: number | null;
+  /** Absolute path of the directory for what the machine writes to its disks. Null: that of the store. */
+  readonly overlayDir: string | null;
   readonly origin:
-    | { readonly kind: 'start'; readonly config: MachineConfig }
+    | { readonly kind: 'start'; readonly config: MachineConfig; readonly disks: readonly DiskRequest[] }
     /** `from`: absolute path of the store to read. It differs from `storeDir` for an exported directory. */
     | { readonly kind: 'restore'; readonly from: string; readonly snapshot: string };
 }

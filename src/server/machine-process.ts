@@ -8,6 +8,8 @@
  *   the starter keeps the channel open while it wants to learn how the machine ends (machine-service.ts).
  */
 import { asLivesnapError, LivesnapError } from '../errors.js';
+import type { Progress } from '../page-stream.js';
+import { nearestDirectory } from '../vmm/disk/scratch-file.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
 import { ControlServer } from './control-server.js';
 import type { LaunchReport, LaunchRequest } from './launch.js';
@@ -15,7 +17,7 @@ import { LOCK_FD } from './launch.js';
 import { ignoreStreamErrors, log as processLog } from './log.js';
 import { MachineService } from './machine-service.js';
 import { ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
-import { StoreThread } from './store-thread-client.js';
+import { type StoreProxy, StoreThread } from './store-thread-client.js';
 
 const PROGRESS_INTERVAL_MS = 100;
 
@@ -30,10 +32,24 @@ const report = (message: LaunchReport) =>
     else resolve();
   });
 
-async function startMachine({ origin }: LaunchRequest, stores: StoreThread): Promise<MachineHandle> {
+async function startMachine(request: LaunchRequest, stores: StoreThread): Promise<MachineHandle> {
+  const { origin, storeDir } = request;
+  const overlayDir = request.overlayDir ?? nearestDirectory(storeDir);
   if (origin.kind === 'start') {
     const { Machine } = await import('../vmm/machine.js');
-    return Machine.create(origin.config);
+    let opened: StoreProxy | null = null;
+    const openStore = async (): Promise<StoreProxy> => {
+      opened = await stores.open(storeDir, { write: false });
+      return opened;
+    };
+    try {
+      return await Machine.create(origin.config, {
+        disks: origin.disks,
+        host: { overlayDir, openStore },
+      });
+    } finally {
+      await (opened as StoreProxy | null)?.close();
+    }
   }
   const opening = stores.open(origin.from, { write: false });
   opening.catch(() => {}); // awaited below
@@ -44,11 +60,12 @@ async function startMachine({ origin }: LaunchRequest, stores: StoreThread): Pro
     const snapshot = await store.openSnapshot(origin.snapshot);
     try {
       let lastMs = performance.now();
-      return await Machine.restore(snapshot, (doneBytes, totalBytes) => {
+      const progress: Progress = (doneBytes, totalBytes) => {
         if (performance.now() - lastMs < PROGRESS_INTERVAL_MS) return;
         lastMs = performance.now();
         void report({ progress: { doneBytes, totalBytes } });
-      });
+      };
+      return await Machine.restore(snapshot, { store: store.key, overlayDir, progress });
     } finally {
       snapshot.close();
     }
@@ -68,7 +85,13 @@ async function run(request: LaunchRequest): Promise<number> {
   const end = (why: string) => {
     log(`ending: ${why}`);
     if (service !== null)
-      service.stop().catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
+      service
+        .stop()
+        .catch((error: Error) => {
+          log(`the machine ends without its disks: ${error.message}`);
+          return service?.stop({ discard: true });
+        })
+        .catch((error: Error) => log(`the machine could not be stopped: ${error.message}`));
     else directory.remove().finally(() => process.exit(1));
   };
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => end(signal));

@@ -10,12 +10,13 @@
  * - When the machine has ended, requests in progress are answered, and its starter can read the last output and how it
  *   ended. Only then is the run directory removed, or kept with the reason when the machine failed.
  * - A save that waits for another process does not delay the end: the wait is cancelled.
+ * - What was written to disks that end with the machine is saved before the machine ends, unless that is refused.
  * - A failure to write the record is logged. It never fails the operation that is recorded.
  * - After the end every operation fails with MACHINE_GONE. `ended` settles exactly once.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
-import { LivesnapError } from '../errors.js';
+import { asLivesnapError, LivesnapError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineEnd, MachineHandle, MachineSaveResult } from '../vmm/machine-types.js';
 import { ConsoleHub } from './console-hub.js';
@@ -51,6 +52,9 @@ export interface MachineServiceOptions {
   readonly closeGraceMs?: number;
 }
 
+/** The tag of the disks that are saved when a machine ends. A tag is as long as a machine's name at most. */
+const diskTag = (name: string): string => `${name.slice(0, 58)}-disk`;
+
 export class MachineService implements ControlledMachine {
   readonly console = new ConsoleHub();
   /** Settles when the machine has ended and everything of it is closed. A failed machine leaves its run directory. */
@@ -65,6 +69,9 @@ export class MachineService implements ControlledMachine {
   });
   /** The last of the operations that run one after another. */
   #last: Promise<unknown> = Promise.resolve();
+  #savingDisks: Promise<void> | null = null;
+  /** Why the disks could not be saved when the machine was to end. */
+  #diskProblem: string | null = null;
   /** Tidies stores after saves. Only the end of the process waits for it. */
   #tidying: Promise<unknown> = Promise.resolve();
 
@@ -74,6 +81,10 @@ export class MachineService implements ControlledMachine {
     machine.on('console', (bytes, missedBytes) => {
       if (missedBytes > 0) this.console.skip(missedBytes);
       this.console.push(bytes);
+    });
+    machine.on('problem', (problem) => this.#tellProblem(problem));
+    machine.on('poweredOff', () => {
+      this.#endMachine(false).catch((error: LivesnapError) => this.#tellProblem(error.message));
     });
     this.ended = new Promise<MachineEnd>((resolve) => {
       if (machine.end !== null) resolve(machine.end);
@@ -104,6 +115,7 @@ export class MachineService implements ControlledMachine {
       snapshot,
       store: this.#options.storeDir,
       notices,
+      problem: this.#machine.problem ?? this.#diskProblem,
     };
   }
 
@@ -112,12 +124,61 @@ export class MachineService implements ControlledMachine {
   }
 
   resume(): Promise<void> {
-    return this.#inTurn(() => this.#machine.resume());
+    return this.#inTurn(async () => {
+      await this.#machine.resume();
+      this.#diskProblem = null;
+    });
   }
 
-  async stop(): Promise<void> {
+  /** `discard`: what was written to disks that end with the machine is lost. Errors: DISKS_NOT_SAVED. */
+  async stop({ discard = false }: { discard?: boolean } = {}): Promise<void> {
+    if (this.end === null) await this.#endMachine(discard);
     this.#stopWanted();
+  }
+
+  /** Ends the machine after its disks are saved. A second call waits for the same save. */
+  async #endMachine(discard: boolean): Promise<void> {
+    if (!discard && this.#machine.savesDisks) {
+      this.#savingDisks ??= this.#inTurn(() => this.#saveDisks()).finally(() => {
+        this.#savingDisks = null;
+      });
+      await this.#savingDisks;
+    }
     if (this.end === null) await this.#machine.stop();
+  }
+
+  /** Saves what was written to disks that end with the machine. */
+  async #saveDisks(): Promise<void> {
+    const { directory, storeDir, stores, log } = this.#options;
+    try {
+      const store = await stores.open(storeDir, { write: true, create: true });
+      try {
+        const tag = diskTag(directory.name);
+        const saved = await this.#machine.saveDisks(store, { vm: directory.name, tag });
+        if (saved !== null) log(`its disks are saved as ${saved.id} (${tag})`);
+        this.#diskProblem = null;
+      } finally {
+        await store.close();
+      }
+    } catch (error) {
+      this.#requireAlive();
+      const { message } = asLivesnapError(error);
+      const failure = new LivesnapError('DISKS_NOT_SAVED', `the disks could not be saved: ${message}`, {
+        hint: 'Try again, or lose what was written to them: livesnap stop --discard.',
+        cause: error,
+      });
+      this.#diskProblem = failure.message;
+      log(failure.message);
+      throw failure;
+    }
+  }
+
+  /** Tells the user why the machine is paused. */
+  #tellProblem(problem: string): void {
+    const { directory, log } = this.#options;
+    log(`the machine is paused: ${problem}`);
+    const line = `[livesnap] ${directory.name} is paused: ${problem}`;
+    this.console.push(Buffer.from(`${this.console.atLineStart ? '' : '\r\n'}${line}\r\n`));
   }
 
   save(request: SaveRequest, progress: Progress): Promise<MachineSaveResult> {

@@ -8,22 +8,21 @@
  * - The process can exit at any moment, because its exit handler wakes the thread from its native wait.
  */
 import { Worker } from 'node:worker_threads';
+import type { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
 import { ConsoleCounters, countBetween } from './console/console-counters.js';
 import { MAX_WAITING_INPUT_BYTES } from './console/console-input.js';
-import type {
-  DeviceRequest,
-  FromDeviceThread,
-  PlainMachineEnd,
-  ToDeviceThread,
-  VmSetup,
-} from './device-thread-messages.js';
+import type { FromDeviceThread, PlainMachineEnd, ToDeviceThread, VmSetup } from './device-thread-messages.js';
 import type { MachineEnd } from './machine-types.js';
 
 export interface DeviceThreadListener {
   /** `missedBytes` of output were dropped before `bytes`, because the main thread was busy. */
   onConsole(bytes: Uint8Array, missedBytes: number): void;
+  /** The machine must be paused: a request of the guest waits for the host. */
+  onStall(problem: string): void;
+  /** The guest has ended the machine, which waits for {@link DeviceThreadClient.stop}. Its vCPUs are parked. */
+  onPowerOff(): void;
   /** Called once, after the last output. */
   onEnd(end: MachineEnd): void;
 }
@@ -32,6 +31,9 @@ interface Waiting<T> {
   resolve(value: T): void;
   reject(error: Error): void;
 }
+
+/** The requests that are answered. */
+type Op = Exclude<ToDeviceThread['op'], 'begin' | 'input'>;
 
 /** The error of every operation on a machine that has ended. */
 export const machineGone = (end: MachineEnd | PlainMachineEnd): LivesnapError =>
@@ -128,6 +130,21 @@ export class DeviceThreadClient {
     return (await this.#request('saveState'))!;
   }
 
+  /** Puts blocks of a disk, ascending, into the staging memory. Errors: SYSTEM, MACHINE_GONE. */
+  async readBlocks(disk: number, blocks: Uint32Array): Promise<void> {
+    await this.#request('readBlocks', { disk, blocks });
+  }
+
+  /** Keeps these blocks, by disk, as they are now until a save has read them. The vCPUs must be parked. */
+  async freezeDisks(frozen: readonly BitSet[]): Promise<void> {
+    await this.#request('freezeDisks', { frozen: frozen.map(({ bytes }) => bytes) });
+  }
+
+  /** The save that froze blocks has ended. */
+  async thawDisks(): Promise<void> {
+    await this.#request('thawDisks');
+  }
+
   /** Starts to end the machine. {@link DeviceThreadListener.onEnd} is called when it has ended. */
   stop(): void {
     if (this.#end === null) this.#post({ id: ++this.#lastId, op: 'stop' });
@@ -141,7 +158,7 @@ export class DeviceThreadClient {
     return machineGone(this.#end ?? { kind: 'stopped' });
   }
 
-  #request(op: DeviceRequest['op']): Promise<Uint8Array | undefined> {
+  #request(op: Op, args: object = {}): Promise<Uint8Array | undefined> {
     return new Promise((resolve, reject) => {
       if (this.#end !== null) {
         reject(this.#gone());
@@ -149,7 +166,7 @@ export class DeviceThreadClient {
       }
       const id = ++this.#lastId;
       this.#waiting.set(id, { resolve, reject });
-      this.#post({ id, op });
+      this.#post({ id, op, ...args } as ToDeviceThread);
     });
   }
 
@@ -163,6 +180,12 @@ export class DeviceThreadClient {
       case 'console':
         this.#counters.addOutputMessage();
         this.#listener?.onConsole(message.bytes, message.missedBytes);
+        break;
+      case 'stalled':
+        this.#listener?.onStall(message.problem);
+        break;
+      case 'poweredOff':
+        this.#listener?.onPowerOff();
         break;
       case 'log':
         process.stderr.write(`${message.message}\n`);

@@ -8,6 +8,7 @@
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
 import type { DeviceConfig } from './devices/machine-devices.js';
+import type { DisksSetup } from './disk-devices.js';
 import type { MemorySlot } from './kvm/vm.js';
 import type { MachineEnd } from './machine-types.js';
 
@@ -17,6 +18,12 @@ export interface VmSetup {
   readonly cpus: number;
   /** Which devices it has. */
   readonly devices: DeviceConfig;
+  /** Null: it has no disks. */
+  readonly disks: DisksSetup | null;
+  /**
+   * Whether the guest's end waits for the main thread, which saves the disks first. The thread then sends `poweredOff`.
+   */
+  readonly holdsEnd: boolean;
   /** Where the vCPUs start: at a kernel's first instruction, or in a saved state (encoded). */
   readonly start: { readonly boot: BootState } | { readonly state: Uint8Array };
 }
@@ -29,13 +36,31 @@ export interface DeviceThreadSetup extends VmSetup {
 /** Answered by a `reply` with the same `id`, in order. */
 export interface DeviceRequest {
   readonly id: number;
-  readonly op: 'pause' | 'resume' | 'saveState' | 'stop';
+  readonly op: 'pause' | 'resume' | 'saveState' | 'stop' | 'thawDisks';
+}
+
+/** Puts blocks of a disk into the staging memory; answered by a `reply` when they are there. */
+export interface ReadBlocksRequest {
+  readonly id: number;
+  readonly op: 'readBlocks';
+  readonly disk: number;
+  /** Ascending. */
+  readonly blocks: Uint32Array;
+}
+
+/** Keeps blocks as they are for a save; `frozen` has the bytes of a BitSet for each disk. */
+export interface FreezeDisksRequest {
+  readonly id: number;
+  readonly op: 'freezeDisks';
+  readonly frozen: readonly Uint8Array[];
 }
 
 export type ToDeviceThread =
   /** The first message, sent once. */
   | { readonly op: 'begin'; readonly setup: DeviceThreadSetup }
   | DeviceRequest
+  | ReadBlocksRequest
+  | FreezeDisksRequest
   | { readonly op: 'input'; readonly bytes: Uint8Array };
 
 /** A {@link MachineEnd} as plain data. */
@@ -48,6 +73,10 @@ export type FromDeviceThread =
   | { readonly type: 'ready'; readonly machine: number }
   /** `missedBytes` of output were dropped before `bytes`. */
   | { readonly type: 'console'; readonly bytes: Uint8Array; readonly missedBytes: number }
+  /** A request of the guest waits for the host. The machine must be paused; when it is resumed, the request is tried again. */
+  | { readonly type: 'stalled'; readonly problem: string }
+  /** The guest has ended the machine. Its vCPUs are parked, and `stop` ends the thread. */
+  | { readonly type: 'poweredOff' }
   /** A line for the machine's log. */
   | { readonly type: 'log'; readonly message: string }
   | { readonly type: 'reply'; readonly id: number; readonly state?: Uint8Array; readonly error?: PlainError }

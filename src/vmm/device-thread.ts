@@ -12,6 +12,7 @@
 import { once } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
+import { BitSet } from '../bit-set.js';
 import { LivesnapError, type PlainError } from '../errors.js';
 import {
   attachDeviceThread,
@@ -37,7 +38,6 @@ import { ConsoleCounters } from './console/console-counters.js';
 import { ConsoleInput } from './console/console-input.js';
 import { ConsoleOutput } from './console/console-output.js';
 import type {
-  DeviceRequest,
   DeviceThreadSetup,
   FromDeviceThread,
   PlainMachineEnd,
@@ -47,6 +47,7 @@ import type { Bus } from './devices/bus.js';
 import type { AccessSize, DeviceParts } from './devices/device.js';
 import { LEGACY_DEVICES, machineDevices } from './devices/machine-devices.js';
 import { Platform } from './devices/platform.js';
+import { DiskDevices } from './disk-devices.js';
 import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeTripleFault } from './kvm/exit-text.js';
 import { failedInstruction } from './kvm/failed-instruction.js';
@@ -100,8 +101,14 @@ class DeviceThread {
   readonly #drainLimit = this.#timers.create(() => this.#paused());
   #isPosting = false;
   #end: PlainMachineEnd | null = null;
+  readonly #disks: DiskDevices | null;
+  readonly #holdsEnd: boolean;
+  /** The end that the guest asked for, while the main thread saves the disks. */
+  #heldEnd: PlainMachineEnd | null = null;
+  /** The vCPUs are parked and the devices frozen. */
+  #isPaused = true;
 
-  constructor({ slots, cpus, devices, start, consoleCounters }: DeviceThreadSetup) {
+  constructor({ slots, cpus, devices, disks, holdsEnd, start, consoleCounters }: DeviceThreadSetup) {
     const counters = new ConsoleCounters(consoleCounters);
     this.#output = new ConsoleOutput(
       (bytes, missedBytes) => post({ type: 'console', bytes, missedBytes }),
@@ -116,13 +123,16 @@ class DeviceThread {
     const state = 'state' in start ? decodeMachineState(start.state) : null;
     this.#machine = createVm(this.#host, cpus, slots, state !== null);
     this.#events = new ReadyEvents(this.#machine);
+    this.#holdsEnd = holdsEnd;
     try {
+      this.#disks = disks && new DiskDevices(disks, (problem) => post({ type: 'stalled', problem }));
       attachDeviceThread(this.#machine, this.#exitPage);
       if (state) restoreKvm(this.#machine, this.#host, state);
       else if ('boot' in start) enterKernel(this.#machine, this.#host, cpus, start.boot);
       const parts = this.#deviceParts(slots);
-      const list = machineDevices(devices);
+      const list = machineDevices(devices, { disks: this.#disks?.descriptors ?? [] });
       this.#platform = state ? Platform.restore(parts, state.devices, list) : Platform.create(parts, list);
+      this.#disks?.start(parts);
       this.#updatePosting();
       startVcpus(this.#machine);
     } catch (error) {
@@ -162,14 +172,24 @@ class DeviceThread {
       log: (line) => post({ type: 'log', message: line }),
       onConsoleOutput: (bytes) => this.#output.write(bytes),
       onConsoleDrained: () => this.#input.drain(),
-      onReset: () => this.#finish({ kind: 'reset' }),
-      onPowerOff: () => this.#finish({ kind: 'halted' }),
+      onReset: () => this.#guestEnds({ kind: 'reset' }),
+      onPowerOff: () => this.#guestEnds({ kind: 'halted' }),
     };
   }
 
   /** The first end counts. */
   #finish(end: PlainMachineEnd): void {
     this.#end ??= end;
+  }
+
+  /** The guest ends the machine. If disks are to be saved first, the machine is paused until the main thread stops it. */
+  #guestEnds(end: PlainMachineEnd): void {
+    if (!this.#holdsEnd) this.#finish(end);
+    else if (this.#heldEnd === null) {
+      this.#heldEnd = end;
+      this.#platform.suspend();
+      requestPause(this.#machine);
+    }
   }
 
   /** Answers exits and messages until the machine ends. Then sends the last output and the end. */
@@ -188,6 +208,7 @@ class DeviceThread {
       if (this.#isDraining && this.#platform.isIdle) this.#paused();
     }
     this.#output.flushAll();
+    this.#disks?.close();
     closeMachine(this.#machine);
     post({ type: 'end', end: this.#end });
   }
@@ -205,14 +226,16 @@ class DeviceThread {
     }
   }
 
-  #perform(request: DeviceRequest): void {
+  #perform(request: Exclude<ToDeviceThread, { op: 'begin' | 'input' }>): void {
     switch (request.op) {
       case 'pause':
+        if (this.#isPaused) break;
         this.#pausing.push(request.id);
         this.#platform.suspend();
         requestPause(this.#machine);
         return;
       case 'resume':
+        this.#isPaused = false;
         this.#platform.resume();
         resumeVcpus(this.#machine);
         break;
@@ -220,7 +243,19 @@ class DeviceThread {
         post({ type: 'reply', id: request.id, state: this.#saveState() });
         return;
       case 'stop':
-        this.#finish({ kind: 'stopped' });
+        this.#finish(this.#heldEnd ?? { kind: 'stopped' });
+        break;
+      case 'readBlocks':
+        this.#disks!.readBlocks(request.disk, request.blocks, (error) => {
+          const reply = { type: 'reply', id: request.id } as const;
+          post(error === null ? reply : { ...reply, error: error.toJSON() });
+        });
+        return;
+      case 'freezeDisks':
+        this.#disks?.freeze(request.frozen.map((bytes) => BitSet.from(bytes)));
+        break;
+      case 'thawDisks':
+        this.#disks?.thaw();
         break;
     }
     post({ type: 'reply', id: request.id });
@@ -245,6 +280,8 @@ class DeviceThread {
     this.#isDraining = false;
     this.#drainLimit.set(null);
     this.#platform.freeze();
+    this.#isPaused = true;
+    if (this.#heldEnd !== null) post({ type: 'poweredOff' });
     for (const id of this.#pausing.splice(0)) post({ type: 'reply', id });
   }
 
@@ -298,7 +335,7 @@ class DeviceThread {
     if (reason === ExitReason.SHUTDOWN) {
       const { rip } = getRegs(this.#machine, vcpu);
       post({ type: 'log', message: describeTripleFault(this.#host.kind, vcpu, rip) });
-      this.#finish({ kind: 'reset' });
+      this.#guestEnds({ kind: 'reset' });
       return;
     }
     const suberror = this.#words[ExitWord.suberror]!;

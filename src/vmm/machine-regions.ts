@@ -6,32 +6,31 @@
  * Invariants:
  * - The list follows from the machine's config alone, so a snapshot is checked before anything is allocated.
  * - The RAM slots come first: region `i` is slot `i`.
- *
- * Another kind of region is appended in {@link regionsOf}, read in {@link MachineRegions.source} and, if a restore fills
- * it, written in {@link MachineRegions.sink}.
+ * - The disks follow, each a region with the name of the disk. A restore does not fill them: it reads them on demand.
  */
-import { closeMemory, createMemory, writePages } from '../native/memory.js';
-import type { PageSink, PageSource, Region } from '../page-stream.js';
+
+import { BitSet } from '../bit-set.js';
+import { closeMemory, createMemory, dataRanges, writePages } from '../native/memory.js';
+import { PAGE_BYTES, type PageSink, type Region } from '../page-stream.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
 import type { MemorySlot } from './kvm/vm.js';
 import type { MachineConfig } from './machine-types.js';
-import { RamSource, type RamSourceOptions } from './memory/ram-source.js';
 import { WrittenPages } from './memory/written-pages.js';
 import { invalidState } from './saved-state.js';
 
-type RegionConfig = Pick<MachineConfig, 'memoryBytes'>;
-
-/** Reads a machine for a save. */
-export interface MachineSource extends PageSource {
-  /** How much was stored while the vCPUs were parked. */
-  readonly storedWhilePausedBytes: number;
-}
+type RegionConfig = Pick<MachineConfig, 'memoryBytes' | 'disks'>;
 
 const ramRegion = ({ gpa, sizeBytes }: RamSlot): Region => ({ name: `ram@0x${gpa.toString(16)}`, sizeBytes });
 
 /** The regions of a machine with this config, in the order of its snapshots. Errors: USAGE for a bad memory size. */
-export const regionsOf = ({ memoryBytes }: RegionConfig): readonly Region[] =>
-  ramLayout(memoryBytes).map(ramRegion);
+export const regionsOf = ({ memoryBytes, disks = [] }: RegionConfig): readonly Region[] => [
+  ...ramLayout(memoryBytes).map(ramRegion),
+  ...diskRegions(disks),
+];
+
+/** The regions of disks alone. */
+export const diskRegions = (disks: NonNullable<RegionConfig['disks']>): readonly Region[] =>
+  disks.map(({ name, sizeBytes }) => ({ name, sizeBytes }));
 
 /** Requires that a snapshot has exactly the regions of its machine. Errors: BAD_STATE, naming the region. */
 export function checkRegions(expected: readonly Region[], found: readonly Region[]): void {
@@ -75,16 +74,20 @@ export class MachineRegions {
     return regions;
   }
 
-  /** What a save reads: everything (`full`), or what the base of `dirty` does not account for. */
-  source(options: Pick<RamSourceOptions, 'dirty' | 'full' | 'hooks'>): MachineSource {
-    return new RamSource({ ...options, regions: this.list, slots: this.slots });
+  /** The pages of a slot that are not holes. */
+  dataPages(slot: number): BitSet {
+    const { sizeBytes, memory } = this.slots[slot]!;
+    const pages = new BitSet(sizeBytes / PAGE_BYTES);
+    for (const { offset, length } of dataRanges(memory))
+      pages.addRange(Math.floor(offset / PAGE_BYTES), Math.ceil(length / PAGE_BYTES));
+    return pages;
   }
 
   /** What a restore fills, in memory that is still zero. */
   sink(): PageSink {
     const { slots } = this;
     return {
-      regions: this.list,
+      regions: this.list.slice(0, slots.length),
       memories: slots.map(({ memory }) => memory),
       write: ({ region, pages }, bytes) => writePages(slots[region]!.memory, pages, bytes),
     };

@@ -1,6 +1,7 @@
 /** A machine as the control API and the command line see it. Class Machine implements it; tests may use a fake. */
 import type { LivesnapError } from '../errors.js';
 import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
+import type { DiskConfig } from './disk/disk-config.js';
 
 export interface MachineConfig {
   /** Path of a bzImage or an ELF vmlinux. */
@@ -13,6 +14,8 @@ export interface MachineConfig {
   readonly cpus: number;
   /** Whether it has the virtio entropy device. Default: true; false in snapshots of livesnap 0.1, which had none. */
   readonly rng?: boolean;
+  /** Default: none. */
+  readonly disks?: readonly DiskConfig[];
 }
 
 export type MachineState = 'running' | 'paused' | 'stopped';
@@ -36,6 +39,13 @@ export interface MachineSaveResult extends SaveResult {
 export interface MachineEvents {
   /** Bytes that the guest wrote to its console. `missedBytes` before them were dropped, because it wrote too fast. */
   console: [bytes: Uint8Array, missedBytes: number];
+  /** The machine was paused because the host failed. {@link MachineHandle.problem} says why. */
+  problem: [problem: string];
+  /**
+   * The guest has turned the machine off or reset it, and its disks have changes that are not saved. `saveDisks` saves
+   * them; then `stop` ends the machine. Without a listener it ends at once.
+   */
+  poweredOff: [];
   /** Once, after the last output. */
   end: [end: MachineEnd];
 }
@@ -47,6 +57,8 @@ export interface MachineHandle {
   readonly end: MachineEnd | null;
   /** The snapshot that the machine was last saved to or restored from. */
   readonly snapshot: string | null;
+  /** Why the machine is paused, if the host failed: `resume` tries again. Null otherwise. */
+  readonly problem: string | null;
   /** What the user should know about the machine on this host, one sentence each. */
   readonly notices: readonly string[];
   on<K extends keyof MachineEvents>(event: K, listener: (...args: MachineEvents[K]) => void): this;
@@ -60,6 +72,13 @@ export interface MachineHandle {
   resume(): Promise<void>;
   /** Ends the machine and frees its memory. Resolves after `end` was emitted. */
   stop(): Promise<void>;
+  /**
+   * Saves the disks that have a base in a store and would end with the machine, without RAM and state. The machine is
+   * paused for it and stays paused, unless that fails. Null: nothing would be lost.
+   */
+  saveDisks(store: SaveTarget, options: { vm: string; tag: string | null }): Promise<SaveResult | null>;
+  /** Whether {@link saveDisks} may have something to save. */
+  readonly savesDisks: boolean;
   /** With `then` null the machine is afterwards as it was before: running or paused. */
   save(
     store: SaveTarget,

@@ -12,17 +12,34 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { arch, hostname, release, totalmem } from 'node:os';
+import { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
-import type { OpenSnapshot, Progress, SaveResult, SaveTarget } from '../page-stream.js';
+import { readMemory } from '../native/memory.js';
+import {
+  type OpenSnapshot,
+  PAGE_BYTES,
+  type Progress,
+  type SaveBase,
+  type SavedRegion,
+  type SaveResult,
+  type SaveSession,
+  type SaveTarget,
+} from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
 import { deviceWindows } from './devices/machine-devices.js';
+import { addOverlayBlocks, dataBlocks } from './disk/data-blocks.js';
+import { type DiskRequest, totalDiskBytes } from './disk/disk-config.js';
+import { blocksOf } from './disk/disk-setup.js';
+import { DiskSource } from './disk/disk-source.js';
+import { type DiskHost, type MachineDisk, MachineDisks } from './disk/machine-disks.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { nestedNotices } from './kvm/nested.js';
 import { pvmCmdline } from './kvm/pvm.js';
 import { checkRegions, MachineRegions, regionsOf } from './machine-regions.js';
+import { MachineSource } from './machine-source.js';
 import { decodeMachineState } from './machine-state.js';
 import type {
   MachineConfig,
@@ -64,15 +81,36 @@ interface MachineSetup extends SavedMachine {
   readonly host: HostKvm;
   readonly notices: readonly string[];
   readonly regions: MachineRegions;
-  /** The snapshot that it is restored from. */
-  readonly base: string | null;
+  readonly disks: MachineDisks;
+  /** The snapshot that it is restored from, and the key of its store. */
+  readonly base: { readonly store: string; readonly id: string } | null;
 }
+
+/** Where a snapshot is restored from, and how. */
+export interface RestoreOptions {
+  /** As SaveTarget.key. */
+  readonly store: string;
+  /** The directory for what the machine writes to its disks. */
+  readonly overlayDir: string;
+  readonly progress?: Progress;
+}
+
+const NO_DISKS = {
+  disks: [],
+  host: {
+    overlayDir: '/',
+    openStore: () => Promise.reject(new TypeError('a machine without disks has no store')),
+  },
+} as const;
 
 export class Machine extends EventEmitter<MachineEvents> implements MachineHandle {
   readonly #setup: MachineSetup;
   readonly #thread: DeviceThreadClient;
   readonly #dirty: DirtyPages;
   #isRunning = false;
+  #problem: string | null = null;
+  /** The guest has ended the machine, which waits for {@link saveDisks} and {@link stop}. */
+  #isOff = false;
   #end: MachineEnd | null = null;
   /** Settles when the last operation that was asked for has. */
   #lastOperation: Promise<unknown> = Promise.resolve();
@@ -82,13 +120,22 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     super();
     this.#setup = setup;
     this.#thread = thread;
-    this.#dirty = new DirtyPages(thread.machine, setup.regions.slots, setup.base, setup.base !== null);
+    const { regions, disks, base } = setup;
+    const written = disks.list.map(({ setup: { sizeBytes, written } }) => ({
+      blocks: blocksOf(sizeBytes),
+      written,
+    }));
+    this.#dirty = new DirtyPages(thread.machine, regions.slots, written, base !== null);
+    if (base !== null) this.#dirty.commit(base.store, base.id);
     this.#ended = new Promise((resolve) => {
       thread.attach({
         onConsole: (bytes, missedBytes) => this.emit('console', bytes, missedBytes),
+        onStall: (problem) => this.#stalled(problem),
+        onPowerOff: () => this.#poweredOff(),
         onEnd: (end) => {
           this.#end = end;
           setup.regions.free();
+          setup.disks.close();
           resolve(end);
           this.emit('end', end);
         },
@@ -98,12 +145,25 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   /**
    * Makes a machine that boots a kernel, paused before its first instruction.
-   * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists
+   * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists; those of
+   * MachineDisks.open
    */
-  static async create(given: MachineConfig): Promise<Machine> {
-    const config = { ...given, rng: given.rng ?? true };
+  static async create(
+    given: MachineConfig,
+    { disks: requests, host: diskHost }: { disks: readonly DiskRequest[]; host: DiskHost } = NO_DISKS,
+  ): Promise<Machine> {
     const host = describeHost();
-    checkFits(host, config);
+    checkFits(host, given);
+    const disks = await MachineDisks.open(requests, diskHost, given.memoryBytes);
+    try {
+      return await Machine.#boot({ ...given, rng: given.rng ?? true, disks: disks.configs }, host, disks);
+    } catch (error) {
+      disks.close();
+      throw error;
+    }
+  }
+
+  static async #boot(config: MachineConfig, host: HostKvm, disks: MachineDisks): Promise<Machine> {
     const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
     const isPvm = host.kind === 'pvm';
     const plan = readBoot({
@@ -117,7 +177,15 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     });
     const regions = MachineRegions.allocate(config);
     const notices = isPvm ? [PVM_NOTICE] : [];
-    const setup = { config: { ...config, cmdline }, bootPath: plan.path, host, notices, regions, base: null };
+    const setup = {
+      config: { ...config, cmdline },
+      bootPath: plan.path,
+      host,
+      notices,
+      regions,
+      disks,
+      base: null,
+    };
     return Machine.#launch(setup, () => ({ boot: plan.load(new GuestRam(regions.slots)) }));
   }
 
@@ -125,27 +193,41 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
    * Restores a snapshot with all of its RAM, paused where it was saved.
    * @throws LivesnapError USAGE, BAD_STATE, NEWER_FORMAT or HOST_LACKS before a vCPU exists; DAMAGED
    */
-  static async restore(snapshot: OpenSnapshot, progress?: Progress): Promise<Machine> {
+  static async restore(
+    snapshot: OpenSnapshot,
+    { store, overlayDir, progress }: RestoreOptions,
+  ): Promise<Machine> {
     const host = describeHost();
     const { summary, metadata } = snapshot;
     if (metadata.kind !== 'machine') {
-      throw new LivesnapError('USAGE', `snapshot ${summary.id} is a file, not a machine`, {
-        hint: 'Write it out with livesnap get.',
+      throw new LivesnapError('USAGE', `snapshot ${summary.id} is a ${metadata.kind}, not a machine`, {
+        hint: 'Write it out with livesnap get, or start a machine with --block snapshot=ID.',
       });
     }
     const { vcpus } = decodeMachineState(metadata.state);
-    const { config, bootPath } = readSavedMachine(metadata.machine);
-    if (vcpus.length !== config.cpus) {
-      throw invalidState(`machine.config.cpus is ${config.cpus}, but vcpus has ${vcpus.length} items`);
+    const { config: saved, bootPath } = readSavedMachine(metadata.machine);
+    const { memoryBytes } = saved;
+    if (vcpus.length !== saved.cpus) {
+      throw invalidState(`machine.config.cpus is ${saved.cpus}, but vcpus has ${vcpus.length} items`);
     }
-    checkRegions(regionsOf(config), snapshot.regions);
-    checkFits(host, config);
-    const regions = MachineRegions.allocate(config);
-    const notices = nestedNotices(vcpus);
-    return Machine.#launch({ config, bootPath, host, notices, regions, base: summary.id }, async () => {
-      await snapshot.fill(regions.sink(), progress);
-      return { state: metadata.state };
-    });
+    checkRegions(regionsOf(saved), snapshot.regions);
+    checkFits(host, saved);
+    deviceWindows(saved);
+    const disks = await MachineDisks.restore(saved.disks ?? [], snapshot, store, overlayDir, memoryBytes);
+    try {
+      // From now on the disks are those of the snapshot, whatever they were.
+      const config = { ...saved, disks: disks.configs };
+      const regions = MachineRegions.allocate(config);
+      const notices = nestedNotices(vcpus);
+      const base = { store, id: summary.id };
+      return await Machine.#launch({ config, bootPath, host, notices, regions, disks, base }, async () => {
+        await snapshot.fill(regions.sink(), progress);
+        return { state: metadata.state };
+      });
+    } catch (error) {
+      disks.close();
+      throw error;
+    }
   }
 
   /** `fill` runs while the device thread loads its code. */
@@ -153,11 +235,19 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     setup: MachineSetup,
     fill: () => VmSetup['start'] | Promise<VmSetup['start']>,
   ): Promise<Machine> {
-    const { config, regions } = setup;
+    const { config, regions, disks } = setup;
     let thread: DeviceThreadClient | null = null;
     try {
       thread = new DeviceThreadClient();
-      await thread.begin({ slots: regions.slots, cpus: config.cpus, devices: config, start: await fill() });
+      const { list, engine, staging } = disks;
+      await thread.begin({
+        slots: regions.slots,
+        cpus: config.cpus,
+        devices: { rng: config.rng ?? true, disks: config.disks ?? [] },
+        disks: engine === null ? null : { disks: list.map((disk) => disk.setup), engine, staging: staging! },
+        holdsEnd: list.some(endsWithMachine),
+        start: await fill(),
+      });
       return new Machine(setup, thread);
     } catch (error) {
       await thread?.cancel();
@@ -184,7 +274,11 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   get snapshot(): string | null {
-    return this.#dirty.base;
+    return this.#dirty.last;
+  }
+
+  get problem(): string | null {
+    return this.#problem;
   }
 
   writeConsole(bytes: Uint8Array): void {
@@ -196,7 +290,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   resume(): Promise<void> {
-    return this.#inTurn(() => this.#resume());
+    return this.#inTurn(() => {
+      this.#requireOn();
+      return this.#resume();
+    });
   }
 
   async stop(): Promise<void> {
@@ -209,44 +306,121 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     options: { vm: string; tag: string | null; then: SaveThen | null; progress?: Progress },
   ): Promise<MachineSaveResult> {
     return this.#inTurn(async () => {
+      this.#requireOn();
       const startedMs = performance.now();
       const then = options.then ?? (this.#isRunning ? 'resume' : 'pause');
-      const base = this.#dirty.base;
-      const saved = await this.#saveFrom(base, store, then, options).catch((error) => {
-        // If the parent is damaged, save everything again.
-        if (base === null || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
-        return this.#saveFrom(null, store, then, options);
+      const saved = await this.#saveFrom(store, true, then, options).catch((error) => {
+        // If a base is damaged, save everything again.
+        const hasBase = this.#setup.regions.list.some(
+          (_, i) => this.#savedRegion(store.key, i).bases.length > 0,
+        );
+        if (!hasBase || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
+        return this.#saveFrom(store, false, then, options);
       });
-      this.#dirty.commit(saved.id);
+      this.#dirty.commit(store.key, saved.id);
       if (then === 'stop') await this.stop();
       else if (then === 'resume') await this.#resumeUnlessEnded();
       return { ...saved, saveMs: round(performance.now() - startedMs) };
     });
   }
 
+  get savesDisks(): boolean {
+    return this.#end === null && this.#setup.disks.list.some(endsWithMachine);
+  }
+
+  saveDisks(store: SaveTarget, { vm, tag }: { vm: string; tag: string | null }): Promise<SaveResult | null> {
+    return this.#inTurn(async () => {
+      const wasRunning = this.#isRunning;
+      await this.#pause();
+      try {
+        return await this.#saveDisksTo(store, vm, tag);
+      } catch (error) {
+        if (wasRunning && !this.#isOff) await this.#resumeUnlessEnded();
+        throw error;
+      }
+    });
+  }
+
+  /** The machine is paused. */
+  async #saveDisksTo(store: SaveTarget, vm: string, tag: string | null): Promise<SaveResult | null> {
+    const { config, bootPath, regions, disks } = this.#setup;
+    const indices = disks.list.flatMap((disk, i) => (endsWithMachine(disk) ? [i] : []));
+    const firstDisk = regions.slots.length;
+    const saved = indices.map((i) => this.#savedRegion(store.key, firstDisk + i));
+    this.#dirty.begin();
+    const isUnchanged = saved.every(
+      ({ bases }, n) =>
+        bases.length > 0 && this.#pending(store.key, firstDisk + indices[n]!, bases[0]!).isEmpty,
+    );
+    if (isUnchanged) return null;
+    const session = await store.beginSave({ regions: saved, tag });
+    try {
+      const savedDisks = indices.map((i, n) => ({
+        sizeBytes: disks.list[i]!.config.sizeBytes,
+        pending: this.#pending(store.key, firstDisk + i, usedBase(saved, session, n)),
+      }));
+      const source = new DiskSource(savedDisks, 0, (n, blocks, into) =>
+        this.#readBlocks(indices[n]!, blocks, into),
+      );
+      const list = indices.map((i) => regions.list[firstDisk + i]!);
+      await session.store({
+        regions: list,
+        sequential: list.map((_, n) => n),
+        next: (into) => source.next(into),
+      });
+      return await session.commit({
+        kind: 'disk',
+        vm,
+        tag,
+        memoryBytes: 0,
+        diskBytes: list.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+        machine: { config, bootPath } satisfies SavedMachine,
+        host: this.#hostDescription(),
+        state: new Uint8Array(0),
+      });
+    } catch (error) {
+      await session.abort().catch(() => {});
+      throw error;
+    }
+  }
+
   async #saveFrom(
-    parent: string | null,
     store: SaveTarget,
+    useBases: boolean,
     then: SaveThen,
     { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
   ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
-    const { config, bootPath, host, regions } = this.#setup;
+    const { config, bootPath, regions, disks } = this.#setup;
     const wasRunning = this.#isRunning;
     let pausedAtMs = 0;
     let pauseMs = 0;
     let state: Uint8Array | null = null;
-    const session = await store.beginSave({ parent, tag });
+    const saved = regions.list.map(({ name }, region) =>
+      useBases ? this.#savedRegion(store.key, region) : { region: name, bases: [] },
+    );
+    const session = await store.beginSave({ regions: saved, tag });
     try {
-      const source = regions.source({
-        dirty: this.#dirty,
-        full: session.parent === null,
+      this.#dirty.begin();
+      const pending = saved.map((_, i) => this.#pending(store.key, i, usedBase(saved, session, i)));
+      const source = new MachineSource({
+        regions: regions.list,
+        slots: regions.slots,
+        disks: disks.list.map(({ config: { sizeBytes } }, i) => ({
+          sizeBytes,
+          pending: pending[regions.slots.length + i]!,
+        })),
+        pendingRam: pending.slice(0, regions.slots.length),
+        harvest: () => this.#dirty.harvest(),
+        readBlocks: (disk, blocks, into) => this.#readBlocks(disk, blocks, into),
         hooks: {
           pause: async () => {
             pausedAtMs = performance.now();
             await this.#pause();
           },
-          captureAndContinue: async () => {
+          captureAndContinue: async (frozen) => {
+            this.#requireOn();
             state = await this.#thread.saveState();
+            if (frozen.length > 0) await this.#thread.freezeDisks(frozen);
             if (wasRunning && then === 'resume') await this.#resumeUnlessEnded();
             pauseMs = wasRunning ? performance.now() - pausedAtMs : 0;
           },
@@ -258,9 +432,9 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         vm,
         tag,
         memoryBytes: config.memoryBytes,
-        diskBytes: 0,
+        diskBytes: totalDiskBytes(disks.configs),
         machine: { config, bootPath } satisfies SavedMachine,
-        host: { kvm: host.kind, hostname: hostname(), kernel: release(), arch: arch() },
+        host: this.#hostDescription(),
         state: state!,
       });
       const { storedWhilePausedBytes } = source;
@@ -274,7 +448,71 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         await session.abort().catch(() => {});
       }
       throw error;
+    } finally {
+      if (disks.list.length > 0) await this.#thread.thawDisks().catch(() => {}); // an ended machine keeps nothing
     }
+  }
+
+  #hostDescription(): object {
+    return { kvm: this.#setup.host.kind, hostname: hostname(), kernel: release(), arch: arch() };
+  }
+
+  /** What a region may be stored relative to, the best first. */
+  #savedRegion(key: string, region: number): SavedRegion {
+    const { regions, disks } = this.#setup;
+    const { name } = regions.list[region]!;
+    const own = this.#dirty.baseIn(key);
+    const layer = disks.list[region - regions.slots.length]?.base;
+    const bases: SaveBase[] = own === null ? [] : [{ snapshot: own, region: name }];
+    if (layer && layer.storeKey === key) bases.push(layer.base);
+    return { region: name, bases };
+  }
+
+  /** The pages of a region that its base does not account for: a set of its own. `base` null: all that may hold data. */
+  #pending(key: string, region: number, base: SaveBase | null): BitSet {
+    const { regions, disks } = this.#setup;
+    const disk = disks.list[region - regions.slots.length];
+    if (base === null) return disk ? dataBlocks(disk) : regions.dataPages(region);
+    const { sizeBytes } = regions.list[region]!;
+    const pending = new BitSet(blocksOf(sizeBytes));
+    if (base.snapshot === this.#dirty.baseIn(key)) pending.addAll(this.#dirty.since(key)![region]!);
+    else addOverlayBlocks(disk!, pending);
+    return pending;
+  }
+
+  async #readBlocks(disk: number, blocks: Uint32Array, into: Uint8Array): Promise<void> {
+    const { staging, list } = this.#setup.disks;
+    await this.#thread.readBlocks(disk, blocks);
+    if (this.#end !== null) throw machineGone(this.#end);
+    readMemory(staging!, 0, into);
+    const last = blocks[blocks.length - 1]!;
+    const tail = list[disk]!.config.sizeBytes - last * PAGE_BYTES;
+    if (tail < PAGE_BYTES) into.fill(0, into.length - PAGE_BYTES + tail);
+  }
+
+  /** The main thread pauses the machine, because only it knows which operations are in progress. */
+  #stalled(problem: string): void {
+    this.#problem = problem;
+    this.pause().then(
+      () => this.emit('problem', problem),
+      () => {}, // the machine has ended
+    );
+  }
+
+  #poweredOff(): void {
+    this.#isRunning = false;
+    this.#isOff = true;
+    if (this.listenerCount('poweredOff') === 0) this.#thread.stop();
+    else this.emit('poweredOff');
+  }
+
+  #requireOn(): void {
+    if (this.#isOff)
+      throw new LivesnapError(
+        'NOT_POSSIBLE_NOW',
+        'the guest has ended the machine, and its disks are not saved yet',
+        { hint: 'livesnap stop saves the disks; with --discard it ends the machine without.' },
+      );
   }
 
   async #pause(): Promise<void> {
@@ -284,7 +522,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   async #resume(): Promise<void> {
-    if (this.#isRunning) return;
+    if (this.#isRunning || this.#isOff) return;
+    this.#problem = null;
     await this.#thread.resume();
     this.#isRunning = true;
   }
@@ -310,6 +549,15 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     this.#lastOperation = result.catch(() => {});
     return result;
   }
+}
+
+/** Whether what was written to a disk would end with the machine. */
+const endsWithMachine = ({ config, base }: MachineDisk): boolean => base !== null && config.mode === 'rw';
+
+/** The base that the store chose for a region; null: none. */
+function usedBase(saved: readonly SavedRegion[], { bases }: SaveSession, region: number): SaveBase | null {
+  const used = bases[region] ?? null;
+  return used === null ? null : saved[region]!.bases[used]!;
 }
 
 const round = (ms: number): number => Math.round(ms * 1000) / 1000;

@@ -8,6 +8,7 @@ import { PAGE_BYTES } from '../page-stream.js';
 import { flag, integer, nullable, object, optional, parse, satisfying, text } from '../schema.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { MAX_MEMORY_BYTES, MIN_MEMORY_BYTES } from './boot/memory-layout.js';
+import { DISK_CONFIGS } from './disk/disk-config.js';
 import type { MachineConfig } from './machine-types.js';
 import { invalidState } from './saved-state.js';
 
@@ -31,6 +32,7 @@ const SAVED_MACHINE = object(
         ),
         cpus: integer(1, MAX_CPUS),
         rng: optional(flag),
+        disks: optional(DISK_CONFIGS),
       },
       { others: 'ignore' },
     ),
@@ -46,6 +48,6 @@ const DESCRIPTION = object({ machine: SAVED_MACHINE });
 export function readSavedMachine(machine: unknown): SavedMachine {
   const description = parse(DESCRIPTION, { machine }, (wrong) => invalidState(wrong.message));
   const { config, bootPath } = description.machine;
-  const { kernel, initrd, cmdline, memoryBytes, cpus, rng = false } = config;
-  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng }, bootPath };
+  const { kernel, initrd, cmdline, memoryBytes, cpus, rng = false, disks = [] } = config;
+  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng, disks }, bootPath };
 }

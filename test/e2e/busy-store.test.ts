@@ -156,7 +156,9 @@ describe('a machine that waits for', function () {
       const directory = await new RunDirectory(join(world.runDir, 'livesnap'), 'b').claim();
       const before = children();
       const origin = { kind: 'restore', from: world.store, snapshot: id } as const;
-      const refused = assert.rejects(launch(directory, { storeDir: world.store, port: null, origin }));
+      const refused = assert.rejects(
+        launch(directory, { storeDir: world.store, port: null, overlayDir: null, origin }),
+      );
       let pid: number | undefined;
       while (pid === undefined) {
         await sleep(5);

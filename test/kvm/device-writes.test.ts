@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
+import { BitSet } from '../../src/bit-set.js';
 import { closeMachine, type KvmMachine } from '../../src/native/kvm.js';
-import { closeMemory, createMemory, writePages } from '../../src/native/memory.js';
+import { closeMemory, createMemory, dataRanges, writePages } from '../../src/native/memory.js';
 import { PAGE_BYTES } from '../../src/page-stream.js';
 import { describeHost } from '../../src/vmm/kvm/host.js';
 import { createVm, type MemorySlot } from '../../src/vmm/kvm/vm.js';
@@ -37,6 +38,20 @@ const allocate = (): MemorySlot[] =>
     written: WrittenPages.allocate(slot.sizeBytes),
   }));
 
+/** Every page that is not a hole. */
+function dataPages({ sizeBytes, memory }: MemorySlot): BitSet {
+  const pages = new BitSet(sizeBytes / PAGE_BYTES);
+  for (const { offset, length } of dataRanges(memory))
+    pages.addRange(offset / PAGE_BYTES, length / PAGE_BYTES);
+  return pages;
+}
+
+function copyOf(pages: BitSet): BitSet {
+  const copy = new BitSet(pages.size);
+  copy.addAll(pages);
+  return copy;
+}
+
 describe('a page that a device has written', () => {
   let slots: MemorySlot[] = [];
   let machine: KvmMachine | null = null;
@@ -51,7 +66,7 @@ describe('a page that a device has written', () => {
     slots = allocate();
     machine = createVm(describeHost(), 1, slots, false);
     ram = new GuestRam(slots);
-    dirty = new DirtyPages(machine, slots, null, false);
+    dirty = new DirtyPages(machine, slots, [], false);
     store = new MemoryStore();
   });
   afterEach(() => {
@@ -62,17 +77,25 @@ describe('a page that a device has written', () => {
 
   /** Saves. `atMoment` is called when the vCPUs are parked. */
   async function save(atMoment = (): void => {}): Promise<string> {
-    const session = await store.beginSave({ parent: dirty.base });
+    const regions = slots.map(({ gpa, sizeBytes }) => ({ name: `ram@0x${gpa.toString(16)}`, sizeBytes }));
+    const base = dirty.baseIn(store.key);
+    const session = await store.beginSave({
+      regions: regions.map(({ name }) => ({
+        region: name,
+        bases: base === null ? [] : [{ snapshot: base, region: name }],
+      })),
+    });
+    dirty.begin();
     const source = new RamSource({
-      regions: slots.map(({ gpa, sizeBytes }) => ({ name: `ram@0x${gpa.toString(16)}`, sizeBytes })),
+      regions,
       slots,
-      dirty,
-      full: session.parent === null,
+      pending: base === null ? slots.map(dataPages) : dirty.since(store.key)!.map(copyOf),
+      harvest: () => dirty.harvest(),
       hooks: { pause: async () => atMoment(), captureAndContinue: async () => {} },
     });
     await session.store(source);
     const { id } = await session.commit(METADATA);
-    dirty.commit(id);
+    dirty.commit(store.key, id);
     return id;
   }
 

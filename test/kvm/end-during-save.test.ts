@@ -140,7 +140,7 @@ describe('a machine that ends during a save', function () {
       const { id } = await machine.save(store, SAVE);
       if (machine.end === null) await once(machine, 'end');
       assert.equal(machine.end?.kind, 'reset');
-      const restored = await Machine.restore(store.open(id));
+      const restored = await Machine.restore(store.open(id), store.place);
       machines.push(restored);
       await restored.resume();
       assert.equal(restored.state, 'running');

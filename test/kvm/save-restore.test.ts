@@ -41,7 +41,7 @@ describe('saving and restoring a machine', function () {
     id: string,
     from: GuestConsole,
   ): Promise<[Machine, GuestConsole]> {
-    const machine = await Machine.restore(store.open(id));
+    const machine = await Machine.restore(store.open(id), store.place);
     machines.push(machine);
     const console = new GuestConsole(machine, from);
     await machine.resume();
@@ -232,14 +232,16 @@ describe('saving and restoring a machine', function () {
       changed({}, [{ name: 'ram@0x0', sizeBytes: 4096 }]),
       changed({}, []),
     ]) {
-      await assert.rejects(Machine.restore(snapshot), { code: 'BAD_STATE' });
+      await assert.rejects(Machine.restore(snapshot, store.place), { code: 'BAD_STATE' });
     }
-    await assert.rejects(Machine.restore(changed({ kind: 'file' })), { code: 'USAGE' });
+    await assert.rejects(Machine.restore(changed({ kind: 'file' }), store.place), { code: 'USAGE' });
     // Well-formed, but no processor can be in this state: long mode without PAE.
     const text = Buffer.from(open.metadata.state).toString();
     const absurd = text.replace(/"cr4":\{"\$u64":"0x[0-9a-f]+"\}/, '"cr4":{"$u64":"0x0"}');
     assert.notEqual(absurd, text);
-    await assert.rejects(Machine.restore(changed({ state: Buffer.from(absurd) })), { code: 'BAD_STATE' });
+    await assert.rejects(Machine.restore(changed({ state: Buffer.from(absurd) }), store.place), {
+      code: 'BAD_STATE',
+    });
   });
 
   it('reads only pages that were written since the last save', async () => {

@@ -19,22 +19,30 @@ import { com1 } from './serial-16550a.js';
 export type DeviceList = readonly [DeviceDescriptor<ConsoleDevice>, ...DeviceDescriptor[]];
 
 /** What of a machine's config decides which devices it has. */
-export type DeviceConfig = Pick<MachineConfig, 'rng'>;
+export type DeviceConfig = Pick<MachineConfig, 'rng' | 'disks'>;
+
+/** Devices whose descriptors are made with parts of the device thread. */
+export interface HostedDevices {
+  /** One for each disk. */
+  readonly disks: readonly VirtioDescriptor[];
+}
 
 /** The devices that every machine has. */
 export const LEGACY_DEVICES: DeviceList = [com1, keyboardController, realTimeClock, powerManagement];
 
 /** The virtio devices, in the order of their windows. */
-const virtioDevices = ({ rng = true }: DeviceConfig): readonly VirtioDescriptor[] =>
-  rng ? [entropyDevice] : [];
+const virtioDevices = (
+  { rng = true }: DeviceConfig,
+  { disks }: HostedDevices,
+): readonly VirtioDescriptor[] => [...(rng ? [entropyDevice] : []), ...disks];
 
 /** The windows of the virtio devices. Errors: USAGE, if there are too many. */
-export const deviceWindows = (config: DeviceConfig): readonly VirtioWindow[] =>
-  virtioWindows(virtioDevices(config).length);
+export const deviceWindows = ({ rng = true, disks = [] }: DeviceConfig): readonly VirtioWindow[] =>
+  virtioWindows((rng ? 1 : 0) + disks.length);
 
 /** All devices of a machine with this config. Errors: USAGE, if there are too many. */
-export function machineDevices(config: DeviceConfig): DeviceList {
+export function machineDevices(config: DeviceConfig, hosted: HostedDevices): DeviceList {
   const windows = deviceWindows(config);
-  const virtio = virtioDevices(config).map((descriptor, i) => virtioMmio(descriptor, windows[i]!));
+  const virtio = virtioDevices(config, hosted).map((descriptor, i) => virtioMmio(descriptor, windows[i]!));
   return [...LEGACY_DEVICES, ...virtio];
 }

@@ -1,44 +1,68 @@
 /**
- * The pages of a machine that may differ from its base: the snapshot that it was last saved to or restored from.
+ * The pages of a machine, its RAM and its disks, that may differ from its last save to each store.
  *
  * Thread: the main thread.
  *
- * Invariant: fetching a dirty bit clears it in KVM, so it stays here until a save that covers it is committed. A failed
- * save loses none.
+ * Invariant: fetching a dirty bit clears it at its source, so it stays here until a save that covers it is committed. A
+ * failed save loses none.
  */
 import { BitSet } from '../../bit-set.js';
 import { type KvmMachine, readDirtyLog, setMemorySlot } from '../../native/kvm.js';
-import { dataRanges } from '../../native/memory.js';
 import { PAGE_BYTES } from '../../page-stream.js';
+import { SharedBits } from '../disk/shared-bits.js';
 import type { MemorySlot } from '../kvm/vm.js';
+import { DirtySets } from './dirty-sets.js';
 import { WrittenPages } from './written-pages.js';
+
+/** A disk, as far as its changes are concerned. */
+export interface WrittenBlocks {
+  readonly blocks: number;
+  /** The blocks that the device thread has written (shared-bits.ts). */
+  readonly written: SharedArrayBuffer;
+}
 
 export class DirtyPages {
   readonly #machine: KvmMachine;
   readonly #slots: readonly MemorySlot[];
-  readonly #sinceBase: readonly BitSet[];
+  readonly #disks: readonly WrittenBlocks[];
+  readonly #sets: DirtySets;
   #logging: boolean;
-  #base: string | null;
+  #last: string | null = null;
 
-  /**
-   * With `base` null nothing has been saved, so every page counts as changed. `logging`: KVM logs the guest's writes
-   * already.
-   */
-  constructor(machine: KvmMachine, slots: readonly MemorySlot[], base: string | null, logging: boolean) {
+  /** The regions are the slots, then the disks. `logging`: KVM logs the guest's writes already. */
+  constructor(
+    machine: KvmMachine,
+    slots: readonly MemorySlot[],
+    disks: readonly WrittenBlocks[],
+    logging: boolean,
+  ) {
     this.#machine = machine;
     this.#slots = slots;
-    this.#base = base;
+    this.#disks = disks;
     this.#logging = logging;
-    this.#sinceBase = slots.map(({ sizeBytes }) => new BitSet(sizeBytes / PAGE_BYTES));
+    this.#sets = new DirtySets([
+      ...slots.map(({ sizeBytes }) => sizeBytes / PAGE_BYTES),
+      ...disks.map(({ blocks }) => blocks),
+    ]);
   }
 
-  /** The ID of the snapshot that the pages are compared with. */
-  get base(): string | null {
-    return this.#base;
+  /** The ID of the snapshot that the machine was last saved to or restored from. */
+  get last(): string | null {
+    return this.#last;
   }
 
-  /** Begins a save. Returns the pages that may differ from the base, or every page that is not a hole (`full`). */
-  begin(full: boolean): BitSet[] {
+  /** The snapshot in the store with this key that a save can be relative to. */
+  baseIn(key: string): string | null {
+    return this.#sets.of(key)?.base ?? null;
+  }
+
+  /** The pages of each region that may differ from {@link baseIn}; null if there is no such snapshot. */
+  since(key: string): readonly BitSet[] | null {
+    return this.#sets.of(key)?.regions ?? null;
+  }
+
+  /** Begins a save: from now on every write is found by {@link harvest}. */
+  begin(): void {
     if (!this.#logging) {
       this.#slots.forEach((slot, index) => {
         setMemorySlot(this.#machine, index, { ...slot, logDirty: true });
@@ -46,35 +70,32 @@ export class DirtyPages {
       this.#logging = true;
     }
     this.harvest();
-    return this.#slots.map(({ sizeBytes, memory }, index) => {
-      const pages = new BitSet(sizeBytes / PAGE_BYTES);
-      if (!full) pages.addAll(this.#sinceBase[index]!);
-      else {
-        for (const { offset, length } of dataRanges(memory)) {
-          pages.addRange(Math.floor(offset / PAGE_BYTES), Math.ceil(length / PAGE_BYTES));
-        }
-      }
-      return pages;
-    });
   }
 
-  /** Fetches the pages that the guest and the devices have written since the last call. */
+  /** Fetches what the guest and the devices have written since the last call, by region. */
   harvest(): BitSet[] {
-    return this.#slots.map(({ sizeBytes, written }, index) => {
+    const ram = this.#slots.map(({ sizeBytes, written }, index) => {
       const dirty = new BitSet(sizeBytes / PAGE_BYTES);
       readDirtyLog(this.#machine, index, dirty.bytes);
       new WrittenPages(written).moveTo(dirty);
-      this.#sinceBase[index]!.addAll(dirty);
       return dirty;
     });
+    const disks = this.#disks.map(({ blocks, written }) => {
+      const dirty = new BitSet(blocks);
+      new SharedBits(written).moveTo(dirty);
+      return dirty;
+    });
+    const all = [...ram, ...disks];
+    this.#sets.add(all);
+    return all;
   }
 
   /**
-   * Makes a committed save the new base. No page was harvested since its moment: those that were written later are
-   * still in KVM's log.
+   * A save is committed, or the machine was restored from this snapshot. Nothing was harvested since its moment: what
+   * was written later is still at its source.
    */
-  commit(id: string): void {
-    this.#base = id;
-    for (const bitmap of this.#sinceBase) bitmap.clear();
+  commit(key: string, id: string): void {
+    this.#sets.begin(key, id);
+    this.#last = id;
   }
 }

@@ -20,7 +20,6 @@ import type { BitSet } from '../../bit-set.js';
 import { copyPages } from '../../native/memory.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
-import type { DirtyPages } from './dirty-pages.js';
 
 /** Few enough to copy within the pause: 4 MiB. */
 const FEW_PAGES = 1024;
@@ -49,19 +48,20 @@ export interface RamSourceOptions {
   /** All regions of the machine; region `i` is slot `i`. */
   readonly regions: readonly Region[];
   readonly slots: readonly MemorySlot[];
-  readonly dirty: Pick<DirtyPages, 'begin' | 'harvest'>;
-  /** Every page that is not a hole, not only those that the base does not account for. */
-  readonly full: boolean;
+  /** The pages of each slot that the base does not account for. */
+  readonly pending: readonly BitSet[];
+  /** Fetches the pages of each slot that were written since the last call. */
+  harvest(): readonly BitSet[];
   readonly hooks: MomentHooks;
 }
 
 export class RamSource implements PageSource {
   readonly regions: readonly Region[];
   readonly #slots: readonly MemorySlot[];
-  readonly #dirty: Pick<DirtyPages, 'begin' | 'harvest'>;
+  readonly #harvest: () => readonly BitSet[];
   readonly #hooks: MomentHooks;
   readonly #batch = new Uint32Array(BATCH_PAGES);
-  #pending: BitSet[];
+  #pending: readonly BitSet[];
   #slot = 0;
   #cursor = 0;
   #rounds = 0;
@@ -73,13 +73,13 @@ export class RamSource implements PageSource {
   /** The last pages, copied aside within the pause and given after it; null until then. */
   #aside: AsidePart[] | null = null;
 
-  constructor({ regions, slots, dirty, full, hooks }: RamSourceOptions) {
+  constructor({ regions, slots, pending, harvest, hooks }: RamSourceOptions) {
     assert(slots.every(({ sizeBytes }, i) => regions[i]?.sizeBytes === sizeBytes));
     this.regions = regions;
     this.#slots = slots;
-    this.#dirty = dirty;
+    this.#harvest = harvest;
     this.#hooks = hooks;
-    this.#pending = dirty.begin(full);
+    this.#pending = pending;
     this.#roundPages = this.#count();
   }
 
@@ -130,7 +130,7 @@ export class RamSource implements PageSource {
 
   /** Makes the pages pending that were written during the round, and decides whether the live rounds are over. */
   #isLastRound(): boolean {
-    this.#pending = this.#dirty.harvest();
+    this.#pending = this.#harvest();
     this.#slot = 0;
     this.#cursor = 0;
     this.#rounds++;
@@ -145,7 +145,7 @@ export class RamSource implements PageSource {
     const pages = Math.min(this.#roundPages + FEW_PAGES, MAX_ASIDE_PAGES);
     this.#room = Array.from({ length: Math.ceil(pages / BATCH_PAGES) + this.#slots.length }, newBatch);
     await this.#hooks.pause();
-    this.#dirty.harvest().forEach((bitmap, slot) => {
+    this.#harvest().forEach((bitmap, slot) => {
       this.#pending[slot]!.addAll(bitmap);
     });
     this.#parkedPages = this.#count();

@@ -38,9 +38,9 @@ export class VirtioRng implements VirtioDevice {
   /** What may be given before the period ends. */
   #leftBytes = PERIOD_BYTES;
 
-  constructor({ memory, timer }: Pick<DeviceParts, 'memory' | 'timer'>) {
-    this.#memory = memory;
-    this.#period = timer(() => {
+  constructor(parts: Pick<DeviceParts, 'memory' | 'timer'>) {
+    this.#memory = parts.memory;
+    this.#period = parts.timer(() => {
       this.#leftBytes = PERIOD_BYTES;
       this.#serve();
     });

@@ -132,6 +132,7 @@ describe('the control API', () => {
         snapshot: null,
         store: '/default/store',
         notices: ['a notice'],
+        problem: null,
       },
     );
     assert.equal(new Date(body.startedAt).toISOString(), body.startedAt);

@@ -1,7 +1,7 @@
 /** A machine without KVM for the layers above it: it echoes its input and does what it is told at once. */
 import { EventEmitter } from 'node:events';
 import { LivesnapError } from '../../../src/errors.js';
-import type { SaveSession, SaveTarget } from '../../../src/page-stream.js';
+import type { SaveResult, SaveSession, SaveTarget } from '../../../src/page-stream.js';
 import type {
   MachineConfig,
   MachineEnd,
@@ -18,6 +18,10 @@ export class FakeStore implements SaveTarget {
     readonly dir: string,
     readonly onClose: () => void,
   ) {}
+  get key(): string {
+    return this.dir;
+  }
+
   async beginSave(): Promise<SaveSession> {
     throw new Error('a fake machine has nothing to save');
   }
@@ -40,6 +44,8 @@ export class FakeMachine implements MachineHandle {
   state: MachineState = 'paused';
   end: MachineEnd | null = null;
   snapshot: string | null = null;
+  problem: string | null = null;
+  savesDisks = false;
   notices: readonly string[] = ['a notice'];
   readonly input: Buffer[] = [];
   readonly done: string[] = [];
@@ -82,6 +88,16 @@ export class FakeMachine implements MachineHandle {
   async stop(): Promise<void> {
     this.done.push('stop');
     this.finish({ kind: 'stopped' });
+  }
+  /** Disks that are not saved yet. */
+  diskError: LivesnapError | null = null;
+  async saveDisks(
+    store: SaveTarget,
+    options: { vm: string; tag: string | null },
+  ): Promise<SaveResult | null> {
+    this.done.push(`saveDisks ${(store as FakeStore).dir} ${options.vm} ${options.tag}`);
+    if (this.diskError !== null) throw this.diskError;
+    return null;
   }
   async save(
     store: SaveTarget,

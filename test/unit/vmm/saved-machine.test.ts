@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { readSavedMachine } from '../../../src/vmm/saved-machine.js';
 
+const DISK = {
+  name: 'disk0',
+  source: { kind: 'snapshot', store: '/store', snapshot: 'a'.repeat(32), region: 'file' },
+  mode: 'rw',
+  sizeBytes: 1 << 20,
+  onError: 'pause',
+} as const;
+
 const SAVED = {
   config: {
     kernel: '/boot/vmlinuz',
@@ -9,6 +17,7 @@ const SAVED = {
     memoryBytes: 64 << 20,
     cpus: 2,
     rng: true,
+    disks: [DISK],
   },
   bootPath: 'elf',
 };
@@ -28,7 +37,13 @@ describe('readSavedMachine', () => {
     assert.equal(readSavedMachine({ ...SAVED, config }).config.rng, false);
   });
 
+  it('has no disks in a snapshot that was saved before there were any', () => {
+    const { disks: _, ...config } = SAVED.config;
+    assert.deepEqual(readSavedMachine({ ...SAVED, config }).config.disks, []);
+  });
+
   const config = (fields: object): unknown => ({ ...SAVED, config: { ...SAVED.config, ...fields } });
+  const disk = (fields: object): unknown => config({ disks: [{ ...DISK, ...fields }] });
   for (const [value, problem] of [
     [null, 'machine is not an object'],
     [undefined, 'machine is missing'],
@@ -39,6 +54,22 @@ describe('readSavedMachine', () => {
     [config({ initrd: undefined }), 'machine.config.initrd is missing'],
     [config({ cmdline: {} }), 'machine.config.cmdline is not a string'],
     [config({ rng: 'yes' }), 'machine.config.rng is not true or false'],
+    [config({ disks: {} }), 'machine.config.disks is not a list'],
+    [config({ disks: Array(17).fill(DISK) }), 'machine.config.disks has 17 items, not 0 to 16'],
+    [disk({ name: 'ram@0x0' }), 'machine.config.disks are not named disk0, disk1, … in this order'],
+    [disk({ sizeBytes: 1000 }), 'machine.config.disks[0].sizeBytes is not a multiple of 512'],
+    [
+      disk({ sizeBytes: 2 ** 44 }),
+      'machine.config.disks[0].sizeBytes is not an integer from 512 to 8796093022208',
+    ],
+    [disk({ mode: 'rwx' }), 'machine.config.disks[0].mode is not rw, ro or cow'],
+    [disk({ onError: 'ignore' }), 'machine.config.disks[0].onError is not pause or report'],
+    [disk({ source: { kind: 'nbd' } }), 'machine.config.disks[0].source.kind is not file or snapshot'],
+    [disk({ source: { kind: 'file' } }), 'machine.config.disks[0].source.path is missing'],
+    [
+      disk({ source: { ...DISK.source, region: '../x' } }),
+      'machine.config.disks[0].source.region is not a region',
+    ],
     [config({ cpus: 0 }), 'machine.config.cpus is not an integer from 1 to 254'],
     [
       config({ memoryBytes: '64M' }),

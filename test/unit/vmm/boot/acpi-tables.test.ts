@@ -77,7 +77,7 @@ describe('the ACPI tables', () => {
   it('describe each virtio device with its window and its interrupt', () => {
     const dsdt = readAcpi(acpiTables(GPA, 1, virtioWindows(4)), GPA).get('DSDT')!;
     const aml = dsdt.subarray(36).toString('hex');
-    const hid = '085f484944' + '0d' + Buffer.from('LNRO0005\0').toString('hex');
+    const hid = `085f4849440d${Buffer.from('LNRO0005\0').toString('hex')}`;
     assert.equal(aml.split(hid).length - 1, 4, '_HID of each');
     for (const [base, gsi] of [
       ['000000d0', '05'],
@@ -85,7 +85,7 @@ describe('the ACPI tables', () => {
       ['002000d0', '0b'],
       ['003000d0', '10'],
     ]) {
-      const resources = `86090001${base}00100000` + `8906000301${gsi}000000` + '7900';
+      const resources = `86090001${base}001000008906000301${gsi}0000007900`;
       assert(aml.includes(resources), `the window at ${base}`);
     }
   });

@@ -38,14 +38,11 @@ describe('RamSource', () => {
       writePages(memory, pages, content.subarray(0, pages.length * PAGE_BYTES));
     }
   }
-  const dirty = {
-    begin: () => all(PAGES),
-    harvest() {
-      if (isParked) return all(0);
-      guestWrites();
-      return all(writtenPages);
-    },
-  };
+  function harvest(): BitSet[] {
+    if (isParked) return all(0);
+    guestWrites();
+    return all(writtenPages);
+  }
 
   beforeEach(() => {
     memory = createMemory(PAGES * PAGE_BYTES);
@@ -70,7 +67,7 @@ describe('RamSource', () => {
       },
     };
     const regions = [{ name: 'ram@0x0', sizeBytes: PAGES * PAGE_BYTES }];
-    const source = new RamSource({ regions, slots: slots(), dirty, full: true, hooks });
+    const source = new RamSource({ regions, slots: slots(), pending: all(PAGES), harvest, hooks });
     const seen = new Uint32Array(PAGES);
     const into = Buffer.alloc(BATCH_PAGES * PAGE_BYTES);
     let parkedPages = 0;

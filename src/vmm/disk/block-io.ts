@@ -1,0 +1,80 @@
+/**
+ * What a disk needs of an I/O engine: operations on files, stored regions and memories, which call back when they are
+ * done. NativeBlockIo implements it; tests use a fake that reorders operations and lets them fail.
+ *
+ * Thread: the device thread. No call blocks, and no callback comes from within a call.
+ *
+ * Invariants:
+ * - Each operation calls back once, with 0 or a positive errno.
+ * - Operations complete in any order.
+ */
+import type { MemoryHandle } from '../../native/memory.js';
+
+/** Bytes of a memory. */
+export interface MemoryRange {
+  readonly memory: MemoryHandle;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** `errno` is 0 if the operation succeeded. */
+export type IoDone = (errno: number) => void;
+
+/** A place in a file. */
+export interface FilePlace {
+  readonly fd: number;
+  readonly offset: number;
+}
+
+/** A place in a region of a snapshot; `reader` is its native reader (src/native/region-reader.ts). */
+export interface StorePlace {
+  readonly reader: number;
+  readonly offset: number;
+}
+
+export interface BlockIo {
+  /** Bytes beyond the end of the file are zeros. */
+  read(from: FilePlace, ranges: readonly MemoryRange[], done: IoDone): void;
+  /** After a failure any part may be written. */
+  write(to: FilePlace, ranges: readonly MemoryRange[], done: IoDone): void;
+  /** Verified. */
+  readStore(from: StorePlace, ranges: readonly MemoryRange[], done: IoDone): void;
+  zeroMemory(ranges: readonly MemoryRange[], done: IoDone): void;
+  copy(from: FilePlace, to: FilePlace, length: number, done: IoDone): void;
+  /** Verified. */
+  copyFromStore(from: StorePlace, to: FilePlace, length: number, done: IoDone): void;
+  sync(fd: number, done: IoDone): void;
+  /** Allocates space without changing data or size. */
+  allocate(at: FilePlace, length: number, done: IoDone): void;
+  /** Zeros a range and frees its space. */
+  punch(at: FilePlace, length: number, done: IoDone): void;
+}
+
+/** `length` bytes of `ranges`, from the byte `from` on. */
+export function sliceRanges(ranges: readonly MemoryRange[], from: number, length: number): MemoryRange[] {
+  const slice: MemoryRange[] = [];
+  let skip = from;
+  let left = length;
+  for (const range of ranges) {
+    if (left === 0) break;
+    if (skip >= range.length) {
+      skip -= range.length;
+      continue;
+    }
+    const taken = Math.min(range.length - skip, left);
+    slice.push({ memory: range.memory, offset: range.offset + skip, length: taken });
+    skip = 0;
+    left -= taken;
+  }
+  return slice;
+}
+
+/** Calls `done` when `count` operations have called back, with the first errno. `count` is at least 1. */
+export function whenAll(count: number, done: IoDone): IoDone {
+  let left = count;
+  let failure = 0;
+  return (errno) => {
+    if (failure === 0) failure = errno;
+    if (--left === 0) done(failure);
+  };
+}

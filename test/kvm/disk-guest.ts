@@ -1,0 +1,67 @@
+/** A machine whose guest reads and writes its disk by commands (guests/disk.S). */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { projectRoot } from '../../src/native/project-root.js';
+import type { Machine } from '../../src/vmm/machine.js';
+
+/** Builds the guest's kernel. Returns `path`. */
+export function buildDiskGuest(path: string): string {
+  const common = join(projectRoot, 'test/hostile/guests');
+  execFileSync(
+    'gcc',
+    [
+      ...['-I', common, '-nostdlib', '-static', '-Wl,--build-id=none', '-T', join(common, 'guests.lds')],
+      ...['-o', path, join(projectRoot, 'test/kvm/guests/disk.S')],
+    ],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  return path;
+}
+
+/** The console of the guest. */
+export class DiskGuest {
+  readonly machine: Machine;
+  #unread = '';
+
+  constructor(machine: Machine) {
+    this.machine = machine;
+    machine.on('console', (bytes) => {
+      this.#unread += Buffer.from(bytes).toString('latin1');
+    });
+  }
+
+  /** The guest has set its device up. */
+  async boot(): Promise<this> {
+    await this.machine.resume();
+    this.send('g');
+    assert.equal(await this.line(), '>');
+    return this;
+  }
+
+  send(command: string): void {
+    this.machine.writeConsole(Buffer.from(command));
+  }
+
+  async line(): Promise<string> {
+    for (;;) {
+      const end = this.#unread.indexOf('\n');
+      if (end >= 0) {
+        const line = this.#unread.slice(0, end);
+        this.#unread = this.#unread.slice(end + 1);
+        return line;
+      }
+      assert.notEqual(this.machine.state, 'stopped', 'the machine ended');
+      await once(this.machine, 'console');
+    }
+  }
+
+  /** Sends a command, and returns the answer without its status, which must be 0. */
+  async ask(command: string): Promise<string> {
+    this.send(command);
+    const line = await this.line();
+    assert.equal(line[0], '0', `${command} failed: ${line}`);
+    return line.slice(1);
+  }
+}

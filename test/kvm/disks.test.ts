@@ -1,0 +1,270 @@
+/** Machines with disks: saved into a real store while the guest writes, restored, and ended. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { LivesnapError } from '../../src/errors.js';
+import { readRegion } from '../../src/native/region-reader.js';
+import { Store } from '../../src/store/store.js';
+import type { DiskRequest } from '../../src/vmm/disk/disk-config.js';
+import { Machine } from '../../src/vmm/machine.js';
+import { buildDiskGuest, DiskGuest } from './disk-guest.js';
+import { requireKvm } from './kvm.js';
+import { MemoryStore } from './memory-store.js';
+
+const BLOCKS = 2048;
+const BLOCK_BYTES = 4096;
+
+describe('a machine with a disk', function () {
+  this.timeout(120_000);
+  let dir: string;
+  let kernel: string;
+  let image: string;
+  let store: Store;
+  const machines: Machine[] = [];
+  const stores: Store[] = [];
+
+  before(function () {
+    requireKvm(this);
+    dir = mkdtempSync(join(tmpdir(), 'livesnap-disks-'));
+    kernel = buildDiskGuest(join(dir, 'kernel'));
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+  beforeEach(() => {
+    mkdirSync(join(dir, 'work'));
+    image = join(dir, 'work/image');
+    writeFileSync(image, Buffer.alloc(BLOCKS * BLOCK_BYTES, 'i'));
+    store = openStore('store');
+  });
+  afterEach(async () => {
+    for (const machine of machines.splice(0)) await machine.stop();
+    for (const each of stores.splice(0)) each.close();
+    assert.deepEqual(
+      readdirSync(join(dir, 'work')).filter((name) => name.startsWith('.')),
+      [],
+      'no overlay is left',
+    );
+    rmSync(join(dir, 'work'), { recursive: true });
+  });
+
+  function openStore(name: string): Store {
+    const opened = Store.open(join(dir, 'work', name), { write: true, create: true });
+    stores.push(opened);
+    return opened;
+  }
+
+  async function boot(disk: Partial<DiskRequest> = {}): Promise<DiskGuest> {
+    const request: DiskRequest = {
+      source: { kind: 'file', path: image },
+      mode: 'cow',
+      onError: 'pause',
+      ...disk,
+    };
+    const machine = await Machine.create(
+      { kernel, initrd: null, cmdline: null, memoryBytes: 16 << 20, cpus: 1 },
+      {
+        disks: [request],
+        host: { overlayDir: join(dir, 'work'), openStore: async () => store },
+      },
+    );
+    machines.push(machine);
+    return new DiskGuest(machine).boot();
+  }
+
+  async function restore(id: string, from: Store = store): Promise<DiskGuest> {
+    const snapshot = await from.openSnapshot(id);
+    try {
+      const machine = await Machine.restore(snapshot, {
+        store: from.key,
+        overlayDir: join(dir, 'work'),
+      });
+      machines.push(machine);
+      const guest = new DiskGuest(machine);
+      await machine.resume();
+      return guest;
+    } finally {
+      snapshot.close();
+    }
+  }
+
+  /** Stores the image. */
+  const put = async (): Promise<string> => (await store.put(image, { tag: null, name: null })).id;
+
+  const save = (guest: DiskGuest, into: Store | MemoryStore = store) =>
+    guest.machine.save(into, { vm: 'test', tag: null, then: null });
+
+  /** A block of the disk in a snapshot. */
+  async function blockIn(id: string, block: number, from: Store = store): Promise<Buffer> {
+    const snapshot = await from.openSnapshot(id);
+    const name = snapshot.regions.find((each) => !each.name.startsWith('ram@'))!.name;
+    const region = await snapshot.openRegion(name);
+    try {
+      const bytes = Buffer.alloc(BLOCK_BYTES);
+      assert.equal(readRegion(region.reader, block * BLOCK_BYTES, bytes), 0);
+      return bytes;
+    } finally {
+      region.close();
+      snapshot.close();
+    }
+  }
+
+  it('reads and writes an image file itself', async () => {
+    const guest = await boot({ mode: 'rw' });
+    assert.equal(await guest.ask('ra'), 'ii');
+    await guest.ask('wbB');
+    await guest.ask('scC');
+    assert.equal(await guest.ask('rc'), 'iC');
+    const bytes = readFileSync(image);
+    assert.equal(bytes[BLOCK_BYTES], 'B'.charCodeAt(0));
+    assert.equal(bytes[2 * BLOCK_BYTES + 511], 'i'.charCodeAt(0));
+    assert.equal(bytes[2 * BLOCK_BYTES + 512], 'C'.charCodeAt(0));
+  });
+
+  it('leaves an image as it is, with cow, and restores its disk without it', async () => {
+    const guest = await boot();
+    await guest.ask('waA');
+    await guest.ask('sbB');
+    const { id } = await save(guest);
+    await guest.ask('waX');
+    await guest.ask('wbX');
+    assert(readFileSync(image).every((byte) => byte === 'i'.charCodeAt(0)));
+    rmSync(image);
+    const restored = await restore(id);
+    assert.equal(await restored.ask('ra'), 'AA');
+    assert.equal(await restored.ask('rb'), 'iB');
+    assert.equal(await restored.ask('rc'), 'ii');
+    await restored.ask('saS');
+    assert.equal(await restored.ask('ra'), 'AS');
+    assert.equal(await guest.ask('ra'), 'XX', 'the first machine has a disk of its own');
+  });
+
+  it('stores only the blocks that were written since the last save', async () => {
+    const guest = await boot();
+    await save(guest);
+    await guest.ask('waA');
+    const memory = new MemoryStore();
+    await save(guest, memory);
+    const second = await save(guest);
+    const changed = second.newChunks + second.reusedChunks + second.zeroPages;
+    assert(second.unchangedPages >= BLOCKS - 1, `${second.unchangedPages} pages are unchanged`);
+    assert(changed < BLOCKS + 16 * 256);
+    assert.equal(
+      (await blockIn(second.id, 0)).every((byte) => byte === 'A'.charCodeAt(0)),
+      true,
+    );
+    await guest.ask('wbB');
+    await save(guest, memory);
+    assert(memory.pagesGiven < 200, `${memory.pagesGiven} pages were given`);
+  });
+
+  it('is exact when two stores alternate', async () => {
+    const other = openStore('other');
+    const guest = await boot();
+    await save(guest);
+    await guest.ask('waA');
+    await save(guest, other);
+    await guest.ask('wbB');
+    const { id: inFirst } = await save(guest);
+    await guest.ask('wcC');
+    const { id: inOther } = await save(guest, other);
+    for (const [block, content] of [...'ABi'].entries())
+      assert.equal(String.fromCharCode((await blockIn(inFirst, block))[0]!), content);
+    for (const [block, content] of [...'ABC'].entries())
+      assert.equal(String.fromCharCode((await blockIn(inOther, block, other))[0]!), content);
+  });
+
+  it('loses nothing when a save fails', async () => {
+    const memory = new MemoryStore();
+    const guest = await boot();
+    await save(guest, memory);
+    await guest.ask('waA');
+    await guest.ask('wbB');
+    memory.failAfterPages = 1;
+    await assert.rejects(save(guest, memory), /the disk is full/);
+    await guest.ask('wcC');
+    const { id } = await save(guest, memory);
+    const { pages } = memory.snapshots.get(id)!;
+    for (const [block, content] of [...'ABCi'].entries())
+      assert.equal(String.fromCharCode(pages[1]!.get(block)![0]!), content);
+  });
+
+  it('has RAM and disk of the same moment in a snapshot that is saved while the guest writes', async () => {
+    const guest = await boot();
+    await save(guest);
+    guest.send('laa');
+    for (let round = 0; round < 3; round++) {
+      const { id } = await save(guest);
+      const restored = await restore(id);
+      // The command ends the writes after a pair, so both blocks have the character that was written last.
+      const end = restored.ask('ra');
+      assert.equal(await end, '');
+      const first = (await restored.line()).slice(1);
+      assert.match(first, /^([a-z])\1$/);
+      assert.equal(await restored.ask('rb'), first);
+      await restored.machine.stop();
+    }
+    await guest.ask('ra');
+    await guest.line();
+  });
+
+  it('is based on a stored image, and its first save stores only what the machine wrote', async () => {
+    const stored = await put();
+    const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+    await guest.ask('saA');
+    const { id, unchangedPages } = await save(guest);
+    assert(unchangedPages >= BLOCKS - 1, `${unchangedPages} pages are unchanged`);
+    const block = await blockIn(id, 0);
+    assert.equal(String.fromCharCode(block[0]!, block[512]!, block[1024]!), 'iAi');
+    assert.equal((await blockIn(stored, 0))[512], 'i'.charCodeAt(0));
+  });
+
+  it('saves what was written to a stored image when the guest ends', async () => {
+    const stored = await put();
+    const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: 'file' }, mode: 'rw' });
+    const { machine } = guest;
+    assert(machine.savesDisks);
+    await guest.ask('wbB');
+    const off = new Promise<void>((resolve) => machine.once('poweredOff', resolve));
+    guest.send('q');
+    await off;
+    assert.equal(machine.state, 'paused');
+    await assert.rejects(machine.resume(), { code: 'NOT_POSSIBLE_NOW' });
+    const saved = await machine.saveDisks(store, { vm: 'test', tag: 'test-disk' });
+    const ended = once(machine, 'end');
+    await machine.stop();
+    assert.deepEqual(await ended, [{ kind: 'reset' }]);
+    assert.equal((await store.find('test-disk')).kind, 'disk');
+    assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'B');
+    const next = await boot({
+      source: { kind: 'snapshot', snapshot: 'test-disk', region: null },
+      mode: 'rw',
+    });
+    assert.equal(await next.ask('rb'), 'BB');
+    assert.equal(await next.ask('rc'), 'ii');
+  });
+
+  it('saves no disks that were not written since the last save, or whose writes are not kept', async () => {
+    const stored = await put();
+    const source = { kind: 'snapshot', snapshot: stored, region: null } as const;
+    const unwritten = await boot({ source, mode: 'rw' });
+    assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
+    await unwritten.machine.resume();
+    await unwritten.ask('waA');
+    await save(unwritten);
+    assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
+    assert.equal((await boot({ source, mode: 'cow' })).machine.savesDisks, false);
+    assert.equal((await boot({ mode: 'rw' })).machine.savesDisks, false);
+  });
+
+  it('refuses a snapshot that lacks its disk', async () => {
+    const guest = await boot();
+    const memory = new MemoryStore();
+    const { id } = await save(guest, memory);
+    const snapshot = memory.open(id);
+    await assert.rejects(
+      Machine.restore({ ...snapshot, regions: snapshot.regions.slice(0, 1) }, memory.place),
+      (error) => error instanceof LivesnapError && error.code === 'BAD_STATE',
+    );
+  });
+});
