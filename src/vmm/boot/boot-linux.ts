@@ -16,6 +16,7 @@ import type { LoadSegment } from './elf-image.js';
 import { hex, ImageFile } from './image-file.js';
 import { MAX_CPUS } from './interrupt-wiring.js';
 import type { KernelImage } from './kernel-image.js';
+import { withKernelOptions } from './kernel-options.js';
 import {
   e820,
   HOLE_START,
@@ -97,17 +98,9 @@ export function readBoot(config: BootConfig): BootPlan {
   };
 }
 
-/** `cmdline` with more options for the kernel. Those behind `--` are for init. */
-function withOptions(cmdline: string, options: readonly string[]): string {
-  if (options.length === 0) return cmdline;
-  const end = cmdline.search(/(?<!\S)--(?!\S)/);
-  const [forKernel, forInit] = end < 0 ? [cmdline, ''] : [cmdline.slice(0, end), cmdline.slice(end)];
-  return [forKernel.trimEnd(), ...options, forInit].filter((part) => part !== '').join(' ');
-}
-
 /** The command line with the options that livesnap adds and a terminating NUL. */
 function cmdlineBytes(given: string, added: readonly string[], kernel: KernelImage): Buffer {
-  const cmdline = withOptions(given, added);
+  const cmdline = withKernelOptions(given, added);
   if (cmdline.includes('\0'))
     throw new LivesnapError('USAGE', 'the kernel command line contains a NUL character');
   const bytes = Buffer.from(`${cmdline}\0`, 'utf8');

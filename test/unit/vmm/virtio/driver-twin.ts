@@ -8,6 +8,7 @@
 import assert from 'node:assert/strict';
 import { parse } from '../../../../src/schema.js';
 import type { Device, DeviceState } from '../../../../src/vmm/devices/device.js';
+import type { DmaMemory } from '../../../../src/vmm/memory/guest-memory.js';
 import { Register, virtioMmio } from '../../../../src/vmm/virtio/mmio-transport.js';
 import type { VirtioDescriptor } from '../../../../src/vmm/virtio/virtio-device.js';
 import { virtioWindows } from '../../../../src/vmm/virtio/windows.js';
@@ -32,10 +33,15 @@ export class VirtioRig {
   readonly #rung: number[] = [];
   #pulsesSeen = 0;
 
-  private constructor(descriptor: VirtioDescriptor, ram: PlainRam, state: DeviceState | null) {
+  private constructor(
+    descriptor: VirtioDescriptor,
+    ram: PlainRam,
+    state: DeviceState | null,
+    memory: DmaMemory = ram.ram,
+  ) {
     this.descriptor = descriptor;
     this.ram = ram;
-    this.machine = new FakeMachine(ram.ram);
+    this.machine = new FakeMachine(memory);
     const described = virtioMmio(descriptor, WINDOW);
     this.device =
       state === null
@@ -46,19 +52,28 @@ export class VirtioRig {
           );
   }
 
-  /** A machine that runs. */
+  /** A machine that runs. `memory` is what the device sees of the RAM. */
   static start(
     descriptor: VirtioDescriptor,
     ram = new PlainRam([{ gpa: 0, sizeBytes: RAM_BYTES }]),
+    memory: DmaMemory = ram.ram,
   ): VirtioRig {
-    const rig = new VirtioRig(descriptor, ram, null);
+    const rig = new VirtioRig(descriptor, ram, null, memory);
     rig.resume();
     return rig;
   }
 
-  /** A paused machine with this state; `descriptor` may be that of another process. */
-  static restore(saved: SavedRig, descriptor = saved.descriptor): VirtioRig {
-    return new VirtioRig(descriptor, saved.ram.copy(), saved.state);
+  /**
+   * A paused machine with this state. `descriptor` may be that of another process; `memory` makes what the device sees
+   * of the RAM.
+   */
+  static restore(
+    saved: SavedRig,
+    descriptor = saved.descriptor,
+    memory: (ram: PlainRam) => DmaMemory = ({ ram }) => ram,
+  ): VirtioRig {
+    const ram = saved.ram.copy();
+    return new VirtioRig(descriptor, ram, saved.state, memory(ram));
   }
 
   read(register: number, size: 1 | 2 | 4 = 4): number {
