@@ -47,7 +47,7 @@ describe('a machine with several vCPUs', () => {
     const store = new MemoryStore();
     const { id } = await machine.save(store, SAVE);
     await machine.stop();
-    const restored = await Machine.restore(store.open(id));
+    const restored = await Machine.restore(store.open(id), store.place);
     machines.push(restored);
     const console = new GuestConsole(restored, from);
     await restored.resume();
