@@ -7,7 +7,7 @@
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
-import { isReadableFile, openShared } from './disk/file-locks.js';
+import { isNameOf, isReadableFile, openShared } from './disk/file-locks.js';
 import { at } from './disk/layout.js';
 import { waitAStep } from './disk/waits.js';
 import { snapshotFile } from './snapshot/snapshot-file.js';
@@ -23,10 +23,19 @@ interface Hold {
   pins: number;
 }
 
-/** The locks that this thread holds, by store and snapshot. */
+/**
+ * The locks that this thread holds, by store and snapshot. A file that repair has set aside loses its place to one that
+ * comes back under the same name.
+ */
 const holds = new Map<string, Hold>();
 
 const holdName = (context: StoreContext, id: string): string => `${id} ${context.key}`;
+
+/** The lock that this thread holds on the file that has this path now. */
+function heldFile(name: string, path: string): Hold | null {
+  const hold = holds.get(name);
+  return hold && isNameOf(path, hold.fd) ? hold : null;
+}
 
 export class Pin {
   #isReleased = false;
@@ -54,6 +63,11 @@ export class Pin {
       const fd = openShared(path);
       const summary = context.index.summary(id);
       const name = holdName(context, id);
+      const known = heldFile(name, path);
+      if (summary && fd !== null && known) {
+        closeSync(fd);
+        return new Pin(summary, name, known);
+      }
       if (summary && fd !== null) return new Pin(summary, name, { summary, fd, pins: 0 });
       if (summary && !isReadableFile(path)) return new Pin(summary, name, null);
       if (fd !== null) closeSync(fd);
@@ -65,8 +79,8 @@ export class Pin {
   /** Another pin of a snapshot that this thread has pinned, even if it is removed. Null: it has not. */
   static again(context: StoreContext, id: string): Pin | null {
     const name = holdName(context, id);
-    const hold = holds.get(name);
-    return hold ? new Pin(hold.summary, name, hold) : null;
+    const hold = heldFile(name, at(context.dir, snapshotFile(id)));
+    return hold && new Pin(hold.summary, name, hold);
   }
 
   /** Another pin of the same snapshot. */

@@ -20,14 +20,26 @@ import type { SnapshotDetails, SnapshotSummary, StoreStats } from './types.js';
 export function snapshotDetails(context: StoreContext, summary: SnapshotSummary): SnapshotDetails {
   const file = readNamed(context.dir, summary.id);
   const { machine, host } = file.description;
-  const parent = parentOf(context, summary);
   const regions = file.description.regions.map(({ name, sizeBytes, nonZeroPages }) => ({
     name,
     sizeBytes,
     nonZeroPages,
-    changedPages: parent && changedPages(context, file, parent, name),
+    changedPages: unlessDamaged(() => {
+      const parent = parentOf(context, summary);
+      return parent && changedPages(context, file, parent, name);
+    }),
   }));
   return { ...summary, regions, uniqueBytes: uniqueBytes(context, file), machine, host };
+}
+
+/** Null: the comparison met damage, perhaps of the parent. The snapshot itself may be whole. */
+function unlessDamaged<T>(work: () => T): T | null {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof DamageError) return null;
+    throw error;
+  }
 }
 
 /** Null: the store does not have it. */

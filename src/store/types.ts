@@ -17,7 +17,7 @@ export interface RegionSummary {
   readonly name: string;
   readonly sizeBytes: number;
   readonly nonZeroPages: number;
-  /** Pages that differ from the parent's region of the same name. Null: there is none in the store. */
+  /** Pages that differ from the parent's region of the same name. Null: there is none in the store, or it is damaged. */
   readonly changedPages: number | null;
 }
 

@@ -41,7 +41,7 @@ export class DiskGuest {
   }
 
   send(command: string): void {
-    this.machine.writeConsole(Buffer.from(command));
+    this.machine.writeConsole(Buffer.from(command, 'latin1'));
   }
 
   async line(): Promise<string> {

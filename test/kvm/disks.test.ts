@@ -1,14 +1,28 @@
 /** Machines with disks: saved into a real store while the guest writes, restored, and ended. */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../src/errors.js';
 import { readRegion } from '../../src/native/region-reader.js';
+import type { SaveTarget } from '../../src/page-stream.js';
 import { Store } from '../../src/store/store.js';
 import type { DiskRequest } from '../../src/vmm/disk/disk-config.js';
 import { Machine } from '../../src/vmm/machine.js';
+import { decodeMachineState } from '../../src/vmm/machine-state.js';
 import { buildDiskGuest, DiskGuest } from './disk-guest.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
@@ -208,6 +222,49 @@ describe('a machine with a disk', function () {
     await guest.line();
   });
 
+  it('keeps blocks as they were at the moment while the guest writes to them', async () => {
+    const guest = await boot();
+    await save(guest);
+    guest.send('laa');
+    // The guest has time to write between the moment and the reading of its blocks.
+    const slow: SaveTarget = {
+      key: store.key,
+      async beginSave(options) {
+        const session = await store.beginSave(options);
+        return {
+          bases: session.bases,
+          parent: session.parent,
+          store: (source, progress) =>
+            session.store(
+              {
+                regions: source.regions,
+                next: async (into) => {
+                  await sleep(50);
+                  return source.next(into);
+                },
+              },
+              progress,
+            ),
+          commit: (metadata) => session.commit(metadata),
+          abort: () => session.abort(),
+        };
+      },
+    };
+    const { id } = await guest.machine.save(slow, { vm: 'test', tag: null, then: null });
+    const snapshot = await store.openSnapshot(id);
+    const { r10 } = decodeMachineState(snapshot.metadata.state).vcpus[0]!.regs;
+    snapshot.close();
+    // The guest writes one character to both blocks, then the next one.
+    const now = String.fromCharCode(Number(r10 & 0xffn));
+    const before = now === 'a' ? 'z' : String.fromCharCode(now.charCodeAt(0) - 1);
+    for (const block of [0, 1]) {
+      const found = String.fromCharCode((await blockIn(id, block))[0]!);
+      assert([now, before].includes(found), `block ${block} has ${found} when the guest wrote ${now}`);
+    }
+    await guest.ask('ra');
+    await guest.line();
+  });
+
   it('is based on a stored image, and its first save stores only what the machine wrote', async () => {
     const stored = await put();
     const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
@@ -255,6 +312,89 @@ describe('a machine with a disk', function () {
     assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
     assert.equal((await boot({ source, mode: 'cow' })).machine.savesDisks, false);
     assert.equal((await boot({ mode: 'rw' })).machine.savesDisks, false);
+  });
+
+  describe('whose store is damaged', () => {
+    let stored: string;
+    let random: Buffer;
+    /** Far from the first block, which was read at the start. */
+    const FAR = 150;
+    const readFar = `r${String.fromCharCode(97 + FAR)}`;
+    const far = (): string =>
+      String.fromCharCode(random[FAR * BLOCK_BYTES]!, random[FAR * BLOCK_BYTES + 512]!);
+
+    beforeEach(async () => {
+      random = randomBytes(BLOCKS * BLOCK_BYTES);
+      // Bytes that are no line ends.
+      random.forEach((byte, i) => {
+        random[i] = byte | 0x20;
+      });
+      writeFileSync(image, random);
+      stored = await put();
+    });
+
+    /** Overwrites all packs; returns the function that heals them. */
+    function damage(): () => void {
+      const packs = join(dir, 'work/store/packs');
+      const whole = readdirSync(packs).map(
+        (name) => [join(packs, name), readFileSync(join(packs, name))] as const,
+      );
+      const overwrite = (path: string, bytes: Buffer): void => {
+        const fd = openSync(path, 'r+');
+        writeSync(fd, bytes, 0, bytes.length, 0);
+        closeSync(fd);
+      };
+      for (const [path, bytes] of whole) overwrite(path, Buffer.alloc(bytes.length, 0x5a));
+      return () => {
+        for (const [path, bytes] of whole) overwrite(path, bytes);
+      };
+    }
+
+    it('is paused, says why, and continues when it is resumed after a repair', async () => {
+      const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+      const heal = damage();
+      const paused = once(guest.machine, 'problem');
+      guest.send(readFar);
+      const [problem] = (await paused) as [string];
+      assert.equal(problem, `disk0 cannot read snapshot ${stored}:file at block ${FAR}`);
+      assert.equal(guest.machine.problem, problem);
+      assert.equal(guest.machine.state, 'paused');
+      // It tries again, and fails again.
+      const again = once(guest.machine, 'problem');
+      await guest.machine.resume();
+      await again;
+      heal();
+      await guest.machine.resume();
+      assert.equal(guest.machine.problem, null);
+      assert.equal(await guest.line(), `0${far()}`);
+    });
+
+    it('is saved with the request that waits, and does it after a restore', async () => {
+      const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+      const heal = damage();
+      const paused = once(guest.machine, 'problem');
+      guest.send(readFar);
+      await paused;
+      heal();
+      const { id } = await save(guest);
+      assert.equal(guest.machine.state, 'paused');
+      const restored = await restore(id);
+      assert.equal(await restored.line(), `0${far()}`);
+    });
+
+    it('gives the guest an error with on-error=report', async () => {
+      const guest = await boot({
+        source: { kind: 'snapshot', snapshot: stored, region: null },
+        mode: 'rw',
+        onError: 'report',
+      });
+      const heal = damage();
+      guest.send(readFar);
+      assert.equal((await guest.line())[0], '1');
+      assert.equal(guest.machine.state, 'running');
+      heal();
+      assert.equal(await guest.ask(readFar), far());
+    });
   });
 
   it('refuses a snapshot that lacks its disk', async () => {

@@ -268,6 +268,24 @@ describe('the difference of two snapshots', () => {
     );
   });
 
+  it('is not shown if the parent is damaged', async function () {
+    const { store, dir } = newStore(this);
+    const a = await saveMachine(store, contents());
+    const b = await saveMachine(store, contents(), a, {});
+    assert.deepEqual(
+      store.show(b).regions.map(({ changedPages }) => changedPages),
+      [0, 0, 0],
+    );
+    // Removed by other means, or damaged: show reports no more than it knows.
+    writeFileSync(join(dir, 'snapshots', a), 'gone');
+    assert.throws(() => store.diff(a, b), { code: 'DAMAGED' });
+    store.remove([a]);
+    assert.deepEqual(
+      store.show(b).regions.map(({ changedPages }) => changedPages),
+      [null, null, null],
+    );
+  });
+
   it('covers regions that only one has, and ends that only one reaches', async function () {
     const { store } = newStore(this);
     const disk0 = noise(1, 10);

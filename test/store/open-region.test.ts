@@ -126,6 +126,10 @@ describe('a region that is open', () => {
     const { store, dir } = newStore(this);
     const { id } = await save(store, { disk0: disk });
     region = await openRegion(store, id, 'disk0');
+    // A save that ends releases its own pin only.
+    await (
+      await store.beginSave({ regions: [{ region: 'disk0', bases: [{ snapshot: id, region: 'disk0' }] }] })
+    ).abort();
     store.remove([id]);
     store.close();
     const later = Store.open(dir, { write: true });

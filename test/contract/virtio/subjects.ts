@@ -4,6 +4,7 @@ import { entropyDevice } from '../../../src/vmm/virtio/rng.js';
 import type { VirtioDescriptor } from '../../../src/vmm/virtio/virtio-device.js';
 import type { Answer, Request, VirtioRig } from '../../unit/vmm/virtio/driver-twin.js';
 import { type SlowDevice, slowDevice } from '../../unit/vmm/virtio/slow-device.js';
+import { blockSubject } from './block-subject.js';
 
 /** A number from 0 to n, n excluded. */
 export type Below = (n: number) => number;
@@ -84,4 +85,4 @@ const slow: VirtioSubject = {
   },
 };
 
-export const SUBJECTS: readonly VirtioSubject[] = [rng, slow];
+export const SUBJECTS: readonly VirtioSubject[] = [rng, slow, blockSubject];

@@ -65,6 +65,17 @@ export class FakeMachine implements MachineHandle {
   say(bytes: Uint8Array | string, missedBytes = 0): void {
     this.#events.emit('console', Buffer.from(bytes), missedBytes);
   }
+  /** The host has failed a request of the guest. */
+  fail(problem: string): void {
+    this.problem = problem;
+    this.state = 'paused';
+    this.#events.emit('problem', problem);
+  }
+  /** The guest has turned itself off, and its disks are not saved. */
+  powerOff(): void {
+    this.state = 'paused';
+    this.#events.emit('poweredOff');
+  }
   finish(end: MachineEnd): void {
     this.state = 'stopped';
     this.end = end;
