@@ -184,7 +184,7 @@ async function demonstrate() {
   title('The disk of the snapshot has a clean file system');
   const disk = join(cli.dir, 'disk.ext4');
   await run('disk', 'half-way', '0', disk);
-  runOnHost('e2fsck', '-p', '-E', 'journal_only', disk);
+  runOnHost('e2fsck', '-p', disk);
   runOnHost('e2fsck', '-f', '-n', disk);
   title('Done: one machine, two processes, two directories.');
 }
