@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { pvmCmdline } from '../../../src/vmm/kvm/pvm.js';
 import { World } from '../../e2e/cli.js';
-import { hear, stockGuest } from './svm.js';
+import { awaitShell, hear, stockGuest } from './svm.js';
 
 const CMDLINE = 'console=ttyS0 panic=-1 quiet';
 
@@ -21,6 +21,7 @@ describe('a stock kernel on SVM', () => {
     assert.equal(started.status, 0, started.stderr);
     assert.doesNotMatch(started.stdout + started.stderr, /pvm/i);
 
+    await awaitShell(world, 'before');
     // The answer is not in the line itself, which the terminal echoes.
     await world.ask(
       'before',
