@@ -7,7 +7,7 @@
  * - QEMU ends with this process, however this process ends. Its changes to the disk go to a deleted temporary file.
  */
 import { spawn } from 'node:child_process';
-import { createWriteStream } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 
@@ -27,7 +27,7 @@ export interface OuterMachine {
   readonly onJobOutput: (bytes: Buffer) => void;
   readonly onReport: (report: Report) => void;
   readonly signal: AbortSignal;
-  /** For tests. */
+  /** For tests: a program in place of QEMU. Its descriptors 3, 4 and 5 are the serial ports. */
   readonly command?: readonly string[];
   readonly silenceMs?: number;
 }
@@ -36,7 +36,7 @@ export type Report = { readonly what: 'begin' | 'passed' | 'failed' | 'broken'; 
 
 /**
  * `done`: the init has run all jobs. `crashed`: the outer machine ended before that, or hung; this says nothing about
- * livesnap. `stopped`: `signal` was aborted. `unusable`: QEMU could not be run.
+ * livesnap. `stopped`: `signal` was aborted. `unusable`: QEMU ended with an error before the init ran.
  */
 export type Ending =
   | { readonly how: 'done' }
@@ -89,18 +89,30 @@ function readLines(stream: Readable, onLine: (line: string) => void): void {
 export async function runOuterMachine(machine: OuterMachine): Promise<Ending> {
   const { logs, name, signal, silenceMs = SILENCE_MS } = machine;
   if (signal.aborted) return { how: 'stopped' };
-  const log = (voice: string) => createWriteStream(join(logs, `${name}-${voice}.log`));
+  const logFiles: number[] = [];
+  /** Appends to a log at once: whoever hears of an event can read the log up to there. */
+  const log = (voice: string): ((bytes: Buffer) => void) => {
+    const fd = openSync(join(logs, `${name}-${voice}.log`), 'w', 0o600);
+    logFiles.push(fd);
+    return (bytes) => {
+      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+    };
+  };
   // setpriv (util-linux) makes the kernel end QEMU with this process, even if this process is killed.
-  const [program, ...args] = machine.command ?? ['setpriv', '--pdeathsig', 'KILL', ...qemuCommand(machine)];
-  const child = spawn(program!, args, { stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe'] });
+  const args = ['--pdeathsig', 'KILL', ...(machine.command ?? qemuCommand(machine))];
+  const child = spawn('setpriv', args, { stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe'] });
   const [, , , kernel, jobs, reports] = child.stdio as unknown as Readable[];
 
   let kernelText = '';
+  let isAlive = false;
   let isDone = false;
   let isSilent = false;
-  // The init waits until a port has sent its output before it reports. Then that output can be read no later than the
-  // report: an immediate runs after both.
-  const afterOutput = setImmediate;
+  let outputBytes = 0;
+  // The init reports when its port has sent the output that the report is about. All of that is read when a whole turn
+  // of the event loop reads nothing more.
+  const afterOutput = (then: () => void, last = -1): void => {
+    setImmediate(() => (outputBytes === last ? then() : afterOutput(then, outputBytes)));
+  };
   const kill = () => child.kill('SIGKILL');
   const hang = () => {
     isSilent = true;
@@ -113,17 +125,21 @@ export async function runOuterMachine(machine: OuterMachine): Promise<Ending> {
   };
   signal.addEventListener('abort', kill);
 
-  const qemuLog = log('qemu');
-  child.stdout!.pipe(qemuLog, { end: false });
-  child.stderr!.pipe(qemuLog, { end: false });
-  kernel!.pipe(log('kernel'));
+  const [qemuLog, kernelLog, jobsLog] = [log('qemu'), log('kernel'), log('jobs')];
+  child.stdout!.on('data', qemuLog);
+  child.stderr!.on('data', qemuLog);
   kernel!.on('data', (bytes: Buffer) => {
+    kernelLog(bytes);
     kernelText = (kernelText + bytes.toString('latin1')).slice(-(1 << 20));
   });
-  jobs!.pipe(log('jobs'));
-  jobs!.on('data', machine.onJobOutput);
+  jobs!.on('data', (bytes: Buffer) => {
+    outputBytes += bytes.length;
+    jobsLog(bytes);
+    machine.onJobOutput(bytes);
+  });
   readLines(reports!, (line) => {
     wake();
+    isAlive = true;
     const match = REPORT.exec(line);
     if (match) afterOutput(() => machine.onReport({ what: match[1] as Report['what'], text: match[2]! }));
     if (line !== 'done') return;
@@ -136,14 +152,17 @@ export async function runOuterMachine(machine: OuterMachine): Promise<Ending> {
     child.once('error', (error) => resolve(error.message));
     child.once('close', (code, killedBy) => resolve(code ?? killedBy ?? 'unknown'));
   });
+  // Reports that were read are delivered first.
+  await new Promise<void>((resolve) => afterOutput(resolve));
   clearTimeout(silence);
   signal.removeEventListener('abort', kill);
-  qemuLog.end();
+  for (const fd of logFiles) closeSync(fd);
   if (isDone) return { how: 'done' };
   if (signal.aborted) return { how: 'stopped' };
   if (isSilent) return { how: 'crashed', why: `it was silent for ${silenceMs / 1000} s` };
   const death = findDeath(kernelText);
   if (death !== null) return { how: 'crashed', why: death };
   if (status === 0) return { how: 'crashed', why: 'it reset without a message of its kernel' };
-  return { how: 'unusable', why: `QEMU ended with ${status}` };
+  const why = `QEMU ended with ${status}`;
+  return isAlive ? { how: 'crashed', why } : { how: 'unusable', why };
 }

@@ -88,12 +88,16 @@ const printable = (text: string): string =>
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is removed
   text.replaceAll(/\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f]/g, '');
 
+/** Makes the outer machine. It is a process group of its own, so that all of it can be stopped. */
 async function build(): Promise<boolean> {
   const child = spawn(join(projectRoot, 'scripts/svm-host'), [dir], {
     stdio: ['ignore', 'inherit', 'inherit'],
+    detached: true,
   });
-  stop.signal.addEventListener('abort', () => child.kill());
+  const end = () => process.kill(-child.pid!, 'SIGTERM');
+  stop.signal.addEventListener('abort', end);
   const [status] = await once(child, 'close');
+  stop.signal.removeEventListener('abort', end);
   return status === 0;
 }
 
