@@ -1,6 +1,7 @@
 // The addon's entry point, called once per environment: its data and its exports.
 #include <napi.h>
 
+#include "block_io.h"
 #include "errors.h"
 #include "files.h"
 #include "locks.h"
@@ -8,6 +9,7 @@
 #include "mapped_file.h"
 #include "memory.h"
 #include "pages.h"
+#include "region_reader.h"
 
 namespace livesnap {
 
@@ -27,13 +29,16 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new EnvironmentData());
   exports.Set("setSystemError", Napi::Function::New(env, setSystemError));
   exports.Set("setGoneError", Napi::Function::New(env, setGoneError));
+  initBlockIo(env, exports);
   initFiles(env, exports);
   initLocks(env, exports);
+  initEvents(env, exports);
   initExits(env, exports);
   initMachine(env, exports);
   initMappedFile(env, exports);
   initMemory(env, exports);
   initPages(env, exports);
+  initRegionReader(env, exports);
   return exports;
 }
 

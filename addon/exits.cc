@@ -124,6 +124,26 @@ static void answerExit(Machine& machine) {
   resumeFromExit(vcpu);
 }
 
+// machineHoldExit(machine) → the vCPU of the exit that the last machineWait returned, a write. It is answered by
+// machineReleaseExit, or at the end of the machine, instead of by the next machineWait. Device thread.
+static Napi::Value machineHoldExit(const Napi::CallbackInfo& info) {
+  auto machine = machineArg(info);
+  if (machine->answering < 0) throwContract(info.Env(), "no exit waits for its answer");
+  int vcpu = machine->answering;
+  machine->answering = -1;
+  return Napi::Number::New(info.Env(), vcpu);
+}
+
+// machineReleaseExit(machine, vcpu). Device thread.
+static void machineReleaseExit(const Napi::CallbackInfo& info) {
+  auto machine = findMachine(info);
+  if (!machine) return;
+  auto index = static_cast<size_t>(integerArg(info, 1, 0, 4096));
+  if (index >= machine->vcpus.size() || machine->vcpus[index]->phase.load() != Vcpu::kInExit)
+    throwContract(info.Env(), "no exit of this vCPU is held");
+  resumeFromExit(*machine->vcpus[index]);
+}
+
 // machineWait(machine, timeoutMs) → WaitEvent. Answers the exit that the last call returned, then blocks until the next
 // event (timeoutMs < 0: no limit). Device thread. Timers and immediates of that thread do not end the wait: it has none
 // but the immediate that it awaits after kEventLoop.
@@ -135,14 +155,24 @@ static Napi::Value machineWait(const Napi::CallbackInfo& info) {
   if (machine->exitPage == nullptr) throwContract(info.Env(), "this thread is not the device thread");
   auto timeoutMs = static_cast<int>(integerArg(info, 1, -1, 3600000));
   answerExit(*machine);
-  // The first round only polls; later ones block. A guest that exits all the time must not starve this thread's event
-  // loop, so once a millisecond the loop comes before the exits.
+  auto returnReady = [&] {
+    uint32_t token;
+    if (!takeReady(*machine, &token)) return false;
+    setWord(*machine, kWordToken, token);
+    machine->readyLast = true;
+    return true;
+  };
+  // The first round only polls; later ones block. A guest that exits all the time must starve neither this thread's event
+  // loop nor the watched descriptors: once a millisecond they are polled, and the loop comes before all else. Exits and
+  // ready descriptors take turns.
   bool gathered = false;  // posted writes have waited kGatherMs for more
   for (bool mayBlock = false;; mayBlock = true) {
     if (machine->dead) return result(kEventDead);
     bool gathering = false;
     if (mayBlock || nowNs() - machine->loopPolledNs < 1000000) {
-      std::lock_guard<std::mutex> lock(machine->mutex);
+      if (!machine->readyLast && returnReady()) return result(kEventReady);
+      machine->readyLast = false;
+      std::unique_lock<std::mutex> lock(machine->mutex);
       machine->waiterAsleep = false;
       bool parked = !machine->parkedReported && machine->parkedCount == machine->vcpus.size();
       if (machine->postedBytes > 0) {
@@ -164,17 +194,24 @@ static Napi::Value machineWait(const Napi::CallbackInfo& info) {
         return result(kEventParked);
       }
       machine->waiterAsleep = mayBlock;
+      lock.unlock();
+      if (returnReady()) return result(kEventReady);
     }
-    epoll_event events[2];
-    int n = epoll_wait(machine->epollFd, events, 2, !mayBlock ? 0 : gathering ? kGatherMs : timeoutMs);
+    epoll_event events[3];
+    int n = epoll_wait(machine->epollFd, events, 3, !mayBlock ? 0 : gathering ? kGatherMs : timeoutMs);
     if (n < 0 && errno != EINTR) throwErrno(info.Env(), "epoll_wait", errno);
     machine->loopPolledNs = nowNs();
+    bool loopReady = false;
     for (int i = 0; i < n; i++) {
-      if (events[i].data.fd != machine->wakeFd) return result(kEventLoop);
       uint64_t count;
-      if (read(machine->wakeFd, &count, sizeof count) < 0 && errno != EAGAIN)
+      if (events[i].data.fd == machine->readyFd)
+        machine->readyWaits = true;
+      else if (events[i].data.fd != machine->wakeFd)
+        loopReady = true;
+      else if (read(machine->wakeFd, &count, sizeof count) < 0 && errno != EAGAIN)
         throwErrno(info.Env(), "read of an eventfd", errno);
     }
+    if (loopReady) return result(kEventLoop);
     if (mayBlock && n == 0) {
       if (!gathering) return result(kEventTimeout);
       gathered = true;
@@ -183,6 +220,8 @@ static Napi::Value machineWait(const Napi::CallbackInfo& info) {
 }
 
 void initExits(Napi::Env env, Napi::Object exports) {
+  exports.Set("machineHoldExit", Napi::Function::New(env, machineHoldExit));
+  exports.Set("machineReleaseExit", Napi::Function::New(env, machineReleaseExit));
   exports.Set("machineWait", Napi::Function::New(env, machineWait));
 }
 

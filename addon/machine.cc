@@ -31,7 +31,7 @@ std::shared_ptr<Machine> findMachine(const Napi::CallbackInfo& info) {
   return machines().find(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
 }
 
-static std::shared_ptr<Machine> machineArg(const Napi::CallbackInfo& info) {
+std::shared_ptr<Machine> machineArg(const Napi::CallbackInfo& info) {
   auto machine = findMachine(info);
   if (!machine) throwGone(info.Env());
   return machine;
@@ -43,7 +43,10 @@ Machine::~Machine() {
     if (vcpu->run != nullptr) munmap(vcpu->run, vcpu->runSize);
     if (vcpu->fd >= 0) close(vcpu->fd);
   }
-  for (int fd : {vmFd, kvmFd, wakeFd, epollFd})
+  for (int fd : irqs) close(fd);
+  for (auto& [fd, each] : watched)
+    if (each.isNotifier) close(fd);
+  for (int fd : {vmFd, kvmFd, wakeFd, readyFd, epollFd})
     if (fd >= 0) close(fd);
 }
 
@@ -174,12 +177,15 @@ static Napi::Value machineCreate(const Napi::CallbackInfo& info) {
   if (xsave > 4096) machine->xsaveSize = static_cast<size_t>(xsave);
   machine->wakeFd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   machine->epollFd = epoll_create1(EPOLL_CLOEXEC);
-  if (machine->wakeFd < 0 || machine->epollFd < 0) throwErrno(info.Env(), "epoll_create1", errno);
-  epoll_event event = {};
-  event.events = EPOLLIN;
-  event.data.fd = machine->wakeFd;
-  if (epoll_ctl(machine->epollFd, EPOLL_CTL_ADD, machine->wakeFd, &event) < 0)
-    throwErrno(info.Env(), "epoll_ctl", errno);
+  machine->readyFd = epoll_create1(EPOLL_CLOEXEC);
+  if (machine->wakeFd < 0 || machine->epollFd < 0 || machine->readyFd < 0)
+    throwErrno(info.Env(), "epoll_create1", errno);
+  for (int fd : {machine->wakeFd, machine->readyFd}) {
+    epoll_event event = {};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    if (epoll_ctl(machine->epollFd, EPOLL_CTL_ADD, fd, &event) < 0) throwErrno(info.Env(), "epoll_ctl", errno);
+  }
   return Napi::Number::New(info.Env(), machines().add(std::move(machine)));
 }
 

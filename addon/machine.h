@@ -20,6 +20,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -36,6 +37,7 @@ enum WaitEvent : uint32_t {
   kEventDead = 3,     // the machine was killed: leave the loop
   kEventTimeout = 4,  // nothing happened within timeoutMs
   kEventPosted = 5,   // posted writes are in the exit page (address, count, data); they need no answer
+  kEventReady = 6,    // a notifier was written or a watched descriptor is ready: its token is in the exit page
 };
 
 // The exit page: 32-bit words, then the data of a port or memory access. Mirrored in src/native/kvm.ts.
@@ -51,6 +53,7 @@ enum ExitWord : size_t {
   kWordDataHigh = 8,
   kWordError = 9,  // MSR: set by the reply, 1 injects #GP
   kWordSuberror = 10,
+  kWordToken = 11,
   kExitDataOffset = 64,  // in bytes; for KVM_EXIT_INTERNAL_ERROR, kWordCount items of 8 bytes are here
   kExitDataSize = 4096,
   kExitPageSize = kExitDataOffset + kExitDataSize,
@@ -72,11 +75,18 @@ struct Vcpu {
   std::atomic<uint32_t> phase{kParked};  // in an exit, also the futex on which the vCPU thread sleeps
 };
 
+// A descriptor whose readiness is a kEventReady.
+struct Watched {
+  uint32_t token;
+  bool isNotifier;  // an eventfd of the machine, emptied before its event is returned
+};
+
 struct Machine {
   int kvmFd = -1;
   int vmFd = -1;
   int wakeFd = -1;   // eventfd: exits, parking, death
-  int epollFd = -1;  // wakeFd and the device thread's event loop
+  int epollFd = -1;  // wakeFd, readyFd and the device thread's event loop
+  int readyFd = -1;  // an epoll of notifiers and watched descriptors
   size_t xsaveSize = 4096;
   std::vector<std::unique_ptr<Vcpu>> vcpus;
   std::vector<std::pair<kvm_userspace_memory_region, std::shared_ptr<Memory>>> slots;
@@ -104,6 +114,11 @@ struct Machine {
   uint8_t* exitPage = nullptr;
   int answering = -1;  // the vCPU whose exit is in the exit page
   uint64_t loopPolledNs = 0;
+  std::map<int, Watched> watched;  // by descriptor
+  std::deque<int> ready;           // descriptors found ready, whose events are not returned yet
+  bool readyWaits = false;         // readyFd was readable and has not been asked since
+  bool readyLast = false;          // the last event was a kEventReady, so an exit comes first now
+  std::vector<int> irqs;           // eventfds of KVM_IRQFD
 
   ~Machine();
   void wake();
@@ -114,9 +129,16 @@ struct Machine {
 // The machine of the call's first argument; null when it is closed. Any JS thread.
 std::shared_ptr<Machine> findMachine(const Napi::CallbackInfo& info);
 
+// The same; throws MACHINE_GONE when it is closed.
+std::shared_ptr<Machine> machineArg(const Napi::CallbackInfo& info);
+
 // Size of the data of a KVM_EXIT_IO; 0 if the fields of the kvm_run lead outside it, since no copy may trust them.
 size_t pioBytes(const Vcpu& vcpu);
 
+// The next descriptor that is ready, its notifications taken; false if there is none. Device thread.
+bool takeReady(Machine& machine, uint32_t* token);
+
+void initEvents(Napi::Env env, Napi::Object exports);
 void initMachine(Napi::Env env, Napi::Object exports);
 void initExits(Napi::Env env, Napi::Object exports);
 

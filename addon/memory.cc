@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "errors.h"
@@ -23,8 +24,10 @@ Memory::~Memory() {
   if (fd >= 0) close(fd);
 }
 
+std::shared_ptr<Memory> findMemory(uint32_t handle) { return memories().find(handle); }
+
 std::shared_ptr<Memory> memoryArg(const Napi::CallbackInfo& info, size_t index) {
-  auto memory = memories().find(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
+  auto memory = findMemory(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
   if (!memory) throwGone(info.Env());
   return memory;
 }
@@ -70,6 +73,40 @@ static void memoryWrite(const Napi::CallbackInfo& info) {
   auto memory = memoryArg(info, 0);
   auto bytes = bytesArg(info, 2);
   memcpy(range(info, *memory, 1, bytes.length), bytes.data, bytes.length);
+}
+
+static uint16_t* word16(const Napi::CallbackInfo& info, const Memory& memory) {
+  uint8_t* at = range(info, memory, 1, sizeof(uint16_t));
+  if (reinterpret_cast<uintptr_t>(at) % sizeof(uint16_t) != 0) throwContract(info.Env(), "an offset is odd");
+  return reinterpret_cast<uint16_t*>(at);
+}
+
+// memoryLoad16(handle, offset) → value. One read, before every later access of this thread.
+static Napi::Value memoryLoad16(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  return Napi::Number::New(info.Env(), __atomic_load_n(word16(info, *memory), __ATOMIC_SEQ_CST));
+}
+
+// memoryStore16(handle, offset, value). One write: after every earlier access of this thread, and before every later one.
+static void memoryStore16(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  auto value = static_cast<uint16_t>(integerArg(info, 2, 0, UINT16_MAX));
+  __atomic_store_n(word16(info, *memory), value, __ATOMIC_SEQ_CST);
+  // The store alone orders itself before later atomic loads; the fence orders it before plain ones as well.
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+// memoryFillRandom(handle, offset, length): at most 64 KiB of the host's random bytes.
+static void memoryFillRandom(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  auto length = static_cast<size_t>(integerArg(info, 2, 0, 65536));
+  uint8_t* to = range(info, *memory, 1, length);
+  for (size_t done = 0; done < length;) {
+    ssize_t n = getrandom(to + done, length - done, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throwErrno(info.Env(), "getrandom", errno);
+    done += static_cast<size_t>(n);
+  }
 }
 
 struct PageList {
@@ -147,6 +184,9 @@ void initMemory(Napi::Env env, Napi::Object exports) {
   exports.Set("memoryClose", Napi::Function::New(env, memoryClose));
   exports.Set("memoryRead", Napi::Function::New(env, memoryRead));
   exports.Set("memoryWrite", Napi::Function::New(env, memoryWrite));
+  exports.Set("memoryLoad16", Napi::Function::New(env, memoryLoad16));
+  exports.Set("memoryStore16", Napi::Function::New(env, memoryStore16));
+  exports.Set("memoryFillRandom", Napi::Function::New(env, memoryFillRandom));
   exports.Set("memoryCopyPages", Napi::Function::New(env, memoryCopyPages));
   exports.Set("memoryWritePages", Napi::Function::New(env, memoryWritePages));
   exports.Set("memoryDataRanges", Napi::Function::New(env, memoryDataRanges));

@@ -18,6 +18,9 @@ struct Memory {
   ~Memory();
 };
 
+// The memory of a handle; null for a closed one. Any thread.
+std::shared_ptr<Memory> findMemory(uint32_t handle);
+
 // The memory of a handle; throws MACHINE_GONE for a closed one. Any JS thread.
 std::shared_ptr<Memory> memoryArg(const Napi::CallbackInfo& info, size_t index);
 

@@ -30,19 +30,19 @@ static bool isZeroPage(const uint8_t* page) {
   return memcmp(page, zeros, sizeof zeros) == 0 && memcmp(page, page + 64, kPageSize - 64) == 0;
 }
 
-// hashPages(bytes, count, hashes): hashes[i], 8 little-endian bytes, is 0 for a zero page, else its XXH64, where 0
-// becomes 1.
+uint64_t hashPage(const uint8_t* page) {
+  if (isZeroPage(page)) return 0;
+  uint64_t hash = XXH64(page, kPageSize, 0);
+  return hash != 0 ? hash : 1;
+}
+
+// hashPages(bytes, count, hashes): hashes[i], 8 little-endian bytes, is hashPage of page i.
 static void hashPages(const Napi::CallbackInfo& info) {
   int64_t count = integerArg(info, 1, 0, kMaxLength / static_cast<int64_t>(kPageSize));
   const uint8_t* pages = rangeOf(info, 0, 0, count * static_cast<int64_t>(kPageSize));
   uint8_t* hashes = rangeOf(info, 2, 0, count * 8);
   for (int64_t i = 0; i < count; i++) {
-    const uint8_t* page = pages + i * static_cast<int64_t>(kPageSize);
-    uint64_t hash = 0;
-    if (!isZeroPage(page)) {
-      hash = XXH64(page, kPageSize, 0);
-      if (hash == 0) hash = 1;
-    }
+    uint64_t hash = hashPage(pages + i * static_cast<int64_t>(kPageSize));
     memcpy(hashes + i * 8, &hash, 8);
   }
 }

@@ -57,7 +57,7 @@ const metadata = (pages: number): SnapshotMetadata => ({
 });
 
 async function save(store: Store, seed: number, pages: number): Promise<string> {
-  const session = await store.beginSave({ parent: null });
+  const session = await store.beginSave({ regions: [] });
   await session.store(new DistinctPages(seed, pages));
   return (await session.commit(metadata(pages))).id;
 }

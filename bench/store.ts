@@ -1,6 +1,6 @@
 /**
- * The store without a machine: full and incremental saves, restores, opening and listing. For comparison: memcpy,
- * SHA-256, and write + fsync of the same bytes.
+ * The store without a machine: full and incremental saves, restores, reads by the native reader of a region, opening and
+ * listing. For comparison: memcpy, SHA-256, and write + fsync of the same bytes.
  *
  *     node dist/bench/store.js [MIB…] [--json]
  */
@@ -8,7 +8,22 @@ import { createHash, randomFillSync } from 'node:crypto';
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import {
+  closeIoEngine,
+  createIoEngine,
+  submitStoreRead,
+  takeCompletions,
+  waitForCompletion,
+} from '../src/native/block-io.js';
+import { closeMemory, createMemory } from '../src/native/memory.js';
+import {
+  closeRegionReader,
+  openRegionReader,
+  type RegionReader,
+  readRegion,
+} from '../src/native/region-reader.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSink, type PageSource } from '../src/page-stream.js';
+import { readSnapshotFile } from '../src/store/snapshot/snapshot-file.js';
 import { Store } from '../src/store/store.js';
 
 const MIB = 1 << 20;
@@ -77,7 +92,9 @@ async function saveOnce(
   pages: Uint32Array,
   parent: string | null,
 ): Promise<string> {
-  const session = await store.beginSave({ parent });
+  const session = await store.beginSave({
+    regions: [{ region: 'ram@0x0', bases: parent === null ? [] : [{ snapshot: parent, region: 'ram@0x0' }] }],
+  });
   await session.store(new MemorySource(memory, pages));
   const { id } = await session.commit({
     kind: 'machine',
@@ -96,6 +113,44 @@ async function fill(store: Store, id: string, memory: Buffer): Promise<void> {
   const snapshot = await store.openSnapshot(id);
   await snapshot.fill(new MemorySink(memory));
   snapshot.close();
+}
+
+type Row = <T>(name: string, work: () => T) => Promise<T>;
+
+/** The same bytes by the native reader of a region, as a disk reads them: on this thread, and on I/O threads. */
+async function readNatively(dir: string, id: string, sizeBytes: number, row: Row): Promise<void> {
+  const blocks = readSnapshotFile(dir, id).blocks.bytes;
+  const open = (): RegionReader => openRegionReader({ packsDir: join(dir, 'packs'), sizeBytes, blocks });
+  const succeeded = (errno: number): void => {
+    if (errno !== 0) throw new Error(`a read failed with errno ${errno}`);
+  };
+
+  const reader = open();
+  const target = Buffer.alloc(MIB);
+  await row('region reader', () => {
+    for (let at = 0; at < sizeBytes; at += MIB) succeeded(readRegion(reader, at, target));
+  });
+  closeRegionReader(reader);
+
+  const shared = open();
+  const engine = createIoEngine();
+  const memory = createMemory(sizeBytes);
+  const completions = new Int32Array(2 * 512);
+  await row('region reader, I/O engine', () => {
+    let running = 0;
+    const take = (): void => {
+      waitForCompletion(engine, -1);
+      const count = takeCompletions(engine, completions);
+      for (let i = 0; i < count; i++) succeeded(completions[2 * i + 1]!);
+      running -= count;
+    };
+    for (let at = 0; at < sizeBytes; at += MIB / 4, running++)
+      while (!submitStoreRead(engine, 0, shared, at, new Float64Array([memory, at, MIB / 4]))) take();
+    while (running > 0) take();
+  });
+  closeIoEngine(engine);
+  closeRegionReader(shared);
+  closeMemory(memory);
 }
 
 function writeAndSync(dir: string, memory: Buffer): void {
@@ -128,6 +183,7 @@ async function run(sizeMib: number): Promise<Record<string, { ms: number; cpuMs:
     target.fill(0);
     await row('restore, Workers warm', () => fill(store, first, target));
     store.close();
+    await readNatively(join(dir, 'store'), first, memory.length, row);
     await row('open and list', () => {
       store = Store.open(join(dir, 'store'), { write: false });
       store.list();

@@ -20,6 +20,7 @@ export const ERROR_CODES = {
   NO_SUCH_FILE: ExitStatus.notFound,
   NO_SUCH_MACHINE: ExitStatus.notFound,
   NO_SUCH_SNAPSHOT: ExitStatus.notFound,
+  NO_SUCH_REGION: ExitStatus.notFound,
   // images and machines
   BAD_IMAGE: ExitStatus.failed,
   BAD_STATE: ExitStatus.failed,

@@ -4,8 +4,9 @@
  *     save:     machine ── PageSource ──▶ SaveSession ──▶ store        state and description: SnapshotMetadata
  *     restore:  store ──▶ OpenSnapshot ── PageSink ──▶ machine
  *
- * What flows: the pages of named regions, in batches. A region is guest RAM (one per memory slot) or a file. Per-page
+ * What flows: the pages of named regions, in batches. A region is guest RAM (one per memory slot), a disk or a file. Per-page
  * calls, messages and locks would cost more than the pages. The machine's state is bytes that the store never reads.
+ * A running machine reads single regions of a snapshot, such as a disk, with a handle of a native reader (OpenRegion).
  *
  * Threads: in the process of a machine, sources and sinks belong to the main thread and stores to the store thread. The
  * main thread holds a SaveTarget, SaveSession and OpenSnapshot that pass the calls on (src/server). `put` and `get` run
@@ -26,9 +27,9 @@ export const BATCH_PAGES = 256;
 
 /** A named run of bytes. Page n is the {@link PAGE_BYTES} bytes from n × PAGE_BYTES on. */
 export interface Region {
-  /** Unique within a snapshot, such as `ram@0x0` or `file`. At most 64 of the characters `[a-z0-9@._-]`. */
+  /** Unique within a snapshot, such as `ram@0x0`, `disk0` or `file`. At most 64 of the characters `[a-z0-9@._-]`. */
   readonly name: string;
-  /** A multiple of {@link PAGE_BYTES} for RAM. The last page of a file may be short; it is padded with zeros. */
+  /** A multiple of {@link PAGE_BYTES} for RAM. The last page of a disk or file may be short; it is padded with zeros. */
   readonly sizeBytes: number;
 }
 
@@ -45,17 +46,25 @@ export interface PageSource {
   /** Names and order never change. Sizes are final when `next` has returned null. */
   readonly regions: readonly Region[];
   /**
+   * Indices of regions whose pages come in ascending order, each once. The store then keeps only the last part of their
+   * manifests in memory. It is a hint: a page that comes late or again is right, but slower. It never changes.
+   */
+  readonly sequential?: readonly number[];
+  /**
    * Copies the next pages into `into` (BATCH_PAGES × PAGE_BYTES bytes). Null: there are no more.
    *
-   * A source may return a page again: the last copy counts. A page that it never returns is the parent's, or zero if
-   * there is no parent.
+   * A source may return a page again: the last copy counts. A page that it never returns is that of the region's base,
+   * or zero if the region has none.
    */
   next(into: Uint8Array): Promise<PageRun | null>;
 }
 
 /** Where the pages of a restore go. */
 export interface PageSink {
-  /** The regions of the snapshot, by name, in any order. They may be larger. */
+  /**
+   * The regions to fill, by name, in any order. They may be larger than in the snapshot. Other regions of the snapshot
+   * are not read.
+   */
   readonly regions: readonly Region[];
   /**
    * Handles of guest memory (src/native/memory.ts), one per region. If they are set, the store writes to the memory
@@ -74,20 +83,44 @@ export type Progress = (doneBytes: number, totalBytes: number | null) => void;
 
 // Saving
 
+/** A region of a snapshot that a region of a save may be stored relative to. It may have another name and size. */
+export interface SaveBase {
+  /** The ID of the snapshot. */
+  readonly snapshot: string;
+  readonly region: string;
+}
+
+/** A region that is about to be saved, and its possible bases, the best first. */
+export interface SavedRegion {
+  readonly region: string;
+  readonly bases: readonly SaveBase[];
+}
+
 /** A store, as a machine sees it. */
 export interface SaveTarget {
+  /** Names the store within this process: its absolute path, without symbolic links. */
+  readonly key: string;
   /**
-   * Begins a save relative to the snapshot with the ID `parent`. Errors: USAGE if `tag` is not a valid tag, and those
-   * of the store.
+   * Begins a save. Each region is stored relative to the first of its bases that the store has; the session says which.
+   * A base that is removed counts as long as this process has its snapshot, or a region of it, open. A region that is
+   * not listed has no base. Errors: USAGE if `tag` is not a valid tag, and those of the store.
    */
-  beginSave(options: { parent: string | null; tag?: string | null }): Promise<SaveSession>;
+  beginSave(options: { regions: readonly SavedRegion[]; tag?: string | null }): Promise<SaveSession>;
 }
 
 /** A save in progress. `commit` or `abort` ends it. If `store` or `commit` fails, call `abort`. */
 export interface SaveSession {
-  /** The parent's ID. Null: the save is full, since no parent was given, or it is removed or damaged. */
+  /**
+   * For each region given to `beginSave`, the index of its base in `bases`. Null: the region is stored in full, since no
+   * base was given, or each is removed or damaged.
+   */
+  readonly bases: readonly (number | null)[];
+  /** The ID of the snapshot that is the base of the first region; the snapshot's parent. */
   readonly parent: string | null;
-  /** Stores all pages of a source. It may be called again, with a source that has the same regions. */
+  /**
+   * Stores all pages of a source. It may be called again, with a source that has the same regions. Errors: DAMAGED if a
+   * base cannot be read; begin again without it.
+   */
   store(source: PageSource, progress?: Progress): Promise<void>;
   /** Makes the snapshot exist. */
   commit(metadata: SnapshotMetadata): Promise<SaveResult>;
@@ -104,7 +137,7 @@ export interface SaveResult {
   /** Pages of all regions: zeroPages + unchangedPages + newChunks + reusedChunks. */
   readonly pages: number;
   readonly zeroPages: number;
-  /** Pages that are the same as in the parent. */
+  /** Pages that are the same as in the bases. */
   readonly unchangedPages: number;
   /** Pages that were stored. */
   readonly newChunks: number;
@@ -120,14 +153,32 @@ export interface OpenSnapshot {
   readonly summary: SnapshotSummary;
   readonly metadata: SnapshotMetadata;
   readonly regions: readonly Region[];
-  /** Writes all pages that are not zero to the sink. Errors: DAMAGED. */
+  /** Writes all pages of the sink's regions that are not zero to the sink. Errors: DAMAGED. */
   fill(sink: PageSink, progress?: Progress): Promise<void>;
+  /**
+   * Opens a region to be read on demand. It stays open when the snapshot is closed. Errors: NO_SUCH_REGION, DAMAGED,
+   * SYSTEM.
+   */
+  openRegion(name: string): Promise<OpenRegion>;
+  close(): void;
+}
+
+/**
+ * A region of a snapshot that is read on demand. Its data stays in the store until `close`, even if the snapshot is
+ * removed. It delays neither gc nor repair.
+ */
+export interface OpenRegion {
+  readonly sizeBytes: number;
+  /** Handle of a native reader (src/native/region-reader.ts), for any thread of this process, until `close`. */
+  readonly reader: number;
+  /** Call it when nothing reads any more. */
   close(): void;
 }
 
 // Snapshots
 
-export type SnapshotKind = 'machine' | 'file';
+/** `disk`: the disks of a machine, without its RAM and state. */
+export type SnapshotKind = 'machine' | 'file' | 'disk';
 
 /** A row of the list of snapshots. */
 export interface SnapshotSummary {
@@ -140,8 +191,9 @@ export interface SnapshotSummary {
   readonly parent: string | null;
   /** ISO 8601, UTC. */
   readonly createdAt: string;
-  /** Size of guest RAM, or of the file. */
+  /** Size of guest RAM, or of the file. 0 for disks. */
   readonly memoryBytes: number;
+  /** Size of all disks. */
   readonly diskBytes: number;
   /** Bytes that the save added to the store, without the index. */
   readonly storedBytes: number;
@@ -158,6 +210,6 @@ export interface SnapshotMetadata {
   readonly machine: unknown;
   /** The host, likewise. */
   readonly host: unknown;
-  /** The machine's state, at most 64 MiB. Empty for a file. */
+  /** The machine's state, at most 64 MiB. Empty for a file and for disks. */
   readonly state: Uint8Array;
 }

@@ -186,6 +186,17 @@ async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: 
   return { ok: checks.every((check) => check.ok), checks };
 }
 
+/** What this host offers to guests, for `fit --against`. Null without a usable KVM, about which a check tells. */
+async function describeThisHost(): Promise<Record<string, unknown> | null> {
+  try {
+    const { encodeProfile } = await import('../vmm/fit/host-profile.js');
+    const { profileOfThisHost } = await import('../vmm/fit/this-host.js');
+    return encodeProfile(profileOfThisHost());
+  } catch {
+    return null;
+  }
+}
+
 /** For tests. */
 export const judge = { checkMemory, checkNode, checkSpace, checkUserfaultfd, missingKvmRemedy };
 
@@ -196,7 +207,10 @@ export const verb = defineVerb({
   summary: 'Check this host and the installation',
   operands: [],
   options: {},
-  notes: 'Exit status 5: something is wrong.',
+  notes: [
+    'Exit status 5: something is wrong.',
+    'With --json, the result also describes the host, for fit --against FILE.',
+  ].join('\n'),
   async run(call) {
     const { output } = call;
     const { ok, checks } = await diagnose(() => call.storeDir);
@@ -211,7 +225,7 @@ export const verb = defineVerb({
         })
         .join('\n');
     output.result(
-      { ok, checks },
+      { ok, checks, host: output.json ? await describeThisHost() : null },
       () => lines(checks),
       () => lines(checks.filter((check) => !check.ok)),
     );

@@ -1,7 +1,8 @@
 import { ExitStatus } from '../errors.js';
 import type { LostRange } from '../store/types.js';
-import { formatAddress, shortId } from './format.js';
+import { shortId } from './format.js';
 import { printable } from './output.js';
+import { placesOf } from './region-places.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
@@ -26,5 +27,5 @@ export const verb = defineVerb({
 
 function sentenceOf({ snapshot, tag, region, fromBytes, toBytes }: LostRange): string {
   const name = tag === null ? shortId(snapshot) : `${shortId(snapshot)} (${tag})`;
-  return `Lost in snapshot ${name}: ${formatAddress(fromBytes)} to ${formatAddress(toBytes)} of ${region}`;
+  return `Lost in snapshot ${name}: ${placesOf(region, fromBytes, toBytes)}`;
 }

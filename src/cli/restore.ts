@@ -1,10 +1,8 @@
-import { statSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { formatCount } from './format.js';
 import { launchMachine } from './launch-machine.js';
+import { locateSnapshot } from './locate-snapshot.js';
 import { withStore } from './store-access.js';
-import { parsePort, parseText } from './values.js';
+import { parsePort, parseText, parseWord } from './values.js';
 import { defineVerb, flag, hidden, valued } from './verb.js';
 
 export const verb = defineVerb({
@@ -19,6 +17,11 @@ export const verb = defineVerb({
       parseText,
     ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
+    clock: valued(
+      '--clock <host|saved>',
+      'Guest clocks: with the time since the save (default: host), or as saved',
+      parseWord('host', 'saved'),
+    ),
     detach: flag('--detach', 'Run in the background and print the name'),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
     memoryPath: hidden(valued('--memory_path <snapshot>', 'Legacy form of the snapshot', parseText)),
@@ -40,11 +43,15 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', `${[...given].join(' and ')} are different snapshots`, {
         hint: 'A snapshot holds vCPUs and memory. Name one snapshot.',
       });
-    const { dir, ref } = await locate(storeDir, reference);
+    const { dir, ref } = await locateSnapshot(storeDir, reference);
     const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
-    if (saved.kind !== 'machine')
+    if (saved.kind === 'file')
       throw new LivesnapError('USAGE', `snapshot ${reference} holds a file, not a machine`, {
         hint: `To write the file: livesnap get ${reference} FILE`,
+      });
+    if (saved.kind === 'disk')
+      throw new LivesnapError('USAGE', `snapshot ${reference} holds disks, not a machine`, {
+        hint: `To start a machine with a disk of it: livesnap start --block snapshot=${reference}:disk0`,
       });
     return launchMachine({
       name: options.name ?? null,
@@ -52,28 +59,8 @@ export const verb = defineVerb({
       detach: options.detach,
       port: options.port ?? null,
       storeDir,
-      origin: { kind: 'restore', from: dir, snapshot: saved.id },
+      origin: { kind: 'restore', from: dir, snapshot: saved.id, clock: options.clock ?? 'host' },
       output,
     });
   },
 });
-
-/** Finds a snapshot in the store, or in an exported directory that holds only this one. */
-async function locate(storeDir: string, reference: string): Promise<{ dir: string; ref: string }> {
-  try {
-    await withStore(storeDir, { write: false }, (store) => store.resolve(reference));
-    return { dir: storeDir, ref: reference };
-  } catch (error) {
-    const isMissing =
-      error instanceof LivesnapError && (error.code === 'NO_SUCH_SNAPSHOT' || error.code === 'NO_SUCH_FILE');
-    if (!isMissing || !statSync(reference, { throwIfNoEntry: false })?.isDirectory()) throw error;
-  }
-  const dir = resolve(reference);
-  const { exportedSnapshots } = await import('../store/remote/export.js');
-  const ids = exportedSnapshots(dir);
-  if (ids.length !== 1)
-    throw new LivesnapError('USAGE', `${dir} holds ${formatCount(ids.length, 'snapshot')}, not 1`, {
-      hint: 'To choose one: livesnap restore SNAPSHOT --store DIR',
-    });
-  return { dir, ref: ids[0]! };
-}

@@ -5,13 +5,13 @@ import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 /** A file has one size. A machine has memory and disks. */
-const sizes = ({ kind, memoryBytes, diskBytes }: SnapshotSummary): [string, string | null][] =>
-  kind === 'file'
-    ? [['Size', formatBytes(memoryBytes + diskBytes)]]
-    : [
-        ['Memory', formatBytes(memoryBytes)],
-        ['Disks', diskBytes === 0 ? null : formatBytes(diskBytes)],
-      ];
+function sizes({ kind, memoryBytes, diskBytes }: SnapshotSummary): [string, string | null][] {
+  if (kind === 'file') return [['Size', formatBytes(memoryBytes + diskBytes)]];
+  const disks: [string, string | null] = ['Disks', diskBytes === 0 ? null : formatBytes(diskBytes)];
+  return kind === 'disk' ? [disks] : [['Memory', formatBytes(memoryBytes)], disks];
+}
+
+const pages = (count: number): string => formatBytes(count * PAGE_BYTES);
 
 export const verb = defineVerb({
   name: 'show',
@@ -38,7 +38,12 @@ export const verb = defineVerb({
         const regions = formatTable(found.regions, [
           { title: 'REGION', cell: (region) => region.name },
           { title: 'SIZE', cell: (region) => formatBytes(region.sizeBytes), right: true },
-          { title: 'NONZERO', cell: (region) => formatBytes(region.nonZeroPages * PAGE_BYTES), right: true },
+          { title: 'NONZERO', cell: (region) => pages(region.nonZeroPages), right: true },
+          {
+            title: 'CHANGED',
+            cell: ({ changedPages }) => (changedPages === null ? null : pages(changedPages)),
+            right: true,
+          },
         ]);
         const section = (title: string, value: unknown) =>
           value === null

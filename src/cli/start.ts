@@ -1,8 +1,18 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
+import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { launchMachine } from './launch-machine.js';
-import { anyText, parseCpus, parseKernel, parseMemory, parsePort, parseText, parseVcpu } from './values.js';
+import {
+  anyText,
+  parseCpus,
+  parseKernel,
+  parseMemory,
+  parsePort,
+  parseText,
+  parseVcpu,
+  parseWord,
+} from './values.js';
 import { defineVerb, flag, hidden, valued } from './verb.js';
 
 const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
@@ -46,6 +56,11 @@ export const verb = defineVerb({
     memory: valued('--memory <size>', 'Memory (default: 256M)', parseMemory),
     cpus: valued('--cpus <number>', 'Number of vCPUs (default: 1)', parseCpus),
     vcpu: hidden(valued('--vcpu <list>', 'Legacy form of --cpus: num=N', parseVcpu)),
+    cpuTemplate: valued(
+      '--cpu-template <name>',
+      'Fewer CPU features: minimal, x86-64-v2 or x86-64-v3',
+      parseWord(...CPU_TEMPLATES),
+    ),
     name: valued('--name <name>', 'Machine name (default: random)', parseText),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
     detach: flag('--detach', 'Run in the background and print the name'),
@@ -76,6 +91,7 @@ export const verb = defineVerb({
       cmdline: options.cmdline ?? kernel.cmdline,
       memoryBytes: options.memory ?? DEFAULT_MEMORY_BYTES,
       cpus,
+      ...(options.cpuTemplate === undefined ? {} : { cpuTemplate: options.cpuTemplate }),
     };
     for (const sentence of kernel.ignored) output.say(`note: ${sentence}`);
     return launchMachine({

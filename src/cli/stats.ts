@@ -13,7 +13,7 @@ export const verb = defineVerb({
     output.result(found, () =>
       formatPairs([
         ['Snapshots', formatCount(found.snapshots)],
-        ['Memory and files', formatBytes(found.logicalBytes)],
+        ['Memory, disks, files', formatBytes(found.logicalBytes)],
         ['Nonzero data', formatBytes(found.nonZeroBytes)],
         ['Unique data', `${formatBytes(found.uniqueBytes)} in ${formatCount(found.chunks, 'chunk')}`],
         ['Stored, compressed', `${formatBytes(found.storedBytes)} in ${formatCount(found.packs, 'pack')}`],

@@ -55,6 +55,13 @@ export function parseVcpu(text: string): number {
   return parseCpus(parseList(text, ['num']).num ?? '');
 }
 
+/** The number of a disk: `0` or `disk0`. */
+export function parseDisk(text: string): number {
+  const found = /^(?:disk)?(0|[1-9]\d{0,8})$/.exec(text);
+  if (!found) throw usage(`${quoted(text)} is not the number of a disk`, 'Examples: 0, disk1.');
+  return Number(found[1]);
+}
+
 export function parsePort(text: string): number {
   const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (port < 1 || port > 65_535) throw usage(`${quoted(text)} is not a port`, 'Specify 1 to 65535.');

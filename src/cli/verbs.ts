@@ -17,6 +17,7 @@ const GROUPS: Record<string, Record<string, LoadVerb>> = {
     restore: () => import('./restore.js'),
     ls: () => import('./ls.js'),
     show: () => import('./show.js'),
+    diff: () => import('./diff.js'),
     tag: () => import('./tag.js'),
     rm: () => import('./rm.js'),
   },
@@ -35,9 +36,11 @@ const GROUPS: Record<string, Record<string, LoadVerb>> = {
   Files: {
     put: () => import('./put.js'),
     get: () => import('./get.js'),
+    disk: () => import('./disk.js'),
   },
   Host: {
     doctor: () => import('./doctor.js'),
+    fit: () => import('./fit.js'),
   },
 };
 

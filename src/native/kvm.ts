@@ -21,6 +21,13 @@ interface KvmFunctions {
   machineRequestPause(machine: number): void;
   machineResume(machine: number): void;
   machineSetPostedPort(machine: number, port: number): void;
+  machineAddNotifier(machine: number, gpa: number, queue: number, token: number): void;
+  machineWatchFd(machine: number, fd: number, token: number, events: number): void;
+  machineUnwatchFd(machine: number, fd: number): void;
+  machineCreateIrq(machine: number, gsi: number): number;
+  machineRaiseIrq(machine: number, irq: number): void;
+  machineHoldExit(machine: number): number;
+  machineReleaseExit(machine: number, vcpu: number): void;
   machineKill(machine: number): void;
   machineClose(machine: number): void;
   machineWait(machine: number, timeoutMs: number): number;
@@ -92,6 +99,45 @@ export const resumeVcpus = (machine: KvmMachine): void => native().machineResume
 export const setPostedPort = (machine: KvmMachine, port: number | null): void =>
   native().machineSetPostedPort(machine, port ?? -1);
 
+/**
+ * Makes the guest's 4-byte writes of `queue` to `gpa` events of {@link wait} instead of exits (KVM_IOEVENTFD). The event
+ * has `token`; one event may stand for many writes. Device thread.
+ */
+export const addNotifier = (
+  machine: KvmMachine,
+  at: { readonly gpa: number; readonly queue: number; readonly token: number },
+): void => native().machineAddNotifier(machine, at.gpa, at.queue, at.token);
+
+/**
+ * Makes readiness of `fd` an event of {@link wait} with `token`, for as long as it is ready (level-triggered). A second
+ * call changes token and events. The caller owns `fd`, and unwatches it before it closes it. Device thread.
+ */
+export const watchFd = (
+  machine: KvmMachine,
+  fd: number,
+  token: number,
+  events: { readonly read: boolean; readonly write: boolean },
+): void => native().machineWatchFd(machine, fd, token, (events.read ? 1 : 0) | (events.write ? 2 : 0));
+
+/** No event of `fd` comes after this. Device thread. */
+export const unwatchFd = (machine: KvmMachine, fd: number): void => native().machineUnwatchFd(machine, fd);
+
+/** An interrupt of a machine that is raised without a system call on the VM. */
+export type Irq = number;
+
+/** An edge-triggered interrupt on the line `gsi` (KVM_IRQFD). */
+export const createIrq = (machine: KvmMachine, gsi: number): Irq => native().machineCreateIrq(machine, gsi);
+
+/** Pulses the line. KVM delivers the pulse a little later, also while the vCPUs are parked. */
+export const raiseIrq = (machine: KvmMachine, irq: Irq): void => native().machineRaiseIrq(machine, irq);
+
+/** Keeps the vCPU of the current exit waiting for its answer, and returns its index. The exit must be a write. */
+export const holdExit = (machine: KvmMachine): number => native().machineHoldExit(machine);
+
+/** Answers an exit that was held. */
+export const releaseExit = (machine: KvmMachine, vcpu: number): void =>
+  native().machineReleaseExit(machine, vcpu);
+
 /** Makes {@link wait} return {@link WaitEvent.dead}. Any thread. */
 export const killMachine = (machine: KvmMachine): void => native().machineKill(machine);
 
@@ -103,7 +149,7 @@ export const wait = (machine: KvmMachine, timeoutMs: number): number =>
   native().machineWait(machine, timeoutMs);
 
 /** What {@link wait} returns (addon/machine.h, WaitEvent). */
-export const WaitEvent = { loop: 0, exit: 1, parked: 2, dead: 3, timeout: 4, posted: 5 } as const;
+export const WaitEvent = { loop: 0, exit: 1, parked: 2, dead: 3, timeout: 4, posted: 5, ready: 6 } as const;
 
 /** 32-bit words of the exit page (addon/machine.h, ExitWord). */
 export const ExitWord = {
@@ -118,6 +164,8 @@ export const ExitWord = {
   dataHigh: 8,
   error: 9,
   suberror: 10,
+  /** Of {@link WaitEvent.ready}: the token of the notifier or descriptor. */
+  token: 11,
 } as const;
 export const EXIT_DATA_OFFSET = 64;
 export const EXIT_PAGE_BYTES = EXIT_DATA_OFFSET + 4096;

@@ -10,6 +10,9 @@ interface MemoryFunctions {
   memoryClose(handle: number): void;
   memoryRead(handle: number, offset: number, into: Uint8Array): void;
   memoryWrite(handle: number, offset: number, bytes: Uint8Array): void;
+  memoryLoad16(handle: number, offset: number): number;
+  memoryStore16(handle: number, offset: number, value: number): void;
+  memoryFillRandom(handle: number, offset: number, length: number): void;
   memoryCopyPages(handle: number, pages: Uint32Array, into: Uint8Array): void;
   memoryWritePages(handle: number, pages: Uint32Array, bytes: Uint8Array): void;
   memoryDataRanges(handle: number): number[];
@@ -32,6 +35,17 @@ export const readMemory = (handle: MemoryHandle, offset: number, into: Uint8Arra
 
 export const writeMemory = (handle: MemoryHandle, offset: number, bytes: Uint8Array): void =>
   native().memoryWrite(handle, offset, bytes);
+
+/** Reads 16 bits at an even offset at once, ordered before all later accesses. */
+export const load16 = (handle: MemoryHandle, offset: number): number => native().memoryLoad16(handle, offset);
+
+/** Writes 16 bits at an even offset at once: after all earlier accesses, and before all later ones (a full fence). */
+export const store16 = (handle: MemoryHandle, offset: number, value: number): void =>
+  native().memoryStore16(handle, offset, value);
+
+/** Fills at most 64 KiB with random bytes of the host (getrandom(2)). */
+export const fillRandom = (handle: MemoryHandle, offset: number, length: number): void =>
+  native().memoryFillRandom(handle, offset, length);
 
 /** Copies the page `pages[i]` to `into[i × 4096]`. */
 export const copyPages = (handle: MemoryHandle, pages: Uint32Array, into: Uint8Array): void =>

@@ -12,6 +12,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
+import type { RestoreClock } from '../vmm/kvm/guest-time.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
 import type { MachineDescription } from './control-api.js';
 import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
@@ -25,7 +26,12 @@ export interface LaunchRequest {
   readonly origin:
     | { readonly kind: 'start'; readonly config: MachineConfig }
     /** `from`: absolute path of the store to read. It differs from `storeDir` for an exported directory. */
-    | { readonly kind: 'restore'; readonly from: string; readonly snapshot: string };
+    | {
+        readonly kind: 'restore';
+        readonly from: string;
+        readonly snapshot: string;
+        readonly clock: RestoreClock;
+      };
 }
 
 export type LaunchReport =

@@ -44,11 +44,12 @@ async function startMachine({ origin }: LaunchRequest, stores: StoreThread): Pro
     const snapshot = await store.openSnapshot(origin.snapshot);
     try {
       let lastMs = performance.now();
-      return await Machine.restore(snapshot, (doneBytes, totalBytes) => {
+      const onProgress = (doneBytes: number, totalBytes: number | null): void => {
         if (performance.now() - lastMs < PROGRESS_INTERVAL_MS) return;
         lastMs = performance.now();
         void report({ progress: { doneBytes, totalBytes } });
-      });
+      };
+      return await Machine.restore(snapshot, onProgress, { clock: origin.clock });
     } finally {
       snapshot.close();
     }

@@ -11,12 +11,14 @@ import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
 import {
   BATCH_PAGES,
+  type OpenRegion,
   type OpenSnapshot,
   PAGE_BYTES,
   type PageSink,
   type PageSource,
   type Progress,
   type Region,
+  type SavedRegion,
   type SaveResult,
   type SaveSession,
   type SaveTarget,
@@ -71,8 +73,8 @@ export class StoreThread {
   ): Promise<StoreProxy> {
     const connection = this.#connect();
     const store = connection.newNumber();
-    await connection.call('open', { store, dir, write, create });
-    return new ThreadStore(connection, store);
+    const { key } = await connection.call('open', { store, dir, write, create });
+    return new ThreadStore(connection, store, key);
   }
 
   /** From now on the store does not wait for other processes: it fails with STORE_BUSY instead. */
@@ -222,19 +224,20 @@ class ThreadStore implements StoreProxy {
   constructor(
     readonly connection: Connection,
     readonly store: number,
+    readonly key: string,
   ) {}
 
   async beginSave({
-    parent,
+    regions,
     tag = null,
   }: {
-    parent: string | null;
+    regions: readonly SavedRegion[];
     tag?: string | null;
   }): Promise<SaveSession> {
     const { connection, store } = this;
     const save = connection.newNumber();
-    const begun = await connection.call('beginSave', { store, save, parent, tag });
-    return new ThreadSave(connection, save, begun.parent);
+    const begun = await connection.call('beginSave', { store, save, regions, tag });
+    return new ThreadSave(connection, save, begun.bases, begun.parent);
   }
 
   async tidy(): Promise<LivesnapError | null> {
@@ -258,12 +261,14 @@ class ThreadSave implements SaveSession {
   constructor(
     readonly connection: Connection,
     readonly save: number,
+    readonly bases: readonly (number | null)[],
     readonly parent: string | null,
   ) {}
 
   async store(source: PageSource, progress?: Progress): Promise<void> {
     const { save, connection } = this;
-    await connection.call('store', { save, regions: source.regions }, { source, progress });
+    const { regions, sequential = [] } = source;
+    await connection.call('store', { save, regions, sequential }, { source, progress });
   }
 
   commit(metadata: SnapshotMetadata): Promise<SaveResult> {
@@ -290,6 +295,14 @@ class ThreadSnapshot implements OpenSnapshot {
       throw new TypeError('only guest memory can be filled: pages do not cross threads');
     const { snapshot, connection } = this;
     await connection.call('fill', { snapshot, regions, memories }, { progress });
+  }
+
+  async openRegion(name: string): Promise<OpenRegion> {
+    const { connection, snapshot } = this;
+    const region = connection.newNumber();
+    const { sizeBytes, reader } = await connection.call('openRegion', { snapshot, region, name });
+    const close = (): void => void connection.call('closeRegion', { region }).catch(() => {});
+    return { sizeBytes, reader, close };
   }
 
   close(): void {

@@ -3,10 +3,17 @@
  *
  * Invariants:
  * - Every message can be cloned by postMessage.
- * - The main thread numbers stores, saves, open snapshots and calls.
+ * - The main thread numbers stores, saves, open snapshots, open regions and calls.
  */
 import { LivesnapError, type PlainError } from '../errors.js';
-import type { PageRun, Region, SaveResult, SnapshotMetadata, SnapshotSummary } from '../page-stream.js';
+import type {
+  PageRun,
+  Region,
+  SavedRegion,
+  SaveResult,
+  SnapshotMetadata,
+  SnapshotSummary,
+} from '../page-stream.js';
 
 /** The `workerData` of the thread. */
 export interface StoreThreadData {
@@ -19,16 +26,19 @@ export interface StoreThreadData {
 export interface StoreCalls {
   open: {
     args: { store: number; dir: string; write: boolean; create: boolean };
-    result: null;
+    result: { key: string };
   };
   tidy: { args: { store: number }; result: PlainError | null };
   close: { args: { store: number }; result: null };
   beginSave: {
-    args: { store: number; save: number; parent: string | null; tag: string | null };
-    result: { parent: string | null };
+    args: { store: number; save: number; regions: readonly SavedRegion[]; tag: string | null };
+    result: { bases: readonly (number | null)[]; parent: string | null };
   };
   /** Fetches batches with `next` messages until the source has no more. */
-  store: { args: { save: number; regions: readonly Region[] }; result: null };
+  store: {
+    args: { save: number; regions: readonly Region[]; sequential: readonly number[] };
+    result: null;
+  };
   /** Ends the save, unless it fails. */
   commit: { args: { save: number; metadata: SnapshotMetadata }; result: SaveResult };
   abort: { args: { save: number }; result: null };
@@ -38,6 +48,12 @@ export interface StoreCalls {
   };
   /** Fills memories, one a region, given by their handles (src/native/memory.ts). */
   fill: { args: { snapshot: number; regions: readonly Region[]; memories: readonly number[] }; result: null };
+  /** The reader is a handle for all threads of the process. The region stays open when the snapshot is closed. */
+  openRegion: {
+    args: { snapshot: number; region: number; name: string };
+    result: { sizeBytes: number; reader: number };
+  };
+  closeRegion: { args: { region: number }; result: null };
   closeSnapshot: { args: { snapshot: number }; result: null };
 }
 

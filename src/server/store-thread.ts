@@ -9,7 +9,15 @@
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
-import type { OpenSnapshot, PageRun, PageSource, Progress, Region, SaveSession } from '../page-stream.js';
+import type {
+  OpenRegion,
+  OpenSnapshot,
+  PageRun,
+  PageSource,
+  Progress,
+  Region,
+  SaveSession,
+} from '../page-stream.js';
 import { useCancelFlag } from '../store/disk/waits.js';
 import type { Store } from '../store/store.js';
 import { startPageWorkers } from '../store/worker/page-pool.js';
@@ -37,6 +45,7 @@ const post = (message: FromStoreThread): void => port.postMessage(message);
 const stores = new Map<number, Store>();
 const saves = new Map<number, SaveSession>();
 const snapshots = new Map<number, OpenSnapshot>();
+const openRegions = new Map<number, OpenRegion>();
 /** The sources of `store` calls in progress, by call. */
 const sources = new Map<number, MainThreadSource>();
 
@@ -54,6 +63,7 @@ class MainThreadSource implements PageSource {
   constructor(
     readonly id: number,
     public regions: readonly Region[],
+    readonly sequential: readonly number[],
   ) {}
 
   next(into: Uint8Array): Promise<PageRun | null> {
@@ -93,8 +103,9 @@ const handlers: {
   [N in StoreCallName]: (args: CallArgs<N>, id: number) => CallResult<N> | Promise<CallResult<N>>;
 } = {
   open({ store, dir, write, create }) {
-    stores.set(store, Stores.open(dir, { write, create }));
-    return null;
+    const opened = Stores.open(dir, { write, create });
+    stores.set(store, opened);
+    return { key: opened.key };
   },
   async tidy({ store }) {
     return (await numbered(stores, store).tidy())?.toJSON() ?? null;
@@ -104,13 +115,13 @@ const handlers: {
     stores.delete(store);
     return null;
   },
-  async beginSave({ store, save, parent, tag }) {
-    const session = await numbered(stores, store).beginSave({ parent, tag });
+  async beginSave({ store, save, regions, tag }) {
+    const session = await numbered(stores, store).beginSave({ regions, tag });
     saves.set(save, session);
-    return { parent: session.parent };
+    return { bases: session.bases, parent: session.parent };
   },
-  async store({ save, regions }, id) {
-    const source = new MainThreadSource(id, regions);
+  async store({ save, regions, sequential }, id) {
+    const source = new MainThreadSource(id, regions, sequential);
     sources.set(id, source);
     try {
       await numbered(saves, save).store(source, progressOf(id));
@@ -140,6 +151,16 @@ const handlers: {
   async fill({ snapshot, regions, memories }, id) {
     const write = (): never => assert.fail('page Workers write every region');
     await numbered(snapshots, snapshot).fill({ regions, memories, write }, progressOf(id));
+    return null;
+  },
+  async openRegion({ snapshot, region, name }) {
+    const opened = await numbered(snapshots, snapshot).openRegion(name);
+    openRegions.set(region, opened);
+    return { sizeBytes: opened.sizeBytes, reader: opened.reader };
+  },
+  closeRegion({ region }) {
+    openRegions.get(region)?.close();
+    openRegions.delete(region);
     return null;
   },
   closeSnapshot({ snapshot }) {

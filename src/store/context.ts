@@ -1,4 +1,5 @@
 /** The state that the parts of an open store share: its directory, its index, its lock. */
+import { realpathSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
 import { storeError } from './disk/layout.js';
@@ -7,6 +8,8 @@ import type { Index } from './index/index-database.js';
 import { PackSet } from './pack/pack-set.js';
 
 export class StoreContext {
+  /** Names the store within this process, whatever path it was opened by. */
+  readonly key: string;
   #index: Index | null;
 
   constructor(
@@ -16,6 +19,7 @@ export class StoreContext {
     readonly ops: PageOps,
     readonly fingerprintBits: number,
   ) {
+    this.key = realpathSync(dir);
     this.#index = index;
   }
 

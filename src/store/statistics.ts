@@ -7,6 +7,7 @@
 import { existsSync } from 'node:fs';
 import { PAGE_BYTES } from '../page-stream.js';
 import type { StoreContext } from './context.js';
+import { changedPages } from './diff.js';
 import { DamageError } from './disk/damage.js';
 import { at, PACKS, QUARANTINE, SNAPSHOTS, TAGS } from './disk/layout.js';
 import { directoryBytes, orphanBytes } from './gc/gc.js';
@@ -18,8 +19,32 @@ import type { SnapshotDetails, SnapshotSummary, StoreStats } from './types.js';
 /** Errors: DAMAGED. */
 export function snapshotDetails(context: StoreContext, summary: SnapshotSummary): SnapshotDetails {
   const file = readNamed(context.dir, summary.id);
-  const { regions, machine, host } = file.description;
+  const { machine, host } = file.description;
+  const regions = file.description.regions.map(({ name, sizeBytes, nonZeroPages }) => ({
+    name,
+    sizeBytes,
+    nonZeroPages,
+    changedPages: unlessDamaged(() => {
+      const parent = parentOf(context, summary);
+      return parent && changedPages(context, file, parent, name);
+    }),
+  }));
   return { ...summary, regions, uniqueBytes: uniqueBytes(context, file), machine, host };
+}
+
+/** Null: the comparison met damage, perhaps of the parent. The snapshot itself may be whole. */
+function unlessDamaged<T>(work: () => T): T | null {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof DamageError) return null;
+    throw error;
+  }
+}
+
+/** Null: the store does not have it. */
+function parentOf({ index, dir }: StoreContext, { parent }: SnapshotSummary): SnapshotFile | null {
+  return parent !== null && index.has(parent) ? readNamed(dir, parent) : null;
 }
 
 /** The snapshot's file, and its share of the packs whose chunks no other snapshot needs. */

@@ -9,7 +9,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
-import type { OpenSnapshot, SaveSession, SaveTarget } from '../page-stream.js';
+import type { OpenSnapshot, Region, SavedRegion, SaveSession, SaveTarget } from '../page-stream.js';
 import { checkStore } from './check.js';
 import { StoreContext } from './context.js';
 import type { Channel } from './copy/channel.js';
@@ -17,9 +17,11 @@ import type { CopyResult, ReceiveOptions, SendOptions } from './copy/copy-result
 import { receiveSnapshot } from './copy/destination-end.js';
 import { LocalReader } from './copy/local-reader.js';
 import { sendSnapshot } from './copy/source-end.js';
+import { diffSnapshots } from './diff.js';
 import { at, fsyncDirectory, SNAPSHOT_ID, SNAPSHOTS, storeError, TAG_LABEL } from './disk/layout.js';
 import { noteMissingLocks, requireLocksToWrite } from './disk/locking.js';
 import type { FileName } from './file/file-names.js';
+import { diskRegionOf, fileRegionOf } from './file/file-regions.js';
 import { getFile, putFile } from './file/file-snapshots.js';
 import { collectGarbage, type GcOptions, type GcResult } from './gc/gc.js';
 import { mergeNewest } from './gc/segment-merge.js';
@@ -35,6 +37,7 @@ import type {
   CheckOptions,
   Problem,
   Progress,
+  RegionDifference,
   RepairResult,
   SaveResult,
   SnapshotDetails,
@@ -99,6 +102,10 @@ export class Store implements SaveTarget {
     return this.#context.dir;
   }
 
+  get key(): string {
+    return this.#context.key;
+  }
+
   close(): void {
     if (!this.#open) return;
     this.#open = false;
@@ -148,6 +155,11 @@ export class Store implements SaveTarget {
   /** Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED. */
   show(ref: string): SnapshotDetails {
     return this.#context.withLock(() => snapshotDetails(this.#context, this.find(ref)));
+  }
+
+  /** Which pages differ between two snapshots, by region. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED. */
+  diff(a: string, b: string): RegionDifference[] {
+    return this.#context.withLock(() => diffSnapshots(this.#context, this.resolve(a), this.resolve(b)));
   }
 
   /** Errors: DAMAGED when a snapshot cannot be read. */
@@ -218,18 +230,18 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Begins a save relative to the snapshot with the ID `parent`. It is full when `parent` is null, removed or damaged;
-   * the session says which. Errors: USAGE (an invalid tag), READ_ONLY, NO_SPACE, STORE_BUSY.
+   * Begins a save, each region relative to its base; the session says which (SaveTarget.beginSave). Errors: USAGE (an
+   * invalid tag), READ_ONLY, NO_SPACE, STORE_BUSY.
    */
   async beginSave({
-    parent,
+    regions,
     tag = null,
   }: {
-    parent: string | null;
+    regions: readonly SavedRegion[];
     tag?: string | null;
   }): Promise<SaveSession> {
     if (tag !== null) requireTagLabel(tag);
-    return Save.begin(this.#context, parent);
+    return Save.begin(this.#context, regions);
   }
 
   /**
@@ -291,14 +303,36 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Writes the file in a snapshot of kind `file` to a path or a stream. A regular file appears only when it is
-   * complete. FIFOs, character devices and open descriptors (/dev/fd/N) are written to directly. Errors: those of
-   * `openSnapshot`, USAGE, NO_SUCH_FILE, NO_SPACE, READ_ONLY, SYSTEM.
+   * Writes the file in a snapshot of kind `file`, or the only disk of one of kind `disk`, to a path or a stream. A
+   * regular file appears only when it is complete. FIFOs, character devices and open descriptors (/dev/fd/N) are written
+   * to directly. Errors: those of `openSnapshot`, USAGE, NO_SUCH_FILE, NO_SPACE, READ_ONLY, SYSTEM.
    */
-  async get(ref: string, to: FileName | Writable, progress?: Progress): Promise<{ bytes: number }> {
+  get(ref: string, to: FileName | Writable, progress?: Progress): Promise<{ bytes: number }> {
+    return this.#getRegion(ref, fileRegionOf, to, progress);
+  }
+
+  /**
+   * Writes disk `number` of a machine's snapshot, as {@link get} does. Null: its only disk. Errors: those of `get`,
+   * NO_SUCH_REGION.
+   */
+  getDisk(
+    ref: string,
+    number: number | null,
+    to: FileName | Writable,
+    progress?: Progress,
+  ): Promise<{ bytes: number }> {
+    return this.#getRegion(ref, (snapshot) => diskRegionOf(snapshot, number), to, progress);
+  }
+
+  async #getRegion(
+    ref: string,
+    choose: (snapshot: StoredSnapshot) => Region,
+    to: FileName | Writable,
+    progress?: Progress,
+  ): Promise<{ bytes: number }> {
     const snapshot = await StoredSnapshot.open(this.#context, () => this.resolve(ref));
     try {
-      return await getFile(snapshot, to, progress);
+      return await getFile(snapshot, choose(snapshot), to, progress);
     } finally {
       snapshot.close();
     }

@@ -12,6 +12,7 @@
 import { LivesnapError } from '../errors.js';
 import {
   BATCH_PAGES,
+  type OpenRegion,
   type OpenSnapshot,
   PAGE_BYTES,
   type PageRun,
@@ -32,6 +33,7 @@ import { Pin } from './pins.js';
 import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from './snapshot/block-list.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
 import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
+import { StoredRegion } from './stored-region.js';
 import { packList } from './worker/pack-list.js';
 import type { PageBatch } from './worker/page-batch.js';
 import {
@@ -111,7 +113,8 @@ export class StoredSnapshot implements OpenSnapshot {
     try {
       await this.#beginReading(sessions);
       let totalBytes = 0;
-      for (const { nonZeroPages } of this.file.blocks) totalBytes += nonZeroPages * PAGE_BYTES;
+      for (const { region, nonZeroPages } of this.file.blocks)
+        if (targets[region] !== null) totalBytes += nonZeroPages * PAGE_BYTES;
       let doneBytes = 0;
       const countPages = (pages: number): void => {
         doneBytes += pages * PAGE_BYTES;
@@ -139,12 +142,18 @@ export class StoredSnapshot implements OpenSnapshot {
     );
   }
 
-  /** For each region of the snapshot, the index of the sink's region with the same name. */
-  #targetRegions(sink: PageSink): number[] {
+  /** For each region of the snapshot, the index of the sink's region with the same name; null: it is not wanted. */
+  #targetRegions(sink: PageSink): (number | null)[] {
+    for (const { name } of sink.regions)
+      if (!this.regions.some((region) => region.name === name))
+        throw new LivesnapError('BAD_STATE', `snapshot ${this.summary.id} has no region ${name}`, {
+          hint: 'livesnap show lists the regions of a snapshot.',
+        });
     return this.regions.map(({ name, sizeBytes }) => {
       const index = sink.regions.findIndex((region) => region.name === name);
-      const roomBytes = sink.regions[index]?.sizeBytes ?? 0;
-      if (index < 0 || roomBytes < sizeBytes)
+      if (index < 0) return null;
+      const roomBytes = sink.regions[index]!.sizeBytes;
+      if (roomBytes < sizeBytes)
         throw new LivesnapError(
           'BAD_STATE',
           `snapshot ${this.summary.id} has ${sizeBytes} bytes in region ${name}, but the machine has ${roomBytes}`,
@@ -155,14 +164,20 @@ export class StoredSnapshot implements OpenSnapshot {
   }
 
   /** Cuts the snapshot into runs, in the order of regions and addresses. */
-  #runs(packs: PackSet, targets: readonly number[]): Runs {
+  #runs(packs: PackSet, targets: readonly (number | null)[]): Runs {
     const { ops } = this.context;
     const { blocks, description } = this.file;
     const read = (entry: BlockEntry): ManifestBlock =>
       readBlock(ops, packs, entry, pagesOfBlock(description.regions, entry));
-    let at = 0;
+    const nextWanted = (from: number): number => {
+      let index = from;
+      while (index < blocks.length && targets[blocks.at(index).region] === null)
+        index = blocks.lowerBound(blocks.at(index).region + 1, 0);
+      return index;
+    };
+    let at = nextWanted(0);
     let page = 0;
-    let block = blocks.length > 0 ? read(blocks.at(0)) : null;
+    let block = at < blocks.length ? read(blocks.at(at)) : null;
     let hasFailed = false;
     return {
       stop() {
@@ -186,13 +201,30 @@ export class StoredSnapshot implements OpenSnapshot {
           }
           if (page < BLOCK_PAGES) break;
           page = 0;
-          at++;
+          at = nextWanted(at + 1);
           block = at < blocks.length ? read(blocks.at(at)) : null;
           if (block && blocks.at(at).region !== entry.region && run.count > 0) break;
         }
         return run.count > 0;
       },
     };
+  }
+
+  async openRegion(name: string): Promise<OpenRegion> {
+    const { context, file, pin, regions, summary } = this;
+    const region = regions.findIndex((each) => each.name === name);
+    if (region < 0)
+      throw new LivesnapError(
+        'NO_SUCH_REGION',
+        `snapshot ${summary.id} has no region ${JSON.stringify(name)}`,
+        {
+          hint: `It has: ${regions.map((each) => each.name).join(', ') || 'none'}.`,
+        },
+      );
+    if (this.#isClosed) throw new LivesnapError('NOT_POSSIBLE_NOW', 'the snapshot has been closed');
+    return context.guarded(
+      async () => new StoredRegion(context, pin.share(), file, region, packList(this.packRows)),
+    );
   }
 
   close(): void {

@@ -17,6 +17,20 @@ export interface RegionSummary {
   readonly name: string;
   readonly sizeBytes: number;
   readonly nonZeroPages: number;
+  /** Pages that differ from the parent's region of the same name. Null: there is none in the store, or it is damaged. */
+  readonly changedPages: number | null;
+}
+
+/** How a region differs between two snapshots. */
+export interface RegionDifference {
+  readonly region: string;
+  /** In the first and in the second snapshot; null: that snapshot does not have the region. */
+  readonly sizeBytes: readonly [number | null, number | null];
+  readonly pages: number;
+  /** The sizes of these pages. The last page of a region may be short. */
+  readonly bytes: number;
+  /** Where they are, ascending: from `fromBytes` up to, but not including, `toBytes`. */
+  readonly ranges: readonly { readonly fromBytes: number; readonly toBytes: number }[];
 }
 
 export interface SnapshotDetails extends SnapshotSummary {

@@ -7,15 +7,21 @@
  */
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
+import type { DeviceConfig } from './devices/machine-devices.js';
+import type { RestoreClock } from './kvm/guest-time.js';
 import type { MemorySlot } from './kvm/vm.js';
-import type { MachineEnd } from './machine-types.js';
+import type { CpuTemplate, MachineEnd } from './machine-types.js';
 
 /** What a machine is made of. The RAM in the slots is filled already, by the boot loader or from a snapshot. */
 export interface VmSetup {
   readonly slots: readonly MemorySlot[];
   readonly cpus: number;
+  /** Which devices it has. */
+  readonly devices: DeviceConfig;
   /** Where the vCPUs start: at a kernel's first instruction, or in a saved state (encoded). */
-  readonly start: { readonly boot: BootState } | { readonly state: Uint8Array };
+  readonly start:
+    | { readonly boot: BootState; readonly cpuTemplate?: CpuTemplate | undefined }
+    | { readonly state: Uint8Array; readonly clock: RestoreClock };
 }
 
 export interface DeviceThreadSetup extends VmSetup {

@@ -16,12 +16,16 @@ import { LivesnapError, type PlainError } from '../errors.js';
 import {
   attachDeviceThread,
   closeMachine,
+  createIrq,
   EXIT_DATA_OFFSET,
   EXIT_PAGE_BYTES,
   ExitWord,
+  holdExit,
   type KvmMachine,
   machineIoctl,
   REASON_RUN_FAILED,
+  raiseIrq,
+  releaseExit,
   requestPause,
   resumeVcpus,
   setPostedPort,
@@ -41,11 +45,12 @@ import type {
 } from './device-thread-messages.js';
 import type { Bus } from './devices/bus.js';
 import type { AccessSize, DeviceParts } from './devices/device.js';
-import { MACHINE_DEVICES } from './devices/machine-devices.js';
+import { LEGACY_DEVICES, machineDevices } from './devices/machine-devices.js';
 import { Platform } from './devices/platform.js';
 import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeTripleFault } from './kvm/exit-text.js';
 import { failedInstruction } from './kvm/failed-instruction.js';
+import { elapsedTime, wallClockNs } from './kvm/guest-time.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { finishInstruction, setDeadline } from './kvm/pvm.js';
 import { getRegs, saveVcpu } from './kvm/vcpu-state.js';
@@ -53,6 +58,8 @@ import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js'
 import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
 import { GuestRam } from './memory/guest-memory.js';
+import { ReadyEvents } from './ready-events.js';
+import { Timers } from './timers.js';
 
 /** How long output without a line end waits for more. */
 const GATHER_MS = 1;
@@ -60,7 +67,10 @@ const GATHER_MS = 1;
 const HELD_BACK_MS = 10;
 
 /** The port that console output is written to: the first register of the console. */
-const CONSOLE_PORT = MACHINE_DEVICES[0].base;
+const CONSOLE_PORT = LEGACY_DEVICES[0].base;
+
+/** How long a pause waits for what the devices have begun, after the vCPUs are parked. */
+const DRAIN_MS = 5;
 
 const port = parentPort!;
 const post = (message: FromDeviceThread): void => port.postMessage(message);
@@ -75,6 +85,8 @@ function plainError(error: unknown): PlainError {
 class DeviceThread {
   readonly #host: HostKvm;
   readonly #machine: KvmMachine;
+  readonly #events: ReadyEvents;
+  readonly #timers = new Timers();
   readonly #cpus: number;
   readonly #platform: Platform;
   readonly #output: ConsoleOutput;
@@ -84,10 +96,13 @@ class DeviceThread {
   readonly #data = this.#exitPage.subarray(EXIT_DATA_OFFSET);
   /** The requests that are answered when the vCPUs are parked, by id. */
   readonly #pausing: number[] = [];
+  /** The vCPUs are parked, and the pause waits for the devices. */
+  #isDraining = false;
+  readonly #drainLimit = this.#timers.create(() => this.#paused());
   #isPosting = false;
   #end: PlainMachineEnd | null = null;
 
-  constructor({ slots, cpus, start, consoleCounters }: DeviceThreadSetup) {
+  constructor({ slots, cpus, devices, start, consoleCounters }: DeviceThreadSetup) {
     const counters = new ConsoleCounters(consoleCounters);
     this.#output = new ConsoleOutput(
       (bytes, missedBytes) => post({ type: 'console', bytes, missedBytes }),
@@ -100,13 +115,16 @@ class DeviceThread {
     this.#host = describeHost();
     this.#cpus = cpus;
     const state = 'state' in start ? decodeMachineState(start.state) : null;
+    const time = elapsedTime('clock' in start ? start.clock : 'host', state?.vm.realtimeNs, wallClockNs());
     this.#machine = createVm(this.#host, cpus, slots, state !== null);
+    this.#events = new ReadyEvents(this.#machine);
     try {
       attachDeviceThread(this.#machine, this.#exitPage);
-      if (state) restoreKvm(this.#machine, this.#host, state);
-      else if ('boot' in start) enterKernel(this.#machine, this.#host, cpus, start.boot);
-      const parts = this.#deviceParts(slots);
-      this.#platform = state ? Platform.restore(parts, state.devices) : Platform.create(parts);
+      if (state) restoreKvm(this.#machine, this.#host, state, time);
+      else if ('boot' in start) enterKernel(this.#machine, this.#host, { cpus, slots, ...start });
+      const parts = this.#deviceParts(slots, Number(time.heldBackNs / 1_000_000n));
+      const list = machineDevices(devices);
+      this.#platform = state ? Platform.restore(parts, state.devices, list) : Platform.create(parts, list);
       this.#updatePosting();
       startVcpus(this.#machine);
     } catch (error) {
@@ -116,10 +134,10 @@ class DeviceThread {
     post({ type: 'ready', machine: this.#machine });
   }
 
-  #deviceParts(slots: readonly MemorySlot[]): DeviceParts {
+  #deviceParts(slots: readonly MemorySlot[], heldBackMs: number): DeviceParts {
     return {
       memory: new GuestRam(slots),
-      clock: { nowMs: Date.now },
+      clock: { nowMs: Date.now, heldBackMs },
       irqLine: (gsi) => {
         // struct kvm_irq_level
         const argument = new Uint8Array(8);
@@ -132,6 +150,18 @@ class DeviceThread {
           },
         };
       },
+      edgeIrq: (gsi) => {
+        const irq = createIrq(this.#machine, gsi);
+        return { pulse: () => raiseIrq(this.#machine, irq) };
+      },
+      onDoorbell: (gpa, queue, rung) => this.#events.onDoorbell(gpa, queue, rung),
+      watch: (fd, events, ready) => this.#events.watch(fd, events, ready),
+      timer: (due) => this.#timers.create(due),
+      holdAccess: () => {
+        const vcpu = holdExit(this.#machine);
+        return { release: () => releaseExit(this.#machine, vcpu) };
+      },
+      log: (line) => post({ type: 'log', message: line }),
       onConsoleOutput: (bytes) => this.#output.write(bytes),
       onConsoleDrained: () => this.#input.drain(),
       onReset: () => this.#finish({ kind: 'reset' }),
@@ -148,13 +178,16 @@ class DeviceThread {
   async run(): Promise<void> {
     port.on('message', (message: ToDeviceThread) => this.#receive(message));
     while (this.#end === null) {
-      const event = wait(this.#machine, this.#outputTimeoutMs());
+      const event = wait(this.#machine, this.#timeoutMs());
       if (event === WaitEvent.exit) this.#answer();
+      else if (event === WaitEvent.ready) this.#events.dispatch(this.#words[ExitWord.token]!);
       else if (event === WaitEvent.posted) this.#accessPort();
       else if (event === WaitEvent.loop) await nextTurn();
       else if (event === WaitEvent.timeout) this.#output.flush();
       else if (event === WaitEvent.parked) this.#parked();
       else this.#finish({ kind: 'stopped' });
+      this.#timers.run();
+      if (this.#isDraining && this.#platform.isIdle) this.#paused();
     }
     this.#output.flushAll();
     closeMachine(this.#machine);
@@ -178,9 +211,11 @@ class DeviceThread {
     switch (request.op) {
       case 'pause':
         this.#pausing.push(request.id);
+        this.#platform.suspend();
         requestPause(this.#machine);
         return;
       case 'resume':
+        this.#platform.resume();
         resumeVcpus(this.#machine);
         break;
       case 'saveState':
@@ -193,14 +228,25 @@ class DeviceThread {
     post({ type: 'reply', id: request.id });
   }
 
-  /** When waiting output is offered again; -1 if none waits. */
-  #outputTimeoutMs(): number {
-    if (this.#output.isEmpty) return -1;
-    return this.#output.isHeldBack ? HELD_BACK_MS : GATHER_MS;
+  /** When a timer is due or waiting output is offered again; -1 for neither. */
+  #timeoutMs(): number {
+    const timerMs = this.#timers.waitMs;
+    if (this.#output.isEmpty) return timerMs;
+    const outputMs = this.#output.isHeldBack ? HELD_BACK_MS : GATHER_MS;
+    return timerMs < 0 ? outputMs : Math.min(timerMs, outputMs);
   }
 
   #parked(): void {
     this.#output.flushAll();
+    this.#isDraining = true;
+    this.#drainLimit.set(DRAIN_MS);
+  }
+
+  /** What is unfinished now is saved as such. */
+  #paused(): void {
+    this.#isDraining = false;
+    this.#drainLimit.set(null);
+    this.#platform.freeze();
     for (const id of this.#pausing.splice(0)) post({ type: 'reply', id });
   }
 

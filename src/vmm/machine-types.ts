@@ -2,6 +2,10 @@
 import type { LivesnapError } from '../errors.js';
 import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
 
+/** Templates of guests' processors (fit/cpu-templates.ts). */
+export const CPU_TEMPLATES = ['minimal', 'x86-64-v2', 'x86-64-v3'] as const;
+export type CpuTemplate = (typeof CPU_TEMPLATES)[number];
+
 export interface MachineConfig {
   /** Path of a bzImage or an ELF vmlinux. */
   readonly kernel: string;
@@ -11,6 +15,10 @@ export interface MachineConfig {
   /** A multiple of 4096. */
   readonly memoryBytes: number;
   readonly cpus: number;
+  /** Whether it has the virtio entropy device. Default: true; false in snapshots of livesnap 0.1, which had none. */
+  readonly rng?: boolean;
+  /** Undefined: the guest's processor has all features of the host's. */
+  readonly cpuTemplate?: CpuTemplate | undefined;
 }
 
 export type MachineState = 'running' | 'paused' | 'stopped';

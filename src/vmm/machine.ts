@@ -11,13 +11,19 @@
  */
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import { arch, hostname, release, totalmem } from 'node:os';
+import { arch, hostname, totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
 import type { OpenSnapshot, Progress, SaveResult, SaveTarget } from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
+import { deviceWindows } from './devices/machine-devices.js';
+import { requireTemplate } from './fit/cpu-templates.js';
+import { requireFit } from './fit/snapshot-fit.js';
+import { describeSavingHost, needsOf, readSavedHost } from './fit/snapshot-needs.js';
+import { profileOfThisHost } from './fit/this-host.js';
+import { clockNotices, type RestoreClock, wallClockNs } from './kvm/guest-time.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { nestedNotices } from './kvm/nested.js';
 import { pvmCmdline } from './kvm/pvm.js';
@@ -60,7 +66,6 @@ function checkFits(host: HostKvm, { cpus, memoryBytes }: MachineConfig): void {
 
 /** What a machine is made from, before its RAM is filled. */
 interface MachineSetup extends SavedMachine {
-  readonly host: HostKvm;
   readonly notices: readonly string[];
   readonly regions: MachineRegions;
   /** The snapshot that it is restored from. */
@@ -99,9 +104,11 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
    * Makes a machine that boots a kernel, paused before its first instruction.
    * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists
    */
-  static async create(config: MachineConfig): Promise<Machine> {
+  static async create(given: MachineConfig): Promise<Machine> {
+    const config = { ...given, rng: given.rng ?? true };
     const host = describeHost();
     checkFits(host, config);
+    if (config.cpuTemplate !== undefined) requireTemplate(config.cpuTemplate, profileOfThisHost());
     const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
     const isPvm = host.kind === 'pvm';
     const plan = readBoot({
@@ -111,37 +118,50 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       memoryBytes: config.memoryBytes,
       cpus: config.cpus,
       rngSeed: randomBytes(RNG_SEED_BYTES),
+      windows: deviceWindows(config),
     });
     const regions = MachineRegions.allocate(config);
     const notices = isPvm ? [PVM_NOTICE] : [];
-    const setup = { config: { ...config, cmdline }, bootPath: plan.path, host, notices, regions, base: null };
-    return Machine.#launch(setup, () => ({ boot: plan.load(new GuestRam(regions.slots)) }));
+    const setup = { config: { ...config, cmdline }, bootPath: plan.path, notices, regions, base: null };
+    return Machine.#launch(setup, () => ({
+      boot: plan.load(new GuestRam(regions.slots)),
+      cpuTemplate: config.cpuTemplate,
+    }));
   }
 
   /**
-   * Restores a snapshot with all of its RAM, paused where it was saved.
+   * Restores a snapshot with all of its RAM, paused where it was saved. `clock`: whether the guest's clocks count the time
+   * since the save.
    * @throws LivesnapError USAGE, BAD_STATE, NEWER_FORMAT or HOST_LACKS before a vCPU exists; DAMAGED
    */
-  static async restore(snapshot: OpenSnapshot, progress?: Progress): Promise<Machine> {
-    const host = describeHost();
+  static async restore(
+    snapshot: OpenSnapshot,
+    progress?: Progress,
+    { clock = 'host' }: { readonly clock?: RestoreClock } = {},
+  ): Promise<Machine> {
+    const host = profileOfThisHost();
     const { summary, metadata } = snapshot;
     if (metadata.kind !== 'machine') {
       throw new LivesnapError('USAGE', `snapshot ${summary.id} is a file, not a machine`, {
         hint: 'Write it out with livesnap get.',
       });
     }
-    const { vcpus } = decodeMachineState(metadata.state);
+    const { vcpus, vm } = decodeMachineState(metadata.state);
     const { config, bootPath } = readSavedMachine(metadata.machine);
     if (vcpus.length !== config.cpus) {
       throw invalidState(`machine.config.cpus is ${config.cpus}, but vcpus has ${vcpus.length} items`);
     }
     checkRegions(regionsOf(config), snapshot.regions);
-    checkFits(host, config);
+    const needs = needsOf(vcpus, config, readSavedHost(metadata.host));
+    const notices = [
+      ...requireFit(summary.id, needs, host),
+      ...nestedNotices(vcpus),
+      ...clockNotices(clock, vm.realtimeNs, wallClockNs()),
+    ];
     const regions = MachineRegions.allocate(config);
-    const notices = nestedNotices(vcpus);
-    return Machine.#launch({ config, bootPath, host, notices, regions, base: summary.id }, async () => {
+    return Machine.#launch({ config, bootPath, notices, regions, base: summary.id }, async () => {
       await snapshot.fill(regions.sink(), progress);
-      return { state: metadata.state };
+      return { state: metadata.state, clock };
     });
   }
 
@@ -154,7 +174,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     let thread: DeviceThreadClient | null = null;
     try {
       thread = new DeviceThreadClient();
-      await thread.begin({ slots: regions.slots, cpus: config.cpus, start: await fill() });
+      await thread.begin({ slots: regions.slots, cpus: config.cpus, devices: config, start: await fill() });
       return new Machine(setup, thread);
     } catch (error) {
       await thread?.cancel();
@@ -227,16 +247,22 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     then: SaveThen,
     { vm, tag, progress }: { vm: string; tag: string | null; progress?: Progress },
   ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
-    const { config, bootPath, host, regions } = this.#setup;
+    const { config, bootPath, regions } = this.#setup;
     const wasRunning = this.#isRunning;
     let pausedAtMs = 0;
     let pauseMs = 0;
     let state: Uint8Array | null = null;
-    const session = await store.beginSave({ parent, tag });
+    const session = await store.beginSave({
+      regions: regions.list.map(({ name }) => ({
+        region: name,
+        bases: parent === null ? [] : [{ snapshot: parent, region: name }],
+      })),
+      tag,
+    });
     try {
       const source = regions.source({
         dirty: this.#dirty,
-        full: session.parent === null,
+        full: session.bases.includes(null),
         hooks: {
           pause: async () => {
             pausedAtMs = performance.now();
@@ -257,7 +283,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         memoryBytes: config.memoryBytes,
         diskBytes: 0,
         machine: { config, bootPath } satisfies SavedMachine,
-        host: { kvm: host.kind, hostname: hostname(), kernel: release(), arch: arch() },
+        host: describeSavingHost(profileOfThisHost(), { hostname: hostname(), arch: arch() }),
         state: state!,
       });
       const { storedWhilePausedBytes } = source;

@@ -5,10 +5,10 @@
  * ignored and not saved again.
  */
 import { PAGE_BYTES } from '../page-stream.js';
-import { integer, nullable, object, parse, satisfying, text } from '../schema.js';
+import { flag, integer, nullable, object, oneOf, optional, parse, satisfying, text } from '../schema.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import { MAX_MEMORY_BYTES, MIN_MEMORY_BYTES } from './boot/memory-layout.js';
-import type { MachineConfig } from './machine-types.js';
+import { CPU_TEMPLATES, type MachineConfig } from './machine-types.js';
 import { invalidState } from './saved-state.js';
 
 export interface SavedMachine {
@@ -30,6 +30,8 @@ const SAVED_MACHINE = object(
           `is not a multiple of ${PAGE_BYTES}`,
         ),
         cpus: integer(1, MAX_CPUS),
+        rng: optional(flag),
+        cpuTemplate: optional(oneOf(...CPU_TEMPLATES)),
       },
       { others: 'ignore' },
     ),
@@ -45,6 +47,7 @@ const DESCRIPTION = object({ machine: SAVED_MACHINE });
 export function readSavedMachine(machine: unknown): SavedMachine {
   const description = parse(DESCRIPTION, { machine }, (wrong) => invalidState(wrong.message));
   const { config, bootPath } = description.machine;
-  const { kernel, initrd, cmdline, memoryBytes, cpus } = config;
-  return { config: { kernel, initrd, cmdline, memoryBytes, cpus }, bootPath };
+  const { kernel, initrd, cmdline, memoryBytes, cpus, cpuTemplate, rng = false } = config;
+  const template = cpuTemplate === undefined ? {} : { cpuTemplate };
+  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng, ...template }, bootPath };
 }

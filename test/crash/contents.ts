@@ -18,6 +18,16 @@ export interface Content {
   /** An incremental snapshot differs from its parent in the pages `dirty` only. */
   readonly parent: string | null;
   readonly dirty: readonly number[];
+  /** The disk of a machine. */
+  readonly disk?: Disk;
+}
+
+/** A region `disk0`. It differs from its base in the pages `dirty` only. */
+export interface Disk {
+  readonly sizeBytes: number;
+  /** A file, or the disk of a machine; null: the disk was empty. */
+  readonly base: string | null;
+  readonly dirty: readonly number[];
 }
 
 /** A copy of this many pages commits parts before it is complete. */
@@ -84,6 +94,42 @@ export class Contents {
     return bytes;
   }
 
+  /** All regions of a snapshot. */
+  regions(label: string): Record<string, Buffer> {
+    const { kind, disk } = this.get(label);
+    const bytes = this.bytes(label);
+    if (kind === 'file') return { file: bytes };
+    return disk ? { 'ram@0x0': bytes, disk0: this.#diskOf(label) } : { 'ram@0x0': bytes };
+  }
+
+  /** Whether a snapshot has these regions. */
+  matches(label: string, found: Record<string, Buffer>): boolean {
+    const expected = this.regions(label);
+    const names = Object.keys(expected);
+    return (
+      names.length === Object.keys(found).length &&
+      names.every((name) => found[name]?.equals(expected[name]!) === true)
+    );
+  }
+
+  /** The name of the region that is the base of a machine's disk. */
+  baseRegionOf(label: string): 'file' | 'disk0' {
+    return this.get(label).kind === 'file' ? 'file' : 'disk0';
+  }
+
+  #diskOf(label: string): Buffer {
+    const name = `disk of ${label}`;
+    const known = this.#bytes.get(name);
+    if (known) return known;
+    const { seed, disk } = this.get(label);
+    const { sizeBytes, base, dirty } = disk!;
+    const bytes = Buffer.alloc(sizeBytes);
+    if (base !== null) this.regions(base)[this.baseRegionOf(base)]!.copy(bytes);
+    for (const i of dirty) page(seed + 1, i).copy(bytes, i * PAGE_BYTES);
+    this.#bytes.set(name, bytes);
+    return bytes;
+  }
+
   #make({ kind, seed, size, parent, dirty }: Content): Buffer {
     const sizeBytes = kind === 'file' ? size : size * PAGE_BYTES;
     const bytes = Buffer.alloc(Math.ceil(sizeBytes / PAGE_BYTES) * PAGE_BYTES);
@@ -109,13 +155,38 @@ export class Contents {
   }
 }
 
-/** Chooses a snapshot to save: full, or some pages of one of the parents. */
+/** Chooses the disk of a machine: a new one, or some pages of a file or of another disk, perhaps of another size. */
+function makeDisk(choose: Chooser, bases: readonly Content[]): Disk {
+  const base = bases.length > 0 && choose.chance(0.8) ? choose.pick(bases) : null;
+  const baseBytes = base ? (base.disk?.sizeBytes ?? base.size) : choose.below(200 * PAGE_BYTES);
+  // Whole sectors.
+  const change = choose.chance(0.3) ? choose.below(80 * PAGE_BYTES) - 40 * PAGE_BYTES : 0;
+  const sizeBytes = Math.max(1, Math.ceil((baseBytes + change) / 512)) * 512;
+  const pages = Math.ceil(sizeBytes / PAGE_BYTES);
+  const dirty = choose.some(
+    Array.from({ length: pages }, (_, i) => i),
+    Math.min(pages, choose.below(20)),
+  );
+  return { sizeBytes, base: base?.label ?? null, dirty: dirty.sort((a, b) => a - b) };
+}
+
+/**
+ * Chooses a snapshot to save: full, or some pages of one of the parents. A machine may have a disk, which may be based on
+ * any of `diskBases`.
+ */
 export function makeContent(
   choose: Chooser,
   label: string,
   kind: Content['kind'],
   parents: Content[],
+  diskBases: readonly Content[] = [],
 ): Content {
+  const content = makeBytes(choose, label, kind, parents);
+  if (kind === 'file' || diskBases.length === 0 || choose.chance(0.4)) return content;
+  return { ...content, disk: makeDisk(choose, diskBases) };
+}
+
+function makeBytes(choose: Chooser, label: string, kind: Content['kind'], parents: Content[]): Content {
   const seed = choose.next();
   const parent = kind === 'machine' && parents.length > 0 && choose.chance(0.6) ? choose.pick(parents) : null;
   if (parent) {

@@ -165,6 +165,48 @@ function shortLife(): Step[] {
   ];
 }
 
+/**
+ * Saves a machine with a disk that is based on a file, and again with one that is based on that disk. The bases are
+ * removed meanwhile.
+ */
+function disks(): Step[] {
+  const store = 'a';
+  const image = { label: 'image', kind: 'file', seed: 4, size: 300_000, parent: null, dirty: [] } as const;
+  const first = {
+    ...({ label: 'first', kind: 'machine', seed: 5, size: 40, parent: null, dirty: [] } as const),
+    disk: { sizeBytes: 300_032, base: 'image', dirty: [2, 40] },
+  } as const;
+  const second = {
+    ...({ label: 'second', kind: 'machine', seed: 6, size: 40, parent: 'first', dirty: [1, 7] } as const),
+    disk: { sizeBytes: 200_192, base: 'image', dirty: [3, 30] },
+  } as const;
+  const third = {
+    ...({ label: 'third', kind: 'machine', seed: 7, size: 40, parent: null, dirty: [] } as const),
+    disk: { sizeBytes: 400_384, base: 'first', dirty: [60, 90] },
+  } as const;
+  return [
+    { do: 'put', store, content: image, tag: 'image' },
+    { do: 'save', store, content: first, tag: 'alpha' },
+    {
+      do: 'together',
+      steps: [
+        { do: 'save', store, content: second, tag: null },
+        { do: 'remove', store, labels: ['image'] },
+        { do: 'gc', store },
+      ],
+    },
+    {
+      do: 'together',
+      steps: [
+        { do: 'save', store, content: third, tag: null },
+        { do: 'remove', store, labels: ['first'] },
+      ],
+    },
+    { do: 'gc', store },
+    { do: 'repair', store },
+  ];
+}
+
 /** Copies a snapshot to a new store; exports another, imports it there and copies it back. */
 function travels(): Step[] {
   const first = { label: 'first', kind: 'machine', seed: 5, size: 60, parent: null, dirty: [] } as const;
@@ -245,6 +287,13 @@ describe('power cuts and faults', () => {
     this.timeout(300_000);
     rounds = new Rounds(FIXED_SEED);
     const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, shortLife());
+    assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
+  });
+
+  it('leave a sound store at every decisive moment of saves of disks, whose bases are removed meanwhile', async function () {
+    this.timeout(300_000);
+    rounds = new Rounds(FIXED_SEED);
+    const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, disks());
     assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
   });
 

@@ -2,10 +2,11 @@
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { LivesnapError } from '../../src/errors.js';
+import { PAGE_BYTES, type SavedRegion } from '../../src/page-stream.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
-import { load, MemorySource, machineMetadata } from '../store/scratch.js';
+import { basedOn, load, MemorySource, machineMetadata } from '../store/scratch.js';
 import { Contents } from './contents.js';
 import type { CopyStep, Mark, Step } from './plan.js';
 
@@ -46,24 +47,40 @@ class Stores {
 const idOf = (store: Store, label: string): string =>
   store.list().find(({ vm }) => vm === label)?.id ?? 'a'.repeat(32);
 
+function diskOn(contents: Contents, store: Store, base: string | null): SavedRegion {
+  const bases = base === null ? [] : [{ snapshot: idOf(store, base), region: contents.baseRegionOf(base) }];
+  return { region: 'disk0', bases };
+}
+
 async function saveMachine(
   contents: Contents,
   store: Store,
   label: string,
   tag: string | null,
 ): Promise<void> {
-  const { parent, dirty } = contents.get(label);
-  const session = await store.beginSave({ parent: parent === null ? null : idOf(store, parent) });
+  const { parent, dirty, disk } = contents.get(label);
+  const onDisk = disk ? [diskOn(contents, store, disk.base)] : [];
+  const ram = basedOn(parent === null ? null : idOf(store, parent));
+  const session = await store.beginSave({ regions: [...ram, ...onDisk] });
   try {
-    const ram = { 'ram@0x0': contents.bytes(label) };
-    // Without its parent the save is full.
-    const only = session.parent === null ? undefined : { 'ram@0x0': [...dirty] };
-    await session.store(new MemorySource(ram, only));
+    const bytes = contents.regions(label);
+    // Without its base a region is saved in full.
+    const changed = [dirty, disk?.dirty ?? []];
+    const only = Object.fromEntries(
+      Object.entries(bytes).map(([name, { length }], i) => [
+        name,
+        session.bases[i] === null
+          ? Array.from({ length: Math.ceil(length / PAGE_BYTES) }, (_, page) => page)
+          : [...changed[i]!],
+      ]),
+    );
+    await session.store(new MemorySource(bytes, only, [1]));
     await session.commit(
       machineMetadata({
         vm: label,
         tag,
-        memoryBytes: ram['ram@0x0'].length,
+        memoryBytes: bytes['ram@0x0']!.length,
+        diskBytes: disk?.sizeBytes ?? 0,
         state: Contents.state(label),
       }),
     );
@@ -118,8 +135,8 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
     }
     case 'load': {
       const store = stores.get(step.store);
-      const [found] = Object.values(await load(store, idOf(store, step.label)));
-      if (!found?.equals(contents.bytes(step.label))) report(`loaded wrong bytes of ${step.label}`);
+      const found = await load(store, idOf(store, step.label));
+      if (!contents.matches(step.label, found)) report(`loaded wrong bytes of ${step.label}`);
       return;
     }
     case 'gc':

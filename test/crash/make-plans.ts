@@ -88,7 +88,8 @@ function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Verb[]): St
   }
   const kind = verb === 'put' ? 'file' : 'machine';
   const machines = present.filter((content) => content.kind === 'machine');
-  const content = makeContent(choose, outlook.world.newLabel(), kind, machines);
+  const diskBases = present.filter(({ kind, disk }) => kind === 'file' || disk !== undefined);
+  const content = makeContent(choose, outlook.world.newLabel(), kind, machines, diskBases);
   outlook.add(store, content);
   return {
     do: kind === 'file' ? 'put' : 'save',

@@ -155,7 +155,7 @@ describe('a machine that waits for', function () {
       release = await obstacle.block(world.store);
       const directory = await new RunDirectory(join(world.runDir, 'livesnap'), 'b').claim();
       const before = children();
-      const origin = { kind: 'restore', from: world.store, snapshot: id } as const;
+      const origin = { kind: 'restore', from: world.store, snapshot: id, clock: 'host' } as const;
       const refused = assert.rejects(launch(directory, { storeDir: world.store, port: null, origin }));
       let pid: number | undefined;
       while (pid === undefined) {

@@ -147,7 +147,7 @@ describe('a machine', function () {
       assert.deepEqual(some, { status: 0, stdout: 'last words\r\nunfinished', stderr: '' });
       assert.equal(failed.stdout, 'last words\n');
       assert.equal(failed.status, 1);
-      assert.match(failed.stderr, /^livesnap: .* at 0xd0000000 .*\n$/);
+      assert.match(failed.stderr, /^livesnap: .* at 0xc0000000 .*\n$/);
       const json = await run(silent, '--json');
       assert.equal(json.status, 0, json.stdout);
       assert.equal((await run(silent, '--detach')).status, 0);

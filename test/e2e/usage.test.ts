@@ -30,6 +30,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     memory: ['lots', /"lots" is not a size/],
     cpus: ['0', /not a number of vCPUs/],
     vcpu: ['2', /not a list of num=…/],
+    cpuTemplate: ['x86-64-v4', /not minimal, x86-64-v2 or x86-64-v3/],
     name: EMPTY,
     port: ['0', /not a port/],
   },
@@ -38,18 +39,25 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     timeout: ['soon', /not a number of seconds/],
   },
   save: { tag: EMPTY, then: ['fly', /not resume, pause or stop/] },
-  restore: { name: EMPTY, port: ['65536', /not a port/], cpuPath: EMPTY, memoryPath: EMPTY },
+  restore: {
+    name: EMPTY,
+    port: ['65536', /not a port/],
+    clock: ['guest', /not host or saved/],
+    cpuPath: EMPTY,
+    memoryPath: EMPTY,
+  },
   gc: { maxRepack: ['-1', /not a size/] },
   check: { readData: ['3/2', /not a part/] },
   copy: { to: EMPTY, from: EMPTY },
   put: { tag: EMPTY, name: EMPTY },
+  fit: { against: EMPTY },
 };
 
 /** More wrong input: combinations of options, and values that a verb checks itself. */
 const MORE: readonly (readonly [args: readonly string[], message: RegExp])[] = [
   [['frobnicate'], /unknown verb 'frobnicate'/],
   [['help', 'frobnicate'], /unknown verb 'frobnicate'/],
-  [['diff', 'a', 'b'], /unknown verb/],
+  [['compare', 'a', 'b'], /unknown verb/],
   [['ls', '--store', ''], /--store: the value is empty/],
   [['start'], /needs a kernel/],
   [['start', '--kernel', '/dev/null', '--memory', '0'], /needs memory/],

@@ -62,9 +62,16 @@ describe('a page that a device has written', () => {
 
   /** Saves. `atMoment` is called when the vCPUs are parked. */
   async function save(atMoment = (): void => {}): Promise<string> {
-    const session = await store.beginSave({ parent: dirty.base });
+    const regions = slots.map(({ gpa, sizeBytes }) => ({ name: `ram@0x${gpa.toString(16)}`, sizeBytes }));
+    const { base } = dirty;
+    const session = await store.beginSave({
+      regions: regions.map(({ name }) => ({
+        region: name,
+        bases: base === null ? [] : [{ snapshot: base, region: name }],
+      })),
+    });
     const source = new RamSource({
-      regions: slots.map(({ gpa, sizeBytes }) => ({ name: `ram@0x${gpa.toString(16)}`, sizeBytes })),
+      regions,
       slots,
       dirty,
       full: session.parent === null,

@@ -88,7 +88,7 @@ describe('a machine that ends during a save', function () {
   ] as const) {
     for (const [kind, message] of [
       ['reset', /^the machine has ended$/],
-      ['failed', /^the machine failed: .*0xd0000000/],
+      ['failed', /^the machine failed: .*0xc0000000/],
     ] as const) {
       it(`answers MACHINE_GONE (${kind}) when it ends before the save has begun, ${when}`, async () => {
         const machine = await start(kind);

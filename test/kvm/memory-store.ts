@@ -7,6 +7,7 @@ import {
   type PageSink,
   type PageSource,
   type Region,
+  type SavedRegion,
   type SaveResult,
   type SaveSession,
   type SnapshotMetadata,
@@ -19,6 +20,7 @@ interface Kept {
 }
 
 export class MemoryStore {
+  readonly key = '/memory';
   readonly snapshots = new Map<string, Kept>();
   /** How many pages the last save received. */
   pagesGiven = 0;
@@ -34,17 +36,24 @@ export class MemoryStore {
   beforeCommit: () => Promise<unknown> = async () => {};
   beforeAbort: () => Promise<unknown> = async () => {};
 
-  async beginSave({ parent }: { parent: string | null }): Promise<SaveSession> {
+  async beginSave({ regions: saved }: { regions: readonly SavedRegion[] }): Promise<SaveSession> {
     await this.beforeBegin();
-    const base = parent === null ? undefined : this.snapshots.get(parent);
+    const chosen = saved.map(({ bases }) => bases.findIndex(({ snapshot }) => this.snapshots.has(snapshot)));
+    const parent = saved[0]?.bases[chosen[0]!]?.snapshot ?? null;
     let regions: readonly Region[] = [];
     let pages: Map<number, Uint8Array>[] = [];
     this.pagesGiven = 0;
     return {
-      parent: base ? parent : null,
+      bases: chosen.map((i) => (i < 0 ? null : i)),
+      parent,
       store: async (source: PageSource) => {
         regions = source.regions;
-        pages = regions.map((_, region) => new Map(base?.pages[region]));
+        pages = regions.map(({ name }, region) => {
+          const base = saved[region]?.bases[chosen[region]!];
+          if (saved[region]?.region !== name || !base) return new Map();
+          const { regions, pages } = this.snapshots.get(base.snapshot)!;
+          return new Map(pages[regions.findIndex((each) => each.name === base.region)]);
+        });
         const into = new Uint8Array(BATCH_PAGES * PAGE_BYTES);
         for (let run = await source.next(into); run !== null; run = await source.next(into)) {
           const { region, pages: numbers } = run;
@@ -67,7 +76,7 @@ export class MemoryStore {
           id,
           tag: metadata.tag,
           movedFrom: null,
-          parent: base ? parent : null,
+          parent,
           pages: regions.reduce((sum, { sizeBytes }) => sum + sizeBytes / PAGE_BYTES, 0),
           zeroPages: 0,
           unchangedPages: 0,
@@ -96,6 +105,7 @@ export class MemoryStore {
           }
         });
       },
+      openRegion: () => Promise.reject(new Error('a MemoryStore has no readers')),
       close: () => {},
     };
   }

@@ -20,8 +20,8 @@ const write = (path: string, code: Buffer): string => {
 const ENDINGS = {
   // lidt of ten zeros behind ud2, then ud2
   reset: `0f011d020000000f0b${'00'.repeat(10)}`,
-  // mov $0xd0000000, %eax; jmp *%rax
-  failed: 'b8000000d0ffe0',
+  // mov $0xc0000000, %eax; jmp *%rax
+  failed: 'b8000000c0ffe0',
 } as const;
 
 /** Writes `text` and ends the machine at once by a triple fault. Returns `path`. */

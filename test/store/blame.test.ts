@@ -28,7 +28,7 @@ describe('an error', () => {
         if (++batches === 3) throw error;
         return next(into);
       };
-      const session = await store.beginSave({ parent: null });
+      const session = await store.beginSave({ regions: [] });
       await assert.rejects(session.store(source), (thrown) => thrown === error);
       await session.abort();
       assert.equal(store.list().length, 0);

@@ -35,7 +35,7 @@ describe('a store', () => {
   it('shows nothing of a save before the commit, and all of it afterwards', async function () {
     const { store, dir } = newStore(this);
     const other = Store.open(dir, { write: false });
-    const session = await store.beginSave({ parent: null });
+    const session = await store.beginSave({ regions: [] });
     await session.store(new MemorySource({ 'ram@0x0': noise(1, 600) }));
     assert.deepEqual(other.list(), []);
     const { id } = await session.commit(machineMetadata());
@@ -124,7 +124,7 @@ describe('a store', () => {
         for (;;) writeFileSync(filler, Buffer.alloc(512));
       } catch {}
       assert.equal(statfsSync(at).bavail, 0);
-      await assert.rejects(store.beginSave({ parent: null }), { code: 'NO_SPACE' });
+      await assert.rejects(store.beginSave({ regions: [] }), { code: 'NO_SPACE' });
       store.close();
       const reader = Store.open(dir, { write: false });
       assert.deepEqual(await load(reader, 'kept'), kept);

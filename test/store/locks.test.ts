@@ -34,6 +34,7 @@ import { PackHolds } from '../../src/store/pack/pack-holds.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { type SaveSession, Store } from '../../src/store/store.js';
 import {
+  basedOn,
   dropScratch,
   load,
   MemorySink,
@@ -68,7 +69,7 @@ describe('gc beside sessions', () => {
     const contents = { 'ram@0x0': noise(1, 200) };
     const { id } = await save(store, contents);
     store.remove([id]);
-    const session = await store.beginSave({ parent: null });
+    const session = await store.beginSave({ regions: [] });
     await session.store(new MemorySource(contents));
     await gc(store);
     const saved = await session.commit(machineMetadata());
@@ -85,7 +86,7 @@ describe('gc beside sessions', () => {
     const half = { 'ram@0x0': noise(1, 100) };
     await save(store, half);
     store.remove([id]);
-    const session = await store.beginSave({ parent: null });
+    const session = await store.beginSave({ regions: [] });
     await session.store(new MemorySource(both));
     assert.equal((await gc(store)).removedChunks, 0);
     const saved = await session.commit(machineMetadata());
@@ -98,7 +99,7 @@ describe('gc beside sessions', () => {
   it('keeps the files of a save that has not committed', async function () {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 700) };
-    const session = await store.beginSave({ parent: null });
+    const session = await store.beginSave({ regions: [] });
     await session.store(new MemorySource(contents));
     assert.equal(packsOf(dir).length, 1);
     assert.deepEqual(await gc(store), { removedChunks: 0, freedBytes: 0 });
@@ -120,7 +121,7 @@ describe('gc beside sessions', () => {
     const { store } = newStore(this);
     const contents = { 'ram@0x0': noise(1, 200) };
     store.remove([(await save(store, contents)).id]);
-    const session = await store.beginSave({ parent: null });
+    const session = await store.beginSave({ regions: [] });
     await collectAndLeave(store);
     await session.store(new MemorySource(contents));
     const { id, newChunks } = await session.commit(machineMetadata());
@@ -136,7 +137,7 @@ describe('gc beside sessions', () => {
     const { id: removed } = await save(store, contents);
     await save(store, { 'ram@0x0': contents['ram@0x0'].subarray(0, 100 * PAGE_BYTES) });
     store.remove([removed]);
-    const session = await store.beginSave({ parent: null });
+    const session = await store.beginSave({ regions: [] });
     await collectAndLeave(store);
     assert.ok(packsOf(dir).includes('00000001-1.pack'));
     await session.store(new MemorySource(contents));
@@ -158,7 +159,7 @@ describe('gc beside sessions', () => {
     const { id: removed } = await save(store, { 'ram@0x0': Buffer.concat([c, d]) });
     const { id: kept } = await save(store, { 'ram@0x0': d });
     store.remove([removed]);
-    const early = await store.beginSave({ parent: null });
+    const early = await store.beginSave({ regions: [] });
     await collectAndLeave(store);
     const other = Store.open(dir, { write: true });
     try {
@@ -183,7 +184,7 @@ describe('gc beside sessions', () => {
 
   it('keeps the generation that a save has listed again, while another save holds a later one', async function () {
     await afterAKilledGc(this, async ({ store, other, early, c, d }) => {
-      const late = await other.beginSave({ parent: null });
+      const late = await other.beginSave({ regions: [] });
       await early.store(new MemorySource({ 'ram@0x0': c }));
       await late.store(new MemorySource({ 'ram@0x0': d }));
       const { id, newChunks } = await early.commit(machineMetadata());
@@ -253,7 +254,7 @@ describe('gc beside sessions', () => {
 
   it('does not rewrite a pack while a later generation of it is held', async function () {
     await afterAKilledGc(this, async ({ store, other, dir, early, c, d }) => {
-      const late = await other.beginSave({ parent: null });
+      const late = await other.beginSave({ regions: [] });
       const [half, page] = [c.subarray(0, 50 * PAGE_BYTES), d.subarray(0, PAGE_BYTES)];
       await late.store(new MemorySource({ 'ram@0x0': page })); // holds generation 1
       await early.store(new MemorySource({ 'ram@0x0': half }));
@@ -278,7 +279,7 @@ describe('gc beside sessions', () => {
     const half = Buffer.from(whole.subarray(0, 100 * PAGE_BYTES));
     const { id: parent } = await save(store, { 'ram@0x0': half });
     store.remove([removed]);
-    const session = await store.beginSave({ parent });
+    const session = await store.beginSave({ regions: basedOn(parent) });
     await session.store(new MemorySource({ 'ram@0x0': half }, { 'ram@0x0': [0] })); // reads the parent's page
     await gc(store); // removes the second half of the pack
     whole.copy(half, PAGE_BYTES, 150 * PAGE_BYTES, 160 * PAGE_BYTES);
@@ -303,7 +304,7 @@ describe('gc beside sessions', () => {
     const { store, dir } = newStore(this);
     const contents = { 'ram@0x0': Buffer.concat([noise(1, 600), noise(2, 600)]) };
     const parent = await save(store, contents);
-    const session = await store.beginSave({ parent: parent.id });
+    const session = await store.beginSave({ regions: basedOn(parent.id) });
     store.remove([parent.id]);
     assert.deepEqual(store.list(), []);
     await gc(store);
@@ -347,7 +348,7 @@ describe('gc beside sessions', () => {
     const sink = new MemorySink(open.regions);
     await open.fill(sink);
     assert.deepEqual(sink.contents, half);
-    const session = await store.beginSave({ parent: id });
+    const session = await store.beginSave({ regions: basedOn(id) });
     await session.store(new MemorySource(half));
     assert.equal((await session.commit(machineMetadata())).newChunks, 0);
     open.close();

@@ -9,6 +9,7 @@ import { Index } from '../../src/store/index/index-database.js';
 import { Save } from '../../src/store/save/save.js';
 import type { SaveResult } from '../../src/store/types.js';
 import {
+  basedOn,
   dropScratch,
   load,
   MemorySource,
@@ -106,7 +107,7 @@ describe('a save', () => {
     const { store } = newStore(this);
     const ram = noise(1, 600);
     const parent = (await save(store, { 'ram@0x0': ram })).id;
-    const session = await store.beginSave({ parent });
+    const session = await store.beginSave({ regions: basedOn(parent) });
     for (let round = 0; round < 4; round++) {
       ram.set(noise(50 + round, 1), 7 * PAGE_BYTES);
       if (round === 2) ram.fill(0, 8 * PAGE_BYTES, 9 * PAGE_BYTES);
@@ -120,12 +121,12 @@ describe('a save', () => {
 
   it('is full if its parent does not exist or was removed', async function () {
     const { store } = newStore(this);
-    const session = await store.beginSave({ parent: '0'.repeat(32) });
+    const session = await store.beginSave({ regions: basedOn('0'.repeat(32)) });
     assert.equal(session.parent, null);
     await session.abort();
     const { id } = await save(store, { 'ram@0x0': noise(1, 3) });
     store.remove([id]);
-    const second = await store.beginSave({ parent: id });
+    const second = await store.beginSave({ regions: basedOn(id) });
     assert.equal(second.parent, null);
     await second.abort();
   });
@@ -155,7 +156,7 @@ describe('a save', () => {
       ['packs', 'snapshots', 'tags'].flatMap((folder) => readdirSync(join(dir, folder)));
     const before = files();
 
-    const given = await store.beginSave({ parent: kept.id });
+    const given = await store.beginSave({ regions: basedOn(kept.id) });
     await given.store(new MemorySource({ 'ram@0x0': noise(2, 2000) }));
     assert.ok(files().length > before.length);
     await given.abort();
@@ -163,7 +164,7 @@ describe('a save', () => {
     assert.deepEqual(files(), before);
     await assert.rejects(given.commit(machineMetadata()), { code: 'NOT_POSSIBLE_NOW' });
 
-    const failing = await store.beginSave({ parent: null });
+    const failing = await store.beginSave({ regions: [] });
     const inner = new MemorySource({ 'ram@0x0': noise(3, 2000) });
     let calls = 0;
     const source: PageSource = {
@@ -189,7 +190,7 @@ describe('a save', () => {
       const { Store } = await import(${stores});
       const store = Store.open(process.argv[1], { write: true });
       const pages = Array.from({ length: ${packs} }, (_, i) => noise(1000 + i, 1));
-      const session = await store.beginSave({ parent: null });
+      const session = await store.beginSave({ regions: [] });
       await session.store(new MemorySource({ x: Buffer.concat(pages) }));
       const { id, reusedChunks } = await session.commit(machineMetadata({ tag: 'all' }));
       const snapshot = await store.openSnapshot(id);
@@ -214,13 +215,13 @@ describe('a save', () => {
   it('refuses an invalid tag before it begins', async function () {
     const { store } = newStore(this);
     for (const tag of ['a/b', '', '..', 'a'.repeat(65), '0'.repeat(32)])
-      await assert.rejects(store.beginSave({ parent: null, tag }), { code: 'USAGE' });
+      await assert.rejects(store.beginSave({ regions: [], tag }), { code: 'USAGE' });
   });
 
   it('refuses bad regions and bad batches', async function () {
     const { store } = newStore(this);
     const attempt = async (regions: PageSource['regions'], pages: number[]): Promise<void> => {
-      const session = await store.beginSave({ parent: null });
+      const session = await store.beginSave({ regions: [] });
       let given = false;
       try {
         await session.store({
@@ -263,7 +264,7 @@ describe('a save', () => {
   it('refuses a description that is longer or nested deeper than the format allows', async function () {
     const { store } = newStore(this);
     const described = async (machine: unknown): Promise<unknown> => {
-      const session = await store.beginSave({ parent: null });
+      const session = await store.beginSave({ regions: [] });
       try {
         const { id } = await session.commit(machineMetadata({ machine }));
         const snapshot = await store.openSnapshot(id);
@@ -309,7 +310,7 @@ describe('a save', () => {
     async function begin(dir: string, work: (save: Save, context: StoreContext) => Promise<void>) {
       const context = new StoreContext(dir, true, Index.open(dir, true), pageOps, 64);
       try {
-        const session = await Save.begin(context, null, part);
+        const session = await Save.begin(context, [], part);
         await session.store(new MemorySource({ 'ram@0x0': pages }));
         await work(session, context);
       } finally {

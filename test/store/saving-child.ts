@@ -39,7 +39,7 @@ switch (verb) {
     const contents = { 'ram@0x0': noise(1000 + Number(verb), 3000) };
     console.log('saving');
     for (;;) {
-      const session = await store.beginSave({ parent: null });
+      const session = await store.beginSave({ regions: [] });
       await session.store(new MemorySource(contents));
       await session.commit(machineMetadata({ vm: verb, tag: `t${verb}` }));
       await store.tidy();

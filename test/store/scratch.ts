@@ -10,6 +10,7 @@ import {
   type PageRun,
   type PageSink,
   type PageSource,
+  type SavedRegion,
 } from '../../src/page-stream.js';
 import { Store } from '../../src/store/store.js';
 import type { SaveResult, SnapshotMetadata } from '../../src/store/types.js';
@@ -99,6 +100,7 @@ export class MemorySource implements PageSource {
   constructor(
     readonly contents: Regions,
     only?: Record<string, number[]>,
+    readonly sequential: readonly number[] = [],
   ) {
     const names = Object.keys(contents);
     this.regions = names.map((name) => ({ name, sizeBytes: contents[name]!.length }));
@@ -158,6 +160,9 @@ export const machineMetadata = (over: Partial<SnapshotMetadata> = {}): SnapshotM
   ...over,
 });
 
+export const diskMetadata = (over: Partial<SnapshotMetadata> = {}): SnapshotMetadata =>
+  machineMetadata({ kind: 'disk', state: new Uint8Array(0), ...over });
+
 /** Saves regions as a machine. `only`: the pages to give. */
 export async function save(
   store: Store,
@@ -168,7 +173,7 @@ export async function save(
     tag = null,
   }: { parent?: string | null; only?: Record<string, number[]>; tag?: string | null } = {},
 ): Promise<SaveResult> {
-  const session = await store.beginSave({ parent });
+  const session = await store.beginSave({ regions: basedOn(parent, Object.keys(contents)) });
   try {
     await session.store(new MemorySource(contents, only));
     return await session.commit(machineMetadata({ tag }));
@@ -177,6 +182,10 @@ export async function save(
     throw error;
   }
 }
+
+/** For `beginSave`: regions with these names, each relative to the region of the same name in `parent`. */
+export const basedOn = (parent: string | null, names: readonly string[] = ['ram@0x0']): SavedRegion[] =>
+  names.map((region) => ({ region, bases: parent === null ? [] : [{ snapshot: parent, region }] }));
 
 /** The regions of a snapshot, as a restore gets them. */
 export async function load(store: Store, ref: string): Promise<Regions> {

@@ -31,7 +31,7 @@ const segmentsOf = (dir: string): string[] => readdirSync(join(dir, 'segments'))
 
 /** How many chunks a full save of these bytes stores. */
 async function newChunks(store: Store, bytes: Buffer): Promise<number> {
-  const session = await store.beginSave({ parent: null });
+  const session = await store.beginSave({ regions: [] });
   await session.abort();
   const { id, newChunks: count } = await save(store, { other: bytes });
   store.remove([id]);
@@ -78,7 +78,7 @@ describe('segments', () => {
     for (const pages of [many, fewer]) await save(store, { 'ram@0x0': pages });
     // The check keeps one Worker busy, so the save maps its segments after the other Worker has merged them.
     const checked = store.check({ readData: true });
-    const begun = store.beginSave({ parent: null });
+    const begun = store.beginSave({ regions: [] });
     assert.equal(await store.tidy(), null);
     const session = await begun;
     await checked;

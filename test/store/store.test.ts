@@ -288,7 +288,7 @@ describe('a store', () => {
         assert.deepEqual(await reader.check({ readData: true }), { ok: true, problems: [] });
         await reader.get('file', join(dir, '..', 'got'));
         assert.equal((await reader.gc({ dryRun: true })).removedChunks, 0);
-        await assert.rejects(reader.beginSave({ parent: null }), { code: 'READ_ONLY' });
+        await assert.rejects(reader.beginSave({ regions: [] }), { code: 'READ_ONLY' });
         assert.throws(() => reader.remove([id]), { code: 'READ_ONLY' });
         assert.throws(() => reader.setTag(id, 'y'), { code: 'READ_ONLY' });
         await assert.rejects(reader.gc({ dryRun: false }), { code: 'READ_ONLY' });

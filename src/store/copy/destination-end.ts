@@ -66,7 +66,7 @@ export async function receiveSnapshot(
     onPlan({ id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
     return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagSkipped: false };
   }
-  const save = await Save.begin(context, null);
+  const save = await Save.begin(context, []);
   try {
     return await new IncomingSnapshot(channel, context, save, offer).run(onPlan, progress);
   } catch (error) {

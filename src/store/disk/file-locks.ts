@@ -24,7 +24,7 @@ import { waitAStep } from './waits.js';
 const TRIES = 1000;
 
 /** Whether the path names the open file. Call it while the lock is held. */
-function isNameOf(path: string, fd: number): boolean {
+export function isNameOf(path: string, fd: number): boolean {
   // Inode numbers have up to 64 bits.
   const named = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   const opened = fstatSync(fd, { bigint: true });

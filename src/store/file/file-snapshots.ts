@@ -1,5 +1,5 @@
 /**
- * Files as snapshots: `put` stores a file or a stream, `get` writes it back. file-source.ts reads the sources,
+ * Files as snapshots: `put` stores a file or a stream, `get` writes a region to a file or a stream. file-source.ts reads the sources,
  * file-target.ts writes the targets.
  *
  * Invariants:
@@ -8,21 +8,19 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { LivesnapError } from '../../errors.js';
-import { PAGE_BYTES } from '../../page-stream.js';
+import { PAGE_BYTES, type Region } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
 import { DamageError } from '../disk/damage.js';
 import { storeError } from '../disk/layout.js';
 import type { PackSet } from '../pack/pack-set.js';
 import { Save } from '../save/save.js';
-import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from '../snapshot/block-list.js';
+import { BLOCK_PAGES, pagesOfBlock } from '../snapshot/block-list.js';
 import { readBlock } from '../snapshot/manifest.js';
-import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { StoredSnapshot } from '../stored-snapshot.js';
 import { requireTagLabel } from '../tags.js';
 import type { Progress, SaveResult } from '../types.js';
 import { baseName, type FileName, isFileName } from './file-names.js';
-import { FILE_REGION, type FileSource, openSource } from './file-source.js';
+import { type FileSource, openSource } from './file-source.js';
 import { FileReplacement, findTarget, openStream, standardOutput, targetError } from './file-target.js';
 
 /** Errors: NO_SUCH_FILE, USAGE, NO_PERMISSION, SYSTEM (the source cannot be read), and those of a save. */
@@ -54,7 +52,7 @@ async function putPages(
   name: string | null,
   progress?: Progress,
 ): Promise<SaveResult> {
-  const save = await Save.begin(context, null);
+  const save = await Save.begin(context, []);
   try {
     await save.store(source, () => {
       // A file may have grown since it was opened, and files of procfs show no size.
@@ -77,17 +75,8 @@ async function putPages(
   }
 }
 
-function fileBytes({ summary, regions }: StoredSnapshot): number {
-  const sizeBytes = regions.find(({ name }) => name === FILE_REGION)?.sizeBytes;
-  if (summary.kind !== 'file' || sizeBytes === undefined)
-    throw new LivesnapError('USAGE', `snapshot ${summary.id} is of a machine, not of a file`, {
-      hint: 'Use livesnap restore to restore a machine.',
-    });
-  return sizeBytes;
-}
-
 /**
- * Writes the file to the name or stream `to`. The caller closes the snapshot.
+ * Writes the region to the name or stream `to`. The caller closes the snapshot.
  *
  * - A regular file, even if `to` is a link to it, is replaced once the new file is complete.
  * - A stream, a pipe, a device and a file that this process has open (/dev/stdout, /dev/fd/N) are written front to
@@ -98,21 +87,22 @@ function fileBytes({ summary, regions }: StoredSnapshot): number {
  */
 export async function getFile(
   snapshot: StoredSnapshot,
+  region: Region,
   to: FileName | Writable,
   progress?: Progress,
 ): Promise<{ bytes: number }> {
-  const bytes = fileBytes(snapshot);
+  const bytes = region.sizeBytes;
   const target = isFileName(to) ? findTarget(to, snapshot.context.dir) : standardOutput(to);
   if (target === null) {
-    await writeStream(snapshot, 'the stream', to as Writable, false, progress);
+    await writeStream(snapshot, region, 'the stream', to as Writable, false, progress);
     return { bytes };
   }
   if (target.kind === 'stream') {
     const { output, end } = await openStream(target);
-    await writeStream(snapshot, target.name, output, end, progress);
+    await writeStream(snapshot, region, target.name, output, end, progress);
     return { bytes };
   }
-  const replacement = new FileReplacement(target, bytes);
+  const replacement = new FileReplacement(target, region);
   try {
     await snapshot.fill(replacement, progress);
     await replacement.commit();
@@ -124,6 +114,7 @@ export async function getFile(
 
 async function writeStream(
   snapshot: StoredSnapshot,
+  region: Region,
   name: string,
   output: Writable,
   end: boolean,
@@ -134,7 +125,7 @@ async function writeStream(
   let failure: { readonly error: unknown } | null = null;
   async function* verified(): AsyncGenerator<Buffer> {
     try {
-      yield* blocksOf(snapshot, packs, fileBytes(snapshot), progress);
+      yield* blocksOf(snapshot, packs, region, progress);
     } catch (error) {
       failure = {
         error: error instanceof DamageError ? error.in(summary.id) : storeError(context.dir, error),
@@ -151,20 +142,15 @@ async function writeStream(
   }
 }
 
-function* blocksOfFile({ description, blocks }: SnapshotFile): Generator<BlockEntry> {
-  const region = description.regions.findIndex(({ name }) => name === FILE_REGION);
-  for (const entry of blocks) if (entry.region === region) yield entry;
-}
-
 async function* blocksOf(
   { context, file }: StoredSnapshot,
   packs: PackSet,
-  sizeBytes: number,
+  { name, sizeBytes }: Region,
   progress?: Progress,
 ): AsyncGenerator<Buffer> {
   const { ops } = context;
   const blockBytes = BLOCK_PAGES * PAGE_BYTES;
-  const entries = blocksOfFile(file);
+  const entries = file.blocks.entriesOf(file.description.regions.findIndex((region) => region.name === name));
   let next = entries.next();
   const hashes = new Uint32Array(BLOCK_PAGES * 2);
   for (let at = 0, number = 0; at < sizeBytes; at += blockBytes, number++) {

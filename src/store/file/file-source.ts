@@ -39,6 +39,7 @@ const close = promisify(closeCallback);
 
 export abstract class FileSource implements PageSource {
   readonly #region = { name: FILE_REGION, sizeBytes: 0 };
+  readonly sequential = [0];
   readonly regions: readonly Region[] = [this.#region];
 
   /** `expectedBytes`: the size when the source was opened; null: unknown. */

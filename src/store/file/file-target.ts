@@ -42,7 +42,6 @@ import {
   resolveName,
   shownName,
 } from './file-names.js';
-import { FILE_REGION } from './file-source.js';
 
 /** Interval between attempts to open a FIFO that has no reader. */
 const READER_POLL_MS = 50;
@@ -141,6 +140,7 @@ function requireOutside(
 /** A new file under a temporary name, which replaces the target once it is complete. */
 export class FileReplacement implements PageSink {
   readonly regions: readonly Region[];
+  readonly sizeBytes: number;
   readonly #temporary: Buffer;
   readonly #fd: number;
   #isOpen = true;
@@ -148,9 +148,11 @@ export class FileReplacement implements PageSink {
   /** Errors: NO_SPACE, NO_PERMISSION, READ_ONLY, NO_SUCH_FILE, SYSTEM. */
   constructor(
     readonly target: FileTarget,
-    readonly sizeBytes: number,
+    region: Region,
   ) {
-    this.regions = [{ name: FILE_REGION, sizeBytes }];
+    const { sizeBytes } = region;
+    this.sizeBytes = sizeBytes;
+    this.regions = [region];
     const temporary = `.livesnap-${randomBytes(8).toString('hex')}.tmp`;
     this.#temporary = Buffer.concat([target.directory, Buffer.from(`/${temporary}`)]);
     try {

@@ -20,7 +20,7 @@ const TABLES = {
   snapshots: {
     id,
     tag: nullable(label),
-    kind: oneOf('machine', 'file'),
+    kind: oneOf('machine', 'file', 'disk'),
     vm: nullable(text()),
     parent: nullable(id),
     createdAt: time,

@@ -19,6 +19,9 @@ const Database = loadSqlite();
 /** 'LVSN': PRAGMA application_id of every store.db. */
 export const APPLICATION_ID = 0x4c56534e;
 
+/** Since this version, every statement of a reader fits the tables. */
+const OLDEST_READABLE = 1;
+
 interface Migration {
   /** The schema version that it leads to. */
   readonly version: number;
@@ -94,7 +97,8 @@ export function migrate(connection: Connection, write: boolean): void {
     );
   requireSchema(dir, version, schema);
   if (version === known) return;
-  // Readers change nothing, and their statements fit the newest schema only.
+  // Readers change nothing.
+  if (!write && version >= OLDEST_READABLE) return;
   if (!write)
     throw new LivesnapError('READ_ONLY', `the store ${dir} has the older index format ${version}`, {
       hint: 'Run livesnap gc once to update the index.',

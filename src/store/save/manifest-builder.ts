@@ -1,31 +1,38 @@
 /**
- * The manifest of a snapshot that is being saved: the parent's blocks, with the blocks that the save has changed.
+ * The manifest of a snapshot that is being saved: the blocks of the bases, with the blocks that the save has changed.
  *
- * Batches get the parent's places before they are deduplicated, and their new places are recorded afterwards. It reads
- * blocks of the parent, and stores nothing.
+ * Batches get the places of the base before they are deduplicated, and their new places are recorded afterwards. A block
+ * is finished when no more pages of it are expected: the caller stores it, and only its entry stays here. If a page of it
+ * comes nevertheless, the caller reads the block back and reopens it.
  *
  * Thread: the thread of the save.
  *
- * Invariant: a page has the place recorded last, or else the parent's.
+ * Invariants:
+ * - A page has the place recorded last, or else that of the region's base.
+ * - Blocks of the base that the save does not change are never read.
+ * - Memory grows with the changed blocks that are not finished, and by a few bytes for any other block.
  */
+import assert from 'node:assert/strict';
 import type { PageOps } from '../../native/pages.js';
-import { BATCH_PAGES, type Region } from '../../page-stream.js';
+import { BATCH_PAGES, PAGE_BYTES, type Region } from '../../page-stream.js';
 import type { PackSet } from '../pack/pack-set.js';
 import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from '../snapshot/block-list.js';
-import type { ChunkSet } from '../snapshot/chunk-set.js';
+import { ChunkSet } from '../snapshot/chunk-set.js';
 import { areRegions, pagesOf } from '../snapshot/description.js';
-import { ManifestBlock, readBlock } from '../snapshot/manifest.js';
-import type { SnapshotFile } from '../snapshot/snapshot-file.js';
+import { ManifestBlock, readBlock, readPage } from '../snapshot/manifest.js';
 import type { PageBatch } from '../worker/page-batch.js';
+import type { RegionBase } from './bases.js';
+import { FinishedBlocks } from './finished-blocks.js';
 
 /** The blocks of one region, by number. */
 class RegionBlocks {
-  /** Blocks that this save has got pages of. */
+  /** Blocks that this save has got pages of, and that are not finished. */
   readonly changed = new Map<number, ManifestBlock>();
-  /** The parent's blocks of the region with the same name. */
-  readonly inherited = new Map<number, BlockEntry>();
+  readonly finished = new FinishedBlocks();
   /** One more than the highest page number so far. */
   pageLimit = 0;
+
+  constructor(readonly base: RegionBase | null) {}
 }
 
 /** Never written to. */
@@ -37,15 +44,12 @@ export interface BlockToStore {
   readonly nonZeroPages: number;
 }
 
-/** A region of which all pages are recorded. */
-export interface FinishedRegion {
-  /** Blocks that equal the parent's: only their entries are written again. */
-  readonly kept: BlockEntry[];
-  readonly toStore: BlockToStore[];
-  /** Pages that have the parent's place. */
+interface Comparison {
+  readonly nonZeroPages: number;
+  /** Pages that have the place of the base, zero pages among them. */
+  readonly samePages: number;
+  /** Those that are not zero. */
   readonly unchangedPages: number;
-  /** Pages that have another place, and are not zero. */
-  readonly references: number;
 }
 
 export class ManifestBuilder {
@@ -53,12 +57,26 @@ export class ManifestBuilder {
   regions: readonly Region[] = [];
   readonly #blocks: RegionBlocks[] = [];
   readonly #names: string[] = [];
+  /** The chunks of pages of finished blocks that have another place than in the base. */
+  readonly ownChunks = new ChunkSet();
+  #unchangedPages = 0;
+  #references = 0;
 
   constructor(
     readonly ops: PageOps,
     readonly packs: PackSet,
-    readonly parent: SnapshotFile | null,
+    readonly baseOf: (region: string) => RegionBase | null,
   ) {}
+
+  /** Pages of finished blocks that have the place of the base, and are not zero. */
+  get unchangedPages(): number {
+    return this.#unchangedPages;
+  }
+
+  /** Pages of finished blocks that have another place, and are not zero. */
+  get references(): number {
+    return this.#references;
+  }
 
   setRegions(regions: readonly Region[]): void {
     if (!areRegions(regions)) throw new RangeError('the regions have bad names or sizes');
@@ -72,34 +90,26 @@ export class ManifestBuilder {
     if (!isFirst) return;
     for (const { name } of regions) {
       this.#names.push(name);
-      this.#blocks.push(this.#inheritedBlocks(name));
+      this.#blocks.push(new RegionBlocks(this.baseOf(name)));
     }
   }
 
-  #inheritedBlocks(name: string): RegionBlocks {
-    const blocks = new RegionBlocks();
-    const index = this.parent?.description.regions.findIndex((region) => region.name === name) ?? -1;
-    for (const entry of this.parent?.blocks ?? [])
-      if (entry.region === index) blocks.inherited.set(entry.block, entry);
-    return blocks;
-  }
-
-  /** The block, for changes. Reads the parent's block when it is changed for the first time. */
+  /** The block, for changes. Reads that of the base when it is changed for the first time. */
   #changedBlock(blocks: RegionBlocks, number: number): ManifestBlock {
     let block = blocks.changed.get(number);
     if (!block) {
-      const entry = blocks.inherited.get(number);
-      block = entry ? this.#read(entry) : new ManifestBlock();
+      const entry = blocks.base?.entryOf(number);
+      block = entry ? this.#read(blocks, entry) : new ManifestBlock();
       blocks.changed.set(number, block);
     }
     return block;
   }
 
-  #read(entry: BlockEntry): ManifestBlock {
-    return readBlock(this.ops, this.packs, entry, pagesOfBlock(this.parent!.description.regions, entry));
+  #read({ base }: RegionBlocks, entry: BlockEntry): ManifestBlock {
+    return readBlock(this.ops, this.packs, entry, pagesOfBlock(base!.file.description.regions, entry));
   }
 
-  /** Sets the batch's prior places and fingerprints: what the pages' addresses hold so far. */
+  /** Sets the batch's prior places and fingerprints: what the pages' addresses hold so far. No page is of a finished block. */
   fillPrior(batch: PageBatch, region: number, pages: Uint32Array): void {
     const blocks = this.#blocks[region];
     if (!blocks || pages.length > BATCH_PAGES) throw new RangeError('the source gave a bad batch');
@@ -125,45 +135,142 @@ export class ManifestBuilder {
     }
   }
 
-  /** Adds the region's chunks that are not the parent's to `ownChunks`. */
-  finishRegion(region: number, ownChunks: ChunkSet): FinishedRegion {
-    const blocks = this.#blocks[region]!;
-    const pageCount = pagesOf(this.regions[region]!.sizeBytes);
-    if (blocks.pageLimit > pageCount) throw new RangeError('the source gave a page beyond its region');
-    const blockCount = Math.ceil(pageCount / BLOCK_PAGES);
-    // The region may be shorter than the parent's.
-    if (pageCount % BLOCK_PAGES !== 0 && blocks.inherited.has(blockCount - 1))
-      this.#changedBlock(blocks, blockCount - 1).cut(pageCount % BLOCK_PAGES);
+  /** Changed blocks of the region that are not finished; all but the last one, if more pages are expected. */
+  unfinished(region: number, { exceptLast }: { exceptLast: boolean }): number[] {
+    const numbers = [...this.#blocks[region]!.changed.keys()];
+    if (!exceptLast) return numbers;
+    const last = Math.max(...numbers);
+    return numbers.filter((number) => number !== last);
+  }
 
-    const kept: BlockEntry[] = [];
+  /** How many changed blocks of the region are not finished. */
+  unfinishedCount(region: number): number {
+    return this.#blocks[region]?.changed.size ?? 0;
+  }
+
+  /**
+   * Finishes changed blocks. Returns those to be stored: {@link setStored} takes their entries. Blocks that equal the
+   * base's keep its entry.
+   */
+  finish(region: number, numbers: readonly number[]): BlockToStore[] {
+    const blocks = this.#blocks[region]!;
     const toStore: BlockToStore[] = [];
+    for (const number of numbers) {
+      const block = blocks.changed.get(number)!;
+      const { nonZeroPages, samePages, unchangedPages } = this.#compare(
+        blocks,
+        number,
+        block,
+        this.ownChunks,
+      );
+      this.#unchangedPages += unchangedPages;
+      this.#references += nonZeroPages - unchangedPages;
+      blocks.changed.delete(number);
+      if (samePages === BLOCK_PAGES) blocks.finished.setKept(number);
+      else if (nonZeroPages === 0) blocks.finished.setZero(number);
+      else toStore.push({ number, block, nonZeroPages });
+    }
+    return toStore;
+  }
+
+  /** Compares a block with that of the base. Adds chunks that the base does not have there to `ownChunks`. */
+  #compare(blocks: RegionBlocks, number: number, block: ManifestBlock, ownChunks?: ChunkSet): Comparison {
+    const entry = blocks.base?.entryOf(number);
+    const before = entry ? this.#read(blocks, entry) : ALL_ZERO;
+    let nonZeroPages = 0;
+    let samePages = 0;
     let unchangedPages = 0;
-    let references = 0;
-    for (const [number, entry] of blocks.inherited) {
-      if (number >= blockCount || blocks.changed.has(number)) continue;
-      unchangedPages += entry.nonZeroPages;
-      kept.push({ ...entry, region });
+    for (let page = 0; page < BLOCK_PAGES; page++) {
+      const isSame = block.hasSamePlace(page, before);
+      if (isSame) samePages++;
+      if (block.isZero(page)) continue;
+      nonZeroPages++;
+      if (isSame) unchangedPages++;
+      else ownChunks?.add(block.places[2 * page]!, block.places[2 * page + 1]!);
     }
-    for (const [number, block] of blocks.changed) {
-      const entry = blocks.inherited.get(number);
-      const before = entry ? this.#read(entry) : ALL_ZERO;
-      let nonZeroPages = 0;
-      let samePages = 0;
-      for (let page = 0; page < BLOCK_PAGES; page++) {
-        const isSame = block.hasSamePlace(page, before);
-        if (isSame) samePages++;
-        if (block.isZero(page)) continue;
-        nonZeroPages++;
-        if (isSame) {
-          unchangedPages++;
-          continue;
-        }
-        references++;
-        ownChunks.add(block.places[2 * page]!, block.places[2 * page + 1]!);
-      }
-      if (samePages === BLOCK_PAGES && entry) kept.push({ ...entry, region });
-      else if (nonZeroPages > 0) toStore.push({ number, block, nonZeroPages });
+    return { nonZeroPages, samePages, unchangedPages };
+  }
+
+  /** Sets the entries of stored blocks. */
+  setStored(region: number, entries: readonly BlockEntry[]): void {
+    for (const entry of entries) this.#blocks[region]!.finished.setStored(entry);
+  }
+
+  /** The finished blocks that these pages are in, each once. They must be reopened before the pages are recorded. */
+  finishedBlocksOf(region: number, pages: Uint32Array): number[] {
+    const finished = this.#blocks[region]?.finished;
+    if (!finished || finished.isEmpty) return [];
+    const numbers = new Set<number>();
+    for (const page of pages) numbers.add(Math.floor(page / BLOCK_PAGES));
+    return [...numbers].filter((number) => finished.has(number));
+  }
+
+  /** The entry of a finished block that was stored; null: it is all zero, or the base's. */
+  storedEntry(region: number, number: number): BlockEntry | null {
+    return this.#blocks[region]!.finished.storedEntry(number);
+  }
+
+  /** Makes a finished block a changed one again. `stored`: what was read back; null if it was not stored. */
+  reopen(region: number, number: number, stored: ManifestBlock | null): void {
+    const blocks = this.#blocks[region]!;
+    const isZero = blocks.finished.isZero(number);
+    blocks.finished.delete(number);
+    if (stored) blocks.changed.set(number, stored);
+    else if (isZero) blocks.changed.set(number, new ManifestBlock());
+    const block = this.#changedBlock(blocks, number);
+    const { nonZeroPages, unchangedPages } = this.#compare(blocks, number, block);
+    this.#unchangedPages -= unchangedPages;
+    this.#references -= nonZeroPages - unchangedPages;
+  }
+
+  /**
+   * The block in which a region ends within its base, so that pages and bytes beyond the end must be cut; null: there is
+   * none. It is not finished, because it is the last one.
+   */
+  blockToCut(region: number): number | null {
+    const { base } = this.#blocks[region]!;
+    const { sizeBytes } = this.regions[region]!;
+    if (!base || base.sizeBytes <= sizeBytes || sizeBytes % (BLOCK_PAGES * PAGE_BYTES) === 0) return null;
+    const number = Math.floor((pagesOf(sizeBytes) - 1) / BLOCK_PAGES);
+    return base.entryOf(number) ? number : null;
+  }
+
+  /**
+   * Cuts the pages beyond the end of the region off its last block. Returns the last page and its bytes up to the end of
+   * the region, if it is the base's and only a part of it is in the region. It must be stored again. Errors: DAMAGED.
+   */
+  cut(region: number, number: number): { page: number; bytes: Uint8Array } | null {
+    const blocks = this.#blocks[region]!;
+    const { sizeBytes } = this.regions[region]!;
+    const pageCount = pagesOf(sizeBytes);
+    assert(!blocks.finished.has(number), 'the last block is not finished');
+    const block = this.#changedBlock(blocks, number);
+    const end = pageCount - number * BLOCK_PAGES;
+    if (end < BLOCK_PAGES) block.cut(end);
+    const page = pageCount - 1;
+    const at = page % BLOCK_PAGES;
+    if (sizeBytes === pageCount * PAGE_BYTES || block.isZero(at)) return null;
+    if (!block.hasSamePlace(at, this.#read(blocks, blocks.base!.entryOf(number)!))) return null;
+    const bytes = readPage(this.ops, this.packs, block, at);
+    return { page, bytes: bytes.subarray(0, sizeBytes % PAGE_BYTES) };
+  }
+
+  /** The entries of a region of which all blocks are finished, ascending. Counts the pages of blocks that are the base's. */
+  *entries(region: number): Generator<BlockEntry> {
+    const { base, changed, finished, pageLimit } = this.#blocks[region]!;
+    const pageCount = pagesOf(this.regions[region]!.sizeBytes);
+    if (pageLimit > pageCount) throw new RangeError('the source gave a page beyond its region');
+    assert(changed.size === 0, 'all blocks are finished');
+    const blockCount = Math.ceil(pageCount / BLOCK_PAGES);
+    const stored = finished.storedEntries();
+    let next = stored.next();
+    for (const entry of base?.entries() ?? []) {
+      if (entry.block >= blockCount) break;
+      for (; !next.done && next.value.block < entry.block; next = stored.next()) yield next.value;
+      if (!finished.has(entry.block)) this.#unchangedPages += entry.nonZeroPages;
+      else if (!finished.isKept(entry.block)) continue;
+      yield { ...entry, region };
     }
-    return { kept, toStore, unchangedPages, references };
+    for (; !next.done; next = stored.next()) yield next.value;
   }
 }

@@ -9,8 +9,10 @@
  */
 import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
-import { requireFreeSpace } from '../disk/layout.js';
-import type { Place } from '../snapshot/block-list.js';
+import { DamageError } from '../disk/damage.js';
+import { packFile, requireFreeSpace } from '../disk/layout.js';
+import type { BlockEntry, Place } from '../snapshot/block-list.js';
+import { blockOf, type ManifestBlock } from '../snapshot/manifest.js';
 import { packList } from '../worker/pack-list.js';
 import type { PackerResult } from '../worker/packer.js';
 import type { PageBatch } from '../worker/page-batch.js';
@@ -104,6 +106,24 @@ export class PackingSession {
     }));
     this.releaseBatch(batch);
     return stored;
+  }
+
+  /** Reads back a block that was stored, whose entry this is. Errors: DAMAGED. */
+  async readBlock(entry: BlockEntry): Promise<ManifestBlock> {
+    const batch = this.acquireBatch();
+    const { fingerprints, places } = entry;
+    batch.places.set([fingerprints.pack, fingerprints.chunk, places.pack, places.chunk]);
+    await this.#worker.do('packRead', { session: this.#session, batch: batch.shared, count: 2 });
+    const pageAt = (i: number): Uint8Array => batch.pages.slice(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+    const block = blockOf(this.context.ops, pageAt(0), pageAt(1), entry);
+    this.releaseBatch(batch);
+    if (!block)
+      throw new DamageError(
+        packFile(fingerprints.pack, 0),
+        null,
+        'a manifest block that this save has stored cannot be read back',
+      );
+    return block;
   }
 
   /** As `Save.storeReceived`. */

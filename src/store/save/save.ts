@@ -7,7 +7,7 @@
  * Invariants:
  * - Before `commit` resolves, the snapshot is not visible. Afterwards it survives a power failure.
  * - A save that fails or is aborted deletes its files.
- * - gc deletes no chunk that the save refers to: the parent is pinned, and other packs are locked (pack-holds.ts).
+ * - gc deletes no chunk that the save refers to: the bases are pinned, and other packs are locked (pack-holds.ts).
  */
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
@@ -17,6 +17,7 @@ import {
   type PageSource,
   type Progress,
   type Region,
+  type SavedRegion,
   type SaveResult,
   type SaveSession,
   type SnapshotMetadata,
@@ -42,6 +43,7 @@ import { ChunkSet } from '../snapshot/chunk-set.js';
 import type { ManifestBlock } from '../snapshot/manifest.js';
 import { snapshotFile } from '../snapshot/snapshot-file.js';
 import { syncTagFiles } from '../tags.js';
+import { Bases } from './bases.js';
 import {
   countPages,
   describeSnapshot,
@@ -52,7 +54,6 @@ import {
 } from './commit.js';
 import { type BlockToStore, ManifestBuilder } from './manifest-builder.js';
 import { BATCHES_IN_FLIGHT, BLOCKS_PER_BATCH, MIN_FREE_BYTES, PackingSession } from './packing-session.js';
-import { openParent, type Parent } from './parent.js';
 
 /**
  * New chunks (4 GB) that a save keeps in a table in memory. Beyond that it makes a checkpoint: their packs are
@@ -65,7 +66,7 @@ const MAX_UNCOMMITTED_CHUNKS = 1_000_000;
 /** The blocks of a snapshot, with counts of its pages. */
 interface Manifest {
   readonly blocks: BlockList;
-  /** Pages that have the parent's place, and other pages that are not zero. */
+  /** Pages that have the place of the base, and other pages that are not zero. */
   readonly unchangedPages: number;
   readonly references: number;
   /** The distinct chunks of the latter. */
@@ -74,7 +75,7 @@ interface Manifest {
 
 export class Save implements SaveSession {
   readonly #packing: PackingSession;
-  /** For reading the parent's blocks. */
+  /** For reading blocks of the bases. */
   readonly #packs: PackSet;
   readonly #manifest: ManifestBuilder;
   /** Set for a copy, which brings whole blocks. */
@@ -92,35 +93,39 @@ export class Save implements SaveSession {
   private constructor(
     readonly context: StoreContext,
     readonly lock: StoreLock,
-    readonly openedParent: Parent | null,
+    readonly openedBases: Bases,
     readonly maxUncommittedChunks: number,
   ) {
     this.#packing = new PackingSession(context);
     this.#packs = context.packSet();
-    this.#manifest = new ManifestBuilder(context.ops, this.#packs, openedParent?.file ?? null);
+    this.#manifest = new ManifestBuilder(context.ops, this.#packs, (region) => openedBases.of(region));
   }
 
   get parent(): string | null {
-    return this.openedParent?.file.description.id ?? null;
+    return this.openedBases.parent;
   }
 
-  /** The save is full if the parent is removed or damaged. Errors: READ_ONLY, NO_SPACE, STORE_BUSY. */
+  get bases(): readonly (number | null)[] {
+    return this.openedBases.chosen;
+  }
+
+  /** A region without a base, or whose bases are removed or damaged, is stored in full. Errors: READ_ONLY, NO_SPACE, STORE_BUSY. */
   static async begin(
     context: StoreContext,
-    parent: string | null,
+    regions: readonly SavedRegion[],
     maxUncommittedChunks = MAX_UNCOMMITTED_CHUNKS,
   ): Promise<Save> {
     context.requireWrite();
     const lock = await context.lock('shared');
-    let opened: Parent | null = null;
+    let bases: Bases | null = null;
     try {
       requireFreeSpace(context.dir, MIN_FREE_BYTES);
-      opened = openParent(context, parent);
-      const save = new Save(context, lock, opened, maxUncommittedChunks);
+      bases = Bases.open(context, regions);
+      const save = new Save(context, lock, bases, maxUncommittedChunks);
       await save.#packing.begin();
       return save;
     } catch (error) {
-      opened?.pin.release();
+      bases?.release();
       lock.release();
       throw storeError(context.dir, error);
     }
@@ -130,7 +135,11 @@ export class Save implements SaveSession {
     await this.#step(async () => {
       this.#manifest.setRegions(source.regions);
       const packing = this.#packing;
+      const sequential = new Set(source.sequential);
       const inFlight: Promise<void>[] = [];
+      const settle = async (): Promise<void> => {
+        while (inFlight.length > 0) await inFlight.shift();
+      };
       let doneBytes = 0;
       try {
         for (;;) {
@@ -142,6 +151,9 @@ export class Save implements SaveSession {
             break;
           }
           const { region, pages } = run;
+          const finished = this.#manifest.finishedBlocksOf(region, pages);
+          if (finished.length > 0) await settle(); // this takes a batch
+          for (const block of finished) await this.#reopen(region, block);
           this.#manifest.fillPrior(batch, region, pages);
           const stored = packing.store(batch, pages.length).then(() => {
             this.#manifest.record(batch, region, pages);
@@ -153,8 +165,12 @@ export class Save implements SaveSession {
           inFlight.push(stored);
           if (packing.uncommittedChunks >= this.maxUncommittedChunks)
             await this.checkpoint({ findable: true });
+          if (sequential.has(region) && this.#manifest.unfinishedCount(region) > BLOCKS_PER_BATCH) {
+            await settle();
+            await this.#finishBlocks(region, { exceptLast: true });
+          }
         }
-        for (const stored of inFlight) await stored;
+        await settle();
       } catch (error) {
         await Promise.allSettled(inFlight);
         throw error;
@@ -238,7 +254,9 @@ export class Save implements SaveSession {
     const { packs, held, segment } = await this.#packing.seal();
     const ownPacks = [...this.#committedPacks, ...packs];
     const packBytes = ownPacks.reduce((total, pack) => total + pack.sizeBytes, 0);
-    const newChunks = ownPacks.reduce((total, { number }) => total + ownChunks.count(number), 0);
+    // A chunk of a finished block that was reopened and changed is counted, though no page refers to it any more.
+    const written = ownPacks.reduce((total, { number }) => total + ownChunks.count(number), 0);
+    const newChunks = Math.min(written, references);
 
     const { tag, state } = metadata;
     const isCopy = origin !== undefined;
@@ -275,22 +293,46 @@ export class Save implements SaveSession {
     };
   }
 
-  /** Stores the blocks that are not the parent's. */
+  /** Stores the blocks that are not those of the bases. */
   async #finishManifest(): Promise<Manifest> {
-    const ownChunks = new ChunkSet();
     if (this.#copiedBlocks)
-      return { blocks: this.#copiedBlocks, ownChunks, unchangedPages: 0, references: 0 };
+      return { blocks: this.#copiedBlocks, ownChunks: new ChunkSet(), unchangedPages: 0, references: 0 };
     const blocks = new BlockList();
-    let unchangedPages = 0;
-    let references = 0;
     for (const region of this.#manifest.regions.keys()) {
-      const finished = this.#manifest.finishRegion(region, ownChunks);
-      unchangedPages += finished.unchangedPages;
-      references += finished.references;
-      const entries = [...finished.kept, ...(await this.#storeBlocks(region, finished.toStore))];
-      for (const entry of entries.sort((a, b) => a.block - b.block)) blocks.push(entry);
+      await this.#cut(region);
+      await this.#finishBlocks(region, { exceptLast: false });
+      for (const entry of this.#manifest.entries(region)) blocks.push(entry);
     }
+    const { ownChunks, unchangedPages, references } = this.#manifest;
     return { blocks, ownChunks, unchangedPages, references };
+  }
+
+  async #finishBlocks(region: number, which: { exceptLast: boolean }): Promise<void> {
+    const manifest = this.#manifest;
+    const toStore = manifest.finish(region, manifest.unfinished(region, which));
+    manifest.setStored(region, await this.#storeBlocks(region, toStore));
+  }
+
+  /** Makes a block changeable that was stored already. */
+  async #reopen(region: number, number: number): Promise<void> {
+    const entry = this.#manifest.storedEntry(region, number);
+    this.#manifest.reopen(region, number, entry && (await this.#packing.readBlock(entry)));
+  }
+
+  /** If the base is longer than the region, nothing of it stays beyond the end. */
+  async #cut(region: number): Promise<void> {
+    const manifest = this.#manifest;
+    const number = manifest.blockToCut(region);
+    if (number === null) return;
+    const last = manifest.cut(region, number);
+    if (!last) return;
+    const batch = this.#packing.acquireBatch();
+    batch.pages.fill(0, 0, PAGE_BYTES).set(last.bytes);
+    const pages = Uint32Array.of(last.page);
+    manifest.fillPrior(batch, region, pages);
+    await this.#packing.store(batch, 1);
+    manifest.record(batch, region, pages);
+    this.#packing.releaseBatch(batch);
   }
 
   async #storeBlocks(region: number, blocks: readonly BlockToStore[]): Promise<BlockEntry[]> {
@@ -367,7 +409,7 @@ export class Save implements SaveSession {
     this.#packing.releaseBatches();
     if (this.#file) closeSync(this.#file.fd);
     this.#file = null;
-    this.openedParent?.pin.release();
+    this.openedBases.release();
   }
 }
 

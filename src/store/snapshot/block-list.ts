@@ -83,6 +83,35 @@ export class BlockList implements Iterable<BlockEntry> {
     };
   }
 
+  /** The index of the first entry of this block or a later one, in a list that is in order. */
+  lowerBound(region: number, block: number): number {
+    const bytes = this.#bytes;
+    let from = 0;
+    let to = this.#length;
+    while (from < to) {
+      const middle = (from + to) >>> 1;
+      const offset = middle * BLOCK_ENTRY_BYTES;
+      const entryRegion = bytes.readUInt16LE(offset + 30);
+      const isBefore =
+        entryRegion < region || (entryRegion === region && bytes.readUInt32LE(offset + 24) < block);
+      if (isBefore) from = middle + 1;
+      else to = middle;
+    }
+    return from;
+  }
+
+  /** The entries of a region, ascending, in a list that is in order. */
+  *entriesOf(region: number): Generator<BlockEntry> {
+    const end = this.lowerBound(region + 1, 0);
+    for (let i = this.lowerBound(region, 0); i < end; i++) yield this.at(i);
+  }
+
+  /** The encoded entries of a region, in a list that is in order. */
+  bytesOf(region: number): Buffer {
+    const from = this.lowerBound(region, 0) * BLOCK_ENTRY_BYTES;
+    return this.#bytes.subarray(from, this.lowerBound(region + 1, 0) * BLOCK_ENTRY_BYTES);
+  }
+
   *[Symbol.iterator](): Generator<BlockEntry> {
     for (let i = 0; i < this.#length; i++) yield this.at(i);
   }

@@ -89,7 +89,7 @@ const describedRegions: Check<readonly DescribedRegion[]> = listOfRegions(
 const descriptionFields: Check<SnapshotDescription> = object(
   {
     id: text(SNAPSHOT_ID, 'a snapshot ID'),
-    kind: oneOf('machine', 'file'),
+    kind: oneOf('machine', 'file', 'disk'),
     vm: nullable(text()),
     parent: nullable(text(SNAPSHOT_ID, 'a snapshot ID')),
     createdAt: time,

@@ -89,6 +89,21 @@ export function readBlock(ops: PageOps, packs: PackSet, entry: BlockEntry, pages
   return block;
 }
 
+/** The block of two chunks that this process has just stored. Null: they do not match their entry. */
+export function blockOf(
+  ops: PageOps,
+  fingerprints: Uint8Array,
+  places: Uint8Array,
+  entry: BlockEntry,
+): ManifestBlock | null {
+  const block = new ManifestBlock();
+  new Uint8Array(block.fingerprints.buffer).set(fingerprints);
+  new Uint8Array(block.places.buffer).set(places);
+  ops.hashPages(fingerprints, 1, hashScratch);
+  const isSame = hashView.getBigUint64(0, true) === entry.digest && block.nonZeroPages === entry.nonZeroPages;
+  return isSame ? block : null;
+}
+
 /** Reads only the places of a block, without verifying them. */
 export function readPlaces(packs: PackSet, entry: BlockEntry, into: Uint32Array): void {
   copyChunk(packs, entry.places, into);
@@ -114,6 +129,20 @@ export function readProvenPlaces(packs: PackSet, entry: BlockEntry, pages: numbe
   }
   if (!hasForm || nonZeroPages !== entry.nonZeroPages)
     throw damagedBlock(packs, entry.places, 'the chunk is not a manifest block of the snapshot');
+}
+
+/** A copy of page `page` of a block, verified by its fingerprint. Errors: DAMAGED. */
+export function readPage(ops: PageOps, packs: PackSet, block: ManifestBlock, page: number): Uint8Array {
+  const place = { pack: block.places[2 * page]!, chunk: block.places[2 * page + 1]! };
+  const { bytes, offset } = packs.chunk(place.pack, place.chunk);
+  const copy = bytes.slice(offset, offset + PAGE_BYTES);
+  ops.hashPages(copy, 1, hashScratch);
+  if (
+    hashView.getUint32(0, true) !== block.fingerprints[2 * page] ||
+    hashView.getUint32(4, true) !== block.fingerprints[2 * page + 1]
+  )
+    throw damagedBlock(packs, place, 'a chunk is not the page that was saved');
+  return copy;
 }
 
 function isReadable(packs: PackSet, { pack, chunk }: Place): boolean {

@@ -11,7 +11,7 @@ import { createHash } from 'node:crypto';
 import { closeSync, fsyncSync, writeFileSync } from 'node:fs';
 import { DamageError } from '../disk/damage.js';
 import { createLocked } from '../disk/file-locks.js';
-import { FORMAT_VERSION, refuseNewer } from '../disk/format-version.js';
+import { DISK_SNAPSHOT_VERSION, FORMAT_VERSION, refuseNewer } from '../disk/format-version.js';
 import { at, removeIfThere, SNAPSHOT_ID, SNAPSHOTS } from '../disk/layout.js';
 import { StoreFile } from '../disk/store-file.js';
 import { BLOCK_ENTRY_BYTES, BlockList, findInvalidEntry } from './block-list.js';
@@ -69,7 +69,7 @@ export function writeSnapshotFile(
   const json = Buffer.from(JSON.stringify(description));
   const header = Buffer.alloc(HEADER_BYTES);
   header.write(MAGIC, 'latin1');
-  header.writeUInt32LE(FORMAT_VERSION, 8);
+  header.writeUInt32LE(description.kind === 'disk' ? DISK_SNAPSHOT_VERSION : FORMAT_VERSION, 8);
   header.writeUInt32LE(json.length, 12);
   header.writeUInt32LE(blocks.length, 16);
   header.writeUInt32LE(state.length, 20);
@@ -157,8 +157,9 @@ function readWhole(dir: string, file: string): Buffer {
 function requireSize(header: Buffer, size: number, file: string, readWhole: () => Buffer): void {
   if (header.length < HEADER_BYTES || header.toString('latin1', 0, 8) !== MAGIC)
     throw new DamageError(file, 0, 'the file is not a snapshot');
-  if (header.readUInt32LE(8) > FORMAT_VERSION && size >= HEADER_BYTES + DIGEST_BYTES) {
-    if (isDigestRight(readWhole())) refuseNewer(file, header.readUInt32LE(8));
+  const version = header.readUInt32LE(8);
+  if (version > DISK_SNAPSHOT_VERSION && size >= HEADER_BYTES + DIGEST_BYTES) {
+    if (isDigestRight(readWhole())) refuseNewer(file, version, DISK_SNAPSHOT_VERSION);
   }
   const jsonBytes = header.readUInt32LE(12);
   const blockCount = header.readUInt32LE(16);

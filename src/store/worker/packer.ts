@@ -198,6 +198,17 @@ export class Packer {
     return this.#packs.has(pack) ? this.#packs.chunk(pack, chunk) : null;
   }
 
+  /** Reads the chunks at the batch's places. Errors: DAMAGED. */
+  readBack(batch: PageBatch, count: number): void {
+    for (let i = 0; i < count; i++) {
+      const pack = batch.places[2 * i]!;
+      const chunk = batch.places[2 * i + 1]!;
+      const known = this.#read(pack, chunk);
+      if (!known) throw new DamageError(packFile(pack, 0), null, `chunk ${chunk} cannot be read back`);
+      batch.pages.set(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), i * PAGE_BYTES);
+    }
+  }
+
   #writerWithRoom(): PackWriter {
     if (this.#writer?.full) this.#seal();
     if (!this.#writer) {

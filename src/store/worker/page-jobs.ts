@@ -38,6 +38,9 @@ export interface Jobs {
     newNumbers: readonly number[];
   }): { spareNumbers: number; uncommitted: number };
 
+  /** Reads the chunks at a batch's places, which this session has stored. Errors: DAMAGED. */
+  packRead(input: { session: number; batch: SharedArrayBuffer; count: number }): null;
+
   /** Finds chunks by fingerprint and SHA-256, and verifies them by their bytes. 0, 0: not found. */
   packLocate(input: { session: number; fingerprints: Uint8Array; digests: Uint8Array }): {
     places: Uint32Array;

@@ -57,6 +57,10 @@ const jobs: Jobs = {
     packer.deduplicate(batchOf(batch), count, manifest);
     return { spareNumbers: packer.spareNumbers, uncommitted: packer.uncommitted };
   },
+  packRead({ session, batch, count }) {
+    sessionOf(packers, session).readBack(batchOf(batch), count);
+    return null;
+  },
   packLocate: ({ session, fingerprints, digests }) => ({
     places: sessionOf(packers, session).locate(fingerprints, digests),
   }),

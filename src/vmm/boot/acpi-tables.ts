@@ -18,6 +18,7 @@ import {
   SCI_IRQ,
   SLEEP_TYPE_S5,
 } from '../devices/ports.js';
+import { type VirtioWindow, WINDOW_BYTES } from '../virtio/windows.js';
 import * as aml from './aml.js';
 import { checksum } from './checksum.js';
 import { IOAPIC_GPA, ioapicId, ioapicPin, LAPIC_GPA, NMI_LINT } from './interrupt-wiring.js';
@@ -34,7 +35,7 @@ const TABLE_ALIGNMENT = 64;
  * All tables, one after another; the RSDP is first.
  * @param gpa the address of the tables, a multiple of 64
  */
-export function acpiTables(gpa: number, cpus: number): Buffer {
+export function acpiTables(gpa: number, cpus: number, windows: readonly VirtioWindow[]): Buffer {
   const placed: { at: number; bytes: Buffer }[] = [];
   let next = TABLE_ALIGNMENT; // after the RSDP of 36 bytes, which is written once the XSDT has an address
   const place = (bytes: Buffer): number => {
@@ -43,7 +44,7 @@ export function acpiTables(gpa: number, cpus: number): Buffer {
     next += Math.ceil(bytes.length / TABLE_ALIGNMENT) * TABLE_ALIGNMENT;
     return gpa + at;
   };
-  const fadtGpa = place(fadt(place(facs()), place(dsdt())));
+  const fadtGpa = place(fadt(place(facs()), place(dsdt(windows))));
   const xsdtGpa = place(xsdt([fadtGpa, place(madt(cpus))]));
   placed.push({ at: 0, bytes: rsdp(xsdtGpa) });
   const tables = Buffer.alloc(next);
@@ -205,8 +206,8 @@ const override = (irq: number, gsi: number, flags: number): Buffer =>
 /** For every processor (ID 0xff). */
 const localApicNmi = (): Buffer => Buffer.from([4, 6, 0xff, 0, 0, NMI_LINT]);
 
-/** Describes power-off by the PM1a control register, and the serial port. */
-function dsdt(): Buffer {
+/** Describes power-off by the PM1a control register, the serial port, and virtio devices. */
+function dsdt(windows: readonly VirtioWindow[]): Buffer {
   const sleepType = aml.integer(SLEEP_TYPE_S5);
   const zero = aml.integer(0);
   return table(
@@ -223,7 +224,17 @@ function dsdt(): Buffer {
           aml.name('_STA', aml.integer(0x0f)),
           aml.name('_CRS', aml.resourceTemplate(aml.ioPorts(COM1_BASE, COM1_PORTS), aml.isaIrq(COM1_IRQ))),
         ),
+        ...windows.map(virtioMmio),
       ),
     ]),
   );
 }
+
+/** A virtio-mmio device, as Linux and QEMU know them by this ID. */
+const virtioMmio = ({ gpa, gsi }: VirtioWindow, index: number): Buffer =>
+  aml.device(
+    `VR${index.toString().padStart(2, '0')}`,
+    aml.name('_HID', aml.string('LNRO0005')),
+    aml.name('_UID', aml.integer(index)),
+    aml.name('_CRS', aml.resourceTemplate(aml.memory32Fixed(gpa, WINDOW_BYTES), aml.extendedInterrupt(gsi))),
+  );

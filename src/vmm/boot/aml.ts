@@ -10,6 +10,7 @@ const Op = {
   bytePrefix: 0x0a,
   wordPrefix: 0x0b,
   dwordPrefix: 0x0c,
+  stringPrefix: 0x0d,
   scope: 0x10,
   buffer: 0x11,
   package: 0x12,
@@ -37,6 +38,12 @@ export function integer(value: number): Buffer {
   encoded.writeUInt8(word ? Op.wordPrefix : Op.dwordPrefix, 0);
   encoded.writeUIntLE(value, 1, word ? 2 : 4);
   return encoded;
+}
+
+/** A string of printable ASCII characters. */
+export function string(text: string): Buffer {
+  if (!/^[ -~]*$/.test(text)) throw new RangeError(`${text} is not printable ASCII`);
+  return Buffer.concat([Buffer.from([Op.stringPrefix]), Buffer.from(`${text}\0`, 'latin1')]);
 }
 
 /** `Name (NAME, value)` */
@@ -92,6 +99,21 @@ export function ioPorts(port: number, length: number): Buffer {
 export function isaIrq(irq: number): Buffer {
   const descriptor = Buffer.from([0x22, 0, 0]);
   descriptor.writeUInt16LE(1 << irq, 1);
+  return descriptor;
+}
+
+/** `Memory32Fixed (ReadWrite, base, length)` */
+export function memory32Fixed(base: number, length: number): Buffer {
+  const descriptor = Buffer.from([0x86, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+  descriptor.writeUInt32LE(base, 4);
+  descriptor.writeUInt32LE(length, 8);
+  return descriptor;
+}
+
+/** `Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) {gsi}` */
+export function extendedInterrupt(gsi: number): Buffer {
+  const descriptor = Buffer.from([0x89, 6, 0, 0b0011, 1, 0, 0, 0, 0]);
+  descriptor.writeUInt32LE(gsi, 5);
   return descriptor;
 }
 

@@ -8,6 +8,7 @@
 import { LivesnapError } from '../../errors.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
+import { type VirtioWindow, windowOptions } from '../virtio/windows.js';
 import { acpiTables } from './acpi-tables.js';
 import { bootParams, rngSeedSetupData } from './boot-params.js';
 import { type BootPath, type BootState, bootGdt, bootPageTables, bootState } from './boot-state.js';
@@ -15,6 +16,7 @@ import type { LoadSegment } from './elf-image.js';
 import { hex, ImageFile } from './image-file.js';
 import { MAX_CPUS } from './interrupt-wiring.js';
 import type { KernelImage } from './kernel-image.js';
+import { withKernelOptions } from './kernel-options.js';
 import {
   e820,
   HOLE_START,
@@ -37,6 +39,8 @@ export interface BootConfig {
   readonly cpus: number;
   /** Passed to the guest as SETUP_RNG_SEED: at most 4096 bytes; empty for none. */
   readonly rngSeed: Uint8Array;
+  /** The virtio devices that the firmware tables and the command line tell the guest of. */
+  readonly windows: readonly VirtioWindow[];
 }
 
 export interface BootPlan {
@@ -54,7 +58,7 @@ const MAX_SEED_BYTES = 4096;
  * @throws LivesnapError NO_SUCH_FILE, BAD_IMAGE (naming file and offset), USAGE (memory, processors, command line)
  */
 export function readBoot(config: BootConfig): BootPlan {
-  const { cpus, rngSeed } = config;
+  const { cpus, rngSeed, windows } = config;
   if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
     throw new LivesnapError('USAGE', `a machine cannot have ${cpus} vCPUs`, {
       hint: `Give between 1 and ${MAX_CPUS}.`,
@@ -64,7 +68,7 @@ export function readBoot(config: BootConfig): BootPlan {
   const layout = ramLayout(config.memoryBytes);
   const ramEnd = lowRamEnd(layout);
   const kernel = readKernel(config.kernelPath, ramEnd);
-  const cmdline = cmdlineBytes(config.cmdline, kernel);
+  const cmdline = cmdlineBytes(config.cmdline, windowOptions(windows), kernel);
   const initrd = config.initrdPath === null ? null : readInitrd(config.initrdPath, kernel, ramEnd);
   return {
     path: kernel.path,
@@ -86,7 +90,7 @@ export function readBoot(config: BootConfig): BootPlan {
           e820: e820(layout),
         }),
       );
-      writeFirmware(memory, cpus);
+      writeFirmware(memory, cpus, windows);
       memory.write(LowMemory.gdt, bootGdt());
       memory.write(LowMemory.pageTables, bootPageTables());
       return bootState(kernel.path, kernel.entry);
@@ -94,18 +98,21 @@ export function readBoot(config: BootConfig): BootPlan {
   };
 }
 
-/** The command line with its terminating NUL. */
-function cmdlineBytes(cmdline: string, kernel: KernelImage): Buffer {
+/** The command line with the options that livesnap adds and a terminating NUL. */
+function cmdlineBytes(given: string, added: readonly string[], kernel: KernelImage): Buffer {
+  const cmdline = withKernelOptions(given, added);
   if (cmdline.includes('\0'))
     throw new LivesnapError('USAGE', 'the kernel command line contains a NUL character');
   const bytes = Buffer.from(`${cmdline}\0`, 'utf8');
   const roomBytes = LowMemory.cmdlineEnd - LowMemory.cmdline - 1;
   const maxBytes = Math.min(kernel.cmdlineMaxBytes, roomBytes);
   if (bytes.length - 1 > maxBytes) {
+    const addedBytes = bytes.length - 1 - Buffer.byteLength(given);
+    const forDevices = addedBytes > 0 ? `, of which livesnap adds ${addedBytes} for its devices` : '';
     const limiter = kernel.cmdlineMaxBytes <= roomBytes ? 'this kernel' : 'livesnap';
     throw new LivesnapError(
       'USAGE',
-      `the kernel command line has ${bytes.length - 1} bytes; ${limiter} accepts at most ${maxBytes}`,
+      `the kernel command line has ${bytes.length - 1} bytes${forDevices}; ${limiter} accepts at most ${maxBytes}`,
     );
   }
   return bytes;
@@ -152,13 +159,13 @@ function initrdLimit(
 }
 
 /** Writes what a BIOS leaves in memory: the BIOS data area and EBDA (sizes in KiB), the MP table, the ACPI tables. */
-function writeFirmware(memory: GuestMemory, cpus: number): void {
+function writeFirmware(memory: GuestMemory, cpus: number, windows: readonly VirtioWindow[]): void {
   const biosData = Buffer.alloc(0x15);
   biosData.writeUInt16LE(LowMemory.ebda >> 4, 0x0e);
   biosData.writeUInt16LE(LowMemory.ebda >> 10, 0x13);
   memory.write(LowMemory.biosData, biosData);
   memory.write(LowMemory.ebda, Uint8Array.of((LowMemory.ebdaEnd - LowMemory.ebda) >> 10));
   memory.write(LowMemory.mpPointer, mpFloatingPointer(LowMemory.mpTable));
-  memory.write(LowMemory.mpTable, mpTable(cpus));
-  memory.write(LowMemory.acpi, acpiTables(LowMemory.acpi, cpus));
+  memory.write(LowMemory.mpTable, mpTable(cpus, windows));
+  memory.write(LowMemory.acpi, acpiTables(LowMemory.acpi, cpus, windows));
 }

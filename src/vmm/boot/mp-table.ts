@@ -1,6 +1,7 @@
 /**
  * The MP configuration table, for kernels that do not read ACPI. Intel MultiProcessor Specification 1.4, chapter 4.
  */
+import type { VirtioWindow } from '../virtio/windows.js';
 import { checksum } from './checksum.js';
 import {
   CASCADE_IRQ,
@@ -24,6 +25,8 @@ const CpuFlags = { enabled: 1, boot: 2 } as const;
 /** Family 6; FPU and APIC on chip. Kernels take the rest from CPUID. */
 const CPU_SIGNATURE = 0x600;
 const CPU_FEATURES = 0x201;
+/** Polarity 1, trigger mode 1. */
+const EDGE_ACTIVE_HIGH = 0b0101;
 const ISA_BUS = 0;
 const ALL_LAPICS = 0xff;
 
@@ -38,14 +41,24 @@ export function mpFloatingPointer(tableGpa: number): Buffer {
   return pointer;
 }
 
-/** @param cpus the number of processors; their APIC IDs are 0 to cpus − 1 */
-export function mpTable(cpus: number): Buffer {
+/**
+ * @param cpus the number of processors; their APIC IDs are 0 to cpus − 1
+ * @param windows virtio devices; those with an ISA interrupt need no entry of their own
+ */
+export function mpTable(cpus: number, windows: readonly VirtioWindow[]): Buffer {
   const entries: Buffer[] = [];
   for (let id = 0; id < cpus; id++) entries.push(processor(id));
   entries.push(isaBus(), ioapic(cpus));
   for (let irq = 0; irq < ISA_IRQS; irq++) {
     if (irq !== CASCADE_IRQ) {
       entries.push(interrupt(EntryType.ioInterrupt, InterruptType.int, irq, ioapicId(cpus), ioapicPin(irq)));
+    }
+  }
+  for (const { gsi } of windows) {
+    if (gsi >= ISA_IRQS) {
+      entries.push(
+        interrupt(EntryType.ioInterrupt, InterruptType.int, gsi, ioapicId(cpus), gsi, EDGE_ACTIVE_HIGH),
+      );
     }
   }
   entries.push(interrupt(EntryType.localInterrupt, InterruptType.extInt, 0, 0, EXTINT_LINT));
@@ -94,6 +107,13 @@ function ioapic(cpus: number): Buffer {
 }
 
 /** I/O and local interrupt entries have the same layout. Flags 0: polarity and trigger of the ISA bus. */
-function interrupt(entryType: number, type: number, irq: number, apicId: number, pin: number): Buffer {
-  return Buffer.from([entryType, type, 0, 0, ISA_BUS, irq, apicId, pin]);
+function interrupt(
+  entryType: number,
+  type: number,
+  irq: number,
+  apicId: number,
+  pin: number,
+  flags = 0,
+): Buffer {
+  return Buffer.from([entryType, type, flags, 0, ISA_BUS, irq, apicId, pin]);
 }

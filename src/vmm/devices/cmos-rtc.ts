@@ -2,7 +2,8 @@
  * Real-time clock and CMOS memory: Motorola MC146818A data sheet. The century and the memory sizes are in the cells
  * where PC firmware keeps them.
  *
- * Invariant: the clock is the host's plus an offset that the guest sets, so after a restore it shows the present.
+ * Invariant: the clock is the host's plus an offset that the guest sets, so after a restore it shows the present. A restore
+ * that keeps the saved time changes the offset.
  *
  * Not emulated: alarm, periodic and update-ended interrupts (guests may poll the update-ended flag), the square wave,
  * daylight saving, a day of the week that differs from the date's, stopping the divider.
@@ -141,7 +142,7 @@ export class CmosRtc implements Device<CmosRtcState> {
     rtc.#cells.set(decodeBytes(saved.cells));
     rtc.#statusA = saved.statusA;
     rtc.#statusB = saved.statusB;
-    rtc.#offsetSeconds = saved.offsetSeconds;
+    rtc.#offsetSeconds = saved.offsetSeconds - Math.round(args.clock.heldBackMs / 1000);
     rtc.#fields.set(decodeBytes(saved.fields));
     rtc.#seenSecond = saved.seenSecond;
     return rtc;

@@ -9,7 +9,7 @@
  * - Time, interrupt lines and memory come from outside, as {@link DeviceParts}.
  */
 import type { Check } from '../../schema.js';
-import type { GuestMemory } from '../memory/guest-memory.js';
+import type { DmaMemory } from '../memory/guest-memory.js';
 
 /** The size of one access, in bytes. */
 export type AccessSize = 1 | 2 | 4;
@@ -25,10 +25,30 @@ export interface IrqLine {
   set(level: boolean): void;
 }
 
+/** An edge-triggered interrupt. */
+export interface EdgeIrq {
+  pulse(): void;
+}
+
+/** Calls back once, after the time that was set last. */
+export interface Timer {
+  /** Null: not at all. 0: after what is ready now has had its turn. */
+  set(delayMs: number | null): void;
+}
+
+/** A watched file descriptor of the host. */
+export interface Watch {
+  set(events: { readonly read: boolean; readonly write: boolean }): void;
+  /** Ends it; call it before the descriptor is closed. */
+  end(): void;
+}
+
 /** The host's wall clock. */
 export interface WallClock {
   /** Whole milliseconds since 1970-01-01 UTC. */
   nowMs(): number;
+  /** How far a restore keeps the guest's clocks behind: the time since the save, if the guest shall not count it. */
+  readonly heldBackMs: number;
 }
 
 /** Plain JSON data, with the kind of device and the version of the format. */
@@ -54,6 +74,20 @@ export interface Device<State extends DeviceState = DeviceState> {
   readBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   writeBytes?(offset: number, data: Uint8Array, at: number, count: number): void;
   save(): State;
+  /** Only devices have it whose work goes on after an access, or begins without one. */
+  readonly pausable?: Pausable;
+}
+
+/** How the work of a device is paused: `suspend`, then `freeze` once it is idle or waited long enough, then `resume`. */
+export interface Pausable {
+  /** Whether no work is unfinished. */
+  readonly isIdle: boolean;
+  /** Begins no work from now on. Work that ends is still told to the guest. */
+  suspend(): void;
+  /** Changes no memory of the guest from now on, but by work that is unfinished. Its state may be saved after this. */
+  freeze(): void;
+  /** Ends both, also in a device that was created or restored: a device begins frozen. */
+  resume(): void;
 }
 
 /** A device that is the console of a machine. */
@@ -68,10 +102,24 @@ export interface ConsoleDevice extends Device {
 
 /** What a device may use of the machine around it. */
 export interface DeviceParts {
-  readonly memory: GuestMemory;
+  readonly memory: DmaMemory;
   readonly clock: WallClock;
   /** An interrupt line by its global number (GSI; for ISA interrupts the IRQ), low at first. */
   irqLine(gsi: number): IrqLine;
+  /** An interrupt that is raised by pulses. Each number is asked for once. */
+  edgeIrq(gsi: number): EdgeIrq;
+  /**
+   * Calls back after the guest has written `queue` (4 bytes) to the guest-physical address `gpa`; once for several
+   * writes. Such writes do not reach the device.
+   */
+  onDoorbell(gpa: number, queue: number, rung: () => void): void;
+  /** Calls back again and again while `fd` is ready. */
+  watch(fd: number, events: { readonly read: boolean; readonly write: boolean }, ready: () => void): Watch;
+  timer(due: () => void): Timer;
+  /** Makes the guest wait for the end of the access that the device handles now, a write, until `release` is called. */
+  holdAccess(): { release(): void };
+  /** A line for the machine's log. */
+  log(line: string): void;
   /** A burst of console output; the bytes are valid until it returns. */
   onConsoleOutput(bytes: Uint8Array): void;
   /** The guest has read all console input that the console took. */

@@ -1,9 +1,14 @@
 /**
- * The devices that every machine has. A new device is its file and one line here.
+ * The devices of a machine, which follow from its config. A new kind of device is its file and one line here.
  *
  * KVM models the PIC, IOAPIC, LAPIC and PIT (with port 0x61, by KVM_PIT_SPEAKER_DUMMY). The delay port 0x80 needs no
  * device: the bus's answer to an unclaimed port is right for it.
  */
+import type { MachineConfig } from '../machine-types.js';
+import { virtioMmio } from '../virtio/mmio-transport.js';
+import { entropyDevice } from '../virtio/rng.js';
+import type { VirtioDescriptor } from '../virtio/virtio-device.js';
+import { type VirtioWindow, virtioWindows } from '../virtio/windows.js';
 import { powerManagement } from './acpi-pm.js';
 import { realTimeClock } from './cmos-rtc.js';
 import type { ConsoleDevice, DeviceDescriptor } from './device.js';
@@ -13,4 +18,23 @@ import { com1 } from './serial-16550a.js';
 /** The devices of a machine, in the order in which they are saved and restored. The first one is the console. */
 export type DeviceList = readonly [DeviceDescriptor<ConsoleDevice>, ...DeviceDescriptor[]];
 
-export const MACHINE_DEVICES: DeviceList = [com1, keyboardController, realTimeClock, powerManagement];
+/** What of a machine's config decides which devices it has. */
+export type DeviceConfig = Pick<MachineConfig, 'rng'>;
+
+/** The devices that every machine has. */
+export const LEGACY_DEVICES: DeviceList = [com1, keyboardController, realTimeClock, powerManagement];
+
+/** The virtio devices, in the order of their windows. */
+const virtioDevices = ({ rng = true }: DeviceConfig): readonly VirtioDescriptor[] =>
+  rng ? [entropyDevice] : [];
+
+/** The windows of the virtio devices. Errors: USAGE, if there are too many. */
+export const deviceWindows = (config: DeviceConfig): readonly VirtioWindow[] =>
+  virtioWindows(virtioDevices(config).length);
+
+/** All devices of a machine with this config. Errors: USAGE, if there are too many. */
+export function machineDevices(config: DeviceConfig): DeviceList {
+  const windows = deviceWindows(config);
+  const virtio = virtioDevices(config).map((descriptor, i) => virtioMmio(descriptor, windows[i]!));
+  return [...LEGACY_DEVICES, ...virtio];
+}

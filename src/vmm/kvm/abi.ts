@@ -53,6 +53,7 @@ export const Ioctl = {
 } as const;
 
 export const Capability = {
+  ADJUST_CLOCK: 39,
   TSC_CONTROL: 60,
   MAX_VCPUS: 66,
   TSC_DEADLINE_TIMER: 72,
@@ -60,6 +61,9 @@ export const Capability = {
   EXIT_ON_EMULATION_FAILURE: 204,
   XSAVE2: 208,
 } as const;
+
+/** Flag of struct kvm_clock_data, and of the value of ADJUST_CLOCK: `realtime` is the host's wall clock. */
+export const CLOCK_REALTIME = 1 << 2;
 
 /** Argument of X86_USER_SPACE_MSR: exits for MSRs that the filter denies. */
 export const MSR_EXIT_REASON_FILTER = 1 << 2;
@@ -83,6 +87,10 @@ export const INTERNAL_ERROR_EMULATION = 1;
 /** Model-specific registers by their architectural names. */
 export const Msr = {
   IA32_TSC: 0x10,
+  PLATFORM_INFO: 0xce,
+  IA32_ARCH_CAPABILITIES: 0x10a,
+  IA32_MISC_ENABLE: 0x1a0,
+  IA32_PERF_CAPABILITIES: 0x345,
   IA32_TSC_DEADLINE: 0x6e0,
 } as const;
 

@@ -11,6 +11,7 @@
  *   the next one makes no progress.
  */
 import { type KvmMachine, vcpuIoctl } from '../../native/kvm.js';
+import { withKernelOptions } from '../boot/kernel-options.js';
 import { Ioctl, Msr } from './abi.js';
 import { getEvents, getMsrs, getRegs, setEvents, setMsrs, setRegs } from './vcpu-state.js';
 
@@ -31,7 +32,7 @@ const CMDLINE = [
 export function pvmCmdline(cmdline: string): string {
   const given = new Set(cmdline.split(/\s+/).map((option) => option.split('=')[0]));
   const missing = CMDLINE.filter((option) => !given.has(option.split('=')[0]!));
-  return [cmdline, ...missing].filter((part) => part !== '').join(' ');
+  return withKernelOptions(cmdline, missing);
 }
 
 /** Offsets in struct kvm_vcpu_events. */

@@ -22,6 +22,7 @@ import {
   encodeCpuid,
   MAX_CPUID_ENTRIES,
 } from './cpuid.js';
+import { restoredDeadline, tscCycles } from './guest-time.js';
 import {
   CONTROL,
   DESCRIPTOR_TABLE,
@@ -68,6 +69,10 @@ export interface VcpuState extends Record<RawName, Uint8Array> {
 
 /** TSC rates that differ by less count as equal, as in KVM's own default tolerance. */
 const TSC_TOLERANCE_PPM = 250;
+
+export const isSameTscRate = (hereKhz: number, savedKhz: number): boolean =>
+  Math.abs(hereKhz - savedKhz) <= (savedKhz * TSC_TOLERANCE_PPM) / 1e6;
+
 /** More than any KVM lists (KVM_GET_MSR_INDEX_LIST). */
 export const MAX_MSRS = 1024;
 /** GET_MSRS and SET_MSRS accept fewer than 256 at a time (Linux, arch/x86/kvm/x86.c, MAX_IO_MSRS). */
@@ -104,6 +109,12 @@ export function setCpuid(machine: KvmMachine, vcpu: number, entries: readonly Cp
   vcpuIoctl(machine, vcpu, Ioctl.SET_CPUID2, encodeCpuid(entries));
 }
 
+export function getCpuid(machine: KvmMachine, vcpu: number): CpuidEntry[] {
+  const bytes = emptyCpuid();
+  vcpuIoctl(machine, vcpu, Ioctl.GET_CPUID2, bytes);
+  return decodeCpuid(bytes);
+}
+
 function getMpState(machine: KvmMachine, vcpu: number): number {
   const bytes = new Uint8Array(4);
   vcpuIoctl(machine, vcpu, Ioctl.GET_MP_STATE, bytes);
@@ -138,13 +149,20 @@ function encodeMsrs(msrs: readonly MsrValue[]): Uint8Array {
 }
 
 /** Reads MSRs, in order. MSRs that this processor lacks are left out, though KVM lists them. */
-export function getMsrs(machine: KvmMachine, vcpu: number, indices: readonly number[]): MsrValue[] {
+export const getMsrs = (machine: KvmMachine, vcpu: number, indices: readonly number[]): MsrValue[] =>
+  readMsrs((bytes) => vcpuIoctl(machine, vcpu, Ioctl.GET_MSRS, bytes), indices);
+
+/** Reads the bits of feature MSRs that this host has (KVM_CAP_GET_MSR_FEATURES). Those that KVM does not know are left out. */
+export const getFeatureMsrs = (indices: readonly number[]): MsrValue[] =>
+  readMsrs((bytes) => kvmIoctl(Ioctl.GET_MSRS, bytes), indices);
+
+function readMsrs(read: (bytes: Uint8Array) => number, indices: readonly number[]): MsrValue[] {
   const found: MsrValue[] = [];
   let next = 0;
   while (next < indices.length) {
     const batch = indices.slice(next, next + MSRS_PER_CALL);
     const bytes = encodeMsrs(batch.map((index) => ({ index, value: 0n })));
-    const count = vcpuIoctl(machine, vcpu, Ioctl.GET_MSRS, bytes);
+    const count = read(bytes);
     const view = new DataView(bytes.buffer);
     for (let i = 0; i < count; i++) {
       found.push({
@@ -175,8 +193,8 @@ export function setMsrs(machine: KvmMachine, vcpu: number, msrs: readonly MsrVal
 
 let msrList: readonly number[] | undefined;
 
-/** The MSRs that a snapshot holds (KVM_GET_MSR_INDEX_LIST), TSC_DEADLINE last. */
-function msrsToSave(): readonly number[] {
+/** The MSRs that KVM can save and set here (KVM_GET_MSR_INDEX_LIST), TSC_DEADLINE last. A snapshot holds them. */
+export function listedMsrs(): readonly number[] {
   if (msrList) return msrList;
   const bytes = new Uint8Array(4 + 4 * MAX_MSRS);
   const view = new DataView(bytes.buffer);
@@ -205,9 +223,8 @@ export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
   const debugRegs = getRaw(machine, vcpu, 'debugRegs');
   const lapic = getRaw(machine, vcpu, 'lapic');
   const tscKhz = vcpuIoctl(machine, vcpu, Ioctl.GET_TSC_KHZ, 0);
-  const cpuid = emptyCpuid();
-  vcpuIoctl(machine, vcpu, Ioctl.GET_CPUID2, cpuid);
-  const msrs = getMsrs(machine, vcpu, msrsToSave());
+  const cpuid = getCpuid(machine, vcpu);
+  const msrs = getMsrs(machine, vcpu, listedMsrs());
   const tsc = msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
   return {
     mpState,
@@ -218,7 +235,7 @@ export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
     debugRegs,
     lapic,
     tscKhz,
-    cpuid: decodeCpuid(cpuid),
+    cpuid,
     msrs: msrs.map((msr) =>
       msr.index === Msr.IA32_TSC_DEADLINE && msr.value === 0n ? { index: msr.index, value: tsc } : msr,
     ),
@@ -242,8 +259,18 @@ export function mustSetXcrs(saved: Uint8Array, fresh: Uint8Array): boolean {
   });
 }
 
-/** Restores a saved vCPU into a fresh one. @throws LivesnapError HOST_LACKS */
-export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState, tscControl: boolean): void {
+/**
+ * Restores a saved vCPU into a fresh one.
+ * @param addedNs how far the guest's time advances. The TSC is written accordingly; where KVM ignores that (PVM), it has
+ * counted on with the host's.
+ * @throws LivesnapError HOST_LACKS
+ */
+export function restoreVcpu(
+  machine: KvmMachine,
+  vcpu: number,
+  state: VcpuState,
+  { tscControl, addedNs }: { readonly tscControl: boolean; readonly addedNs: bigint },
+): void {
   setTscRate(machine, vcpu, state.tscKhz, tscControl);
   setCpuid(machine, vcpu, state.cpuid);
   const mpState = new Uint8Array(4);
@@ -267,20 +294,29 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
   setRaw(machine, vcpu, 'debugRegs', state);
   setRaw(machine, vcpu, 'lapic', state);
   const isDeadline = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC_DEADLINE;
+  const addedCycles = tscCycles(addedNs, state.tscKhz);
+  // A kernel that does not know an MSR has nothing to set it back to 0.
+  const known = new Set(listedMsrs());
   setMsrs(
     machine,
     vcpu,
-    state.msrs.filter((msr) => !isDeadline(msr)),
+    state.msrs
+      .filter((msr) => !isDeadline(msr) && (msr.value !== 0n || known.has(msr.index)))
+      .map((msr) =>
+        msr.index === Msr.IA32_TSC
+          ? { index: msr.index, value: BigInt.asUintN(64, msr.value + addedCycles) }
+          : msr,
+      ),
   );
-  // Where KVM cannot set the TSC (PVM), the TSC counted on since the save: move the deadline by the same amount.
   const savedTsc = state.msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
   const tsc = getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]?.value ?? savedTsc;
   setMsrs(
     machine,
     vcpu,
-    state.msrs
-      .filter(isDeadline)
-      .map(({ index, value }) => ({ index, value: BigInt.asUintN(64, value + (tsc - savedTsc)) })),
+    state.msrs.filter(isDeadline).map(({ index, value }) => ({
+      index,
+      value: restoredDeadline({ deadline: value, tsc: savedTsc }, tsc, addedCycles),
+    })),
   );
   setRaw(machine, vcpu, 'events', state);
   try {
@@ -293,7 +329,7 @@ export function restoreVcpu(machine: KvmMachine, vcpu: number, state: VcpuState,
 
 function setTscRate(machine: KvmMachine, vcpu: number, savedKhz: number, tscControl: boolean): void {
   const rate = (): number => vcpuIoctl(machine, vcpu, Ioctl.GET_TSC_KHZ, 0);
-  const same = (khz: number): boolean => Math.abs(khz - savedKhz) <= (savedKhz * TSC_TOLERANCE_PPM) / 1e6;
+  const same = (khz: number): boolean => isSameTscRate(khz, savedKhz);
   if (same(rate())) return;
   if (tscControl) vcpuIoctl(machine, vcpu, Ioctl.SET_TSC_KHZ, savedKhz);
   // The rate is read back, because without TSC_CONTROL the ioctl returns 0 and changes nothing.

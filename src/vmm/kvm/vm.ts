@@ -18,10 +18,24 @@ import {
 } from '../../native/kvm.js';
 import type { MemoryHandle } from '../../native/memory.js';
 import type { BootState } from '../boot/boot-state.js';
+import { applyTemplate, applyTemplateToMsrs, requireTaken, TEMPLATE_MSRS } from '../fit/cpu-templates.js';
+import type { CpuTemplate } from '../machine-types.js';
 import { Capability, IDENTITY_MAP_ADDRESS, Ioctl, MSR_EXIT_REASON_FILTER, Msr, TSS_ADDRESS } from './abi.js';
-import { guestCpuid, supportedCpuid } from './cpuid.js';
+import { type CpuidEntry, guestCpuid, supportedCpuid } from './cpuid.js';
+import type { ElapsedTime } from './guest-time.js';
 import type { HostKvm } from './host.js';
-import { getRegs, getSregs, restoreVcpu, setCpuid, setRegs, setSregs, type VcpuState } from './vcpu-state.js';
+import {
+  getCpuid,
+  getMsrs,
+  getRegs,
+  getSregs,
+  restoreVcpu,
+  setCpuid,
+  setMsrs,
+  setRegs,
+  setSregs,
+  type VcpuState,
+} from './vcpu-state.js';
 import { restoreVm, type VmState } from './vm-state.js';
 
 /** A range of guest RAM. Slot `i` of a list is KVM's slot `i`. */
@@ -69,10 +83,49 @@ export function createVm(
   }
 }
 
+export interface KernelEntry {
+  readonly cpus: number;
+  readonly slots: readonly Pick<MemorySlot, 'gpa' | 'sizeBytes'>[];
+  readonly boot: BootState;
+  readonly cpuTemplate?: CpuTemplate | undefined;
+}
+
+/** The first address after RAM. */
+const endOf = (slots: KernelEntry['slots']): number =>
+  Math.max(...slots.map(({ gpa, sizeBytes }) => gpa + sizeBytes));
+
+/** @throws LivesnapError HOST_LACKS when KVM keeps other values than those that were set */
+function setTemplate(
+  machine: KvmMachine,
+  vcpu: number,
+  template: CpuTemplate,
+  cpuid: readonly CpuidEntry[],
+): void {
+  setCpuid(machine, vcpu, cpuid);
+  const before = getMsrs(machine, vcpu, TEMPLATE_MSRS);
+  const msrs = applyTemplateToMsrs(before);
+  // A value that need not change is not written: some kernels refuse any write of an MSR that the guest's CPUID lacks.
+  setMsrs(
+    machine,
+    vcpu,
+    msrs.filter(({ value }, i) => value !== before[i]!.value),
+  );
+  requireTaken(
+    template,
+    { cpuid, msrs },
+    { cpuid: getCpuid(machine, vcpu), msrs: getMsrs(machine, vcpu, TEMPLATE_MSRS) },
+  );
+}
+
 /** Sets up the vCPUs to enter a loaded kernel, which starts all but the first. */
-export function enterKernel(machine: KvmMachine, host: HostKvm, cpus: number, boot: BootState): void {
+export function enterKernel(machine: KvmMachine, host: HostKvm, guest: KernelEntry): void {
+  const { cpus, boot, slots, cpuTemplate } = guest;
   const supported = supportedCpuid();
-  for (let vcpu = 0; vcpu < cpus; vcpu++) setCpuid(machine, vcpu, guestCpuid(supported, vcpu, cpus, host));
+  for (let vcpu = 0; vcpu < cpus; vcpu++) {
+    const cpuid = guestCpuid(supported, vcpu, cpus, host);
+    if (cpuTemplate === undefined) setCpuid(machine, vcpu, cpuid);
+    else setTemplate(machine, vcpu, cpuTemplate, applyTemplate(cpuTemplate, cpuid, endOf(slots)));
+  }
   const bootCpu = 0;
   const reset = getSregs(machine, bootCpu);
   const code = { ...boot.cs, unusable: 0, padding: 0 };
@@ -102,12 +155,15 @@ export function restoreKvm(
   machine: KvmMachine,
   host: HostKvm,
   state: { readonly vcpus: readonly VcpuState[]; readonly vm: VmState },
+  time: ElapsedTime,
 ): void {
+  const { tscControl } = host;
+  const { addedNs } = time;
   try {
     state.vcpus.forEach((vcpuState, vcpu) => {
-      restoreVcpu(machine, vcpu, vcpuState, host.tscControl);
+      restoreVcpu(machine, vcpu, vcpuState, { tscControl, addedNs });
     });
-    restoreVm(machine, state.vm);
+    restoreVm(machine, state.vm, time);
   } catch (error) {
     if (!(error instanceof SystemError && error.errnoName === 'EINVAL')) throw error;
     throw new LivesnapError('BAD_STATE', `KVM refused the saved state (${error.message})`, {

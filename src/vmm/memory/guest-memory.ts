@@ -7,7 +7,14 @@
  * - An access lies within one slot, so it never crosses the hole below 4 GiB. The bounds are checked here.
  * - A page is marked as written after its bytes are in place, so that a save that finds the mark reads the bytes.
  */
-import { readMemory, writeMemory } from '../../native/memory.js';
+import {
+  fillRandom,
+  load16,
+  type MemoryHandle,
+  readMemory,
+  store16,
+  writeMemory,
+} from '../../native/memory.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import type { RamSlot } from '../boot/memory-layout.js';
 import type { MemorySlot } from '../kvm/vm.js';
@@ -28,12 +35,44 @@ export interface GuestMemory {
   write(gpa: number, bytes: Uint8Array): void;
 }
 
+/** Guest RAM for devices that transfer data and share rings with a driver. */
+export interface DmaMemory extends GuestMemory {
+  /** Whether all of `length` bytes from `gpa` on lie in one range of RAM. */
+  contains(gpa: number, length: number): boolean;
+  /**
+   * The 16 bits at `gpa`, read at once and before all later accesses.
+   * @throws RangeError when they lie outside RAM or `gpa` is odd
+   */
+  load16(gpa: number): number;
+  /**
+   * Writes 16 bits at once: after all earlier accesses, and before all later ones (a full fence).
+   * @throws RangeError when they lie outside RAM or `gpa` is odd
+   */
+  store16(gpa: number, value: number): void;
+  /**
+   * Writes random bytes of the host, at most 64 KiB.
+   * @throws RangeError when any byte lies outside RAM
+   */
+  fillRandom(gpa: number, length: number): void;
+  /**
+   * Where a range is in a memory, for native code that transfers data. After a transfer into it call
+   * {@link markWritten}, also if the transfer failed.
+   * @throws RangeError when any byte lies outside RAM
+   */
+  locate(gpa: number, length: number): { readonly memory: MemoryHandle; readonly offset: number };
+  /**
+   * The next save includes the pages of the range, which native code wrote.
+   * @throws RangeError when any byte lies outside RAM
+   */
+  markWritten(gpa: number, length: number): void;
+}
+
 interface Slot extends MemorySlot {
   readonly pages: WrittenPages;
 }
 
 /** The RAM of a machine. */
-export class GuestRam implements GuestMemory {
+export class GuestRam implements DmaMemory {
   readonly layout: readonly RamSlot[];
   readonly #slots: readonly Slot[];
 
@@ -55,14 +94,65 @@ export class GuestRam implements GuestMemory {
       writeMemory(slot.memory, offset, bytes);
     } finally {
       // A write that fails may have written some of the bytes.
-      const first = Math.floor(offset / PAGE_BYTES);
-      slot.pages.add(first, Math.floor((offset + bytes.length - 1) / PAGE_BYTES) - first + 1);
+      mark(slot, offset, bytes.length);
     }
   }
 
+  contains(gpa: number, length: number): boolean {
+    return this.#find(gpa, length) !== undefined;
+  }
+
+  load16(gpa: number): number {
+    const slot = this.#slotOf(even(gpa), 2);
+    return load16(slot.memory, gpa - slot.gpa);
+  }
+
+  store16(gpa: number, value: number): void {
+    const slot = this.#slotOf(even(gpa), 2);
+    const offset = gpa - slot.gpa;
+    store16(slot.memory, offset, value);
+    mark(slot, offset, 2);
+  }
+
+  fillRandom(gpa: number, length: number): void {
+    if (length === 0) return;
+    const slot = this.#slotOf(gpa, length);
+    const offset = gpa - slot.gpa;
+    try {
+      fillRandom(slot.memory, offset, length);
+    } finally {
+      mark(slot, offset, length);
+    }
+  }
+
+  locate(gpa: number, length: number): { readonly memory: MemoryHandle; readonly offset: number } {
+    const slot = this.#slotOf(gpa, length);
+    return { memory: slot.memory, offset: gpa - slot.gpa };
+  }
+
+  markWritten(gpa: number, length: number): void {
+    if (length === 0) return;
+    const slot = this.#slotOf(gpa, length);
+    mark(slot, gpa - slot.gpa, length);
+  }
+
+  #find(gpa: number, length: number): Slot | undefined {
+    return this.#slots.find((s) => gpa >= s.gpa && gpa + length <= s.gpa + s.sizeBytes);
+  }
+
   #slotOf(gpa: number, length: number): Slot {
-    const slot = this.#slots.find((s) => gpa >= s.gpa && gpa + length <= s.gpa + s.sizeBytes);
+    const slot = this.#find(gpa, length);
     if (!slot) throw new RangeError(`guest memory has no ${length} bytes at 0x${gpa.toString(16)}`);
     return slot;
   }
+}
+
+function mark({ pages }: Slot, offset: number, length: number): void {
+  const first = Math.floor(offset / PAGE_BYTES);
+  pages.add(first, Math.floor((offset + length - 1) / PAGE_BYTES) - first + 1);
+}
+
+function even(gpa: number): number {
+  if (gpa % 2 !== 0) throw new RangeError(`0x${gpa.toString(16)} is odd`);
+  return gpa;
 }

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { Bus } from '../../../src/vmm/devices/bus.js';
 import type { AccessSize, ConsoleDevice, Device, DeviceDescriptor } from '../../../src/vmm/devices/device.js';
-import { MACHINE_DEVICES } from '../../../src/vmm/devices/machine-devices.js';
+import { LEGACY_DEVICES } from '../../../src/vmm/devices/machine-devices.js';
 import { Platform } from '../../../src/vmm/devices/platform.js';
 import { FakeMachine } from '../../unit/vmm/devices/fakes.js';
 import { random } from '../../unit/vmm/seeded-random.js';
@@ -80,7 +80,7 @@ function work(bench: Bench, subject: DeviceDescriptor, stepSeed: number, count: 
   });
 }
 
-for (const subject of MACHINE_DEVICES) {
+for (const subject of LEGACY_DEVICES) {
   describe(`the device ${subject.name} (LIVESNAP_SEED=${seed})`, () => {
     it('accepts every value at every address in every size', () => {
       for (const size of SIZES) {
@@ -137,7 +137,7 @@ for (const subject of MACHINE_DEVICES) {
 
 describe(`the platform (LIVESNAP_SEED=${seed})`, () => {
   it('accepts any access at any port', () => {
-    const { pio, mmio } = Platform.create(new FakeMachine());
+    const { pio, mmio } = Platform.create(new FakeMachine(), LEGACY_DEVICES);
     const below = random(seed);
     const data = new Uint8Array(64);
     for (let port = 0; port < 0x1_0000; port++) {
@@ -164,7 +164,7 @@ describe(`the platform (LIVESNAP_SEED=${seed})`, () => {
 
   it('continues after save and restore in the middle of the devices’ work', () => {
     const machine = new FakeMachine();
-    const platform = Platform.create(machine);
+    const platform = Platform.create(machine, LEGACY_DEVICES);
     platform.pio.write(0x3fa, 1, 0xc1);
     platform.pio.write(0x3fc, 1, 0x0b);
     platform.pio.write(0x3f9, 1, 0x03);
@@ -173,7 +173,7 @@ describe(`the platform (LIVESNAP_SEED=${seed})`, () => {
     platform.pio.write(0x70, 1, 0x02);
 
     const around = new FakeMachine();
-    const { pio } = Platform.restore(around, JSON.parse(JSON.stringify(platform.save())));
+    const { pio } = Platform.restore(around, JSON.parse(JSON.stringify(platform.save())), LEGACY_DEVICES);
     assert.equal(around.irqLine(4).level, true, 'the serial interrupt is raised again');
     assert.equal(pio.read(0x3fa, 1), 0xcc);
     assert.equal(String.fromCharCode(pio.read(0x3f8, 1), pio.read(0x3f8, 1)), 'ha');

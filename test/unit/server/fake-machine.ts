@@ -18,6 +18,10 @@ export class FakeStore implements SaveTarget {
     readonly dir: string,
     readonly onClose: () => void,
   ) {}
+  get key(): string {
+    return this.dir;
+  }
+
   async beginSave(): Promise<SaveSession> {
     throw new Error('a fake machine has nothing to save');
   }

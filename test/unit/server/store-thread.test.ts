@@ -1,14 +1,23 @@
 import assert from 'node:assert/strict';
-import { openSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { openSync, readdirSync, readlinkSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../../src/errors.js';
 import { tryLock } from '../../../src/native/locks.js';
 import { closeMemory, createMemory, readMemory } from '../../../src/native/memory.js';
+import { readRegion } from '../../../src/native/region-reader.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource } from '../../../src/page-stream.js';
 import { type StoreProxy, StoreThread } from '../../../src/server/store-thread-client.js';
 import { Store } from '../../../src/store/store.js';
-import { dropScratch, load, MemorySource, machineMetadata, noise, scratchDir } from '../../store/scratch.js';
+import {
+  basedOn,
+  dropScratch,
+  load,
+  MemorySource,
+  machineMetadata,
+  noise,
+  scratchDir,
+} from '../../store/scratch.js';
 
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
 
@@ -38,7 +47,12 @@ describe('the store thread', () => {
     thread.open(dir, { write: true, create: true });
 
   async function save(store: StoreProxy, source: PageSource, parent: string | null = null) {
-    const session = await store.beginSave({ parent });
+    const session = await store.beginSave({
+      regions: basedOn(
+        parent,
+        source.regions.map(({ name }) => name),
+      ),
+    });
     try {
       await session.store(source);
       return await session.commit(machineMetadata({ tag: 'a' }));
@@ -56,8 +70,8 @@ describe('the store thread', () => {
     const first = await save(store, new MemorySource({ ram, other: noise(2, 1) }));
     assert.deepEqual([first.tag, first.parent, first.newChunks > 0], ['a', null, true]);
     noise(3, 2).copy(ram, 7 * PAGE_BYTES);
-    const session = await store.beginSave({ parent: first.id });
-    assert.equal(session.parent, first.id);
+    const session = await store.beginSave({ regions: basedOn(first.id, ['ram', 'other']) });
+    assert.deepEqual([session.parent, session.bases], [first.id, [0, 0]]);
     const seen: number[] = [];
     await session.store(new MemorySource({ ram, other: noise(2, 1) }, { ram: [7, 8] }), (done) =>
       seen.push(done),
@@ -100,6 +114,39 @@ describe('the store thread', () => {
     }
   });
 
+  it('opens a region that the main thread reads, beside gc, after the snapshot and the store are closed', async () => {
+    const disk0 = noise(5, 600);
+    const thread = newThread();
+    const store = await openToWrite(thread);
+    assert.equal(store.key, realpathSync(dir));
+    const { id } = await save(store, new MemorySource({ ram: noise(4, 3), disk0 }));
+    const snapshot = await store.openSnapshot(id);
+    const region = await snapshot.openRegion('disk0');
+    await assert.rejects(snapshot.openRegion('disk9'), hasCode('NO_SUCH_REGION'));
+    snapshot.close();
+    await store.close();
+    const direct = Store.open(dir, { write: true });
+    direct.remove([id]);
+    await direct.gc({ dryRun: false });
+    assert.equal(region.sizeBytes, disk0.length);
+    const found = Buffer.alloc(disk0.length);
+    assert.equal(readRegion(region.reader, 0, found), 0);
+    assert.ok(found.equals(disk0));
+    // It is still the base of a save, though removed.
+    const again = await openToWrite(thread);
+    const session = await again.beginSave({
+      regions: [{ region: 'x', bases: [{ snapshot: id, region: 'disk0' }] }],
+    });
+    assert.deepEqual([session.bases, session.parent], [[0], id]);
+    await session.store({ ...new MemorySource({ x: disk0 }, {}), sequential: [0], next: async () => null });
+    const saved = await session.commit(machineMetadata());
+    assert.equal(saved.unchangedPages, 600);
+    region.close();
+    await again.close();
+    assert.deepEqual(await load(direct, saved.id), { x: disk0 });
+    direct.close();
+  });
+
   it('fails with the code, message and hint of the store', async () => {
     const thread = newThread();
     writeFileSync(join(dir, '..', 'file'), '');
@@ -116,8 +163,8 @@ describe('the store thread', () => {
     });
     const store = await openToWrite(thread);
     await assert.rejects(store.openSnapshot('nope'), hasCode('NO_SUCH_SNAPSHOT'));
-    await assert.rejects(store.beginSave({ parent: null, tag: 'a b' }), hasCode('USAGE'));
-    const bad = await store.beginSave({ parent: null });
+    await assert.rejects(store.beginSave({ regions: [], tag: 'a b' }), hasCode('USAGE'));
+    const bad = await store.beginSave({ regions: [] });
     await assert.rejects(bad.store(new MemorySource({ 'not a NAME': noise(1, 1) })), (error: Error) => {
       assert.match(error.stack!, /src\/store\/save\//, 'the stack is that of the store thread');
       return error.message === 'the regions have bad names or sizes';
@@ -143,7 +190,7 @@ describe('the store thread', () => {
 
   it('aborts a save', async () => {
     const store = await openToWrite(newThread());
-    const session = await store.beginSave({ parent: null });
+    const session = await store.beginSave({ regions: [] });
     await session.store(new MemorySource({ ram: noise(6, 2 * BATCH_PAGES) }));
     assert.equal(packs().length, 1);
     await session.abort();
@@ -171,7 +218,7 @@ describe('the store thread', () => {
           return run;
         },
       };
-      const session = await store.beginSave({ parent: null });
+      const session = await store.beginSave({ regions: [] });
       await assert.rejects(session.store(source), (error: LivesnapError) => {
         assert.equal(error.message, `the store thread of the machine's process failed: ${why}`);
         assert.equal(working, 0, 'the source is not at work any more');
@@ -180,7 +227,7 @@ describe('the store thread', () => {
       assert.ok(logged[0]!.includes(why), logged.join());
       if (how === 'throws') assert.match(logged[0]!, /dying-store-thread/, 'with its stack');
       await session.abort();
-      await assert.rejects(store.beginSave({ parent: null }), hasCode('SYSTEM'));
+      await assert.rejects(store.beginSave({ regions: [] }), hasCode('SYSTEM'));
       await store.close();
       const next = await openToWrite(thread);
       const { id } = await save(next, new MemorySource({ ram: noise(7, 3) }));
@@ -192,11 +239,11 @@ describe('the store thread', () => {
   it('can cancel its waits for other processes, and does not block the main thread', async () => {
     const thread = newThread();
     const store = await openToWrite(thread);
-    await (await store.beginSave({ parent: null })).abort(); // makes the lock file
+    await (await store.beginSave({ regions: [] })).abort(); // makes the lock file
     const lock = openSync(join(dir, 'lock'), 'r');
     assert.ok(tryLock(lock, 'exclusive'));
     let over = false;
-    const beginning = store.beginSave({ parent: null }).finally(() => {
+    const beginning = store.beginSave({ regions: [] }).finally(() => {
       over = true;
     });
     const refused = assert.rejects(beginning, hasCode('STORE_BUSY'));

@@ -103,6 +103,8 @@ describe('decodeMachineState', () => {
       ['vcpus.0.mpState', 1.5],
       ['vm.pit', new Uint8Array(111)],
       ['vm.clockNs', 5],
+      ['vm.realtimeNs', 5],
+      ['vm.realtimeNs', 1n << 63n],
       ['vm.irqchips', []],
       ['vm.irqchips.1', new Uint8Array(520)],
       ['vm', null],

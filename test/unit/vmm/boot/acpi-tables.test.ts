@@ -2,22 +2,23 @@ import assert from 'node:assert/strict';
 import { acpiTables } from '../../../../src/vmm/boot/acpi-tables.js';
 import { MAX_CPUS } from '../../../../src/vmm/boot/interrupt-wiring.js';
 import { LowMemory } from '../../../../src/vmm/boot/memory-layout.js';
+import { MAX_VIRTIO_DEVICES, virtioWindows } from '../../../../src/vmm/virtio/windows.js';
 import { madtEntries, readAcpi } from './firmware-reader.js';
 
 const GPA = LowMemory.acpi;
 
 describe('the ACPI tables', () => {
   it('are reachable from the RSDP, with correct checksums', () => {
-    const tables = readAcpi(acpiTables(GPA, 2), GPA);
+    const tables = readAcpi(acpiTables(GPA, 2, []), GPA);
     assert.deepEqual([...tables.keys()].sort(), ['APIC', 'DSDT', 'FACP', 'FACS', 'XSDT']);
   });
 
   it('end before the MP table with the most processors', () => {
-    assert(GPA + acpiTables(GPA, MAX_CPUS).length <= LowMemory.mpTable);
+    assert(GPA + acpiTables(GPA, MAX_CPUS, virtioWindows(MAX_VIRTIO_DEVICES)).length <= LowMemory.mpTable);
   });
 
   it('describe the registers, and are not hardware-reduced', () => {
-    const fadt = readAcpi(acpiTables(GPA, 1), GPA).get('FACP')!;
+    const fadt = readAcpi(acpiTables(GPA, 1, []), GPA).get('FACP')!;
     assert.equal(fadt.length, 276);
     assert.equal(fadt[8], 6, 'revision');
     assert.equal(fadt.readUInt16LE(46), 9, 'SCI_INT');
@@ -41,7 +42,7 @@ describe('the ACPI tables', () => {
 
   for (const cpus of [1, 2, MAX_CPUS]) {
     it(`list ${cpus} processors and their interrupt wiring`, () => {
-      const madt = readAcpi(acpiTables(GPA, cpus), GPA).get('APIC')!;
+      const madt = readAcpi(acpiTables(GPA, cpus, []), GPA).get('APIC')!;
       assert.equal(madt.readUInt32LE(36), 0xfee0_0000);
       const entries = madtEntries(madt);
       const ofType = (type: number) => entries.filter((entry) => entry[0] === type);
@@ -66,10 +67,26 @@ describe('the ACPI tables', () => {
   }
 
   it('describe power-off and the serial port', () => {
-    const dsdt = readAcpi(acpiTables(GPA, 1), GPA).get('DSDT')!;
+    const dsdt = readAcpi(acpiTables(GPA, 1, []), GPA).get('DSDT')!;
     const aml = dsdt.subarray(36).toString('hex');
     assert(aml.startsWith('085c5f53355f1208040a050a050000'), '\\_S5 is {5, 5, 0, 0}');
     assert(aml.includes('085f4849440c41d00501'), '_HID is PNP0501');
     assert(aml.includes('4701f803f80301082210007900'), '_CRS is 0x3f8, 8 ports, IRQ 4');
+  });
+
+  it('describe each virtio device with its window and its interrupt', () => {
+    const dsdt = readAcpi(acpiTables(GPA, 1, virtioWindows(4)), GPA).get('DSDT')!;
+    const aml = dsdt.subarray(36).toString('hex');
+    const hid = `085f4849440d${Buffer.from('LNRO0005\0').toString('hex')}`;
+    assert.equal(aml.split(hid).length - 1, 4, '_HID of each');
+    for (const [base, gsi] of [
+      ['000000d0', '05'],
+      ['001000d0', '0a'],
+      ['002000d0', '0b'],
+      ['003000d0', '10'],
+    ]) {
+      const resources = `86090001${base}001000008906000301${gsi}0000007900`;
+      assert(aml.includes(resources), `the window at ${base}`);
+    }
   });
 });

@@ -49,6 +49,18 @@ describe('the AML encoding', () => {
     );
   });
 
+  it('of ResourceTemplate () {Memory32Fixed (ReadWrite, 0xD0000000, 0x1000) Interrupt (…) {16}}', () => {
+    assert.deepEqual(
+      aml.resourceTemplate(aml.memory32Fixed(0xd000_0000, 0x1000), aml.extendedInterrupt(16)),
+      bytes('11 1a 0a 17 86 09 00 01 00 00 00 d0 00 10 00 00 89 06 00 03 01 10 00 00 00 79 00'),
+    );
+  });
+
+  it('of a string ends with NUL', () => {
+    assert.deepEqual(aml.string('AB0'), bytes('0d 41 42 30 00'));
+    assert.throws(() => aml.string('ä'), RangeError);
+  });
+
   it('of a length includes its own bytes', () => {
     const scopeOf = (length: number) => aml.scope('ABCD', Buffer.alloc(length - 4));
     assert.deepEqual(scopeOf(62).subarray(1, 2), bytes('3f'));

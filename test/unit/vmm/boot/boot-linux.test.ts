@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { gzipSync } from 'node:zlib';
 import { type BootConfig, readBoot } from '../../../../src/vmm/boot/boot-linux.js';
+import { virtioWindows } from '../../../../src/vmm/virtio/windows.js';
 import {
   type BzImageOptions,
   bzImage,
@@ -28,6 +29,7 @@ describe('readBoot', () => {
     memoryBytes: 64 * MIB,
     cpus: 1,
     rngSeed: new Uint8Array(0),
+    windows: [],
     ...changes,
   });
 
@@ -215,6 +217,30 @@ describe('readBoot', () => {
       });
       assert.throws(attempt(dir.file('empty', '')), { code: 'BAD_IMAGE', message: /the initrd .* is empty/ });
       assert.throws(attempt(dir.path), { code: 'BAD_IMAGE', message: /the initrd .* is not a regular file/ });
+    });
+  });
+
+  it('adds an option for each virtio device, before the arguments of init', () => {
+    const windows = virtioWindows(2);
+    const options = 'virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:10';
+    for (const [cmdline, expected] of [
+      ['console=ttyS0', `console=ttyS0 ${options}`],
+      ['', options],
+      ['quiet a--b -- --verbose', `quiet a--b ${options} -- --verbose`],
+      ['-- x', `${options} -- x`],
+    ] as const) {
+      const { memory, bootParams } = load({ cmdline, windows });
+      const bytes = memory.bytes(bootParams.readUInt32LE(0x228), expected.length + 1);
+      assert.equal(bytes.toString('latin1'), `${expected}\0`);
+    }
+  });
+
+  it('counts the options for virtio devices among the bytes that a kernel accepts', () => {
+    const kernelPath = bzImageFile({ cmdlineSize: 39 });
+    assert.throws(() => readBoot(config({ kernelPath, cmdline: 'quiet', windows: virtioWindows(1) })), {
+      code: 'USAGE',
+      message:
+        'the kernel command line has 40 bytes, of which livesnap adds 35 for its devices; this kernel accepts at most 39',
     });
   });
 

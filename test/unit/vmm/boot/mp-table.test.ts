@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { MAX_CPUS } from '../../../../src/vmm/boot/interrupt-wiring.js';
 import { LowMemory } from '../../../../src/vmm/boot/memory-layout.js';
 import { mpFloatingPointer, mpTable } from '../../../../src/vmm/boot/mp-table.js';
+import { MAX_VIRTIO_DEVICES, virtioWindows } from '../../../../src/vmm/virtio/windows.js';
 import { mpEntries, sum } from './firmware-reader.js';
 
 describe('the MP table', () => {
@@ -16,12 +17,14 @@ describe('the MP table', () => {
   });
 
   it('fits its space with the most processors', () => {
-    assert(LowMemory.mpTable + mpTable(MAX_CPUS).length <= LowMemory.biosEnd);
+    assert(
+      LowMemory.mpTable + mpTable(MAX_CPUS, virtioWindows(MAX_VIRTIO_DEVICES)).length <= LowMemory.biosEnd,
+    );
   });
 
   for (const cpus of [1, 2, MAX_CPUS]) {
     it(`lists ${cpus} processors, with the first as the boot processor`, () => {
-      const processors = mpEntries(mpTable(cpus)).filter((entry) => entry[0] === 0);
+      const processors = mpEntries(mpTable(cpus, [])).filter((entry) => entry[0] === 0);
       assert.deepEqual(
         processors.map((entry) => [entry[1], entry[3]]),
         Array.from({ length: cpus }, (_, id) => [id, id === 0 ? 3 : 1]),
@@ -30,7 +33,7 @@ describe('the MP table', () => {
   }
 
   it('connects the ISA interrupts to the IOAPIC, the timer to pin 2', () => {
-    const entries = mpEntries(mpTable(3));
+    const entries = mpEntries(mpTable(3, []));
     assert.deepEqual(
       entries.filter((entry) => entry[0] === 1).map((entry) => entry.toString('latin1', 2)),
       ['ISA   '],
@@ -47,8 +50,18 @@ describe('the MP table', () => {
     );
   });
 
+  it('lists the pins beyond the ISA interrupts that virtio devices use, edge-triggered and active high', () => {
+    const pins = mpEntries(mpTable(1, virtioWindows(MAX_VIRTIO_DEVICES)))
+      .filter((entry) => entry[0] === 3 && entry[7]! >= 16)
+      .map((entry) => [...entry]);
+    assert.deepEqual(
+      pins,
+      [16, 17, 18, 19, 20, 21, 22, 23].map((pin) => [3, 0, 0b0101, 0, 0, pin, 1, pin]),
+    );
+  });
+
   it('connects the 8259 to the first LINT0 and NMI to every LINT1', () => {
-    const local = mpEntries(mpTable(1)).filter((entry) => entry[0] === 4);
+    const local = mpEntries(mpTable(1, [])).filter((entry) => entry[0] === 4);
     assert.deepEqual(
       local.map((entry) => [entry[1], entry[6], entry[7]]),
       [

@@ -156,6 +156,17 @@ describe('CmosRtc', () => {
     assert.equal(later.cell(0x34), b.cell(0x34), 'its memory is the saved one');
   });
 
+  it('stays behind after a restore that keeps the saved time, also in its next snapshot', () => {
+    const b = new Bench();
+    const later = new Bench('2026-11-23T13:34:56.500Z');
+    later.clock.heldBackMs = 3_600_000;
+    later.rtc = CmosRtc.restore({ clock: later.clock, lowRamBytes: 0, highRamBytes: 0 }, b.rtc.save());
+    assert.equal(later.time, '20 26 11 23 12 34 56');
+    const third = new Bench('2026-11-23T14:34:56.500Z');
+    third.rtc = CmosRtc.restore({ clock: third.clock, lowRamBytes: 0, highRamBytes: 0 }, later.rtc.save());
+    assert.equal(third.time, '20 26 11 23 13 34 56');
+  });
+
   it('keeps a half-set time across a restore', () => {
     const b = new Bench('2026-02-28T12:00:00Z').store(STATUS_B, SET | HOURS_24).store(0x07, 0x31);
     const later = new Bench('2026-06-01T00:00:00Z');

@@ -7,14 +7,15 @@ import type {
   DeviceState,
 } from '../../../../src/vmm/devices/device.js';
 import { deviceState } from '../../../../src/vmm/devices/device-state.js';
-import { type DeviceList, MACHINE_DEVICES } from '../../../../src/vmm/devices/machine-devices.js';
+import { type DeviceList, LEGACY_DEVICES } from '../../../../src/vmm/devices/machine-devices.js';
 import { Platform, type PlatformState } from '../../../../src/vmm/devices/platform.js';
 import { FakeMachine } from './fakes.js';
 
 type Loose = { version: unknown; devices: Record<string, Record<string, unknown>> };
 
 /** A saved state that a test may damage. */
-const savedState = (): Loose => JSON.parse(JSON.stringify(Platform.create(new FakeMachine()).save()));
+const savedState = (): Loose =>
+  JSON.parse(JSON.stringify(Platform.create(new FakeMachine(), LEGACY_DEVICES).save()));
 
 /** A state that livesnap 0.1 saved while its devices were in the middle of their work. */
 const SAVED_BY_0_1 = {
@@ -68,13 +69,16 @@ const SAVED_BY_0_1 = {
 };
 
 const refused = (state: unknown, message: RegExp): void => {
-  assert.throws(() => Platform.restore(new FakeMachine(), state), { code: 'BAD_STATE', message });
+  assert.throws(() => Platform.restore(new FakeMachine(), state, LEGACY_DEVICES), {
+    code: 'BAD_STATE',
+    message,
+  });
 };
 
 describe('Platform', () => {
   it('has its devices where a PC has them', () => {
     const machine = new FakeMachine();
-    const { pio } = Platform.create(machine);
+    const { pio } = Platform.create(machine, LEGACY_DEVICES);
     assert.equal(pio.read(0x3fd, 1), 0x60, 'the serial port’s LSR');
     assert.equal(pio.read(0x64, 1), 0x14, 'the keyboard controller’s status');
     pio.write(0x70, 1, 0x04);
@@ -86,7 +90,7 @@ describe('Platform', () => {
 
   it('reports reset, power-off and console output to the machine', () => {
     const machine = new FakeMachine();
-    const platform = Platform.create(machine);
+    const platform = Platform.create(machine, LEGACY_DEVICES);
     platform.pio.write(0x64, 1, 0xfe);
     platform.pio.write(0x604, 2, 0x3400);
     platform.pio.writeItems(0x3f8, 1, 5, Buffer.from('Linux'), 0);
@@ -97,7 +101,7 @@ describe('Platform', () => {
 
   it('raises interrupt 4 for console input, and asks for more when the guest has read it', () => {
     const machine = new FakeMachine();
-    const { pio, console } = Platform.create(machine);
+    const { pio, console } = Platform.create(machine, LEGACY_DEVICES);
     pio.write(0x3fc, 1, 0x0b);
     pio.write(0x3f9, 1, 1);
     assert.equal(console.offerInput(Buffer.from('xy')), 2);
@@ -108,14 +112,14 @@ describe('Platform', () => {
   });
 
   it('saves a plain object with a state for each device', () => {
-    const state: PlatformState = Platform.create(new FakeMachine()).save();
+    const state: PlatformState = Platform.create(new FakeMachine(), LEGACY_DEVICES).save();
     assert.deepEqual(JSON.parse(JSON.stringify(state)), state);
     assert.deepEqual(Object.keys(state.devices).sort(), ['com1', 'keyboard', 'pm', 'rtc']);
   });
 
   it('restores the devices that livesnap 0.1 saved', () => {
     const machine = new FakeMachine();
-    const platform = Platform.restore(machine, SAVED_BY_0_1);
+    const platform = Platform.restore(machine, SAVED_BY_0_1, LEGACY_DEVICES);
     assert.deepEqual(platform.save(), SAVED_BY_0_1);
     assert.equal(machine.irqLine(4).level, true);
   });
@@ -179,7 +183,7 @@ describe('Platform', () => {
     const state = savedState();
     delete state.devices.pm!.enableLow;
     const machine = new FakeMachine();
-    assert.throws(() => Platform.restore(machine, state), { code: 'BAD_STATE' });
+    assert.throws(() => Platform.restore(machine, state, LEGACY_DEVICES), { code: 'BAD_STATE' });
     assert.equal(machine.irqs.size, 0, 'no interrupt line was asked for');
   });
 });
@@ -216,7 +220,7 @@ const counter = (name: string, base: number, gsi: number): DeviceDescriptor<Devi
 
 describe('Platform with more devices', () => {
   const devices: DeviceList = [
-    ...MACHINE_DEVICES,
+    ...LEGACY_DEVICES,
     counter('counter0', 0xd000_0000, 5),
     counter('counter1', 0xd000_1000, 10),
   ];
@@ -248,7 +252,7 @@ describe('Platform with more devices', () => {
       [counter('com1', 0xd000_0000, 5), /two devices have the name com1/],
       [counter('counter0', 0xd000_0fff, 5), /two devices at address/],
     ] as const) {
-      const list: DeviceList = [...MACHINE_DEVICES, counter('first', 0xd000_0000, 10), other];
+      const list: DeviceList = [...LEGACY_DEVICES, counter('first', 0xd000_0000, 10), other];
       assert.throws(() => Platform.create(new FakeMachine(), list), { name: 'AssertionError', message });
     }
   });

@@ -78,4 +78,44 @@ describe('GuestRam', () => {
     assert.equal(read(LOW_BYTES - 1, 1), '\0');
     assert.deepEqual([...written(0), ...written(1)], []);
   });
+
+  it('stores and loads 16 bits, little-endian, and marks the page', () => {
+    ram.store16(0x2ffe, 0xabcd);
+    assert.equal(ram.load16(0x2ffe), 0xabcd);
+    assert.equal(read(0x2ffe, 2), '\xcd\xab');
+    assert.deepEqual(written(0), [2]);
+    ram.store16(HIGH_GPA + HIGH_BYTES - 2, 7);
+    assert.deepEqual(written(1), [7]);
+  });
+
+  it('refuses 16 bits at an odd address or outside RAM', () => {
+    for (const gpa of [1, LOW_BYTES, LOW_BYTES - 1, HIGH_GPA - 2, -2, Number.NaN]) {
+      assert.throws(() => ram.load16(gpa), RangeError);
+      assert.throws(() => ram.store16(gpa, 0), RangeError);
+    }
+    assert.deepEqual(written(0), []);
+  });
+
+  it('fills a range with random bytes, no byte beyond it, and marks the pages', () => {
+    ram.fillRandom(0x0fc0, 128);
+    assert.notEqual(read(0x0fc0, 128), '\0'.repeat(128));
+    assert.equal(read(0x0fbf, 1) + read(0x1040, 1), '\0\0');
+    assert.deepEqual(written(0), [0, 1]);
+    assert.throws(() => ram.fillRandom(LOW_BYTES - 1, 2), RangeError);
+  });
+
+  it('tells native code where a range is, and takes its word for what it wrote', () => {
+    assert.deepEqual(ram.locate(HIGH_GPA + 5, 10), { memory: slots[1]!.memory, offset: 5 });
+    ram.markWritten(HIGH_GPA + PAGE_BYTES - 1, 2);
+    assert.deepEqual(written(1), [0, 1]);
+    assert.throws(() => ram.locate(LOW_BYTES - 1, 2), RangeError);
+    assert.throws(() => ram.markWritten(LOW_BYTES, 1), RangeError);
+  });
+
+  it('contains ranges within one slot only', () => {
+    assert.equal(ram.contains(0, LOW_BYTES), true);
+    assert.equal(ram.contains(1, LOW_BYTES), false);
+    assert.equal(ram.contains(HIGH_GPA - 1, 2), false);
+    assert.equal(ram.contains(Number(2n ** 64n - 1n), 2), false);
+  });
 });

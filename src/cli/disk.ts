@@ -1,0 +1,23 @@
+import { parseDisk } from './values.js';
+import { defineVerb } from './verb.js';
+import { FILE_NOTES, writeFile } from './written-file.js';
+
+export const verb = defineVerb({
+  name: 'disk',
+  summary: 'Write a disk of a saved machine to a path',
+  operands: ['<snapshot>', '<number-or-file>', '[file]'],
+  usage: '[options] <snapshot> [n] <file>',
+  options: {},
+  notes: [
+    'N is the number of the disk: 0 is disk0. If the snapshot has one disk, N may be',
+    'left out. The disk becomes a raw image. livesnap show lists the disks.',
+    FILE_NOTES,
+  ].join('\n'),
+  run({ operands, output, storeDir }) {
+    const [reference, first, second] = operands as [string, string, string?];
+    const number = second === undefined ? null : parseDisk(first);
+    return writeFile({ output, storeDir }, second ?? first, (store, to, progress) =>
+      store.getDisk(reference, number, to, progress),
+    );
+  },
+});

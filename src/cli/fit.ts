@@ -1,0 +1,120 @@
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { ExitStatus, LivesnapError } from '../errors.js';
+import { anything, object, parse, satisfying } from '../schema.js';
+import type { FitFinding } from '../vmm/fit/compare.js';
+import type { HostProfile } from '../vmm/fit/host-profile.js';
+import { shortId } from './format.js';
+import { locateSnapshot } from './locate-snapshot.js';
+import { printable } from './output.js';
+import { withStore } from './store-access.js';
+import { parseText } from './values.js';
+import { defineVerb, valued } from './verb.js';
+
+/** Far more than the output of `doctor --json` on any host. */
+const MAX_FILE_BYTES = 1 << 20;
+
+const notAHost = (path: string, problem: string, cause?: unknown): LivesnapError =>
+  new LivesnapError('USAGE', `${path} does not describe a host: ${problem}`, {
+    hint: 'Make the file on that host: livesnap doctor --json >FILE',
+    cause,
+  });
+
+const isGiven = (value: unknown): boolean => value !== undefined;
+const DOCTOR_RESULT = object({ host: satisfying(anything, isGiven, 'is missing') }, { others: 'ignore' });
+
+/** Reads a file that may be anything. Errors: NO_SUCH_FILE, NO_PERMISSION, USAGE, SYSTEM. */
+function readBounded(path: string): string {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR')
+      throw new LivesnapError('NO_SUCH_FILE', `${path} does not exist`, { hint: 'Check the path.' });
+    throw new LivesnapError(
+      code === 'EACCES' ? 'NO_PERMISSION' : 'SYSTEM',
+      `${path} cannot be read: ${message}`,
+    );
+  }
+  try {
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) throw notAHost(path, 'it is not a regular file');
+    if (stats.size > MAX_FILE_BYTES) throw notAHost(path, `it is larger than ${MAX_FILE_BYTES} bytes`);
+    return readFileSync(fd, 'utf8');
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The host in a file made by `doctor --json`. Errors: those of {@link readBounded}; NEWER_FORMAT. */
+async function hostInFile(path: string): Promise<HostProfile> {
+  const text = readBounded(path);
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw notAHost(path, 'it is not JSON', error);
+  }
+  const { host } = parse(DOCTOR_RESULT, value, ({ message }) => notAHost(path, message));
+  if (host === null) throw notAHost(path, 'doctor found no KVM there');
+  const { decodeProfile } = await import('../vmm/fit/host-profile.js');
+  return decodeProfile(host, path);
+}
+
+async function thisHost(): Promise<HostProfile> {
+  const { profileOfThisHost } = await import('../vmm/fit/this-host.js');
+  return profileOfThisHost();
+}
+
+function describe(findings: readonly FitFinding[]): string[] {
+  const width = Math.max(0, ...findings.map(({ thing }) => thing.length));
+  return findings.flatMap(({ level, thing, need, have, help }) => [
+    `${level === 'refuse' ? 'WRONG' : 'note '}  ${printable(thing.padEnd(width))}  needs ${printable(need)}`,
+    `${' '.repeat(width + 9)}host: ${printable(have)}`,
+    `${' '.repeat(width + 9)}→ ${printable(help)}`,
+  ]);
+}
+
+export const verb = defineVerb({
+  name: 'fit',
+  summary: 'Check whether a snapshot fits a host',
+  operands: ['<snapshot>'],
+  options: {
+    against: valued(
+      '--against <file>',
+      'Host described by a file from doctor --json (default: this host)',
+      parseText,
+    ),
+  },
+  notes: [
+    'SNAPSHOT is a tag, an ID, a unique prefix of an ID, or an exported directory.',
+    'Exit status 5: the snapshot cannot be restored on that host.',
+    'To describe another host, run there: livesnap doctor --json >FILE',
+  ].join('\n'),
+  async run({ operands, options, output, storeDir }) {
+    const reference = operands[0]!;
+    const { against } = options;
+    const host = against === undefined ? await thisHost() : await hostInFile(against);
+    const { dir, ref } = await locateSnapshot(storeDir, reference);
+    const { id, findings } = await withStore(dir, { write: false }, async (store) => {
+      const snapshot = await store.openSnapshot(ref);
+      try {
+        const { summary, metadata } = snapshot;
+        if (metadata.kind !== 'machine')
+          throw new LivesnapError('USAGE', `snapshot ${reference} holds a file, not a machine`, {
+            hint: 'Only snapshots of machines depend on a host.',
+          });
+        const { fitOf } = await import('../vmm/fit/snapshot-fit.js');
+        return { id: summary.id, findings: fitOf(metadata, host) };
+      } finally {
+        snapshot.close();
+      }
+    });
+    const fits = findings.every(({ level }) => level !== 'refuse');
+    const place = against === undefined ? 'this host' : `the host in ${against}`;
+    output.result({ snapshot: id, fits, findings }, () =>
+      [`${shortId(id)} ${fits ? 'fits' : 'does not fit'} ${place}`, ...describe(findings)].join('\n'),
+    );
+    return fits ? 0 : ExitStatus.unsupportedHost;
+  },
+});

@@ -1,0 +1,49 @@
+/** Guest RAM that no machine uses: for devices under test. */
+import {
+  closeMemory,
+  createMemory,
+  dataRanges,
+  readMemory,
+  writeMemory,
+} from '../../../../src/native/memory.js';
+import type { MemorySlot } from '../../../../src/vmm/kvm/vm.js';
+import { GuestRam } from '../../../../src/vmm/memory/guest-memory.js';
+import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
+
+export class PlainRam {
+  readonly slots: readonly MemorySlot[];
+  readonly ram: GuestRam;
+
+  /** @param sizes the slots by address and size in bytes */
+  constructor(sizes: readonly { readonly gpa: number; readonly sizeBytes: number }[]) {
+    this.slots = sizes.map((slot) => ({
+      ...slot,
+      memory: createMemory(slot.sizeBytes),
+      written: WrittenPages.allocate(slot.sizeBytes),
+    }));
+    this.ram = new GuestRam(this.slots);
+  }
+
+  /** RAM with the same bytes. */
+  copy(): PlainRam {
+    const copy = new PlainRam(this.slots.map(({ gpa, sizeBytes }) => ({ gpa, sizeBytes })));
+    this.slots.forEach(({ memory }, i) => {
+      for (const { offset, length } of dataRanges(memory)) {
+        const bytes = new Uint8Array(length);
+        readMemory(memory, offset, bytes);
+        writeMemory(copy.slots[i]!.memory, offset, bytes);
+      }
+    });
+    return copy;
+  }
+
+  bytes(gpa: number, length: number): Buffer {
+    const bytes = Buffer.alloc(length);
+    this.ram.read(gpa, bytes);
+    return bytes;
+  }
+
+  close(): void {
+    for (const { memory } of this.slots) closeMemory(memory);
+  }
+}
