@@ -12,6 +12,7 @@ import { createVm, enterKernel } from '../../src/vmm/kvm/vm.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { decodeMachineState } from '../../src/vmm/machine-state.js';
 import { CPU_TEMPLATES, type MachineConfig } from '../../src/vmm/machine-types.js';
+import { limit } from '../timeouts.js';
 import { GuestConsole } from './guest-console.js';
 import { kvmKind, probe, requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
@@ -25,7 +26,7 @@ const CONFIG: MachineConfig = {
 };
 
 describe('a machine with a CPU template', function () {
-  this.timeout(120_000);
+  this.timeout(limit(120_000));
   const machines: Machine[] = [];
   before(function () {
     requireKvm(this);

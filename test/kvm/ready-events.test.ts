@@ -28,6 +28,7 @@ import { readBoot } from '../../src/vmm/boot/boot-linux.js';
 import { ExitReason } from '../../src/vmm/kvm/abi.js';
 import { describeHost } from '../../src/vmm/kvm/host.js';
 import { createVm, enterKernel } from '../../src/vmm/kvm/vm.js';
+import { limit } from '../timeouts.js';
 import { PlainRam } from '../unit/vmm/virtio/plain-ram.js';
 import { requireKvm } from './kvm.js';
 import { guestThatRings } from './virtio-guests.js';
@@ -37,7 +38,7 @@ const DOORBELL = 77;
 const PIPE = 78;
 
 describe('wait()', function () {
-  this.timeout(60_000);
+  this.timeout(limit(60_000));
   let dir: string;
   let machine: KvmMachine;
   let plain: PlainRam;
