@@ -140,13 +140,13 @@ describe('wait()', function () {
     addNotifier(machine, { gpa: GPA, queue: 1, token: DOORBELL });
     resumeVcpus(machine);
     const seen = { exits: 0, pipe: 0, doorbells: 0 };
-    for (let i = 0; i < 20_000 && Math.min(...Object.values(seen)) < 50; i++) {
+    // One that starved would never come to 50.
+    while (Math.min(...Object.values(seen)) < 50) {
       const event = await next();
       if (event === WaitEvent.exit) seen.exits++;
       else if (words[ExitWord.token] === PIPE) seen.pipe++;
       else seen.doorbells++;
     }
-    assert(Math.min(...Object.values(seen)) >= 50, JSON.stringify(seen));
   });
 
   it('returns to the event loop although a descriptor is always ready', async () => {
