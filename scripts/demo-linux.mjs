@@ -1,12 +1,14 @@
 #!/usr/bin/env node
 /**
- * The demonstration on Linux. A shell loop draws a progress bar on ttyS0. The machine is saved half-way and stopped. It
- * is restored in a new process, where the bar continues to 100% and the shell has its variables and history.
+ * The demonstration on Linux, with its root on a disk. A program writes to the disk and keeps a connection. A shell loop
+ * draws a progress bar on ttyS0. The machine is saved half-way and stopped, and its store is moved to another directory.
+ * It is restored from there in a new process. The bar continues to 100%, the shell has its variables and history, and
+ * the program goes on. The disk of the snapshot is written out, and its file system is clean.
  *
- * usage: demo-linux.mjs [DIR]    DIR holds vmlinux, bzImage and initrd; scripts/linux-guest builds missing files.
+ * usage: demo-linux.mjs [DIR]    DIR holds the guest; scripts/linux-guest builds missing files.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { styleText } from 'node:util';
 import { formatBytes, formatCount, formatDuration } from '../dist/src/cli/format.js';
@@ -86,7 +88,27 @@ class Console {
   }
 }
 
-const PROMPT = /\/root # /;
+const PROMPT = /~ # /;
+const CMDLINE = 'console=ttyS0 reboot=t panic=-1 root=/dev/vda';
+/** Runs in the background of the guest. It takes questions from file descriptor 3 of the shell. */
+const LOAD =
+  'ifconfig lo 127.0.0.1 up; mkfifo /run/ask; load disk=/var/lib/load echo=7 tcp=127.0.0.1:7 < /run/ask & exec 3> /run/ask';
+
+/** Asks the program in the guest about its disk and its connection. The next prompt may come before the answers. */
+async function askLoad(console) {
+  console.send('echo disk >&3; echo tcp >&3');
+  const [, right, synced] = await console.until(/DISK right=(\d+)\/(\d+)[^\n]*\n/);
+  const [, echoed] = await console.until(/TCP echoed=(\d+)[^\n]*\n/);
+  if (right !== synced) throw new Failure(`the disk has ${right} right records of ${synced}`);
+  return { synced: Number(synced), echoed: Number(echoed) };
+}
+
+/** Runs a command of the host, and prints it with its output. */
+function runOnHost(command, ...args) {
+  process.stdout.write(`${style('cyan', `$ ${command} ${args.join(' ')}`)}\n`);
+  const { status } = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  if (status !== 0) throw new Failure(`${command} ended with status ${status}`);
+}
 
 async function demonstrate() {
   title(`The guest: ${guest}`);
@@ -95,9 +117,10 @@ async function demonstrate() {
   });
   if (build.status !== 0) throw new Failure('the Linux guest could not be built');
 
-  title('Linux boots from its bzImage to a shell on ttyS0');
+  title('Linux boots from its bzImage, with Debian on a disk, to a shell on ttyS0');
   await run(
     ...['start', '--kernel', join(guest, 'bzImage'), '--initrd', join(guest, 'initrd')],
+    ...['--cmdline', CMDLINE, '--block', `path=${join(guest, 'disk.ext4')},cow`],
     ...['--memory', '128M', '--cpus', '2', '--name', 'before', '--detach'],
   );
   const before = new Console('before');
@@ -106,6 +129,11 @@ async function demonstrate() {
   before.send('read secret < /proc/sys/kernel/random/uuid; echo "the secret is $secret"');
   const [, secret] = await before.until(/the secret is ([0-9a-f-]{36})/);
   await before.until(PROMPT);
+
+  title('A program writes to the disk, and exchanges lines over a connection');
+  before.send(LOAD);
+  await before.until(/LOAD READY[^\n]*\n/);
+  const early = await askLoad(before);
 
   title('A shell loop draws a progress bar; half-way, the machine is saved and stopped');
   before.send(
@@ -123,6 +151,14 @@ async function demonstrate() {
   );
   await run('ps');
 
+  title('The store moves to another directory');
+  const elsewhere = join(cli.dir, 'elsewhere', 'store');
+  mkdirSync(join(cli.dir, 'elsewhere'));
+  cpSync(cli.store, elsewhere, { recursive: true });
+  rmSync(cli.store, { recursive: true });
+  cli.env.LIVESNAP_STORE = elsewhere;
+  await run('ls');
+
   title('In a new process, the bar continues');
   await run('restore', 'half-way', '--name', 'after', '--detach');
   const after = new Console('after');
@@ -134,11 +170,23 @@ async function demonstrate() {
   const [, remembered] = await after.until(/the secret is ([0-9a-f-]{36})/);
   await after.until(/random\/uuid[^\n]*\n/);
   await after.until(PROMPT);
-  after.close();
-  process.stdout.write('\n');
   if (remembered !== secret)
     throw new Failure(`the restored shell has the secret ${remembered}, not ${secret}`);
-  title('Done: one machine, two processes.');
+
+  title('The program goes on');
+  const late = await askLoad(after);
+  after.close();
+  process.stdout.write('\n');
+  if (late.synced <= early.synced || late.echoed <= early.echoed)
+    throw new Failure('the program stands still');
+  await run('stop', 'after', '--discard');
+
+  title('The disk of the snapshot has a clean file system');
+  const disk = join(cli.dir, 'disk.ext4');
+  await run('disk', 'half-way', '0', disk);
+  runOnHost('e2fsck', '-p', disk);
+  runOnHost('e2fsck', '-f', '-n', disk);
+  title('Done: one machine, two processes, two directories.');
 }
 
 for (const signal of ['SIGINT', 'SIGTERM'])

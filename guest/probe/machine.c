@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "load.h"
+
 #define LAPIC_ID 0x20
 #define LAPIC_TPR 0x80
 #define LAPIC_SVR 0xf0
@@ -28,6 +30,8 @@
 #define LVT_MASKED 0x10000
 #define LVT_PERIODIC 0x20000
 #define LVT_TSC_DEADLINE 0x40000
+#define TSS_AVAILABLE 0x89
+
 #define ICR_INIT 0x4500
 #define ICR_STARTUP 0x4600
 #define ICR_ALL_BUT_SELF 0xc0000
@@ -51,6 +55,7 @@
 #define KVM_CPUID 0x40000000
 #define KVM_FEATURE_CLOCKSOURCE2 (1u << 3)
 #define CPUID_TSC_DEADLINE (1u << 24)
+#define CPUID_TOPOLOGY 0xb
 
 /* How far the clock may go back between two reads: a restore rebases it with this precision. */
 #define CLOCK_SLACK_NS 1000000
@@ -70,8 +75,10 @@ static struct pvclock pvclock __attribute__((aligned(64)));
 static bool has_tsc_deadline;
 static uint64_t last_ns;
 static const char *clock_fault;
+static volatile uint32_t ids_request;
 
 extern const uint8_t trampoline[], trampoline_end[];
+extern uint8_t gdt[];
 uint32_t ap_index; /* the AP that is being started; read by the stub */
 
 static volatile uint32_t *lapic(uint32_t reg) { return (volatile uint32_t *)(uintptr_t)(LAPIC_BASE + reg); }
@@ -85,6 +92,18 @@ struct cpuid cpuid(uint32_t leaf) {
   struct cpuid r;
   __asm__ volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(0));
   return r;
+}
+
+/* Writes the IDs that this vCPU has of itself, once for each request. */
+static void answer_ids(struct cpu *cpu) {
+  uint32_t request = ids_request;
+  if (cpu->ids_answered == request) return;
+  cpu->ids[0] = *lapic(LAPIC_ID) >> 24;
+  cpu->ids[1] = cpuid(1).ebx >> 24;
+  /* Leaf 0xb is where x2APIC is; an absent leaf reads as zeros or as another leaf. */
+  cpu->ids[2] = cpuid(0).eax >= CPUID_TOPOLOGY && cpuid(CPUID_TOPOLOGY).ebx ? cpuid(CPUID_TOPOLOGY).edx : cpu->ids[1];
+  __asm__ volatile("" ::: "memory");
+  cpu->ids_answered = request;
 }
 
 static void write_msr(uint32_t msr, uint64_t value) {
@@ -175,7 +194,7 @@ void machine_set_timer(uint64_t at_ns, uint64_t now_ns) {
   write_msr(MSR_TSC_DEADLINE, rdtsc() + ticks + 1);
 }
 
-/* An AP: counts the wake-ups by its own timer. */
+/* An AP: counts the wake-ups by its own timer, and takes part in a load. */
 _Noreturn void ap_main(uint32_t index) {
   struct cpu *cpu = cpu_block(index);
   lapic_start();
@@ -183,12 +202,14 @@ _Noreturn void ap_main(uint32_t index) {
   *lapic(LAPIC_LVT_TIMER) = VECTOR_TIMER | LVT_PERIODIC;
   *lapic(LAPIC_INITIAL_COUNT) = APIC_BUS_HZ / 16 / AP_WAKES_HZ;
   cpu->started = 1;
-  for (uint64_t seen = 0;;) {
+  for (uint64_t seen = cpu->timer_irqs;;) {
+    load_run(index);
     machine_idle();
     cpu->pending = 0;
     uint64_t irqs = cpu->timer_irqs;
     cpu->count += irqs - seen;
     seen = irqs;
+    answer_ids(cpu);
   }
 }
 
@@ -202,24 +223,46 @@ static void send_ipi(uint32_t lapic_id, uint32_t command) {
   *lapic(LAPIC_ICR_LOW) = command;
 }
 
+void machine_init_cpu(uint32_t index) {
+  cpu_block(index)->started = 0;
+  send_ipi(cpu_block(index)->lapic_id, ICR_INIT);
+}
+
+bool machine_start_cpu(uint32_t index) {
+  struct cpu *cpu = cpu_block(index);
+  ap_index = index;
+  gdt[TSS_SELECTOR + 16 * index + 5] = TSS_AVAILABLE; /* ltr made it busy if the vCPU ran before */
+  for (int attempt = 0; attempt < 2 && !cpu->started; attempt++) {
+    send_ipi(cpu->lapic_id, ICR_STARTUP | TRAMPOLINE >> 12);
+    wait_ns(2000000000, &cpu->started);
+  }
+  return cpu->started;
+}
+
 uint32_t machine_start_cpus(const uint32_t *lapic_ids, uint32_t count) {
   for (size_t i = 0; i < (size_t)(trampoline_end - trampoline); i++)
     ((volatile uint8_t *)TRAMPOLINE)[i] = trampoline[i];
   uint32_t running = 1;
   for (uint32_t i = 0; i < count && running < MAX_CPUS; i++) {
     if (lapic_ids[i] == cpu_block(0)->lapic_id) continue;
-    struct cpu *cpu = cpu_block(running);
-    *cpu = (struct cpu){.lapic_id = lapic_ids[i]};
-    ap_index = running;
-    send_ipi(lapic_ids[i], ICR_INIT);
+    *cpu_block(running) = (struct cpu){.lapic_id = lapic_ids[i]};
+    machine_init_cpu(running);
     wait_ns(1000000, NULL);
-    for (int attempt = 0; attempt < 2 && !cpu->started; attempt++) {
-      send_ipi(lapic_ids[i], ICR_STARTUP | TRAMPOLINE >> 12);
-      wait_ns(2000000000, &cpu->started);
-    }
-    if (cpu->started) running++;
+    if (machine_start_cpu(running)) running++;
   }
   return running;
+}
+
+bool machine_read_ids(uint32_t cpus) {
+  ids_request++;
+  answer_ids(cpu_block(0));
+  for (uint32_t i = 1; i < cpus; i++) {
+    const struct cpu *cpu = cpu_block(i);
+    uint64_t end_ns = machine_now_ns() + 10000000000;
+    while (cpu->ids_answered != ids_request && machine_now_ns() < end_ns) __asm__ volatile("pause");
+    if (cpu->ids_answered != ids_request) return false;
+  }
+  return true;
 }
 
 void machine_stop_cpus(void) { *lapic(LAPIC_ICR_LOW) = ICR_ALL_BUT_SELF | ICR_INIT; }

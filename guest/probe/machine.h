@@ -16,6 +16,9 @@ struct cpu {
   /* Wake-ups by its own timer, counted in ring 3 and printed by `cpus`. */
   volatile uint64_t count;
   volatile uint32_t started;
+  /* The APIC ID by the LAPIC, by CPUID leaf 1 and by leaf 0xb, as of the request `ids_answered`. */
+  volatile uint32_t ids_answered;
+  volatile uint32_t ids[3];
 };
 
 _Static_assert(__builtin_offsetof(struct cpu, pending) == CPU_PENDING, "layout.h");
@@ -57,6 +60,15 @@ bool machine_start(void);
 
 /* Starts the other vCPUs of the firmware tables, one by one. Returns how many run, including this one. */
 uint32_t machine_start_cpus(const uint32_t *lapic_ids, uint32_t count);
+
+/* Puts an AP into wait-for-SIPI. Its load must be off. */
+void machine_init_cpu(uint32_t index);
+
+/* Starts an AP that waits for it. Returns false if it has not answered two SIPIs within seconds. */
+bool machine_start_cpu(uint32_t index);
+
+/* Has every vCPU write the IDs that it has of itself. Returns false if one does not answer. */
+bool machine_read_ids(uint32_t cpus);
 
 /* Nanoseconds by kvmclock; never decreases. */
 uint64_t machine_now_ns(void);

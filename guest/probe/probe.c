@@ -15,6 +15,7 @@
 #include "console.h"
 #include "firmware.h"
 #include "layout.h"
+#include "load.h"
 #include "machine.h"
 #include "pages.h"
 
@@ -283,6 +284,64 @@ static void command_cpus(const uint64_t *args) {
   }
 }
 
+static void command_ids(const uint64_t *args) {
+  (void)args;
+  if (!machine_read_ids(cpus)) return reply("ERR a vCPU does not answer");
+  reply("IDS ");
+  for (uint32_t i = 0; i < cpus; i++) {
+    const struct cpu *cpu = cpu_block(i);
+    if (i) put(",");
+    for (uint32_t source = 0; source < 3; source++) {
+      if (source) put("/");
+      put_decimal(cpu->ids[source]);
+    }
+    send();
+  }
+}
+
+static void command_load(const uint64_t *args) {
+  load_set(args[0]);
+  reply(args[0] ? "OK load: on" : "OK load: off");
+}
+
+static void command_locks(const uint64_t *args) {
+  (void)args;
+  struct load_totals totals;
+  load_read(cpus, &totals);
+  reply("LOCKS locked=");
+  put_decimal(totals.locked);
+  put("/");
+  put_decimal(totals.locked_sum);
+  put(" added=");
+  put_decimal(totals.added);
+  put("/");
+  put_decimal(totals.added_sum);
+  put(" warps=");
+  put_decimal(totals.warps);
+}
+
+/* Replies and returns false where the vCPU is no AP, or may hold the lock of the load. */
+static bool may_start(uint64_t index) {
+  if (index >= cpus) reply("ERR no such vCPU");
+  else if (load_is_on()) reply("ERR the load is on");
+  else return true;
+  return false;
+}
+
+static void command_init(const uint64_t *args) {
+  if (!may_start(args[0])) return;
+  machine_init_cpu((uint32_t)args[0]);
+  reply("OK init: ");
+  put_decimal(args[0]);
+}
+
+static void command_startup(const uint64_t *args) {
+  if (!may_start(args[0])) return;
+  if (!machine_start_cpu((uint32_t)args[0])) return reply("ERR the vCPU does not answer");
+  reply("OK startup: ");
+  put_decimal(args[0]);
+}
+
 static void command_halt(const uint64_t *args) {
   (void)args;
   reply("OK halt");
@@ -313,6 +372,11 @@ static const struct command {
     {"dirty", command_dirty, 1, {0}, {MAX_DIRTY_PAGES_PER_SECOND}},
     {"bar", command_bar, 1, {1}, {MAX_BAR_SECONDS}},
     {"cpus", command_cpus, 0, {0}, {0}},
+    {"ids", command_ids, 0, {0}, {0}},
+    {"load", command_load, 1, {0}, {1}},
+    {"locks", command_locks, 0, {0}, {0}},
+    {"init", command_init, 1, {1}, {MAX_CPUS}},
+    {"startup", command_startup, 1, {1}, {MAX_CPUS}},
     {"halt", command_halt, 0, {0}, {0}},
     {"reset", command_reset, 0, {0}, {0}},
 };
@@ -418,6 +482,7 @@ _Noreturn void probe_main(uint32_t index, uint64_t boot_params) {
     static char line[LINE_BYTES + 1];
     switch (console_next_line(line)) {
       case LINE_NONE:
+        load_run(0);
         machine_idle();
         continue;
       case LINE_READY:

@@ -171,6 +171,7 @@ trampoline_end:
 
 .section .data, "aw"
 .balign 8
+.global gdt
 gdt:
   .quad 0
   .quad 0x00af9b000000ffff /* KERNEL_CS: ring 0, 64-bit */

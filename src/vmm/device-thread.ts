@@ -55,7 +55,7 @@ import { failedInstruction } from './kvm/failed-instruction.js';
 import { elapsedTime, wallClockNs } from './kvm/guest-time.js';
 import { describeHost, type HostKvm } from './kvm/host.js';
 import { finishInstruction, setDeadline } from './kvm/pvm.js';
-import { getRegs, saveVcpu } from './kvm/vcpu-state.js';
+import { getRegs, saveVcpus } from './kvm/vcpu-state.js';
 import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js';
 import { saveVm } from './kvm/vm-state.js';
 import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
@@ -311,7 +311,7 @@ class DeviceThread {
   /** The devices come first: they hold what the last exit left, and reading KVM's state does not change them. */
   #saveState(console: SavedConsole): Uint8Array {
     const devices = this.#platform.save();
-    const vcpus = Array.from({ length: this.#cpus }, (_, vcpu) => saveVcpu(this.#machine, vcpu));
+    const vcpus = saveVcpus(this.#machine, this.#cpus);
     return encodeMachineState({
       version: MACHINE_STATE_VERSION,
       vcpus,

@@ -12,7 +12,6 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { arch, hostname, totalmem } from 'node:os';
-import { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
 import { readMemory } from '../native/memory.js';
 import {
@@ -20,10 +19,7 @@ import {
   PAGE_BYTES,
   type PageSource,
   type Progress,
-  type SaveBase,
-  type SavedRegion,
   type SaveResult,
-  type SaveSession,
   type SaveTarget,
 } from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
@@ -32,7 +28,6 @@ import type { SavedConsole } from './console/saved-console.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
 import { deviceWindows } from './devices/machine-devices.js';
-import { addOverlayBlocks, dataBlocks } from './disk/data-blocks.js';
 import { type DiskRequest, totalDiskBytes } from './disk/disk-config.js';
 import { blocksOf } from './disk/disk-setup.js';
 import { DiskSource } from './disk/disk-source.js';
@@ -62,6 +57,7 @@ import { DirtyPages } from './memory/dirty-pages.js';
 import { GuestRam } from './memory/guest-memory.js';
 import { MachineNets, type NetReport } from './net/machine-nets.js';
 import type { NetConnection, NetRequest } from './net/net-config.js';
+import { SaveBases, usedBase } from './save-bases.js';
 import { readSavedMachine, type SavedMachine } from './saved-machine.js';
 import { invalidState } from './saved-state.js';
 
@@ -137,6 +133,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   readonly #setup: MachineSetup;
   readonly #thread: DeviceThreadClient;
   readonly #dirty: DirtyPages;
+  readonly #bases: SaveBases;
   #isRunning = false;
   #problem: string | null = null;
   /** The guest has ended the machine, which waits for {@link saveDisks} and {@link stop}. */
@@ -157,6 +154,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     }));
     this.#dirty = new DirtyPages(thread.machine, regions.slots, written, base !== null);
     if (base !== null) this.#dirty.commit(base.store, base.id);
+    this.#bases = new SaveBases(this.#dirty, regions, disks);
     this.#ended = new Promise((resolve) => {
       thread.attach({
         onConsole: (bytes, missedBytes) => this.emit('console', bytes, missedBytes),
@@ -377,7 +375,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       const saved = await this.#saveFrom(store, true, then, options).catch((error) => {
         // If a base is damaged, save everything again.
         const hasBase = this.#setup.regions.list.some(
-          (_, i) => this.#savedRegion(store.key, i).bases.length > 0,
+          (_, i) => this.#bases.of(store.key, i).bases.length > 0,
         );
         if (!hasBase || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
         return this.#saveFrom(store, false, then, options);
@@ -411,18 +409,18 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const { config, bootPath, regions, disks } = this.#setup;
     const indices = disks.list.flatMap((disk, i) => (endsWithMachine(disk) ? [i] : []));
     const firstDisk = regions.slots.length;
-    const saved = indices.map((i) => this.#savedRegion(store.key, firstDisk + i));
+    const saved = indices.map((i) => this.#bases.of(store.key, firstDisk + i));
     this.#dirty.begin();
     const isUnchanged = saved.every(
       ({ bases }, n) =>
-        bases.length > 0 && this.#pending(store.key, firstDisk + indices[n]!, bases[0]!).isEmpty,
+        bases.length > 0 && this.#bases.pending(store.key, firstDisk + indices[n]!, bases[0]!).isEmpty,
     );
     if (isUnchanged) return null;
     const session = await store.beginSave({ regions: saved, tag });
     try {
       const savedDisks = indices.map((i, n) => ({
         sizeBytes: disks.list[i]!.config.sizeBytes,
-        pending: this.#pending(store.key, firstDisk + i, usedBase(saved, session, n)),
+        pending: this.#bases.pending(store.key, firstDisk + i, usedBase(saved, session, n)),
       }));
       const source = new DiskSource(savedDisks, 0, (n, blocks, into) =>
         this.#readBlocks(indices[n]!, blocks, into),
@@ -461,12 +459,12 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     let pauseMs = 0;
     let state: Uint8Array | null = null;
     const saved = regions.list.map(({ name }, region) =>
-      useBases ? this.#savedRegion(store.key, region) : { region: name, bases: [] },
+      useBases ? this.#bases.of(store.key, region) : { region: name, bases: [] },
     );
     const session = await store.beginSave({ regions: saved, tag });
     try {
       this.#dirty.begin();
-      const pending = saved.map((_, i) => this.#pending(store.key, i, usedBase(saved, session, i)));
+      const pending = saved.map((_, i) => this.#bases.pending(store.key, i, usedBase(saved, session, i)));
       const source = new MachineSource({
         regions: regions.list,
         slots: regions.slots,
@@ -521,29 +519,6 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   #hostDescription(): object {
     return describeSavingHost(profileOfThisHost(), { hostname: hostname(), arch: arch() });
-  }
-
-  /** What a region may be stored relative to, the best first. */
-  #savedRegion(key: string, region: number): SavedRegion {
-    const { regions, disks } = this.#setup;
-    const { name } = regions.list[region]!;
-    const own = this.#dirty.baseIn(key);
-    const layer = disks.list[region - regions.slots.length]?.base;
-    const bases: SaveBase[] = own === null ? [] : [{ snapshot: own, region: name }];
-    if (layer && layer.storeKey === key) bases.push(layer.base);
-    return { region: name, bases };
-  }
-
-  /** The pages of a region that its base does not account for: a set of its own. `base` null: all that may hold data. */
-  #pending(key: string, region: number, base: SaveBase | null): BitSet {
-    const { regions, disks } = this.#setup;
-    const disk = disks.list[region - regions.slots.length];
-    if (base === null) return disk ? dataBlocks(disk) : regions.dataPages(region);
-    const { sizeBytes } = regions.list[region]!;
-    const pending = new BitSet(blocksOf(sizeBytes));
-    if (base.snapshot === this.#dirty.baseIn(key)) pending.addAll(this.#dirty.since(key)![region]!);
-    else addOverlayBlocks(disk!, pending);
-    return pending;
   }
 
   async #readBlocks(disk: number, blocks: Uint32Array, into: Uint8Array): Promise<void> {
@@ -619,12 +594,6 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
 /** Whether what was written to a disk would end with the machine. */
 const endsWithMachine = ({ config, base }: MachineDisk): boolean => base !== null && config.mode === 'rw';
-
-/** The base that the store chose for a region; null: none. */
-function usedBase(saved: readonly SavedRegion[], { bases }: SaveSession, region: number): SaveBase | null {
-  const used = bases[region] ?? null;
-  return used === null ? null : saved[region]!.bases[used]!;
-}
 
 /** A source that fails with the reason of `signal` once that is aborted. */
 const cancellable = (source: PageSource, signal: AbortSignal): PageSource => ({

@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { projectRoot } from '../../src/native/addon.js';
+import { limit } from '../timeouts.js';
 
 export const MAIN = join(projectRoot, 'dist/src/cli/main.js');
 
@@ -75,7 +76,7 @@ export class World {
   /** Sends the probe guest a line and resolves to the line that answers it. */
   async ask(machine: string, line: string, answer: RegExp): Promise<string> {
     const ran = await this.run(
-      ['console', machine, '--until', answer.source, '--timeout', '60'],
+      ['console', machine, '--until', answer.source, '--timeout', String(limit(60))],
       `${line}\n`,
     );
     assert.equal(ran.status, 0, `${line}: ${ran.stdout}${ran.stderr}`);

@@ -23,6 +23,7 @@ import { Store } from '../../src/store/store.js';
 import type { DiskRequest } from '../../src/vmm/disk/disk-config.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { decodeMachineState } from '../../src/vmm/machine-state.js';
+import { limit } from '../timeouts.js';
 import { buildDiskGuest, DiskGuest } from './disk-guest.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
@@ -31,7 +32,7 @@ const BLOCKS = 2048;
 const BLOCK_BYTES = 4096;
 
 describe('a machine with a disk', function () {
-  this.timeout(120_000);
+  this.timeout(limit(120_000));
   let dir: string;
   let kernel: string;
   let image: string;

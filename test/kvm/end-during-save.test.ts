@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Machine } from '../../src/vmm/machine.js';
+import { limit } from '../timeouts.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 import { guestThatWaits } from './small-guests.js';
@@ -15,7 +16,7 @@ const SAVE = { vm: 'test', tag: null, then: null } as const;
 const BUSY_MS = 300;
 
 describe('a machine that ends during a save', function () {
-  this.timeout(60_000);
+  this.timeout(limit(60_000));
   const dir = mkdtempSync(join(tmpdir(), 'livesnap-test-'));
   const machines: Machine[] = [];
   let store: MemoryStore;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { limit } from '../timeouts.js';
 import { requireKvm } from './kvm.js';
 
 const child = fileURLToPath(new URL('./machine-child.js', import.meta.url));
@@ -29,7 +30,7 @@ async function end(
 }
 
 describe('a process with a machine', function () {
-  this.timeout(60_000);
+  this.timeout(limit(60_000));
   before(function () {
     requireKvm(this);
   });

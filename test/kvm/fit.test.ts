@@ -6,12 +6,13 @@ import { fitOf } from '../../src/vmm/fit/snapshot-fit.js';
 import { profileOfThisHost } from '../../src/vmm/fit/this-host.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { decodeMachineState, encodeMachineState } from '../../src/vmm/machine-state.js';
+import { limit } from '../timeouts.js';
 import { GuestConsole } from './guest-console.js';
 import { probe, requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 
 describe('restoring on a host that may not fit', function () {
-  this.timeout(120_000);
+  this.timeout(limit(120_000));
   const store = new MemoryStore();
   let id: string;
 

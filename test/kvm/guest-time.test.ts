@@ -9,6 +9,7 @@ import {
   encodeMachineState,
   type SavedMachineState,
 } from '../../src/vmm/machine-state.js';
+import { limit } from '../timeouts.js';
 import { GuestConsole } from './guest-console.js';
 import { probe, requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
@@ -19,7 +20,7 @@ const SAVE = { vm: 'test', tag: null, then: 'pause' } as const;
 const TSC = 0x10;
 
 describe('the clocks of a restored guest', function () {
-  this.timeout(120_000);
+  this.timeout(limit(120_000));
   const store = new MemoryStore();
   const machines: Machine[] = [];
   let id: string;

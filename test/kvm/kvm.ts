@@ -7,10 +7,19 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { LivesnapError } from '../../src/errors.js';
 import { projectRoot } from '../../src/native/addon.js';
-import { describeHost } from '../../src/vmm/kvm/host.js';
+import { describeHost, type HostKvm } from '../../src/vmm/kvm/host.js';
 
 export const probe = (image: 'probe.elf' | 'probe.bzImage' | 'probe-raw.bzImage'): string =>
   join(projectRoot, 'guest/build', image);
+
+/** The kind of this host's KVM, for tests that exist on one kind only; null if there is none. */
+export function kvmKind(): HostKvm['kind'] | null {
+  try {
+    return describeHost().kind;
+  } catch {
+    return null;
+  }
+}
 
 /** Call in a `before` hook of a suite that runs machines. */
 export function requireKvm(context: Mocha.Context): void {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { LivesnapError } from '../../src/errors.js';
 import { PAGE_BYTES } from '../../src/page-stream.js';
 import { Machine } from '../../src/vmm/machine.js';
+import { limit } from '../timeouts.js';
 import { GuestConsole } from './guest-console.js';
 import { probe, requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
@@ -11,7 +12,7 @@ const MIB = 1 << 20;
 const SAVE = { vm: 'test', tag: null, then: null } as const;
 
 describe('saving and restoring a machine', function () {
-  this.timeout(120_000);
+  this.timeout(limit(120_000));
   const machines: Machine[] = [];
 
   before(function () {

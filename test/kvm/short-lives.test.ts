@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { PAGE_BYTES } from '../../src/page-stream.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { MAX_ASIDE_PAGES } from '../../src/vmm/memory/ram-source.js';
+import { limit } from '../timeouts.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 import {
@@ -20,7 +21,7 @@ import {
 const MIB = 1 << 20;
 
 describe('a machine', function () {
-  this.timeout(60_000);
+  this.timeout(limit(60_000));
   const dir = mkdtempSync(join(tmpdir(), 'livesnap-test-'));
   const machines: Machine[] = [];
 

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { OpenSnapshot } from '../../src/page-stream.js';
 import { Machine } from '../../src/vmm/machine.js';
+import { limit } from '../timeouts.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 import { guestThatAsksForRandom } from './virtio-guests.js';
@@ -13,7 +14,7 @@ import { guestThatAsksForRandom } from './virtio-guests.js';
 const SAVE = { vm: 'test', tag: null, then: 'stop' } as const;
 
 describe('a guest that asks the entropy device', function () {
-  this.timeout(60_000);
+  this.timeout(limit(60_000));
   let dir: string;
   const machines: Machine[] = [];
 

@@ -7,29 +7,15 @@
  * LIVESNAP_LINUX_GUEST is the directory that scripts/linux-guest filled.
  */
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { World } from '../e2e/cli.js';
-
-const guest =
-  process.env.LIVESNAP_LINUX_GUEST ??
-  join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'livesnap/linux-guest');
+import { GUEST, LinuxConsole, PROMPT, requireLinuxGuest } from './linux-guest.js';
 
 describe('a real Linux guest', () => {
   let world: World;
 
   before(function () {
-    if (!existsSync('/dev/kvm')) {
-      console.warn('      SKIPPED: the Linux guest needs /dev/kvm');
-      this.skip();
-    }
-    for (const file of ['vmlinux', 'bzImage', 'initrd'])
-      assert.ok(
-        existsSync(join(guest, file)),
-        `${guest}/${file} is missing: run scripts/linux-guest ${guest}`,
-      );
+    requireLinuxGuest(this, ['vmlinux', 'bzImage', 'initrd']);
   });
 
   beforeEach(() => {
@@ -43,85 +29,14 @@ describe('a real Linux guest', () => {
 
   const start = (name: string, kernel: string, ...more: readonly string[]): Promise<unknown> =>
     world.json(
-      ...['start', '--kernel', join(guest, kernel), '--initrd', join(guest, 'initrd'), '--memory', '128M'],
+      ...['start', '--kernel', join(GUEST, kernel), '--initrd', join(GUEST, 'initrd'), '--memory', '128M'],
       ...['--detach', '--name', name, ...more],
     );
 
-  /** A `livesnap console` on pipes, as an expect script has it. */
-  class Console {
-    readonly #child: ChildProcess;
-    #text = '';
-    #ended = false;
-    #wake: () => void = () => {};
+  const consoles: LinuxConsole[] = [];
 
-    constructor(name: string) {
-      this.#child = world.spawn('console', name);
-      this.#child.stdin!.on('error', () => {});
-      this.#child.stderr!.resume();
-      this.#child.stdout!.setEncoding('latin1').on('data', (text: string) => {
-        this.#text += text;
-        this.#wake();
-      });
-      this.#child.on('close', () => {
-        this.#ended = true;
-        this.#wake();
-      });
-    }
-
-    send(text: string): void {
-      this.#child.stdin!.write(text);
-    }
-
-    /** Waits for a match in the output since the last match. Returns it with the text up to its end. */
-    async until(expected: RegExp): Promise<{ match: RegExpExecArray; text: string }> {
-      for (;;) {
-        const match = expected.exec(this.#text);
-        if (match !== null) {
-          const text = this.#text.slice(0, match.index + match[0].length);
-          this.#text = this.#text.slice(text.length);
-          return { match, text };
-        }
-        assert.ok(!this.#ended, `the console ended before ${expected}; unmatched output:\n${this.#text}`);
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      }
-    }
-
-    /** Types a command at the prompt. Returns the match in its output (default: the first line end). */
-    async command(line: string, expected = /\n/): Promise<RegExpExecArray> {
-      this.send(`${line}\n`);
-      const { match } = await this.until(expected);
-      await this.until(PROMPT);
-      return match;
-    }
-
-    /** Starts a long command and interrupts it with Ctrl-C, when the line editor no longer has the terminal. */
-    async interrupted(): Promise<void> {
-      this.send('(echo begun; sleep 100000)\n');
-      await this.until(/begun\r*\n/);
-      this.send('\x03');
-      await this.until(PROMPT);
-      await this.command('echo status $?', /status 130\r*\n/);
-    }
-
-    async ended(): Promise<void> {
-      while (!this.#ended)
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-    }
-
-    close(): void {
-      this.#child.kill();
-    }
-  }
-
-  const PROMPT = /\/root # /;
-  const consoles: Console[] = [];
-
-  function open(name: string): Console {
-    const console = new Console(name);
+  function open(name: string): LinuxConsole {
+    const console = new LinuxConsole(world.spawn('console', name));
     consoles.push(console);
     return console;
   }
@@ -136,6 +51,7 @@ describe('a real Linux guest', () => {
     // An interactive shell on a controlling terminal: its output, both vCPUs, Ctrl-C.
     await before.command('echo answer $((6 * 7))', /answer 42\r*\n/);
     await before.command('echo cpus $(nproc)', /cpus 2\r*\n/);
+    await before.command('echo entropy $(head -c 16 /dev/hwrng | wc -c)', /entropy 16\r*\n/);
     await before.interrupted();
 
     // A nonce that only the RAM of this machine has, and a bar of 20 steps.
@@ -160,6 +76,7 @@ describe('a real Linux guest', () => {
       await after.command('echo steps $done', /steps 20\r*\n/);
       await after.command("echo typed $(history | grep -c 'answer [$]')", /typed 1\r*\n/);
       await after.command('echo cpus $(nproc)', /cpus 2\r*\n/);
+      await after.command('echo entropy $(head -c 16 /dev/hwrng | wc -c)', /entropy 16\r*\n/);
       await after.interrupted();
       await world.json('stop', name);
     }

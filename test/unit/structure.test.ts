@@ -157,6 +157,16 @@ describe('the structure of src', () => {
           assert.equal(target, 'store/disk/waits.ts', `${file} must not import ${target}`);
   });
 
+  it('is tested by test/kvm with time limits that the tier svm makes longer', () => {
+    const dir = join(projectRoot, 'test/kvm');
+    for (const file of readdirSync(dir).filter((name) => name.endsWith('.ts')))
+      assert.doesNotMatch(
+        readFileSync(join(dir, file), 'utf8'),
+        /\.timeout\((?!limit\()/,
+        `${file}: write this.timeout(limit(MS))`,
+      );
+  });
+
   it('has unit tests that mirror it, each named for a file or a room', () => {
     const unit = join(projectRoot, 'test/unit');
     for (const file of readdirSync(unit, { recursive: true }) as string[]) {

@@ -1,7 +1,6 @@
 /**
  * The MP configuration table, for kernels that do not read ACPI. Intel MultiProcessor Specification 1.4, chapter 4.
  */
-
 import { SCI_IRQ } from '../devices/ports.js';
 import type { VirtioWindow } from '../virtio/windows.js';
 import { checksum } from './checksum.js';

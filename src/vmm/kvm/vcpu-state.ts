@@ -1,12 +1,14 @@
 /**
- * Saves and restores the state of one vCPU (Linux, Documentation/virt/kvm/api.rst).
+ * Saves and restores the state of a machine's vCPUs (Linux, Documentation/virt/kvm/api.rst).
  *
  * Thread: the device thread.
  *
  * Invariants:
- * - The vCPU is parked.
+ * - All vCPUs are parked.
  * - The order of the ioctls below is fixed, because some overwrite what others set.
  * - LAPIC comes before the MSRs: KVM drops a write of TSC_DEADLINE until the timer has its saved mode.
+ * - MP_STATE is read first: KVM performs a pending INIT or SIPI then, which changes the registers.
+ * - The TSCs of all vCPUs are written one directly after another (tsc.ts).
  * - TSC_DEADLINE comes after TSC, which it is compared with.
  * - VCPU_EVENTS comes last: other ioctls clear pending events.
  */
@@ -38,6 +40,7 @@ import {
   TABLE_NAMES,
 } from './registers.js';
 import { readStruct, structCheck, writeStruct } from './struct.js';
+import { restoreTscs } from './tsc.js';
 
 export interface MsrValue {
   readonly index: number;
@@ -213,7 +216,11 @@ const getXsaveRequest = (machine: KvmMachine): number =>
     ? Ioctl.GET_XSAVE2
     : Ioctl.GET_XSAVE;
 
-export function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
+/** The state of every vCPU. */
+export const saveVcpus = (machine: KvmMachine, cpus: number): VcpuState[] =>
+  Array.from({ length: cpus }, (_, vcpu) => saveVcpu(machine, vcpu));
+
+function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
   const mpState = getMpState(machine, vcpu);
   const regs = getRegs(machine, vcpu);
   const sregs = getSregs(machine, vcpu);
@@ -260,17 +267,41 @@ export function mustSetXcrs(saved: Uint8Array, fresh: Uint8Array): boolean {
 }
 
 /**
- * Restores a saved vCPU into a fresh one.
- * @param addedNs how far the guest's time advances. The TSC is written accordingly; where KVM ignores that (PVM), it has
- * counted on with the host's.
+ * Restores saved vCPUs into fresh ones.
+ * @param addedNs how far the guest's time advances. The TSCs are written accordingly; where KVM ignores that (PVM), they
+ * have counted on with the host's.
  * @throws LivesnapError HOST_LACKS
  */
-export function restoreVcpu(
+export function restoreVcpus(
   machine: KvmMachine,
-  vcpu: number,
-  state: VcpuState,
+  states: readonly VcpuState[],
   { tscControl, addedNs }: { readonly tscControl: boolean; readonly addedNs: bigint },
 ): void {
+  states.forEach((state, vcpu) => {
+    restoreBeforeTsc(machine, vcpu, state, tscControl);
+  });
+  const added = states.map(({ tscKhz }) => tscCycles(addedNs, tscKhz));
+  const tscs = states.map((state, vcpu) => BigInt.asUintN(64, savedTsc(state) + added[vcpu]!));
+  const aheadTicks = restoreTscs(
+    {
+      read: (vcpu) => getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]?.value ?? 0n,
+      write: (vcpu, value) => setMsrs(machine, vcpu, [{ index: Msr.IA32_TSC, value }]),
+    },
+    tscs,
+  );
+  states.forEach((state, vcpu) => {
+    restoreAfterTsc(machine, vcpu, state, {
+      tsc: BigInt.asUintN(64, tscs[vcpu]! + aheadTicks[vcpu]!),
+      addedCycles: added[vcpu]!,
+    });
+  });
+}
+
+const isTsc = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC;
+const isDeadline = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC_DEADLINE;
+const savedTsc = ({ msrs }: VcpuState): bigint => msrs.find(isTsc)?.value ?? 0n;
+
+function restoreBeforeTsc(machine: KvmMachine, vcpu: number, state: VcpuState, tscControl: boolean): void {
   setTscRate(machine, vcpu, state.tscKhz, tscControl);
   setCpuid(machine, vcpu, state.cpuid);
   const mpState = new Uint8Array(4);
@@ -293,31 +324,30 @@ export function restoreVcpu(
   if (mustSetXcrs(state.xcrs, getRaw(machine, vcpu, 'xcrs'))) setRaw(machine, vcpu, 'xcrs', state);
   setRaw(machine, vcpu, 'debugRegs', state);
   setRaw(machine, vcpu, 'lapic', state);
-  const isDeadline = ({ index }: MsrValue): boolean => index === Msr.IA32_TSC_DEADLINE;
-  const addedCycles = tscCycles(addedNs, state.tscKhz);
   // A kernel that does not know an MSR has nothing to set it back to 0.
   const known = new Set(listedMsrs());
   setMsrs(
     machine,
     vcpu,
-    state.msrs
-      .filter((msr) => !isDeadline(msr) && (msr.value !== 0n || known.has(msr.index)))
-      .map((msr) =>
-        msr.index === Msr.IA32_TSC
-          ? { index: msr.index, value: BigInt.asUintN(64, msr.value + addedCycles) }
-          : msr,
-      ),
+    state.msrs.filter((msr) => !isTsc(msr) && !isDeadline(msr) && (msr.value !== 0n || known.has(msr.index))),
   );
-  const savedTsc = state.msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
-  const tsc = getMsrs(machine, vcpu, [Msr.IA32_TSC])[0]?.value ?? savedTsc;
-  setMsrs(
-    machine,
-    vcpu,
-    state.msrs.filter(isDeadline).map(({ index, value }) => ({
-      index,
-      value: restoredDeadline({ deadline: value, tsc: savedTsc }, tsc, addedCycles),
-    })),
-  );
+}
+
+/**
+ * @param tsc what the TSC was when it was written: the value written, or, where KVM cannot set it (PVM), what it counted
+ * on to. Deadlines move with it.
+ */
+function restoreAfterTsc(
+  machine: KvmMachine,
+  vcpu: number,
+  state: VcpuState,
+  { tsc, addedCycles }: { readonly tsc: bigint; readonly addedCycles: bigint },
+): void {
+  const deadlines = state.msrs.filter(isDeadline).map(({ index, value }) => ({
+    index,
+    value: restoredDeadline({ deadline: value, tsc: savedTsc(state) }, tsc, addedCycles),
+  }));
+  setMsrs(machine, vcpu, deadlines);
   setRaw(machine, vcpu, 'events', state);
   try {
     vcpuIoctl(machine, vcpu, Ioctl.KVMCLOCK_CTRL, 0);

@@ -29,7 +29,7 @@ import {
   getMsrs,
   getRegs,
   getSregs,
-  restoreVcpu,
+  restoreVcpus,
   setCpuid,
   setMsrs,
   setRegs,
@@ -160,9 +160,7 @@ export function restoreKvm(
   const { tscControl } = host;
   const { addedNs } = time;
   try {
-    state.vcpus.forEach((vcpuState, vcpu) => {
-      restoreVcpu(machine, vcpu, vcpuState, { tscControl, addedNs });
-    });
+    restoreVcpus(machine, state.vcpus, { tscControl, addedNs });
     restoreVm(machine, state.vm, time);
   } catch (error) {
     if (!(error instanceof SystemError && error.errnoName === 'EINVAL')) throw error;

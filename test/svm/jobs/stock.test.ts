@@ -1,0 +1,66 @@
+/** A distribution's kernel, as it is: Debian's cloud kernel. */
+import assert from 'node:assert/strict';
+import { pvmCmdline } from '../../../src/vmm/kvm/pvm.js';
+import { World } from '../../e2e/cli.js';
+import { awaitShell, hear, stockGuest } from './svm.js';
+
+const CMDLINE = 'console=ttyS0 panic=-1 quiet';
+
+describe('a stock kernel on SVM', () => {
+  let world: World;
+  beforeEach(() => {
+    world = new World();
+  });
+  afterEach(() => world.end());
+
+  it('boots to a shell without options for PVM, and a loop of it continues in a new process', async () => {
+    const started = await world.run([
+      ...['start', '--kernel', stockGuest('vmlinuz'), '--initrd', stockGuest('initrd'), '--memory', '256M'],
+      ...['--cpus', '2', '--cmdline', CMDLINE, '--detach', '--name', 'before'],
+    ]);
+    assert.equal(started.status, 0, started.stderr);
+    assert.doesNotMatch(started.stdout + started.stderr, /pvm/i);
+
+    await awaitShell(world, 'before');
+    // The answer is not in the line itself, which the terminal echoes.
+    await world.ask(
+      'before',
+      'read nonce </proc/sys/kernel/random/uuid; echo shell-$((40 + 2))',
+      /^shell-42/,
+    );
+    const seen = (await world.ask('before', 'echo seen: $(cat /proc/cmdline)', /^seen: /)).slice(
+      'seen: '.length,
+    );
+    const options = seen.split(' ');
+    for (const option of CMDLINE.split(' ')) assert.ok(options.includes(option), seen);
+    const forPvm = pvmCmdline('')
+      .split(' ')
+      .filter((option) => option !== '');
+    assert.ok(forPvm.includes('noxsave'));
+    assert.deepEqual(
+      options.filter((option) => forPvm.includes(option)),
+      [],
+      seen,
+    );
+    assert.equal(await world.ask('before', 'echo cpus: $(nproc)', /^cpus: \d/), 'cpus: 2');
+
+    const loop = 'i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); echo "loop $i $nonce"; sleep 1; done &';
+    const LOOP = /^loop \d+ [0-9a-f-]{36}/;
+    const parse = (line: string) => {
+      const [, count, nonce] = line.split(' ');
+      return { count: Number(count), nonce };
+    };
+    const before = parse(await world.ask('before', loop, LOOP));
+    const saved = await world.json<{ id: string }>('save', 'before', '--then', 'stop');
+    await world.json('restore', saved.id, '--detach', '--name', 'after');
+    const after = parse(await hear(world, 'after', LOOP));
+    assert.equal(after.nonce, before.nonce);
+    assert.ok(after.count > before.count, `${after.count} follows ${before.count}`);
+    // The shell itself, its variables and its second processor.
+    assert.equal(
+      await world.ask('after', 'echo still $nonce', /^still [0-9a-f-]{36}/),
+      `still ${before.nonce}`,
+    );
+    assert.equal(await world.ask('after', 'echo cpus: $(nproc)', /^cpus: \d/), 'cpus: 2');
+  });
+});
