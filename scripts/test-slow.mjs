@@ -2,7 +2,8 @@
 //
 //   node scripts/test-slow.mjs [--cycles 200] [--linux DIR]
 //
-// --cycles is how often each machine is saved and restored. DIR is the Linux guest that scripts/linux-guest built
+// --cycles is how often each machine is saved and restored. A TCP connection carries half a megabyte for each, so 100 MB
+// by default, across a save, a stop and a restore. DIR is the Linux guest that scripts/linux-guest built
 // (default: the one in the user's cache; without it Linux is left out, which the run says).
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -31,16 +32,31 @@ const loads = (...args) =>
 const COMMANDS = [
   ['--enable-source-maps', join(root, 'dist/test/crash/run.js'), '--rounds', String(values.cycles * 5)],
   ...(hasKvm ? [...loads(), script('cycles.mjs', '--cycles', String(Math.ceil(values.cycles / 10)))] : []),
-  ...(hasLinux ? loads('--linux', values.linux) : []),
+  ...(hasLinux
+    ? [
+        ...loads('--linux', values.linux),
+        [
+          join(root, 'node_modules/mocha/bin/mocha.js'),
+          ...['--no-config', '--enable-source-maps', '--timeout', '3600000'],
+          join(root, 'dist/test/linux/net.test.js'),
+        ],
+      ]
+    : []),
 ];
 
 if (!hasKvm) console.warn('test-slow: SKIPPED, there is no /dev/kvm: no machine is tested');
 else if (!hasLinux) console.warn(`test-slow: SKIPPED, there is no Linux guest in ${values.linux}`);
+const env = {
+  ...process.env,
+  LIVESNAP_LINUX_GUEST: values.linux,
+  LIVESNAP_TRANSFER_BYTES: String(values.cycles * 500_000),
+};
 const startedMs = performance.now();
 for (const command of COMMANDS) {
   console.log(`\n$ node ${command.join(' ')}`);
   const { status, signal } = spawnSync(process.execPath, command, {
     stdio: ['ignore', 'inherit', 'inherit'],
+    env,
   });
   if (status !== 0) {
     console.error(`test-slow: failed (${signal ?? `status ${status}`})`);
