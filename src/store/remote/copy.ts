@@ -6,6 +6,7 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import type { CopyResult } from '../copy/copy-result.js';
+import { requireLocksToWrite } from '../disk/locking.js';
 import { Store } from '../store.js';
 import { schemeOf } from './address.js';
 import { openDirectory } from './directory.js';
@@ -27,8 +28,9 @@ export interface CopyRequest extends CopyTask {
 export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]> {
   const { storeDir, direction, fingerprintBits = 64 } = request;
   const remote = remoteOf(request); // first, so that a wrong address creates no local store
-  remote.prepare?.(request);
   const write = direction === 'from';
+  if (write) requireLocksToWrite(storeDir);
+  remote.prepare?.(request);
   const store = Store.open(storeDir, { write, create: write, fingerprintBits });
   try {
     // All of them first, so that a wrong name copies nothing, and creates no store at the remote.
