@@ -18,13 +18,17 @@
 
 namespace livesnap {
 
-static void watch(const Napi::CallbackInfo& info, Machine& machine, int fd, uint32_t events, Watched watched) {
+static void watch(const Napi::CallbackInfo& info, Machine& machine, int fd, uint32_t events, uint32_t token,
+                  bool isNotifier) {
   epoll_event event = {};
   event.events = events;
   event.data.fd = fd;
-  int operation = machine.watched.count(fd) != 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-  if (epoll_ctl(machine.readyFd, operation, fd, &event) < 0) throwErrno(info.Env(), "epoll_ctl", errno);
-  machine.watched[fd] = watched;
+  auto it = machine.watched.find(fd);
+  bool wasPolled = it != machine.watched.end() && it->second.isPolled;
+  int operation = events == 0 ? EPOLL_CTL_DEL : wasPolled ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+  if ((events != 0 || wasPolled) && epoll_ctl(machine.readyFd, operation, fd, &event) < 0)
+    throwErrno(info.Env(), "epoll_ctl", errno);
+  machine.watched[fd] = {token, isNotifier, events != 0};
 }
 
 bool takeReady(Machine& machine, uint32_t* token) {
@@ -41,7 +45,7 @@ bool takeReady(Machine& machine, uint32_t* token) {
     int fd = machine.ready.front();
     machine.ready.pop_front();
     auto it = machine.watched.find(fd);
-    if (it == machine.watched.end()) continue;
+    if (it == machine.watched.end() || !it->second.isPolled) continue;
     uint64_t count;
     // EAGAIN: an earlier event has taken these notifications.
     if (it->second.isNotifier && read(fd, &count, sizeof count) < 0) continue;
@@ -67,14 +71,15 @@ static void machineAddNotifier(const Napi::CallbackInfo& info) {
     throwErrno(info.Env(), "KVM_IOEVENTFD", err);
   }
   try {
-    watch(info, *machine, request.fd, EPOLLIN, {token, true});
+    watch(info, *machine, request.fd, EPOLLIN, token, true);
   } catch (...) {
     close(request.fd);
     throw;
   }
 }
 
-// machineWatchFd(machine, fd, token, events): events 1 read, 2 write. Watches, or changes how a descriptor is watched.
+// machineWatchFd(machine, fd, token, events): events 1 read, 2 write. Watches, or changes how a descriptor is watched. 0:
+// no event, also when its other end is closed.
 static void machineWatchFd(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   auto fd = static_cast<int>(integerArg(info, 1, 0, INT32_MAX));
@@ -82,7 +87,7 @@ static void machineWatchFd(const Napi::CallbackInfo& info) {
   auto events = integerArg(info, 3, 0, 3);
   auto it = machine->watched.find(fd);
   if (it != machine->watched.end() && it->second.isNotifier) throwContract(info.Env(), "a notifier cannot be watched");
-  watch(info, *machine, fd, ((events & 1) != 0 ? EPOLLIN : 0u) | ((events & 2) != 0 ? EPOLLOUT : 0u), {token, false});
+  watch(info, *machine, fd, ((events & 1) != 0 ? EPOLLIN : 0u) | ((events & 2) != 0 ? EPOLLOUT : 0u), token, false);
 }
 
 // machineUnwatchFd(machine, fd)

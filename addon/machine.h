@@ -79,6 +79,7 @@ struct Vcpu {
 struct Watched {
   uint32_t token;
   bool isNotifier;  // an eventfd of the machine, emptied before its event is returned
+  bool isPolled;    // in readyFd; not while nothing is asked for, because epoll reports hang-ups and errors unasked
 };
 
 struct Machine {

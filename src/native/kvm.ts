@@ -144,7 +144,7 @@ export const killMachine = (machine: KvmMachine): void => native().machineKill(m
 /** Ends the vCPU threads and drops the handle. Any thread but a vCPU's. */
 export const closeMachine = (machine: KvmMachine): void => native().machineClose(machine);
 
-/** Answers the last exit and blocks for the next event. `timeoutMs` −1: no limit. Device thread. */
+/** Answers the last exit and blocks for the next event, for at most an hour. `timeoutMs` −1: no limit. Device thread. */
 export const wait = (machine: KvmMachine, timeoutMs: number): number =>
   native().machineWait(machine, timeoutMs);
 

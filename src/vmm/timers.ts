@@ -5,6 +5,9 @@
  */
 import type { Timer } from './devices/device.js';
 
+/** The longest that the device thread waits at a time (src/native/kvm.ts, wait). */
+const MAX_WAIT_MS = 3_600_000;
+
 export class Timers {
   readonly #nowMs: () => number;
   /** When each armed timer is due, with what it calls. */
@@ -25,12 +28,12 @@ export class Timers {
     return timer;
   }
 
-  /** Whole milliseconds, rounded up, until the next one is due; −1 if none is armed. */
+  /** Whole milliseconds, rounded up, until the next one is due, at most an hour; −1 if none is armed. */
   get waitMs(): number {
     if (this.#armed.size === 0) return -1;
     let next = Number.POSITIVE_INFINITY;
     for (const { atMs } of this.#armed.values()) next = Math.min(next, atMs);
-    return Math.max(0, Math.ceil(next - this.#nowMs()));
+    return Math.min(MAX_WAIT_MS, Math.max(0, Math.ceil(next - this.#nowMs())));
   }
 
   /** Calls what is due now. A timer that is armed meanwhile waits for the next call. */

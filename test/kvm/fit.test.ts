@@ -98,7 +98,7 @@ describe('restoring on a host that may not fit', function () {
     const { open } = changed(() => ({ host: { kernel: 7 } }));
     await assert.rejects(
       Machine.restore(open, store.place),
-      /the saved state is invalid: host\.kernel is not a string/,
+      /the saved state is invalid: host\.kernel is not printable text/,
     );
   });
 });

@@ -1,7 +1,7 @@
 /** What `wait()` returns besides exits: doorbells and descriptors; and exits whose answer is held. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -134,6 +134,29 @@ describe('wait()', function () {
     assert.equal(words[ExitWord.token], PIPE + 1);
     unwatchFd(machine, fifo);
     assert.equal(await next(0), WaitEvent.timeout);
+  });
+
+  it('returns no events of a descriptor that is watched for nothing, even when its other end is closed', async () => {
+    const readEnd = openSync(join(dir, 'fifo'), constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      watchFd(machine, readEnd, PIPE, { read: true, write: false });
+      writeSync(fifo, 'x');
+      assert.equal(await next(), WaitEvent.ready);
+      watchFd(machine, readEnd, PIPE, { read: false, write: false });
+      closeSync(fifo);
+      // One that was found before may be left.
+      let event = await next(0);
+      if (event === WaitEvent.ready) event = await next(0);
+      assert.equal(event, WaitEvent.timeout);
+      watchFd(machine, readEnd, PIPE + 1, { read: true, write: false });
+      assert.equal(await next(), WaitEvent.ready);
+      assert.equal(words[ExitWord.token], PIPE + 1);
+      unwatchFd(machine, readEnd);
+      assert.equal(await next(0), WaitEvent.timeout);
+    } finally {
+      closeSync(readEnd);
+      fifo = openSync(join(dir, 'fifo'), 'r+');
+    }
   });
 
   it('returns exits and ready descriptors in turn when there are always both', async () => {

@@ -329,6 +329,17 @@ describe('a region that is read in order', () => {
     assert.ok(large - small < 100, `${large} MiB, ${small} MiB for a small disk`);
   });
 
+  it('may get pages late while as many batches as possible are being stored', async function () {
+    const { store } = newStore(this);
+    const last = Array.from({ length: 8 }, (_, i) => PAGES - 9 + i);
+    // One page a batch; blocks 0 and 1 are finished when these pages of them come.
+    const all = [...order, ...last, 1, 2, 600];
+    const saved = await saveOrdered(store, [new OrderedSource(page, all, PAGES, 1)]);
+    const expected = all.filter((n) => n % 97 !== 0).sort((a, b) => a - b);
+    assert.deepEqual(await pagesOf(store, saved.id), new Map(expected.map((n) => [n, n + 1])));
+    store.close();
+  });
+
   it('may get pages late or again, and the last copy counts', async function () {
     const { store } = newStore(this);
     const late = [3, 700, 5000, 511, 150_000, 80_000, 1];

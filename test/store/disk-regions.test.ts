@@ -348,4 +348,20 @@ describe('an index of the first version', () => {
     writing.close();
     assert.deepEqual(rows(), [2, snapshots, tags]);
   });
+
+  it('that has a tag without its snapshot is damaged when it is opened for writing, until repair', async function () {
+    const dir = copyOfGolden(this, 'v1/whole');
+    const database = new Database(join(dir, 'store.db'));
+    database.pragma('foreign_keys = OFF');
+    database
+      .prepare("INSERT INTO tags (label, snapshot, digest) VALUES ('gone', ?, '0123456789abcdef')")
+      .run('e'.repeat(32));
+    database.close();
+    assert.throws(() => Store.open(dir, { write: true }), { code: 'DAMAGED' });
+    Store.open(dir, { write: false }).close();
+    assert.deepEqual((await Store.repair(dir)).lost, []);
+    const store = Store.open(dir, { write: true });
+    assert.equal(store.list().length, goldenSnapshots('v1/whole').length);
+    store.close();
+  });
 });

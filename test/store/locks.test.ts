@@ -354,6 +354,30 @@ describe('gc beside sessions', () => {
     open.close();
   });
 
+  it('keeps a snapshot whose file was replaced between two pins of one thread', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': noise(1, 300) };
+    const { id } = await save(store, contents);
+    const first = await store.openSnapshot(id);
+    const path = join(dir, 'snapshots', id);
+    // As repair sets a file aside, and a copy brings it back.
+    const bytes = readFileSync(path);
+    unlinkSync(path);
+    writeFileSync(path, bytes);
+    const second = await store.openSnapshot(id);
+    first.close();
+    assert.equal(lockState(path), 'shared');
+    store.remove([id]);
+    await gc(store);
+    const sink = new MemorySink(second.regions);
+    await second.fill(sink);
+    assert.deepEqual(sink.contents, contents);
+    second.close();
+    assert.equal(lockState(path), 'free');
+    await gc(store);
+    assert.deepEqual([packsOf(dir), snapshotsOf(dir)], [[], []]);
+  });
+
   for (const verb of ['pin', 'save'])
     it(`is not blocked by a process that was killed during a ${verb}`, async function () {
       const { store, dir } = newStore(this);

@@ -10,6 +10,7 @@ import type BetterSqlite3 from 'better-sqlite3';
 import { LivesnapError } from '../../errors.js';
 import { loadSqlite } from '../../native/modules.js';
 import { projectRoot } from '../../native/project-root.js';
+import { sqliteCode } from '../disk/store-error.js';
 import { whenIndexIsFree } from '../disk/waits.js';
 import type { Connection } from './connection.js';
 import { notAStore } from './index-files.js';
@@ -109,12 +110,26 @@ export function migrate(connection: Connection, write: boolean): void {
     requireSchema(dir, from, schemaOf(database));
     for (const { version: to, sql } of migrations()) {
       if (to <= from) continue;
-      database.exec(sql);
+      changeTables(dir, () => database.exec(sql));
       database.pragma(`user_version = ${to}`);
     }
     database.pragma(`application_id = ${APPLICATION_ID}`);
     requireSchema(dir, known, schemaOf(database));
   });
+}
+
+/** Tables are filled with the rows of older ones, which a damaged index need not have right. Errors: DAMAGED. */
+function changeTables(dir: string, change: () => void): void {
+  try {
+    change();
+  } catch (error) {
+    if (sqliteCode(error) !== 'SQLITE_CONSTRAINT') throw error;
+    throw new LivesnapError(
+      'DAMAGED',
+      `the index of the store ${dir} has wrong rows: ${(error as Error).message}`,
+      { hint: 'Run livesnap repair to rebuild the index from the other files of the store.', cause: error },
+    );
+  }
 }
 
 /** Errors: DAMAGED. */

@@ -51,8 +51,12 @@ const CPUID_LINE = /^[0-9a-f]{8}\.[0-9a-f]{1,8}( [0-9a-f]{8}){4}$/;
 const U32 = /^0x[0-9a-f]{1,8}$/;
 const U64 = /^0x[0-9a-f]{1,16}$/;
 
-const name = satisfying(
-  text(),
+/** No controls, formats or line ends: names are shown in sentences, on a terminal and in logs. */
+const PRINTABLE = /^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]*$/u;
+
+/** The check of a name of a processor, kernel or microcode. */
+export const hostName = satisfying(
+  text(PRINTABLE, 'printable text'),
   ({ length }) => length <= MAX_NAME_LENGTH,
   `is longer than ${MAX_NAME_LENGTH} characters`,
 );
@@ -60,9 +64,9 @@ const name = satisfying(
 const PROFILE = object(
   {
     kvm: oneOf('vmx', 'svm', 'pvm', 'unknown'),
-    processor: nullable(name),
-    microcode: nullable(name),
-    kernel: name,
+    processor: nullable(hostName),
+    microcode: nullable(hostName),
+    kernel: hostName,
     tscKhz: integer(1, MAX_KHZ),
     tscControl: flag,
     maxCpus: integer(1, 1 << 20),

@@ -4,14 +4,14 @@
  *
  * Invariant: state and description are checked before (machine-state.ts, saved-machine.ts), and here the field `host`.
  */
-import { object, optional, parse, satisfying, text } from '../../schema.js';
+import { object, optional, parse } from '../../schema.js';
 import type { CpuidEntry } from '../kvm/cpuid.js';
 import type { KvmKind } from '../kvm/host.js';
 import type { VcpuState } from '../kvm/vcpu-state.js';
 import type { MachineConfig } from '../machine-types.js';
 import { invalidState } from '../saved-state.js';
 import { modelOf, physicalAddressBits, vendorOf } from './cpu-features.js';
-import type { HostProfile } from './host-profile.js';
+import { type HostProfile, hostName } from './host-profile.js';
 
 export type VcpuNeeds = Pick<VcpuState, 'cpuid' | 'xcrs' | 'xsave' | 'msrs' | 'tscKhz'>;
 
@@ -31,14 +31,7 @@ export interface SnapshotNeeds {
   readonly savedOn: SavedHost;
 }
 
-const MAX_NAME_LENGTH = 200;
-const name = optional(
-  satisfying(
-    text(),
-    ({ length }) => length <= MAX_NAME_LENGTH,
-    `is longer than ${MAX_NAME_LENGTH} characters`,
-  ),
-);
+const name = optional(hostName);
 
 /** As in the description of a snapshot, so that errors name a field by its path there. */
 const DESCRIPTION = object({

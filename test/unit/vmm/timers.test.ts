@@ -53,6 +53,18 @@ describe('Timers', () => {
     assert.equal(timers.waitMs, 0);
   });
 
+  it('that are far away are waited for in parts, each short enough for the native wait', () => {
+    const { timers, calls, timer } = make();
+    timer('tomorrow').set(24 * 3_600_000);
+    assert.equal(timers.waitMs, 3_600_000);
+    nowMs += 3_600_000;
+    timers.run();
+    assert.deepEqual(calls, []);
+    nowMs += 23 * 3_600_000;
+    timers.run();
+    assert.deepEqual(calls, ['tomorrow']);
+  });
+
   it('do not call back when one before them has disarmed them', () => {
     const { timers, calls, timer } = make();
     const second = timer('second');

@@ -111,6 +111,49 @@ describe('Platform', () => {
     assert.deepEqual(machine.events, ['drained']);
   });
 
+  it('pauses all devices that have work, and is idle when each of them is', () => {
+    const calls: string[] = [];
+    const idle = { first: true, second: false };
+    const worker = (name: keyof typeof idle, base: number): DeviceDescriptor => ({
+      name,
+      bus: 'mmio',
+      base,
+      state: deviceState(name, 1, {}),
+      create: () => ({
+        ranges: [{ offset: 0, length: 4 }],
+        widthBytes: 4,
+        read: () => 0,
+        write: () => {},
+        save: () => ({ device: name, version: 1 }),
+        pausable: {
+          get isIdle() {
+            return idle[name];
+          },
+          suspend: () => calls.push(`suspend ${name}`),
+          freeze: () => calls.push(`freeze ${name}`),
+          resume: () => calls.push(`resume ${name}`),
+        },
+      }),
+      restore: () => assert.fail(),
+    });
+    const list: DeviceList = [...LEGACY_DEVICES, worker('first', 0), worker('second', 4)];
+    const platform = Platform.create(new FakeMachine(), list);
+    assert.equal(platform.isIdle, false);
+    idle.second = true;
+    assert.equal(platform.isIdle, true);
+    platform.suspend();
+    platform.freeze();
+    platform.resume();
+    assert.deepEqual(calls, [
+      'suspend first',
+      'suspend second',
+      'freeze first',
+      'freeze second',
+      'resume first',
+      'resume second',
+    ]);
+  });
+
   it('saves a plain object with a state for each device', () => {
     const state: PlatformState = Platform.create(new FakeMachine(), LEGACY_DEVICES).save();
     assert.deepEqual(JSON.parse(JSON.stringify(state)), state);

@@ -23,7 +23,19 @@ describe('the host in the description of a snapshot', () => {
   });
 
   it('is refused if it is not what a host can be', () => {
-    for (const host of [[], 7, { kernel: 7 }, { microcode: {} }, { kernel: 'x'.repeat(1000) }, { kvm: null }])
+    const escapes = ['6.8\x1b[2J', '6.8\nerror: all is lost', '\u202e8.6'].flatMap((kernel) => [
+      { kernel },
+      { microcode: kernel },
+    ]);
+    for (const host of [
+      ...escapes,
+      [],
+      7,
+      { kernel: 7 },
+      { microcode: {} },
+      { kernel: 'x'.repeat(1000) },
+      { kvm: null },
+    ])
       assert.throws(
         () => readSavedHost(host),
         (error) => error instanceof LivesnapError && error.code === 'BAD_STATE' && /host/.test(error.message),

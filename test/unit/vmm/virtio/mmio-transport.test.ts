@@ -224,6 +224,29 @@ describe('MmioTransport', () => {
       restored.close();
     });
 
+    it('gives up its chains in flight when it is restored and needs a reset', () => {
+      driver.send(request);
+      rig.hear();
+      driver.queues[0]!.makeAvailable(99);
+      rig.ring(0);
+      rig.hear();
+      rig.pause();
+      const saved = rig.save();
+      let made!: SlowDevice;
+      const restored = VirtioRig.restore(
+        saved,
+        slowDevice((each) => {
+          made = each;
+        }),
+      );
+      restored.resume();
+      made.notify(0);
+      assert.deepEqual(made.popped, []);
+      assert.equal(restored.device.pausable!.isIdle, true);
+      saved.ram.close();
+      restored.close();
+    });
+
     describe('being reset', () => {
       it('is reset at once when nothing is in flight', () => {
         rig.write(Register.status, 0);
@@ -247,6 +270,19 @@ describe('MmioTransport', () => {
         assert.equal(rig.read(Register.status), 0);
         assert.deepEqual(rig.ram.bytes(usedRing, 64), before);
         assert.equal(rig.takeInterrupt(), false);
+      });
+
+      it('ignores what other processors write to the status meanwhile', () => {
+        driver.send(request);
+        rig.hear();
+        rig.write(Register.status, 0);
+        rig.write(Register.status, 0);
+        rig.write(Register.status, 0x80);
+        assert.equal(rig.machine.heldAccesses, 1, 'only the processor that reset it waits');
+        assert.equal(rig.read(Register.status), 15);
+        device.finish();
+        assert.equal(rig.machine.heldAccesses, 0);
+        assert.equal(rig.read(Register.status), 0);
       });
 
       it('is saved as reset', () => {

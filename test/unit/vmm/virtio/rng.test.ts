@@ -71,6 +71,30 @@ describe('VirtioRng', () => {
     assert.equal(rig.machine.timers[0]!.delayMs, null, 'an idle device has no timer');
   });
 
+  it('counts requests that take no bytes, so that they cannot keep the device thread busy', () => {
+    const send = () => driver.send({ readable: [Uint8Array.of(1)], writable: [] });
+    let answers = 0;
+    for (let i = 0; i < 2000; i++) {
+      send();
+      rig.hear();
+      const collected = driver.collect().length;
+      if (collected === 0) break;
+      answers += collected;
+    }
+    assert.equal(answers, 1024);
+    rig.machine.timers[0]!.expire();
+    assert.equal(driver.collect().length, 1);
+  });
+
+  it('begins a period with its first request, and later ones do not make it longer', () => {
+    const [timer] = rig.machine.timers;
+    ask(64);
+    assert.equal(timer!.delayMs, 10);
+    timer!.delayMs = 3;
+    ask(64);
+    assert.equal(timer!.delayMs, 3);
+  });
+
   it('goes on with requests beyond the limit after a restore', () => {
     for (let i = 0; i < 20; i++) driver.send({ readable: [], writable: [4096] });
     rig.hear();

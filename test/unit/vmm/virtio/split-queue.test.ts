@@ -179,6 +179,17 @@ describe('SplitQueue', () => {
     assert.equal(device.popped.length, 1);
   });
 
+  it('is saved as stopped when it is being stopped', () => {
+    const made = pair();
+    made.driver.send(asks(1));
+    made.rig.hear();
+    made.rig.write(0x030, 0);
+    made.rig.write(0x044, 0);
+    const device = made.restore();
+    assert.deepEqual(device.popped, []);
+    assert.equal(made.driver.rig.read(0x044), 0);
+  });
+
   describe('while its machine is paused', () => {
     it('gives nothing to the device, and gives it afterwards without another doorbell', () => {
       const { rig, driver, device } = pair();
@@ -312,6 +323,26 @@ describe('SplitQueue', () => {
         if (eventIdx) ram.store16(queue.usedRing + 4 + queue.size * 8, 0x8000);
         else ram.store16(queue.usedRing, 1);
         made.restore();
+        queue.offer(asks(2));
+        assert.equal(queue.wantsKick(), true);
+      }
+    });
+
+    it('asks for a doorbell although its device takes nothing yet', () => {
+      for (const eventIdx of [true, false]) {
+        const made = pair({ eventIdx });
+        const { rig, driver, queue, ram } = made;
+        rig.pause();
+        if (eventIdx) ram.store16(queue.usedRing + 4 + queue.size * 8, 0x8000);
+        else ram.store16(queue.usedRing, 1);
+        const saved = rig.save();
+        const idle = slowDevice((device) => {
+          device.notify = () => {};
+        });
+        const restored = VirtioRig.restore(saved, idle);
+        saved.ram.close();
+        driver.moveTo(restored);
+        restored.resume();
         queue.offer(asks(2));
         assert.equal(queue.wantsKick(), true);
       }
