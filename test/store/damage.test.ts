@@ -160,7 +160,7 @@ describe('damage of a store', () => {
       await assert.rejects(store.openSnapshot(id), { code: 'DAMAGED' });
     }
     const newer = Buffer.from(good);
-    newer.writeUInt32LE(2, 8);
+    newer.writeUInt32LE(3, 8);
     writeFileSync(path, newer);
     await assert.rejects(store.openSnapshot(id), { code: 'DAMAGED' }, 'a flipped bit is not a newer format');
     createHash('sha256')
@@ -168,7 +168,7 @@ describe('damage of a store', () => {
       .digest()
       .copy(newer, newer.length - 32);
     writeFileSync(path, newer);
-    await assert.rejects(store.openSnapshot(id), { code: 'NEWER_FORMAT', message: /version 2/ });
+    await assert.rejects(store.openSnapshot(id), { code: 'NEWER_FORMAT', message: /version 3/ });
     writeFileSync(path, good.subarray(0, 20));
     await assert.rejects(store.openSnapshot(id), { code: 'DAMAGED' });
     writeFileSync(path, good);

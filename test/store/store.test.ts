@@ -255,7 +255,9 @@ describe('a store', () => {
     // rm and gc free uniqueBytes.
     const { uniqueBytes, regions, machine } = reader.show(second.id);
     reader.close();
-    assert.deepEqual(regions, [{ name: 'ram@0x0', sizeBytes: ram.length, nonZeroPages: 600 }]);
+    assert.deepEqual(regions, [
+      { name: 'ram@0x0', sizeBytes: ram.length, nonZeroPages: 600, changedPages: null },
+    ]);
     assert.deepEqual(machine, { cpus: 1 });
     const writer = Store.open(dir, { write: true });
     const before = packs.reduce((a, b) => a + b) + files.reduce((a, b) => a + b);
