@@ -315,6 +315,40 @@ describe('a machine with a disk', function () {
     assert.equal((await boot({ mode: 'rw' })).machine.savesDisks, false);
   });
 
+  it('saves disks whose last save was removed from the store, though nothing was written since', async () => {
+    const stored = await put();
+    const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+    await guest.ask('waA');
+    const { id } = await save(guest);
+    store.remove([id]);
+    const saved = await guest.machine.saveDisks(store, { vm: 'test', tag: null });
+    assert(saved, 'the disks are saved');
+    assert.equal((await blockIn(saved.id, 0)).toString('latin1', 0, 1), 'A');
+  });
+
+  it('saves disks in full when it ends and a base is found to be damaged', async () => {
+    const stored = await put();
+    const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+    await guest.ask('waA');
+    const damaged: SaveTarget = {
+      key: store.key,
+      async beginSave(options) {
+        const session = await store.beginSave(options);
+        if (options.regions.every(({ bases }) => bases.length === 0)) return session;
+        return {
+          bases: session.bases,
+          parent: session.parent,
+          store: () => Promise.reject(new LivesnapError('DAMAGED', 'a base cannot be read')),
+          commit: (metadata) => session.commit(metadata),
+          abort: () => session.abort(),
+        };
+      },
+    };
+    const saved = await guest.machine.saveDisks(damaged, { vm: 'test', tag: null });
+    assert.equal(String.fromCharCode((await blockIn(saved!.id, 0))[0]!), 'A');
+    assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'i');
+  });
+
   describe('whose store is damaged', () => {
     let stored: string;
     let random: Buffer;
