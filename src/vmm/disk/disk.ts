@@ -11,6 +11,7 @@
  * - A block joins the overlay when all of its bytes are there. Until then reads give the base's.
  * - Requests within one block wait for its copy from the base, and for a first write that covers it.
  * - A discarded block is zero. It never shows the base again.
+ * - After a flush has failed, every flush fails: the host reports a lost write once, and a later sync succeeds without it.
  * - A write to a frozen block waits until its old bytes are set aside. If that fails, the save fails, and the write
  *   continues.
  * - A write that is in flight at the moment of a save may reach a frozen block late. The save has the request as
@@ -75,6 +76,8 @@ export class Disk {
   readonly #written: SharedBits;
   readonly #locks = new BlockLocks();
   readonly #frozen: FrozenBlocks;
+  /** Of the first flush that failed; 0: none has. */
+  #flushErrno = 0;
 
   constructor(setup: DiskSetup, { io, zeros, scratch, freeBytes }: DiskParts) {
     this.name = setup.name;
@@ -124,7 +127,14 @@ export class Disk {
       done(null);
       return;
     }
-    this.#io.sync(fd, (errno) => done(failureOf(errno, 'cannot be flushed')));
+    if (this.#flushErrno !== 0) {
+      done({ errno: this.#flushErrno, what: 'may have lost writes: the host failed to store them before' });
+      return;
+    }
+    this.#io.sync(fd, (errno) => {
+      if (errno !== 0) this.#flushErrno ||= errno;
+      done(failureOf(this.#flushErrno, 'cannot be flushed, and may have lost writes'));
+    });
   }
 
   // Saves

@@ -157,6 +157,16 @@ describe('VirtioBlock', () => {
     assert.equal(data.toString('latin1').replace(/\0+$/, ''), 'disk0');
   });
 
+  it('never reports a flush as done again after one failed, because the host may have dropped the writes', () => {
+    start({ onError: 'report' });
+    io.fault = (name) => (name === 'sync' ? EIO : 0);
+    assert.equal(ask([header(Type.flush, 0)]).status, IO_ERROR);
+    // The host reports such a failure once, and drops what it could not write.
+    io.fault = () => 0;
+    assert.equal(ask([header(Type.flush, 0)]).status, IO_ERROR);
+    assert.equal(ask([header(Type.in, 0)], 512).status, OK);
+  });
+
   it('discards and zeroes ranges', () => {
     assert.equal(ask([header(Type.discard, 0), segment(8, 8), segment(20, 1)]).status, OK);
     assert(
