@@ -51,6 +51,11 @@ export class Overlay {
     return this.present.has(block);
   }
 
+  hasAll(first: number, last: number): boolean {
+    for (let block = first; block <= last; block++) if (!this.present.has(block)) return false;
+    return true;
+  }
+
   /** Whether the space of all these blocks is allocated. */
   isAllocated(first: number, last: number): boolean {
     for (let extent = extentOf(first); extent <= extentOf(last); extent++)

@@ -275,6 +275,26 @@ describe('VirtioBlock', () => {
     assert.deepEqual(driver.collect(), []);
   });
 
+  it('begins no further request while much is worked on, and does all of them in the end', () => {
+    const sizeBytes = 2 ** 33;
+    start({ sizeBytes, onError: 'report', written: SharedBits.allocate(blocksOf(sizeBytes)) });
+    let punches = 0;
+    const { punch } = FakeIo.prototype;
+    io.punch = (...operation) => {
+      punches++;
+      punch.apply(io, operation);
+    };
+    io.fault = () => EIO; // nothing of this size is done
+    const sectors = 1 << 17;
+    const segments = [0, 1, 2, 3].map((i) => segment(i * sectors, sectors));
+    for (let i = 0; i < 8; i++) send([header(Type.discard, 0), ...segments], 1);
+    assert.equal(punches, 4, 'one request has 256 MiB');
+    const answers: Answer[] = [];
+    while (!io.isIdle) answers.push(...settle());
+    assert.equal(answers.length, 8);
+    assert.equal(punches, 8 * 4);
+  });
+
   it('marks a block before the driver learns that it is written', () => {
     const written = SharedBits.allocate(8);
     start({ written });
