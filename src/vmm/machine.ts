@@ -123,6 +123,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   readonly #bases: SaveBases;
   #isRunning = false;
   #problem: string | null = null;
+  /** A pause because of a problem waits for its turn. */
+  #isStalling = false;
   /** The guest has ended the machine, which waits for {@link saveDisks} and {@link stop}. */
   #isOff = false;
   #end: MachineEnd | null = null;
@@ -514,13 +516,21 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     if (tail < PAGE_BYTES) into.fill(0, into.length - PAGE_BYTES + tail);
   }
 
-  /** The main thread pauses the machine, because only it knows which operations are in progress. */
+  /**
+   * The main thread pauses the machine, because only it knows which operations are in progress. Requests that fail until
+   * then are no problems of their own.
+   */
   #stalled(problem: string): void {
     this.#problem = problem;
-    this.pause().then(
-      () => this.emit('problem', problem),
-      () => {}, // the machine has ended
-    );
+    if (this.#isStalling) return;
+    this.#isStalling = true;
+    this.#inTurn(async () => {
+      this.#isStalling = false;
+      await this.#pause();
+      // A save in progress may have resumed the machine meanwhile.
+      this.#problem ??= problem;
+      this.emit('problem', this.#problem);
+    }).catch(() => {}); // the machine has ended
   }
 
   #poweredOff(): void {

@@ -18,7 +18,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../src/errors.js';
 import { readRegion } from '../../src/native/region-reader.js';
-import type { SaveTarget } from '../../src/page-stream.js';
+import { BATCH_PAGES, PAGE_BYTES, type SaveTarget } from '../../src/page-stream.js';
 import { Store } from '../../src/store/store.js';
 import type { DiskRequest } from '../../src/vmm/disk/disk-config.js';
 import { Machine } from '../../src/vmm/machine.js';
@@ -415,6 +415,40 @@ describe('a machine with a disk', function () {
       assert.equal(guest.machine.state, 'paused');
       const restored = await restore(id);
       assert.equal(await restored.line(), `0${far()}`);
+    });
+
+    it('is paused after a save in progress, and says so once', async () => {
+      const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+      const { machine } = guest;
+      const problems: string[] = [];
+      machine.on('problem', (problem) => problems.push(problem));
+      const heal = damage();
+      // Takes everything, and has the disk's base.
+      const target: SaveTarget = {
+        key: store.key,
+        beginSave: async ({ regions }) => ({
+          bases: regions.map(({ bases }) => (bases.length > 0 ? 0 : null)),
+          parent: null,
+          store: async (source) => {
+            guest.send(readFar);
+            while (machine.problem === null) await sleep(1);
+            const into = new Uint8Array(BATCH_PAGES * PAGE_BYTES);
+            while ((await source.next(into)) !== null);
+          },
+          commit: async ({ tag }) => ({
+            ...{ id: stored, tag, movedFrom: null, parent: null, pages: 0, zeroPages: 0 },
+            ...{ unchangedPages: 0, newChunks: 0, reusedChunks: 0, storedBytes: 0 },
+          }),
+          abort: async () => {},
+        }),
+      };
+      await machine.save(target, { vm: 'test', tag: null, then: null });
+      await machine.pause();
+      assert.equal(problems.length, 1, `the problems are ${problems.join(', ')}`);
+      assert.equal(machine.problem, problems[0]);
+      heal();
+      await machine.resume();
+      assert.equal(await guest.line(), `0${far()}`);
     });
 
     it('gives the guest an error with on-error=report', async () => {

@@ -135,8 +135,12 @@ export class VirtioBlock implements VirtioDevice<BlockState> {
   }
 
   notify(): void {
-    for (const request of this.#stalled.splice(0)) this.#begin(request);
     this.publish();
+  }
+
+  /** Tries again what the host failed. Not before: the machine may run on for long until a save lets it be paused. */
+  resumed(): void {
+    for (const request of this.#stalled.splice(0)) this.#begin(request);
   }
 
   /** Begins further requests, and tells the driver of those that have ended. To be called after I/O completions. */

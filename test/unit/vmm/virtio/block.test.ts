@@ -236,6 +236,20 @@ describe('VirtioBlock', () => {
     assert(sector(1).every((byte) => byte === 7));
   });
 
+  it('tries a request that waits for the host again only after a pause, and asks for that once', () => {
+    io.fault = (name) => (name === 'write' ? EIO : 0);
+    send([header(Type.out, 1), Buffer.alloc(512, 7)], 1);
+    settle();
+    for (let i = 0; i < 3; i++) assert.equal(ask([header(Type.in, 0)], 512).status, OK);
+    assert.equal(io.counts.write, 1);
+    assert.equal(stalls.length, 1);
+    rig.pause();
+    rig.resume();
+    settle();
+    assert.equal(io.counts.write, 2);
+    assert.equal(stalls.length, 2);
+  });
+
   it('gives the guest an error instead, with on-error=report', () => {
     start({ onError: 'report' });
     io.fault = () => EIO;
