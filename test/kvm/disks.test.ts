@@ -302,6 +302,21 @@ describe('a machine with a disk', function () {
     assert.equal(await next.ask('rc'), 'ii');
   });
 
+  it('saves what was written to a stored image when the machine fails', async () => {
+    const stored = await put();
+    const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+    const { machine } = guest;
+    await guest.ask('wbB');
+    const off = new Promise<void>((resolve) => machine.once('poweredOff', resolve));
+    const ended = once(machine, 'end');
+    guest.send('f');
+    await Promise.race([off, ended.then(() => assert.fail('it ended with its disks'))]);
+    const saved = await machine.saveDisks(store, { vm: 'test', tag: null });
+    assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'B');
+    await machine.stop();
+    assert.equal(machine.end?.kind, 'failed');
+  });
+
   it('saves no disks that were not written since the last save, or whose writes are not kept', async () => {
     const stored = await put();
     const source = { kind: 'snapshot', snapshot: stored, region: null } as const;
