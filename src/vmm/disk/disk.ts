@@ -373,8 +373,11 @@ export class Disk {
       const fd = isInOverlay ? this.#overlay!.fd : (base as { fd: number }).fd;
       this.#io.copy({ fd, offset }, place.file, length, (errno) => done(failed(errno)));
     } else if (base.kind === 'store')
-      this.#io.copyFromStore({ reader: base.reader, offset }, place.file, length, (errno) =>
-        done(failed(errno)),
+      this.#fromStore(
+        offset,
+        base.name,
+        (tried) => this.#io.copyFromStore({ reader: base.reader, offset }, place.file, length, tried),
+        done,
       );
     else this.#io.write(place.file, this.#zeroRanges(length), (errno) => done(failed(errno)));
   }
