@@ -64,7 +64,11 @@ export class BitSet implements Iterable<number> {
   }
 
   addAll(other: BitSet): void {
-    for (let i = 0; i < this.#words.length; i++) this.#words[i]! |= other.#words[i]!;
+    for (let i = 0; i < this.#words.length; i++) {
+      const bits = other.#words[i]!;
+      // Memory that was never written to takes no room: the sets of a large disk are mostly that.
+      if (bits !== 0) this.#words[i]! |= bits;
+    }
   }
 
   clear(): void {

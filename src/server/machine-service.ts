@@ -183,12 +183,27 @@ export class MachineService implements ControlledMachine {
   /** Ends the machine after its disks are saved. A second call waits for the same save. */
   async #endMachine(discard: boolean): Promise<void> {
     if (!discard && this.#machine.savesDisks) {
-      this.#savingDisks ??= this.#inTurn(() => this.#saveDisks()).finally(() => {
+      this.#savingDisks ??= this.#saveDisksAndStop().finally(() => {
         this.#savingDisks = null;
       });
       await this.#savingDisks;
     }
     if (this.end === null) await this.#machine.stop();
+  }
+
+  /** One operation, so that none lets the guest write between the two. */
+  async #saveDisksAndStop(): Promise<void> {
+    let hasBegun = false;
+    try {
+      await this.#inTurn(async () => {
+        hasBegun = true;
+        await this.#saveDisks();
+        await this.#machine.stop();
+      });
+    } catch (error) {
+      // An operation before it may have ended the machine.
+      if (hasBegun || this.end === null) throw error;
+    }
   }
 
   /** Saves what was written to disks that end with the machine. */

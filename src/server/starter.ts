@@ -6,9 +6,11 @@
  * Invariants:
  * - A line is typed once, whatever is saved or restored meanwhile: a snapshot has exactly the lines that were not typed.
  * - After a prompt was answered, the rest of that line of output is no prompt, since it has the echo of what was typed.
+ * - Output of the guest does not block the thread, whatever the pattern is (prompt-pattern.ts).
  * - The text of a line is never logged: it may be a password.
  */
 import { LineWatch } from '../vmm/console/line-watch.js';
+import { PromptPattern } from './prompt-pattern.js';
 
 const LINE_FEED = 0x0a;
 /** An unfinished line counts as a prompt after this time without output. */
@@ -29,6 +31,7 @@ export interface StarterOptions {
 
 export class Starter {
   readonly #options: StarterOptions;
+  readonly #prompt: PromptPattern;
   #typed = 0;
   #watch: LineWatch;
   #inLine: boolean;
@@ -36,6 +39,11 @@ export class Starter {
 
   constructor(options: StarterOptions) {
     this.#options = options;
+    this.#prompt = new PromptPattern(options.prompt, () =>
+      options.log(
+        'the starter file is not typed any further: the pattern of its prompt takes too long on lines of the guest',
+      ),
+    );
     this.#inLine = options.inLine;
     this.#watch = this.#newWatch();
   }
@@ -81,6 +89,6 @@ export class Starter {
   }
 
   #newWatch(): LineWatch {
-    return new LineWatch(this.#options.prompt, this.#inLine);
+    return new LineWatch(this.#prompt, this.#inLine);
   }
 }

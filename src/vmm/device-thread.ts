@@ -119,7 +119,7 @@ class DeviceThread {
   #end: PlainMachineEnd | null = null;
   readonly #disks: DiskDevices | null;
   readonly #holdsEnd: boolean;
-  /** The end that the guest asked for, while the main thread saves the disks. */
+  /** The end to come, while the main thread saves the disks. */
   #heldEnd: PlainMachineEnd | null = null;
   /** The vCPUs are parked and the devices frozen. */
   #isPaused = true;
@@ -202,7 +202,10 @@ class DeviceThread {
     this.#end ??= end;
   }
 
-  /** The guest ends the machine. If disks are to be saved first, the machine is paused until the main thread stops it. */
+  /**
+   * The guest ends the machine, or KVM cannot run it any further. If disks are to be saved first, the machine is paused
+   * until the main thread stops it.
+   */
   #guestEnds(end: PlainMachineEnd): void {
     if (!this.#holdsEnd) this.#finish(end);
     else if (this.#heldEnd === null) {
@@ -381,7 +384,7 @@ class DeviceThread {
       suberror,
       instruction,
     });
-    this.#finish({ kind: 'failed', error: { code: 'MACHINE_FAILED', message, hint: null } });
+    this.#guestEnds({ kind: 'failed', error: { code: 'MACHINE_FAILED', message, hint: null } });
   }
 }
 

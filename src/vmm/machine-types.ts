@@ -65,8 +65,8 @@ export interface MachineEvents {
   /** The machine was paused because the host failed. {@link MachineHandle.problem} says why. */
   problem: [problem: string];
   /**
-   * The guest has turned the machine off or reset it, and its disks have changes that are not saved. `saveDisks` saves
-   * them; then `stop` ends the machine. Without a listener it ends at once.
+   * The guest has turned the machine off or reset it, or KVM cannot run it any further, and its disks have changes that
+   * are not saved. `saveDisks` saves them; then `stop` ends the machine. Without a listener it ends at once.
    */
   poweredOff: [];
   /** Once, after the last output. */

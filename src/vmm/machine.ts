@@ -28,6 +28,7 @@ import type { SavedConsole } from './console/saved-console.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
 import { deviceWindows } from './devices/machine-devices.js';
+import { isUnwritten } from './disk/data-blocks.js';
 import { type DiskRequest, totalDiskBytes } from './disk/disk-config.js';
 import { blocksOf } from './disk/disk-setup.js';
 import { DiskSource } from './disk/disk-source.js';
@@ -136,6 +137,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   readonly #bases: SaveBases;
   #isRunning = false;
   #problem: string | null = null;
+  /** A pause because of a problem waits for its turn. */
+  #isStalling = false;
   /** The guest has ended the machine, which waits for {@link saveDisks} and {@link stop}. */
   #isOff = false;
   #end: MachineEnd | null = null;
@@ -372,14 +375,9 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       this.#requireOn();
       const startedMs = performance.now();
       const then = options.then ?? (this.#isRunning ? 'resume' : 'pause');
-      const saved = await this.#saveFrom(store, true, then, options).catch((error) => {
-        // If a base is damaged, save everything again.
-        const hasBase = this.#setup.regions.list.some(
-          (_, i) => this.#bases.of(store.key, i).bases.length > 0,
-        );
-        if (!hasBase || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
-        return this.#saveFrom(store, false, then, options);
-      });
+      const saved = await this.#withBases(store, (useBases) =>
+        this.#saveFrom(store, useBases, then, options),
+      );
       this.#dirty.commit(store.key, saved.id);
       if (then === 'stop') await this.stop();
       else if (then === 'resume') await this.#resumeUnlessEnded();
@@ -396,7 +394,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       const wasRunning = this.#isRunning;
       await this.#pause();
       try {
-        return await this.#saveDisksTo(store, vm, tag);
+        return await this.#withBases(store, (useBases) => this.#saveDisksTo(store, useBases, vm, tag));
       } catch (error) {
         if (wasRunning && !this.#isOff) await this.#resumeUnlessEnded();
         throw error;
@@ -404,24 +402,45 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     });
   }
 
+  /** Saves relative to bases. If one is damaged, saves everything again. */
+  async #withBases<T>(store: SaveTarget, save: (useBases: boolean) => Promise<T>): Promise<T> {
+    try {
+      return await save(true);
+    } catch (error) {
+      const hasBase = this.#setup.regions.list.some((_, i) => this.#bases.of(store.key, i).bases.length > 0);
+      if (!hasBase || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
+      return save(false);
+    }
+  }
+
   /** The machine is paused. */
-  async #saveDisksTo(store: SaveTarget, vm: string, tag: string | null): Promise<SaveResult | null> {
+  async #saveDisksTo(
+    store: SaveTarget,
+    useBases: boolean,
+    vm: string,
+    tag: string | null,
+  ): Promise<SaveResult | null> {
     const { config, bootPath, regions, disks } = this.#setup;
     const indices = disks.list.flatMap((disk, i) => (endsWithMachine(disk) ? [i] : []));
+    if (indices.every((i) => isUnwritten(disks.list[i]!))) return null;
     const firstDisk = regions.slots.length;
-    const saved = indices.map((i) => this.#bases.of(store.key, firstDisk + i));
-    this.#dirty.begin();
-    const isUnchanged = saved.every(
-      ({ bases }, n) =>
-        bases.length > 0 && this.#bases.pending(store.key, firstDisk + indices[n]!, bases[0]!).isEmpty,
+    const saved = indices.map((i) =>
+      useBases
+        ? this.#bases.of(store.key, firstDisk + i)
+        : { region: regions.list[firstDisk + i]!.name, bases: [] },
     );
-    if (isUnchanged) return null;
+    this.#dirty.begin();
+    // The store says whether it still has the bases: a save that was removed since accounts for nothing.
     const session = await store.beginSave({ regions: saved, tag });
     try {
       const savedDisks = indices.map((i, n) => ({
         sizeBytes: disks.list[i]!.config.sizeBytes,
         pending: this.#bases.pending(store.key, firstDisk + i, usedBase(saved, session, n)),
       }));
+      if (savedDisks.every(({ pending }, n) => session.bases[n] !== null && pending.isEmpty)) {
+        await session.abort();
+        return null;
+      }
       const source = new DiskSource(savedDisks, 0, (n, blocks, into) =>
         this.#readBlocks(indices[n]!, blocks, into),
       );
@@ -531,13 +550,21 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     if (tail < PAGE_BYTES) into.fill(0, into.length - PAGE_BYTES + tail);
   }
 
-  /** The main thread pauses the machine, because only it knows which operations are in progress. */
+  /**
+   * The main thread pauses the machine, because only it knows which operations are in progress. Requests that fail until
+   * then are no problems of their own.
+   */
   #stalled(problem: string): void {
     this.#problem = problem;
-    this.pause().then(
-      () => this.emit('problem', problem),
-      () => {}, // the machine has ended
-    );
+    if (this.#isStalling) return;
+    this.#isStalling = true;
+    this.#inTurn(async () => {
+      this.#isStalling = false;
+      await this.#pause();
+      // A save in progress may have resumed the machine meanwhile.
+      this.#problem ??= problem;
+      this.emit('problem', this.#problem);
+    }).catch(() => {}); // the machine has ended
   }
 
   #poweredOff(): void {

@@ -18,7 +18,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../src/errors.js';
 import { readRegion } from '../../src/native/region-reader.js';
-import type { SaveTarget } from '../../src/page-stream.js';
+import { BATCH_PAGES, PAGE_BYTES, type SaveTarget } from '../../src/page-stream.js';
 import { Store } from '../../src/store/store.js';
 import type { DiskRequest } from '../../src/vmm/disk/disk-config.js';
 import { Machine } from '../../src/vmm/machine.js';
@@ -302,6 +302,21 @@ describe('a machine with a disk', function () {
     assert.equal(await next.ask('rc'), 'ii');
   });
 
+  it('saves what was written to a stored image when the machine fails', async () => {
+    const stored = await put();
+    const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+    const { machine } = guest;
+    await guest.ask('wbB');
+    const off = new Promise<void>((resolve) => machine.once('poweredOff', resolve));
+    const ended = once(machine, 'end');
+    guest.send('f');
+    await Promise.race([off, ended.then(() => assert.fail('it ended with its disks'))]);
+    const saved = await machine.saveDisks(store, { vm: 'test', tag: null });
+    assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'B');
+    await machine.stop();
+    assert.equal(machine.end?.kind, 'failed');
+  });
+
   it('saves no disks that were not written since the last save, or whose writes are not kept', async () => {
     const stored = await put();
     const source = { kind: 'snapshot', snapshot: stored, region: null } as const;
@@ -313,6 +328,40 @@ describe('a machine with a disk', function () {
     assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
     assert.equal((await boot({ source, mode: 'cow' })).machine.savesDisks, false);
     assert.equal((await boot({ mode: 'rw' })).machine.savesDisks, false);
+  });
+
+  it('saves disks whose last save was removed from the store, though nothing was written since', async () => {
+    const stored = await put();
+    const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+    await guest.ask('waA');
+    const { id } = await save(guest);
+    store.remove([id]);
+    const saved = await guest.machine.saveDisks(store, { vm: 'test', tag: null });
+    assert(saved, 'the disks are saved');
+    assert.equal((await blockIn(saved.id, 0)).toString('latin1', 0, 1), 'A');
+  });
+
+  it('saves disks in full when it ends and a base is found to be damaged', async () => {
+    const stored = await put();
+    const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+    await guest.ask('waA');
+    const damaged: SaveTarget = {
+      key: store.key,
+      async beginSave(options) {
+        const session = await store.beginSave(options);
+        if (options.regions.every(({ bases }) => bases.length === 0)) return session;
+        return {
+          bases: session.bases,
+          parent: session.parent,
+          store: () => Promise.reject(new LivesnapError('DAMAGED', 'a base cannot be read')),
+          commit: (metadata) => session.commit(metadata),
+          abort: () => session.abort(),
+        };
+      },
+    };
+    const saved = await guest.machine.saveDisks(damaged, { vm: 'test', tag: null });
+    assert.equal(String.fromCharCode((await blockIn(saved!.id, 0))[0]!), 'A');
+    assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'i');
   });
 
   describe('whose store is damaged', () => {
@@ -381,6 +430,40 @@ describe('a machine with a disk', function () {
       assert.equal(guest.machine.state, 'paused');
       const restored = await restore(id);
       assert.equal(await restored.line(), `0${far()}`);
+    });
+
+    it('is paused after a save in progress, and says so once', async () => {
+      const guest = await boot({ source: { kind: 'snapshot', snapshot: stored, region: null }, mode: 'rw' });
+      const { machine } = guest;
+      const problems: string[] = [];
+      machine.on('problem', (problem) => problems.push(problem));
+      const heal = damage();
+      // Takes everything, and has the disk's base.
+      const target: SaveTarget = {
+        key: store.key,
+        beginSave: async ({ regions }) => ({
+          bases: regions.map(({ bases }) => (bases.length > 0 ? 0 : null)),
+          parent: null,
+          store: async (source) => {
+            guest.send(readFar);
+            while (machine.problem === null) await sleep(1);
+            const into = new Uint8Array(BATCH_PAGES * PAGE_BYTES);
+            while ((await source.next(into)) !== null);
+          },
+          commit: async ({ tag }) => ({
+            ...{ id: stored, tag, movedFrom: null, parent: null, pages: 0, zeroPages: 0 },
+            ...{ unchangedPages: 0, newChunks: 0, reusedChunks: 0, storedBytes: 0 },
+          }),
+          abort: async () => {},
+        }),
+      };
+      await machine.save(target, { vm: 'test', tag: null, then: null });
+      await machine.pause();
+      assert.equal(problems.length, 1, `the problems are ${problems.join(', ')}`);
+      assert.equal(machine.problem, problems[0]);
+      heal();
+      await machine.resume();
+      assert.equal(await guest.line(), `0${far()}`);
     });
 
     it('gives the guest an error with on-error=report', async () => {

@@ -18,7 +18,7 @@ export class LineWatch {
 
   /** `begun`: the output starts within a line. That line cannot match. */
   constructor(
-    private readonly pattern: RegExp,
+    private readonly pattern: Pick<RegExp, 'test'>,
     private begun: boolean = false,
   ) {}
 

@@ -50,23 +50,25 @@ export interface BlockIo {
   punch(at: FilePlace, length: number, done: IoDone): void;
 }
 
-/** `length` bytes of `ranges`, from the byte `from` on. */
-export function sliceRanges(ranges: readonly MemoryRange[], from: number, length: number): MemoryRange[] {
-  const slice: MemoryRange[] = [];
-  let skip = from;
-  let left = length;
-  for (const range of ranges) {
-    if (left === 0) break;
-    if (skip >= range.length) {
-      skip -= range.length;
-      continue;
+/** Cuts ranges into consecutive parts: each call of the function that it returns gives the next `length` bytes. */
+export function rangeCutter(ranges: readonly MemoryRange[]): (length: number) => MemoryRange[] {
+  let index = 0;
+  let used = 0;
+  return (length) => {
+    const part: MemoryRange[] = [];
+    for (let left = length; left > 0 && index < ranges.length; ) {
+      const { memory, offset, length: available } = ranges[index]!;
+      const taken = Math.min(available - used, left);
+      part.push({ memory, offset: offset + used, length: taken });
+      left -= taken;
+      used += taken;
+      if (used === available) {
+        index++;
+        used = 0;
+      }
     }
-    const taken = Math.min(range.length - skip, left);
-    slice.push({ memory: range.memory, offset: range.offset + skip, length: taken });
-    skip = 0;
-    left -= taken;
-  }
-  return slice;
+    return part;
+  };
 }
 
 /** Calls `done` when `count` operations have called back, with the first errno. `count` is at least 1. */

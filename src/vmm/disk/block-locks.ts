@@ -1,36 +1,41 @@
 /**
  * The blocks of a disk that are being copied or first written. An operation on one of them waits until it is released.
  *
- * Invariant: nothing waits while it holds a lock, so no two operations wait for each other.
+ * Invariants:
+ * - Nothing waits while it holds a lock, so no two operations wait for each other.
+ * - Memory and time grow with the operations, not with the blocks: one discard may have millions.
  */
 import assert from 'node:assert/strict';
 
+interface Held {
+  readonly first: number;
+  readonly last: number;
+  readonly waiting: (() => void)[];
+}
+
 export class BlockLocks {
-  readonly #held = new Map<number, (() => void)[]>();
+  readonly #held = new Set<Held>();
 
   /** If a block from `first` to `last` is held, calls `then` once it is released, and returns true. */
   waitFor(first: number, last: number, then: () => void): boolean {
-    if (this.#held.size === 0) return false;
-    for (let block = first; block <= last; block++) {
-      const waiting = this.#held.get(block);
-      if (waiting) {
-        waiting.push(then);
-        return true;
-      }
-    }
-    return false;
+    const held = this.#find(first, last);
+    held?.waiting.push(then);
+    return held !== undefined;
   }
 
-  /** Takes blocks that nobody holds. Returns the function that releases them. */
-  hold(blocks: readonly number[]): () => void {
-    for (const block of blocks) {
-      assert(!this.#held.has(block), `block ${block} is held twice`);
-      this.#held.set(block, []);
-    }
+  /** Takes the blocks from `first` to `last`, which nobody holds. Returns the function that releases them. */
+  hold(first: number, last: number): () => void {
+    assert(this.#find(first, last) === undefined, `a block from ${first} to ${last} is held twice`);
+    const held: Held = { first, last, waiting: [] };
+    this.#held.add(held);
     return () => {
-      const waiting = blocks.flatMap((block) => this.#held.get(block)!);
-      for (const block of blocks) this.#held.delete(block);
-      for (const then of waiting) then();
+      this.#held.delete(held);
+      for (const then of held.waiting) then();
     };
+  }
+
+  #find(first: number, last: number): Held | undefined {
+    for (const held of this.#held) if (held.first <= last && first <= held.last) return held;
+    return undefined;
   }
 }

@@ -34,6 +34,13 @@ export function addOverlayBlocks({ setup }: MachineDisk, into: BitSet): void {
   if (setup.overlay !== null) new SharedBits(setup.overlay.present).copyTo(into);
 }
 
+/** Whether nothing was written to the overlay of a disk since the disk was attached. */
+export function isUnwritten(disk: MachineDisk): boolean {
+  const blocks = new BitSet(blocksOf(disk.setup.sizeBytes));
+  addOverlayBlocks(disk, blocks);
+  return blocks.isEmpty;
+}
+
 function addFileData(fd: number, sizeBytes: number, into: BitSet): void {
   try {
     for (let at = 0; at < sizeBytes; ) {

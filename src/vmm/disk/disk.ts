@@ -11,6 +11,7 @@
  * - A block joins the overlay when all of its bytes are there. Until then reads give the base's.
  * - Requests within one block wait for its copy from the base, and for a first write that covers it.
  * - A discarded block is zero. It never shows the base again.
+ * - After a flush has failed, every flush fails: the host reports a lost write once, and a later sync succeeds without it.
  * - A write to a frozen block waits until its old bytes are set aside. If that fails, the save fails, and the write
  *   continues.
  * - A write that is in flight at the moment of a save may reach a frozen block late. The save has the request as
@@ -24,7 +25,7 @@ import {
   type FilePlace,
   type IoDone,
   type MemoryRange,
-  sliceRanges,
+  rangeCutter,
   whenAll,
 } from './block-io.js';
 import { BlockLocks } from './block-locks.js';
@@ -75,6 +76,8 @@ export class Disk {
   readonly #written: SharedBits;
   readonly #locks = new BlockLocks();
   readonly #frozen: FrozenBlocks;
+  /** Of the first flush that failed; 0: none has. */
+  #flushErrno = 0;
 
   constructor(setup: DiskSetup, { io, zeros, scratch, freeBytes }: DiskParts) {
     this.name = setup.name;
@@ -93,8 +96,8 @@ export class Disk {
   read(offset: number, ranges: readonly MemoryRange[], done: DiskDone): void {
     const pieces = this.#pieces(offset, lengthOf(ranges));
     const all = whenEach(pieces.length, done);
-    for (const piece of pieces)
-      this.#readPiece(piece, sliceRanges(ranges, piece.offset - offset, piece.length), all);
+    const take = rangeCutter(ranges);
+    for (const piece of pieces) this.#readPiece(piece, take(piece.length), all);
   }
 
   write(offset: number, ranges: readonly MemoryRange[], done: DiskDone): void {
@@ -124,7 +127,14 @@ export class Disk {
       done(null);
       return;
     }
-    this.#io.sync(fd, (errno) => done(failureOf(errno, 'cannot be flushed')));
+    if (this.#flushErrno !== 0) {
+      done({ errno: this.#flushErrno, what: 'may have lost writes: the host failed to store them before' });
+      return;
+    }
+    this.#io.sync(fd, (errno) => {
+      if (errno !== 0) this.#flushErrno ||= errno;
+      done(failureOf(this.#flushErrno, 'cannot be flushed, and may have lost writes'));
+    });
   }
 
   // Saves
@@ -155,12 +165,12 @@ export class Disk {
         if (this.#locks.waitFor(block, block, again)) return;
         frozen.push(block);
       }
-    const releaseLocks = this.#locks.hold(frozen);
+    const releases = frozen.map((block) => this.#locks.hold(block, block));
     const releaseAside = this.#frozen.retain();
     const finish: DiskDone = (failure) => {
       if (failure === null) for (const block of frozen) this.#frozen.release(block);
       releaseAside();
-      releaseLocks();
+      for (const release of releases) release();
       done(failure);
     };
     const runs = runsOf(blocks, (block) => this.#frozen.placeOf(block) !== null);
@@ -261,7 +271,6 @@ export class Disk {
         this.#setAside(frozen, attempt);
         return;
       }
-      let absent: number[] = [];
       if (overlay !== null) {
         if (needsSpace && !overlay.isAllocated(first, last)) {
           overlay.allocate(first, last, (errno) => {
@@ -270,8 +279,10 @@ export class Disk {
           });
           return;
         }
-        absent = range(first, last).filter((block) => !overlay.has(block));
-        const partial = absent.find((block) => !this.#covers(block, offset, length));
+        // Only the blocks at the ends can be in the range in part.
+        const partial = [first, last].find(
+          (block) => !overlay.has(block) && !this.#covers(block, offset, length),
+        );
         if (partial !== undefined) {
           this.#copyUp(partial, (failure) => {
             if (failure) done(failure);
@@ -280,8 +291,9 @@ export class Disk {
           return;
         }
       }
-      // Until these blocks are whole, another request within them would lose its bytes or theirs.
-      const release = this.#locks.hold(absent);
+      // Until new blocks are whole, another request within them would lose its bytes or theirs.
+      const release =
+        overlay === null || overlay.hasAll(first, last) ? () => {} : this.#locks.hold(first, last);
       transfer({ fd, offset }, (errno) => {
         if (errno === 0) overlay?.present.addRange(first, last - first + 1);
         this.#written.addRange(first, last - first + 1);
@@ -305,7 +317,7 @@ export class Disk {
     const offset = block * BLOCK_BYTES;
     const length = Math.min(BLOCK_BYTES, this.sizeBytes - offset);
     const to = { fd: overlay.fd, offset };
-    const release = this.#locks.hold([block]);
+    const release = this.#locks.hold(block, block);
     const copied: DiskDone = (failure) => {
       if (failure === null) overlay.present.addRange(block, 1);
       release();
@@ -335,7 +347,7 @@ export class Disk {
       then();
       return;
     }
-    const release = this.#locks.hold(blocks);
+    const release = this.#locks.hold(blocks[0]!, blocks[blocks.length - 1]!);
     const all = whenEach(blocks.length, (failure) => {
       setting.end(failure && `${this.name} ${failure.what}`);
       release();
@@ -361,8 +373,11 @@ export class Disk {
       const fd = isInOverlay ? this.#overlay!.fd : (base as { fd: number }).fd;
       this.#io.copy({ fd, offset }, place.file, length, (errno) => done(failed(errno)));
     } else if (base.kind === 'store')
-      this.#io.copyFromStore({ reader: base.reader, offset }, place.file, length, (errno) =>
-        done(failed(errno)),
+      this.#fromStore(
+        offset,
+        base.name,
+        (tried) => this.#io.copyFromStore({ reader: base.reader, offset }, place.file, length, tried),
+        done,
       );
     else this.#io.write(place.file, this.#zeroRanges(length), (errno) => done(failed(errno)));
   }
@@ -442,9 +457,6 @@ function runsOf(blocks: Uint32Array, isSpecial: (block: number) => boolean): Run
   }
   return runs;
 }
-
-const range = (first: number, last: number): number[] =>
-  Array.from({ length: last - first + 1 }, (_, i) => first + i);
 
 const lengthOf = (ranges: readonly MemoryRange[]): number =>
   ranges.reduce((sum, { length }) => sum + length, 0);

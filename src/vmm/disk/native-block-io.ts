@@ -109,11 +109,12 @@ export class NativeBlockIo implements BlockIo {
   }
 
   #submitWaiting(): void {
-    while (this.#waiting.length > 0) {
-      const { submit, done } = this.#waiting[0]!;
-      if (!this.#submit(submit, done)) return;
-      this.#waiting.shift();
+    let submitted = 0;
+    for (const { submit, done } of this.#waiting) {
+      if (!this.#submit(submit, done)) break;
+      submitted++;
     }
+    this.#waiting.splice(0, submitted);
   }
 
   #submit(submit: Submit, done: IoDone): boolean {

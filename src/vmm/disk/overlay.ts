@@ -16,7 +16,7 @@ import { type BlockIo, type IoDone, whenAll } from './block-io.js';
 import { BLOCK_BYTES, type OverlaySetup } from './disk-setup.js';
 import { SharedBits } from './shared-bits.js';
 
-const { ENOSPC, EOPNOTSUPP } = constants.errno;
+const { EIO, ENOSPC, EOPNOTSUPP } = constants.errno;
 
 /** How much is allocated at once: 1 MiB. */
 export const EXTENT_BLOCKS = 256;
@@ -51,11 +51,25 @@ export class Overlay {
     return this.present.has(block);
   }
 
+  hasAll(first: number, last: number): boolean {
+    for (let block = first; block <= last; block++) if (!this.present.has(block)) return false;
+    return true;
+  }
+
   /** Whether the space of all these blocks is allocated. */
   isAllocated(first: number, last: number): boolean {
     for (let extent = extentOf(first); extent <= extentOf(last); extent++)
       if (!this.#allocated.has(extent)) return false;
     return true;
+  }
+
+  /** 0, or why this much more space cannot be taken. */
+  #checkRoom(bytes: number): number {
+    try {
+      return this.#freeBytes(this.fd) < bytes + this.#reserveBytes ? ENOSPC : 0;
+    } catch (error) {
+      return Math.abs((error as NodeJS.ErrnoException).errno ?? EIO);
+    }
   }
 
   /** Allocates the space of these blocks. Fails, at once, with ENOSPC before it takes what a save needs. */
@@ -64,8 +78,9 @@ export class Overlay {
     for (let extent = extentOf(first); extent <= extentOf(last); extent++)
       if (!this.#allocated.has(extent)) missing.push(extent);
     const extentBytes = EXTENT_BLOCKS * BLOCK_BYTES;
-    if (this.#freeBytes(this.fd) < missing.length * extentBytes + this.#reserveBytes) {
-      done(ENOSPC);
+    const errno = this.#checkRoom(missing.length * extentBytes);
+    if (errno !== 0) {
+      done(errno);
       return;
     }
     const all = whenAll(missing.length, done);

@@ -8,6 +8,7 @@
  * - The pages that a request wrote are marked before its used entry is published, also when it failed.
  * - A request that fails because of the host keeps its place, and the machine is paused. It is tried again when the
  *   machine is resumed. With `on-error=report` the guest gets an I/O error instead.
+ * - Work is bounded: no further request is begun while those that are worked on have {@link MAX_WORKING_BYTES} or more.
  * - A request stays in flight while it waits, so a save has it, and the restored machine does it.
  *
  * Not emulated: several queues, secure erase, zoned disks, a write cache that the driver turns off.
@@ -18,6 +19,7 @@ import type { MemoryRange } from '../disk/block-io.js';
 import type { Disk, DiskFailure } from '../disk/disk.js';
 import { BLOCK_BYTES, SECTOR_BYTES } from '../disk/disk-setup.js';
 import {
+  type Action,
   type BlockRequest,
   MAX_SEGMENT_SECTORS,
   MAX_SEGMENTS,
@@ -41,6 +43,9 @@ const Feature = {
 const QUEUE_SIZE = 256;
 /** A chain without an indirect table has two descriptors more: header and status. */
 const SEG_MAX = QUEUE_SIZE - 2;
+
+/** Drivers stay below, except for discards. One request may have more. */
+const MAX_WORKING_BYTES = 1 << 28;
 
 const CONFIG_BYTES = 60;
 const ID_BYTES = 20;
@@ -79,6 +84,23 @@ function configOf({ sizeBytes }: Disk): Uint8Array {
   return config;
 }
 
+/** The bytes of the disk that a request reads or changes. */
+function bytesOf(action: Action): number {
+  switch (action.kind) {
+    case 'read':
+      return sum(action.into);
+    case 'write':
+      return sum(action.from);
+    case 'zero':
+      return sum(action.ranges);
+    default:
+      return 0;
+  }
+}
+
+const sum = (ranges: readonly { readonly length: number }[]): number =>
+  ranges.reduce((total, { length }) => total + length, 0);
+
 export class VirtioBlock implements VirtioDevice<BlockState> {
   readonly deviceType = DeviceType.block;
   readonly features: bigint;
@@ -90,6 +112,7 @@ export class VirtioBlock implements VirtioDevice<BlockState> {
   #queue: SplitQueue | null = null;
   /** Requests that the disk works on. */
   #working = 0;
+  #workingBytes = 0;
   /** Requests that failed because of the host, in their order. */
   readonly #stalled: BlockRequest[] = [];
   /** Called when nothing is worked on any more; set while the device is being reset. */
@@ -112,8 +135,24 @@ export class VirtioBlock implements VirtioDevice<BlockState> {
   }
 
   notify(): void {
+    this.publish();
+  }
+
+  /** Tries again what the host failed. Not before: the machine may run on for long until a save lets it be paused. */
+  resumed(): void {
     for (const request of this.#stalled.splice(0)) this.#begin(request);
-    for (let chain = this.#queue?.pop(); chain; chain = this.#queue?.pop()) {
+  }
+
+  /** Begins further requests, and tells the driver of those that have ended. To be called after I/O completions. */
+  publish(): void {
+    this.#beginNext();
+    this.#queue?.flush();
+  }
+
+  #beginNext(): void {
+    while (this.#workingBytes < MAX_WORKING_BYTES) {
+      const chain = this.#queue?.pop();
+      if (!chain) return;
       const request = readRequest(this.#parts.memory, chain, this.#block.disk);
       if (request === null) {
         this.#link.fail('offered a block request without a whole header or without room for its status');
@@ -121,12 +160,6 @@ export class VirtioBlock implements VirtioDevice<BlockState> {
       }
       this.#begin(request);
     }
-    this.publish();
-  }
-
-  /** Tells the driver of the requests that have ended. To be called after I/O completions. */
-  publish(): void {
-    this.#queue?.flush();
   }
 
   reset(done: () => void): void {
@@ -147,6 +180,7 @@ export class VirtioBlock implements VirtioDevice<BlockState> {
     const { disk } = this.#block;
     const { action } = request;
     this.#working++;
+    this.#workingBytes += bytesOf(action);
     const done = (failure: DiskFailure | null): void => this.#ended(request, failure);
     switch (action.kind) {
       case 'read':
@@ -179,8 +213,9 @@ export class VirtioBlock implements VirtioDevice<BlockState> {
   }
 
   #ended(request: BlockRequest, failure: DiskFailure | null): void {
-    this.#working--;
     const { action } = request;
+    this.#working--;
+    this.#workingBytes -= bytesOf(action);
     if (action.kind === 'read')
       for (const { gpa, length } of action.into) this.#parts.memory.markWritten(gpa, length);
     if (this.#onReset !== null) {

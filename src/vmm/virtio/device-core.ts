@@ -265,6 +265,7 @@ export class DeviceCore implements VirtioLink, Pausable {
   resume(): void {
     this.#isSuspended = false;
     for (const { queue } of this.#slots) queue.resume();
+    if (this.#isActive && !(this.#status & Status.needsReset)) this.#device.resumed?.();
     this.#notifyAll();
   }
 

@@ -33,6 +33,8 @@ export interface VirtioDevice<State extends DeviceState = DeviceState> {
   activate(queues: readonly SplitQueue[], features: bigint): void;
   /** There may be chains in a ready queue: after a doorbell, and after each pause and restore. */
   notify(queue: number): void;
+  /** The machine continues after a pause. {@link notify} follows for every ready queue. */
+  resumed?(): void;
   /**
    * Returns to the state before {@link activate}. Calls `done` when nothing uses guest memory any more; chains in flight
    * are not completed.

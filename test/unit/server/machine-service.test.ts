@@ -88,6 +88,21 @@ describe('MachineService', () => {
     assert.deepEqual(machine.done, [SAVED, 'stop']);
   });
 
+  it('does not let the guest run between the save of the disks and the end', async () => {
+    const stopped = service.stop(AT_ONCE);
+    await assert.rejects(service.resume(), { code: 'MACHINE_GONE' });
+    await stopped;
+    assert.deepEqual(machine.done, [SAVED, 'stop']);
+  });
+
+  it('is stopped when a save before it ends the machine', async () => {
+    const saved = service.save({ store: null, tag: null, then: 'stop' }, () => {});
+    const stopped = await service.stop(AT_ONCE);
+    await saved;
+    assert.equal(stopped.state, 'stopped');
+    assert.deepEqual(machine.done, ['save /store vm null stop']);
+  });
+
   it('tells why the host has paused the machine, in the log, on the console and to a client', () => {
     machine.fail('disk0 cannot be written at block 5');
     assert.equal(service.describe().problem, 'disk0 cannot be written at block 5');

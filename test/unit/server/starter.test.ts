@@ -5,6 +5,7 @@ import { DEFAULT_PROMPT, Starter } from '../../../src/server/starter.js';
 /** A starter, and what it has typed. */
 class Bench {
   readonly typed: string[] = [];
+  readonly logged: string[] = [];
   readonly starter: Starter;
 
   constructor(lines: readonly string[], prompt = DEFAULT_PROMPT, inLine = false) {
@@ -13,7 +14,7 @@ class Bench {
       prompt,
       inLine,
       type: (bytes) => this.typed.push(Buffer.from(bytes).toString()),
-      log: () => {},
+      log: (sentence) => this.logged.push(sentence),
     });
   }
 
@@ -84,5 +85,24 @@ describe('Starter', () => {
     b.starter.end();
     await sleep(300);
     assert.deepEqual(b.typed, []);
+  });
+
+  it('gives up a pattern that takes exponential time on what the guest writes', () => {
+    const b = new Bench(['x'], /^(a+)+$/);
+    const hostile = `${'a'.repeat(64)}!\n`;
+    for (let i = 0; i < 5; i++) b.say(hostile);
+    b.say('aaa\n');
+    assert.deepEqual(b.typed, []);
+    assert.deepEqual(b.starter.pending, ['x']);
+    assert.equal(b.logged.length, 1, 'the user is told once');
+    assert.match(b.logged[0]!, /the starter file is not typed any further/);
+  });
+
+  it('tests only the end of a long line', () => {
+    const b = new Bench(['x', 'y'], /a.*READY$/);
+    b.say(`a${'b'.repeat(2000)}READY\n`);
+    assert.deepEqual(b.typed, []);
+    b.say(`a${'b'.repeat(500)}READY\n`);
+    assert.deepEqual(b.typed, ['x\r']);
   });
 });

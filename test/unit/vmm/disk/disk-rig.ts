@@ -131,7 +131,7 @@ export class DiskRig {
     for (const memory of [this.#guest, this.#zeros, this.#staging]) closeMemory(memory);
   }
 
-  /** Starts a request and repeats it until it succeeds. The model changes when it has. */
+  /** Starts a request and repeats it until it succeeds, unless it is a flush. The model changes when it has. */
   start(operation: GuestOperation): InFlight {
     const inFlight: InFlight = { operation, isDone: false };
     const offset = operation.sector * SECTOR_BYTES;
@@ -147,7 +147,8 @@ export class DiskRig {
     ];
     if (operation.kind === 'write') writeMemory(this.#guest, at, Buffer.alloc(length, operation.value));
     const done: DiskDone = (failure) => {
-      if (failure !== null) {
+      // A flush that failed never succeeds again.
+      if (failure !== null && operation.kind !== 'flush') {
         issue();
         return;
       }

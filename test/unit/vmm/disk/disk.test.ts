@@ -100,6 +100,24 @@ describe('Disk', () => {
     closeMemory(memory);
   });
 
+  it('tries a damaged block again too when a save needs it, wherever its bytes are kept', () => {
+    const frozen = new BitSet(12);
+    frozen.addRange(0, 5); // more than fit into the memory of the rig
+    rig.disk.freeze(frozen);
+    let left = 1;
+    io.fault = (name) => (name === 'copyFromStore' && left-- > 0 ? EBADMSG : 0);
+    rig.run([{ kind: 'write', sector: 0, sectors: 40, value: 9 }]);
+    const staging = createMemory(5 * 4096);
+    let problem: string | null | undefined;
+    rig.disk.readBlocks(Uint32Array.of(0, 1, 2, 3, 4), staging, (failure) => {
+      problem = failure?.what ?? null;
+    });
+    while (problem === undefined) rig.step();
+    assert.equal(problem, null);
+    closeMemory(staging);
+    rig.disk.thaw();
+  });
+
   it('does not take old bytes of one save for those of the next', () => {
     const content = (value: number): void => rig.run([{ kind: 'write', sector: 0, sectors: 8, value }]);
     const frozen = new BitSet(12);

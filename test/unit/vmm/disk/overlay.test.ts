@@ -4,7 +4,7 @@ import { EXTENT_BLOCKS, Overlay } from '../../../../src/vmm/disk/overlay.js';
 import { SharedBits } from '../../../../src/vmm/disk/shared-bits.js';
 import { FakeIo } from './fake-io.js';
 
-const { EIO, ENOSPC, EOPNOTSUPP } = constants.errno;
+const { EIO, ENOSPC, EOPNOTSUPP, ESTALE } = constants.errno;
 const EXTENT_BYTES = EXTENT_BLOCKS * 4096;
 const BLOCKS = EXTENT_BLOCKS * 4;
 
@@ -12,15 +12,20 @@ describe('Overlay', () => {
   let io: FakeIo;
   let overlay: Overlay;
   let freeBytes: number;
+  let freeBytesError: Error | null;
   beforeEach(() => {
     io = new FakeIo();
     freeBytes = 100 * EXTENT_BYTES;
+    freeBytesError = null;
     const setup = {
       fd: io.addFile(Buffer.alloc(0)),
       present: SharedBits.allocate(BLOCKS),
       reserveBytes: 3 * EXTENT_BYTES,
     };
-    overlay = new Overlay(setup, BLOCKS, io, () => freeBytes);
+    overlay = new Overlay(setup, BLOCKS, io, () => {
+      if (freeBytesError !== null) throw freeBytesError;
+      return freeBytes;
+    });
   });
 
   function allocate(first: number, last: number): number | undefined {
@@ -45,6 +50,13 @@ describe('Overlay', () => {
     assert.equal(allocate(0, 0), ENOSPC);
     assert.equal(io.counts.allocate, undefined);
     freeBytes = 4 * EXTENT_BYTES;
+    assert.equal(allocate(0, 0), 0);
+  });
+
+  it('reports a file system whose free space is not known', () => {
+    freeBytesError = Object.assign(new Error('stale file handle'), { errno: -ESTALE });
+    assert.equal(allocate(0, 0), ESTALE);
+    freeBytesError = null;
     assert.equal(allocate(0, 0), 0);
   });
 

@@ -157,6 +157,16 @@ describe('VirtioBlock', () => {
     assert.equal(data.toString('latin1').replace(/\0+$/, ''), 'disk0');
   });
 
+  it('never reports a flush as done again after one failed, because the host may have dropped the writes', () => {
+    start({ onError: 'report' });
+    io.fault = (name) => (name === 'sync' ? EIO : 0);
+    assert.equal(ask([header(Type.flush, 0)]).status, IO_ERROR);
+    // The host reports such a failure once, and drops what it could not write.
+    io.fault = () => 0;
+    assert.equal(ask([header(Type.flush, 0)]).status, IO_ERROR);
+    assert.equal(ask([header(Type.in, 0)], 512).status, OK);
+  });
+
   it('discards and zeroes ranges', () => {
     assert.equal(ask([header(Type.discard, 0), segment(8, 8), segment(20, 1)]).status, OK);
     assert(
@@ -226,6 +236,20 @@ describe('VirtioBlock', () => {
     assert(sector(1).every((byte) => byte === 7));
   });
 
+  it('tries a request that waits for the host again only after a pause, and asks for that once', () => {
+    io.fault = (name) => (name === 'write' ? EIO : 0);
+    send([header(Type.out, 1), Buffer.alloc(512, 7)], 1);
+    settle();
+    for (let i = 0; i < 3; i++) assert.equal(ask([header(Type.in, 0)], 512).status, OK);
+    assert.equal(io.counts.write, 1);
+    assert.equal(stalls.length, 1);
+    rig.pause();
+    rig.resume();
+    settle();
+    assert.equal(io.counts.write, 2);
+    assert.equal(stalls.length, 2);
+  });
+
   it('gives the guest an error instead, with on-error=report', () => {
     start({ onError: 'report' });
     io.fault = () => EIO;
@@ -263,6 +287,26 @@ describe('VirtioBlock', () => {
     io.settle();
     assert.equal(isDone, true);
     assert.deepEqual(driver.collect(), []);
+  });
+
+  it('begins no further request while much is worked on, and does all of them in the end', () => {
+    const sizeBytes = 2 ** 33;
+    start({ sizeBytes, onError: 'report', written: SharedBits.allocate(blocksOf(sizeBytes)) });
+    let punches = 0;
+    const { punch } = FakeIo.prototype;
+    io.punch = (...operation) => {
+      punches++;
+      punch.apply(io, operation);
+    };
+    io.fault = () => EIO; // nothing of this size is done
+    const sectors = 1 << 17;
+    const segments = [0, 1, 2, 3].map((i) => segment(i * sectors, sectors));
+    for (let i = 0; i < 8; i++) send([header(Type.discard, 0), ...segments], 1);
+    assert.equal(punches, 4, 'one request has 256 MiB');
+    const answers: Answer[] = [];
+    while (!io.isIdle) answers.push(...settle());
+    assert.equal(answers.length, 8);
+    assert.equal(punches, 8 * 4);
   });
 
   it('marks a block before the driver learns that it is written', () => {
