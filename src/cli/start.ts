@@ -63,7 +63,7 @@ export const verb = defineVerb({
     block: repeated('--block <disk>', 'Disk: path=FILE or snapshot=SNAPSHOT; may be repeated', parseBlock),
     overlayDir: valued(
       '--overlay-dir <dir>',
-      'Directory for writes to disks (default: the store)',
+      'Directory for overlays of disks (default: the store)',
       parseText,
     ),
     cpuTemplate: valued(
@@ -88,10 +88,15 @@ export const verb = defineVerb({
   },
   notes: [
     'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
-    'Parts of --block: path=FILE writes to FILE itself; ,ro is read-only; ,cow leaves',
-    'FILE as it is. snapshot=SNAPSHOT[:REGION] reads a stored image; what the machine',
-    'writes is saved as NAME-disk when it stops. on-error=report gives the guest an',
-    'I/O error when the host fails, instead of a pause.',
+    'DISK is one of:',
+    '  path=FILE            a raw image or a block device; the guest writes to it',
+    '  path=FILE,ro         the same, read-only',
+    '  path=FILE,cow        FILE stays unchanged; writes end with the machine',
+    '  snapshot=SNAPSHOT    an image from put, or the disk of a saved machine; writes',
+    '                       are saved with the tag NAME-disk when the machine ends',
+    'snapshot=SNAPSHOT:REGION names one of several disks. Add ,ro or ,cow as above.',
+    'With ,on-error=report the guest gets an I/O error if the host fails. Otherwise',
+    'the machine is paused.',
     'With --json and without --detach, start does not attach. It prints the result',
     'and waits until the machine ends.',
   ].join('\n'),
