@@ -12,6 +12,7 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { arch, hostname, totalmem } from 'node:os';
+import { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
 import { readMemory } from '../native/memory.js';
 import {
@@ -28,6 +29,7 @@ import type { SavedConsole } from './console/saved-console.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import type { VmSetup } from './device-thread-messages.js';
 import { deviceWindows } from './devices/machine-devices.js';
+import { addOverlayBlocks } from './disk/data-blocks.js';
 import { type DiskRequest, totalDiskBytes } from './disk/disk-config.js';
 import { blocksOf } from './disk/disk-setup.js';
 import { DiskSource } from './disk/disk-source.js';
@@ -52,6 +54,7 @@ import type {
   MachineSaveResult,
   MachineState,
   SaveThen,
+  WithStore,
 } from './machine-types.js';
 import { DirtyPages } from './memory/dirty-pages.js';
 import { GuestRam } from './memory/guest-memory.js';
@@ -357,12 +360,16 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     return this.#end === null && this.#setup.disks.list.some(endsWithMachine);
   }
 
-  saveDisks(store: SaveTarget, { vm, tag }: { vm: string; tag: string | null }): Promise<SaveResult | null> {
+  saveDisks(
+    withStore: WithStore,
+    { vm, tag }: { vm: string; tag: string | null },
+  ): Promise<SaveResult | null> {
     return this.#inTurn(async () => {
       const wasRunning = this.#isRunning;
       await this.#pause();
       try {
-        return await this.#saveDisksTo(store, vm, tag);
+        if (!this.#setup.disks.list.some((disk) => endsWithMachine(disk) && isWritten(disk))) return null;
+        return await withStore((store) => this.#saveDisksTo(store, vm, tag));
       } catch (error) {
         if (wasRunning && !this.#isOff) await this.#resumeUnlessEnded();
         throw error;
@@ -560,6 +567,13 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
 /** Whether what was written to a disk would end with the machine. */
 const endsWithMachine = ({ config, base }: MachineDisk): boolean => base !== null && config.mode === 'rw';
+
+/** Whether the disk differs from what it was attached as. The machine is paused. */
+function isWritten(disk: MachineDisk): boolean {
+  const blocks = new BitSet(blocksOf(disk.config.sizeBytes));
+  addOverlayBlocks(disk, blocks);
+  return disk.setup.overlay === null || !blocks.isEmpty;
+}
 
 /** A source that fails with the reason of `signal` once that is aborted. */
 const cancellable = (source: PageSource, signal: AbortSignal): PageSource => ({

@@ -288,7 +288,7 @@ describe('a machine with a disk', function () {
     await off;
     assert.equal(machine.state, 'paused');
     await assert.rejects(machine.resume(), { code: 'NOT_POSSIBLE_NOW' });
-    const saved = await machine.saveDisks(store, { vm: 'test', tag: 'test-disk' });
+    const saved = await machine.saveDisks((use) => use(store), { vm: 'test', tag: 'test-disk' });
     const ended = once(machine, 'end');
     await machine.stop();
     assert.deepEqual(await ended, [{ kind: 'reset' }]);
@@ -306,11 +306,13 @@ describe('a machine with a disk', function () {
     const stored = await put();
     const source = { kind: 'snapshot', snapshot: stored, region: null } as const;
     const unwritten = await boot({ source, mode: 'rw' });
-    assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
+    const noStore = (): never => assert.fail('the store is opened though nothing was written');
+    assert.equal(await unwritten.machine.saveDisks(noStore, { vm: 'test', tag: null }), null);
+    assert.equal(await unwritten.machine.saveDisks((use) => use(store), { vm: 'test', tag: null }), null);
     await unwritten.machine.resume();
     await unwritten.ask('waA');
     await save(unwritten);
-    assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
+    assert.equal(await unwritten.machine.saveDisks((use) => use(store), { vm: 'test', tag: null }), null);
     assert.equal((await boot({ source, mode: 'cow' })).machine.savesDisks, false);
     assert.equal((await boot({ mode: 'rw' })).machine.savesDisks, false);
   });
