@@ -8,9 +8,12 @@ const EXAMPLES = 'Examples: --block path=disk.img, --block path=disk.img,cow, --
 const usage = (message: string, hint = EXAMPLES): LivesnapError =>
   new LivesnapError('USAGE', message, { hint });
 
-/** The parts between commas; `,,` is a comma within a part. */
+/** The parts between commas; `,,` is a comma within a part. An argument never contains NUL. */
 const partsOf = (text: string): string[] =>
-  text.split(/(?<!,),(?!,)/).map((part) => part.replaceAll(',,', ','));
+  text
+    .replaceAll(',,', '\0')
+    .split(',')
+    .map((part) => part.replaceAll('\0', ','));
 
 /**
  * `path=FILE` or `snapshot=SNAPSHOT[:REGION]`, then `ro`, `cow` and `on-error=pause|report` in any order. Errors: USAGE.
@@ -33,8 +36,8 @@ export function parseBlock(text: string): DiskRequest {
       onError = value;
     } else {
       throw usage(
-        `${JSON.stringify(part)} is no part of a disk`,
-        `${EXAMPLES} Further parts: ro, cow, on-error=pause, on-error=report. Write a comma in a path twice.`,
+        `unknown part ${JSON.stringify(part)}`,
+        `${EXAMPLES} Other parts: ro, cow, on-error=pause, on-error=report. Write a comma in a path twice.`,
       );
     }
   }

@@ -9,8 +9,8 @@ export const verb = defineVerb({
   usage: '[options] <snapshot> [n] <file>',
   options: {},
   notes: [
-    'N is the number of the disk: 0 is disk0. If the snapshot has one disk, N may be',
-    'left out. The disk becomes a raw image. livesnap show lists the disks.',
+    'N is the number of the disk, such as 0 or disk0. If the snapshot has only one',
+    'disk, N may be left out. FILE becomes a raw image. livesnap show lists them.',
     FILE_NOTES,
   ].join('\n'),
   run({ operands, output, storeDir }) {

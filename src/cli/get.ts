@@ -6,9 +6,10 @@ export const verb = defineVerb({
   summary: 'Write a stored file to a path',
   operands: ['<snapshot>', '<file>'],
   options: {},
-  notes: [FILE_NOTES, 'A snapshot with one disk and no machine is written, too. For others see: disk'].join(
-    '\n',
-  ),
+  notes: [
+    FILE_NOTES,
+    'get also writes the disk of a snapshot that stop made. For others: livesnap disk',
+  ].join('\n'),
   run({ operands, output, storeDir }) {
     const [reference, path] = operands as [string, string];
     return writeFile({ output, storeDir }, path, (store, to, progress) => store.get(reference, to, progress));

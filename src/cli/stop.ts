@@ -29,14 +29,13 @@ export const verb = defineVerb({
       parseSeconds,
     ),
     force: flag('--force', 'End the machine at once, without asking the guest'),
-    discard: flag('--discard', 'Do not save what was written to disks of --block snapshot='),
+    discard: flag('--discard', 'Do not save disks that came from a snapshot'),
   },
   notes: [
-    'stop presses the power button. A guest that does not listen for it is ended at',
-    'once. A guest that does not power off in time is ended then. State that was not',
-    'saved is lost. A save that is in progress is completed first, in the same time.',
-    'What was written to disks that come from a snapshot is saved first in the store,',
-    'with the tag NAME-disk.',
+    'stop presses the power button. It ends a guest that does not listen, or does not',
+    'power off in time. A save in progress is completed first, within the same time.',
+    'Changes to disks that came from a snapshot are saved with the tag NAME-disk.',
+    'Memory that was not saved is lost.',
   ].join('\n'),
   async run({ operands, options, output }) {
     const request = {

@@ -21,7 +21,7 @@ import { inspect } from 'node:util';
 import { asLivesnapError, LivesnapError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import { SAVED_HISTORY_BYTES, type SavedConsole } from '../vmm/console/saved-console.js';
-import type { MachineEnd, MachineHandle, MachineSaveResult } from '../vmm/machine-types.js';
+import type { MachineEnd, MachineHandle, MachineSaveResult, WithStore } from '../vmm/machine-types.js';
 import { ConsoleHub } from './console-hub.js';
 import type { MachineDescription, SaveRequest, StopRequest, StopResult } from './control-api.js';
 import type { ControlledMachine } from './control-routes.js';
@@ -210,20 +210,23 @@ export class MachineService implements ControlledMachine {
   async #saveDisks(): Promise<void> {
     const { directory, storeDir, stores, log } = this.#options;
     try {
-      const store = await stores.open(storeDir, { write: true, create: true });
-      try {
-        const tag = diskTag(directory.name);
-        const saved = await this.#machine.saveDisks(store, { vm: directory.name, tag });
-        if (saved !== null) log(`its disks are saved as ${saved.id} (${tag})`);
-        this.#diskProblem = null;
-      } finally {
-        await store.close();
-      }
+      const withStore: WithStore = async (use) => {
+        const store = await stores.open(storeDir, { write: true, create: true });
+        try {
+          return await use(store);
+        } finally {
+          await store.close();
+        }
+      };
+      const tag = diskTag(directory.name);
+      const saved = await this.#machine.saveDisks(withStore, { vm: directory.name, tag });
+      if (saved !== null) log(`its disks are saved as ${saved.id} (${tag})`);
+      this.#diskProblem = null;
     } catch (error) {
       this.#requireAlive();
       const { message } = asLivesnapError(error);
       const failure = new LivesnapError('DISKS_NOT_SAVED', `the disks could not be saved: ${message}`, {
-        hint: 'Try again, or lose what was written to them: livesnap stop --discard.',
+        hint: `Make the store writable, or free space, and stop again. To lose the changes: livesnap stop --discard ${directory.name}.`,
         cause: error,
       });
       this.#diskProblem = failure.message;

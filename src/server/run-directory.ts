@@ -38,7 +38,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 export function checkMachineName(name: string): string {
   if (NAME.test(name)) return name;
   throw new LivesnapError('USAGE', `${JSON.stringify(name)} is not a valid machine name`, {
-    hint: 'A name is 1 to 63 letters, digits, dots, underscores or dashes and begins with a letter or digit.',
+    hint: 'A name is 1 to 63 letters, digits, dots, underscores and hyphens. It begins with a letter or digit.',
   });
 }
 

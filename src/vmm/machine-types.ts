@@ -73,6 +73,9 @@ export interface MachineEvents {
   end: [end: MachineEnd];
 }
 
+/** Opens a store, uses it and closes it. */
+export type WithStore = <T>(use: (store: SaveTarget) => Promise<T>) => Promise<T>;
+
 export interface MachineHandle {
   readonly config: MachineConfig;
   readonly state: MachineState;
@@ -105,9 +108,10 @@ export interface MachineHandle {
   stop(): Promise<void>;
   /**
    * Saves the disks that have a base in a store and would end with the machine, without RAM and state. The machine is
-   * paused for it and stays paused, unless that fails. Null: nothing would be lost.
+   * paused for it and stays paused, unless that fails. Null: nothing would be lost. `withStore` opens the store only if
+   * something was written, so a store that cannot be opened keeps no other machine from ending.
    */
-  saveDisks(store: SaveTarget, options: { vm: string; tag: string | null }): Promise<SaveResult | null>;
+  saveDisks(withStore: WithStore, options: { vm: string; tag: string | null }): Promise<SaveResult | null>;
   /** Whether {@link saveDisks} may have something to save. */
   readonly savesDisks: boolean;
   /** With `then` null the machine is afterwards as it was before: running or paused. */

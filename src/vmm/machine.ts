@@ -53,6 +53,7 @@ import type {
   MachineSaveResult,
   MachineState,
   SaveThen,
+  WithStore,
 } from './machine-types.js';
 import { DirtyPages } from './memory/dirty-pages.js';
 import { GuestRam } from './memory/guest-memory.js';
@@ -389,12 +390,19 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     return this.#end === null && this.#setup.disks.list.some(endsWithMachine);
   }
 
-  saveDisks(store: SaveTarget, { vm, tag }: { vm: string; tag: string | null }): Promise<SaveResult | null> {
+  saveDisks(
+    withStore: WithStore,
+    { vm, tag }: { vm: string; tag: string | null },
+  ): Promise<SaveResult | null> {
     return this.#inTurn(async () => {
       const wasRunning = this.#isRunning;
       await this.#pause();
       try {
-        return await this.#withBases(store, (useBases) => this.#saveDisksTo(store, useBases, vm, tag));
+        const isWritten = this.#setup.disks.list.some((disk) => endsWithMachine(disk) && !isUnwritten(disk));
+        if (!isWritten) return null;
+        return await withStore((store) =>
+          this.#withBases(store, (useBases) => this.#saveDisksTo(store, useBases, vm, tag)),
+        );
       } catch (error) {
         if (wasRunning && !this.#isOff) await this.#resumeUnlessEnded();
         throw error;
@@ -422,7 +430,6 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   ): Promise<SaveResult | null> {
     const { config, bootPath, regions, disks } = this.#setup;
     const indices = disks.list.flatMap((disk, i) => (endsWithMachine(disk) ? [i] : []));
-    if (indices.every((i) => isUnwritten(disks.list[i]!))) return null;
     const firstDisk = regions.slots.length;
     const saved = indices.map((i) =>
       useBases

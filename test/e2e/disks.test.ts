@@ -82,7 +82,7 @@ describe('disks on the command line', function () {
     for (const [block, status, code, message] of [
       ['snapshot=none', 3, 'NO_SUCH_SNAPSHOT', /none/],
       ['snapshot=two', 2, 'USAGE', /^snapshot two has 2 disks$/],
-      ['snapshot=two:disk7', 2, 'USAGE', /^snapshot two has no region disk7$/],
+      ['snapshot=two:disk7', 3, 'NO_SUCH_REGION', /^snapshot two has no region disk7$/],
     ] as const)
       assert.match((await world.fails(status, code, startArgs('m', block))).message, message);
     await start('m', 'snapshot=two:disk1');

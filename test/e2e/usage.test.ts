@@ -30,7 +30,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     memory: ['lots', /"lots" is not a size/],
     cpus: ['0', /not a number of vCPUs/],
     vcpu: ['2', /not a list of num=…/],
-    block: ['disk.img', /"disk.img" is no part of a disk/],
+    block: ['disk.img', /unknown part "disk.img"/],
     net: ['tap0', /"tap0" is no part of a network/],
     overlayDir: EMPTY,
     cpuTemplate: ['x86-64-v4', /not minimal, x86-64-v2 or x86-64-v3/],

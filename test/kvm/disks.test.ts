@@ -288,7 +288,7 @@ describe('a machine with a disk', function () {
     await off;
     assert.equal(machine.state, 'paused');
     await assert.rejects(machine.resume(), { code: 'NOT_POSSIBLE_NOW' });
-    const saved = await machine.saveDisks(store, { vm: 'test', tag: 'test-disk' });
+    const saved = await machine.saveDisks((use) => use(store), { vm: 'test', tag: 'test-disk' });
     const ended = once(machine, 'end');
     await machine.stop();
     assert.deepEqual(await ended, [{ kind: 'reset' }]);
@@ -311,7 +311,7 @@ describe('a machine with a disk', function () {
     const ended = once(machine, 'end');
     guest.send('f');
     await Promise.race([off, ended.then(() => assert.fail('it ended with its disks'))]);
-    const saved = await machine.saveDisks(store, { vm: 'test', tag: null });
+    const saved = await machine.saveDisks((use) => use(store), { vm: 'test', tag: null });
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'B');
     await machine.stop();
     assert.equal(machine.end?.kind, 'failed');
@@ -321,11 +321,13 @@ describe('a machine with a disk', function () {
     const stored = await put();
     const source = { kind: 'snapshot', snapshot: stored, region: null } as const;
     const unwritten = await boot({ source, mode: 'rw' });
-    assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
+    const noStore = (): never => assert.fail('the store is opened though nothing was written');
+    assert.equal(await unwritten.machine.saveDisks(noStore, { vm: 'test', tag: null }), null);
+    assert.equal(await unwritten.machine.saveDisks((use) => use(store), { vm: 'test', tag: null }), null);
     await unwritten.machine.resume();
     await unwritten.ask('waA');
     await save(unwritten);
-    assert.equal(await unwritten.machine.saveDisks(store, { vm: 'test', tag: null }), null);
+    assert.equal(await unwritten.machine.saveDisks((use) => use(store), { vm: 'test', tag: null }), null);
     assert.equal((await boot({ source, mode: 'cow' })).machine.savesDisks, false);
     assert.equal((await boot({ mode: 'rw' })).machine.savesDisks, false);
   });
@@ -336,7 +338,7 @@ describe('a machine with a disk', function () {
     await guest.ask('waA');
     const { id } = await save(guest);
     store.remove([id]);
-    const saved = await guest.machine.saveDisks(store, { vm: 'test', tag: null });
+    const saved = await guest.machine.saveDisks((use) => use(store), { vm: 'test', tag: null });
     assert(saved, 'the disks are saved');
     assert.equal((await blockIn(saved.id, 0)).toString('latin1', 0, 1), 'A');
   });
@@ -359,7 +361,7 @@ describe('a machine with a disk', function () {
         };
       },
     };
-    const saved = await guest.machine.saveDisks(damaged, { vm: 'test', tag: null });
+    const saved = await guest.machine.saveDisks((use) => use(damaged), { vm: 'test', tag: null });
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 0))[0]!), 'A');
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'i');
   });

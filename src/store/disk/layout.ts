@@ -218,7 +218,7 @@ export function giveToOwner(path: string, fd: number): void {
   }
 }
 
-const KEEPS_OWNER = new Set(['EPERM', 'EINVAL', 'EROFS', 'EOPNOTSUPP']);
+const KEEPS_OWNER = new Set(['EPERM', 'EINVAL', 'EROFS', 'ENOTSUP']);
 
 export function fsyncDirectory(path: string): void {
   if (process.platform === 'win32') return; // Windows cannot sync a directory

@@ -24,7 +24,7 @@ export function fileRegionOf({ summary, regions }: Snapshot): Region {
     throw new LivesnapError('USAGE', `snapshot ${id} has ${disks.length} disks, not a file`, {
       hint: toDisk,
     });
-  throw new LivesnapError('USAGE', `snapshot ${id} is of a machine, not of a file`, {
+  throw new LivesnapError('USAGE', `snapshot ${id} holds a machine, not a file`, {
     hint: `Use livesnap restore to restore a machine.${disks.length > 0 ? ` ${toDisk}` : ''}`,
   });
 }
@@ -33,7 +33,7 @@ export function fileRegionOf({ summary, regions }: Snapshot): Region {
 export function diskRegionOf({ summary, regions }: Snapshot, number: number | null): Region {
   const { id, kind } = summary;
   if (kind === 'file')
-    throw new LivesnapError('USAGE', `snapshot ${id} is of a file, not of a machine`, {
+    throw new LivesnapError('USAGE', `snapshot ${id} holds a file, not a machine`, {
       hint: `To write the file: livesnap get ${id} FILE`,
     });
   const disks = disksOf(regions);

@@ -80,11 +80,9 @@ export interface E820Entry {
  */
 export function ramLayout(memoryBytes: number): readonly RamSlot[] {
   if (!(memoryBytes >= MIN_MEMORY_BYTES && memoryBytes <= MAX_MEMORY_BYTES)) {
-    throw new LivesnapError(
-      'USAGE',
-      `a machine cannot have ${memoryBytes} bytes of memory, only 2 MiB to 32 TiB`,
-      { hint: 'Give a size such as 256M or 4G.' },
-    );
+    throw new LivesnapError('USAGE', `a machine needs 2 MiB to 32 TiB of memory, not ${memoryBytes} bytes`, {
+      hint: 'Give a size such as 256M or 4G.',
+    });
   }
   if (memoryBytes % PAGE_BYTES !== 0) {
     throw new LivesnapError(

@@ -52,7 +52,7 @@ export function openDiskImage(path: string, mode: ImageMode): DiskImage {
       throw new LivesnapError(
         'BAD_IMAGE',
         `disk image ${path} has ${sizeBytes} bytes, not a multiple of ${SECTOR_BYTES}`,
-        { hint: 'It may be truncated, or no raw image. To extend it with zeros: truncate -s %512 FILE' },
+        { hint: 'It may be truncated, or not a raw image. To extend it with zeros: truncate -s %512 FILE' },
       );
     return { fd, sizeBytes };
   } catch (error) {

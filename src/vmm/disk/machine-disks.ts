@@ -172,7 +172,7 @@ export class MachineDisks {
     try {
       const name = wanted ?? onlyDisk(snapshot, ref);
       if (!snapshot.regions.some((each) => each.name === name))
-        throw new LivesnapError('USAGE', `snapshot ${ref} has no region ${name}`, {
+        throw new LivesnapError('NO_SUCH_REGION', `snapshot ${ref} has no region ${name}`, {
           hint: `Its regions: ${snapshot.regions.map((each) => each.name).join(', ')}.`,
         });
       const region = await snapshot.openRegion(name);
@@ -184,7 +184,7 @@ export class MachineDisks {
           'BAD_IMAGE',
           `${what} has ${sizeBytes} bytes, not a multiple of ${SECTOR_BYTES}`,
           {
-            hint: 'It is no raw disk image. Store one with livesnap put.',
+            hint: 'It is not a raw disk image. Store one with livesnap put.',
           },
         );
       if (sizeBytes > MAX_DISK_BYTES) throw tooLarge(what, sizeBytes);
@@ -270,7 +270,7 @@ function checkStart({ reader }: OpenRegion, what: string): void {
     const error = regionReaderError(reader);
     throw new LivesnapError(
       'DAMAGED',
-      `${what} cannot be read${error ? `: ${error.file} ${error.why}` : ''}`,
+      `${what} cannot be read${error ? `: ${error.file}: ${error.why}` : ''}`,
       {
         hint: 'Check the store with livesnap check --read-data.',
       },

@@ -17,8 +17,8 @@ export function openScratchFile(dir: string): number {
     return openSync(dir, O_TMPFILE | constants.O_RDWR, 0o600);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    // The file system has no unnamed files.
-    if (code !== 'EOPNOTSUPP' && code !== 'EISDIR' && code !== 'EINVAL') throw error;
+    // The file system has no unnamed files. Node names EOPNOTSUPP by the equal ENOTSUP.
+    if (code !== 'ENOTSUP' && code !== 'EISDIR' && code !== 'EINVAL') throw error;
   }
   const path = join(dir, `.livesnap-${randomBytes(8).toString('hex')}`);
   const fd = openSync(path, 'wx+', 0o600);
@@ -46,12 +46,15 @@ export function openOverlayFile(dir: string): number {
     const { code, message } = error as NodeJS.ErrnoException;
     const hint = 'Choose another directory with --overlay-dir DIR.';
     const sentence = `${dir} cannot hold what the machine writes to its disks`;
-    if (code === 'ENOENT' || code === 'ENOTDIR')
+    if (!existsSync(dir)) throw new LivesnapError('NO_SUCH_FILE', `${sentence}: it does not exist`, { hint });
+    if (code === 'ENOTDIR')
       throw new LivesnapError('NO_SUCH_FILE', `${sentence}: it is not a directory`, { hint });
+    if (code === 'ENOENT')
+      throw new LivesnapError('READ_ONLY', `${sentence}: no file can be created there`, { hint });
     if (code === 'EROFS')
       throw new LivesnapError('READ_ONLY', `${sentence}: its file system is read-only`, { hint });
     if (code === 'EACCES' || code === 'EPERM')
-      throw new LivesnapError('NO_PERMISSION', `${sentence}: it may not be written`, { hint });
+      throw new LivesnapError('NO_PERMISSION', `${sentence}: this user may not write to it`, { hint });
     const isFull = code === 'ENOSPC' || code === 'EDQUOT';
     throw new LivesnapError(isFull ? 'NO_SPACE' : 'SYSTEM', `${sentence}: ${message}`, {
       hint,

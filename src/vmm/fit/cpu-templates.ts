@@ -91,7 +91,7 @@ export function requireTemplate(template: CpuTemplate, host: Pick<HostProfile, '
   if (host.kvm === 'pvm')
     throw new LivesnapError(
       'HOST_LACKS',
-      `a PVM host cannot give the CPU template ${template}: its guests see the features of the host, whatever is set`,
+      `a PVM host cannot give the CPU template ${template}: its guests always see all features of the host`,
       { hint: 'Start the machine without --cpu-template, or on a host with hardware virtualization.' },
     );
   vendorTemplate(template, host.cpuid);

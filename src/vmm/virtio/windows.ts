@@ -23,8 +23,8 @@ export const MAX_VIRTIO_DEVICES = GSIS.length;
  */
 export function virtioWindows(count: number): readonly VirtioWindow[] {
   if (count > MAX_VIRTIO_DEVICES) {
-    throw new LivesnapError('USAGE', `a machine cannot have ${count} virtio devices`, {
-      hint: `Give it fewer disks and networks: ${MAX_VIRTIO_DEVICES} devices is the limit, and one is the entropy device.`,
+    throw new LivesnapError('USAGE', `the machine would have ${count - 1} disks and networks`, {
+      hint: `A machine can have ${MAX_VIRTIO_DEVICES - 1} of them together.`,
     });
   }
   return GSIS.slice(0, count).map((gsi, i) => ({ gpa: FIRST_GPA + i * WINDOW_BYTES, gsi }));

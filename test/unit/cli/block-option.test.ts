@@ -30,18 +30,23 @@ describe('parseBlock', () => {
       mode: 'cow',
       onError: 'pause',
     });
+    assert.deepEqual(parseBlock('path=a,,,cow'), {
+      source: { kind: 'file', path: resolve('a,') },
+      mode: 'cow',
+      onError: 'pause',
+    });
   });
 
   for (const [text, message] of [
-    ['', /is no part of a disk/],
-    ['disk.img', /"disk.img" is no part of a disk/],
+    ['', /unknown part ""/],
+    ['disk.img', /unknown part "disk.img"/],
     ['ro', /neither path= nor snapshot=/],
     ['path=', /path= has no value/],
     ['path=a,path=b', /names more than one disk/],
     ['path=a,snapshot=b', /names more than one disk/],
     ['path=a,ro,cow', /exclude each other/],
-    ['path=a,on-error=ignore', /"on-error=ignore" is no part/],
-    ['path=a,readonly', /"readonly" is no part/],
+    ['path=a,on-error=ignore', /unknown part "on-error=ignore"/],
+    ['path=a,readonly', /unknown part "readonly"/],
     ['snapshot=a:', /is not SNAPSHOT or SNAPSHOT:REGION/],
     ['snapshot=:disk0', /is not SNAPSHOT or SNAPSHOT:REGION/],
   ] as const)

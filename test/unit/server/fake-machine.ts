@@ -11,6 +11,7 @@ import type {
   MachineSaveOptions,
   MachineSaveResult,
   MachineState,
+  WithStore,
 } from '../../../src/vmm/machine-types.js';
 
 /** A store that only has a name. */
@@ -114,12 +115,14 @@ export class FakeMachine implements MachineHandle {
   /** Disks that are not saved yet. */
   diskError: LivesnapError | null = null;
   async saveDisks(
-    store: SaveTarget,
+    withStore: WithStore,
     options: { vm: string; tag: string | null },
   ): Promise<SaveResult | null> {
-    this.done.push(`saveDisks ${(store as FakeStore).dir} ${options.vm} ${options.tag}`);
-    if (this.diskError !== null) throw this.diskError;
-    return null;
+    return withStore(async (store) => {
+      this.done.push(`saveDisks ${(store as FakeStore).dir} ${options.vm} ${options.tag}`);
+      if (this.diskError !== null) throw this.diskError;
+      return null;
+    });
   }
   async save(store: SaveTarget, options: MachineSaveOptions): Promise<MachineSaveResult> {
     this.done.push(`save ${(store as FakeStore).dir} ${options.vm} ${options.tag} ${options.then}`);

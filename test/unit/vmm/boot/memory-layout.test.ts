@@ -22,7 +22,7 @@ describe('ramLayout', () => {
     it(`refuses ${size} bytes`, () => {
       assert.throws(() => ramLayout(size), {
         code: 'USAGE',
-        message: /a machine cannot have .* bytes of memory/,
+        message: /^a machine needs 2 MiB to 32 TiB of memory, not .* bytes$/,
       });
     });
   }
