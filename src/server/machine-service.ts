@@ -106,9 +106,11 @@ export class MachineService implements ControlledMachine {
       this.console.push(bytes);
       this.#starter.push(bytes);
     });
-    machine.on('problem', (problem) => this.#tellProblem(problem));
+    machine.on('problem', (problem) => this.#tellProblem(problem, 'resume'));
     machine.on('poweredOff', () => {
-      this.#endMachine(this.#discards).catch((error: LivesnapError) => this.#tellProblem(error.message));
+      this.#endMachine(this.#discards).catch((error: LivesnapError) =>
+        this.#tellProblem(error.message, 'stop'),
+      );
     });
     this.#machineEnded = new Promise<MachineEnd>((resolve) => {
       if (machine.end !== null) resolve(machine.end);
@@ -235,11 +237,12 @@ export class MachineService implements ControlledMachine {
     }
   }
 
-  /** Tells the user why the machine is paused. */
-  #tellProblem(problem: string): void {
+  /** Tells the user why the machine is paused, and which verb tries again. */
+  #tellProblem(problem: string, verb: 'resume' | 'stop'): void {
     const { directory, log } = this.#options;
     log(`the machine is paused: ${problem}`);
-    const line = `[livesnap] ${directory.name} is paused: ${problem}`;
+    const { name } = directory;
+    const line = `[livesnap] ${name} is paused: ${problem}. Fix this, then run: livesnap ${verb} ${name}`;
     this.console.push(Buffer.from(`${this.console.atLineStart ? '' : '\r\n'}${line}\r\n`));
   }
 

@@ -110,6 +110,9 @@ describe('MachineService', () => {
     const viewer = new PassThrough();
     service.console.join(viewer, 1000, () => {});
     const shown = String(viewer.read());
-    assert.equal(shown, '[livesnap] vm is paused: disk0 cannot be written at block 5\r\n');
+    assert.equal(
+      shown,
+      '[livesnap] vm is paused: disk0 cannot be written at block 5. Fix this, then run: livesnap resume vm\r\n',
+    );
   });
 });
