@@ -4,7 +4,7 @@
  *
  *     node dist/bench/store.js [MIB…] [--json]
  */
-import { createHash, randomFillSync } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,21 +25,9 @@ import {
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSink, type PageSource } from '../src/page-stream.js';
 import { readSnapshotFile } from '../src/store/snapshot/snapshot-file.js';
 import { Store } from '../src/store/store.js';
+import { mixedMemory } from './figures.js';
 
 const MIB = 1 << 20;
-
-/** A quarter zero, a quarter noise, half text. */
-export function mixedMemory(sizeBytes: number): Buffer {
-  const bytes = Buffer.alloc(sizeBytes);
-  for (let at = sizeBytes / 4; at < sizeBytes / 2; at += MIB)
-    randomFillSync(bytes, at, Math.min(MIB, sizeBytes / 2 - at));
-  let n = 1;
-  for (let at = sizeBytes / 2; at < sizeBytes; at += 16) {
-    n = (Math.imul(n, 1103515245) + 12345) >>> 0;
-    bytes.write(`entry ${(n >>> 8) % 50000}`.padEnd(16), at, 'latin1');
-  }
-  return bytes;
-}
 
 class MemorySource implements PageSource {
   readonly regions;

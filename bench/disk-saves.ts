@@ -1,0 +1,274 @@
+/**
+ * Saves of machines with disks, in the threads of a real machine: the main thread, the device thread and the store thread.
+ *
+ *     node dist/bench/disk-saves.js [--only changed,load,full] [--rounds N] [--saves N] [--dir DIR]
+ *
+ * - changed: a save of a disk of 2 GiB of which 1% changed, against the same save of a machine without the disk plus a
+ *   read of the changed blocks. Also against that plus what the store needs for the same new pages without a machine.
+ * - load: the pauses of saves while the guest writes to its disk all the time.
+ * - full: the first save of a disk of 1 GiB, against `put` of the same file.
+ */
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { projectRoot } from '../src/native/project-root.js';
+import { BATCH_PAGES, type PageRun, type PageSource } from '../src/page-stream.js';
+import { type StoreProxy, StoreThread } from '../src/server/store-thread-client.js';
+import { Machine } from '../src/vmm/machine.js';
+import { hostLoad, median, mixedMemory, spread } from './figures.js';
+
+const MIB = 1 << 20;
+const BLOCK_BYTES = 4096;
+const DISK_BYTES = 2048 * MIB;
+const FULL_BYTES = 1024 * MIB;
+/** Of guests/disk-load.S. */
+const CHANGED_STEP = 100;
+
+const { values: options } = parseArgs({
+  options: {
+    only: { type: 'string', default: 'changed,load,full' },
+    rounds: { type: 'string', default: '5' },
+    saves: { type: 'string', default: '30' },
+    /** Where images and stores are. In /dev/shm an fsync costs nothing, so the figures are the program's own. */
+    dir: { type: 'string', default: join(projectRoot, 'dist') },
+  },
+});
+const rounds = Number(options.rounds);
+const dir = mkdtempSync(join(options.dir, 'bench-disks-'));
+const stores = new StoreThread({ log: (sentence) => process.stderr.write(`${sentence}\n`) });
+const kernel = join(dir, 'kernel');
+
+function buildGuest(): void {
+  const common = join(projectRoot, 'test/hostile/guests');
+  const source = join(projectRoot, 'bench/guests/disk-load.S');
+  const flags = [
+    '-nostdlib',
+    '-static',
+    '-Wl,--build-id=none',
+    '-Wl,--no-warn-rwx-segments',
+    '-T',
+    join(common, 'guests.lds'),
+  ];
+  execFileSync('gcc', ['-I', common, ...flags, '-o', kernel, source]);
+}
+
+const openStore = (name: string): Promise<StoreProxy> =>
+  stores.open(join(dir, name), { write: true, create: true });
+
+/** A file with `dataBytes` of mixed pages, each stored once. The rest, and a quarter of that, is not allocated. */
+function makeImage(name: string, sizeBytes: number, dataBytes: number): string {
+  const path = join(dir, name);
+  const fd = openSync(path, 'w');
+  ftruncateSync(fd, sizeBytes);
+  const part = 64 * MIB;
+  const bytes = mixedMemory(part);
+  for (let at = 0; at < dataBytes; at += part) {
+    for (let page = part / 4; page < part; page += BLOCK_BYTES)
+      bytes.writeUInt32LE((at + page) / BLOCK_BYTES, page);
+    writeSync(fd, bytes, part / 4, (part * 3) / 4, at + part / 4);
+  }
+  closeSync(fd);
+  return path;
+}
+
+/** A machine with the disk, or without one. */
+async function boot(image: string | null): Promise<Machine> {
+  const machine = await Machine.create(
+    { kernel, initrd: null, cmdline: null, memoryBytes: 64 * MIB, cpus: 1 },
+    {
+      disks: image === null ? [] : [{ source: { kind: 'file', path: image }, mode: 'rw', onError: 'pause' }],
+      host: { overlayDir: dir, openStore: () => Promise.reject(new Error('no disk is a snapshot')) },
+    },
+  );
+  machine.on('problem', (problem) => process.stderr.write(`${problem}\n`));
+  await machine.resume();
+  return machine;
+}
+
+/** Sends a command, and waits for the end of the answer. */
+async function ask(machine: Machine, command: string): Promise<void> {
+  machine.writeConsole(Buffer.from(command, 'latin1'));
+  for (;;) {
+    const [bytes] = (await once(machine, 'console')) as [Uint8Array];
+    if (bytes.includes(10)) return;
+  }
+}
+
+const save = (machine: Machine, store: StoreProxy) =>
+  machine.save(store, { vm: 'bench', tag: null, then: null });
+
+function timed(work: () => void): number {
+  const started = performance.now();
+  work();
+  return performance.now() - started;
+}
+
+function readChanged(image: string): void {
+  const fd = openSync(image, 'r');
+  const bytes = Buffer.alloc(BLOCK_BYTES);
+  for (let at = 0; at < DISK_BYTES; at += CHANGED_STEP * BLOCK_BYTES) readSync(fd, bytes, 0, BLOCK_BYTES, at);
+  closeSync(fd);
+}
+
+/** The changed blocks of the image, read on this thread. */
+class ChangedBlocks implements PageSource {
+  readonly regions = [{ name: 'disk0', sizeBytes: DISK_BYTES }];
+  readonly sequential = [0];
+  readonly #fd: number;
+  #next = 0;
+
+  constructor(image: string) {
+    this.#fd = openSync(image, 'r');
+  }
+
+  async next(into: Uint8Array): Promise<PageRun | null> {
+    const left = Math.ceil((DISK_BYTES / BLOCK_BYTES - this.#next) / CHANGED_STEP);
+    if (left <= 0) {
+      closeSync(this.#fd);
+      return null;
+    }
+    const pages = Uint32Array.from(
+      { length: Math.min(left, BATCH_PAGES) },
+      (_, i) => this.#next + i * CHANGED_STEP,
+    );
+    pages.forEach((page, i) => {
+      readSync(this.#fd, into, i * BLOCK_BYTES, BLOCK_BYTES, page * BLOCK_BYTES);
+    });
+    this.#next += pages.length * CHANGED_STEP;
+    return { region: 0, pages };
+  }
+}
+
+/** Stores the changed blocks on a snapshot that has the rest of the disk. Returns milliseconds. */
+async function storeChanged(store: StoreProxy, base: string, image: string): Promise<number> {
+  const started = performance.now();
+  const regions = [{ region: 'disk0', bases: [{ snapshot: base, region: 'disk0' }] }];
+  const session = await store.beginSave({ regions, tag: null });
+  await session.store(new ChangedBlocks(image));
+  await session.commit({
+    kind: 'disk',
+    vm: 'bench',
+    tag: null,
+    memoryBytes: 0,
+    diskBytes: DISK_BYTES,
+    machine: null,
+    host: null,
+    state: new Uint8Array(0),
+  });
+  return performance.now() - started;
+}
+
+async function measureChanged(image: string): Promise<void> {
+  const store = await openStore('changed');
+  const other = await openStore('other');
+  const withDisk = await boot(image);
+  const without = await boot(null);
+  await ask(withDisk, 'g');
+  const first = await save(withDisk, store);
+  await save(without, store);
+  const base = await save(withDisk, other);
+  const [disk, ram, read, ratio, idle, stored, share]: number[][] = [[], [], [], [], [], [], []];
+  let changed = 0;
+  for (let round = 0; round < rounds; round++) {
+    await ask(withDisk, 'n');
+    ram!.push((await save(without, store)).saveMs);
+    const saved = await save(withDisk, store);
+    disk!.push(saved.saveMs);
+    changed = saved.newChunks;
+    read!.push(timed(() => readChanged(image)));
+    ratio!.push(disk![round]! / (ram![round]! + read![round]!));
+    stored!.push(await storeChanged(other, base.id, image));
+    share!.push(disk![round]! / (ram![round]! + stored![round]!));
+    idle!.push((await save(withDisk, store)).saveMs);
+  }
+  console.log(`the first save of the disk of 2 GiB        ${first.saveMs} ms`);
+  console.log(`a save when 1% changed (${changed} new pages)  ${spread(disk!, 0)} ms`);
+  console.log(`a save when nothing changed                ${spread(idle!, 0)} ms`);
+  console.log(`a save without the disk                    ${spread(ram!, 0)} ms`);
+  console.log(`reading the changed blocks                 ${spread(read!, 1)} ms`);
+  console.log(`ratio                                      ${spread(ratio!, 2)}`);
+  console.log(`reading and storing them, without a machine ${spread(stored!, 0)} ms`);
+  console.log(`ratio to that and the save without the disk ${spread(share!, 2)}`);
+  await withDisk.stop();
+  await without.stop();
+  await store.close();
+  await other.close();
+}
+
+async function measureLoad(image: string): Promise<void> {
+  const store = await openStore('load');
+  const machine = await boot(image);
+  await ask(machine, 'g');
+  await save(machine, store);
+  const quiet: number[] = [];
+  for (let i = 0; i < Number(options.saves); i++) quiet.push((await save(machine, store)).pauseMs);
+  machine.writeConsole(Buffer.from('l'));
+  const pauses: number[] = [];
+  let pages = 0;
+  for (let i = 0; i < Number(options.saves); i++) {
+    await new Promise((resolve) => setTimeout(resolve, 100)); // the guest writes meanwhile
+    const saved = await save(machine, store);
+    pauses.push(saved.pauseMs);
+    pages += saved.newChunks;
+  }
+  await ask(machine, 'x');
+  const line = (values: number[]): string => {
+    const sorted = [...values].sort((a, b) => a - b);
+    return `p50 ${median(values)}, p90 ${sorted[Math.floor(sorted.length * 0.9)]}, max ${sorted.at(-1)} ms`;
+  };
+  console.log(`pauses of a guest that does nothing        ${line(quiet)}`);
+  console.log(`pauses of a guest that writes to its disk  ${line(pauses)}`);
+  console.log(`new pages of each save                     ${Math.round(pages / pauses.length)}`);
+  await machine.stop();
+  await store.close();
+}
+
+async function measureFull(): Promise<void> {
+  const image = makeImage('full.img', FULL_BYTES, FULL_BYTES);
+  const [disk, put, ratio, ram]: number[][] = [[], [], [], []];
+  for (let round = 0; round < rounds; round++) {
+    const without = await boot(null);
+    const ramStore = await openStore(`ram${round}`);
+    ram!.push((await save(without, ramStore)).saveMs);
+    await without.stop();
+    await ramStore.close();
+    const machine = await boot(image);
+    await ask(machine, 'g');
+    const store = await openStore(`full${round}`);
+    disk!.push((await save(machine, store)).saveMs);
+    await machine.stop();
+    await store.close();
+    const target = join(dir, `put${round}`);
+    const started = performance.now();
+    const out = execFileSync(join(projectRoot, 'bin/livesnap'), ['put', image, '--store', target, '--json'], {
+      encoding: 'utf8',
+    });
+    const parsed = JSON.parse(out) as { saveMs?: number };
+    put!.push(parsed.saveMs ?? performance.now() - started);
+    ratio!.push(disk![round]! / put![round]!);
+    for (const name of ['ram', 'full', 'put']) rmSync(join(dir, `${name}${round}`), { recursive: true });
+  }
+  console.log(`the first save of a disk of 1 GiB          ${spread(disk!, 0)} ms`);
+  console.log(`the first save without a disk              ${spread(ram!, 0)} ms`);
+  console.log(`put of the same file                       ${spread(put!, 0)} ms`);
+  console.log(`ratio                                      ${spread(ratio!, 2)}`);
+}
+
+try {
+  buildGuest();
+  console.log(`the load of the host: ${hostLoad()}`);
+  const wanted = options.only.split(',');
+  if (wanted.some((each) => each !== 'full')) {
+    const image = makeImage('image', DISK_BYTES, 64 * MIB);
+    if (wanted.includes('changed')) await measureChanged(image);
+    if (wanted.includes('load')) await measureLoad(image);
+    rmSync(image);
+  }
+  if (wanted.includes('full')) await measureFull();
+  console.log(`the load of the host: ${hostLoad()}`);
+} finally {
+  await stores.end();
+  rmSync(dir, { recursive: true, force: true });
+}
