@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { World } from '../../e2e/cli.js';
 import { awaitShell, stockGuest } from './svm.js';
@@ -14,7 +14,19 @@ describe('a stock kernel with its root on a disk, on SVM', () => {
   beforeEach(() => {
     world = new World();
   });
-  afterEach(() => world.end());
+  afterEach(async function () {
+    if (this.currentTest?.state === 'failed') await tellMachines();
+    await world.end();
+  });
+
+  /** What livesnap knows of the machines of a failed test: their states and their logs. */
+  async function tellMachines(): Promise<void> {
+    const { stdout } = await world.run(['ps', '--json']);
+    process.stderr.write(`machines: ${stdout}\n`);
+    const root = join(world.runDir, 'livesnap');
+    for (const name of readdirSync(root))
+      process.stderr.write(`log of ${name}: ${readFileSync(join(root, name, 'log'), 'utf8')}\n`);
+  }
 
   /** Writes 4 MiB that nobody can guess, and returns their sum. */
   const write = (machine: string, path: string): Promise<string> =>
