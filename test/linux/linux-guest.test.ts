@@ -70,7 +70,12 @@ describe('a real Linux guest', () => {
       await world.json('restore', saved.id, '--name', name, '--detach');
       const after = open(name);
       const { text } = await after.until(/100% of the bar/);
-      assert.doesNotMatch(text, /\r(5|10|15|20|25|30|35|40|45)% of the bar/, 'the bar began again');
+      // The console begins with what it showed before the save. The bar continues from there.
+      const steps = [...text.matchAll(/\r(\d+)% of the bar/g)].map(([, percent]) => Number(percent));
+      assert(
+        steps.every((step, i) => i === 0 || step > steps[i - 1]!),
+        `the bar began again: ${steps}`,
+      );
       await after.until(PROMPT);
       assert.equal((await after.command('echo nonce is $nonce', /nonce is ([0-9a-f-]{36})/))[1], nonce);
       await after.command('echo steps $done', /steps 20\r*\n/);
