@@ -60,15 +60,12 @@ export class BitSet implements Iterable<number> {
 
   /** Adds the members of one word: bit n of word i is the member 32i + n. */
   addWord(i: number, bits: number): void {
-    this.#words[i]! |= bits;
+    // Memory that was never written to takes no room: the sets of a large disk are mostly that.
+    if (bits !== 0) this.#words[i]! |= bits;
   }
 
   addAll(other: BitSet): void {
-    for (let i = 0; i < this.#words.length; i++) {
-      const bits = other.#words[i]!;
-      // Memory that was never written to takes no room: the sets of a large disk are mostly that.
-      if (bits !== 0) this.#words[i]! |= bits;
-    }
+    for (let i = 0; i < this.#words.length; i++) this.addWord(i, other.#words[i]!);
   }
 
   clear(): void {

@@ -15,7 +15,7 @@ import { PAGE_BYTES, type PageSink, type Region } from '../page-stream.js';
 import { type RamSlot, ramLayout } from './boot/memory-layout.js';
 import type { MemorySlot } from './kvm/vm.js';
 import type { MachineConfig } from './machine-types.js';
-import { WrittenPages } from './memory/written-pages.js';
+import { SharedBits } from './memory/shared-bits.js';
 import { invalidState } from './saved-state.js';
 
 type RegionConfig = Pick<MachineConfig, 'memoryBytes' | 'disks'>;
@@ -64,7 +64,7 @@ export class MachineRegions {
     const regions = new MachineRegions(regionsOf(config), slots);
     try {
       for (const slot of ramLayout(config.memoryBytes)) {
-        const written = WrittenPages.allocate(slot.sizeBytes);
+        const written = SharedBits.allocate(slot.sizeBytes / PAGE_BYTES);
         slots.push({ ...slot, memory: createMemory(slot.sizeBytes), written });
       }
     } catch (error) {

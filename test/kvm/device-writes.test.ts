@@ -11,7 +11,7 @@ import { createVm, type MemorySlot } from '../../src/vmm/kvm/vm.js';
 import { DirtyPages } from '../../src/vmm/memory/dirty-pages.js';
 import { GuestRam } from '../../src/vmm/memory/guest-memory.js';
 import { RamSource } from '../../src/vmm/memory/ram-source.js';
-import { WrittenPages } from '../../src/vmm/memory/written-pages.js';
+import { SharedBits } from '../../src/vmm/memory/shared-bits.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 
@@ -35,7 +35,7 @@ const allocate = (): MemorySlot[] =>
   ].map((slot) => ({
     ...slot,
     memory: createMemory(slot.sizeBytes),
-    written: WrittenPages.allocate(slot.sizeBytes),
+    written: SharedBits.allocate(slot.sizeBytes / PAGE_BYTES),
   }));
 
 /** Every page that is not a hole. */

@@ -8,9 +8,9 @@
 import { BitSet } from '../../bit-set.js';
 import { nextData } from '../../native/files.js';
 import { regionHasData } from '../../native/region-reader.js';
+import { SharedBits } from '../memory/shared-bits.js';
 import { BLOCK_BYTES, blocksOf } from './disk-setup.js';
 import type { MachineDisk } from './machine-disks.js';
-import { SharedBits } from './shared-bits.js';
 
 /** As much of a stored region as one manifest block has. */
 const REGION_STEP_BLOCKS = 512;
@@ -35,11 +35,8 @@ export function addOverlayBlocks({ setup }: MachineDisk, into: BitSet): void {
 }
 
 /** Whether nothing was written to the overlay of a disk since the disk was attached. */
-export function isUnwritten(disk: MachineDisk): boolean {
-  const blocks = new BitSet(blocksOf(disk.setup.sizeBytes));
-  addOverlayBlocks(disk, blocks);
-  return blocks.isEmpty;
-}
+export const isUnwritten = ({ setup }: MachineDisk): boolean =>
+  setup.overlay === null || new SharedBits(setup.overlay.present).isEmpty;
 
 function addFileData(fd: number, sizeBytes: number, into: BitSet): void {
   try {

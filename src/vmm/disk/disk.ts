@@ -20,6 +20,7 @@
 import { constants } from 'node:os';
 import type { BitSet } from '../../bit-set.js';
 import { type MemoryHandle, readMemory, writeMemory } from '../../native/memory.js';
+import { SharedBits } from '../memory/shared-bits.js';
 import {
   type BlockIo,
   type FilePlace,
@@ -32,7 +33,6 @@ import { BlockLocks } from './block-locks.js';
 import { BLOCK_BYTES, blocksOf, type DiskSetup } from './disk-setup.js';
 import { type AsidePlace, FrozenBlocks, type FrozenOptions } from './frozen-blocks.js';
 import { Overlay } from './overlay.js';
-import { SharedBits } from './shared-bits.js';
 
 const { EOPNOTSUPP, EIO } = constants.errno;
 

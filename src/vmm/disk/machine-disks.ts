@@ -21,6 +21,7 @@ import {
   PAGE_BYTES,
   type SaveBase,
 } from '../../page-stream.js';
+import { SharedBits } from '../memory/shared-bits.js';
 import {
   type DiskConfig,
   type DiskOrigin,
@@ -31,7 +32,6 @@ import {
 import { type ImageMode, imageFormat, openDiskImage } from './disk-image.js';
 import { blocksOf, type DiskBase, type DiskSetup, SECTOR_BYTES } from './disk-setup.js';
 import { openOverlayFile, reserveBytesFor } from './scratch-file.js';
-import { SharedBits } from './shared-bits.js';
 
 /** A store that is open for reading. */
 export interface DiskStore {

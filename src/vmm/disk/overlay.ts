@@ -12,9 +12,9 @@
 import { statfsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { BitSet } from '../../bit-set.js';
+import { SharedBits } from '../memory/shared-bits.js';
 import { type BlockIo, type IoDone, whenAll } from './block-io.js';
 import { BLOCK_BYTES, type OverlaySetup } from './disk-setup.js';
-import { SharedBits } from './shared-bits.js';
 
 const { EIO, ENOSPC, EOPNOTSUPP } = constants.errno;
 

@@ -43,7 +43,7 @@ export interface MemorySlot {
   readonly gpa: number;
   readonly sizeBytes: number;
   readonly memory: MemoryHandle;
-  /** The pages that livesnap itself wrote (memory/written-pages.ts). */
+  /** The pages that livesnap itself wrote (memory/shared-bits.ts). */
   readonly written: SharedArrayBuffer;
 }
 

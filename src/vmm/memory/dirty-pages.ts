@@ -9,10 +9,9 @@
 import { BitSet } from '../../bit-set.js';
 import { type KvmMachine, readDirtyLog, setMemorySlot } from '../../native/kvm.js';
 import { PAGE_BYTES } from '../../page-stream.js';
-import { SharedBits } from '../disk/shared-bits.js';
 import type { MemorySlot } from '../kvm/vm.js';
 import { DirtySets } from './dirty-sets.js';
-import { WrittenPages } from './written-pages.js';
+import { SharedBits } from './shared-bits.js';
 
 /** A disk, as far as its changes are concerned. */
 export interface WrittenBlocks {
@@ -77,7 +76,7 @@ export class DirtyPages {
     const ram = this.#slots.map(({ sizeBytes, written }, index) => {
       const dirty = new BitSet(sizeBytes / PAGE_BYTES);
       readDirtyLog(this.#machine, index, dirty.bytes);
-      new WrittenPages(written).moveTo(dirty);
+      new SharedBits(written).moveTo(dirty);
       return dirty;
     });
     const disks = this.#disks.map(({ blocks, written }) => {

@@ -18,7 +18,7 @@ import {
 import { PAGE_BYTES } from '../../page-stream.js';
 import type { RamSlot } from '../boot/memory-layout.js';
 import type { MemorySlot } from '../kvm/vm.js';
-import { WrittenPages } from './written-pages.js';
+import { SharedBits } from './shared-bits.js';
 
 export interface GuestMemory {
   /** Ascending by address, without overlap. */
@@ -68,7 +68,7 @@ export interface DmaMemory extends GuestMemory {
 }
 
 interface Slot extends MemorySlot {
-  readonly pages: WrittenPages;
+  readonly pages: SharedBits;
 }
 
 /** The RAM of a machine. */
@@ -78,7 +78,7 @@ export class GuestRam implements DmaMemory {
 
   constructor(slots: readonly MemorySlot[]) {
     this.layout = slots;
-    this.#slots = slots.map((slot) => ({ ...slot, pages: new WrittenPages(slot.written) }));
+    this.#slots = slots.map((slot) => ({ ...slot, pages: new SharedBits(slot.written) }));
   }
 
   read(gpa: number, into: Uint8Array): void {
@@ -149,7 +149,7 @@ export class GuestRam implements DmaMemory {
 
 function mark({ pages }: Slot, offset: number, length: number): void {
   const first = Math.floor(offset / PAGE_BYTES);
-  pages.add(first, Math.floor((offset + length - 1) / PAGE_BYTES) - first + 1);
+  pages.addRange(first, Math.floor((offset + length - 1) / PAGE_BYTES) - first + 1);
 }
 
 function even(gpa: number): number {

@@ -9,7 +9,7 @@ import { PAGE_BYTES } from '../../../../src/page-stream.js';
 import type { BlockIo } from '../../../../src/vmm/disk/block-io.js';
 import { Disk, type DiskDone } from '../../../../src/vmm/disk/disk.js';
 import { BLOCK_BYTES, blocksOf, type DiskBase, SECTOR_BYTES } from '../../../../src/vmm/disk/disk-setup.js';
-import { SharedBits } from '../../../../src/vmm/disk/shared-bits.js';
+import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 
 /** Where the files of a disk are. */
 export interface Backend {

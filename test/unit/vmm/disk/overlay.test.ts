@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { EXTENT_BLOCKS, Overlay } from '../../../../src/vmm/disk/overlay.js';
-import { SharedBits } from '../../../../src/vmm/disk/shared-bits.js';
+import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 import { FakeIo } from './fake-io.js';
 
 const { EIO, ENOSPC, EOPNOTSUPP, ESTALE } = constants.errno;

@@ -4,7 +4,7 @@ import { closeMemory, createMemory } from '../../../../src/native/memory.js';
 import { PAGE_BYTES } from '../../../../src/page-stream.js';
 import type { MemorySlot } from '../../../../src/vmm/kvm/vm.js';
 import { GuestRam } from '../../../../src/vmm/memory/guest-memory.js';
-import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
+import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 
 const LOW_BYTES = 16 * PAGE_BYTES;
 const HIGH_GPA = 0x1_0000_0000;
@@ -20,7 +20,7 @@ describe('GuestRam', () => {
     ].map((slot) => ({
       ...slot,
       memory: createMemory(slot.sizeBytes),
-      written: WrittenPages.allocate(slot.sizeBytes),
+      written: SharedBits.allocate(slot.sizeBytes / PAGE_BYTES),
     }));
     ram = new GuestRam(slots);
   });
@@ -30,7 +30,7 @@ describe('GuestRam', () => {
 
   function written(slot: number): number[] {
     const pages = new BitSet(slots[slot]!.sizeBytes / PAGE_BYTES);
-    new WrittenPages(slots[slot]!.written).moveTo(pages);
+    new SharedBits(slots[slot]!.written).moveTo(pages);
     return Array.from({ length: pages.size }, (_, page) => page).filter((page) => pages.has(page));
   }
 

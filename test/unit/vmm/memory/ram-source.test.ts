@@ -3,7 +3,7 @@ import { BitSet } from '../../../../src/bit-set.js';
 import { closeMemory, createMemory, writePages } from '../../../../src/native/memory.js';
 import { BATCH_PAGES, PAGE_BYTES } from '../../../../src/page-stream.js';
 import { MAX_ASIDE_PAGES, RamSource } from '../../../../src/vmm/memory/ram-source.js';
-import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
+import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 
 /** More than may be copied aside. */
 const PAGES = MAX_ASIDE_PAGES + 5000;
@@ -17,7 +17,7 @@ describe('RamSource', () => {
 
   const slots = () => {
     const sizeBytes = PAGES * PAGE_BYTES;
-    return [{ gpa: 0, sizeBytes, memory, written: WrittenPages.allocate(sizeBytes) }];
+    return [{ gpa: 0, sizeBytes, memory, written: SharedBits.allocate(sizeBytes / PAGE_BYTES) }];
   };
   const all = (pages: number): BitSet[] => {
     const bitmap = new BitSet(PAGES);

@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { closeMemory, createMemory, type MemoryHandle } from '../../../../src/native/memory.js';
 import { Disk } from '../../../../src/vmm/disk/disk.js';
 import { blocksOf, type DiskSetup, SECTOR_BYTES } from '../../../../src/vmm/disk/disk-setup.js';
-import { SharedBits } from '../../../../src/vmm/disk/shared-bits.js';
+import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 import { type VirtioBlock, virtioBlock } from '../../../../src/vmm/virtio/block.js';
 import type { VirtioDescriptor } from '../../../../src/vmm/virtio/virtio-device.js';
 import { FakeIo } from '../disk/fake-io.js';

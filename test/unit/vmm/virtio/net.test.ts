@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { BitSet } from '../../../../src/bit-set.js';
-import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
+import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 import { Register } from '../../../../src/vmm/virtio/mmio-transport.js';
 import { NetFeature, NetQueue, NetStatus } from '../../../../src/vmm/virtio/net.js';
 import { type Answer, type DriverOptions, DriverTwin, RAM_BYTES, VirtioRig } from './driver-twin.js';
@@ -130,7 +130,7 @@ describe('VirtioNet', () => {
     start(F.MRG_RXBUF);
     const written = (): number[] => {
       const pages = new BitSet(RAM_BYTES / 4096);
-      new WrittenPages(rig.ram.slots[0]!.written).moveTo(pages);
+      new SharedBits(rig.ram.slots[0]!.written).moveTo(pages);
       return [...pages];
     };
     const [first, second] = [offer(1500), offer(1500)];

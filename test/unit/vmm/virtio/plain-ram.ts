@@ -6,9 +6,10 @@ import {
   readMemory,
   writeMemory,
 } from '../../../../src/native/memory.js';
+import { PAGE_BYTES } from '../../../../src/page-stream.js';
 import type { MemorySlot } from '../../../../src/vmm/kvm/vm.js';
 import { GuestRam } from '../../../../src/vmm/memory/guest-memory.js';
-import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
+import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 
 export class PlainRam {
   readonly slots: readonly MemorySlot[];
@@ -19,7 +20,7 @@ export class PlainRam {
     this.slots = sizes.map((slot) => ({
       ...slot,
       memory: createMemory(slot.sizeBytes),
-      written: WrittenPages.allocate(slot.sizeBytes),
+      written: SharedBits.allocate(slot.sizeBytes / PAGE_BYTES),
     }));
     this.ram = new GuestRam(this.slots);
   }

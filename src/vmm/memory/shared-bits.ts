@@ -1,7 +1,8 @@
 /**
- * A set of blocks in memory that several threads share.
+ * A set in memory that several threads share: the pages of a slot that livesnap itself has written, which KVM's dirty log
+ * lacks; the blocks of a disk that were written, or that its overlay has.
  *
- * Thread: the device thread adds and removes, the main thread reads. Every access is atomic.
+ * Thread: the device thread adds and removes, the main thread reads and takes. Every access is atomic.
  */
 import { type BitSet, maskOf } from '../../bit-set.js';
 
@@ -21,6 +22,10 @@ export class SharedBits {
 
   has(member: number): boolean {
     return (Atomics.load(this.#words, member >>> 5) & (1 << (member & 31))) !== 0;
+  }
+
+  get isEmpty(): boolean {
+    return this.#words.every((_, i) => Atomics.load(this.#words, i) === 0);
   }
 
   addRange(first: number, count: number): void {

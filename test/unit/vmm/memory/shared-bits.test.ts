@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { Worker } from 'node:worker_threads';
 import { BitSet } from '../../../../src/bit-set.js';
-import { PAGE_BYTES } from '../../../../src/page-stream.js';
-import { WrittenPages } from '../../../../src/vmm/memory/written-pages.js';
+import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 
 const PAGES = 200;
 
@@ -12,11 +11,11 @@ function members(set: BitSet): number[] {
 
 function taken(shared: SharedArrayBuffer): number[] {
   const into = new BitSet(PAGES);
-  new WrittenPages(shared).moveTo(into);
+  new SharedBits(shared).moveTo(into);
   return members(into);
 }
 
-describe('WrittenPages', () => {
+describe('SharedBits', () => {
   it('holds runs that begin and end anywhere in a word', () => {
     for (const [first, count] of [
       [0, 1],
@@ -27,8 +26,8 @@ describe('WrittenPages', () => {
       [64, 64],
       [199, 1],
     ] as const) {
-      const shared = WrittenPages.allocate(PAGES * PAGE_BYTES);
-      new WrittenPages(shared).add(first, count);
+      const shared = SharedBits.allocate(PAGES);
+      new SharedBits(shared).addRange(first, count);
       assert.deepEqual(
         taken(shared),
         Array.from({ length: count }, (_, i) => first + i),
@@ -37,23 +36,25 @@ describe('WrittenPages', () => {
   });
 
   it('is empty after its pages are moved into a set, which keeps its own', () => {
-    const shared = WrittenPages.allocate(PAGES * PAGE_BYTES);
-    const pages = new WrittenPages(shared);
+    const shared = SharedBits.allocate(PAGES);
+    const pages = new SharedBits(shared);
     const into = new BitSet(PAGES);
     into.add(7);
-    pages.add(8, 1);
+    pages.addRange(8, 1);
+    assert(!pages.isEmpty);
     pages.moveTo(into);
     assert.deepEqual(members(into), [7, 8]);
+    assert(pages.isEmpty);
     assert.deepEqual(taken(shared), []);
   });
 
   it('loses no page when one thread adds while another takes', async () => {
-    const shared = WrittenPages.allocate(PAGES * PAGE_BYTES);
+    const shared = SharedBits.allocate(PAGES);
     const worker = new Worker(new URL('./add-pages-worker.js', import.meta.url), {
       workerData: { shared, pages: PAGES },
     });
     const into = new BitSet(PAGES);
-    const pages = new WrittenPages(shared);
+    const pages = new SharedBits(shared);
     let ended = false;
     const end = new Promise<void>((resolve, reject) => {
       worker.once('error', reject);
