@@ -9,41 +9,37 @@
  * - After the end every operation but `stop` fails with MACHINE_GONE.
  * - If `pause`, `resume` or `save` meets the end, it fails after all output was emitted and `end` was set.
  */
-import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import { arch, hostname, totalmem } from 'node:os';
+import { arch, hostname } from 'node:os';
 import { LivesnapError } from '../errors.js';
 import { readMemory } from '../native/memory.js';
 import {
   type OpenSnapshot,
   PAGE_BYTES,
   type PageSource,
-  type Progress,
+  type SavedRegion,
   type SaveResult,
   type SaveTarget,
 } from '../page-stream.js';
-import { readBoot } from './boot/boot-linux.js';
-import { MAX_CPUS } from './boot/interrupt-wiring.js';
 import type { SavedConsole } from './console/saved-console.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
-import type { VmSetup } from './device-thread-messages.js';
-import { deviceWindows } from './devices/machine-devices.js';
 import { isUnwritten } from './disk/data-blocks.js';
-import { type DiskRequest, totalDiskBytes } from './disk/disk-config.js';
+import { totalDiskBytes } from './disk/disk-config.js';
 import { blocksOf } from './disk/disk-setup.js';
 import { DiskSource } from './disk/disk-source.js';
-import { type DiskHost, type MachineDisk, MachineDisks } from './disk/machine-disks.js';
-import { requireTemplate } from './fit/cpu-templates.js';
-import { requireFit } from './fit/snapshot-fit.js';
-import { describeSavingHost, needsOf, readSavedHost } from './fit/snapshot-needs.js';
+import { describeSavingHost } from './fit/snapshot-needs.js';
 import { profileOfThisHost } from './fit/this-host.js';
-import { clockNotices, type RestoreClock, wallClockNs } from './kvm/guest-time.js';
-import { describeHost, type HostKvm } from './kvm/host.js';
-import { nestedNotices } from './kvm/nested.js';
-import { pvmCmdline } from './kvm/pvm.js';
-import { checkRegions, MachineRegions, regionsOf } from './machine-regions.js';
+import {
+  type CreateOptions,
+  endsWithMachine,
+  freeSetup,
+  type MachineSetup,
+  type PreparedMachine,
+  type RestoreOptions,
+  setUpBoot,
+  setUpRestore,
+} from './machine-setup.js';
 import { MachineSource } from './machine-source.js';
-import { decodeMachineState } from './machine-state.js';
 import type {
   MachineConfig,
   MachineEnd,
@@ -56,74 +52,12 @@ import type {
   WithStore,
 } from './machine-types.js';
 import { DirtyPages } from './memory/dirty-pages.js';
-import { GuestRam } from './memory/guest-memory.js';
-import { MachineNets, type NetReport } from './net/machine-nets.js';
-import type { NetConnection, NetRequest } from './net/net-config.js';
+import type { NetReport } from './net/machine-nets.js';
 import { SaveBases, usedBase } from './save-bases.js';
-import { readSavedMachine, type SavedMachine } from './saved-machine.js';
-import { invalidState } from './saved-state.js';
+import type { SavedMachine } from './saved-machine.js';
 
-const DEFAULT_CMDLINE = 'console=ttyS0 reboot=t panic=-1';
-const RNG_SEED_BYTES = 32;
-
-const PVM_NOTICE = `this host's KVM is a PVM, which emulates the guest's kernel mode: livesnap added "${pvmCmdline('')}" to the command line, keeps timer deadlines at least 40 ms away, and completes int3 and fwait for the guest`;
-
-function checkFits(host: HostKvm, { cpus, memoryBytes }: MachineConfig): void {
-  const maxCpus = Math.min(host.maxCpus, MAX_CPUS);
-  if (!Number.isInteger(cpus) || cpus < 1 || cpus > maxCpus) {
-    throw new LivesnapError('USAGE', `a machine cannot have ${cpus} vCPUs on this host`, {
-      hint: `Give between 1 and ${maxCpus}.`,
-    });
-  }
-  if (memoryBytes > totalmem()) {
-    throw new LivesnapError(
-      'HOST_LACKS',
-      `the machine needs ${memoryBytes} bytes of memory, and this host has ${totalmem()}`,
-      { hint: 'Give the machine less memory, or use a host with more.' },
-    );
-  }
-}
-
-/** What a machine is made from, before its RAM is filled. */
-interface MachineSetup extends SavedMachine {
-  readonly notices: readonly string[];
-  readonly regions: MachineRegions;
-  readonly disks: MachineDisks;
-  readonly nets: MachineNets;
-  /** The snapshot that it is restored from, and the key of its store. */
-  readonly base: { readonly store: string; readonly id: string } | null;
-  readonly savedConsole: SavedConsole | null;
-}
-
-/** Where a snapshot is restored from, and how. */
-export interface RestoreOptions {
-  /** As SaveTarget.key. */
-  readonly store: string;
-  /** The directory for what the machine writes to its disks. */
-  readonly overlayDir: string;
-  /** What its networks are connected to; the others have no link. */
-  readonly nets?: readonly NetConnection[];
-  /** A clone: its networks are apart from those of the original. */
-  readonly asNew?: boolean;
-  readonly progress?: Progress;
-  /** Default: the host's time. */
-  readonly clock?: RestoreClock;
-}
-
-/** What a new machine gets of the host. */
-export interface CreateOptions {
-  readonly disks: readonly DiskRequest[];
-  readonly host: DiskHost;
-  readonly nets?: readonly NetRequest[];
-}
-
-const NO_DISKS: CreateOptions = {
-  disks: [],
-  host: {
-    overlayDir: '/',
-    openStore: () => Promise.reject(new TypeError('a machine without disks has no store')),
-  },
-};
+/** What a region may be stored relative to in one save. */
+type BasesOf = (region: number) => SavedRegion;
 
 const NO_CONSOLE: SavedConsole = {
   history: new Uint8Array(0),
@@ -166,9 +100,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         onPowerOff: () => this.#poweredOff(),
         onEnd: (end) => {
           this.#end = end;
-          setup.regions.free();
-          setup.disks.close();
-          setup.nets.close();
+          freeSetup(setup);
           resolve(end);
           this.emit('end', end);
         },
@@ -178,120 +110,22 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   /**
    * Makes a machine that boots a kernel, paused before its first instruction.
-   * @throws LivesnapError NO_KVM, NO_SUCH_FILE, BAD_IMAGE, USAGE or HOST_LACKS before a vCPU exists; those of
-   * MachineDisks.open
+   * @throws LivesnapError see {@link setUpBoot}
    */
-  static async create(
-    given: MachineConfig,
-    { disks: requests, host: diskHost, nets: netRequests = [] }: CreateOptions = NO_DISKS,
-  ): Promise<Machine> {
-    const host = describeHost();
-    checkFits(host, given);
-    if (given.cpuTemplate !== undefined) requireTemplate(given.cpuTemplate, profileOfThisHost());
-    const disks = await MachineDisks.open(requests, diskHost, given.memoryBytes);
-    let nets: MachineNets | null = null;
-    try {
-      nets = await MachineNets.open(netRequests);
-      const config = { ...given, rng: given.rng ?? true, disks: disks.configs, nets: nets.configs };
-      return await Machine.#boot(config, host, disks, nets);
-    } catch (error) {
-      nets?.close();
-      disks.close();
-      throw error;
-    }
-  }
-
-  static async #boot(
-    config: MachineConfig,
-    host: HostKvm,
-    disks: MachineDisks,
-    nets: MachineNets,
-  ): Promise<Machine> {
-    const cmdline = config.cmdline ?? DEFAULT_CMDLINE;
-    const isPvm = host.kind === 'pvm';
-    const plan = readBoot({
-      kernelPath: config.kernel,
-      initrdPath: config.initrd,
-      cmdline: isPvm ? pvmCmdline(cmdline) : cmdline,
-      memoryBytes: config.memoryBytes,
-      cpus: config.cpus,
-      rngSeed: randomBytes(RNG_SEED_BYTES),
-      windows: deviceWindows(config),
-    });
-    const regions = MachineRegions.allocate(config);
-    const notices = [...(isPvm ? [PVM_NOTICE] : []), ...nets.notices];
-    const setup = {
-      config: { ...config, cmdline },
-      bootPath: plan.path,
-      notices,
-      regions,
-      disks,
-      nets,
-      base: null,
-      savedConsole: null,
-    };
-    return Machine.#launch(setup, () => ({
-      boot: plan.load(new GuestRam(regions.slots)),
-      cpuTemplate: config.cpuTemplate,
-    }));
+  static async create(config: MachineConfig, options?: CreateOptions): Promise<Machine> {
+    return Machine.#launch(await setUpBoot(config, options));
   }
 
   /**
-   * Restores a snapshot with all of its RAM, paused where it was saved. `clock`: whether the guest's clocks count the time
-   * since the save.
-   * @throws LivesnapError USAGE, BAD_STATE, NEWER_FORMAT or HOST_LACKS before a vCPU exists; DAMAGED
+   * Restores a snapshot with all of its RAM, paused where it was saved.
+   * @throws LivesnapError see {@link setUpRestore}; DAMAGED
    */
-  static async restore(
-    snapshot: OpenSnapshot,
-    { store, overlayDir, nets: connections = [], asNew = false, progress, clock = 'host' }: RestoreOptions,
-  ): Promise<Machine> {
-    const host = profileOfThisHost();
-    const { summary, metadata } = snapshot;
-    if (metadata.kind !== 'machine') {
-      throw new LivesnapError('USAGE', `snapshot ${summary.id} is a ${metadata.kind}, not a machine`, {
-        hint: 'Write it out with livesnap get, or start a machine with --block snapshot=ID.',
-      });
-    }
-    const { vcpus, vm, console: savedConsole = null } = decodeMachineState(metadata.state);
-    const { config: saved, bootPath } = readSavedMachine(metadata.machine);
-    const { memoryBytes } = saved;
-    if (vcpus.length !== saved.cpus) {
-      throw invalidState(`machine.config.cpus is ${saved.cpus}, but vcpus has ${vcpus.length} items`);
-    }
-    checkRegions(regionsOf(saved), snapshot.regions);
-    const needs = needsOf(vcpus, saved, readSavedHost(metadata.host));
-    const notices = [
-      ...requireFit(summary.id, needs, host),
-      ...nestedNotices(vcpus),
-      ...clockNotices(clock, vm.realtimeNs, wallClockNs()),
-    ];
-    deviceWindows(saved);
-    const disks = await MachineDisks.restore(saved.disks ?? [], snapshot, store, overlayDir, memoryBytes);
-    let nets: MachineNets | null = null;
-    try {
-      nets = await MachineNets.restore(saved.nets ?? [], connections, { asNew });
-      // From now on disks and networks are those that were opened here, whatever they were.
-      const config = { ...saved, disks: disks.configs, nets: nets.configs };
-      const regions = MachineRegions.allocate(config);
-      const base = { store, id: summary.id };
-      notices.push(...nets.notices);
-      const setup = { config, bootPath, notices, regions, disks, nets, base, savedConsole };
-      return await Machine.#launch(setup, async () => {
-        await snapshot.fill(regions.sink(), progress);
-        return { state: metadata.state, clock };
-      });
-    } catch (error) {
-      nets?.close();
-      disks.close();
-      throw error;
-    }
+  static async restore(snapshot: OpenSnapshot, options: RestoreOptions): Promise<Machine> {
+    return Machine.#launch(await setUpRestore(snapshot, options));
   }
 
-  /** `fill` runs while the device thread loads its code. */
-  static async #launch(
-    setup: MachineSetup,
-    fill: () => VmSetup['start'] | Promise<VmSetup['start']>,
-  ): Promise<Machine> {
+  /** RAM is filled while the device thread loads its code. */
+  static async #launch({ setup, fill }: PreparedMachine): Promise<Machine> {
     const { config, regions, disks, nets } = setup;
     let thread: DeviceThreadClient | null = null;
     try {
@@ -309,7 +143,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       return new Machine(setup, thread);
     } catch (error) {
       await thread?.cancel();
-      regions.free();
+      freeSetup(setup);
       throw error;
     }
   }
@@ -376,9 +210,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       this.#requireOn();
       const startedMs = performance.now();
       const then = options.then ?? (this.#isRunning ? 'resume' : 'pause');
-      const saved = await this.#withBases(store, (useBases) =>
-        this.#saveFrom(store, useBases, then, options),
-      );
+      const saved = await this.#withBases(store, (basesOf) => this.#saveFrom(store, basesOf, then, options));
       this.#dirty.commit(store.key, saved.id);
       if (then === 'stop') await this.stop();
       else if (then === 'resume') await this.#resumeUnlessEnded();
@@ -401,7 +233,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         const isWritten = this.#setup.disks.list.some((disk) => endsWithMachine(disk) && !isUnwritten(disk));
         if (!isWritten) return null;
         return await withStore((store) =>
-          this.#withBases(store, (useBases) => this.#saveDisksTo(store, useBases, vm, tag)),
+          this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, vm, tag)),
         );
       } catch (error) {
         if (wasRunning && !this.#isOff) await this.#resumeUnlessEnded();
@@ -411,31 +243,28 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   /** Saves relative to bases. If one is damaged, saves everything again. */
-  async #withBases<T>(store: SaveTarget, save: (useBases: boolean) => Promise<T>): Promise<T> {
+  async #withBases<T>(store: SaveTarget, save: (basesOf: BasesOf) => Promise<T>): Promise<T> {
+    const basesOf: BasesOf = (region) => this.#bases.of(store.key, region);
     try {
-      return await save(true);
+      return await save(basesOf);
     } catch (error) {
-      const hasBase = this.#setup.regions.list.some((_, i) => this.#bases.of(store.key, i).bases.length > 0);
+      const hasBase = this.#setup.regions.list.some((_, region) => basesOf(region).bases.length > 0);
       if (!hasBase || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
-      return save(false);
+      return save((region) => this.#bases.none(region));
     }
   }
 
   /** The machine is paused. */
   async #saveDisksTo(
     store: SaveTarget,
-    useBases: boolean,
+    basesOf: BasesOf,
     vm: string,
     tag: string | null,
   ): Promise<SaveResult | null> {
     const { config, bootPath, regions, disks } = this.#setup;
     const indices = disks.list.flatMap((disk, i) => (endsWithMachine(disk) ? [i] : []));
     const firstDisk = regions.slots.length;
-    const saved = indices.map((i) =>
-      useBases
-        ? this.#bases.of(store.key, firstDisk + i)
-        : { region: regions.list[firstDisk + i]!.name, bases: [] },
-    );
+    const saved = indices.map((i) => basesOf(firstDisk + i));
     this.#dirty.begin();
     // The store says whether it still has the bases: a save that was removed since accounts for nothing.
     const session = await store.beginSave({ regions: saved, tag });
@@ -475,7 +304,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   async #saveFrom(
     store: SaveTarget,
-    useBases: boolean,
+    basesOf: BasesOf,
     then: SaveThen,
     { vm, tag, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
   ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
@@ -484,9 +313,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     let pausedAtMs = 0;
     let pauseMs = 0;
     let state: Uint8Array | null = null;
-    const saved = regions.list.map(({ name }, region) =>
-      useBases ? this.#bases.of(store.key, region) : { region: name, bases: [] },
-    );
+    const saved = regions.list.map((_, region) => basesOf(region));
     const session = await store.beginSave({ regions: saved, tag });
     try {
       this.#dirty.begin();
@@ -625,9 +452,6 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     return result;
   }
 }
-
-/** Whether what was written to a disk would end with the machine. */
-const endsWithMachine = ({ config, base }: MachineDisk): boolean => base !== null && config.mode === 'rw';
 
 /** A source that fails with the reason of `signal` once that is aborted. */
 const cancellable = (source: PageSource, signal: AbortSignal): PageSource => ({

@@ -36,6 +36,11 @@ export class SaveBases {
     return { region: name, bases };
   }
 
+  /** A region that is stored in full. */
+  none(region: number): SavedRegion {
+    return { region: this.#regions.list[region]!.name, bases: [] };
+  }
+
   /** The pages of a region that its base does not account for: a set of its own. `base` null: all that may hold data. */
   pending(key: string, region: number, base: SaveBase | null): BitSet {
     const disk = this.#disks.list[region - this.#regions.slots.length];
