@@ -176,41 +176,20 @@ static int fdArg(const Napi::CallbackInfo& info, size_t index) {
   return static_cast<int>(integerArg(info, index, 0, INT32_MAX));
 }
 
-// Triples of memory, offset and length, checked. They may lie in shared memory, so each is read once.
+// Triples of memory, offset and length, checked.
 static std::vector<Range> rangesArg(const Napi::CallbackInfo& info, size_t index) {
-  Napi::Env env = info.Env();
-  napi_typedarray_type type;
-  size_t count;
-  void* data;
-  if (!info[index].IsTypedArray() ||
-      napi_get_typedarray_info(env, info[index], &type, &count, &data, nullptr, nullptr) != napi_ok ||
-      type != napi_float64_array || count % 3 != 0 || count / 3 > IOV_MAX)
-    throwContract(env, "ranges are not at most 1024 triples in a Float64Array");
-  auto* numbers = static_cast<const volatile double*>(data);
-  auto integer = [&](size_t at, double max) {
-    double value = numbers[at];
-    if (!(value >= 0 && value <= max) || value != static_cast<double>(static_cast<int64_t>(value)))
-      throwContract(env, "a number of a range is not an integer in bounds");
-    return static_cast<uint64_t>(value);
-  };
+  const char* what = "ranges are not at most 1024 triples in a Float64Array";
+  auto [data, count] = elementsArg(info, index, napi_float64_array, what);
+  if (count % 3 != 0 || count / 3 > IOV_MAX) throwContract(info.Env(), what);
+  const auto* numbers = static_cast<const double*>(data);
+  RangeReader reader(info.Env());
   std::vector<Range> ranges;
   ranges.reserve(count / 3);
-  uint32_t handle = 0;
-  std::shared_ptr<Memory> memory;
   int64_t total = 0;
   for (size_t at = 0; at < count; at += 3) {
-    auto wanted = static_cast<uint32_t>(integer(at, UINT32_MAX));
-    if (memory == nullptr || wanted != handle) {
-      memory = findMemory(wanted);
-      if (memory == nullptr) throwGone(env);
-      handle = wanted;
-    }
-    uint64_t offset = integer(at + 1, static_cast<double>(kMaxOffset));
-    uint64_t length = integer(at + 2, static_cast<double>(kMaxTransfer));
-    if (offset > memory->size || length > memory->size - offset) throwContract(env, "a range ends beyond its memory");
-    total += static_cast<int64_t>(length);
-    if (total > kMaxTransfer) throwContract(env, "the ranges of an operation are too long");
-    ranges.push_back({memory, memory->base + offset, static_cast<size_t>(length)});
+    ranges.push_back(reader.read(numbers + at));
+    total += static_cast<int64_t>(ranges.back().length);
+    if (total > kMaxTransfer) throwContract(info.Env(), "the ranges of an operation are too long");
   }
   return ranges;
 }
@@ -254,13 +233,7 @@ static Napi::Value ioFd(const Napi::CallbackInfo& info) {
 // ioTake(engine, into: Int32Array) → number of pairs (id, result)
 static Napi::Value ioTake(const Napi::CallbackInfo& info) {
   auto engine = engineArg(info);
-  napi_typedarray_type type;
-  size_t count;
-  void* data;
-  if (!info[1].IsTypedArray() ||
-      napi_get_typedarray_info(info.Env(), info[1], &type, &count, &data, nullptr, nullptr) != napi_ok ||
-      type != napi_int32_array)
-    throwContract(info.Env(), "completions go into an Int32Array");
+  auto [data, count] = elementsArg(info, 1, napi_int32_array, "completions go into an Int32Array");
   return Napi::Number::New(info.Env(), static_cast<double>(engine->take(static_cast<int32_t*>(data), count / 2)));
 }
 
@@ -269,23 +242,25 @@ static Napi::Value ioWait(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), engineArg(info)->wait(integerArg(info, 1, -1, INT32_MAX)));
 }
 
+static Napi::Value submitTransfer(const Napi::CallbackInfo& info, Operation operation) {
+  operation.offset = integerArg(info, 3, 0, kMaxOffset);
+  operation.ranges = rangesArg(info, 4);
+  return submit(info, std::move(operation));
+}
+
 // (engine, id, fd, offset, ranges)
 template <Operation::Run run>
 static Napi::Value ioTransfer(const Napi::CallbackInfo& info) {
   auto operation = operationOf(info, run);
   operation.fd = fdArg(info, 2);
-  operation.offset = integerArg(info, 3, 0, kMaxOffset);
-  operation.ranges = rangesArg(info, 4);
-  return submit(info, std::move(operation));
+  return submitTransfer(info, std::move(operation));
 }
 
 // ioStoreRead(engine, id, reader, offset, ranges)
 static Napi::Value ioStoreRead(const Napi::CallbackInfo& info) {
   auto operation = operationOf(info, runStoreRead);
   operation.reader = regionReaderArg(info, 2);
-  operation.offset = integerArg(info, 3, 0, kMaxOffset);
-  operation.ranges = rangesArg(info, 4);
-  return submit(info, std::move(operation));
+  return submitTransfer(info, std::move(operation));
 }
 
 // ioZeroMemory(engine, id, ranges)
@@ -295,27 +270,26 @@ static Napi::Value ioZeroMemory(const Napi::CallbackInfo& info) {
   return submit(info, std::move(operation));
 }
 
-static void copyArgs(const Napi::CallbackInfo& info, Operation& operation) {
+static Napi::Value submitCopy(const Napi::CallbackInfo& info, Operation operation) {
   operation.offset = integerArg(info, 3, 0, kMaxOffset);
   operation.toFd = fdArg(info, 4);
   operation.toOffset = integerArg(info, 5, 0, kMaxOffset);
   operation.length = integerArg(info, 6, 0, kMaxTransfer);
+  return submit(info, std::move(operation));
 }
 
 // ioCopy(engine, id, fd, offset, toFd, toOffset, length)
 static Napi::Value ioCopy(const Napi::CallbackInfo& info) {
   auto operation = operationOf(info, runCopy);
   operation.fd = fdArg(info, 2);
-  copyArgs(info, operation);
-  return submit(info, std::move(operation));
+  return submitCopy(info, std::move(operation));
 }
 
 // ioStoreCopy(engine, id, reader, offset, toFd, toOffset, length)
 static Napi::Value ioStoreCopy(const Napi::CallbackInfo& info) {
   auto operation = operationOf(info, runStoreCopy);
   operation.reader = regionReaderArg(info, 2);
-  copyArgs(info, operation);
-  return submit(info, std::move(operation));
+  return submitCopy(info, std::move(operation));
 }
 
 // ioSync(engine, id, fd)

@@ -33,18 +33,21 @@ int64_t integerArg(const Napi::CallbackInfo& info, size_t index, int64_t min, in
   return static_cast<int64_t>(value);
 }
 
-Bytes bytesArg(const Napi::CallbackInfo& info, size_t index) {
+Elements elementsArg(const Napi::CallbackInfo& info, size_t index, napi_typedarray_type type, const char* what) {
   bool isTypedArray = false;
   napi_is_typedarray(info.Env(), info[index], &isTypedArray);
-  if (!isTypedArray) throwContract(info.Env(), "an argument is not a typed array");
-  napi_typedarray_type type;
-  size_t length;
-  void* data;
-  napi_value buffer;
-  size_t offset;
-  if (napi_get_typedarray_info(info.Env(), info[index], &type, &length, &data, &buffer, &offset) != napi_ok ||
-      type != napi_uint8_array)
-    throwContract(info.Env(), "an argument is not a Uint8Array");
+  napi_typedarray_type found;
+  Elements elements;
+  if (!isTypedArray ||
+      napi_get_typedarray_info(info.Env(), info[index], &found, &elements.count, &elements.data, nullptr, nullptr) !=
+          napi_ok ||
+      found != type)
+    throwContract(info.Env(), what);
+  return elements;
+}
+
+Bytes bytesArg(const Napi::CallbackInfo& info, size_t index) {
+  auto [data, length] = elementsArg(info, index, napi_uint8_array, "an argument is not a Uint8Array");
   return {static_cast<uint8_t*>(data), length};
 }
 

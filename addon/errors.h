@@ -28,5 +28,11 @@ struct Bytes {
 };
 // A Uint8Array, over an ArrayBuffer or SharedArrayBuffer.
 Bytes bytesArg(const Napi::CallbackInfo& info, size_t index);
+struct Elements {
+  void* data;
+  size_t count;
+};
+// A typed array of this type; else throws `what`.
+Elements elementsArg(const Napi::CallbackInfo& info, size_t index, napi_typedarray_type type, const char* what);
 
 }  // namespace livesnap

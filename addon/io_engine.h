@@ -20,12 +20,6 @@
 
 namespace livesnap {
 
-struct Range {
-  std::shared_ptr<Memory> memory;
-  uint8_t* base;
-  size_t length;
-};
-
 // The operands that an operation of a kind needs; the others stay empty.
 struct Operation {
   using Run = int (*)(const Operation&);

@@ -26,6 +26,26 @@ Memory::~Memory() {
 
 std::shared_ptr<Memory> findMemory(uint32_t handle) { return memories().find(handle); }
 
+static uint64_t integerOf(Napi::Env env, double value, double max) {
+  if (!(value >= 0 && value <= max) || value != static_cast<double>(static_cast<int64_t>(value)))
+    throwContract(env, "a number of a range is not an integer in bounds");
+  return static_cast<uint64_t>(value);
+}
+
+Range RangeReader::read(const volatile double* numbers) {
+  constexpr double kMaxInteger = 9007199254740991;  // that a number of JavaScript holds exactly
+  auto handle = static_cast<uint32_t>(integerOf(env_, numbers[0], UINT32_MAX));
+  uint64_t offset = integerOf(env_, numbers[1], kMaxInteger);
+  uint64_t length = integerOf(env_, numbers[2], kMaxInteger);
+  if (memory_ == nullptr || handle != handle_) {
+    memory_ = findMemory(handle);
+    handle_ = handle;
+    if (memory_ == nullptr) throwGone(env_);
+  }
+  if (offset > memory_->size || length > memory_->size - offset) throwContract(env_, "a range ends beyond its memory");
+  return {memory_, memory_->base + offset, static_cast<size_t>(length)};
+}
+
 std::shared_ptr<Memory> memoryArg(const Napi::CallbackInfo& info, size_t index) {
   auto memory = findMemory(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
   if (!memory) throwGone(info.Env());
@@ -115,14 +135,7 @@ struct PageList {
 };
 
 static PageList pagesArg(const Napi::CallbackInfo& info, size_t index, const Memory& memory, size_t bufferLength) {
-  if (!info[index].IsTypedArray()) throwContract(info.Env(), "page numbers are not a Uint32Array");
-  auto array = info[index].As<Napi::TypedArray>();
-  napi_typedarray_type type;
-  size_t count;
-  void* data;
-  if (napi_get_typedarray_info(info.Env(), array, &type, &count, &data, nullptr, nullptr) != napi_ok ||
-      type != napi_uint32_array)
-    throwContract(info.Env(), "page numbers are not a Uint32Array");
+  auto [data, count] = elementsArg(info, index, napi_uint32_array, "page numbers are not a Uint32Array");
   if (count > bufferLength / kPage) throwContract(info.Env(), "more pages than bytes");
   PageList list = {static_cast<const uint32_t*>(data), count};
   for (size_t i = 0; i < count; i++)

@@ -24,6 +24,26 @@ std::shared_ptr<Memory> findMemory(uint32_t handle);
 // The memory of a handle; throws MACHINE_GONE for a closed one. Any JS thread.
 std::shared_ptr<Memory> memoryArg(const Napi::CallbackInfo& info, size_t index);
 
+// A part of a memory, which it holds.
+struct Range {
+  std::shared_ptr<Memory> memory;
+  uint8_t* base;
+  size_t length;
+};
+
+// Checks ranges that JavaScript gives as numbers. One after another in the same memory takes one look-up.
+class RangeReader {
+ public:
+  explicit RangeReader(Napi::Env env) : env_(env) {}
+  // Numbers: the handle of a memory, an offset and a length. They may lie in shared memory, so each is read once.
+  Range read(const volatile double* numbers);
+
+ private:
+  Napi::Env env_;
+  uint32_t handle_ = 0;
+  std::shared_ptr<Memory> memory_;
+};
+
 void initMemory(Napi::Env env, Napi::Object exports);
 
 }  // namespace livesnap

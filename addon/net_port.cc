@@ -74,71 +74,51 @@ struct Ranges {
 
 // Arguments `index` and `index + 1`: a Float64Array of memory, offset, length and chain, and how many of these it has.
 static Ranges rangesArg(const Napi::CallbackInfo& info, size_t index) {
-  Napi::Env env = info.Env();
-  if (!info[index].IsTypedArray()) throwContract(env, "ranges are not a Float64Array");
-  napi_typedarray_type type;
-  size_t length;
-  void* data;
-  if (napi_get_typedarray_info(env, info[index], &type, &length, &data, nullptr, nullptr) != napi_ok ||
-      type != napi_float64_array)
-    throwContract(env, "ranges are not a Float64Array");
+  auto [data, length] = elementsArg(info, index, napi_float64_array, "ranges are not a Float64Array");
   auto count = static_cast<size_t>(integerArg(info, index + 1, 0, static_cast<int64_t>(length / 4)));
   const auto* values = static_cast<const double*>(data);
+  RangeReader reader(info.Env());
   Ranges ranges;
   ranges.parts.reserve(count + 1);
   ranges.chains.reserve(count);
-  uint32_t lastHandle = 0;
   for (size_t i = 0; i < count; i++, values += 4) {
-    for (int k = 0; k < 4; k++)
-      if (!(values[k] >= 0 && values[k] < 9007199254740992.0)) throwContract(env, "a range is not of integers");
-    auto handle = static_cast<uint32_t>(values[0]);
-    if (ranges.memories.empty() || handle != lastHandle) {
-      auto memory = findMemory(handle);
-      if (!memory) throwGone(env);
-      ranges.memories.push_back(std::move(memory));
-      lastHandle = handle;
-    }
-    const Memory& memory = *ranges.memories.back();
-    auto offset = static_cast<size_t>(values[1]);
-    auto size = static_cast<size_t>(values[2]);
-    if (offset > memory.size || size > memory.size - offset) throwContract(env, "a range ends beyond its memory");
-    ranges.parts.push_back({memory.base + offset, size});
+    auto range = reader.read(values);
+    if (!(values[3] >= 0 && values[3] <= UINT16_MAX)) throwContract(info.Env(), "the number of a chain is out of bounds");
+    ranges.parts.push_back({range.base, range.length});
     ranges.chains.push_back(static_cast<uint16_t>(values[3]));
-    ranges.bytes += size;
+    ranges.bytes += range.length;
+    if (ranges.memories.empty() || ranges.memories.back() != range.memory)
+      ranges.memories.push_back(std::move(range.memory));
   }
   return ranges;
 }
 
-// Copies bytes to the ranges, from their byte `at` on.
-static void scatter(const Ranges& ranges, size_t at, const uint8_t* from, size_t length) {
+// Calls copy(part, done, n) for the pieces of the ranges that hold `length` bytes from their byte `at` on: n bytes at
+// `part`, after `done` others.
+template <class Copy>
+static void forPieces(const Ranges& ranges, size_t at, size_t length, Copy copy) {
+  size_t done = 0;
   for (const iovec& part : ranges.parts) {
-    if (length == 0) return;
+    if (done == length) return;
     if (at >= part.iov_len) {
       at -= part.iov_len;
       continue;
     }
-    size_t n = std::min(length, part.iov_len - at);
-    memcpy(static_cast<uint8_t*>(part.iov_base) + at, from, n);
-    from += n;
-    length -= n;
+    size_t n = std::min(length - done, part.iov_len - at);
+    copy(static_cast<uint8_t*>(part.iov_base) + at, done, n);
+    done += n;
     at = 0;
   }
 }
 
+// Copies bytes to the ranges, from their byte `at` on.
+static void scatter(const Ranges& ranges, size_t at, const uint8_t* from, size_t length) {
+  forPieces(ranges, at, length, [from](uint8_t* part, size_t done, size_t n) { memcpy(part, from + done, n); });
+}
+
 // Copies `length` bytes of the ranges, from their byte `at` on. They have as many.
 static void gather(const Ranges& ranges, size_t at, uint8_t* to, size_t length) {
-  for (const iovec& part : ranges.parts) {
-    if (length == 0) return;
-    if (at >= part.iov_len) {
-      at -= part.iov_len;
-      continue;
-    }
-    size_t n = std::min(length, part.iov_len - at);
-    memcpy(to, static_cast<const uint8_t*>(part.iov_base) + at, n);
-    to += n;
-    length -= n;
-    at = 0;
-  }
+  forPieces(ranges, at, length, [to](const uint8_t* part, size_t done, size_t n) { memcpy(to + done, part, n); });
 }
 
 // A frame of `length` bytes is in the ranges: its header says how many chains it takes.

@@ -233,13 +233,9 @@ std::shared_ptr<RegionReader> regionReaderArg(const Napi::CallbackInfo& info, si
 
 // Copies pairs of pack number and generation.
 static std::vector<uint32_t> pairsArg(const Napi::CallbackInfo& info, size_t index) {
-  napi_typedarray_type type;
-  size_t count;
-  void* data;
-  if (!info[index].IsTypedArray() ||
-      napi_get_typedarray_info(info.Env(), info[index], &type, &count, &data, nullptr, nullptr) != napi_ok ||
-      type != napi_uint32_array || count % 2 != 0)
-    throwContract(info.Env(), "generations are not pairs in a Uint32Array");
+  const char* what = "generations are not pairs in a Uint32Array";
+  auto [data, count] = elementsArg(info, index, napi_uint32_array, what);
+  if (count % 2 != 0) throwContract(info.Env(), what);
   auto* numbers = static_cast<const uint32_t*>(data);
   return std::vector<uint32_t>(numbers, numbers + count);
 }
