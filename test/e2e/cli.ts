@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { projectRoot } from '../../src/native/addon.js';
+import { probe, requireKvm } from '../kvm/kvm.js';
 import { limit } from '../timeouts.js';
 
 export const MAIN = join(projectRoot, 'dist/src/cli/main.js');
@@ -46,6 +47,18 @@ export class World {
     const ran = await this.run([...args, '--json']);
     assert.equal(ran.status, 0, `livesnap ${args.join(' ')}: ${ran.stdout}${ran.stderr}`);
     return JSON.parse(ran.stdout) as T;
+  }
+
+  /** Starts a machine of 64 MiB in the background, with the probe guest unless another kernel is given. */
+  start<T = Record<string, unknown>>(
+    name: string,
+    more: readonly string[] = [],
+    kernel = probe('probe.elf'),
+  ): Promise<T> {
+    return this.json<T>(
+      ...['start', '--kernel', kernel, '--memory', '64M', '--detach', '--name', name],
+      ...more,
+    );
   }
 
   /**
@@ -96,6 +109,19 @@ export class World {
     for (const name of this.machines()) await this.run(['stop', name]);
     rmSync(this.dir, { recursive: true, force: true });
   }
+}
+
+/** Gives each test of a suite that runs machines a world of its own. */
+export function worldOfEachTest(use: (world: World) => void): void {
+  let world: World;
+  before(function () {
+    requireKvm(this);
+  });
+  beforeEach(() => {
+    world = new World();
+    use(world);
+  });
+  afterEach(() => world.end());
 }
 
 export function ending(child: ChildProcess): Promise<Ran> {

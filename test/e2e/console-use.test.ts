@@ -1,22 +1,16 @@
 /** Consoles as people use them: pasted text, several viewers, keys, the history of a restored machine, --json. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { probe, requireKvm } from '../kvm/kvm.js';
-import { ending, hearing, MAIN, World } from './cli.js';
+import { ending, hearing, MAIN, type World, worldOfEachTest } from './cli.js';
 
 describe('a console', function () {
   this.timeout(120_000);
   let world: World;
-  before(function () {
-    requireKvm(this);
+  worldOfEachTest((made) => {
+    world = made;
   });
-  beforeEach(() => {
-    world = new World();
-  });
-  afterEach(() => world.end());
 
-  const start = (name: string) =>
-    world.json(...['start', '--kernel', probe('probe.elf'), '--memory', '64M', '--detach', '--name', name]);
+  const start = (name: string) => world.start(name);
 
   /** Types into a console on a pseudo-terminal: each text when what it waits for has been shown. */
   const onTerminal = (name: string, steps: readonly (readonly [wait: string, typed: string])[]) => {

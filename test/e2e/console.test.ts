@@ -4,22 +4,16 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { probe, requireKvm } from '../kvm/kvm.js';
-import { ending, MAIN, World } from './cli.js';
+import { ending, MAIN, type World, worldOfEachTest } from './cli.js';
 
 describe('livesnap console', function () {
   this.timeout(120_000);
   let world: World;
-  before(function () {
-    requireKvm(this);
+  worldOfEachTest((made) => {
+    world = made;
   });
-  beforeEach(() => {
-    world = new World();
-  });
-  afterEach(() => world.end());
 
-  const start = (name: string) =>
-    world.json(...['start', '--kernel', probe('probe.elf'), '--memory', '64M', '--detach', '--name', name]);
+  const start = (name: string) => world.start(name);
 
   it('shows only output after attaching with --until', async () => {
     await start('a');

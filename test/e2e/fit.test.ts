@@ -19,16 +19,7 @@ describe('livesnap fit', () => {
   before(async function () {
     requireKvm(this);
     world = new World();
-    await world.json(
-      'start',
-      '--kernel',
-      probe('probe.bzImage'),
-      '--memory',
-      '64M',
-      '--name',
-      'a',
-      '--detach',
-    );
+    await world.start('a', [], probe('probe.bzImage'));
     await world.json('save', 'a', '--tag', 'first', '--then', 'stop');
     here = join(world.dir, 'here.json');
     const doctor = await world.run(['doctor', '--json']);

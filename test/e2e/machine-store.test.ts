@@ -1,19 +1,15 @@
 /** The store that a machine saves to. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { probe, requireKvm } from '../kvm/kvm.js';
-import { World } from './cli.js';
+import { probe } from '../kvm/kvm.js';
+import { type World, worldOfEachTest } from './cli.js';
 
 describe('the store of a machine', function () {
   this.timeout(120_000);
   let world: World;
-  before(function () {
-    requireKvm(this);
+  worldOfEachTest((made) => {
+    world = made;
   });
-  beforeEach(() => {
-    world = new World();
-  });
-  afterEach(() => world.end());
 
   const start = (name: string, ...more: string[]) =>
     world.json<{ pid: number }>(

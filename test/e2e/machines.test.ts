@@ -4,9 +4,9 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { probe, requireKvm } from '../kvm/kvm.js';
+import { probe } from '../kvm/kvm.js';
 import { guestThatEnds, guestThatFails } from '../kvm/small-guests.js';
-import { ending, hearing, World } from './cli.js';
+import { ending, hearing, type World, worldOfEachTest } from './cli.js';
 import { alive, gone } from './processes.js';
 
 interface Started {
@@ -18,17 +18,12 @@ interface Started {
 describe('a machine', function () {
   this.timeout(120_000);
   let world: World;
-  before(function () {
-    requireKvm(this);
+  worldOfEachTest((made) => {
+    world = made;
   });
-  beforeEach(() => {
-    world = new World();
-  });
-  afterEach(() => world.end());
 
   const KERNEL = probe('probe.elf');
-  const start = (name: string, ...more: string[]) =>
-    world.json<Started>('start', '--kernel', KERNEL, '--memory', '64M', '--detach', '--name', name, ...more);
+  const start = (name: string, ...more: string[]) => world.start<Started>(name, more);
 
   it('is started, listed, paused, resumed and stopped', async () => {
     const { name, pid, readyMs } = await start('a', '--cpus', '2');

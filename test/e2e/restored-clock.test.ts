@@ -10,16 +10,7 @@ describe('livesnap restore --clock', () => {
   before(async function () {
     requireKvm(this);
     world = new World();
-    await world.json(
-      'start',
-      '--kernel',
-      probe('probe.bzImage'),
-      '--memory',
-      '64M',
-      '--name',
-      'a',
-      '--detach',
-    );
+    await world.start('a', [], probe('probe.bzImage'));
     await world.json('save', 'a', '--tag', 'first', '--then', 'stop');
   });
   after(() => world?.end());

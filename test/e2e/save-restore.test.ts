@@ -37,11 +37,7 @@ describe('a saved machine', function () {
   });
   afterEach(() => world.end());
 
-  const start = (name: string, ...more: string[]) =>
-    world.json(
-      ...['start', '--kernel', probe('probe.bzImage'), '--memory', '64M', '--detach', '--name', name],
-      ...more,
-    );
+  const start = (name: string, ...more: string[]) => world.start(name, more, probe('probe.bzImage'));
   const tickOf = async (name: string) =>
     Number((await world.ask(name, '', /^TICK \d+ nonce=[0-9a-f]{16}$/)).split(' ')[1]);
 

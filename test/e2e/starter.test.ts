@@ -2,20 +2,16 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { probe, requireKvm } from '../kvm/kvm.js';
+import { probe } from '../kvm/kvm.js';
 import { guestThatEchoes } from '../kvm/small-guests.js';
-import { ending, hearing, World } from './cli.js';
+import { ending, hearing, type World, worldOfEachTest } from './cli.js';
 
 describe('a starter file', function () {
   this.timeout(120_000);
   let world: World;
-  before(function () {
-    requireKvm(this);
+  worldOfEachTest((made) => {
+    world = made;
   });
-  beforeEach(() => {
-    world = new World();
-  });
-  afterEach(() => world.end());
 
   const file = (text: string): string => {
     const path = join(world.dir, 'starter');
@@ -39,9 +35,10 @@ describe('a starter file', function () {
   it('is typed line by line at the prompt of a detached machine, whole', async () => {
     const lines = Array.from({ length: 8 }, (_, i) => `${i} {{username}} ${'x'.repeat(i === 3 ? 3900 : 20)}`);
     const kernel = guestThatEchoes(join(world.dir, 'echo.elf'));
-    await world.json(
-      ...['start', '--kernel', kernel, '--memory', '64M', '--detach', '--name', 'a'],
-      ...['--starter-file', file(`${lines.join('\n')}\n`), '--starter-set', 'username=me'],
+    await world.start(
+      'a',
+      ['--starter-file', file(`${lines.join('\n')}\n`), '--starter-set', 'username=me'],
+      kernel,
     );
     const shown = await console('a', /\$ 7 me x{20}\n\$ $/);
     const expected = lines.map((line) => `$ ${line.replace('{{username}}', 'me')}\n`).join('');
@@ -68,10 +65,7 @@ describe('a starter file', function () {
 
   it('is continued after a restore where it was when the machine was saved', async () => {
     const kernel = guestThatEchoes(join(world.dir, 'echo.elf'));
-    await world.json(
-      ...['start', '--kernel', kernel, '--memory', '64M', '--detach', '--name', 'a'],
-      ...['--starter-file', file('one\ntwo\n'), '--starter-prompt', 'NEVER'],
-    );
+    await world.start('a', ['--starter-file', file('one\ntwo\n'), '--starter-prompt', 'NEVER'], kernel);
     await world.json('save', 'a', '--then', 'stop', '--tag', 's');
     await world.json('restore', 's', '--detach', '--name', 'b');
     assert.equal(await console('b', /two\n\$ $/), '$ one\n$ two\n$ ');

@@ -1,24 +1,20 @@
 /** The end of machines by `stop`: the power button, its timeout, force, and several machines at once. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { probe, requireKvm } from '../kvm/kvm.js';
+import { probe } from '../kvm/kvm.js';
 import { guestThatIgnoresButton, guestWithPowerButton } from '../kvm/small-guests.js';
-import { ending, hearing, World } from './cli.js';
+import { ending, hearing, type World, worldOfEachTest } from './cli.js';
 
 describe('livesnap stop', function () {
   this.timeout(120_000);
   let world: World;
-  before(function () {
-    requireKvm(this);
+  worldOfEachTest((made) => {
+    world = made;
   });
-  beforeEach(() => {
-    world = new World();
-  });
-  afterEach(() => world.end());
 
   /** Starts a guest, and waits until it has enabled its power button. */
   async function start(name: string, kernel: string): Promise<void> {
-    await world.json('start', '--kernel', kernel, '--memory', '64M', '--detach', '--name', name);
+    await world.start(name, [], kernel);
     const console = world.spawn('console', name);
     const ended = ending(console);
     await hearing(console, 'stdout', /^(ready|PROBE READY)/);
