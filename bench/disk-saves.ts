@@ -17,6 +17,7 @@ import { projectRoot } from '../src/native/project-root.js';
 import { BATCH_PAGES, type PageRun, type PageSource } from '../src/page-stream.js';
 import { type StoreProxy, StoreThread } from '../src/server/store-thread-client.js';
 import { Machine } from '../src/vmm/machine.js';
+import { buildGuest } from '../test/hostile/guests.js';
 import { hostLoad, median, mixedMemory, spread } from './figures.js';
 
 const MIB = 1 << 20;
@@ -39,20 +40,6 @@ const rounds = Number(options.rounds);
 const dir = mkdtempSync(join(options.dir, 'bench-disks-'));
 const stores = new StoreThread({ log: (sentence) => process.stderr.write(`${sentence}\n`) });
 const kernel = join(dir, 'kernel');
-
-function buildGuest(): void {
-  const common = join(projectRoot, 'test/hostile/guests');
-  const source = join(projectRoot, 'bench/guests/disk-load.S');
-  const flags = [
-    '-nostdlib',
-    '-static',
-    '-Wl,--build-id=none',
-    '-Wl,--no-warn-rwx-segments',
-    '-T',
-    join(common, 'guests.lds'),
-  ];
-  execFileSync('gcc', ['-I', common, ...flags, '-o', kernel, source]);
-}
 
 const openStore = (name: string): Promise<StoreProxy> =>
   stores.open(join(dir, name), { write: true, create: true });
@@ -257,7 +244,7 @@ async function measureFull(): Promise<void> {
 }
 
 try {
-  buildGuest();
+  buildGuest(join(projectRoot, 'bench/guests/disk-load.S'), kernel);
   console.log(`the load of the host: ${hostLoad()}`);
   const wanted = options.only.split(',');
   if (wanted.some((each) => each !== 'full')) {

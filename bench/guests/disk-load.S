@@ -7,20 +7,12 @@
  * Half of each page is different in each of 256 pages; its first bytes count the writes. So no page is stored twice.
  */
 #include "guest.inc"
-.set WINDOW, 0xd0001000
-.set DESCRIPTORS, 0x300000
-.set AVAIL, 0x301000
-.set USED, 0x302000
-.set HEADER, 0x303000
-.set STATUS, 0x303010
-.set STACK, 0x310000
+#include "disk.inc"
 .set PAGES, 0x400000
 .set BLOCKS, 0x80000
 .set STEP, 100
 
   BEGIN
-  mov $STACK, %esp
-  mov $WINDOW, %ebp
   mov $PAGES, %edi
   mov $88172645, %eax
   mov $256, %edx
@@ -34,15 +26,7 @@
   add $2048, %edi
   dec %edx
   jnz 1b
-  lea table(%rip), %rsi
-3: lodsl
-  mov %eax, %edi
-  test %edi, %edi
-  jz 4f
-  lodsl
-  mov %eax, (%rdi)
-  jmp 3b
-4: xor %r8d, %r8d         /* the avail index */
+  SET_UP_DISK
   xor %r12d, %r12d        /* counts the writes */
 answer:
   mov $COM1, %edx
@@ -97,26 +81,7 @@ write:
   mov %edi, DESCRIPTORS + 16
   mov %r9d, %eax
   shl $3, %eax
-  mov %eax, HEADER + 8
-  movb $0xff, STATUS
-  inc %r8w
-  mov %r8w, AVAIL + 2
-  movl $0, 0x50(%rbp)
-7: cmp %r8w, USED + 2
-  jne 7b
+  SUBMIT
   ret
 
-/* What is written where at first. */
-.balign 4
-table:
-  .long DESCRIPTORS, HEADER, DESCRIPTORS + 8, 16, DESCRIPTORS + 12, 0x00010001
-  .long DESCRIPTORS + 16, PAGES, DESCRIPTORS + 24, 4096, DESCRIPTORS + 28, 0x00020001
-  .long DESCRIPTORS + 32, STATUS, DESCRIPTORS + 40, 1, DESCRIPTORS + 44, 2
-  .long HEADER, 1
-  .long AVAIL, 1
-  .long WINDOW + 0x70, 0, WINDOW + 0x70, 1, WINDOW + 0x70, 3
-  .long WINDOW + 0x24, 1, WINDOW + 0x20, 1, WINDOW + 0x70, 11
-  .long WINDOW + 0x30, 0, WINDOW + 0x38, 8
-  .long WINDOW + 0x80, DESCRIPTORS, WINDOW + 0x90, AVAIL, WINDOW + 0xa0, USED
-  .long WINDOW + 0x44, 1, WINDOW + 0x70, 15
-  .long 0
+  DISK_TABLE PAGES

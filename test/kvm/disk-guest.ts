@@ -1,24 +1,14 @@
 /** A machine whose guest reads and writes its disk by commands (guests/disk.S). */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { projectRoot } from '../../src/native/project-root.js';
 import type { Machine } from '../../src/vmm/machine.js';
+import { buildGuest } from '../hostile/guests.js';
 
 /** Builds the guest's kernel. Returns `path`. */
-export function buildDiskGuest(path: string): string {
-  const common = join(projectRoot, 'test/hostile/guests');
-  execFileSync(
-    'gcc',
-    [
-      ...['-I', common, '-nostdlib', '-static', '-Wl,--build-id=none', '-T', join(common, 'guests.lds')],
-      ...['-o', path, join(projectRoot, 'test/kvm/guests/disk.S')],
-    ],
-    { stdio: ['ignore', 'ignore', 'pipe'] },
-  );
-  return path;
-}
+export const buildDiskGuest = (path: string): string =>
+  buildGuest(join(projectRoot, 'test/kvm/guests/disk.S'), path);
 
 /** The console of the guest. */
 export class DiskGuest {

@@ -11,27 +11,11 @@
  * Each answer begins with the status of the request and ends with a line end.
  */
 #include "guest.inc"
-.set WINDOW, 0xd0001000
-.set DESCRIPTORS, 0x300000
-.set AVAIL, 0x301000
-.set USED, 0x302000
-.set HEADER, 0x303000
-.set STATUS, 0x303010
+#include "disk.inc"
 .set DATA, 0x304000
-.set STACK, 0x310000
 
   BEGIN
-  mov $STACK, %esp
-  mov $WINDOW, %ebp
-  lea table(%rip), %rsi
-1: lodsl
-  mov %eax, %edi
-  test %edi, %edi
-  jz 2f
-  lodsl
-  mov %eax, (%rdi)
-  jmp 1b
-2: xor %r8d, %r8d         /* the avail index */
+  SET_UP_DISK
   mov $'>', %al
   call put
   jmp finish
@@ -118,13 +102,8 @@ write:
 
 /* Sends the request and waits for its answer. */
 submit:
-  mov %r9d, HEADER + 8
-  movb $0xff, STATUS
-  inc %r8w
-  mov %r8w, AVAIL + 2
-  movl $0, 0x50(%rbp)
-7: cmp %r8w, USED + 2
-  jne 7b
+  mov %r9d, %eax
+  SUBMIT
   mov 0x60(%rbp), %eax
   mov %eax, 0x64(%rbp)
   ret
@@ -147,15 +126,4 @@ get:
   in %dx, %al
   ret
 
-/* What is written where at first. */
-.balign 4
-table:
-  .long DESCRIPTORS, HEADER, DESCRIPTORS + 8, 16, DESCRIPTORS + 12, 0x00010001
-  .long DESCRIPTORS + 16, DATA, DESCRIPTORS + 24, 4096, DESCRIPTORS + 28, 0x00020001
-  .long DESCRIPTORS + 32, STATUS, DESCRIPTORS + 40, 1, DESCRIPTORS + 44, 2
-  .long WINDOW + 0x70, 0, WINDOW + 0x70, 1, WINDOW + 0x70, 3
-  .long WINDOW + 0x24, 1, WINDOW + 0x20, 1, WINDOW + 0x70, 11
-  .long WINDOW + 0x30, 0, WINDOW + 0x38, 8
-  .long WINDOW + 0x80, DESCRIPTORS, WINDOW + 0x90, AVAIL, WINDOW + 0xa0, USED
-  .long WINDOW + 0x44, 1, WINDOW + 0x70, 15
-  .long 0
+  DISK_TABLE DATA
