@@ -8,8 +8,8 @@
  * - At most {@link INPUT_QUEUE_BYTES} of host input wait here.
  *
  * Simplified: a byte is transmitted at once, so THRE and TEMT are always set. Host input enters the receive FIFO when
- * there is room and the guest asserts DTR. Linux empties the FIFO just before it asserts DTR, so input that is typed
- * during boot is not lost. Bytes below the FIFO's trigger level raise a character timeout at once, not after four
+ * there is room and the guest asserts DTR. Linux asserts it for its early console, and empties the FIFO again when it
+ * opens the port, so input that is typed in between may be lost. Bytes below the FIFO's trigger level raise a character timeout at once, not after four
  * character times.
  *
  * Not emulated: baud rates and word formats (the registers hold what was written), parity and framing errors,
