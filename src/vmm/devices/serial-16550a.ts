@@ -8,13 +8,13 @@
  * - At most {@link INPUT_QUEUE_BYTES} of host input wait here, with those in the FIFO.
  * - The FIFO has bytes of a loopback first, host input after them.
  *
- * Simplified: a byte is transmitted at once, so THRE and TEMT are always set. Bytes below the FIFO's trigger level raise
- * a character timeout at once, not after four character times.
+ * Simplified: a byte is transmitted at once, so THRE and TEMT are always set. Bytes below the FIFO's trigger level
+ * raise a character timeout at once, not after four character times.
  *
- * Host input enters the receive FIFO when there is room and the guest asserts DTR and reads: it has enabled the receive
- * interrupt, or it polls LSR. DTR alone tells nothing, because Linux's early console asserts it. Until the port is
- * opened, Linux then resets the FIFO several times, and reads RBR without a look at LSR. So input that is typed during
- * boot is not lost.
+ * Host input enters the receive FIFO when there is room and the guest reads. It reads if it asserts DTR and has enabled
+ * the receive interrupt, or if it polls LSR, with or without DTR. DTR alone is no sign, because Linux's early console
+ * asserts it. Linux then resets the FIFO several times, and reads RBR without a look at LSR, before a process opens the
+ * port. So input that is typed during boot is not lost.
  *
  * Not emulated: baud rates and word formats (the registers hold what was written), parity and framing errors,
  * breaks, DMA mode, modem lines other than in loopback (CTS, DSR and DCD are on, RI is off).
@@ -60,8 +60,9 @@ export const INPUT_QUEUE_BYTES = 4096;
 /** Older versions had this in the queue, and a full FIFO besides. */
 const MAX_INPUT_BYTES = INPUT_QUEUE_BYTES + FIFO_BYTES;
 /**
- * A guest that finds LSR without data this often, and sends nothing between, waits for input. A driver that only sends
- * reads LSR once or twice before it writes.
+ * A guest polls for input if it finds LSR without data this often and writes no register between. A driver that sends
+ * reads LSR once or twice before each byte, because THRE is always set. One that opens the port reads it a few times
+ * between writes.
  */
 const POLLS = 8;
 const OUTPUT_BUFFER_BYTES = 4096;
@@ -360,9 +361,8 @@ export class Serial16550a implements ConsoleDevice {
 
   /** Whether host input may enter the receiver. */
   get #guestReads(): boolean {
-    return (
-      (this.#mcr & (Mcr.dtr | Mcr.loopback)) === Mcr.dtr && ((this.#ier & Ier.received) !== 0 || this.#polled)
-    );
+    if (this.#looped) return false;
+    return this.#polled || ((this.#mcr & Mcr.dtr) !== 0 && (this.#ier & Ier.received) !== 0);
   }
 
   /** Moves host input into the receiver while the guest reads and there is room. */
@@ -444,7 +444,7 @@ export class Serial16550a implements ConsoleDevice {
   }
 
   #countPoll(): void {
-    if (this.#polled || (this.#mcr & (Mcr.dtr | Mcr.loopback)) !== Mcr.dtr || ++this.#polls < POLLS) return;
+    if (this.#polled || this.#looped || ++this.#polls < POLLS) return;
     this.#polls = 0;
     this.#polled = true;
     this.#receiveMore();

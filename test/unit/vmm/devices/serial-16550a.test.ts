@@ -216,6 +216,18 @@ describe('Serial16550a', () => {
       assert.equal(poll(), 'next driver');
     });
 
+    it('passes input to a guest that polls LSR and never asserts DTR, but not in loopback', () => {
+      const b = new Bench();
+      b.type('ab');
+      for (let i = 0; i < 7; i++) assert.equal(b.in(LSR) & 1, 0);
+      assert.equal(restore(b).drain(), 'ab');
+      b.out(MCR, LOOPBACK);
+      for (let i = 0; i < 20; i++) assert.equal(b.in(LSR) & 1, 0);
+      b.out(MCR, 0);
+      for (let i = 0; i < 7; i++) b.in(LSR);
+      assert.equal(b.drain(), 'ab');
+    });
+
     it('knows a guest that polls also after a restore', () => {
       const b = new Bench().out(MCR, 0x03);
       for (let i = 0; i < 7; i++) b.in(LSR);
