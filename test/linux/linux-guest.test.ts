@@ -7,6 +7,7 @@
  * LIVESNAP_LINUX_GUEST is the directory that scripts/linux-guest filled.
  */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { World } from '../e2e/cli.js';
 import { GUEST, LinuxConsole, PROMPT, requireLinuxGuest } from './linux-guest.js';
@@ -84,6 +85,23 @@ describe('a real Linux guest', () => {
       await after.command('echo entropy $(head -c 16 /dev/hwrng | wc -c)', /entropy 16\r*\n/);
       await after.interrupted();
       await world.json('stop', name);
+    }
+  });
+
+  it('reads what was typed before it booted, and a long paste, whole', async () => {
+    for (const kernel of ['bzImage', 'vmlinux']) {
+      await start(kernel, kernel);
+      const console = open(kernel);
+      console.send('echo early $((6 * 7)) input\n');
+      await console.until(/^early 42 input\r*$/m);
+      await console.until(PROMPT);
+      console.send('(stty -echo; echo begun; head -c 10000 | md5sum; stty echo)\n');
+      await console.until(/begun\r*\n/);
+      const paste = Array.from({ length: 200 }, (_, i) => `${String(i).padStart(49, 'p')}\n`).join('');
+      console.send(paste);
+      const { match } = await console.until(/([0-9a-f]{32}) {2}-\r*\n/);
+      assert.equal(match[1], createHash('md5').update(paste).digest('hex'));
+      await world.json('stop', kernel, '--force');
     }
   });
 

@@ -29,6 +29,19 @@ export class ByteQueue {
     return value;
   }
 
+  /** Puts a byte before the oldest. The queue must not be full. */
+  unshiftByte(value: number): void {
+    this.#first = (this.#first + this.#bytes.length - 1) % this.#bytes.length;
+    this.#bytes[this.#first] = value;
+    this.length++;
+  }
+
+  /** Takes the newest byte. The queue must not be empty. */
+  pop(): number {
+    this.length--;
+    return this.#bytes[(this.#first + this.length) % this.#bytes.length]!;
+  }
+
   clear(): void {
     this.length = 0;
   }

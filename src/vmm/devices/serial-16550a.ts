@@ -3,19 +3,23 @@
  * (interrupts, FIFOs, loopback); wired as on a PC, where OUT2 gates the interrupt.
  *
  * Invariants:
- * - Host input is lost only when the guest clears the FIFO.
+ * - Host input is never lost: bytes that the guest has not read go back to the queue when it resets the FIFO.
  * - The interrupt line always has the level that the registers require, and is set only when that changes.
- * - At most {@link INPUT_QUEUE_BYTES} of host input wait here.
+ * - At most {@link INPUT_QUEUE_BYTES} of host input wait here, with those in the FIFO.
+ * - The FIFO has bytes of a loopback first, host input after them.
  *
- * Simplified: a byte is transmitted at once, so THRE and TEMT are always set. Host input enters the receive FIFO when
- * there is room and the guest asserts DTR. Linux asserts it for its early console, and empties the FIFO again when it
- * opens the port, so input that is typed in between may be lost. Bytes below the FIFO's trigger level raise a character timeout at once, not after four
- * character times.
+ * Simplified: a byte is transmitted at once, so THRE and TEMT are always set. Bytes below the FIFO's trigger level raise
+ * a character timeout at once, not after four character times.
+ *
+ * Host input enters the receive FIFO when there is room and the guest asserts DTR and reads: it has enabled the receive
+ * interrupt, or it polls LSR. DTR alone tells nothing, because Linux's early console asserts it. Until the port is
+ * opened, Linux then resets the FIFO several times, and reads RBR without a look at LSR. So input that is typed during
+ * boot is not lost.
  *
  * Not emulated: baud rates and word formats (the registers hold what was written), parity and framing errors,
  * breaks, DMA mode, modem lines other than in loopback (CTS, DSR and DCD are on, RI is off).
  */
-import { base64, byte, flag } from '../../schema.js';
+import { base64, byte, type Check, flag, integer, isRecord, satisfying } from '../../schema.js';
 import { ByteQueue } from './byte-queue.js';
 import type {
   AccessSize,
@@ -53,6 +57,13 @@ const FIFO_BYTES = 16;
 const TRIGGER_LEVELS = [1, 4, 8, 14] as const;
 /** The most host input that waits in the device, and in a snapshot. */
 export const INPUT_QUEUE_BYTES = 4096;
+/** Older versions had this in the queue, and a full FIFO besides. */
+const MAX_INPUT_BYTES = INPUT_QUEUE_BYTES + FIFO_BYTES;
+/**
+ * A guest that finds LSR without data this often, and sends nothing between, waits for input. A driver that only sends
+ * reads LSR once or twice before it writes.
+ */
+const POLLS = 8;
 const OUTPUT_BUFFER_BYTES = 4096;
 
 export interface Serial16550aArgs {
@@ -67,7 +78,7 @@ export interface Serial16550aArgs {
 }
 
 const DEVICE = 'serial-16550a';
-const VERSION = 1;
+const VERSION = 2;
 
 export interface Serial16550aState extends DeviceState {
   readonly ier: number;
@@ -85,9 +96,13 @@ export interface Serial16550aState extends DeviceState {
   /** `fifo` and `input` are bytes in base64, oldest first. */
   readonly fifo: string;
   readonly input: string;
+  /** Version 1 did not have these, and passed input on as soon as the guest asserted DTR. */
+  readonly loopedBytes?: number;
+  readonly polls?: number;
+  readonly polled?: boolean;
 }
 
-const STATE = deviceState<Serial16550aState>(DEVICE, VERSION, {
+const COMMON_FIELDS = {
   ier: byte,
   fcr: byte,
   lcr: byte,
@@ -99,8 +114,26 @@ const STATE = deviceState<Serial16550aState>(DEVICE, VERSION, {
   divisorHigh: byte,
   thrEmptyPending: flag,
   fifo: base64(0, FIFO_BYTES),
-  input: base64(0, INPUT_QUEUE_BYTES),
-});
+};
+const STATE_V1: Check<Serial16550aState> = deviceState<
+  Omit<Serial16550aState, 'loopedBytes' | 'polls' | 'polled'>
+>(DEVICE, 1, { ...COMMON_FIELDS, input: base64(0, INPUT_QUEUE_BYTES) });
+const STATE_V2: Check<Serial16550aState> = satisfying(
+  deviceState<Required<Serial16550aState>>(DEVICE, VERSION, {
+    ...COMMON_FIELDS,
+    input: base64(0, MAX_INPUT_BYTES),
+    loopedBytes: integer(0, FIFO_BYTES),
+    polls: integer(0, POLLS - 1),
+    polled: flag,
+  }),
+  ({ fifo, input, loopedBytes }) => {
+    const received = decodeBytes(fifo).length - loopedBytes;
+    return received >= 0 && received + decodeBytes(input).length <= MAX_INPUT_BYTES;
+  },
+  'has a FIFO, looped bytes and input that do not fit together',
+);
+const STATE: Check<Serial16550aState> = (value, path) =>
+  (isRecord(value) && value.version === 1 ? STATE_V1 : STATE_V2)(value, path);
 
 export class Serial16550a implements ConsoleDevice {
   readonly ranges: readonly RegisterRange[] = [{ offset: 0, length: COM1_PORTS }];
@@ -120,7 +153,13 @@ export class Serial16550a implements ConsoleDevice {
   /** The transmitter is empty, and the guest has not yet seen that in IIR. */
   #thrEmptyPending = false;
   readonly #fifo = new ByteQueue(FIFO_BYTES);
-  readonly #input = new ByteQueue(INPUT_QUEUE_BYTES);
+  /** How many bytes of the FIFO, the oldest, came by loopback. */
+  #loopedBytes = 0;
+  readonly #input = new ByteQueue(MAX_INPUT_BYTES);
+  /** Reads of LSR that found no data, since the guest last wrote a register or read data; less than {@link POLLS}. */
+  #polls = 0;
+  /** The guest has polled since it reset the FIFO. */
+  #polled = false;
   readonly #output = new Uint8Array(OUTPUT_BUFFER_BYTES);
   #outputBytes = 0;
   #irqLevel = false;
@@ -142,6 +181,9 @@ export class Serial16550a implements ConsoleDevice {
     port.#divisorHigh = saved.divisorHigh;
     port.#thrEmptyPending = saved.thrEmptyPending;
     port.#fifo.push(decodeBytes(saved.fifo));
+    port.#loopedBytes = saved.loopedBytes ?? (port.#looped ? port.#fifo.length : 0);
+    port.#polls = saved.polls ?? 0;
+    port.#polled = saved.polled ?? false;
     port.#input.push(decodeBytes(saved.input));
     port.#updateIrq();
     return port;
@@ -165,12 +207,16 @@ export class Serial16550a implements ConsoleDevice {
       thrEmptyPending: this.#thrEmptyPending,
       fifo: encodeBytes(this.#fifo.peek()),
       input: encodeBytes(this.#input.peek()),
+      loopedBytes: this.#loopedBytes,
+      polls: this.#polls,
+      polled: this.#polled,
     };
   }
 
   /** Takes as much host input as there is room for, and returns how many bytes that was. */
   offerInput(bytes: Uint8Array): number {
-    const taken = this.#input.push(bytes);
+    const room = INPUT_QUEUE_BYTES - this.#input.length - (this.#fifo.length - this.#loopedBytes);
+    const taken = this.#input.push(bytes.subarray(0, Math.max(room, 0)));
     this.#receive();
     return taken;
   }
@@ -207,6 +253,7 @@ export class Serial16550a implements ConsoleDevice {
   }
 
   write(offset: number, _size: AccessSize, value: number): void {
+    this.#polls = 0;
     switch (offset) {
       case Register.data:
         if (this.#divisorLatched) this.#divisorLow = value;
@@ -237,6 +284,7 @@ export class Serial16550a implements ConsoleDevice {
       for (let i = 0; i < count; i++) this.write(offset, 1, data[at + i]!);
       return;
     }
+    this.#polls = 0;
     for (let i = 0; i < count; i++) this.#buffer(data[at + i]!);
     this.#transmitted();
   }
@@ -288,27 +336,38 @@ export class Serial16550a implements ConsoleDevice {
       this.#lineErrors |= Lsr.overrun;
       if (this.#fifosEnabled) return;
       this.#fifo.clear();
+      this.#loopedBytes = 0;
     }
     this.#fifo.pushByte(value);
+    this.#loopedBytes++;
   }
 
   #readReceived(): number {
     if (this.#fifo.length === 0) return 0;
     const value = this.#fifo.shift();
+    if (this.#loopedBytes > 0) this.#loopedBytes--;
+    this.#polls = 0;
     this.#receiveMore();
     return value;
   }
 
-  /** Receives after the guest made room or asserted DTR. */
+  /** Receives after the guest made room or began to read. */
   #receiveMore(): void {
     const waited = this.#input.length > 0;
     this.#receive();
     if (waited && this.#input.length === 0) this.#args.onInputDrained();
   }
 
-  /** Moves host input into the receiver while DTR is asserted and there is room. */
+  /** Whether host input may enter the receiver. */
+  get #guestReads(): boolean {
+    return (
+      (this.#mcr & (Mcr.dtr | Mcr.loopback)) === Mcr.dtr && ((this.#ier & Ier.received) !== 0 || this.#polled)
+    );
+  }
+
+  /** Moves host input into the receiver while the guest reads and there is room. */
   #receive(): void {
-    if ((this.#mcr & (Mcr.dtr | Mcr.loopback)) === Mcr.dtr) {
+    if (this.#guestReads) {
       while (this.#input.length > 0 && this.#fifo.length < this.#receiverBytes) {
         this.#fifo.pushByte(this.#input.shift());
       }
@@ -316,26 +375,37 @@ export class Serial16550a implements ConsoleDevice {
     this.#updateIrq();
   }
 
+  /** Takes back the host input that the guest has not read. */
+  #unreceive(): void {
+    while (this.#fifo.length > this.#loopedBytes) this.#input.unshiftByte(this.#fifo.pop());
+  }
+
   #writeIer(value: number): void {
     const enabled = value & ~this.#ier;
     this.#ier = value & Ier.all;
     // Enabling it while THR is empty raises the interrupt at once. Drivers start a transmission this way.
     if (enabled & Ier.thrEmpty) this.#thrEmptyPending = true;
-    this.#updateIrq();
+    this.#receiveMore();
   }
 
   #writeFcr(value: number): void {
     const wasEnabled = this.#fifosEnabled;
     // The other bits have an effect only together with `enable`.
     this.#fcr = value & Fcr.enable ? value & (Fcr.enable | Fcr.trigger) : 0;
-    if (this.#fifosEnabled !== wasEnabled || (this.#fifosEnabled && value & Fcr.clearReceiver))
+    if (this.#fifosEnabled !== wasEnabled || (this.#fifosEnabled && value & Fcr.clearReceiver)) {
+      this.#unreceive();
       this.#fifo.clear();
+      this.#loopedBytes = 0;
+      this.#polled = false;
+    }
     this.#receiveMore();
   }
 
   #writeMcr(value: number): void {
     const before = this.#modemLines();
     this.#mcr = value & Mcr.all;
+    // In loopback the guest expects to read only what it sends.
+    if (this.#looped) this.#unreceive();
     const after = this.#modemLines();
     const changed = (before ^ after) >> 4;
     // The delta bit of RI is set only when RI ends.
@@ -365,11 +435,19 @@ export class Serial16550a implements ConsoleDevice {
   }
 
   #readLsr(): number {
+    if (this.#fifo.length === 0) this.#countPoll();
     const ready = this.#fifo.length > 0 ? Lsr.dataReady : 0;
     const value = Lsr.thrEmpty | Lsr.transmitterEmpty | this.#lineErrors | ready;
     this.#lineErrors = 0;
     this.#updateIrq();
     return value;
+  }
+
+  #countPoll(): void {
+    if (this.#polled || (this.#mcr & (Mcr.dtr | Mcr.loopback)) !== Mcr.dtr || ++this.#polls < POLLS) return;
+    this.#polls = 0;
+    this.#polled = true;
+    this.#receiveMore();
   }
 
   #readMsr(): number {

@@ -22,4 +22,17 @@ describe('ByteQueue', () => {
     queue.clear();
     assert.deepEqual([...queue.peek()], []);
   });
+
+  it('takes bytes back at its front, and gives the newest from its end, around its end', () => {
+    const queue = new ByteQueue(4);
+    queue.push(Uint8Array.of(3, 4));
+    queue.unshiftByte(2);
+    queue.unshiftByte(1);
+    assert.deepEqual([...queue.peek()], [1, 2, 3, 4]);
+    assert.equal(queue.pop(), 4);
+    assert.equal(queue.shift(), 1);
+    queue.pushByte(5);
+    assert.deepEqual([...queue.peek()], [2, 3, 5]);
+    assert.deepEqual([queue.pop(), queue.pop(), queue.pop(), queue.length], [5, 3, 2, 0]);
+  });
 });

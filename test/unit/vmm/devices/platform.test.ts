@@ -166,7 +166,9 @@ describe('Platform', () => {
     const { devices } = SAVED_BY_0_1;
     // Version 1 of the power management had no events.
     const pm = { ...devices.pm, version: 2, statusHigh: 0 };
-    assert.deepEqual(platform.save(), { ...SAVED_BY_0_1, devices: { ...devices, pm } });
+    // Version 1 of the serial port did not tell who polls, nor which bytes were looped.
+    const com1 = { ...devices.com1, version: 2, loopedBytes: 0, polls: 0, polled: false };
+    assert.deepEqual(platform.save(), { ...SAVED_BY_0_1, devices: { ...devices, com1, pm } });
     assert.equal(machine.irqLine(4).level, true);
   });
 

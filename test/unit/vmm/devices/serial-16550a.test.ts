@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { INPUT_QUEUE_BYTES, Serial16550a } from '../../../../src/vmm/devices/serial-16550a.js';
+import { com1, INPUT_QUEUE_BYTES, Serial16550a } from '../../../../src/vmm/devices/serial-16550a.js';
 import { FakeIrq } from './fakes.js';
 
 const [RBR, THR, DLL, IER, DLM, IIR, FCR, LCR, MCR, LSR, MSR, SCR] = [0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7];
@@ -60,6 +60,14 @@ class Bench {
 
 /** As Linux leaves an open port: FIFOs with a trigger level of 8, receive interrupt on. */
 const opened = (fcr = 0x81): Bench => new Bench().out(FCR, fcr).out(MCR, MCR_OPEN).out(IER, 0x01);
+
+/** A port that was restored from the state of another, as it is checked when a snapshot is read. */
+const restore = (from: Bench): Bench => {
+  const restored = new Bench();
+  const state = com1.state(JSON.parse(JSON.stringify(from.port.save())), 'com1');
+  restored.port = Serial16550a.restore(restored.args(), state);
+  return restored;
+};
 
 describe('Serial16550a', () => {
   it('has the power-on values of the data sheet', () => {
@@ -142,19 +150,96 @@ describe('Serial16550a', () => {
   });
 
   describe('receiving', () => {
-    it('keeps host input until the guest asserts DTR, so that opening the port loses nothing', () => {
+    it('keeps host input until the guest asserts DTR and takes receive interrupts', () => {
       const b = new Bench();
       assert.equal(b.type('early'), 5);
-      // Linux does this when it opens the port: it empties the FIFO and reads the rest.
-      b.out(FCR, 0x07).out(FCR, 0).in(RBR);
-      assert.equal(b.in(LSR) & 1, 0);
-      b.out(FCR, 0x81).out(IER, 0x01).out(MCR, MCR_OPEN);
+      b.out(FCR, 0x81).out(IER, 0x01);
+      assert.equal(b.drain(), '', 'no DTR');
+      b.out(IER, 0).out(MCR, MCR_OPEN);
+      assert.equal(b.drain(), '', 'no interrupt');
+      b.out(IER, 0x01);
       assert.equal(b.irq.level, true);
       assert.equal(b.drain(), 'early');
       b.out(MCR, 0);
       b.type('closed');
       assert.equal(b.drain(), '');
     });
+
+    it('loses no byte of what is typed while Linux boots', () => {
+      const b = new Bench();
+      const typed = 'echo typed while the machine boots\n';
+      b.type(typed);
+      // The early console: DTR is on from here.
+      b.out(IER, 0).out(LCR, 0x93).out(DLL, 12).out(DLM, 0).out(LCR, 0x13).out(FCR, 0).out(MCR, 1);
+      // The driver looks for the type of the port, and reads RBR without a look at LSR.
+      b.out(IER, 0).out(IER, 0x0f).out(IER, 0).out(LCR, 0xbf).out(FCR, 0).out(LCR, 0).out(FCR, 1);
+      assert.equal(b.iir, FIFOS_ON | NONE);
+      b.out(LCR, 0x13).out(MCR, 1).out(FCR, 1).out(FCR, 7).out(FCR, 0);
+      assert.equal(b.in(RBR), 0);
+      b.out(IER, 0).out(MCR, 1);
+      // The first process opens the console.
+      b.out(FCR, 1).out(FCR, 7).out(FCR, 0);
+      for (const register of [LSR, RBR, IIR, MSR]) b.in(register);
+      b.out(IER, 2).in(IIR);
+      b.out(IER, 0).out(LCR, 3).out(MCR, 9).out(IER, 2).in(IIR);
+      b.out(IER, 0);
+      for (const register of [LSR, RBR, IIR, MSR]) b.in(register);
+      b.out(IER, 5).out(LCR, 0x93).out(DLL, 12).out(DLM, 0).out(LCR, 0x13);
+      b.out(FCR, 1).out(FCR, 0x81).out(MCR, 9).out(MCR, MCR_OPEN);
+      assert.equal(b.irq.level, true);
+      assert.equal(b.drain(), typed);
+      // The last process closes it, and another one opens it.
+      b.type('again');
+      b.out(IER, 0).out(FCR, 1).out(FCR, 7).out(FCR, 0);
+      assert.equal(b.in(RBR), 0);
+      b.out(IER, 5).out(FCR, 0x81);
+      assert.equal(b.drain(), 'again');
+    });
+
+    it('passes input to a guest that polls LSR without interrupts, until it resets the FIFO', () => {
+      const b = new Bench().out(FCR, 0x01).out(MCR, 0x03);
+      const poll = (): string => {
+        for (let i = 0; i < 8; i++) {
+          const text = b.drain();
+          if (text !== '') return text;
+        }
+        return '';
+      };
+      b.type('polled');
+      assert.equal(b.in(LSR) & 1, 0, 'one look is no polling');
+      assert.equal(poll(), 'polled');
+      b.type('at once');
+      assert.equal(b.drain(), 'at once');
+      b.out(FCR, 0x03);
+      b.type('next driver');
+      assert.equal(b.drain(), '');
+      assert.equal(poll(), 'next driver');
+    });
+
+    it('knows a guest that polls also after a restore', () => {
+      const b = new Bench().out(MCR, 0x03);
+      for (let i = 0; i < 7; i++) b.in(LSR);
+      b.type('ab');
+      const halfWay = restore(b);
+      assert.equal(halfWay.in(LSR) & 1, 1);
+      assert.equal(restore(halfWay).drain(), 'ab');
+    });
+
+    for (const [title, send] of [
+      ['bytes', (b: Bench) => b.out(THR, 46)],
+      ['strings', (b: Bench) => b.port.writeBytes(THR, Buffer.from('..'), 0, 2)],
+    ] as const) {
+      it(`does not take a guest that looks at LSR before it sends ${title} for one that polls`, () => {
+        const b = new Bench().out(FCR, 0x01).out(MCR, 0x03);
+        b.type('kept');
+        for (let i = 0; i < 100; i++) {
+          assert.deepEqual([b.in(LSR) & 1, b.in(LSR) & 1], [0, 0]);
+          send(b);
+        }
+        assert.equal(b.in(RBR), 0);
+        assert.equal(b.out(IER, 1).drain(), 'kept');
+      });
+    }
 
     it('passes one byte at a time through RBR while the FIFOs are off', () => {
       const b = opened(0);
@@ -197,8 +282,9 @@ describe('Serial16550a', () => {
       const b = opened();
       const taken = b.port.offerInput(Buffer.alloc(INPUT_QUEUE_BYTES * 2, 'i'));
       assert.equal(taken, INPUT_QUEUE_BYTES);
-      assert.equal(b.type('more'), 4, 'the FIFO took some, which made room');
-      assert.equal(b.port.offerInput(Buffer.alloc(100)), 12);
+      assert.equal(b.type('more'), 0, 'what is in the FIFO counts, since it may come back');
+      b.in(RBR);
+      assert.equal(b.type('more'), 1);
       assert.equal(b.drained, 0);
       b.drain();
       assert.equal(b.drained, 1);
@@ -208,13 +294,17 @@ describe('Serial16550a', () => {
     });
 
     it('reports it also when the last input enters the FIFO without a read', () => {
-      const byMcr = new Bench().out(FCR, 0x01);
+      const byMcr = new Bench().out(FCR, 0x01).out(IER, 0x01);
       byMcr.type('waiting');
       byMcr.out(MCR, MCR_OPEN);
       assert.equal(byMcr.drained, 1);
-      const byFcr = opened();
-      byFcr.type('x'.repeat(20));
-      byFcr.out(FCR, 0x83);
+      const byIer = new Bench().out(FCR, 0x01).out(MCR, MCR_OPEN);
+      byIer.type('waiting');
+      byIer.out(IER, 0x01);
+      assert.equal(byIer.drained, 1);
+      const byFcr = opened(0);
+      byFcr.type('x'.repeat(16));
+      byFcr.out(FCR, 0x01);
       assert.equal(byFcr.drained, 1);
     });
 
@@ -226,7 +316,7 @@ describe('Serial16550a', () => {
         onInputDrained: () => b.type(rest.shift() ?? ''),
       });
       b.type('one');
-      b.out(MCR, MCR_OPEN);
+      b.out(IER, 0x01).out(MCR, MCR_OPEN);
       assert.equal(b.drain(), 'onetwothree');
     });
 
@@ -235,16 +325,61 @@ describe('Serial16550a', () => {
       assert.equal(b.in(RBR), 0);
     });
 
-    it('drops the bytes of the FIFO when the guest clears it', () => {
+    for (const [title, fcr] of [
+      ['clears the FIFO', [0x83]],
+      ['turns the FIFOs off', [0x00]],
+      ['turns the FIFOs off and on', [0x00, 0x81]],
+    ] as const) {
+      it(`keeps host input that the guest has not read, in order, when it ${title}`, () => {
+        const b = opened();
+        const text = 'abcdefghijklmnopqrstuvwxyz';
+        b.type(text);
+        assert.equal(b.in(RBR), 97);
+        for (const value of fcr) b.out(FCR, value);
+        b.type('!');
+        assert.equal(b.irq.level, true);
+        assert.equal(b.drain(), `${text.slice(1)}!`);
+      });
+    }
+
+    it('keeps a full queue of input through a reset of the FIFO and a restore', () => {
       const b = opened();
-      b.type('lost');
-      b.out(FCR, 0x83);
-      assert.equal(b.in(LSR), 0x60);
-      assert.equal(b.irq.level, false);
-      b.type('gone');
-      b.out(FCR, 0);
-      assert.equal(b.drain(), '', 'turning the FIFOs off empties them');
-      assert.equal(b.iir, NONE);
+      const text = Array.from({ length: INPUT_QUEUE_BYTES }, (_, i) => String.fromCharCode(i % 251)).join('');
+      assert.equal(b.type(text), INPUT_QUEUE_BYTES);
+      b.out(IER, 0).out(FCR, 0x83);
+      assert.equal(b.in(RBR), 0);
+      const restored = restore(b);
+      assert.equal(restored.out(IER, 1).drain(), text);
+    });
+
+    it('keeps the input of a state of version 1, which had a full FIFO and a full queue', () => {
+      const { loopedBytes: _, polls: __, polled: ___, ...common } = opened().port.save();
+      const old = {
+        ...common,
+        version: 1,
+        fifo: Buffer.alloc(16, 'f').toString('base64'),
+        input: Buffer.alloc(INPUT_QUEUE_BYTES, 'i').toString('base64'),
+      };
+      const b = new Bench();
+      b.port = Serial16550a.restore(b.args(), com1.state(old, ''));
+      assert.equal(b.irq.level, true);
+      assert.equal(b.type('x'), 0);
+      b.out(IER, 0).out(FCR, 0x83);
+      assert.equal(b.type('x'), 0);
+      assert.equal(restore(b).out(IER, 1).drain(), 'f'.repeat(16) + 'i'.repeat(INPUT_QUEUE_BYTES));
+    });
+
+    it('refuses a state whose parts contradict each other', () => {
+      const state = opened().port.save();
+      const base64 = (bytes: number): string => Buffer.alloc(bytes).toString('base64');
+      for (const wrong of [
+        { fifo: base64(2), loopedBytes: 3 },
+        { fifo: base64(16), input: base64(INPUT_QUEUE_BYTES + 1) },
+      ])
+        assert.throws(() => com1.state({ ...state, ...wrong }, ''), /do not fit together/);
+      com1.state({ ...state, fifo: base64(16), loopedBytes: 1, input: base64(INPUT_QUEUE_BYTES + 1) }, '');
+      assert.throws(() => com1.state({ ...state, polls: 8 }, ''), /polls/);
+      assert.throws(() => com1.state({ ...state, version: 1 }, ''), /loopedBytes/);
     });
 
     it('ignores the other bits of FCR unless the FIFOs are being enabled', () => {
@@ -290,12 +425,38 @@ describe('Serial16550a', () => {
     });
 
     it('keeps host input waiting', () => {
-      const b = looped(0x01);
+      const b = looped(0x01).out(IER, 0x01);
       b.out(MCR, LOOPBACK | 1);
       b.type('host');
       assert.equal(b.drain(), '');
       b.out(MCR, 1);
       assert.equal(b.drain(), 'host');
+    });
+
+    it('returns unread host input after it, and only the bytes that were looped are cleared', () => {
+      const b = opened(0x01);
+      b.type('host input, more than the FIFO holds');
+      b.out(MCR, LOOPBACK | MCR_OPEN);
+      assert.equal(b.in(LSR) & 1, 0);
+      b.port.writeBytes(THR, Buffer.from('loop'), 0, 4);
+      assert.equal(b.in(RBR), 108);
+      b.out(MCR, MCR_OPEN).out(FCR, 0x03);
+      assert.equal(b.drain(), 'host input, more than the FIFO holds');
+    });
+
+    it('leaves bytes that were looped readable after it, before host input', () => {
+      const b = opened(0x01).out(MCR, LOOPBACK | MCR_OPEN);
+      b.port.writeBytes(THR, Buffer.from('loop'), 0, 4);
+      b.type('host');
+      assert.equal(b.out(MCR, MCR_OPEN).drain(), 'loophost');
+    });
+
+    it('drops the bytes that were looped when the guest clears the FIFO, also after a restore', () => {
+      const b = looped(0x01);
+      b.port.writeBytes(THR, Buffer.from('loop'), 0, 4);
+      const restored = restore(b);
+      assert.equal(b.out(FCR, 0x03).drain(), '');
+      assert.equal(restored.out(FCR, 0x03).drain(), '');
     });
 
     it('keeps the bytes of a full FIFO, and the newest byte in RBR, on overrun', () => {
@@ -367,9 +528,7 @@ describe('Serial16550a', () => {
     const b = opened();
     const text = 'w'.repeat(INPUT_QUEUE_BYTES);
     b.type(text);
-    const state = JSON.parse(JSON.stringify(b.port.save()));
-    const restored = new Bench();
-    restored.port = Serial16550a.restore(restored.args(), state);
+    const restored = restore(b);
     assert.equal(restored.irq.level, true);
     assert.equal(restored.drain(), text);
   });
