@@ -55,6 +55,9 @@ export interface PageSource {
    *
    * A source may return a page again: the last copy counts. A page that it never returns is that of the region's base,
    * or zero if the region has none.
+   *
+   * A run without pages asks the store to end its work on all runs before it calls `next` again. A machine returns one
+   * before its moment, when it needs the processors.
    */
   next(into: Uint8Array): Promise<PageRun | null>;
 }

@@ -45,6 +45,7 @@ export const verb = defineVerb({
       printSave(output, {
         ...result,
         pauseMs: 0,
+        pausePhases: null,
         storedWhilePausedBytes: 0,
         saveMs: Math.round(performance.now() - startedMs),
       });

@@ -1,15 +1,13 @@
 /** The output of save and put. */
-import { PAGE_BYTES, type SaveResult } from '../page-stream.js';
+import { PAGE_BYTES } from '../page-stream.js';
+import type { MachineSaveResult } from '../vmm/machine-types.js';
 import { formatBytes, formatCount, formatDuration, shortId } from './format.js';
 import { type Output, taggedSentence } from './output.js';
 
 /** Prints the result of a save or put: the ID on stdout, the rest as messages. */
-export function printSave(
-  output: Output,
-  result: SaveResult & { pauseMs: number; storedWhilePausedBytes: number; saveMs: number },
-): void {
-  const { id, tag, parent, pauseMs, storedWhilePausedBytes, saveMs, pages, zeroPages, unchangedPages } =
-    result;
+export function printSave(output: Output, result: MachineSaveResult): void {
+  const { id, tag, parent, pauseMs, pausePhases, storedWhilePausedBytes, saveMs } = result;
+  const { pages, zeroPages, unchangedPages } = result;
   const { newChunks, reusedChunks, storedBytes, movedFrom = null } = result;
   output.result(
     {
@@ -18,6 +16,7 @@ export function printSave(
       movedFrom,
       parent,
       pauseMs,
+      pausePhases,
       storedWhilePausedBytes,
       saveMs,
       pages,

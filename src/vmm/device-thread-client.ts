@@ -8,7 +8,6 @@
  * - The process can exit at any moment, because its exit handler wakes the thread from its native wait.
  */
 import { Worker } from 'node:worker_threads';
-import type { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
 import { closeMachine, type KvmMachine, killMachine } from '../native/kvm.js';
 import { ConsoleCounters, countBetween } from './console/console-counters.js';
@@ -23,6 +22,7 @@ import type {
   VmSetup,
 } from './device-thread-messages.js';
 import type { MachineEnd } from './machine-types.js';
+import type { MomentReply, MomentRequest } from './moment.js';
 
 export interface DeviceThreadListener {
   /** `missedBytes` of output were dropped before `bytes`, because the main thread was busy. */
@@ -130,9 +130,19 @@ export class DeviceThreadClient {
     await this.#request({ op: 'resume' });
   }
 
-  /** The encoded state of everything but RAM. The vCPUs must be parked. */
-  async saveState(console: SavedConsole): Promise<Uint8Array> {
-    return (await this.#request({ op: 'saveState', console })) as Uint8Array;
+  /**
+   * The moment of a save (moment.ts). If it fails, the machine is paused. `console` is called when all output before the
+   * moment was emitted, and none after it.
+   */
+  async moment(
+    request: MomentRequest,
+    console: () => SavedConsole,
+  ): Promise<MomentReply & { readonly console: SavedConsole }> {
+    let saved: SavedConsole;
+    const reply = await this.#request({ op: 'moment', ...request }, () => {
+      saved = console();
+    });
+    return { ...(reply as MomentReply), console: saved! };
   }
 
   /** False: the guest has not enabled the button's event, and nothing happens. */
@@ -143,11 +153,6 @@ export class DeviceThreadClient {
   /** Puts blocks of a disk, ascending, into the staging memory. Errors: SYSTEM, MACHINE_GONE. */
   async readBlocks(disk: number, blocks: Uint32Array): Promise<void> {
     await this.#request({ op: 'readBlocks', disk, blocks });
-  }
-
-  /** Keeps these blocks, by disk, as they are now until a save has read them. The vCPUs must be parked. */
-  async freezeDisks(frozen: readonly BitSet[]): Promise<void> {
-    await this.#request({ op: 'freezeDisks', frozen: frozen.map(({ bytes }) => bytes) });
   }
 
   /** The save that froze blocks has ended. */
@@ -168,14 +173,19 @@ export class DeviceThreadClient {
     return machineGone(this.#end ?? { kind: 'stopped' });
   }
 
-  #request(operation: DeviceOperation): Promise<DeviceReply> {
+  /** `onReply` is called before the messages behind the reply are. */
+  #request(operation: DeviceOperation, onReply: () => void = () => {}): Promise<DeviceReply> {
     return new Promise((resolve, reject) => {
       if (this.#end !== null) {
         reject(this.#gone());
         return;
       }
       const id = ++this.#lastId;
-      this.#waiting.set(id, { resolve, reject });
+      const settled = (value: DeviceReply): void => {
+        onReply();
+        resolve(value);
+      };
+      this.#waiting.set(id, { resolve: settled, reject });
       this.#post({ id, ...operation });
     });
   }

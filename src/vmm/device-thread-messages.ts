@@ -7,12 +7,12 @@
  */
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
-import type { SavedConsole } from './console/saved-console.js';
 import type { DeviceConfig } from './devices/machine-devices.js';
 import type { DisksSetup } from './disk-devices.js';
 import type { RestoreClock } from './kvm/guest-time.js';
 import type { MemorySlot } from './kvm/vm.js';
 import type { CpuTemplate, MachineEnd } from './machine-types.js';
+import type { MomentReply, MomentRequest } from './moment.js';
 import type { NetSetup } from './net/net-setup.js';
 
 /** What a machine is made of. The RAM in the slots is filled already, by the boot loader or from a snapshot. */
@@ -44,14 +44,13 @@ export type DeviceRequest = { readonly id: number } & DeviceOperation;
 
 export type DeviceOperation =
   | { readonly op: 'pause' | 'resume' | 'pressPowerButton' | 'stop' | 'thawDisks' }
-  | { readonly op: 'saveState'; readonly console: SavedConsole }
+  /** The moment of a save. */
+  | ({ readonly op: 'moment' } & MomentRequest)
   /** Puts blocks of a disk, ascending, into the staging memory; answered when they are there. */
-  | { readonly op: 'readBlocks'; readonly disk: number; readonly blocks: Uint32Array }
-  /** Keeps blocks as they are for a save; `frozen` has the bytes of a BitSet for each disk. */
-  | { readonly op: 'freezeDisks'; readonly frozen: readonly Uint8Array[] };
+  | { readonly op: 'readBlocks'; readonly disk: number; readonly blocks: Uint32Array };
 
-/** What a request returns: the state of `saveState`; of `pressPowerButton`, whether the guest will notice. */
-export type DeviceReply = Uint8Array | boolean | undefined;
+/** What a request returns; of `pressPowerButton`, whether the guest will notice. */
+export type DeviceReply = MomentReply | boolean | undefined;
 
 export type ToDeviceThread =
   /** The first message, sent once. */

@@ -12,7 +12,6 @@
 import { once } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
-import { BitSet } from '../bit-set.js';
 import { LivesnapError, type PlainError } from '../errors.js';
 import {
   attachDeviceThread,
@@ -37,7 +36,6 @@ import {
 import { ConsoleCounters } from './console/console-counters.js';
 import { ConsoleInput } from './console/console-input.js';
 import { ConsoleOutput } from './console/console-output.js';
-import type { SavedConsole } from './console/saved-console.js';
 import type {
   DeviceThreadSetup,
   FromDeviceThread,
@@ -48,6 +46,7 @@ import type { Bus } from './devices/bus.js';
 import type { AccessSize, DeviceParts } from './devices/device.js';
 import { LEGACY_DEVICES, machineDevices } from './devices/machine-devices.js';
 import { Platform } from './devices/platform.js';
+import { blocksOf } from './disk/disk-setup.js';
 import { DiskDevices } from './disk-devices.js';
 import { ExitReason, Ioctl, Msr } from './kvm/abi.js';
 import { describeExit, describeTripleFault } from './kvm/exit-text.js';
@@ -58,8 +57,9 @@ import { finishInstruction, setDeadline } from './kvm/pvm.js';
 import { getRegs, saveVcpus } from './kvm/vcpu-state.js';
 import { createVm, enterKernel, type MemorySlot, restoreKvm } from './kvm/vm.js';
 import { saveVm } from './kvm/vm-state.js';
-import { decodeMachineState, encodeMachineState, MACHINE_STATE_VERSION } from './machine-state.js';
+import { decodeMachineState, MACHINE_STATE_VERSION, type SavedMachineState } from './machine-state.js';
 import { GuestRam } from './memory/guest-memory.js';
+import { Moment, type MomentParts, type MomentRequest } from './moment.js';
 import { NetCounters } from './net/net-counters.js';
 import { NativeNetLink } from './net/net-link.js';
 import type { NetSetup } from './net/net-setup.js';
@@ -115,6 +115,11 @@ class DeviceThread {
   /** The vCPUs are parked, and the pause waits for the devices. */
   #isDraining = false;
   readonly #drainLimit = this.#timers.create(() => this.#paused());
+  readonly #momentParts: MomentParts;
+  /** The moment of a save that is in progress, and the request for it. */
+  #moment: { readonly id: number; readonly moment: Moment } | null = null;
+  /** When the pause for a moment began. */
+  #pausedAtMs = 0;
   #isPosting = false;
   #end: PlainMachineEnd | null = null;
   readonly #disks: DiskDevices | null;
@@ -140,6 +145,8 @@ class DeviceThread {
     const time = elapsedTime('clock' in start ? start.clock : 'host', state?.vm.realtimeNs, wallClockNs());
     this.#machine = createVm(this.#host, cpus, slots, state !== null);
     this.#events = new ReadyEvents(this.#machine);
+    const written = disks?.disks.map(({ sizeBytes, written }) => ({ blocks: blocksOf(sizeBytes), written }));
+    this.#momentParts = { machine: this.#machine, slots, disks: written ?? [] };
     this.#holdsEnd = holdsEnd;
     try {
       this.#disks = disks && new DiskDevices(disks, (problem) => post({ type: 'stalled', problem }));
@@ -210,8 +217,7 @@ class DeviceThread {
     if (!this.#holdsEnd) this.#finish(end);
     else if (this.#heldEnd === null) {
       this.#heldEnd = end;
-      this.#platform.suspend();
-      requestPause(this.#machine);
+      this.#pause();
     }
   }
 
@@ -254,16 +260,14 @@ class DeviceThread {
       case 'pause':
         if (this.#isPaused) break;
         this.#pausing.push(request.id);
-        this.#platform.suspend();
-        requestPause(this.#machine);
+        this.#pause();
         return;
       case 'resume':
-        this.#isPaused = false;
-        this.#platform.resume();
         resumeVcpus(this.#machine);
+        this.#resumed();
         break;
-      case 'saveState':
-        post({ type: 'reply', id: request.id, value: this.#saveState(request.console) });
+      case 'moment':
+        this.#beginMoment(request.id, request);
         return;
       case 'pressPowerButton':
         post({ type: 'reply', id: request.id, value: this.#platform.pressPowerButton() });
@@ -277,9 +281,6 @@ class DeviceThread {
           post(error === null ? reply : { ...reply, error: error.toJSON() });
         });
         return;
-      case 'freezeDisks':
-        this.#disks?.freeze(request.frozen.map((bytes) => BitSet.from(bytes)));
-        break;
       case 'thawDisks':
         this.#disks?.thaw();
         break;
@@ -295,8 +296,20 @@ class DeviceThread {
     return timerMs < 0 ? outputMs : Math.min(timerMs, outputMs);
   }
 
+  #pause(): void {
+    this.#platform.suspend();
+    requestPause(this.#machine);
+  }
+
+  /** The vCPUs run already while the devices look at their queues: what they ring or access waits for this thread. */
+  #resumed(): void {
+    this.#isPaused = false;
+    this.#platform.resume();
+  }
+
   #parked(): void {
     this.#output.flushAll();
+    this.#moment?.moment.parked();
     this.#isDraining = true;
     this.#drainLimit.set(DRAIN_MS);
   }
@@ -309,19 +322,48 @@ class DeviceThread {
     this.#isPaused = true;
     if (this.#heldEnd !== null) post({ type: 'poweredOff' });
     for (const id of this.#pausing.splice(0)) post({ type: 'reply', id });
+    this.#endMoment();
+  }
+
+  #beginMoment(id: number, request: MomentRequest): void {
+    const moment = new Moment(request, this.#momentParts);
+    this.#moment = { id, moment };
+    if (this.#isPaused) {
+      moment.parked();
+      this.#endMoment();
+    } else {
+      this.#pausedAtMs = performance.now();
+      this.#pause();
+    }
+  }
+
+  #endMoment(): void {
+    if (this.#moment === null) return;
+    const { id, moment } = this.#moment;
+    this.#moment = null;
+    try {
+      const mayCapture = this.#heldEnd === null;
+      const taken = moment.capture(
+        mayCapture,
+        () => this.#state(),
+        (frozen) => {
+          this.#disks?.freeze(frozen);
+          if (moment.resumes) resumeVcpus(this.#machine);
+        },
+      );
+      const value = { ...taken, pauseMs: performance.now() - this.#pausedAtMs };
+      if (moment.resumes && taken.captured !== null) this.#resumed();
+      post({ type: 'reply', id, value });
+    } catch (error) {
+      post({ type: 'reply', id, error: plainError(error) });
+    }
   }
 
   /** The devices come first: they hold what the last exit left, and reading KVM's state does not change them. */
-  #saveState(console: SavedConsole): Uint8Array {
+  #state(): SavedMachineState {
     const devices = this.#platform.save();
     const vcpus = saveVcpus(this.#machine, this.#cpus);
-    return encodeMachineState({
-      version: MACHINE_STATE_VERSION,
-      vcpus,
-      vm: saveVm(this.#machine),
-      devices,
-      console,
-    });
+    return { version: MACHINE_STATE_VERSION, vcpus, vm: saveVm(this.#machine), devices };
   }
 
   #answer(): void {

@@ -10,14 +10,23 @@ import type { BitSet } from '../bit-set.js';
 import type { PageRun, PageSource, Region } from '../page-stream.js';
 import { DiskSource, type ReadBlocks, type SavedDisk } from './disk/disk-source.js';
 import type { MemorySlot } from './kvm/vm.js';
+import type { AsidePart } from './memory/moment-pages.js';
 import { RamSource } from './memory/ram-source.js';
 
-/** How the source stops the machine for the moment of the snapshot. */
-export interface SaveHooks {
-  /** Parks the vCPUs. Does nothing if they are parked. */
-  pause(): Promise<void>;
-  /** Captures the rest, keeps these blocks of the disks as they are, and resumes the machine unless it stays paused. */
-  captureAndContinue(frozen: readonly BitSet[]): Promise<void>;
+/** What a moment gives. */
+export interface Moment {
+  /** What was written since the last harvest, by region. */
+  readonly written: readonly BitSet[];
+  /** As of RamMoment. */
+  readonly aside: readonly AsidePart[] | null;
+}
+
+export interface MomentOptions {
+  /** The pages of each slot that are not given yet. */
+  readonly pending: readonly BitSet[];
+  /** The blocks of each disk that are still to be read as they are at the moment; those written meanwhile join them. */
+  readonly late: readonly BitSet[];
+  readonly room: SharedArrayBuffer;
 }
 
 export interface MachineSourceOptions {
@@ -30,7 +39,8 @@ export interface MachineSourceOptions {
   /** Fetches what was written since the last call, by region. */
   harvest(): readonly BitSet[];
   readonly readBlocks: ReadBlocks;
-  readonly hooks: SaveHooks;
+  /** Captures the machine (ram-source.ts, CaptureMoment), and keeps the late blocks as they are. */
+  readonly capture: (options: MomentOptions) => Promise<Moment>;
 }
 
 export class MachineSource implements PageSource {
@@ -40,7 +50,7 @@ export class MachineSource implements PageSource {
   readonly #ram: RamSource;
   #isRamDone = false;
 
-  constructor({ regions, slots, disks, pendingRam, harvest, readBlocks, hooks }: MachineSourceOptions) {
+  constructor({ regions, slots, disks, pendingRam, harvest, readBlocks, capture }: MachineSourceOptions) {
     this.regions = regions;
     this.sequential = disks.map((_, disk) => slots.length + disk);
     this.#disks = new DiskSource(disks, slots.length, readBlocks);
@@ -53,9 +63,11 @@ export class MachineSource implements PageSource {
         this.#disks.addWritten(written.slice(slots.length));
         return written.slice(0, slots.length);
       },
-      hooks: {
-        pause: hooks.pause,
-        captureAndContinue: () => hooks.captureAndContinue(this.#disks.freeze()),
+      capture: async (pending, room) => {
+        const { written, aside } = await capture({ pending, late: this.#disks.late, room });
+        this.#disks.addWritten(written.slice(slots.length));
+        if (aside !== null) this.#disks.freeze();
+        return { written: written.slice(0, slots.length), aside };
       },
     });
   }

@@ -39,12 +39,15 @@ const SAVED_MACHINE_STATE: Check<SavedMachineState> = object(
   { others: 'ignore' },
 );
 
-const replace = (_key: string, value: unknown): unknown =>
-  typeof value === 'bigint'
+/** A Buffer has been replaced by its toJSON when it is passed as an argument, so the value is taken from its object. */
+function replace(this: Record<string, unknown>, key: string): unknown {
+  const value = this[key];
+  return typeof value === 'bigint'
     ? { $u64: `0x${value.toString(16)}` }
     : value instanceof Uint8Array
       ? { $bytes: Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64') }
       : value;
+}
 
 function revive(_key: string, value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value;

@@ -51,9 +51,30 @@ export interface MachineSaveOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface MachineSaveResult extends SaveResult {
+/** Where the time of a pause went, in milliseconds. */
+export interface PausePhases {
+  /** Until all vCPUs were parked. */
+  readonly parkMs: number;
+  /** Finding what was written. */
+  readonly harvestMs: number;
+  /** Copying pages. */
+  readonly copyMs: number;
+  /** Waiting for requests of devices, beyond that. */
+  readonly drainMs: number;
+  /** Reading the state of vCPUs and devices. */
+  readonly stateMs: number;
+  /** Keeping blocks of disks, and waking the vCPUs. */
+  readonly resumeMs: number;
+}
+
+export interface PauseResult {
   /** How long the vCPUs were paused; 0 if they were paused before. */
   readonly pauseMs: number;
+  /** Where that time went; null if they were paused before. */
+  readonly pausePhases: PausePhases | null;
+}
+
+export interface MachineSaveResult extends SaveResult, PauseResult {
   /** How much was stored during the pause; 0 unless the guest wrote faster than its memory could be stored. */
   readonly storedWhilePausedBytes: number;
   readonly saveMs: number;

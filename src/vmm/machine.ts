@@ -11,6 +11,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { arch, hostname } from 'node:os';
+import { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
 import { readMemory } from '../native/memory.js';
 import {
@@ -39,7 +40,8 @@ import {
   setUpBoot,
   setUpRestore,
 } from './machine-setup.js';
-import { MachineSource } from './machine-source.js';
+import { MachineSource, type MomentOptions } from './machine-source.js';
+import { encodeMachineState } from './machine-state.js';
 import type {
   MachineConfig,
   MachineEnd,
@@ -48,6 +50,8 @@ import type {
   MachineSaveOptions,
   MachineSaveResult,
   MachineState,
+  PausePhases,
+  PauseResult,
   SaveThen,
   WithStore,
 } from './machine-types.js';
@@ -307,11 +311,11 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     basesOf: BasesOf,
     then: SaveThen,
     { vm, tag, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
-  ): Promise<SaveResult & { pauseMs: number; storedWhilePausedBytes: number }> {
+  ): Promise<SaveResult & PauseResult & { storedWhilePausedBytes: number }> {
     const { config, bootPath, regions, disks } = this.#setup;
     const wasRunning = this.#isRunning;
-    let pausedAtMs = 0;
-    let pauseMs = 0;
+    const resume = wasRunning && then === 'resume';
+    let pause: PauseResult = { pauseMs: 0, pausePhases: null };
     let state: Uint8Array | null = null;
     const saved = regions.list.map((_, region) => basesOf(region));
     const session = await store.beginSave({ regions: saved, tag });
@@ -328,18 +332,12 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         pendingRam: pending.slice(0, regions.slots.length),
         harvest: () => this.#dirty.harvest(),
         readBlocks: (disk, blocks, into) => this.#readBlocks(disk, blocks, into),
-        hooks: {
-          pause: async () => {
-            pausedAtMs = performance.now();
-            await this.#pause();
-          },
-          captureAndContinue: async (frozen) => {
-            this.#requireOn();
-            state = await this.#thread.saveState(console());
-            if (frozen.length > 0) await this.#thread.freezeDisks(frozen);
-            if (wasRunning && then === 'resume') await this.#resumeUnlessEnded();
-            pauseMs = wasRunning ? performance.now() - pausedAtMs : 0;
-          },
+        capture: async (options) => {
+          const moment = await this.#takeMoment(options, resume, console);
+          const { written, captured, pauseMs, phases } = moment;
+          if (wasRunning) pause = { pauseMs: round(pauseMs), pausePhases: rounded(phases) };
+          if (captured !== null) state = encodeMachineState({ ...captured.state, console: moment.console });
+          return { written: written.map(BitSet.from), aside: captured?.aside ?? null };
         },
       });
       await session.store(signal === undefined ? source : cancellable(source, signal), progress);
@@ -355,7 +353,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         state: state!,
       });
       const { storedWhilePausedBytes } = source;
-      return { ...result, pauseMs: round(pauseMs), storedWhilePausedBytes };
+      return { ...result, ...pause, storedWhilePausedBytes };
     } catch (error) {
       try {
         // A failed save leaves the machine as it was. The guest does not wait for the store to give the save up.
@@ -368,6 +366,21 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     } finally {
       if (disks.list.length > 0) await this.#thread.thawDisks().catch(() => {}); // an ended machine keeps nothing
     }
+  }
+
+  /** The machine is afterwards as `resume` says, and paused if nothing was captured or it failed. */
+  async #takeMoment({ pending, late, room }: MomentOptions, resume: boolean, console: () => SavedConsole) {
+    const wasRunning = this.#isRunning;
+    this.#isRunning = false;
+    const request = { pending: pending.map(bytesOf), late: late.map(bytesOf), room, resume };
+    const moment = await this.#thread.moment(request, console);
+    this.#dirty.add(moment.written.map(BitSet.from));
+    this.#requireOn();
+    if (moment.captured !== null && resume) {
+      this.#isRunning = true;
+      if (wasRunning) this.#problem = null;
+    }
+    return moment;
   }
 
   #hostDescription(): object {
@@ -465,4 +478,15 @@ const cancellable = (source: PageSource, signal: AbortSignal): PageSource => ({
   },
 });
 
+const bytesOf = ({ bytes }: BitSet): Uint8Array => bytes;
+
 const round = (ms: number): number => Math.round(ms * 1000) / 1000;
+
+const rounded = ({ parkMs, harvestMs, copyMs, drainMs, stateMs, resumeMs }: PausePhases): PausePhases => ({
+  parkMs: round(parkMs),
+  harvestMs: round(harvestMs),
+  copyMs: round(copyMs),
+  drainMs: round(drainMs),
+  stateMs: round(stateMs),
+  resumeMs: round(resumeMs),
+});

@@ -15,6 +15,6 @@ export interface Listed {
 
 /** The keys of the result of save and put. */
 export const SAVE_KEYS =
-  'id tag movedFrom parent pauseMs storedWhilePausedBytes saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
+  'id tag movedFrom parent pauseMs pausePhases storedWhilePausedBytes saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
     ' ',
   );

@@ -10,6 +10,7 @@ import { describeHost } from '../../src/vmm/kvm/host.js';
 import { createVm, type MemorySlot } from '../../src/vmm/kvm/vm.js';
 import { DirtyPages } from '../../src/vmm/memory/dirty-pages.js';
 import { GuestRam } from '../../src/vmm/memory/guest-memory.js';
+import { MomentPages } from '../../src/vmm/memory/moment-pages.js';
 import { RamSource } from '../../src/vmm/memory/ram-source.js';
 import { SharedBits } from '../../src/vmm/memory/shared-bits.js';
 import { requireKvm } from './kvm.js';
@@ -91,7 +92,13 @@ describe('a page that a device has written', () => {
       slots,
       pending: base === null ? slots.map(dataPages) : dirty.since(store.key)!.map(copyOf),
       harvest: () => dirty.harvest(),
-      hooks: { pause: async () => atMoment(), captureAndContinue: async () => {} },
+      capture: async (pending, room) => {
+        atMoment();
+        const written = dirty.harvest();
+        const pages = new MomentPages(slots, pending, room);
+        pages.copy(written);
+        return { written, aside: pages.aside };
+      },
     });
     await session.store(source);
     const { id } = await session.commit(METADATA);

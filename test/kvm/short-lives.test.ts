@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PAGE_BYTES } from '../../src/page-stream.js';
 import { Machine } from '../../src/vmm/machine.js';
-import { MAX_ASIDE_PAGES } from '../../src/vmm/memory/ram-source.js';
+import { MAX_ASIDE_PAGES } from '../../src/vmm/memory/moment-pages.js';
 import { limit } from '../timeouts.js';
 import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';

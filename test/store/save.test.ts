@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { pageOps } from '../../src/native/pages.js';
-import { PAGE_BYTES, type PageSource } from '../../src/page-stream.js';
+import { BATCH_PAGES, PAGE_BYTES, type PageSource } from '../../src/page-stream.js';
 import { StoreContext } from '../../src/store/context.js';
 import { Index } from '../../src/store/index/index-database.js';
 import { Save } from '../../src/store/save/save.js';
@@ -117,6 +117,32 @@ describe('a save', () => {
     const result = await session.commit(machineMetadata());
     assert.deepEqual(await load(store, result.id), { 'ram@0x0': ram });
     assert.deepEqual([result.newChunks, result.reusedChunks, result.unchangedPages], [1, 1, 598]);
+  });
+
+  it('has stored every earlier run before it asks for the one after a run without pages', async function () {
+    const { store } = newStore(this);
+    const ram = noise(3, 3 * BATCH_PAGES);
+    let storedBytes = 0;
+    let given = 0;
+    const session = await store.beginSave({ regions: [] });
+    const source: PageSource = {
+      regions: [{ name: 'ram@0x0', sizeBytes: ram.length }],
+      async next(into) {
+        if (given === 4) {
+          assert.equal(storedBytes, ram.length, 'no batch is in flight');
+          return null;
+        }
+        const first = given++ * BATCH_PAGES;
+        if (given === 4) return { region: 0, pages: new Uint32Array(0) };
+        into.set(ram.subarray(first * PAGE_BYTES, (first + BATCH_PAGES) * PAGE_BYTES));
+        return { region: 0, pages: Uint32Array.from({ length: BATCH_PAGES }, (_, i) => first + i) };
+      },
+    };
+    await session.store(source, (doneBytes) => {
+      storedBytes = doneBytes;
+    });
+    const { id } = await session.commit(machineMetadata());
+    assert.deepEqual(await load(store, id), { 'ram@0x0': ram });
   });
 
   it('is full if its parent does not exist or was removed', async function () {

@@ -151,6 +151,11 @@ export class Save implements SaveSession {
             break;
           }
           const { region, pages } = run;
+          if (pages.length === 0) {
+            packing.releaseBatch(batch);
+            await settle();
+            continue;
+          }
           const finished = this.#manifest.finishedBlocksOf(region, pages);
           if (finished.length > 0) await settle(); // this takes a batch
           for (const block of finished) await this.#reopen(region, block);

@@ -58,14 +58,18 @@ export class DiskSource {
     });
   }
 
-  /** The moment. Returns the blocks that are still to be read, which must stay as they are now; by disk. */
-  freeze(): readonly BitSet[] {
+  /** The blocks that are still to be read, if the moment is now; by disk. */
+  get late(): readonly BitSet[] {
     this.#late.forEach((late, disk) => {
       late.addAll(this.#pending[disk]!);
     });
-    this.#pending = this.#late;
+    return this.#late;
+  }
+
+  /** The moment has been. The blocks that are still to be read are kept as they were then. */
+  freeze(): void {
+    this.#pending = this.late;
     this.#disk = 0;
     this.#cursor = 0;
-    return this.#late;
   }
 }

@@ -6,19 +6,12 @@
  * Invariant: fetching a dirty bit clears it at its source, so it stays here until a save that covers it is committed. A
  * failed save loses none.
  */
-import { BitSet } from '../../bit-set.js';
-import { type KvmMachine, readDirtyLog, setMemorySlot } from '../../native/kvm.js';
+import type { BitSet } from '../../bit-set.js';
+import { type KvmMachine, setMemorySlot } from '../../native/kvm.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
 import { DirtySets } from './dirty-sets.js';
-import { SharedBits } from './shared-bits.js';
-
-/** A disk, as far as its changes are concerned. */
-export interface WrittenBlocks {
-  readonly blocks: number;
-  /** The blocks that the device thread has written (shared-bits.ts). */
-  readonly written: SharedArrayBuffer;
-}
+import { harvestDisks, harvestGuest, harvestRam, type WrittenBlocks } from './harvest.js';
 
 export class DirtyPages {
   readonly #machine: KvmMachine;
@@ -73,20 +66,18 @@ export class DirtyPages {
 
   /** Fetches what the guest and the devices have written since the last call, by region. */
   harvest(): BitSet[] {
-    const ram = this.#slots.map(({ sizeBytes, written }, index) => {
-      const dirty = new BitSet(sizeBytes / PAGE_BYTES);
-      readDirtyLog(this.#machine, index, dirty.bytes);
-      new SharedBits(written).moveTo(dirty);
-      return dirty;
+    const ram = harvestGuest(this.#machine, this.#slots);
+    harvestRam(this.#slots).forEach((pages, slot) => {
+      ram[slot]!.addAll(pages);
     });
-    const disks = this.#disks.map(({ blocks, written }) => {
-      const dirty = new BitSet(blocks);
-      new SharedBits(written).moveTo(dirty);
-      return dirty;
-    });
-    const all = [...ram, ...disks];
-    this.#sets.add(all);
+    const all = [...ram, ...harvestDisks(this.#disks)];
+    this.add(all);
     return all;
+  }
+
+  /** Adds what the device thread has harvested at the moment of a save, by region. */
+  add(written: readonly BitSet[]): void {
+    this.#sets.add(written);
   }
 
   /**

@@ -6,8 +6,10 @@
  * Steps:
  * 1. The first round gives every page that the base does not account for. Each later round gives the pages that were
  *    written during the round before.
- * 2. The rounds end when few pages are left or their number no longer shrinks. Then the vCPUs are parked.
- * 3. The last pages are copied aside, the rest of the machine is captured, and the guest continues.
+ * 2. The rounds end when few pages are left or their number no longer shrinks. Then an empty run lets the store finish
+ *    its work, so that its threads do not take processors from the moment.
+ * 3. The moment is one request to the device thread: it parks the vCPUs, copies the last pages aside, captures the rest of
+ *    the machine, and lets the guest continue.
  * 4. The copies are given. So the pause takes memory copies and ioctls only, and does not wait for the store.
  *
  * Invariants:
@@ -20,29 +22,32 @@ import type { BitSet } from '../../bit-set.js';
 import { copyPages } from '../../native/memory.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
+import { type AsidePart, MAX_ASIDE_PAGES } from './moment-pages.js';
 
 /** Few enough to copy within the pause: 4 MiB. */
 const FEW_PAGES = 1024;
 /** A round that leaves more than this part of its pages is the last: the guest writes as fast as pages are stored. */
 const SHRINK = 0.7;
 const MAX_ROUNDS = 10;
-/** The most pages that are copied aside: 64 MiB, which takes about 0.1 s of the pause. */
-export const MAX_ASIDE_PAGES = 16384;
+/** Room for pages that are written between the last round and the moment. More is allocated in the pause. */
+const SPARE_PAGES = 128;
 
-/** Memory for a batch. It is written once, so that its page faults are over before the pause. */
-const newBatch = (): Buffer => Buffer.alloc(BATCH_PAGES * PAGE_BYTES, 1);
-
-interface AsidePart extends PageRun {
-  readonly bytes: Uint8Array;
+/** What a moment gives. */
+export interface RamMoment {
+  /** The pages of each slot that were written since the last harvest. */
+  readonly written: readonly BitSet[];
+  /**
+   * Copies of these pages and of the pending ones; everything else is captured, and the machine continues. Null: they are
+   * too many, and the machine is paused with nothing captured.
+   */
+  readonly aside: readonly AsidePart[] | null;
 }
 
-/** How the source stops the machine for the moment of the snapshot. */
-export interface MomentHooks {
-  /** Parks the vCPUs. Does nothing if they are parked. */
-  pause(): Promise<void>;
-  /** Captures everything but RAM. Then resumes the machine, unless it stays paused. */
-  captureAndContinue(): Promise<void>;
-}
+/**
+ * Captures the machine, with the pages of each slot that are not given yet. `room`: shared memory for the copies, written
+ * once, so that its page faults are over.
+ */
+export type CaptureMoment = (pending: readonly BitSet[], room: SharedArrayBuffer) => Promise<RamMoment>;
 
 export interface RamSourceOptions {
   /** All regions of the machine; region `i` is slot `i`. */
@@ -52,14 +57,14 @@ export interface RamSourceOptions {
   readonly pending: readonly BitSet[];
   /** Fetches the pages of each slot that were written since the last call. */
   harvest(): readonly BitSet[];
-  readonly hooks: MomentHooks;
+  readonly capture: CaptureMoment;
 }
 
 export class RamSource implements PageSource {
   readonly regions: readonly Region[];
   readonly #slots: readonly MemorySlot[];
   readonly #harvest: () => readonly BitSet[];
-  readonly #hooks: MomentHooks;
+  readonly #capture: CaptureMoment;
   readonly #batch = new Uint32Array(BATCH_PAGES);
   #pending: readonly BitSet[];
   #slot = 0;
@@ -69,36 +74,38 @@ export class RamSource implements PageSource {
   /** How many pages are left; null until the vCPUs are parked. */
   #parkedPages: number | null = null;
   #storedWhilePausedBytes = 0;
-  #room: Buffer[] = [];
+  #isLive = true;
   /** The last pages, copied aside within the pause and given after it; null until then. */
   #aside: AsidePart[] | null = null;
 
-  constructor({ regions, slots, pending, harvest, hooks }: RamSourceOptions) {
+  constructor({ regions, slots, pending, harvest, capture }: RamSourceOptions) {
     assert(slots.every(({ sizeBytes }, i) => regions[i]?.sizeBytes === sizeBytes));
     this.regions = regions;
     this.#slots = slots;
     this.#harvest = harvest;
-    this.#hooks = hooks;
+    this.#capture = capture;
     this.#pending = pending;
     this.#roundPages = this.#count();
   }
 
   async next(into: Uint8Array): Promise<PageRun | null> {
     while (this.#aside === null) {
-      if (this.#parkedPages !== null && this.#parkedPages <= MAX_ASIDE_PAGES) {
-        this.#aside = await this.#captureMoment();
-        break;
-      }
-      const run = this.#take(into);
-      if (run === null) {
-        if (this.#isLastRound()) await this.#park();
+      if (!this.#isLive && (this.#parkedPages ?? 0) <= MAX_ASIDE_PAGES) {
+        await this.#takeMoment();
         continue;
       }
-      if (this.#parkedPages !== null) {
-        this.#parkedPages -= run.pages.length;
-        this.#storedWhilePausedBytes += run.pages.length * PAGE_BYTES;
+      const run = this.#take(into);
+      if (run !== null) {
+        if (this.#parkedPages !== null) {
+          this.#parkedPages -= run.pages.length;
+          this.#storedWhilePausedBytes += run.pages.length * PAGE_BYTES;
+        }
+        return run;
       }
-      return run;
+      if (this.#isLastRound()) {
+        this.#isLive = false;
+        return { region: 0, pages: new Uint32Array(0) };
+      }
     }
     const part = this.#aside.shift();
     if (!part) return null;
@@ -140,29 +147,20 @@ export class RamSource implements PageSource {
     return last;
   }
 
-  async #park(): Promise<void> {
-    // One buffer for each batch, because all of them may exceed the size of one buffer.
-    const pages = Math.min(this.#roundPages + FEW_PAGES, MAX_ASIDE_PAGES);
-    this.#room = Array.from({ length: Math.ceil(pages / BATCH_PAGES) + this.#slots.length }, newBatch);
-    await this.#hooks.pause();
-    this.#harvest().forEach((bitmap, slot) => {
+  async #takeMoment(): Promise<void> {
+    const pages = Math.min(this.#count() * 2 + SPARE_PAGES, MAX_ASIDE_PAGES);
+    const room = new SharedArrayBuffer(pages * PAGE_BYTES);
+    new Uint8Array(room).fill(1);
+    const { written, aside } = await this.#capture(this.#pending, room);
+    if (aside !== null) {
+      this.#aside = [...aside];
+      return;
+    }
+    written.forEach((bitmap, slot) => {
       this.#pending[slot]!.addAll(bitmap);
     });
     this.#parkedPages = this.#count();
     this.#slot = 0;
     this.#cursor = 0;
-  }
-
-  async #captureMoment(): Promise<AsidePart[]> {
-    const aside: AsidePart[] = [];
-    for (;;) {
-      const bytes = this.#room.pop() ?? newBatch();
-      const run = this.#take(bytes);
-      if (!run) break;
-      aside.push({ ...run, bytes: bytes.subarray(0, run.pages.length * PAGE_BYTES) });
-    }
-    this.#room = [];
-    await this.#hooks.captureAndContinue();
-    return aside;
   }
 }

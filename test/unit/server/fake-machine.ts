@@ -145,6 +145,7 @@ export class FakeMachine implements MachineHandle {
       reusedChunks: 0,
       storedBytes: 12288,
       pauseMs: 1,
+      pausePhases: null,
       storedWhilePausedBytes: 0,
       saveMs: 2,
     };

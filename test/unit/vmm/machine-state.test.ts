@@ -196,6 +196,11 @@ describe('decodeMachineState', () => {
     console.history.fill(0x7b); // braces are no structure here
     console.starter.fill(0x3a);
     assert.deepEqual(decodeMachineState(encodeMachineState({ ...sample(), console })).console, console);
+    const asBuffer = { ...console, history: Buffer.from(console.history) };
+    assert.deepEqual(
+      decodeMachineState(encodeMachineState({ ...sample(), console: asBuffer })).console,
+      console,
+    );
     for (const wrong of [
       { ...console, history: bytes((64 << 10) + 1) },
       { ...console, starter: bytes((64 << 10) + 1) },

@@ -53,7 +53,8 @@ describe('DiskSource', () => {
     source.addWritten([blocks(10, 2)]);
     assert.deepEqual(await takeAll(source), []);
     source.addWritten([blocks(10, 5)]);
-    assert.deepEqual([...source.freeze()[0]!], [2, 5]);
+    assert.deepEqual([...source.late[0]!], [2, 5]);
+    source.freeze();
     assert.deepEqual(await takeAll(source), [[0, [2, 5]]]);
   });
 
@@ -63,6 +64,8 @@ describe('DiskSource', () => {
       0,
       async () => {},
     );
-    assert.deepEqual([...source.freeze()[0]!], [1, 9]);
+    assert.deepEqual([...source.late[0]!], [1, 9]);
+    source.freeze();
+    assert.deepEqual(await takeAll(source), [[0, [1, 9]]]);
   });
 });

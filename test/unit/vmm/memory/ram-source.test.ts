@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { BitSet } from '../../../../src/bit-set.js';
 import { closeMemory, createMemory, writePages } from '../../../../src/native/memory.js';
 import { BATCH_PAGES, PAGE_BYTES } from '../../../../src/page-stream.js';
-import { MAX_ASIDE_PAGES, RamSource } from '../../../../src/vmm/memory/ram-source.js';
+import { MAX_ASIDE_PAGES, MomentPages } from '../../../../src/vmm/memory/moment-pages.js';
+import { type CaptureMoment, RamSource } from '../../../../src/vmm/memory/ram-source.js';
 import { SharedBits } from '../../../../src/vmm/memory/shared-bits.js';
 
 /** More than may be copied aside. */
@@ -54,24 +55,29 @@ describe('RamSource', () => {
 
   /** Takes all pages. `seen` is the last content of each, `parkedPages` how many came while the vCPUs were parked. */
   async function takeAll(): Promise<{ seen: Uint32Array; source: RamSource; parkedPages: number }> {
-    const hooks = {
-      pause: async () => {
-        isParked = true;
-        events.push('pause');
-      },
-      captureAndContinue: async () => {
+    const capture: CaptureMoment = async (pending, room) => {
+      if (!isParked) events.push('pause');
+      const written = isParked ? all(0) : harvest();
+      isParked = true;
+      const copy = new BitSet(PAGES);
+      copy.addAll(pending[0]!);
+      const pages = new MomentPages(slots(), [copy], room);
+      pages.copy(written);
+      if (pages.aside !== null) {
         isParked = false;
         events.push('continue');
         // The guest continues at once. What it writes now is not in the snapshot.
         guestWrites();
-      },
+      }
+      return { written, aside: pages.aside };
     };
     const regions = [{ name: 'ram@0x0', sizeBytes: PAGES * PAGE_BYTES }];
-    const source = new RamSource({ regions, slots: slots(), pending: all(PAGES), harvest, hooks });
+    const source = new RamSource({ regions, slots: slots(), pending: all(PAGES), harvest, capture });
     const seen = new Uint32Array(PAGES);
     const into = Buffer.alloc(BATCH_PAGES * PAGE_BYTES);
     let parkedPages = 0;
     for (let run = await source.next(into); run !== null; run = await source.next(into)) {
+      if (run.pages.length === 0) events.push('store idle');
       if (isParked) parkedPages += run.pages.length;
       run.pages.forEach((page, i) => {
         seen[page] = into.readUInt32LE(i * PAGE_BYTES);
@@ -83,7 +89,7 @@ describe('RamSource', () => {
   it('copies the last pages aside during the pause and gives them after it', async () => {
     writtenPages = 2000;
     const { seen, source, parkedPages } = await takeAll();
-    assert.deepEqual(events, ['pause', 'continue']);
+    assert.deepEqual(events, ['store idle', 'pause', 'continue']);
     assert.equal(parkedPages, 0);
     assert.equal(source.storedWhilePausedBytes, 0);
     const moment = generation - 1;
@@ -93,7 +99,7 @@ describe('RamSource', () => {
   it('copies at most its limit aside and gives the rest while the guest is paused', async () => {
     writtenPages = PAGES;
     const { seen, source, parkedPages } = await takeAll();
-    assert.deepEqual(events, ['pause', 'continue']);
+    assert.deepEqual(events, ['store idle', 'pause', 'continue']);
     assert(PAGES - parkedPages <= MAX_ASIDE_PAGES, `${PAGES - parkedPages} pages were copied aside`);
     assert(parkedPages < PAGES, 'the copied pages are given after the pause');
     assert.equal(source.storedWhilePausedBytes, parkedPages * PAGE_BYTES);
