@@ -156,7 +156,7 @@ async function measureHost(dir: string, rounds: number): Promise<HostSpeeds> {
 
 // --- the command line
 
-const main = join(projectRoot, 'dist/src/cli/main.js');
+const main = join(projectRoot, 'dist/bin/livesnap.js');
 
 /** Runs one verb and returns its output. */
 function livesnap(env: NodeJS.ProcessEnv, args: readonly string[], input = ''): Promise<string> {

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const main = join(root, 'dist/src/cli/main.js');
+const main = join(root, 'dist/bin/livesnap.js');
 
 export class CommandLine {
   dir = mkdtempSync(join(tmpdir(), 'livesnap-'));

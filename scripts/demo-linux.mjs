@@ -15,7 +15,7 @@ import { formatBytes, formatCount, formatDuration } from '../dist/src/cli/format
 import { baseDirectory, temporaryDirectory } from '../dist/src/environment.js';
 import { CommandLine, root } from './command-line.mjs';
 
-const main = join(root, 'dist/src/cli/main.js');
+const main = join(root, 'dist/bin/livesnap.js');
 const guest =
   process.argv[2] ?? join(baseDirectory('XDG_CACHE_HOME') ?? temporaryDirectory(), 'livesnap/linux-guest');
 

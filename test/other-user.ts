@@ -25,7 +25,7 @@ export function checkoutFor(uid: number): string {
 }
 
 function canRun(uid: number, root: string): boolean {
-  const main = join(root, 'dist/src/cli/main.js');
+  const main = join(root, 'dist/bin/livesnap.js');
   try {
     execFileSync(process.execPath, [main, '--version'], { uid, gid: uid, cwd: '/', stdio: 'pipe' });
     return true;

@@ -8,7 +8,6 @@ import { defineVerb, optional } from './verb.js';
 
 export const verb = defineVerb({
   name: 'check',
-  summary: 'Check the store for damage',
   operands: [],
   options: {
     readData: optional('--read-data [n/m]', 'Also verify the data, or the fraction n/m of it', parsePart),

@@ -6,7 +6,6 @@ import { defineVerb, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'console',
-  summary: "Attach to a machine's console",
   operands: ['<machine>'],
   usesStore: false,
   options: {

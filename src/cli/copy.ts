@@ -6,7 +6,6 @@ import { defineVerb, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'copy',
-  summary: 'Copy snapshots to or from another store',
   operands: ['<snapshot...>'],
   usage: '(--to <remote> | --from <remote>) [options] <snapshot...>',
   options: {

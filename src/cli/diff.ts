@@ -7,7 +7,6 @@ import { defineVerb, flag } from './verb.js';
 
 export const verb = defineVerb({
   name: 'diff',
-  summary: 'Show how much two snapshots differ',
   operands: ['<snapshot>', '<other-snapshot>'],
   options: {
     ranges: flag('--ranges', 'Also list where they differ'),

@@ -4,7 +4,6 @@ import { FILE_NOTES, writeFile } from './written-file.js';
 
 export const verb = defineVerb({
   name: 'disk',
-  summary: 'Write a disk of a saved machine to a path',
   operands: ['<snapshot>', '<number-or-file>', '[file]'],
   usage: '[options] <snapshot> [n] <file>',
   options: {},

@@ -4,9 +4,9 @@
  */
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { runRoot } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { projectRoot } from '../native/project-root.js';
 import { formatBytes, formatCount } from './format.js';
 import { printable } from './output.js';
 import { defineVerb } from './verb.js';
@@ -65,7 +65,7 @@ async function checkXxhash(): Promise<Finding> {
 }
 
 function checkProbe(): Finding {
-  const file = join(dirname(fileURLToPath(import.meta.url)), '../../../guest/build/probe.bzImage');
+  const file = join(projectRoot, 'guest/build/probe.bzImage');
   return existsSync(file)
     ? fine('the bundled guest is built')
     : wrong('the bundled guest has not been built', 'Run npm run build:native. It needs gcc and make.');
@@ -205,7 +205,6 @@ const MARKS = { ok: 'ok   ', note: 'note ', wrong: 'WRONG' } as const;
 
 export const verb = defineVerb({
   name: 'doctor',
-  summary: 'Check this host and the installation',
   operands: [],
   options: {},
   notes: [

@@ -4,7 +4,6 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'export',
-  summary: 'Export one snapshot to a directory',
   operands: ['<snapshot>', '<dir>'],
   options: {},
   notes: [

@@ -77,7 +77,6 @@ function describe(findings: readonly FitFinding[]): string[] {
 
 export const verb = defineVerb({
   name: 'fit',
-  summary: 'Check whether a snapshot fits a host',
   operands: ['<snapshot>'],
   options: {
     against: valued(

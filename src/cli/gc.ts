@@ -5,7 +5,6 @@ import { defineVerb, flag, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'gc',
-  summary: 'Delete unreferenced data',
   operands: [],
   options: {
     dryRun: flag('--dry-run', 'Show what would be freed, delete nothing'),

@@ -3,7 +3,6 @@ import { FILE_NOTES, writeFile } from './written-file.js';
 
 export const verb = defineVerb({
   name: 'get',
-  summary: 'Write a stored file to a path',
   operands: ['<snapshot>', '<file>'],
   options: {},
   notes: [

@@ -4,7 +4,6 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'import',
-  summary: 'Import a directory that export made',
   operands: ['<dir>'],
   options: {},
   notes: [

@@ -5,7 +5,6 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'ls',
-  summary: 'List snapshots',
   operands: [],
   options: {},
   async run({ output, storeDir }) {

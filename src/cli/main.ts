@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /** The command `livesnap`: runs a verb, prints its error if it fails, and ends with its exit status. */
 import { asLivesnapError } from '../errors.js';
 import { withVerb } from './arguments.js';
@@ -7,17 +6,22 @@ import { run } from './program.js';
 import { flush, guardStandardStreams } from './standard-output.js';
 
 guardStandardStreams();
-const args = withVerb(process.argv.slice(2));
-let status: number;
-try {
-  status = await run(args);
-} catch (thrown) {
-  const error = asLivesnapError(thrown, 'Set LIVESNAP_DEBUG=1 to see the stack.');
-  const end = args.indexOf('--');
-  if (args.slice(0, end < 0 ? undefined : end).includes('--json')) new Output(true, true).error(error);
-  else complain(error);
-  status = error.exitStatus;
+
+async function main(): Promise<void> {
+  const args = withVerb(process.argv.slice(2));
+  let status: number;
+  try {
+    status = await run(args);
+  } catch (thrown) {
+    const error = asLivesnapError(thrown, 'Set LIVESNAP_DEBUG=1 to see the stack.');
+    const end = args.indexOf('--');
+    if (args.slice(0, end < 0 ? undefined : end).includes('--json')) new Output(true, true).error(error);
+    else complain(error);
+    status = error.exitStatus;
+  }
+  await flush(process.stdout);
+  await flush(process.stderr);
+  process.exit(status);
 }
-await flush(process.stdout);
-await flush(process.stderr);
-process.exit(status);
+
+void main();

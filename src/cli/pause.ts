@@ -2,7 +2,6 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'pause',
-  summary: 'Pause a machine',
   operands: ['<machine>'],
   usesStore: false,
   options: {},

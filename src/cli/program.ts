@@ -2,13 +2,14 @@
  * The parser: turns the verbs (verb.ts) into commands of commander, and the arguments into a call of a verb.
  *
  * Invariant: only the called verb is loaded. The list of verbs in the help, and the suggestion for a mistyped verb,
- * load all of them.
+ * need only the list in verbs.ts.
  */
 import { readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Command, CommanderError, Help, Option } from 'commander';
 import { defaultStore } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { projectRoot } from '../native/project-root.js';
 import { onNote } from '../notes.js';
 import { requireLocal } from '../store/remote/address.js';
 import { firstWord } from './arguments.js';
@@ -16,7 +17,7 @@ import { requireUtf8 } from './exact-arguments.js';
 import { Output } from './output.js';
 import { parseText } from './values.js';
 import type { OptionSpec, Verb } from './verb.js';
-import { VERBS } from './verbs.js';
+import { VERBS, type VerbEntry } from './verbs.js';
 
 /** `parse` with errors that name the option. */
 const naming =
@@ -53,11 +54,11 @@ interface CommonValues {
   quiet?: boolean;
 }
 
-function addVerb(program: Command, group: string, verb: Verb, onStatus: (status: number) => void): void {
-  const command = program
-    .command(verb.name, { hidden: verb.hidden ?? false })
-    .helpGroup(group)
-    .description(verb.summary);
+/** The command of a verb, as the list in the help has it. */
+const addCommand = (program: Command, name: string, { group, summary, isHidden }: VerbEntry): Command =>
+  program.command(name, { hidden: isHidden }).helpGroup(group).description(summary);
+
+function addVerb(program: Command, command: Command, verb: Verb, onStatus: (status: number) => void): void {
   for (const operand of verb.operands) command.argument(operand);
   const options = Object.entries(verb.options).map(([key, spec]) => {
     const option = new Option(spec.flags, spec.help).hideHelp(spec.hidden ?? false);
@@ -140,7 +141,7 @@ function formatProgramHelp(program: Command, helper: Help): string {
 }
 
 function createProgram(): Command {
-  const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'));
+  const { version } = JSON.parse(readFileSync(join(projectRoot, 'package.json'), 'utf8'));
   const program: Command = new Command('livesnap')
     .description('Run virtual machines on KVM and keep deduplicated snapshots of them.')
     .usage('VERB [options] [arguments]')
@@ -179,17 +180,14 @@ export async function run(args: readonly string[]): Promise<number> {
   if (word === undefined && !wantsHelp && !args.includes('--version'))
     throw new LivesnapError('USAGE', 'no verb is given', { hint: 'See livesnap --help.' });
   const isUnknown = word !== undefined && called === undefined && !word.startsWith('-');
-  let names: Iterable<string> = [];
-  if (called !== undefined) names = [called];
-  else if (wantsHelp || isUnknown) names = VERBS.keys();
   let status = 0;
-  for (const name of names) {
-    const { group, load } = VERBS.get(name)!;
-    const { verb } = await load();
-    addVerb(program, group, verb, (result) => {
+  if (called !== undefined) {
+    const entry = VERBS.get(called)!;
+    const { verb } = await entry.load();
+    addVerb(program, addCommand(program, called, entry), verb, (result) => {
       status = result;
     });
-  }
+  } else if (wantsHelp || isUnknown) for (const [name, entry] of VERBS) addCommand(program, name, entry);
   if (args.length === 0) {
     process.stderr.write(program.helpInformation());
     return ExitStatus.usage;

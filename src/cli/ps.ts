@@ -53,7 +53,6 @@ async function look(directory: import('../server/run-directory.js').RunDirectory
 
 export const verb = defineVerb({
   name: 'ps',
-  summary: 'List machines',
   operands: [],
   usesStore: false,
   options: {},

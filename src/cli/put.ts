@@ -9,7 +9,6 @@ import { defineVerb, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'put',
-  summary: 'Store a file as a snapshot',
   operands: ['<file>'],
   options: {
     tag: valued('--tag <tag>', 'Tag the snapshot; a tag in use moves to this snapshot', parseText),

@@ -3,11 +3,11 @@ import type { LostRange } from '../store/types.js';
 import { shortId } from './format.js';
 import { printable } from './output.js';
 import { placesOf } from './region-places.js';
+import { loadStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'repair',
-  summary: 'Rebuild the index and heal damaged data',
   operands: [],
   options: {},
   notes: [
@@ -17,7 +17,7 @@ export const verb = defineVerb({
     'snapshots and ranges.',
   ].join('\n'),
   async run({ output, storeDir }) {
-    const { Store } = await import('../store/store.js');
+    const { Store } = await loadStore();
     const result = await output.withProgress('repairing', (progress) => Store.repair(storeDir, progress));
     const { actions, lost } = result;
     const losses = lost.map(sentenceOf);

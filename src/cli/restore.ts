@@ -9,7 +9,6 @@ import { defineVerb, flag, hidden, repeated, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'restore',
-  summary: 'Restore a machine from a snapshot',
   operands: ['[snapshot]'],
   usage: '[options] <snapshot>',
   options: {

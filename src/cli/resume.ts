@@ -2,7 +2,6 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'resume',
-  summary: 'Resume a paused machine',
   operands: ['<machine>'],
   usesStore: false,
   options: {},

@@ -3,7 +3,6 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'rm',
-  summary: 'Remove snapshots',
   operands: ['<snapshot...>'],
   options: {},
   notes: 'To free the disk space, run livesnap gc afterwards.',

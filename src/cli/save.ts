@@ -7,7 +7,6 @@ const PROCESS_END_TIMEOUT_MS = 30_000;
 
 export const verb = defineVerb({
   name: 'save',
-  summary: 'Save a machine as a snapshot',
   operands: ['<machine>'],
   defaultStore: "the machine's store",
   options: {

@@ -1,15 +1,14 @@
 import { ExitStatus } from '../errors.js';
 import type { Store } from '../store/store.js';
+import { loadStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'serve-store',
-  hidden: true,
-  summary: 'Serve copies over ssh: the copy protocol on stdin and stdout',
   operands: [],
   options: {},
   async run({ storeDir }) {
-    const { Store: Stores } = await import('../store/store.js');
+    const { Store: Stores } = await loadStore();
     const { StreamChannel } = await import('../store/copy/channel.js');
     const { serveCopies } = await import('../store/copy/sessions.js');
     let store: Store | undefined;

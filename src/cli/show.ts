@@ -15,7 +15,6 @@ const pages = (count: number): string => formatBytes(count * PAGE_BYTES);
 
 export const verb = defineVerb({
   name: 'show',
-  summary: 'Show details of a snapshot',
   operands: ['<snapshot>'],
   options: {},
   notes: 'SNAPSHOT is a tag, an ID, or a unique prefix of an ID.',

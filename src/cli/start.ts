@@ -51,7 +51,6 @@ function readableFile(path: string, role: string): string {
 
 export const verb = defineVerb({
   name: 'start',
-  summary: 'Boot a machine and attach to its console',
   operands: [],
   usage: '--kernel <file> [options]',
   options: {

@@ -5,7 +5,6 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'stats',
-  summary: 'Show store statistics',
   operands: [],
   options: {},
   async run({ output, storeDir }) {

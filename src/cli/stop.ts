@@ -19,7 +19,6 @@ type Stopped = StopResult | { readonly name: string; readonly state: 'gone' };
 
 export const verb = defineVerb({
   name: 'stop',
-  summary: 'Stop machines, or clean up dead ones',
   operands: ['<machine...>'],
   usesStore: false,
   options: {

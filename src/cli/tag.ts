@@ -5,7 +5,6 @@ import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'tag',
-  summary: 'Tag a snapshot; a tag in use moves to this snapshot',
   operands: ['<snapshot>', '<tag>'],
   options: {},
   notes: 'A snapshot has at most one tag: a new tag replaces the old one.',

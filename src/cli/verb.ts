@@ -63,9 +63,6 @@ export interface Call<O> {
 
 export interface Verb<O extends Record<string, OptionSpec<unknown>> = Record<string, OptionSpec<unknown>>> {
   readonly name: string;
-  readonly summary: string;
-  /** Left out of the help: called by other programs. */
-  readonly hidden?: boolean;
   /** As the parser writes them: `<machine>`, `[snapshot]`, `<snapshot...>`. */
   readonly operands: readonly string[];
   readonly options: O;

@@ -1,56 +1,71 @@
-/** The list of verbs, by group, in the order of the help. The file of a verb is loaded only when the verb is needed. */
+/**
+ * The list of verbs, by group, in the order of the help, each with its summary. The file of a verb is loaded only when
+ * the verb is called.
+ */
 import type { Verb } from './verb.js';
 
 type LoadVerb = () => Promise<{ readonly verb: Verb }>;
 
-const GROUPS: Record<string, Record<string, LoadVerb>> = {
+interface Listing {
+  readonly summary: string;
+  readonly load: LoadVerb;
+  /** Left out of the help: called by other programs. */
+  readonly isHidden: boolean;
+}
+
+const listed = (summary: string, load: LoadVerb): Listing => ({ summary, load, isHidden: false });
+const hidden = (summary: string, load: LoadVerb): Listing => ({ summary, load, isHidden: true });
+
+const GROUPS: Record<string, Record<string, Listing>> = {
   Machines: {
-    start: () => import('./start.js'),
-    ps: () => import('./ps.js'),
-    console: () => import('./console.js'),
-    pause: () => import('./pause.js'),
-    resume: () => import('./resume.js'),
-    stop: () => import('./stop.js'),
+    start: listed('Boot a machine and attach to its console', () => import('./start.js')),
+    ps: listed('List machines', () => import('./ps.js')),
+    console: listed("Attach to a machine's console", () => import('./console.js')),
+    pause: listed('Pause a machine', () => import('./pause.js')),
+    resume: listed('Resume a paused machine', () => import('./resume.js')),
+    stop: listed('Stop machines, or clean up dead ones', () => import('./stop.js')),
   },
   Snapshots: {
-    save: () => import('./save.js'),
-    restore: () => import('./restore.js'),
-    ls: () => import('./ls.js'),
-    show: () => import('./show.js'),
-    diff: () => import('./diff.js'),
-    tag: () => import('./tag.js'),
-    rm: () => import('./rm.js'),
+    save: listed('Save a machine as a snapshot', () => import('./save.js')),
+    restore: listed('Restore a machine from a snapshot', () => import('./restore.js')),
+    ls: listed('List snapshots', () => import('./ls.js')),
+    show: listed('Show details of a snapshot', () => import('./show.js')),
+    diff: listed('Show how much two snapshots differ', () => import('./diff.js')),
+    tag: listed('Tag a snapshot; a tag in use moves to this snapshot', () => import('./tag.js')),
+    rm: listed('Remove snapshots', () => import('./rm.js')),
   },
   Store: {
-    stats: () => import('./stats.js'),
-    gc: () => import('./gc.js'),
-    check: () => import('./check.js'),
-    repair: () => import('./repair.js'),
+    stats: listed('Show store statistics', () => import('./stats.js')),
+    gc: listed('Delete unreferenced data', () => import('./gc.js')),
+    check: listed('Check the store for damage', () => import('./check.js')),
+    repair: listed('Rebuild the index and heal damaged data', () => import('./repair.js')),
   },
   Transfer: {
-    copy: () => import('./copy.js'),
-    export: () => import('./export.js'),
-    import: () => import('./import.js'),
-    'serve-store': () => import('./serve-store.js'),
+    copy: listed('Copy snapshots to or from another store', () => import('./copy.js')),
+    export: listed('Export one snapshot to a directory', () => import('./export.js')),
+    import: listed('Import a directory that export made', () => import('./import.js')),
+    'serve-store': hidden(
+      'Serve copies over ssh: the copy protocol on stdin and stdout',
+      () => import('./serve-store.js'),
+    ),
   },
   Files: {
-    put: () => import('./put.js'),
-    get: () => import('./get.js'),
-    disk: () => import('./disk.js'),
+    put: listed('Store a file as a snapshot', () => import('./put.js')),
+    get: listed('Write a stored file to a path', () => import('./get.js')),
+    disk: listed('Write a disk of a saved machine to a path', () => import('./disk.js')),
   },
   Host: {
-    doctor: () => import('./doctor.js'),
-    fit: () => import('./fit.js'),
+    doctor: listed('Check this host and the installation', () => import('./doctor.js')),
+    fit: listed('Check whether a snapshot fits a host', () => import('./fit.js')),
   },
 };
 
-export interface VerbEntry {
+export interface VerbEntry extends Listing {
   readonly group: string;
-  readonly load: LoadVerb;
 }
 
 export const VERBS: ReadonlyMap<string, VerbEntry> = new Map(
   Object.entries(GROUPS).flatMap(([group, verbs]) =>
-    Object.entries(verbs).map(([name, load]) => [name, { group, load }] as const),
+    Object.entries(verbs).map(([name, listing]) => [name, { group, ...listing }] as const),
   ),
 );

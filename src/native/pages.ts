@@ -148,11 +148,17 @@ export function loadNativePageOps(): PageOps {
   return { name: 'native', hashPages, checksum, checksumInParts, equal, compress, decompress };
 }
 
-/** The implementation that this process uses. */
-export const pageOps: PageOps =
-  isAddonBuilt && process.env.LIVESNAP_NATIVE_PAGES !== '0'
-    ? loadNativePageOps()
-    : await loadPortablePageOps();
+/** The implementation that this process uses. The portable one is there when {@link pageOpsLoaded} has resolved. */
+export let pageOps: PageOps;
+
+/** Await this before a store is opened. Errors: SYSTEM. */
+export const pageOpsLoaded: Promise<void> = loadPageOps();
+pageOpsLoaded.catch(() => {}); // for whoever awaits it
+
+async function loadPageOps(): Promise<void> {
+  const isNative = isAddonBuilt && process.env.LIVESNAP_NATIVE_PAGES !== '0';
+  pageOps = isNative ? loadNativePageOps() : await loadPortablePageOps();
+}
 
 /** The same operations with fingerprints cut to `bits`, so that tests can show that collisions are harmless. */
 export function withFingerprintBits(ops: PageOps, bits: number): PageOps {

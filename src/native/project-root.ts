@@ -4,15 +4,16 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LivesnapError } from '../errors.js';
 
-/** Searches upwards from src/native/ or dist/src/native/. */
+/** Searches upwards from dist/src/native/ or dist/bin/, which has a package.json of its own. */
 function findRoot(): string {
   let dir = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(dir, 'package.json'))) {
+  while (!existsSync(join(dir, 'migrations'))) {
     const up = dirname(dir);
     if (up === dir)
       throw new LivesnapError(
         'SYSTEM',
-        'the installation of livesnap is incomplete: package.json is missing',
+        'the installation of livesnap is incomplete: the directory migrations is missing',
+        { hint: 'Install livesnap again.' },
       );
     dir = up;
   }

@@ -8,7 +8,6 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LivesnapError, type PlainError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
@@ -102,7 +101,7 @@ export async function launch(
   const log = await openLog(directory);
   const child = spawn(
     process.execPath,
-    [join(dirname(fileURLToPath(import.meta.url)), 'machine-process.js'), directory.name],
+    [fileURLToPath(new URL('./machine-process.js', import.meta.url)), directory.name],
     {
       detached: true,
       cwd: '/',

@@ -37,7 +37,8 @@ const { cancelFlag, startWorkers } = workerData as StoreThreadData;
 useCancelFlag(cancelFlag);
 // Now, so that they load while this thread loads the store.
 if (startWorkers) startPageWorkers();
-const { Store: Stores } = await import('../store/store.js');
+const loading = Promise.all([import('../store/store.js'), import('../native/pages.js')]);
+loading.catch(() => {}); // for `open`, which awaits it
 
 const port = parentPort!;
 const post = (message: FromStoreThread): void => port.postMessage(message);
@@ -102,7 +103,9 @@ function progressOf(id: number): Progress {
 const handlers: {
   [N in StoreCallName]: (args: CallArgs<N>, id: number) => CallResult<N> | Promise<CallResult<N>>;
 } = {
-  open({ store, dir, write, create }) {
+  async open({ store, dir, write, create }) {
+    const [{ Store: Stores }, { pageOpsLoaded }] = await loading;
+    await pageOpsLoaded;
     const opened = Stores.open(dir, { write, create });
     stores.set(store, opened);
     return { key: opened.key };

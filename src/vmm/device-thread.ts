@@ -9,7 +9,6 @@
  * - The state of vCPUs is read only while they are parked.
  * - The addon joins the vCPU threads before the Worker ends, whatever ends it.
  */
-import { once } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
 import { LivesnapError, type PlainError } from '../errors.js';
@@ -430,11 +429,14 @@ class DeviceThread {
   }
 }
 
-const [first] = (await once(port, 'message')) as [ToDeviceThread];
-try {
-  if (first.op !== 'begin') throw new TypeError(`the first message is ${first.op}`);
-  await new DeviceThread(first.setup).run();
-} catch (error) {
-  post({ type: 'end', end: { kind: 'failed', error: plainError(error) } });
+async function serve(first: ToDeviceThread): Promise<void> {
+  try {
+    if (first.op !== 'begin') throw new TypeError(`the first message is ${first.op}`);
+    await new DeviceThread(first.setup).run();
+  } catch (error) {
+    post({ type: 'end', end: { kind: 'failed', error: plainError(error) } });
+  }
+  port.close();
 }
-port.close();
+
+port.once('message', (first: ToDeviceThread) => void serve(first));

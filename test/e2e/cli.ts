@@ -4,14 +4,25 @@
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { projectRoot } from '../../src/native/addon.js';
 import { probe, requireKvm } from '../kvm/kvm.js';
 import { limit } from '../timeouts.js';
 
-export const MAIN = join(projectRoot, 'dist/src/cli/main.js');
+export const MAIN = join(projectRoot, 'dist/bin/livesnap.js');
+
+/** Bundles older than the code would test what nobody runs. */
+function requireFreshBundles(): void {
+  if (!existsSync(join(projectRoot, '.git'))) return;
+  const sources = (readdirSync(join(projectRoot, 'src'), { recursive: true }) as string[])
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => statSync(join(projectRoot, 'src', file)).mtimeMs);
+  const bundledMs = statSync(MAIN, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  assert.ok(bundledMs > Math.max(...sources), 'dist/bin is older than src: run npm run build');
+}
+requireFreshBundles();
 
 export interface Ran {
   readonly status: number | null;
@@ -47,6 +58,26 @@ export class World {
     const ran = await this.run([...args, '--json']);
     assert.equal(ran.status, 0, `livesnap ${args.join(' ')}: ${ran.stdout}${ran.stderr}`);
     return JSON.parse(ran.stdout) as T;
+  }
+
+  /** What a command loads: files, and modules of its bundle, which are functions there that have the names of files. */
+  async loadedBy(...args: string[]): Promise<{ files: string[]; modules: string[] }> {
+    const coverage = mkdtempSync(join(this.dir, 'coverage-'));
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      env: { ...this.env, NODE_V8_COVERAGE: coverage },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    await ending(child);
+    const scripts: { url: string; functions: { functionName: string; ranges: { count: number }[] }[] }[] = [];
+    for (const report of readdirSync(coverage))
+      scripts.push(...JSON.parse(readFileSync(join(coverage, report), 'utf8')).result);
+    return {
+      files: scripts.map(({ url }) => url).filter((url) => url.startsWith('file:')),
+      modules: scripts
+        .flatMap(({ functions }) => functions)
+        .filter(({ functionName, ranges }) => /[/].*[.][cjt]s$/.test(functionName) && ranges[0]!.count > 0)
+        .map(({ functionName }) => functionName),
+    };
   }
 
   /** Starts a machine of 64 MiB in the background, with the probe guest unless another kernel is given. */

@@ -19,7 +19,7 @@ describe('livesnap', () => {
       process.stderr.write('    SKIPPED, not tested: only root can become another user\n');
       this.skip();
     }
-    main = join(checkoutFor(UNLISTED), 'dist/src/cli/main.js');
+    main = join(checkoutFor(UNLISTED), 'dist/bin/livesnap.js');
   });
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), 'livesnap-environment-'));

@@ -33,7 +33,8 @@ describe('an installation', () => {
     root = join(world.dir, 'livesnap');
     mkdirSync(join(root, 'node_modules'), { recursive: true });
     mkdirSync(join(root, 'dist'));
-    cpSync(join(projectRoot, 'dist/src'), join(root, 'dist/src'), { recursive: true });
+    for (const part of ['dist/bin', 'dist/src'])
+      cpSync(join(projectRoot, part), join(root, part), { recursive: true });
     for (const name of ['package.json', 'migrations', 'addon', 'guest'])
       symlinkSync(join(projectRoot, name), join(root, name));
     for (const name of readdirSync(join(projectRoot, 'node_modules')))
@@ -45,7 +46,7 @@ describe('an installation', () => {
   function run(...args: string[]) {
     const { status, stdout, stderr } = spawnSync(
       process.execPath,
-      [join(root, 'dist/src/cli/main.js'), ...args, '--json'],
+      [join(root, 'dist/bin/livesnap.js'), ...args, '--json'],
       { env: world.env, encoding: 'utf8' },
     );
     assert.notEqual(stdout, '', stderr);
@@ -84,6 +85,28 @@ describe('an installation', () => {
         .map(({ name, state }: { name: string; state: string }) => [name, state]),
       modules.map((name) => [name, 'ok']),
     );
+  });
+
+  it('names the lines of src in stacks with LIVESNAP_DEBUG=1', () => {
+    const { stderr } = spawnSync(process.execPath, [join(root, 'dist/bin/livesnap.js'), 'ls'], {
+      env: { ...world.env, LIVESNAP_DEBUG: '1' },
+      encoding: 'utf8',
+    });
+    assert.match(stderr, /\/src\/store\/open-store\.ts:\d+/);
+  });
+
+  it('works with code caches that are missing, empty or of another V8', () => {
+    const code = join(root, 'dist/bin/code');
+    const caches = readdirSync(code).filter((name) => name.endsWith('.cache'));
+    assert.equal(caches.length, 5);
+    for (const spoil of [
+      (file: string) => writeFileSync(file, Buffer.from(readFileSync(file)).fill(1, 4, 8)), // its version
+      (file: string) => writeFileSync(file, ''),
+      (file: string) => rmSync(file),
+    ]) {
+      for (const name of caches) spoil(join(code, name));
+      assert.deepEqual(run('ps'), { status: 0, result: [] });
+    }
   });
 
   /** Installs a better-sqlite3 that was compiled for another Node. */
@@ -171,7 +194,7 @@ describe('an installation', () => {
     }))
       for (const format of [[], ['--json']])
         it(`prints the same for ${[name, ...format].join(' ')}, and one note`, () => {
-          const main = join(root, 'dist/src/cli/main.js');
+          const main = join(root, 'dist/bin/livesnap.js');
           const whole = plain(MAIN, [...args, ...format]);
           assert.deepEqual(whole, { status: 0, stdout: whole.stdout, stderr: '' });
           assert.deepEqual(plain(main, [...args, ...format]), { ...whole, stderr: NOTE });
@@ -179,7 +202,7 @@ describe('an installation', () => {
         });
 
     it('gets the same file, to a new name, over an old one and to the standard output', () => {
-      const main = join(root, 'dist/src/cli/main.js');
+      const main = join(root, 'dist/bin/livesnap.js');
       const wanted = readFileSync(join(world.dir, 'file'));
       for (const _ of ['new', 'old']) {
         const ran = plain(main, ['get', 'second', join(world.dir, 'out')]);
@@ -195,7 +218,7 @@ describe('an installation', () => {
     });
 
     it('exports the same snapshot, and resumes an interrupted export', () => {
-      const main = join(root, 'dist/src/cli/main.js');
+      const main = join(root, 'dist/bin/livesnap.js');
       const exported = join(world.dir, 'exported');
       // As an export leaves it that ended just before the last step.
       assert.equal(plain(MAIN, ['export', 'second', exported]).status, 0);
@@ -217,7 +240,7 @@ describe('an installation', () => {
     });
 
     it('refuses an export to the same name while another is running, which stays complete', () => {
-      const main = join(root, 'dist/src/cli/main.js');
+      const main = join(root, 'dist/bin/livesnap.js');
       const exported = join(world.dir, 'exported');
       const script = join(root, 'two-exports.mjs');
       writeFileSync(
@@ -258,7 +281,7 @@ describe('an installation', () => {
             'unshare',
             [
               ...['-m', 'sh', '-c', 'mount -t tmpfs none /proc && exec "$@"', 'sh', process.execPath],
-              ...['--import', preload, join(root, 'dist/src/cli/main.js'), ...args],
+              ...['--import', preload, join(root, 'dist/bin/livesnap.js'), ...args],
             ],
             { env: world.env, encoding: 'utf8' },
           );
@@ -290,7 +313,7 @@ describe('an installation', () => {
       });
 
     it('checks a part of the data without recording it', () => {
-      const ran = plain(join(root, 'dist/src/cli/main.js'), ['check', '--read-data', '1/2']);
+      const ran = plain(join(root, 'dist/bin/livesnap.js'), ['check', '--read-data', '1/2']);
       assert.equal(ran.status, 0);
       assert.match(ran.stderr, /^The store cannot be written/);
     });

@@ -1,15 +1,13 @@
 /** The help, and the errors for wrong input, of every verb in VERBS; machines and kernels that do not exist. */
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { anyText } from '../../src/cli/values.js';
 import type { OptionSpec, Verb } from '../../src/cli/verb.js';
 import { VERBS } from '../../src/cli/verbs.js';
 import { World } from './cli.js';
 
 const verbs = await Promise.all(
-  [...VERBS].map(async ([name, { group, load }]) => ({ name, group, verb: (await load()).verb })),
+  [...VERBS].map(async ([name, { load, ...listed }]) => ({ name, ...listed, verb: (await load()).verb })),
 );
 
 /** `--tag` of `--tag <tag>`. */
@@ -124,14 +122,14 @@ describe('livesnap', () => {
     const { status, stdout } = await world.run(['--help']);
     assert.equal(status, 0);
     const groups = new Map<string, string[]>();
-    for (const { name, group, verb } of verbs)
-      if (!verb.hidden) groups.set(group, [...(groups.get(group) ?? []), name]);
+    for (const { name, group, isHidden } of verbs)
+      if (!isHidden) groups.set(group, [...(groups.get(group) ?? []), name]);
     assert.deepEqual([...groups.keys()], ['Machines', 'Snapshots', 'Store', 'Transfer', 'Files', 'Host']);
     for (const [group, names] of groups) {
       const lines = new RegExp(`^${group}:\n((?: {2}\\S.*\n)+)\n`, 'm').exec(stdout)![1]!.trimEnd();
       assert.deepEqual(
         lines.split('\n').map((line) => line.trim().split(/ {2,}/)),
-        names.map((name) => [name, verbs.find((entry) => entry.name === name)!.verb.summary]),
+        names.map((name) => [name, verbs.find((entry) => entry.name === name)!.summary]),
       );
     }
     assert.doesNotMatch(stdout, /serve-store/);
@@ -179,32 +177,28 @@ describe('livesnap', () => {
   });
 
   it('loads only the called verb', async () => {
-    for (const verb of ['ps', '--version']) {
-      const coverage = join(world.dir, `coverage-${verb}`);
-      world.env.NODE_V8_COVERAGE = coverage;
-      assert.equal((await world.run([verb])).status, 0);
-      delete world.env.NODE_V8_COVERAGE;
-      const [report] = readdirSync(coverage);
-      const { result } = JSON.parse(readFileSync(join(coverage, report!), 'utf8'));
-      const loaded = (result as { url: string }[])
-        .filter(({ url }) => url.startsWith('file:'))
-        .map(({ url }) => fileURLToPath(url));
-      assert.ok(loaded.some((file) => file.endsWith('/src/cli/program.js')));
+    for (const args of [['ps'], ['--version'], ['--help'], ['ps', '--help']]) {
+      const { files, modules } = await world.loadedBy(...args);
+      assert.ok(modules.length > 0);
       assert.deepEqual(
-        [...VERBS.keys()].filter((name) => loaded.some((file) => file.endsWith(`/src/cli/${name}.js`))),
-        VERBS.has(verb) ? [verb] : [],
+        [...VERBS.keys()].filter((name) => modules.includes(`src/cli/${name}.ts`)),
+        VERBS.has(args[0]!) ? [args[0]] : [],
       );
-      for (const heavy of ['/src/store/store.js', '/better-sqlite3/', '/cli-progress/', '/src/native/'])
-        assert.ok(!loaded.some((file) => file.includes(heavy)), `${verb} loads ${heavy}`);
+      for (const heavy of ['src/store/store.ts', 'src/native/addon.ts', 'node_modules/cli-progress/'])
+        assert.ok(!modules.some((file) => file.includes(heavy)), `${args.join(' ')} loads ${heavy}`);
+      assert.ok(!files.some((file) => file.includes('/node_modules/')), files.join());
     }
+    const { files, modules } = await world.loadedBy('ls', '--store', join(world.dir, 'none'));
+    assert.ok(modules.includes('src/cli/ls.ts') && modules.includes('src/store/store.ts'));
+    assert.ok(files.some((file) => file.includes('/better-sqlite3/')));
   });
 
   for (const [args, message] of MORE) refuses(args, message);
-  for (const { name, verb } of verbs)
+  for (const { name, summary, verb } of verbs)
     describe(name, () => {
       it('has a summary of one line, and help with its options', async () => {
         assert.equal(verb.name, name);
-        assert.match(verb.summary, /^[A-Z].{3,58}[^.]$/);
+        assert.match(summary, /^[A-Z].{3,58}[^.]$/);
         const { status, stdout } = await world.run([name, '--help']);
         assert.equal(status, 0);
         assert.ok(stdout.startsWith(`Usage: livesnap ${name} ${verb.usage ?? '[options]'}`));

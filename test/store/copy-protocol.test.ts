@@ -11,7 +11,7 @@ import { serveCopies } from '../../src/store/copy/sessions.js';
 import { jsonOffer, offerOf, requireSound, silent } from './copying.js';
 import { dropScratch, load, newStore, noise } from './scratch.js';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../bin/livesnap.js', import.meta.url));
 
 describe('the destination end of a copy', () => {
   afterEach(function () {

@@ -7,7 +7,7 @@ import { copySnapshots } from '../../src/store/remote/copy.js';
 import { copy, silent, smallDisk } from './copying.js';
 import { dropScratch, newStore, noise, onDrop, save, scratchDir } from './scratch.js';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../bin/livesnap.js', import.meta.url));
 
 /** Until the test ends, `ssh` is a script, and the remote command is the livesnap under test. */
 function useSsh(test: Mocha.Context, script: string): void {

@@ -47,7 +47,7 @@ import {
   textPages,
 } from './scratch.js';
 
-const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const cli = fileURLToPath(new URL('../../bin/livesnap.js', import.meta.url));
 const sessionChild = fileURLToPath(new URL('./session-child.js', import.meta.url));
 const gc = (store: Store) => store.gc({ dryRun: false });
 const hex = (number: number): string => number.toString(16).padStart(8, '0');

@@ -8,6 +8,7 @@
  * - `DIR race FILE GO`: when the file GO appears, creates the store and puts FILE.
  */
 import { existsSync } from 'node:fs';
+import { pageOpsLoaded } from '../../src/native/pages.js';
 import { Store } from '../../src/store/store.js';
 import { MemorySource, machineMetadata, noise } from './scratch.js';
 
@@ -16,6 +17,7 @@ if (verb === 'race') {
   console.log('ready');
   while (!existsSync(args[1]!)); // all children start within microseconds
 }
+await pageOpsLoaded;
 const store = Store.open(dir, { write: true, create: true });
 switch (verb) {
   case 'race':

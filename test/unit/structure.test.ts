@@ -157,6 +157,21 @@ describe('the structure of src', () => {
           assert.equal(target, 'store/disk/waits.ts', `${file} must not import ${target}`);
   });
 
+  it('names only files that are beside its bundles', async () => {
+    const { checkUrls } = (await import(join(projectRoot, 'scripts/bundle.mjs'))) as {
+      checkUrls(file: string, text: string): void;
+    };
+    for (const file of graph.keys()) checkUrls(`src/${file}`, readFileSync(join(SRC, file), 'utf8'));
+    for (const [text, message] of [
+      ["new Worker(new URL('./new-thread.js', import.meta.url))", /no entry .* add it to ENTRIES/],
+      ["new Worker(new URL('./page-worker.js', import.meta.url))", /no entry/], // of another room
+      ["readFileSync(new URL('../../migrations/001.sql', import.meta.url))", /projectRoot/],
+      ['join(import.meta.dirname, "x")', /projectRoot/],
+      ["new Worker('./new-thread.js')", /new URL/],
+    ] as const)
+      assert.throws(() => checkUrls('src/server/launch.ts', text), message);
+  });
+
   it('is tested by test/kvm with time limits that the tier svm makes longer', () => {
     const dir = join(projectRoot, 'test/kvm');
     for (const file of readdirSync(dir).filter((name) => name.endsWith('.ts')))

@@ -5,6 +5,7 @@
 import { realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { LivesnapError } from '../../errors.js';
+import { pageOpsLoaded } from '../../native/pages.js';
 import type { CopyResult } from '../copy/copy-result.js';
 import { requireLocksToWrite } from '../disk/locking.js';
 import { Store } from '../store.js';
@@ -31,6 +32,7 @@ export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]>
   const write = direction === 'from';
   if (write) requireLocksToWrite(storeDir);
   remote.prepare?.(request);
+  await pageOpsLoaded;
   const store = Store.open(storeDir, { write, create: write, fingerprintBits });
   try {
     // All of them first, so that a wrong name copies nothing, and creates no store at the remote.

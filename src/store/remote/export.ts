@@ -25,6 +25,7 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
 import { loadSqlite } from '../../native/modules.js';
+import { pageOpsLoaded } from '../../native/pages.js';
 import type { CopyResult } from '../copy/copy-result.js';
 import {
   fsyncDirectory,
@@ -67,6 +68,7 @@ export async function exportSnapshot(
   requireOutside(resolve(request.storeDir), target);
   requireFree(target);
   requireShortPath(join(`${target}.partial`, STORE));
+  await pageOpsLoaded;
   const { fingerprintBits = 64 } = request;
   try {
     const id = withStore(request.storeDir, fingerprintBits, (store) => store.resolve(request.ref));
@@ -273,6 +275,7 @@ export async function importSnapshots(
 ): Promise<CopyResult[]> {
   if (request.from === '') throw emptyName();
   const from = resolve(requireLocal(request.from));
+  await pageOpsLoaded;
   let refs: string[];
   try {
     refs = exportedSnapshots(from, request.fingerprintBits);

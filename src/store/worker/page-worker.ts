@@ -6,7 +6,7 @@
  * - What it keeps between jobs belongs to a session, which the caller ends.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { type PageOps, pageOps, withFingerprintBits } from '../../native/pages.js';
+import { type PageOps, pageOps, pageOpsLoaded, withFingerprintBits } from '../../native/pages.js';
 import { useCancelFlag } from '../disk/waits.js';
 import { PackSet } from '../pack/pack-set.js';
 import { verifySegment } from '../segment/segment-scan.js';
@@ -122,10 +122,13 @@ const jobs: Jobs = {
 
 const respond = (response: JobResponse): void => parentPort!.postMessage(response);
 
-parentPort!.on('message', ({ id, name, input }: JobRequest) => {
+function run({ id, name, input }: JobRequest): void {
   try {
     respond({ id, output: jobs[name](input as never) });
   } catch (error) {
     respond({ id, error: toJobError(error) });
   }
-});
+}
+
+// The port keeps the jobs that arrive before. A failure ends the Worker, and its jobs fail with the reason.
+void pageOpsLoaded.then(() => parentPort!.on('message', run));
