@@ -9,6 +9,7 @@
         "events.cc",
         "exits.cc",
         "files.cc",
+        "frame_encoder.cc",
         "io_engine.cc",
         "locks.cc",
         "machine.cc",
