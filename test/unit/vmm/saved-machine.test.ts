@@ -103,7 +103,7 @@ describe('readSavedMachine', () => {
     ],
     [disk({ mode: 'rwx' }), 'machine.config.disks[0].mode is not rw, ro or cow'],
     [disk({ onError: 'ignore' }), 'machine.config.disks[0].onError is not pause or report'],
-    [disk({ source: { kind: 'nbd' } }), 'machine.config.disks[0].source.kind is not file or snapshot'],
+    [disk({ source: { kind: 'nbd' } }), 'machine.config.disks[0].source.kind is not file, share or snapshot'],
     [disk({ source: { kind: 'file' } }), 'machine.config.disks[0].source.path is missing'],
     [
       disk({ source: { ...DISK.source, region: '../x' } }),
