@@ -9,6 +9,7 @@
 #include "machine.h"
 #include "mapped_file.h"
 #include "memory.h"
+#include "memory_fill.h"
 #include "net_port.h"
 #include "pages.h"
 #include "region_reader.h"
@@ -40,6 +41,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   initMachine(env, exports);
   initMappedFile(env, exports);
   initMemory(env, exports);
+  initMemoryFill(env, exports);
   initNetPort(env, exports);
   initPages(env, exports);
   initRegionReader(env, exports);
