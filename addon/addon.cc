@@ -4,6 +4,7 @@
 #include "block_io.h"
 #include "errors.h"
 #include "files.h"
+#include "frame_encoder.h"
 #include "locks.h"
 #include "machine.h"
 #include "mapped_file.h"
@@ -33,6 +34,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("setGoneError", Napi::Function::New(env, setGoneError));
   initBlockIo(env, exports);
   initFiles(env, exports);
+  initFrameEncoder(env, exports);
   initLocks(env, exports);
   initEvents(env, exports);
   initExits(env, exports);

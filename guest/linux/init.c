@@ -5,9 +5,10 @@
  * With root=/dev/… on the kernel's command line that device, an ext4 file system, becomes the root; without it the
  * initramfs stays the root. The kernel itself sets the network's addresses (ip=…).
  *
- * When that shell ends, or on busybox's `reboot`, `poweroff` and `halt` (SIGTERM, SIGUSR2 and SIGUSR1 to process 1),
- * it ends all processes, makes the root read-only, so that its file system is clean, and resets the machine, which is
- * how a machine without power management ends.
+ * When that shell ends, on busybox's `reboot`, `poweroff` and `halt` (SIGTERM, SIGUSR2 and SIGUSR1 to process 1), and
+ * on the power button (signal 38, from the kernel's tiny driver), it ends all processes, makes the root read-only, so
+ * that its file system is clean, and turns the machine off. It resets the machine for `reboot`, and where there is no
+ * ACPI: that is how a machine without power management ends.
  *
  * A program and not a shell script, because where ring 0 is emulated each fork and exec of busybox takes half a
  * second; and without a C library, because unpacking 700 KB of one takes two.
@@ -27,7 +28,10 @@
 
 /* The kernel's own sigset_t: one word, bit n-1 for signal n. */
 #define SIGNAL_BIT(n) (1UL << ((n) - 1))
-#define AWAITED (SIGNAL_BIT(SIGCHLD) | SIGNAL_BIT(SIGTERM) | SIGNAL_BIT(SIGUSR1) | SIGNAL_BIT(SIGUSR2))
+/* CONFIG_ACPI_TINY_POWER_BUTTON_SIGNAL; to systemd, too, it means "power off". */
+#define SIGPOWEROFF 38
+#define AWAITED \
+	(SIGNAL_BIT(SIGCHLD) | SIGNAL_BIT(SIGTERM) | SIGNAL_BIT(SIGUSR1) | SIGNAL_BIT(SIGUSR2) | SIGNAL_BIT(SIGPOWEROFF))
 
 /* Process 1 that ends makes the kernel panic; panic=-1 on the command line then resets the machine. */
 static void die(const char *what)
@@ -121,6 +125,7 @@ __attribute__((used)) static void run(void)
 	struct new_utsname name;
 	char device[64];
 	long shell;
+	int command = LINUX_REBOOT_CMD_POWER_OFF;
 
 	attach("devtmpfs", "/dev");
 	open_terminal();
@@ -150,6 +155,8 @@ __attribute__((used)) static void run(void)
 		long pid;
 
 		ended = signal > 0 && signal != SIGCHLD;
+		if (signal == SIGTERM)
+			command = LINUX_REBOOT_CMD_RESTART;
 		while ((pid = CALL(wait4, -1, 0, WNOHANG, 0, 0)) > 0)
 			ended |= pid == shell;
 	}
@@ -158,7 +165,10 @@ __attribute__((used)) static void run(void)
 		;
 	CALL(sync, 0, 0, 0, 0, 0);
 	CALL(mount, 0, "/", 0, MS_REMOUNT | MS_RDONLY, 0);
-	CALL(reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_RESTART, 0, 0);
+	/* Without ACPI the kernel cannot turn the machine off, and would only halt. */
+	if (CALL(access, "/sys/firmware/acpi", 0, 0, 0, 0) < 0)
+		command = LINUX_REBOOT_CMD_RESTART;
+	CALL(reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command, 0, 0);
 	die("reboot");
 }
 

@@ -1,6 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
+import type { DiskRequest } from '../vmm/disk/disk-config.js';
 import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { parseBlock } from './block-option.js';
 import { launchMachine } from './launch-machine.js';
@@ -49,6 +50,13 @@ function readableFile(path: string, role: string): string {
   return absolute;
 }
 
+/** A disk with what is at a path of the host. */
+const sharedDisk = (path: string): DiskRequest => ({
+  source: { kind: 'share', path: resolve(path) },
+  mode: 'ro',
+  onError: 'pause',
+});
+
 export const verb = defineVerb({
   name: 'start',
   operands: [],
@@ -61,6 +69,11 @@ export const verb = defineVerb({
     cpus: valued('--cpus <number>', 'Number of vCPUs (default: 1)', parseCpus),
     vcpu: hidden(valued('--vcpu <list>', 'Legacy form of --cpus: num=N', parseVcpu)),
     block: repeated('--block <disk>', 'Disk: path=FILE or snapshot=SNAPSHOT; may be repeated', parseBlock),
+    share: repeated(
+      '--share <path>',
+      'Read-only disk with a copy of a directory or a file; may be repeated',
+      parseText,
+    ),
     net: repeated('--net <network>', 'Network: user or tap=TAP; may be repeated', parseNet),
     overlayDir: valued(
       '--overlay-dir <dir>',
@@ -154,7 +167,12 @@ export const verb = defineVerb({
       storeDir,
       overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
       starter,
-      origin: { kind: 'start', config, disks: options.block, nets: options.net },
+      origin: {
+        kind: 'start',
+        config,
+        disks: [...options.block, ...options.share.map(sharedDisk)],
+        nets: options.net,
+      },
       output,
     });
   },

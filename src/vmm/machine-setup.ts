@@ -141,7 +141,8 @@ export async function setUpBoot(
     () => MachineNets.open(netRequests),
     (nets) => {
       const cmdline = given.cmdline ?? DEFAULT_CMDLINE;
-      const config = { ...given, cmdline, rng: given.rng ?? true, disks: disks.configs, nets: nets.configs };
+      const { vmgenid = true, rng = true } = given;
+      const config = { ...given, cmdline, vmgenid, rng, disks: disks.configs, nets: nets.configs };
       const isPvm = host.kind === 'pvm';
       const plan = readBoot({
         kernelPath: config.kernel,
@@ -151,6 +152,7 @@ export async function setUpBoot(
         cpus: config.cpus,
         rngSeed: randomBytes(RNG_SEED_BYTES),
         windows: deviceWindows(config),
+        vmgenid,
       });
       const notices = [...(isPvm ? [PVM_NOTICE] : []), ...nets.notices];
       const regions = MachineRegions.allocate(config);
@@ -197,6 +199,13 @@ export async function setUpRestore(
   const { config: saved, bootPath } = readSavedMachine(metadata.machine);
   if (vcpus.length !== saved.cpus) {
     throw invalidState(`machine.config.cpus is ${saved.cpus}, but vcpus has ${vcpus.length} items`);
+  }
+  if (asNew && saved.vmgenid !== true) {
+    throw new LivesnapError(
+      'USAGE',
+      `snapshot ${summary.id} has no VM generation ID, so its clones would draw the same random numbers`,
+      { hint: 'Restore it without --as-new, or save a machine that this version of livesnap has started.' },
+    );
   }
   checkRegions(regionsOf(saved), snapshot.regions);
   const needs = needsOf(vcpus, saved, readSavedHost(metadata.host));

@@ -19,6 +19,8 @@ export interface MachineConfig {
   /** A multiple of 4096. */
   readonly memoryBytes: number;
   readonly cpus: number;
+  /** Whether it has a VM generation ID. Default: true; false in snapshots of earlier versions, which had none. */
+  readonly vmgenid?: boolean;
   /** Whether it has the virtio entropy device. Default: true; false in snapshots of livesnap 0.1, which had none. */
   readonly rng?: boolean;
   /** Default: none. */

@@ -140,7 +140,12 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       await thread.begin({
         slots: regions.slots,
         cpus: config.cpus,
-        devices: { rng: config.rng ?? true, disks: config.disks ?? [], nets: nets.configs },
+        devices: {
+          vmgenid: config.vmgenid ?? true,
+          rng: config.rng ?? true,
+          disks: config.disks ?? [],
+          nets: nets.configs,
+        },
         disks: engine === null ? null : { disks: list.map((disk) => disk.setup), engine, staging: staging! },
         nets: nets.setups,
         holdsEnd: list.some(endsWithMachine),

@@ -32,6 +32,7 @@ const SAVED_MACHINE = object(
           `is not a multiple of ${PAGE_BYTES}`,
         ),
         cpus: integer(1, MAX_CPUS),
+        vmgenid: optional(flag),
         rng: optional(flag),
         disks: optional(DISK_CONFIGS),
         nets: optional(NET_CONFIGS),
@@ -58,10 +59,12 @@ export function readSavedMachine(machine: unknown): SavedMachine {
     memoryBytes,
     cpus,
     cpuTemplate,
+    vmgenid = false,
     rng = false,
     disks = [],
     nets = [],
   } = config;
   const template = cpuTemplate === undefined ? {} : { cpuTemplate };
-  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, rng, disks, nets, ...template }, bootPath };
+  const devices = { vmgenid, rng, disks, nets };
+  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, ...devices, ...template }, bootPath };
 }

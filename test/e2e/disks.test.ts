@@ -1,6 +1,6 @@
 /** Disks on the command line: what is refused, that nothing is left behind, and that work is not lost in silence. */
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildDiskGuest } from '../kvm/disk-guest.js';
 import { requireKvm } from '../kvm/kvm.js';
@@ -73,6 +73,38 @@ describe('disks on the command line', function () {
     await start('a', `path=${image},ro`);
     await start('b', `path=${image},cow`);
     assert.deepEqual(world.machines().sort(), ['a', 'b']);
+  });
+
+  it('gives the guest a copy of a directory, which is in the snapshot', async () => {
+    const directory = join(world.dir, 'seed');
+    mkdirSync(directory);
+    writeFileSync(join(directory, 'meta-data'), 'instance-id: one\n');
+    writeFileSync(join(directory, 'user-data'), '#cloud-config\n');
+    await world.json(...startArgs('a', `path=${image}`), '--share', directory);
+    await world.json('save', 'a', '--tag', 'first', '--then', 'stop');
+    rmSync(directory, { recursive: true });
+    await world.json('restore', 'first', '--detach', '--name', 'b');
+    await world.json('save', 'b', '--tag', 'second', '--then', 'stop');
+    const disks = await Promise.all(
+      ['first', 'second'].map(async (tag) => {
+        const file = join(world.dir, tag);
+        await world.json('disk', tag, '1', file);
+        return readFileSync(file);
+      }),
+    );
+    assert.equal(disks[0]!.toString('latin1', 32_808, 32_814), 'cidata', 'the label');
+    assert(disks[0]!.includes('instance-id: one\n') && disks[0]!.includes('meta-data'));
+    assert(disks[1]!.equals(disks[0]!));
+  });
+
+  it('refuses what it cannot share, and leaves nothing behind', async () => {
+    const args = (path: string) => [...startArgs('m', `path=${image}`), '--share', path];
+    const missing = await world.fails(3, 'NO_SUCH_FILE', args(`${world.dir}/missing`));
+    assert.equal(missing.message, `${world.dir}/missing does not exist`);
+    const device = await world.fails(2, 'USAGE', args('/dev/null'));
+    assert.equal(device.message, '/dev/null is neither a file, a directory nor a symbolic link');
+    assert.deepEqual(world.machines(), []);
+    await start('m', `path=${image}`);
   });
 
   it('refuses snapshots without a disk, and regions that do not exist', async () => {

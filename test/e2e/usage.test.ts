@@ -29,6 +29,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     cpus: ['0', /not a number of vCPUs/],
     vcpu: ['2', /not a list of num=…/],
     block: ['disk.img', /unknown part "disk.img"/],
+    share: EMPTY,
     net: ['tap0', /"tap0" is no part of a network/],
     overlayDir: EMPTY,
     cpuTemplate: ['x86-64-v4', /not minimal, x86-64-v2 or x86-64-v3/],

@@ -63,6 +63,7 @@ describe('wait()', function () {
       cpus: 1,
       rngSeed: new Uint8Array(0),
       windows: [],
+      vmgenid: false,
     });
     machine = createVm(host, 1, plain.slots, false);
     const page = new Uint8Array(EXIT_PAGE_BYTES);

@@ -103,11 +103,12 @@ describe('a guest that asks the entropy device', function () {
     const snapshot = store.open(id);
     const { metadata } = snapshot;
     const state = JSON.parse(Buffer.from(metadata.state).toString());
-    assert.deepEqual(Object.keys(state.devices.devices), ['com1', 'keyboard', 'rtc', 'pm', 'rng']);
+    assert.deepEqual(Object.keys(state.devices.devices), ['com1', 'keyboard', 'rtc', 'pm', 'vmgenid', 'rng']);
     delete state.devices.devices.rng;
+    delete state.devices.devices.vmgenid;
     const { config, ...others } = metadata.machine as { config: Record<string, unknown> };
-    const { rng, ...older } = config;
-    assert.equal(rng, true);
+    const { rng, vmgenid, ...older } = config;
+    assert.deepEqual({ rng, vmgenid }, { rng: true, vmgenid: true });
     const restored = await restore({
       ...snapshot,
       metadata: {

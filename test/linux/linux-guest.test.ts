@@ -3,6 +3,7 @@
  * 1. Linux boots to its shell, and a shell loop draws a progress bar.
  * 2. The machine is saved half-way and stopped.
  * 3. In a new process the bar continues to 100%. The shell has its variables and its history.
+ * 4. Its random numbers have a new seed. `stop` makes it power off.
  *
  * LIVESNAP_LINUX_GUEST is the directory that scripts/linux-guest filled.
  */
@@ -84,7 +85,14 @@ describe('a real Linux guest', () => {
       await after.command('echo cpus $(nproc)', /cpus 2\r*\n/);
       await after.command('echo entropy $(head -c 16 /dev/hwrng | wc -c)', /entropy 16\r*\n/);
       await after.interrupted();
-      await world.json('stop', name);
+      // Linux logs it for the new VM generation ID: once, because the saved machine had booted.
+      await after.command(
+        'echo forks $(dmesg | grep -c "crng reseeded due to virtual machine fork")',
+        /forks 1\r*\n/,
+      );
+      const stopped = await world.json('stop', name, '--timeout', '60');
+      assert.deepEqual([stopped.how, stopped.reason], ['poweredOff', null]);
+      await after.ended();
     }
   });
 
@@ -105,12 +113,13 @@ describe('a real Linux guest', () => {
     }
   });
 
-  it('boots from an ELF vmlinux, and ends when the guest does', async () => {
-    await start('elf', 'vmlinux');
+  it('boots from an ELF vmlinux without ACPI, finds its devices, and ends when the guest does', async () => {
+    await start('elf', 'vmlinux', '--cmdline', 'console=ttyS0 reboot=t panic=-1 acpi=off');
     const console = open('elf');
     await console.until(/LINUX READY/);
     await console.until(PROMPT);
     await console.command('echo cpus $(nproc)', /cpus 1\r*\n/);
+    await console.command('echo entropy $(head -c 16 /dev/hwrng | wc -c)', /entropy 16\r*\n/);
     console.send('exit\n');
     await console.ended();
     assert.deepEqual(await world.json('ps'), []);

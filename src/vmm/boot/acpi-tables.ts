@@ -9,6 +9,8 @@ import {
   COM1_BASE,
   COM1_IRQ,
   COM1_PORTS,
+  GENERATION_ID_GPA,
+  GENERATION_IRQ,
   KEYBOARD_COMMAND_PORT,
   KEYBOARD_RESET_COMMAND,
   PM1A_CONTROL_BLOCK,
@@ -36,7 +38,12 @@ const TABLE_ALIGNMENT = 64;
  * All tables, one after another; the RSDP is first.
  * @param gpa the address of the tables, a multiple of 64
  */
-export function acpiTables(gpa: number, cpus: number, windows: readonly VirtioWindow[]): Buffer {
+export function acpiTables(
+  gpa: number,
+  cpus: number,
+  windows: readonly VirtioWindow[],
+  vmgenid: boolean,
+): Buffer {
   const placed: { at: number; bytes: Buffer }[] = [];
   let next = TABLE_ALIGNMENT; // after the RSDP of 36 bytes, which is written once the XSDT has an address
   const place = (bytes: Buffer): number => {
@@ -45,7 +52,7 @@ export function acpiTables(gpa: number, cpus: number, windows: readonly VirtioWi
     next += Math.ceil(bytes.length / TABLE_ALIGNMENT) * TABLE_ALIGNMENT;
     return gpa + at;
   };
-  const fadtGpa = place(fadt(place(facs()), place(dsdt(windows))));
+  const fadtGpa = place(fadt(place(facs()), place(dsdt(windows, vmgenid))));
   const xsdtGpa = place(xsdt([fadtGpa, place(madt(cpus))]));
   placed.push({ at: 0, bytes: rsdp(xsdtGpa) });
   const tables = Buffer.alloc(next);
@@ -203,8 +210,8 @@ const override = (irq: number, gsi: number, flags: number): Buffer =>
 /** For every processor (ID 0xff). */
 const localApicNmi = (): Buffer => Buffer.from([4, 6, 0xff, 0, 0, NMI_LINT]);
 
-/** Describes power-off by the PM1a control register, the serial port, and virtio devices. */
-function dsdt(windows: readonly VirtioWindow[]): Buffer {
+/** Describes power-off by the PM1a control register, the serial port, the VM generation ID, and virtio devices. */
+function dsdt(windows: readonly VirtioWindow[], vmgenid: boolean): Buffer {
   const sleepType = aml.integer(SLEEP_TYPE_S5);
   const zero = aml.integer(0);
   return table(
@@ -221,6 +228,7 @@ function dsdt(windows: readonly VirtioWindow[]): Buffer {
           aml.name('_STA', aml.integer(0x0f)),
           aml.name('_CRS', aml.resourceTemplate(aml.ioPorts(COM1_BASE, COM1_PORTS), aml.isaIrq(COM1_IRQ))),
         ),
+        ...(vmgenid ? [generationId(), genericEvents()] : []),
         ...windows.map(virtioMmio),
       ),
     ]),
@@ -234,4 +242,35 @@ const virtioMmio = ({ gpa, gsi }: VirtioWindow, index: number): Buffer =>
     aml.name('_HID', aml.string('LNRO0005')),
     aml.name('_UID', aml.integer(index)),
     aml.name('_CRS', aml.resourceTemplate(aml.memory32Fixed(gpa, WINDOW_BYTES), aml.extendedInterrupt(gsi))),
+  );
+
+const GENERATION_DEVICE = 'VGEN';
+/** To a generation ID it means: the ID has changed (Microsoft, "Virtual Machine Generation ID"). */
+const NOTIFY_CHANGED = 0x80;
+
+/** Guests find it by its compatible ID, and the 16 bytes by ADDR: the lower and the upper half of their address. */
+const generationId = (): Buffer =>
+  aml.device(
+    GENERATION_DEVICE,
+    aml.name('_HID', aml.string('LVSN0001')),
+    aml.name('_CID', aml.string('VM_Gen_Counter')),
+    aml.name('_DDN', aml.string('VM_Gen_Counter')),
+    aml.name('ADDR', aml.packageOf(aml.integer(GENERATION_ID_GPA), aml.integer(0))),
+  );
+
+/** The Generic Event Device (section 5.6.9): which object each of its interrupts is about. */
+const genericEvents = (): Buffer =>
+  aml.device(
+    'GED',
+    aml.name('_HID', aml.string('ACPI0013')),
+    aml.name('_UID', aml.integer(0)),
+    aml.name('_CRS', aml.resourceTemplate(aml.extendedInterrupt(GENERATION_IRQ))),
+    aml.method(
+      '_EVT',
+      1,
+      aml.ifThen(
+        aml.equal(aml.argument(0), aml.integer(GENERATION_IRQ)),
+        aml.notify(GENERATION_DEVICE, NOTIFY_CHANGED),
+      ),
+    ),
   );

@@ -14,9 +14,17 @@ const Op = {
   scope: 0x10,
   buffer: 0x11,
   package: 0x12,
+  method: 0x14,
+  arg0: 0x68,
+  notify: 0x86,
+  equal: 0x93,
+  if: 0xa0,
   extPrefix: 0x5b,
   device: 0x82,
 } as const;
+
+/** In the flags of a method, beside the number of its arguments. */
+const SERIALIZED = 1 << 3;
 
 /** A name of up to four characters, padded with underscores; a leading backslash makes it absolute. */
 export function nameString(name: string): Buffer {
@@ -71,6 +79,27 @@ export const device = (path: string, ...terms: Buffer[]): Buffer =>
 /** `Buffer () {bytes}` */
 export const buffer = (bytes: Buffer): Buffer =>
   Buffer.concat([Buffer.from([Op.buffer]), withPkgLength(Buffer.concat([integer(bytes.length), bytes]))]);
+
+/** `Method (NAME, count, Serialized) {terms}` */
+export const method = (path: string, argumentCount: number, ...terms: Buffer[]): Buffer =>
+  Buffer.concat([
+    Buffer.from([Op.method]),
+    withPkgLength(Buffer.concat([nameString(path), Buffer.from([SERIALIZED | argumentCount]), ...terms])),
+  ]);
+
+/** `ArgN`, of a method */
+export const argument = (index: number): Buffer => Buffer.from([Op.arg0 + index]);
+
+/** `LEqual (a, b)` */
+export const equal = (a: Buffer, b: Buffer): Buffer => Buffer.concat([Buffer.from([Op.equal]), a, b]);
+
+/** `If (condition) {terms}` */
+export const ifThen = (condition: Buffer, ...terms: Buffer[]): Buffer =>
+  Buffer.concat([Buffer.from([Op.if]), withPkgLength(Buffer.concat([condition, ...terms]))]);
+
+/** `Notify (NAME, value)` */
+export const notify = (path: string, value: number): Buffer =>
+  Buffer.concat([Buffer.from([Op.notify]), nameString(path), integer(value)]);
 
 /** `EisaId ("PNP0501")`: three letters of 5 bits and four hexadecimal digits, big-endian. */
 export function eisaId(id: string): Buffer {

@@ -41,6 +41,8 @@ export interface BootConfig {
   readonly rngSeed: Uint8Array;
   /** The virtio devices that the firmware tables and the command line tell the guest of. */
   readonly windows: readonly VirtioWindow[];
+  /** Whether there is a VM generation ID, which the ACPI tables tell the guest of. */
+  readonly vmgenid: boolean;
 }
 
 export interface BootPlan {
@@ -58,7 +60,7 @@ const MAX_SEED_BYTES = 4096;
  * @throws LivesnapError NO_SUCH_FILE, BAD_IMAGE (naming file and offset), USAGE (memory, processors, command line)
  */
 export function readBoot(config: BootConfig): BootPlan {
-  const { cpus, rngSeed, windows } = config;
+  const { cpus, rngSeed, windows, vmgenid } = config;
   if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
     throw new LivesnapError('USAGE', `a machine cannot have ${cpus} vCPUs`, {
       hint: `Give between 1 and ${MAX_CPUS}.`,
@@ -90,7 +92,7 @@ export function readBoot(config: BootConfig): BootPlan {
           e820: e820(layout),
         }),
       );
-      writeFirmware(memory, cpus, windows);
+      writeFirmware(memory, cpus, windows, vmgenid);
       memory.write(LowMemory.gdt, bootGdt());
       memory.write(LowMemory.pageTables, bootPageTables());
       return bootState(kernel.path, kernel.entry);
@@ -159,7 +161,12 @@ function initrdLimit(
 }
 
 /** Writes what a BIOS leaves in memory: the BIOS data area and EBDA (sizes in KiB), the MP table, the ACPI tables. */
-function writeFirmware(memory: GuestMemory, cpus: number, windows: readonly VirtioWindow[]): void {
+function writeFirmware(
+  memory: GuestMemory,
+  cpus: number,
+  windows: readonly VirtioWindow[],
+  vmgenid: boolean,
+): void {
   const biosData = Buffer.alloc(0x15);
   biosData.writeUInt16LE(LowMemory.ebda >> 4, 0x0e);
   biosData.writeUInt16LE(LowMemory.ebda >> 10, 0x13);
@@ -167,5 +174,5 @@ function writeFirmware(memory: GuestMemory, cpus: number, windows: readonly Virt
   memory.write(LowMemory.ebda, Uint8Array.of((LowMemory.ebdaEnd - LowMemory.ebda) >> 10));
   memory.write(LowMemory.mpPointer, mpFloatingPointer(LowMemory.mpTable));
   memory.write(LowMemory.mpTable, mpTable(cpus, windows));
-  memory.write(LowMemory.acpi, acpiTables(LowMemory.acpi, cpus, windows));
+  memory.write(LowMemory.acpi, acpiTables(LowMemory.acpi, cpus, windows, vmgenid));
 }

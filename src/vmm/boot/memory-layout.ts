@@ -10,6 +10,7 @@
 
 import { LivesnapError } from '../../errors.js';
 import { PAGE_BYTES } from '../../page-stream.js';
+import { GENERATION_ID_GPA } from '../devices/ports.js';
 import { hex } from './image-file.js';
 
 const KIB = 1024;
@@ -54,8 +55,10 @@ export const LowMemory = {
   /** The MP floating pointer, on a 16-byte boundary of the EBDA. */
   mpPointer: 0x9_fc10,
   ebdaEnd: 0xa_0000,
-  /** ACPI tables, up to setupData, and the MP configuration table, in the BIOS's read-only area. */
+  /** ACPI tables, up to the VM generation ID, and the MP configuration table, in the BIOS's read-only area. */
   acpi: 0xe_0000,
+  /** The 16 bytes of the VM generation ID, in a page of their own. */
+  generationId: GENERATION_ID_GPA,
   /**
    * struct setup_data, at most two pages. It lies in a reserved range: in RAM each list entry would split the guest's
    * memory map, which Linux searches for every page.

@@ -14,12 +14,13 @@ import { realTimeClock } from './cmos-rtc.js';
 import type { ConsoleDevice, DeviceDescriptor } from './device.js';
 import { keyboardController } from './i8042.js';
 import { com1 } from './serial-16550a.js';
+import { generationId } from './vmgenid.js';
 
 /** The devices of a machine, in the order in which they are saved and restored. The first one is the console. */
 export type DeviceList = readonly [DeviceDescriptor<ConsoleDevice>, ...DeviceDescriptor[]];
 
 /** What of a machine's config decides which devices it has. */
-export type DeviceConfig = Pick<MachineConfig, 'rng' | 'disks' | 'nets'>;
+export type DeviceConfig = Pick<MachineConfig, 'vmgenid' | 'rng' | 'disks' | 'nets'>;
 
 /** Devices whose descriptors are made with parts of the device thread. */
 export interface HostedDevices {
@@ -46,5 +47,6 @@ export const deviceWindows = ({ rng = true, disks = [], nets = [] }: DeviceConfi
 export function machineDevices(config: DeviceConfig, hosted: HostedDevices): DeviceList {
   const windows = deviceWindows(config);
   const virtio = virtioDevices(config, hosted).map((descriptor, i) => virtioMmio(descriptor, windows[i]!));
-  return [...LEGACY_DEVICES, ...virtio];
+  const { vmgenid = true } = config;
+  return [...LEGACY_DEVICES, ...(vmgenid ? [generationId] : []), ...virtio];
 }

@@ -24,3 +24,8 @@ export const PM1A_CONTROL_BYTES = 2;
 export const SCI_IRQ = 9;
 /** The SLP_TYP that turns the machine off. */
 export const SLEEP_TYPE_S5 = 5;
+
+/** The page of the VM generation ID. No guest uses it for anything else, because it lies in a reserved range. */
+export const GENERATION_ID_GPA = 0xe_d000;
+/** Edge-triggered, active high. On a PC it is that of a disk, which a guest finds by PCI only. */
+export const GENERATION_IRQ = 14;

@@ -13,6 +13,8 @@ export type OnError = 'pause' | 'report';
 
 export type DiskOrigin =
   | { readonly kind: 'file'; readonly path: string }
+  /** A copy of a directory or a file. */
+  | { readonly kind: 'share'; readonly path: string }
   | {
       readonly kind: 'snapshot';
       /** Absolute path of the store. */
@@ -39,6 +41,7 @@ export interface DiskConfig {
 export interface DiskRequest {
   readonly source:
     | { readonly kind: 'file'; readonly path: string }
+    | { readonly kind: 'share'; readonly path: string }
     /** `region` null: the only one that can be a disk. */
     | { readonly kind: 'snapshot'; readonly snapshot: string; readonly region: string | null };
   readonly mode: ImageMode;
@@ -57,10 +60,10 @@ export const diskName = (index: number): string => `disk${index}`;
 const REGION_NAME = /^[a-z0-9@._-]{1,64}$/;
 
 const SOURCE: Check<DiskOrigin> = (value, path) => {
-  const kind = oneOf('file', 'snapshot');
+  const kind = oneOf('file', 'share', 'snapshot');
   const { kind: found } = object({ kind }, { others: 'ignore' })(value, path);
-  return found === 'file'
-    ? object({ kind: oneOf('file'), path: text() }, { others: 'ignore' })(value, path)
+  return found !== 'snapshot'
+    ? object({ kind: oneOf('file', 'share'), path: text() }, { others: 'ignore' })(value, path)
     : object(
         { kind: oneOf('snapshot'), store: text(), snapshot: text(), region: text(REGION_NAME, 'a region') },
         { others: 'ignore' },

@@ -32,6 +32,7 @@ import {
 import { type ImageMode, imageFormat, openDiskImage } from './disk-image.js';
 import { blocksOf, type DiskBase, type DiskSetup, SECTOR_BYTES } from './disk-setup.js';
 import { openOverlayFile, reserveBytesFor } from './scratch-file.js';
+import { openShare } from './share.js';
 
 /** A store that is open for reading. */
 export interface DiskStore {
@@ -95,6 +96,7 @@ export class MachineDisks {
       for (const { source, mode, onError } of requests) {
         let opened: Opened;
         if (source.kind === 'file') opened = disks.#openFile(source.path, mode);
+        else if (source.kind === 'share') opened = disks.#openShare(source.path);
         else {
           store ??= await host.openStore();
           opened = await disks.#openReference(store, source.snapshot, source.region);
@@ -165,6 +167,12 @@ export class MachineDisks {
       layer: { kind: 'file', fd },
       base: null,
     };
+  }
+
+  #openShare(path: string): Opened {
+    const { fd, sizeBytes } = openShare(path, this.#overlayDir);
+    this.#fds.push(fd);
+    return { source: { kind: 'share', path }, sizeBytes, layer: { kind: 'file', fd }, base: null };
   }
 
   async #openReference(store: DiskStore, ref: string, wanted: string | null): Promise<Opened> {

@@ -38,14 +38,21 @@ export function nearestDirectory(dir: string): string {
   return nearest;
 }
 
-/** Opens the file of an overlay. Errors: NO_SUCH_FILE, READ_ONLY, NO_PERMISSION, NO_SPACE, SYSTEM, naming --overlay-dir. */
-export function openOverlayFile(dir: string): number {
+/** Opens the file of an overlay. Errors: those of {@link openScratch}. */
+export const openOverlayFile = (dir: string): number =>
+  openScratch(dir, 'what the machine writes to its disks');
+
+/**
+ * Opens a file in the directory of overlays. Errors: NO_SUCH_FILE, READ_ONLY, NO_PERMISSION, NO_SPACE, SYSTEM, naming
+ * --overlay-dir.
+ */
+export function openScratch(dir: string, contents: string): number {
   try {
     return openScratchFile(dir);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     const hint = 'Choose another directory with --overlay-dir DIR.';
-    const sentence = `${dir} cannot hold what the machine writes to its disks`;
+    const sentence = `${dir} cannot hold ${contents}`;
     if (!existsSync(dir)) throw new LivesnapError('NO_SUCH_FILE', `${sentence}: it does not exist`, { hint });
     if (code === 'ENOTDIR')
       throw new LivesnapError('NO_SUCH_FILE', `${sentence}: it is not a directory`, { hint });

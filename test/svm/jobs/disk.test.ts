@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { World } from '../../e2e/cli.js';
 import { awaitShell, stockGuest } from './svm.js';
@@ -47,6 +47,11 @@ describe('a stock kernel with its root on a disk, on SVM', () => {
   it('keeps its files over a save, a stop and a restore, and leaves a clean file system', async () => {
     const image = join(world.dir, 'disk.img');
     copyFileSync(stockGuest('disk.img'), image);
+    const share = join(world.dir, 'share');
+    mkdirSync(join(share, 'a directory'), { recursive: true });
+    const text = 'what the host shares\n'.repeat(1000);
+    writeFileSync(join(share, 'a directory/a file'), text);
+    const shared = `sum ${createHash('sha256').update(text).digest('hex')}`;
     await world.json(
       ...[
         'start',
@@ -62,6 +67,8 @@ describe('a stock kernel with its root on a disk, on SVM', () => {
         'console=ttyS0 panic=-1 quiet',
         '--block',
         `path=${image}`,
+        '--share',
+        share,
         '--detach',
         '--name',
         'before',
@@ -69,6 +76,12 @@ describe('a stock kernel with its root on a disk, on SVM', () => {
     );
     await awaitShell(world, 'before');
     const first = await write('before', '/root/first');
+    await world.ask(
+      'before',
+      'for m in $(cat /modules/list); do insmod /modules/$m.ko; done; mount -o ro -t iso9660 /dev/vdb /tmp && echo mounted: $?',
+      /^mounted: 0$/,
+    );
+    assert.equal(await read('before', '/tmp/a*/a*'), shared);
     // What is only in the guest's memory when it is saved.
     const nonce = await world.ask(
       'before',
@@ -77,11 +90,13 @@ describe('a stock kernel with its root on a disk, on SVM', () => {
     );
     const saved = await world.json<{ id: string }>('save', 'before', '--then', 'stop');
 
-    // The snapshot has the disk: the file is not needed any more.
+    // The snapshot has the disks: the file and the directory are not needed any more.
     rmSync(image);
+    rmSync(share, { recursive: true });
     await world.json('restore', saved.id, '--detach', '--name', 'after');
     assert.equal(await world.ask('after', 'echo nonce $nonce', /^nonce [0-9a-f-]{36}$/), nonce);
     assert.equal(await read('after', '/root/first'), first);
+    assert.equal(await read('after', '/tmp/a*/a*'), shared);
     const second = await write('after', '/root/second');
     assert.equal(await read('after', '/root/second'), second);
     await world.ask('after', 'mount -o remount,ro / && echo remounted: $?', /^remounted: 0$/);

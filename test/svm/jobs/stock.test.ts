@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { pvmCmdline } from '../../../src/vmm/kvm/pvm.js';
 import { World } from '../../e2e/cli.js';
+import { limit } from '../../timeouts.js';
 import { awaitShell, hear, stockGuest } from './svm.js';
 
 const CMDLINE = 'console=ttyS0 panic=-1 quiet';
@@ -13,7 +14,7 @@ describe('a stock kernel on SVM', () => {
   });
   afterEach(() => world.end());
 
-  it('boots to a shell without options for PVM, and a loop of it continues in a new process', async () => {
+  it('boots to a shell without options for PVM, continues in a new process, and powers off on stop', async () => {
     const started = await world.run([
       ...['start', '--kernel', stockGuest('vmlinuz'), '--initrd', stockGuest('initrd'), '--memory', '256M'],
       ...['--cpus', '2', '--cmdline', CMDLINE, '--detach', '--name', 'before'],
@@ -44,6 +45,16 @@ describe('a stock kernel on SVM', () => {
     );
     assert.equal(await world.ask('before', 'echo cpus: $(nproc)', /^cpus: \d/), 'cpus: 2');
 
+    // What acpid or systemd-logind does on a distribution: it reads the button's event and asks process 1.
+    await world.ask(
+      'before',
+      'for m in $(cat /modules/list); do insmod /modules/$m.ko; done; ' +
+        'b=/dev/input/$(grep -l "Power Button" /sys/class/input/event*/device/name | cut -d/ -f5); ' +
+        '(dd if=$b of=/dev/null bs=24 count=1 2>/dev/null && poweroff) & ' +
+        'test -c $b && echo button-$((40 + 2))',
+      /^button-42/,
+    );
+
     const loop = 'i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); echo "loop $i $nonce"; sleep 1; done &';
     const LOOP = /^loop \d+ [0-9a-f-]{36}/;
     const parse = (line: string) => {
@@ -62,5 +73,12 @@ describe('a stock kernel on SVM', () => {
       `still ${before.nonce}`,
     );
     assert.equal(await world.ask('after', 'echo cpus: $(nproc)', /^cpus: \d/), 'cpus: 2');
+
+    // The button was enabled, and its reader was waiting, when the machine was saved.
+    const stopped = await world.json<{ how: string; reason: string | null }>(
+      ...['stop', 'after', '--timeout', String(limit(60))],
+    );
+    assert.deepEqual([stopped.how, stopped.reason], ['poweredOff', null]);
+    assert.deepEqual(await world.json('ps'), []);
   });
 });

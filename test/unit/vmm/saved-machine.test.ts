@@ -23,6 +23,7 @@ const SAVED = {
     cmdline: 'quiet',
     memoryBytes: 64 << 20,
     cpus: 2,
+    vmgenid: true,
     rng: true,
     disks: [DISK],
     nets: [NET],
@@ -51,9 +52,10 @@ describe('readSavedMachine', () => {
     assert.deepEqual(readSavedMachine(newer), SAVED);
   });
 
-  it('has no entropy device in a snapshot that was saved before there was one', () => {
-    const { rng: _, ...config } = SAVED.config;
-    assert.equal(readSavedMachine({ ...SAVED, config }).config.rng, false);
+  it('has no entropy device and no generation ID in a snapshot that was saved before there were any', () => {
+    const { rng: _rng, vmgenid: _vmgenid, ...config } = SAVED.config;
+    const { rng, vmgenid } = readSavedMachine({ ...SAVED, config }).config;
+    assert.deepEqual({ rng, vmgenid }, { rng: false, vmgenid: false });
   });
 
   it('has no disks in a snapshot that was saved before there were any', () => {
@@ -80,6 +82,7 @@ describe('readSavedMachine', () => {
     [config({ initrd: undefined }), 'machine.config.initrd is missing'],
     [config({ cmdline: {} }), 'machine.config.cmdline is not a string'],
     [config({ rng: 'yes' }), 'machine.config.rng is not true or false'],
+    [config({ vmgenid: 1 }), 'machine.config.vmgenid is not true or false'],
     [net({ name: 'eth0' }), 'machine.config.nets are not named net0, net1, … in this order'],
     [net({ mac: '01:00:00:00:00:01' }), 'machine.config.nets[0].mac is not a MAC address of one station'],
     [net({ backend: { kind: 'vde' } }), 'machine.config.nets[0].backend.kind is not tap or user'],
@@ -100,7 +103,7 @@ describe('readSavedMachine', () => {
     ],
     [disk({ mode: 'rwx' }), 'machine.config.disks[0].mode is not rw, ro or cow'],
     [disk({ onError: 'ignore' }), 'machine.config.disks[0].onError is not pause or report'],
-    [disk({ source: { kind: 'nbd' } }), 'machine.config.disks[0].source.kind is not file or snapshot'],
+    [disk({ source: { kind: 'nbd' } }), 'machine.config.disks[0].source.kind is not file, share or snapshot'],
     [disk({ source: { kind: 'file' } }), 'machine.config.disks[0].source.path is missing'],
     [
       disk({ source: { ...DISK.source, region: '../x' } }),

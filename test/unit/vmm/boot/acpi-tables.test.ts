@@ -9,16 +9,19 @@ const GPA = LowMemory.acpi;
 
 describe('the ACPI tables', () => {
   it('are reachable from the RSDP, with correct checksums', () => {
-    const tables = readAcpi(acpiTables(GPA, 2, []), GPA);
+    const tables = readAcpi(acpiTables(GPA, 2, [], false), GPA);
     assert.deepEqual([...tables.keys()].sort(), ['APIC', 'DSDT', 'FACP', 'FACS', 'XSDT']);
   });
 
-  it('end before the MP table with the most processors', () => {
-    assert(GPA + acpiTables(GPA, MAX_CPUS, virtioWindows(MAX_VIRTIO_DEVICES)).length <= LowMemory.mpTable);
+  it('end before the VM generation ID with the most processors', () => {
+    assert(
+      GPA + acpiTables(GPA, MAX_CPUS, virtioWindows(MAX_VIRTIO_DEVICES), true).length <=
+        LowMemory.generationId,
+    );
   });
 
   it('describe the registers, and are not hardware-reduced', () => {
-    const fadt = readAcpi(acpiTables(GPA, 1, []), GPA).get('FACP')!;
+    const fadt = readAcpi(acpiTables(GPA, 1, [], false), GPA).get('FACP')!;
     assert.equal(fadt.length, 276);
     assert.equal(fadt[8], 6, 'revision');
     assert.equal(fadt.readUInt16LE(46), 9, 'SCI_INT');
@@ -42,7 +45,7 @@ describe('the ACPI tables', () => {
 
   for (const cpus of [1, 2, MAX_CPUS]) {
     it(`list ${cpus} processors and their interrupt wiring`, () => {
-      const madt = readAcpi(acpiTables(GPA, cpus, []), GPA).get('APIC')!;
+      const madt = readAcpi(acpiTables(GPA, cpus, [], false), GPA).get('APIC')!;
       assert.equal(madt.readUInt32LE(36), 0xfee0_0000);
       const entries = madtEntries(madt);
       const ofType = (type: number) => entries.filter((entry) => entry[0] === type);
@@ -67,15 +70,27 @@ describe('the ACPI tables', () => {
   }
 
   it('describe power-off and the serial port', () => {
-    const dsdt = readAcpi(acpiTables(GPA, 1, []), GPA).get('DSDT')!;
+    const dsdt = readAcpi(acpiTables(GPA, 1, [], false), GPA).get('DSDT')!;
     const aml = dsdt.subarray(36).toString('hex');
     assert(aml.startsWith('085c5f53355f1208040a050a050000'), '\\_S5 is {5, 5, 0, 0}');
     assert(aml.includes('085f4849440c41d00501'), '_HID is PNP0501');
     assert(aml.includes('4701f803f80301082210007900'), '_CRS is 0x3f8, 8 ports, IRQ 4');
   });
 
+  it('describe the VM generation ID, and the interrupt that tells of a new one', () => {
+    const dsdt = readAcpi(acpiTables(GPA, 1, [], true), GPA).get('DSDT')!;
+    const aml = dsdt.subarray(36).toString('hex');
+    const text = (string: string) => Buffer.from(`${string}\0`).toString('hex');
+    assert(aml.includes(`085f4349440d${text('VM_Gen_Counter')}`), '_CID');
+    assert(aml.includes(`08414444521208020c00d00e0000`), 'ADDR is {0xed000, 0}');
+    assert(aml.includes(`085f4849440d${text('ACPI0013')}`), '_HID of the Generic Event Device');
+    assert(aml.includes('89060003010e000000'), 'its interrupt is 14: edge-triggered, active high');
+    assert(aml.includes('14135f45565409a00c93680a0e865647454e0a80'), '_EVT notifies VGEN of 0x80');
+    assert(!acpiTables(GPA, 1, [], false).includes('VGEN'), 'a machine without an ID has neither');
+  });
+
   it('describe each virtio device with its window and its interrupt', () => {
-    const dsdt = readAcpi(acpiTables(GPA, 1, virtioWindows(4)), GPA).get('DSDT')!;
+    const dsdt = readAcpi(acpiTables(GPA, 1, virtioWindows(4), false), GPA).get('DSDT')!;
     const aml = dsdt.subarray(36).toString('hex');
     const hid = `085f4849440d${Buffer.from('LNRO0005\0').toString('hex')}`;
     assert.equal(aml.split(hid).length - 1, 4, '_HID of each');

@@ -56,6 +56,17 @@ describe('the AML encoding', () => {
     );
   });
 
+  it('of Method (_EVT, 1, Serialized) {If (LEqual (Arg0, 14)) {Notify (VGEN, 0x80)}}', () => {
+    assert.deepEqual(
+      aml.method(
+        '_EVT',
+        1,
+        aml.ifThen(aml.equal(aml.argument(0), aml.integer(14)), aml.notify('VGEN', 0x80)),
+      ),
+      bytes('14 13 5f 45 56 54 09 a0 0c 93 68 0a 0e 86 56 47 45 4e 0a 80'),
+    );
+  });
+
   it('of a string ends with NUL', () => {
     assert.deepEqual(aml.string('AB0'), bytes('0d 41 42 30 00'));
     assert.throws(() => aml.string('ä'), RangeError);

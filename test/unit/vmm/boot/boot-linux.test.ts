@@ -30,6 +30,7 @@ describe('readBoot', () => {
     cpus: 1,
     rngSeed: new Uint8Array(0),
     windows: [],
+    vmgenid: false,
     ...changes,
   });
 
