@@ -74,6 +74,18 @@ describe('a machine that runs while its RAM is filled', function () {
     }
   }
 
+  type Pages = readonly Map<number, Uint8Array>[];
+
+  /** The pages that differ, as region:page. */
+  function differences(one: Pages, other: Pages): string[] {
+    const zero = Buffer.alloc(4096);
+    return one.flatMap((map, region) =>
+      [...new Set([...map.keys(), ...other[region]!.keys()])]
+        .filter((page) => !Buffer.from(map.get(page) ?? zero).equals(other[region]!.get(page) ?? zero))
+        .map((page) => `${region}:${page}`),
+    );
+  }
+
   it('goes on where it was saved, also when it is paused and resumed meanwhile', async () => {
     const { id, console: before, sum } = await saved();
     const machine = await restore(id, true);
@@ -89,18 +101,12 @@ describe('a machine that runs while its RAM is filled', function () {
 
   it('is saved in full with every byte, however much is filled', async () => {
     const { id } = await saved();
-    const pages = await pagesOf(await restore(id, false));
-    const zero = Buffer.alloc(4096);
-    for (let round = 0; round < 3; round++) {
-      const found = await pagesOf(await restore(id, true));
-      pages.forEach((map, region) => {
-        for (const page of new Set([...map.keys(), ...found[region]!.keys()]))
-          assert.ok(
-            Buffer.from(found[region]!.get(page) ?? zero).equals(map.get(page) ?? zero),
-            `page ${page} of region ${region} differs`,
-          );
-      });
-    }
+    const expected = await pagesOf(await restore(id, false));
+    // Each restore writes a VM generation ID of its own.
+    const own = differences(expected, await pagesOf(await restore(id, false)));
+    assert.ok(own.length <= 1, own.join());
+    for (let round = 0; round < 3; round++)
+      assert.deepEqual(differences(expected, await pagesOf(await restore(id, true))), own);
   });
 
   it('is saved relative to its snapshot at once, and the save is whole', async () => {
