@@ -40,16 +40,16 @@ describe('a machine that runs while its RAM is filled', function () {
   });
 
   /** A machine that was saved and stopped: its snapshot, all of its pages at that moment, and a sum over its RAM. */
-  async function saved(memoryMib = 256) {
+  async function saved(memoryMib = 256, usedMib = 32) {
     const config = { kernel: probe('probe.bzImage'), initrd: null, cmdline: null };
     const machine = await Machine.create({ ...config, memoryBytes: memoryMib * MIB, cpus: 2 });
     machines.push(machine);
     const console = new GuestConsole(machine);
     await machine.resume();
     await console.line(/^PROBE READY .* cpus=/);
-    await console.command('text 7 24', /^OK/);
+    await console.command(`text 7 ${usedMib - 8}`, /^OK/);
     await console.command('fill 9 8', /^OK/);
-    const sum = await console.command('sum 32', /^SUM/);
+    const sum = await console.command(`sum ${usedMib}`, /^SUM/);
     const { id } = await machine.save(store, SAVE);
     await machine.stop();
     return { id, console, sum };
@@ -63,10 +63,10 @@ describe('a machine that runs while its RAM is filled', function () {
     return full.snapshots.get(id)!.pages;
   }
 
-  async function restore(id: string, lazy: boolean): Promise<Machine> {
-    const snapshot = await store.openSnapshot(id);
+  async function restore(id: string, lazy: boolean, from = store): Promise<Machine> {
+    const snapshot = await from.openSnapshot(id);
     try {
-      const machine = await Machine.restore(snapshot, { store: store.key, overlayDir: dir, lazy });
+      const machine = await Machine.restore(snapshot, { store: from.key, overlayDir: dir, lazy });
       machines.push(machine);
       return machine;
     } finally {
@@ -107,6 +107,23 @@ describe('a machine that runs while its RAM is filled', function () {
     assert.ok(own.length <= 1, own.join());
     for (let round = 0; round < 3; round++)
       assert.deepEqual(differences(expected, await pagesOf(await restore(id, true))), own);
+  });
+
+  it('completes the fill of a large memory before it is saved in full', async () => {
+    const { id, console: before, sum } = await saved(640, 400);
+    const other = Store.open(join(dir, 'other'), { write: true, create: true });
+    try {
+      const machine = await restore(id, true);
+      const console = new GuestConsole(machine, before);
+      const full = await machine.save(other, SAVE);
+      await machine.stop();
+      const again = await restore(full.id, false, other);
+      const after = new GuestConsole(again, console);
+      await again.resume();
+      assert.equal(await after.command('sum 400', /^SUM/), sum);
+    } finally {
+      other.close();
+    }
   });
 
   it('is saved relative to its snapshot at once, and the save is whole', async () => {
