@@ -51,6 +51,8 @@ export interface LaunchRequest {
         readonly nets?: readonly NetConnection[];
         /** A clone beside the original. */
         readonly asNew?: boolean;
+        /** Whether RAM is filled while the machine runs, where that is possible (default: before it runs). */
+        readonly lazy?: boolean;
       };
 }
 

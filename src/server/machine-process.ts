@@ -71,6 +71,7 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
         overlayDir,
         nets: origin.nets ?? [],
         asNew: origin.asNew ?? false,
+        lazy: origin.lazy ?? false,
         progress,
         clock: origin.clock,
       });
