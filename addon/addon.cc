@@ -10,6 +10,7 @@
 #include "memory.h"
 #include "net_port.h"
 #include "pages.h"
+#include "passed_files.h"
 #include "region_reader.h"
 
 namespace livesnap {
@@ -40,6 +41,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   initMemory(env, exports);
   initNetPort(env, exports);
   initPages(env, exports);
+  initPassedFiles(env, exports);
   initRegionReader(env, exports);
   initTap(env, exports);
   return exports;

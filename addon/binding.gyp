@@ -18,6 +18,7 @@
         "pack_directory.cc",
         "pack_file.cc",
         "pages.cc",
+        "passed_files.cc",
         "region_reader.cc",
         "settle.cc",
         "tap.cc",
