@@ -135,7 +135,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const { config, regions, disks, nets } = setup;
     let thread: DeviceThreadClient | null = null;
     try {
-      thread = new DeviceThreadClient();
+      thread = DeviceThreadClient.start();
       const { list, engine, staging } = disks;
       await thread.begin({
         slots: regions.slots,

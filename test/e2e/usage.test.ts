@@ -78,6 +78,7 @@ const MORE: readonly (readonly [args: readonly string[], message: RegExp])[] = [
   [['start', '--kernel', '/dev/null', '--lazy'], /unknown option/],
   [['--kernel', 'cmdline=x'], /no path=/],
   [['restore'], /needs a snapshot/],
+  [['restore', 'a', '--quickly'], /unknown option/],
   [['restore', 'a', '--lazy', '--eager'], /exclude each other/],
   [['restore', 'a', '--cpu_path', 'b'], /different snapshots/],
   [['--cpu_path', 'a', '--memory_path', 'b'], /different snapshots/],
