@@ -58,7 +58,8 @@ int MemoryFill::start(size_t threads, std::function<void()> ended) {
   try {
     for (size_t i = 0; lazy_ && i < std::min<size_t>(threads, 2); i++)
       startThread("page faults", 0, &MemoryFill::serveFaults);
-    for (size_t i = 0; i < threads; i++) startThread("fill", lazy_ ? kBackground : 0, &MemoryFill::fillAll);
+    for (size_t i = 0; i < (lazy_ ? std::max<size_t>(threads / 2, 1) : threads); i++)
+      startThread("fill", lazy_ ? kBackground : 0, &MemoryFill::fillAll);
   } catch (const std::system_error& error) {
     // Those that run find that they have nothing to do, and the last one calls `ended`.
     fail({{error.code().value(), "", -1, "no thread can be started"}});
