@@ -2,8 +2,10 @@
  * Checks of the host and of the installation. Each check loads the modules it needs by itself: a module that cannot be
  * loaded is a finding.
  */
-import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, statfsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
 import { dirname, join } from 'node:path';
+import { getSystemErrorName } from 'node:util';
 import { runRoot } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { projectRoot } from '../native/project-root.js';
@@ -95,29 +97,21 @@ async function checkKvm(): Promise<Finding> {
     : fine(about);
 }
 
-const canWrite = (path: string): boolean => {
-  try {
-    closeSync(openSync(path, 'r+'));
-    return true;
-  } catch {
-    return false;
-  }
-};
-
 /** KVM's own page faults must be served, so a user-mode-only userfaultfd is not enough (userfaultfd(2)). */
-function checkUserfaultfd(knob = '/proc/sys/vm/unprivileged_userfaultfd'): Finding {
-  if (!existsSync(knob))
-    return note(
-      'the kernel has no userfaultfd, which nothing uses yet',
-      'Use a kernel built with CONFIG_USERFAULTFD=y.',
-    );
-  if (canWrite('/dev/userfaultfd')) return fine('userfaultfd through /dev/userfaultfd');
-  if (process.getuid?.() === 0) return fine('userfaultfd for root');
-  if (readFileSync(knob, 'utf8').trim() === '1') return fine('userfaultfd for every user');
+function judgeUserfaultfd(errno: number | null): Finding {
+  if (errno === null) return fine('restore --lazy works: page faults of a guest may be served');
+  const { EACCES, EPERM } = osConstants.errno;
   return note(
-    'this user may not serve kernel faults with userfaultfd, which nothing uses yet',
-    'Run sudo setfacl -m u:$USER:rw /dev/userfaultfd, or sudo sysctl vm.unprivileged_userfaultfd=1',
+    `restore --lazy reads all of RAM first: page faults of a guest may not be served (userfaultfd: ${getSystemErrorName(-errno)})`,
+    errno === EPERM || errno === EACCES
+      ? 'Run sudo setfacl -m u:$USER:rw /dev/userfaultfd, or sudo sysctl vm.unprivileged_userfaultfd=1'
+      : 'Use a kernel built with CONFIG_USERFAULTFD=y, and a container that allows userfaultfd(2).',
   );
+}
+
+async function checkUserfaultfd(): Promise<Finding> {
+  const { lazyFillErrno } = await import('../native/memory-fill.js');
+  return judgeUserfaultfd(lazyFillErrno());
 }
 
 function checkMemory(meminfo: string = readFileSync('/proc/meminfo', 'utf8')): Finding {
@@ -179,7 +173,7 @@ async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: 
     await examine('xxhash-wasm', checkXxhash),
     await examine('guest', checkProbe),
     await examine('kvm', checkKvm),
-    await examine('userfaultfd', () => checkUserfaultfd()),
+    await examine('userfaultfd', checkUserfaultfd),
     await examine('memory', checkMemory),
     await examine('store', () => checkStore(storeDir())),
     await examine('run directory', checkRunDirectory),
@@ -199,7 +193,7 @@ async function describeThisHost(): Promise<Record<string, unknown> | null> {
 }
 
 /** For tests. */
-export const judge = { checkMemory, checkNode, checkSpace, checkUserfaultfd, missingKvmRemedy };
+export const judge = { checkMemory, checkNode, checkSpace, judgeUserfaultfd, missingKvmRemedy };
 
 const MARKS = { ok: 'ok   ', note: 'note ', wrong: 'WRONG' } as const;
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { constants } from 'node:os';
 import { judge } from '../../../src/cli/doctor.js';
 
 describe('doctor', () => {
@@ -17,10 +18,13 @@ describe('doctor', () => {
     assert.match(judge.missingKvmRemedy(flags('vmxish')), /firmware/);
   });
 
-  it('reports a missing userfaultfd as a note, since nothing uses it yet', () => {
-    const { ok, state, remedy } = judge.checkUserfaultfd('/proc/no/such/knob');
-    assert.deepEqual([ok, state], [true, 'note']);
-    assert.match(remedy!, /CONFIG_USERFAULTFD/);
+  it('reports a userfaultfd that cannot serve guests as a note, with the remedy', () => {
+    const missing = judge.judgeUserfaultfd(constants.errno.ENOSYS);
+    assert.deepEqual([missing.ok, missing.state], [true, 'note']);
+    assert.match(missing.message, /--lazy .*ENOSYS/);
+    assert.match(missing.remedy!, /CONFIG_USERFAULTFD/);
+    assert.match(judge.judgeUserfaultfd(constants.errno.EPERM).remedy!, /unprivileged_userfaultfd=1/);
+    assert.equal(judge.judgeUserfaultfd(null).state, 'ok');
   });
 
   it('requires available memory', () => {
