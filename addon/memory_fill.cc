@@ -64,7 +64,7 @@ int MemoryFill::start(size_t threads, std::function<void()> ended) {
     // Those that run find that they have nothing to do, and the last one calls `ended`.
     fail({{error.code().value(), "", -1, "no thread can be started"}});
     std::lock_guard<std::mutex> lock(mutex_);
-    if (threads_ == 0) return error.code().value();
+    if (threads_ == 0 && !over_) return error.code().value();
   }
   return 0;
 }
@@ -74,6 +74,7 @@ void MemoryFill::startThread(const char* name, int niceness, void (MemoryFill::*
   bool fills = work == &MemoryFill::fillAll;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (over_) return;  // the threads before it have done all the work
     threads_++;
     if (fills) filling_++;
   }
@@ -108,6 +109,7 @@ void MemoryFill::threadEnded() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (--threads_ > 0) return;
+    over_ = true;
   }
   ended_();
 }

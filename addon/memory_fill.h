@@ -110,6 +110,7 @@ class MemoryFill : public std::enable_shared_from_this<MemoryFill> {
   std::vector<Place> places_;  // by pack and chunk; complete and constant once `listed_` is set
   size_t nextPlace_ = 0;
   size_t filling_ = 0, threads_ = 0;  // filling threads, and all
+  bool over_ = false;                 // the last thread has ended; no other starts
   std::weak_ptr<Machine> machine_;
   std::optional<FillFailure> failure_;
 };

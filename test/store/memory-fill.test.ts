@@ -188,6 +188,24 @@ describe(`a native fill (seed ${SEED})`, function () {
       assert.equal(fill.isComplete, false);
     });
 
+    it('ends once, also when it is hurried at its very end', async function () {
+      const { store } = newStore(this);
+      const { id } = await save(store, { [RAM]: noise(3, 40) });
+      const region = await openRam(this, store, id);
+      for (let round = 0; round < 200; round++) {
+        const memory = createMemory(40 * PAGE_BYTES);
+        const fill = new MemoryFill([{ memory, reader: region.reader }], { lazy: true });
+        let ends = 0;
+        void fill.ended.then(() => ends++);
+        for (let turns = round % 20; turns > 0 && ends === 0; turns--) fill.hurry();
+        await fill.ended;
+        fill.hurry();
+        assert.equal(fill.isComplete, true);
+        fill.close();
+        closeMemory(memory);
+      }
+    });
+
     it('that is closed lets go who waits', async function () {
       const { store, id, ram } = await chain(this, { saves: 0 });
       const memory = newMemory(this, ram.length);
