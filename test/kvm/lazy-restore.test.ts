@@ -110,7 +110,7 @@ describe('a machine that runs while its RAM is filled', function () {
   });
 
   it('completes the fill of a large memory before it is saved in full', async () => {
-    const { id, console: before, sum } = await saved(640, 400);
+    const { id, console: before, sum } = await saved(384, 200);
     const other = Store.open(join(dir, 'other'), { write: true, create: true });
     try {
       const machine = await restore(id, true);
@@ -120,7 +120,7 @@ describe('a machine that runs while its RAM is filled', function () {
       const again = await restore(full.id, false, other);
       const after = new GuestConsole(again, console);
       await again.resume();
-      assert.equal(await after.command('sum 400', /^SUM/), sum);
+      assert.equal(await after.command('sum 200', /^SUM/), sum);
     } finally {
       other.close();
     }
