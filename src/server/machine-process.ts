@@ -15,6 +15,8 @@ import { receiveFiles, replaceFile } from '../native/passed-files.js';
 import type { Progress } from '../page-stream.js';
 import { DeviceThreadClient } from '../vmm/device-thread-client.js';
 import { nearestDirectory } from '../vmm/disk/scratch-file.js';
+import { profileOfThisHost } from '../vmm/fit/this-host.js';
+import { prepareVm } from '../vmm/kvm/vm.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
 import { ControlServer } from './control-server.js';
 import { FILES_FD, type LaunchReport, type LaunchRequest } from './launch-messages.js';
@@ -186,6 +188,10 @@ async function die(cause: unknown): Promise<void> {
 /** Starts and loads what a request of this kind will need. A failure is met again, and reported, when it is needed. */
 function prepare(kind: string | undefined, stores: StoreThread): void {
   if (kind === 'restore') stores.start();
+  try {
+    prepareVm();
+    if (kind === 'restore') profileOfThisHost();
+  } catch {}
   DeviceThreadClient.startEarly();
   import('../vmm/machine.js').catch(() => {});
 }
