@@ -155,7 +155,6 @@ async function run(request: LaunchRequest, stores: StoreThread): Promise<number>
     log(`running, ${machine.config.cpus} vCPUs, ${machine.config.memoryBytes} bytes of memory`);
     process.off('disconnect', starterGone);
     await report({ ready: service.describe() });
-    stores.start(); // now, so that the first save does not wait for it
     const { kind } = await service.ended;
     return kind === 'failed' ? 1 : 0;
   } catch (thrown) {
