@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <future>
+#include <system_error>
 
 #include "errors.h"
 #include "registry.h"
@@ -128,32 +130,44 @@ static size_t ioctlSize(Target target, uint64_t request, const Bytes& bytes, siz
   return sizeInNumber;
 }
 
-// Makes an ioctl. Its argument is an integer, or a Uint8Array that is long enough for what the kernel reads and writes.
-// Returns the ioctl's result. Throws SystemError.
+struct Ioctl {
+  uint64_t request;
+  bool takesBytes;
+  uint64_t value;  // the argument, unless it takes bytes
+  Bytes bytes;
+};
+
+// An ioctl and its argument, which is an integer, or a Uint8Array that is long enough for what the kernel reads and
+// writes.
+static Ioctl ioctlArg(const Napi::CallbackInfo& info, size_t first, Target target, size_t xsaveSize) {
+  Ioctl call = {static_cast<uint64_t>(integerArg(info, first, 0, UINT32_MAX)), !info[first + 1].IsNumber(), 0, {}};
+  if (!call.takesBytes) {
+    call.value = static_cast<uint64_t>(integerArg(info, first + 1, 0, INT64_MAX >> 10));
+    if (_IOC_DIR(call.request) != _IOC_NONE) throwContract(info.Env(), "this ioctl takes bytes");
+    return call;
+  }
+  call.bytes = bytesArg(info, first + 1);
+  if (_IOC_DIR(call.request) == _IOC_NONE) throwContract(info.Env(), "this ioctl takes an integer");
+  size_t needed = ioctlSize(target, call.request, call.bytes, xsaveSize);
+  if (needed == SIZE_MAX) throwContract(info.Env(), "this ioctl is not made from TypeScript");
+  if (call.bytes.length < needed) throwContract(info.Env(), "an ioctl's argument is too short");
+  return call;
+}
+
+[[noreturn]] static void throwIoctl(Napi::Env env, Target target, uint64_t request, int err) {
+  const char* name = target == Target::kSystem ? "system" : target == Target::kVm ? "VM" : "vCPU";
+  char call[64];
+  snprintf(call, sizeof call, "KVM %s ioctl 0x%lx", name, static_cast<unsigned long>(request));
+  throwErrno(env, call, err);
+}
+
+// Makes an ioctl. Returns its result. Throws SystemError.
 static Napi::Value doIoctl(const Napi::CallbackInfo& info, size_t first, int fd, Target target, size_t xsaveSize) {
-  auto request = static_cast<uint64_t>(integerArg(info, first, 0, UINT32_MAX));
+  Ioctl call = ioctlArg(info, first, target, xsaveSize);
   int rc;
-  if (info[first + 1].IsNumber()) {
-    auto value = static_cast<uint64_t>(integerArg(info, first + 1, 0, INT64_MAX >> 10));
-    if (_IOC_DIR(request) != _IOC_NONE) throwContract(info.Env(), "this ioctl takes bytes");
-    do rc = ioctl(fd, request, value);
-    while (rc < 0 && errno == EINTR);
-  } else {
-    auto bytes = bytesArg(info, first + 1);
-    if (_IOC_DIR(request) == _IOC_NONE) throwContract(info.Env(), "this ioctl takes an integer");
-    size_t needed = ioctlSize(target, request, bytes, xsaveSize);
-    if (needed == SIZE_MAX) throwContract(info.Env(), "this ioctl is not made from TypeScript");
-    if (bytes.length < needed) throwContract(info.Env(), "an ioctl's argument is too short");
-    do rc = ioctl(fd, request, bytes.data);
-    while (rc < 0 && errno == EINTR);
-  }
-  if (rc < 0) {
-    int err = errno;
-    const char* name = target == Target::kSystem ? "system" : target == Target::kVm ? "VM" : "vCPU";
-    char call[64];
-    snprintf(call, sizeof call, "KVM %s ioctl 0x%lx", name, static_cast<unsigned long>(request));
-    throwErrno(info.Env(), call, err);
-  }
+  do rc = call.takesBytes ? ioctl(fd, call.request, call.bytes.data) : ioctl(fd, call.request, call.value);
+  while (rc < 0 && errno == EINTR);
+  if (rc < 0) throwIoctl(info.Env(), target, call.request, errno);
   return Napi::Number::New(info.Env(), rc);
 }
 
@@ -166,13 +180,130 @@ static Napi::Value kvmIoctl(const Napi::CallbackInfo& info) {
   return doIoctl(info, 0, kvm.fd, Target::kSystem, 4096);
 }
 
-// machineCreate() → handle
+// How a VM is made: the MSR whose writes exit as KVM_EXIT_X86_WRMSR (-1: none), and ioctls before it has vCPUs.
+struct Recipe {
+  struct Step {
+    uint64_t request;
+    bool takesBytes;
+    uint64_t value;
+    std::vector<uint8_t> bytes;
+    bool operator==(const Step& other) const {
+      return request == other.request && takesBytes == other.takesBytes && value == other.value && bytes == other.bytes;
+    }
+  };
+  int64_t trappedMsr = -1;
+  std::vector<Step> steps;
+  bool operator==(const Recipe& other) const { return trappedMsr == other.trappedMsr && steps == other.steps; }
+};
+
+// A VM that is made, or why it is not: the errno of `failed`, or else of a step.
+struct MadeVm {
+  int kvmFd = -1;
+  int vmFd = -1;
+  int err = 0;
+  const char* failed = nullptr;
+  uint64_t failedRequest = 0;
+  void close() {
+    for (int fd : {vmFd, kvmFd})
+      if (fd >= 0) ::close(fd);
+  }
+};
+
+// Takes recipes from TypeScript: (trappedMsr, request, argument, request, argument, …).
+static Recipe recipeArg(const Napi::CallbackInfo& info) {
+  Recipe recipe;
+  recipe.trappedMsr = integerArg(info, 0, -1, UINT32_MAX);
+  for (size_t i = 1; i < info.Length(); i += 2) {
+    Ioctl call = ioctlArg(info, i, Target::kVm, 4096);
+    std::vector<uint8_t> bytes(call.bytes.data, call.bytes.data + call.bytes.length);
+    recipe.steps.push_back({call.request, call.takesBytes, call.value, std::move(bytes)});
+  }
+  return recipe;
+}
+
+// Any thread.
+static MadeVm makeVm(Recipe recipe) {
+  MadeVm vm;
+  auto fail = [&vm](const char* call, uint64_t request) {
+    vm.err = errno;
+    vm.failed = call;
+    vm.failedRequest = request;
+    return vm;
+  };
+  vm.kvmFd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+  if (vm.kvmFd < 0) return fail("open /dev/kvm", 0);
+  do vm.vmFd = ioctl(vm.kvmFd, KVM_CREATE_VM, 0);
+  while (vm.vmFd < 0 && errno == EINTR);
+  if (vm.vmFd < 0) return fail("KVM_CREATE_VM", 0);
+  for (auto& step : recipe.steps) {
+    int rc;
+    do rc = step.takesBytes ? ioctl(vm.vmFd, step.request, step.bytes.data()) : ioctl(vm.vmFd, step.request, step.value);
+    while (rc < 0 && errno == EINTR);
+    if (rc < 0) return fail(nullptr, step.request);
+  }
+  if (recipe.trappedMsr >= 0) {
+    uint8_t denied = 0;
+    kvm_msr_filter filter = {};
+    filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
+    filter.ranges[0].flags = KVM_MSR_FILTER_WRITE;
+    filter.ranges[0].nmsrs = 1;
+    filter.ranges[0].base = static_cast<uint32_t>(recipe.trappedMsr);
+    filter.ranges[0].bitmap = &denied;
+    if (ioctl(vm.vmFd, KVM_X86_SET_MSR_FILTER, &filter) < 0) return fail("KVM_X86_SET_MSR_FILTER", 0);
+  }
+  return vm;
+}
+
+// The VM that a thread of its own makes for the next machineCreate with the same recipe. Never destroyed: the process may
+// exit while it is made.
+struct Prepared {
+  std::mutex mutex;
+  Recipe recipe;
+  std::future<MadeVm> vm;
+};
+static Prepared& prepared() {
+  static auto* only = new Prepared();
+  return *only;
+}
+
+// machinePrepare(recipe…): starts to make a VM. Does nothing if there is one already. Any thread.
+static void machinePrepare(const Napi::CallbackInfo& info) {
+  Recipe recipe = recipeArg(info);
+  auto& ahead = prepared();
+  std::lock_guard<std::mutex> lock(ahead.mutex);
+  if (ahead.vm.valid()) return;
+  try {
+    ahead.vm = std::async(std::launch::async, makeVm, recipe);
+    ahead.recipe = std::move(recipe);
+  } catch (const std::system_error&) {
+    // No thread: machineCreate makes the VM.
+  }
+}
+
+// The prepared VM if it is made by this recipe; waits for it.
+static MadeVm takeVm(Recipe recipe) {
+  auto& ahead = prepared();
+  std::unique_lock<std::mutex> lock(ahead.mutex);
+  if (ahead.vm.valid() && ahead.recipe == recipe) {
+    auto future = std::move(ahead.vm);
+    lock.unlock();
+    MadeVm vm = future.get();
+    if (vm.err == 0) return vm;
+    vm.close();
+  } else {
+    lock.unlock();
+  }
+  return makeVm(std::move(recipe));
+}
+
+// machineCreate(recipe…) → handle
 static Napi::Value machineCreate(const Napi::CallbackInfo& info) {
   auto machine = std::make_shared<Machine>();
-  machine->kvmFd = openKvm(info.Env());
-  do machine->vmFd = ioctl(machine->kvmFd, KVM_CREATE_VM, 0);
-  while (machine->vmFd < 0 && errno == EINTR);
-  if (machine->vmFd < 0) throwErrno(info.Env(), "KVM_CREATE_VM", errno);
+  MadeVm vm = takeVm(recipeArg(info));
+  machine->kvmFd = vm.kvmFd;
+  machine->vmFd = vm.vmFd;
+  if (vm.failed != nullptr) throwErrno(info.Env(), vm.failed, vm.err);
+  if (vm.err != 0) throwIoctl(info.Env(), Target::kVm, vm.failedRequest, vm.err);
   int xsave = ioctl(machine->vmFd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
   if (xsave > 4096) machine->xsaveSize = static_cast<size_t>(xsave);
   machine->wakeFd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -198,29 +329,6 @@ static Napi::Value machineXsaveSize(const Napi::CallbackInfo& info) {
 static Napi::Value machineIoctl(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
   return doIoctl(info, 1, machine->vmFd, Target::kVm, machine->xsaveSize);
-}
-
-// machineEnableCap(machine, capability, argument0)
-static void machineEnableCap(const Napi::CallbackInfo& info) {
-  auto machine = machineArg(info);
-  kvm_enable_cap cap = {};
-  cap.cap = static_cast<uint32_t>(integerArg(info, 1, 0, UINT32_MAX));
-  cap.args[0] = static_cast<uint64_t>(integerArg(info, 2, 0, UINT32_MAX));
-  if (ioctl(machine->vmFd, KVM_ENABLE_CAP, &cap) < 0) throwErrno(info.Env(), "KVM_ENABLE_CAP", errno);
-}
-
-// machineTrapMsrWrites(machine, msr): makes writes of one MSR exit as KVM_EXIT_X86_WRMSR. Other MSRs do not exit.
-static void machineTrapMsrWrites(const Napi::CallbackInfo& info) {
-  auto machine = machineArg(info);
-  uint8_t denied = 0;
-  kvm_msr_filter filter = {};
-  filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
-  filter.ranges[0].flags = KVM_MSR_FILTER_WRITE;
-  filter.ranges[0].nmsrs = 1;
-  filter.ranges[0].base = static_cast<uint32_t>(integerArg(info, 1, 0, UINT32_MAX));
-  filter.ranges[0].bitmap = &denied;
-  if (ioctl(machine->vmFd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
-    throwErrno(info.Env(), "KVM_X86_SET_MSR_FILTER", errno);
 }
 
 // machineSetSlot(machine, slot, gpa, memory, logDirty): puts a whole memory into a slot, or changes its dirty logging.
@@ -387,8 +495,7 @@ void initMachine(Napi::Env env, Napi::Object exports) {
   exports.Set("machineCreate", Napi::Function::New(env, machineCreate));
   exports.Set("machineXsaveSize", Napi::Function::New(env, machineXsaveSize));
   exports.Set("machineIoctl", Napi::Function::New(env, machineIoctl));
-  exports.Set("machineEnableCap", Napi::Function::New(env, machineEnableCap));
-  exports.Set("machineTrapMsrWrites", Napi::Function::New(env, machineTrapMsrWrites));
+  exports.Set("machinePrepare", Napi::Function::New(env, machinePrepare));
   exports.Set("machineSetSlot", Napi::Function::New(env, machineSetSlot));
   exports.Set("machineReadDirtyLog", Napi::Function::New(env, machineReadDirtyLog));
   exports.Set("machineAddVcpu", Napi::Function::New(env, machineAddVcpu));

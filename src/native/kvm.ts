@@ -7,11 +7,10 @@ import type { MemoryHandle } from './memory.js';
 
 interface KvmFunctions {
   kvmIoctl(request: number, argument: number | Uint8Array): number;
-  machineCreate(): number;
+  machineCreate(trappedMsr: number, ...steps: (number | Uint8Array)[]): number;
+  machinePrepare(trappedMsr: number, ...steps: (number | Uint8Array)[]): void;
   machineXsaveSize(machine: number): number;
   machineIoctl(machine: number, request: number, argument: number | Uint8Array): number;
-  machineEnableCap(machine: number, capability: number, argument: number): void;
-  machineTrapMsrWrites(machine: number, msr: number): void;
   machineSetSlot(machine: number, slot: number, gpa: number, memory: number, logDirty: boolean): void;
   machineReadDirtyLog(machine: number, slot: number, bitmap: Uint8Array): void;
   machineAddVcpu(machine: number): number;
@@ -42,7 +41,23 @@ export type KvmMachine = number;
 export const kvmIoctl = (request: number, argument: number | Uint8Array): number =>
   native().kvmIoctl(request, argument);
 
-export const createMachine = (): KvmMachine => native().machineCreate();
+/** How a VM is made. */
+export interface VmRecipe {
+  /** The guest's writes of this MSR are exits; null: KVM handles all MSRs. */
+  readonly trappedMsr: number | null;
+  /** Ioctls on the VM before it has vCPUs, in order: request and argument. */
+  readonly steps: readonly (readonly [request: number, argument: number | Uint8Array])[];
+}
+
+const PLAIN_VM: VmRecipe = { trappedMsr: null, steps: [] };
+
+/** Takes the VM that {@link prepareMachine} made, if it has the same recipe. Errors: SystemError. */
+export const createMachine = ({ trappedMsr, steps }: VmRecipe = PLAIN_VM): KvmMachine =>
+  native().machineCreate(trappedMsr ?? -1, ...steps.flat());
+
+/** Makes a VM on a native thread, for the next {@link createMachine}. If that fails, it is made again there. */
+export const prepareMachine = ({ trappedMsr, steps }: VmRecipe): void =>
+  native().machinePrepare(trappedMsr ?? -1, ...steps.flat());
 
 /** Size of the argument of KVM_GET_XSAVE2 and KVM_SET_XSAVE. */
 export const xsaveSizeBytes = (machine: KvmMachine): number => native().machineXsaveSize(machine);
@@ -50,13 +65,6 @@ export const xsaveSizeBytes = (machine: KvmMachine): number => native().machineX
 /** An ioctl on the VM. Its argument is an integer, or bytes that the kernel reads or fills. */
 export const machineIoctl = (machine: KvmMachine, request: number, argument: number | Uint8Array): number =>
   native().machineIoctl(machine, request, argument);
-
-export const enableCapability = (machine: KvmMachine, capability: number, argument: number): void =>
-  native().machineEnableCap(machine, capability, argument);
-
-/** Makes the guest's writes of one MSR exits. KVM handles every other MSR. */
-export const trapMsrWrites = (machine: KvmMachine, msr: number): void =>
-  native().machineTrapMsrWrites(machine, msr);
 
 /** Puts a memory into a slot, or changes whether the slot's writes are logged. */
 export const setMemorySlot = (

@@ -15,6 +15,8 @@ import { receiveFiles, replaceFile } from '../native/passed-files.js';
 import type { Progress } from '../page-stream.js';
 import { DeviceThreadClient } from '../vmm/device-thread-client.js';
 import { nearestDirectory } from '../vmm/disk/scratch-file.js';
+import { profileOfThisHost } from '../vmm/fit/this-host.js';
+import { prepareVm } from '../vmm/kvm/vm.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
 import { ControlServer } from './control-server.js';
 import { FILES_FD, type LaunchReport, type LaunchRequest } from './launch-messages.js';
@@ -153,7 +155,6 @@ async function run(request: LaunchRequest, stores: StoreThread): Promise<number>
     log(`running, ${machine.config.cpus} vCPUs, ${machine.config.memoryBytes} bytes of memory`);
     process.off('disconnect', starterGone);
     await report({ ready: service.describe() });
-    stores.start(); // now, so that the first save does not wait for it
     const { kind } = await service.ended;
     return kind === 'failed' ? 1 : 0;
   } catch (thrown) {
@@ -186,6 +187,10 @@ async function die(cause: unknown): Promise<void> {
 /** Starts and loads what a request of this kind will need. A failure is met again, and reported, when it is needed. */
 function prepare(kind: string | undefined, stores: StoreThread): void {
   if (kind === 'restore') stores.start();
+  try {
+    prepareVm();
+    if (kind === 'restore') profileOfThisHost();
+  } catch {}
   DeviceThreadClient.startEarly();
   import('../vmm/machine.js').catch(() => {});
 }

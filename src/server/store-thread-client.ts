@@ -121,7 +121,11 @@ class Connection {
     data: StoreThreadData,
   ) {
     this.#log = log;
-    this.#worker = new Worker(url, { name: 'store thread', workerData: data });
+    this.#worker = new Worker(url, {
+      name: 'store thread',
+      workerData: data,
+      resourceLimits: { maxYoungGenerationSizeMb: 3 },
+    });
     this.#worker.on('message', (message: FromStoreThread) => this.#receive(message));
     this.#worker.on('error', (error: Error) => this.#fail(error.message, error));
     this.#worker.on('exit', (status) => this.#fail(`it ended with status ${status}`));

@@ -9,6 +9,7 @@
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
+import { loadSqlite } from '../native/modules.js';
 import type {
   OpenRegion,
   OpenSnapshot,
@@ -34,7 +35,8 @@ const PROGRESS_INTERVAL_MS = 50;
 
 useCancelFlag((workerData as StoreThreadData).cancelFlag);
 const loading = Promise.all([import('../store/store.js'), import('../native/pages.js')]);
-loading.catch(() => {}); // for `open`, which awaits it
+// What fails here fails again in `open`, which awaits it.
+loading.then(() => loadSqlite()).catch(() => {});
 
 const port = parentPort!;
 const post = (message: FromStoreThread): void => port.postMessage(message);

@@ -16,6 +16,12 @@ import { fileURLToPath } from 'node:url';
 import { LivesnapError } from '../errors.js';
 import { FILES_FD, type LaunchReport, type LaunchRequest } from './launch-messages.js';
 
+/**
+ * A machine's process has threads of its own for all that takes long. V8's compilers and Node's pool for small file
+ * operations need one thread each, where the defaults are four.
+ */
+const FEW_THREADS = ['--v8-pool-size=1'];
+
 const MAX_OUTPUT_CHARACTERS = 64 * 1024;
 
 export class WaitingProcess {
@@ -33,10 +39,10 @@ export class WaitingProcess {
     // Reading more certificates takes Node 50 ms, and this process opens no TLS connection.
     const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
     const program = fileURLToPath(new URL('./machine-process.js', import.meta.url));
-    const child = spawn(process.execPath, [program, kind], {
+    const child = spawn(process.execPath, [...FEW_THREADS, program, kind], {
       detached: true,
       cwd: '/',
-      env,
+      env: { ...env, UV_THREADPOOL_SIZE: '1' },
       stdio: ['ignore', 'pipe', 'pipe', 'ipc', 'pipe'],
     });
     this.#child = child;

@@ -82,7 +82,10 @@ export class DeviceThreadClient {
   }
 
   private constructor() {
-    this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), { name: 'device thread' });
+    this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), {
+      name: 'device thread',
+      resourceLimits: { maxYoungGenerationSizeMb: 3 },
+    });
     this.#worker.on('message', (message: FromDeviceThread) => this.#receive(message));
     this.#worker.on('error', (error) => {
       this.#end ??= {

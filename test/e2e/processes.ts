@@ -36,7 +36,7 @@ export const machineProcesses = (runDir: string): number[] =>
     .filter((pid) => {
       const { command, environment } = wordsOf(pid);
       return (
-        /machine-process\.js/.test(command.slice(0, 2).join(' ')) &&
+        /machine-process\.js/.test(command.slice(0, 4).join(' ')) &&
         environment.includes(`XDG_RUNTIME_DIR=${runDir}`) &&
         alive(pid)
       );

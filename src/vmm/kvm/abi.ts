@@ -43,6 +43,7 @@ export const Ioctl = {
   SET_PIT2: ioc(WRITE, 0xa0, 112),
   GET_DEBUGREGS: ioc(READ, 0xa1, 128),
   SET_DEBUGREGS: ioc(WRITE, 0xa2, 128),
+  ENABLE_CAP: ioc(WRITE, 0xa3, 104),
   SET_TSC_KHZ: ioc(NONE, 0xa2, 0),
   GET_TSC_KHZ: ioc(NONE, 0xa3, 0),
   GET_XSAVE: ioc(READ, 0xa4, 4096),

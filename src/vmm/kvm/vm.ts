@@ -10,11 +10,10 @@ import {
   addVcpu,
   closeMachine,
   createMachine,
-  enableCapability,
   type KvmMachine,
-  machineIoctl,
+  prepareMachine,
   setMemorySlot,
-  trapMsrWrites,
+  type VmRecipe,
 } from '../../native/kvm.js';
 import type { MemoryHandle } from '../../native/memory.js';
 import type { BootState } from '../boot/boot-state.js';
@@ -23,7 +22,7 @@ import type { CpuTemplate } from '../machine-types.js';
 import { Capability, IDENTITY_MAP_ADDRESS, Ioctl, MSR_EXIT_REASON_FILTER, Msr, TSS_ADDRESS } from './abi.js';
 import { type CpuidEntry, guestCpuid, supportedCpuid } from './cpuid.js';
 import type { ElapsedTime } from './guest-time.js';
-import type { HostKvm } from './host.js';
+import { describeHost, type HostKvm } from './host.js';
 import {
   getCpuid,
   getMsrs,
@@ -50,6 +49,45 @@ export interface MemorySlot {
 /** KVM_PIT_SPEAKER_DUMMY: KVM handles port 0x61 as well. */
 const PIT_SPEAKER_DUMMY = 1;
 
+const words = (bytes: number, fields: readonly (readonly [at: number, value: number])[]): Uint8Array => {
+  const view = new DataView(new ArrayBuffer(bytes));
+  for (const [at, value] of fields) view.setBigUint64(at, BigInt(value), true);
+  return new Uint8Array(view.buffer);
+};
+
+/** KVM_ENABLE_CAP: struct kvm_enable_cap with one argument. */
+const enable = (capability: number, argument: number) =>
+  [
+    Ioctl.ENABLE_CAP,
+    words(104, [
+      [0, capability],
+      [8, argument],
+    ]),
+  ] as const;
+
+/** How the VM of every machine on this host is made, whatever the machine has. */
+function vmRecipe(host: HostKvm): VmRecipe {
+  const isPvm = host.kind === 'pvm';
+  return {
+    trappedMsr: isPvm ? Msr.IA32_TSC_DEADLINE : null,
+    steps: [
+      [Ioctl.SET_TSS_ADDR, TSS_ADDRESS],
+      [Ioctl.SET_IDENTITY_MAP_ADDR, words(8, [[0, IDENTITY_MAP_ADDRESS]])],
+      [Ioctl.CREATE_IRQCHIP, 0],
+      [Ioctl.CREATE_PIT2, words(64, [[0, PIT_SPEAKER_DUMMY]])],
+      ...(isPvm
+        ? [
+            enable(Capability.EXIT_ON_EMULATION_FAILURE, 1),
+            enable(Capability.X86_USER_SPACE_MSR, MSR_EXIT_REASON_FILTER),
+          ]
+        : []),
+    ],
+  };
+}
+
+/** Makes the VM of the next machine on a native thread, while this one goes on. Errors: NO_KVM. */
+export const prepareVm = (): void => prepareMachine(vmRecipe(describeHost()));
+
 /** Makes a VM with `cpus` vCPUs in their reset state. `logDirty`: KVM logs the guest's writes from the start. */
 export function createVm(
   host: HostKvm,
@@ -57,21 +95,8 @@ export function createVm(
   slots: readonly Pick<MemorySlot, 'gpa' | 'memory'>[],
   logDirty: boolean,
 ): KvmMachine {
-  const machine = createMachine();
+  const machine = createMachine(vmRecipe(host));
   try {
-    machineIoctl(machine, Ioctl.SET_TSS_ADDR, TSS_ADDRESS);
-    const identityMap = new Uint8Array(8);
-    new DataView(identityMap.buffer).setBigUint64(0, BigInt(IDENTITY_MAP_ADDRESS), true);
-    machineIoctl(machine, Ioctl.SET_IDENTITY_MAP_ADDR, identityMap);
-    machineIoctl(machine, Ioctl.CREATE_IRQCHIP, 0);
-    const pit = new Uint8Array(64);
-    pit[0] = PIT_SPEAKER_DUMMY;
-    machineIoctl(machine, Ioctl.CREATE_PIT2, pit);
-    if (host.kind === 'pvm') {
-      enableCapability(machine, Capability.EXIT_ON_EMULATION_FAILURE, 1);
-      enableCapability(machine, Capability.X86_USER_SPACE_MSR, MSR_EXIT_REASON_FILTER);
-      trapMsrWrites(machine, Msr.IA32_TSC_DEADLINE);
-    }
     for (let i = 0; i < cpus; i++) addVcpu(machine);
     slots.forEach(({ gpa, memory }, slot) => {
       setMemorySlot(machine, slot, { gpa, memory, logDirty });
