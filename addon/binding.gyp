@@ -19,7 +19,6 @@
         "pack_file.cc",
         "pages.cc",
         "region_reader.cc",
-        "settle.cc",
         "tap.cc",
         "third_party/lz4/lz4.c",
         "vcpu_thread.cc"

@@ -329,9 +329,6 @@ static void machineAttach(const Napi::CallbackInfo& info) {
   napi_add_env_cleanup_hook(info.Env(), onDeviceThreadEnd, new std::shared_ptr<Machine>(machine));
 }
 
-// machineSettleBeforePark(machine): vCPUs park only where KVM hides no breakpoint (settle.h). Call it before machineStart.
-static void machineSettleBeforePark(const Napi::CallbackInfo& info) { machineArg(info)->settles = true; }
-
 // machineStart(machine): starts the vCPU threads, parked. Device thread.
 static void machineStart(const Napi::CallbackInfo& info) {
   auto machine = machineArg(info);
@@ -397,7 +394,6 @@ void initMachine(Napi::Env env, Napi::Object exports) {
   exports.Set("machineAddVcpu", Napi::Function::New(env, machineAddVcpu));
   exports.Set("vcpuIoctl", Napi::Function::New(env, vcpuIoctl));
   exports.Set("machineAttach", Napi::Function::New(env, machineAttach));
-  exports.Set("machineSettleBeforePark", Napi::Function::New(env, machineSettleBeforePark));
   exports.Set("machineStart", Napi::Function::New(env, machineStart));
   exports.Set("machineRequestPause", Napi::Function::New(env, machineRequestPause));
   exports.Set("machineResume", Napi::Function::New(env, machineResume));

@@ -10,7 +10,7 @@
 // A vCPU is in one phase at a time (Vcpu::phase):
 // - running: its thread owns it;
 // - in an exit: the device thread owns it;
-// - parked: nobody runs it, its pending PIO, MMIO and MSR accesses are completed, and KVM hides no exception of it.
+// - parked: nobody runs it, and its pending PIO, MMIO and MSR accesses are completed.
 // State ioctls on a vCPU are made only in the last two phases.
 #pragma once
 #include <linux/kvm.h>
@@ -105,7 +105,6 @@ struct Machine {
   size_t postedBytes = 0;
   int postedFrom = -1;              // the port they were written to
   bool postedUrgent = false;        // deliver now: a line has ended, or half of the buffer is used
-  bool settles = false;             // vCPUs park without a hidden breakpoint (settle.h); set before the threads start
   std::atomic<int> postedPort{-1};  // -1: every write is an exit
   std::atomic<bool> pauseWanted{true};  // threads start parked
   std::atomic<bool> stopping{false};

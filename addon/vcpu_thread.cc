@@ -2,7 +2,7 @@
 //
 // Invariants:
 // - A thread parks only after KVM has completed the access of its last exit, by KVM_RUN with immediate_exit set (Linux,
-//   Documentation/virt/kvm/api.rst, KVM_RUN), and, if the machine settles, where KVM hides no breakpoint (settle.h).
+//   Documentation/virt/kvm/api.rst, KVM_RUN).
 // - No kick is lost: its handler sets immediate_exit before the thread can enter the guest again.
 // - Every signal but the kick is blocked, so that signals to the process go to other threads.
 #include "vcpu_thread.h"
@@ -16,17 +16,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <optional>
-
-#include "settle.h"
-
 namespace livesnap {
 
 static thread_local kvm_run* currentRun = nullptr;
-
-// How often a vCPU that wants to park runs on because of a hidden breakpoint. A guest that does nothing but int3 is
-// usually past it after 20 times. It must not keep the machine from being paused, so there is an end.
-constexpr int kMaxSettling = 200;
 
 static int kickSignal() { return SIGRTMIN; }
 
@@ -109,20 +101,13 @@ static void* vcpuMain(void* argument) {
   pthread_sigmask(SIG_UNBLOCK, &mask, nullptr);
 
   bool completionPending = false;  // KVM has not completed the access of the last exit
-  int settlings = kMaxSettling;    // a vCPU that has not run parks as it is
   while (!machine.stopping) {
-    std::optional<KickSoon> kickSoon;
     if (machine.pauseWanted) {
       if (!completionPending) {
-        if (machine.settles && settlings++ < kMaxSettling && mayHideBreakpoint(vcpu)) kickSoon.emplace(kickSignal());
-        if (!kickSoon || !kickSoon->isArmed()) {
-          park(vcpu);
-          settlings = 0;
-          continue;
-        }
-      } else {
-        __atomic_store_n(&vcpu.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+        park(vcpu);
+        continue;
       }
+      __atomic_store_n(&vcpu.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     }
     int rc = ioctl(vcpu.fd, KVM_RUN, 0);
     if (rc < 0 && (errno == EINTR || errno == EAGAIN)) {

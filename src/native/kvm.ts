@@ -17,7 +17,6 @@ interface KvmFunctions {
   machineAddVcpu(machine: number): number;
   vcpuIoctl(machine: number, vcpu: number, request: number, argument: number | Uint8Array): number;
   machineAttach(machine: number, exitPage: Uint8Array): void;
-  machineSettleBeforePark(machine: number): void;
   machineStart(machine: number): void;
   machineRequestPause(machine: number): void;
   machineResume(machine: number): void;
@@ -84,12 +83,6 @@ export const vcpuIoctl = (
 /** Makes the calling thread the machine's device thread. */
 export const attachDeviceThread = (machine: KvmMachine, exitPage: Uint8Array): void =>
   native().machineAttach(machine, exitPage);
-
-/**
- * Has vCPUs park only where KVM hides no breakpoint: it queues the exception of int3 behind the instruction, and does not
- * report it among the vCPU's events. Call it before {@link startVcpus}.
- */
-export const settleBeforePark = (machine: KvmMachine): void => native().machineSettleBeforePark(machine);
 
 /** Starts the vCPU threads, parked. */
 export const startVcpus = (machine: KvmMachine): void => native().machineStart(machine);

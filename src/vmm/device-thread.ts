@@ -361,7 +361,7 @@ class DeviceThread {
   /** The devices come first: they hold what the last exit left, and reading KVM's state does not change them. */
   #state(): SavedMachineState {
     const devices = this.#platform.save();
-    const vcpus = saveVcpus(this.#machine, this.#cpus);
+    const vcpus = saveVcpus(this.#machine, this.#host.kind, this.#cpus);
     return { version: MACHINE_STATE_VERSION, vcpus, vm: saveVm(this.#machine), devices };
   }
 

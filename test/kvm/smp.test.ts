@@ -151,7 +151,7 @@ describe('the state of several vCPUs', () => {
           setCpuid(machine, vcpu, guestCpuid(supported, vcpu, cpus, describeHost()));
           setMpState(machine, vcpu, states[vcpu % states.length]!);
         }
-        return saveVcpus(machine, cpus);
+        return saveVcpus(machine, describeHost().kind, cpus);
       });
       saved.forEach(({ cpuid, lapic, mpState }, vcpu) => {
         assert.equal(cpuid.find((leaf) => leaf.function === 1)!.ebx >>> 24, vcpu);
@@ -161,7 +161,7 @@ describe('the state of several vCPUs', () => {
       });
       const restored = withVm(cpus, (machine) => {
         restoreVcpus(machine, saved, { tscControl: describeHost().tscControl, addedNs: 0n });
-        return saveVcpus(machine, cpus);
+        return saveVcpus(machine, describeHost().kind, cpus);
       });
       assert.deepEqual(restored.map(withoutTime), saved.map(withoutTime));
     });
@@ -173,13 +173,16 @@ describe('the state of several vCPUs', () => {
       for (let vcpu = 0; vcpu < cpus; vcpu++)
         setCpuid(machine, vcpu, guestCpuid(supportedCpuid(), vcpu, cpus, describeHost()));
       setMpState(machine, 1, MpState.sipiReceived);
-      return saveVcpus(machine, cpus);
+      return saveVcpus(machine, describeHost().kind, cpus);
     });
     assert.equal(saved[1]!.mpState, MpState.runnable);
     assert.equal(saved[1]!.regs.rip, 0n);
     withVm(cpus, (machine) => {
       restoreVcpus(machine, saved, { tscControl: describeHost().tscControl, addedNs: 0n });
-      assert.deepEqual(saveVcpus(machine, cpus).map(withoutTime), saved.map(withoutTime));
+      assert.deepEqual(
+        saveVcpus(machine, describeHost().kind, cpus).map(withoutTime),
+        saved.map(withoutTime),
+      );
     });
   });
 
@@ -188,7 +191,7 @@ describe('the state of several vCPUs', () => {
     withVm(cpus, (machine) => {
       for (let vcpu = 0; vcpu < cpus; vcpu++)
         setCpuid(machine, vcpu, guestCpuid(supportedCpuid(), vcpu, cpus, describeHost()));
-      const saved = saveVcpus(machine, cpus);
+      const saved = saveVcpus(machine, describeHost().kind, cpus);
       withVm(cpus, (restored) => {
         restoreVcpus(restored, saved, { tscControl: describeHost().tscControl, addedNs: 0n });
         let last = saved[0]!.msrs.find(({ index }) => index === Msr.IA32_TSC)!.value;

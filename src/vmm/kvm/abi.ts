@@ -36,6 +36,7 @@ export const Ioctl = {
   GET_CPUID2: ioc(READ | WRITE, 0x91, 8),
   GET_MP_STATE: ioc(READ, 0x98, 4),
   SET_MP_STATE: ioc(WRITE, 0x99, 4),
+  SET_GUEST_DEBUG: ioc(WRITE, 0x9b, 72),
   GET_VCPU_EVENTS: ioc(READ, 0x9f, 64),
   SET_VCPU_EVENTS: ioc(WRITE, 0xa0, 64),
   GET_PIT2: ioc(READ, 0x9f, 112),

@@ -13,7 +13,8 @@
 import { type KvmMachine, vcpuIoctl } from '../../native/kvm.js';
 import { withKernelOptions } from '../boot/kernel-options.js';
 import { Ioctl, Msr } from './abi.js';
-import { getEvents, getMsrs, getRegs, setEvents, setMsrs, setRegs } from './vcpu-state.js';
+import { queueBreakpoint } from './breakpoint.js';
+import { getMsrs, getRegs, setMsrs, setRegs } from './vcpu-state.js';
 
 const MIN_DEADLINE_MS = 40;
 
@@ -35,15 +36,8 @@ export function pvmCmdline(cmdline: string): string {
   return withKernelOptions(cmdline, missing);
 }
 
-/** Offsets in struct kvm_vcpu_events. */
-const EVENT_EXCEPTION_INJECTED = 0;
-const EVENT_EXCEPTION_NUMBER = 1;
-const EVENT_EXCEPTION_HAS_ERROR_CODE = 2;
-const EVENT_EXCEPTION_PENDING = 3;
-
 const INT3 = 0xcc;
 const FWAIT = 0x9b;
-const BREAKPOINT = 3;
 
 /**
  * Finishes the instruction that the emulator could not run, during the vCPU's exit. Returns false for any instruction
@@ -54,14 +48,7 @@ export function finishInstruction(machine: KvmMachine, vcpu: number, instruction
   if (opcode !== INT3 && opcode !== FWAIT) return false;
   const regs = getRegs(machine, vcpu);
   setRegs(machine, vcpu, { ...regs, rip: regs.rip + 1n });
-  if (opcode === INT3) {
-    const events = getEvents(machine, vcpu);
-    events[EVENT_EXCEPTION_INJECTED] = 1;
-    events[EVENT_EXCEPTION_NUMBER] = BREAKPOINT;
-    events[EVENT_EXCEPTION_HAS_ERROR_CODE] = 0;
-    events[EVENT_EXCEPTION_PENDING] = 0;
-    setEvents(machine, vcpu, events);
-  }
+  if (opcode === INT3) queueBreakpoint(machine, vcpu);
   return true;
 }
 

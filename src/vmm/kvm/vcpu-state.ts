@@ -7,6 +7,7 @@
  * - All vCPUs are parked.
  * - The order of the ioctls below is fixed, because some overwrite what others set.
  * - LAPIC comes before the MSRs: KVM drops a write of TSC_DEADLINE until the timer has its saved mode.
+ * - A vCPU of a PVM host that has the exception of an int3 yet to come is saved at the int3 (breakpoint.ts).
  * - MP_STATE is read first: KVM performs a pending INIT or SIPI then, which changes the registers.
  * - The TSCs of all vCPUs are written one directly after another (tsc.ts).
  * - TSC_DEADLINE comes after TSC, which it is compared with.
@@ -16,6 +17,7 @@ import { LivesnapError, SystemError } from '../../errors.js';
 import { type KvmMachine, kvmIoctl, vcpuIoctl, xsaveSizeBytes } from '../../native/kvm.js';
 import { bytes, type Check, integer, list, object } from '../../schema.js';
 import { Capability, Ioctl, Msr } from './abi.js';
+import { hasHiddenBreakpoint } from './breakpoint.js';
 import {
   CPUID_ENTRY,
   type CpuidEntry,
@@ -25,6 +27,7 @@ import {
   MAX_CPUID_ENTRIES,
 } from './cpuid.js';
 import { restoredDeadline, tscCycles } from './guest-time.js';
+import type { KvmKind } from './host.js';
 import {
   CONTROL,
   DESCRIPTOR_TABLE,
@@ -134,12 +137,6 @@ const setRaw = (machine: KvmMachine, vcpu: number, name: RawName, state: VcpuSta
   vcpuIoctl(machine, vcpu, RAW[name].set, state[name]);
 };
 
-/** Pending exceptions and interrupts, as struct kvm_vcpu_events. */
-export const getEvents = (machine: KvmMachine, vcpu: number): Uint8Array => getRaw(machine, vcpu, 'events');
-export const setEvents = (machine: KvmMachine, vcpu: number, events: Uint8Array): void => {
-  vcpuIoctl(machine, vcpu, Ioctl.SET_VCPU_EVENTS, events);
-};
-
 function encodeMsrs(msrs: readonly MsrValue[]): Uint8Array {
   const bytes = new Uint8Array(MSR_HEADER_BYTES + msrs.length * MSR_ENTRY_BYTES);
   const view = new DataView(bytes.buffer);
@@ -217,10 +214,10 @@ const getXsaveRequest = (machine: KvmMachine): number =>
     : Ioctl.GET_XSAVE;
 
 /** The state of every vCPU. */
-export const saveVcpus = (machine: KvmMachine, cpus: number): VcpuState[] =>
-  Array.from({ length: cpus }, (_, vcpu) => saveVcpu(machine, vcpu));
+export const saveVcpus = (machine: KvmMachine, kind: KvmKind, cpus: number): VcpuState[] =>
+  Array.from({ length: cpus }, (_, vcpu) => saveVcpu(machine, kind, vcpu));
 
-function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
+function saveVcpu(machine: KvmMachine, kind: KvmKind, vcpu: number): VcpuState {
   const mpState = getMpState(machine, vcpu);
   const regs = getRegs(machine, vcpu);
   const sregs = getSregs(machine, vcpu);
@@ -233,9 +230,11 @@ function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
   const cpuid = getCpuid(machine, vcpu);
   const msrs = getMsrs(machine, vcpu, listedMsrs());
   const tsc = msrs.find(({ index }) => index === Msr.IA32_TSC)?.value ?? 0n;
+  const events = getRaw(machine, vcpu, 'events');
+  const atInt3 = kind === 'pvm' && hasHiddenBreakpoint(machine, vcpu, events);
   return {
     mpState,
-    regs,
+    regs: atInt3 ? { ...regs, rip: regs.rip - 1n } : regs,
     sregs,
     xsave,
     xcrs,
@@ -246,7 +245,7 @@ function saveVcpu(machine: KvmMachine, vcpu: number): VcpuState {
     msrs: msrs.map((msr) =>
       msr.index === Msr.IA32_TSC_DEADLINE && msr.value === 0n ? { index: msr.index, value: tsc } : msr,
     ),
-    events: getRaw(machine, vcpu, 'events'),
+    events,
   };
 }
 

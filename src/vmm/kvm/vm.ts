@@ -14,7 +14,6 @@ import {
   type KvmMachine,
   machineIoctl,
   setMemorySlot,
-  settleBeforePark,
   trapMsrWrites,
 } from '../../native/kvm.js';
 import type { MemoryHandle } from '../../native/memory.js';
@@ -72,8 +71,6 @@ export function createVm(
       enableCapability(machine, Capability.EXIT_ON_EMULATION_FAILURE, 1);
       enableCapability(machine, Capability.X86_USER_SPACE_MSR, MSR_EXIT_REASON_FILTER);
       trapMsrWrites(machine, Msr.IA32_TSC_DEADLINE);
-      // PVM queues the exception of int3 behind the instruction, and KVM_GET_VCPU_EVENTS leaves it out.
-      settleBeforePark(machine);
     }
     for (let i = 0; i < cpus; i++) addVcpu(machine);
     slots.forEach(({ gpa, memory }, slot) => {
