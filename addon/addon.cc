@@ -4,10 +4,12 @@
 #include "block_io.h"
 #include "errors.h"
 #include "files.h"
+#include "frame_encoder.h"
 #include "locks.h"
 #include "machine.h"
 #include "mapped_file.h"
 #include "memory.h"
+#include "memory_fill.h"
 #include "net_port.h"
 #include "pages.h"
 #include "region_reader.h"
@@ -32,12 +34,14 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("setGoneError", Napi::Function::New(env, setGoneError));
   initBlockIo(env, exports);
   initFiles(env, exports);
+  initFrameEncoder(env, exports);
   initLocks(env, exports);
   initEvents(env, exports);
   initExits(env, exports);
   initMachine(env, exports);
   initMappedFile(env, exports);
   initMemory(env, exports);
+  initMemoryFill(env, exports);
   initNetPort(env, exports);
   initPages(env, exports);
   initRegionReader(env, exports);

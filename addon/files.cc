@@ -3,6 +3,7 @@
 #include "files.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/limits.h>
 #include <sys/ioctl.h>
@@ -31,6 +32,15 @@ static Napi::Value nextData(const Napi::CallbackInfo& info) {
   range.Set(0u, Napi::Number::New(info.Env(), static_cast<double>(begin)));
   range.Set(1u, Napi::Number::New(info.Env(), static_cast<double>(end)));
   return range;
+}
+
+// startWriteback(fd, offset, length): the kernel begins to write these bytes of the file to the disk. Nothing is promised;
+// an fsync later waits for less (sync_file_range(2), SYNC_FILE_RANGE_WRITE). File systems without it ignore the call.
+static void startWriteback(const Napi::CallbackInfo& info) {
+  int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
+  auto offset = static_cast<off_t>(integerArg(info, 1, 0, INT64_MAX >> 10));
+  auto length = static_cast<off_t>(integerArg(info, 2, 1, INT64_MAX >> 10));
+  sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE);
 }
 
 static constexpr char kAcl[] = "system.posix_acl_access";
@@ -71,6 +81,7 @@ static Napi::Value blockDeviceBytes(const Napi::CallbackInfo& info) {
 }
 
 void initFiles(Napi::Env env, Napi::Object exports) {
+  exports.Set("startWriteback", Napi::Function::New(env, startWriteback));
   exports.Set("nextData", Napi::Function::New(env, nextData));
   exports.Set("copyAttributes", Napi::Function::New(env, copyAttributes));
   exports.Set("blockDeviceBytes", Napi::Function::New(env, blockDeviceBytes));

@@ -20,6 +20,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -110,6 +111,10 @@ struct Machine {
   std::atomic<bool> stopping{false};
   std::atomic<bool> dead{false};
 
+  std::mutex haltMutex;  // guards the next two
+  bool halted = false;
+  std::function<void()> halting;  // what lets vCPU threads continue that wait in a page fault; called once
+
   // Device thread only.
   bool attached = false;
   uint8_t* exitPage = nullptr;
@@ -124,6 +129,8 @@ struct Machine {
   ~Machine();
   void wake();
   void kickAll();
+  // From now on no vCPU runs the guest: each thread ends when the kernel lets it. machineWait returns kEventDead. Any thread.
+  void halt();
   void stopThreads();  // ends and joins every vCPU thread; any thread but a vCPU's; may be called again
 };
 

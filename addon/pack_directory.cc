@@ -157,7 +157,6 @@ std::shared_ptr<const PackFile> PackDirectory::openWithinLimit(uint32_t number, 
   return std::make_shared<const PackFile>(fd_, number, generation);
 }
 
-// The pack that is open already, else its listed generation, else the lowest in the directory, which counts.
 std::shared_ptr<const PackFile> PackDirectory::openPack(uint32_t number) {
   uint32_t generation = 0;
   {

@@ -38,12 +38,13 @@ class PackDirectory {
   using Check = std::function<const char*(const uint8_t* bytes)>;
   // The chunk of a place, if it passes `check`. Throws ReadFailure.
   Chunk read(uint32_t number, uint32_t chunk, const Check& check);
+  // A pack as it was found last: the one that is open, else its listed generation. Throws ReadFailure.
+  std::shared_ptr<const PackFile> openPack(uint32_t number);
   // Closes a pack. The next read opens it again, as it is then.
   void forget(uint32_t number);
 
  private:
   explicit PackDirectory(int fd) : fd_(fd) {}
-  std::shared_ptr<const PackFile> openPack(uint32_t number);
   std::shared_ptr<const PackFile> openWithinLimit(uint32_t number, uint32_t generation);
   std::vector<uint32_t> generationsOnDisk(uint32_t number);
   void keep(std::shared_ptr<const PackFile> pack);

@@ -18,11 +18,9 @@ namespace livesnap {
 static constexpr uint32_t kFormatVersion = 1;
 static constexpr size_t kHeaderBytes = 32, kHeaderChecksumAt = 24;
 static constexpr size_t kFooterBytes = 64, kFooterChecksumAt = 56;
-static constexpr size_t kFrameHeaderBytes = 16;
 static constexpr size_t kFrameEntryBytes = 16;
 static constexpr size_t kIdentityBytes = 8 + 32;  // fingerprint and SHA-256
 static constexpr uint64_t kMaxPackBytes = 0xffffffff;
-static constexpr size_t kMaxFrameBytes = kFrameHeaderBytes + 2 * kFrameChunks + kFrameChunks * kPageBytes;
 static constexpr uint32_t kFlagLz4 = 1, kFlagLost = 4;
 static constexpr uint32_t kCodecRaw = 0, kCodecLz4 = 1;
 
@@ -202,9 +200,14 @@ PackFile::At PackFile::find(uint32_t chunk) const {
 }
 
 std::shared_ptr<const Frame> PackFile::readFrame(uint32_t index) const {
-  const FrameEntry& entry = frames_[index];
   auto stored = std::make_unique<uint8_t[]>(kMaxFrameBytes);
-  uint8_t* bytes = stored.get();
+  auto frame = std::make_shared<Frame>(frames_[index].chunks);
+  readFrame(index, frame->bytes.get(), stored.get());
+  return frame;
+}
+
+void PackFile::readFrame(uint32_t index, uint8_t* into, uint8_t* bytes) const {
+  const FrameEntry& entry = frames_[index];
   readExactly(bytes, entry.offset, frameBytes(entry));
   uint64_t seed = uint64_t{number} | uint64_t{index} << 32;
   if (XXH64(bytes + 8, frameBytes(entry) - 8, seed) != numberAt<uint64_t>(bytes))
@@ -216,18 +219,17 @@ std::shared_ptr<const Frame> PackFile::readFrame(uint32_t index) const {
   if (!same) damaged(entry.offset, "the frame differs from its entry in the trailer");
   if ((entry.flags & kFlagLost) != 0) damaged(entry.offset, "chunks were lost here");
 
-  auto frame = std::make_shared<Frame>(entry.chunks);
   const uint8_t* payload = bytes + kFrameHeaderBytes + 2 * entry.chunks;
   auto rawBytes = static_cast<int>(entry.chunks * kPageBytes);
   switch (codecOf(entry.flags)) {
     case kCodecRaw:
-      memcpy(frame->bytes.get(), payload, static_cast<size_t>(rawBytes));
-      return frame;
+      memcpy(into, payload, static_cast<size_t>(rawBytes));
+      return;
     case kCodecLz4:
-      if (LZ4_decompress_safe(reinterpret_cast<const char*>(payload), reinterpret_cast<char*>(frame->bytes.get()),
+      if (LZ4_decompress_safe(reinterpret_cast<const char*>(payload), reinterpret_cast<char*>(into),
                               static_cast<int>(entry.storedBytes), rawBytes) != rawBytes)
         damaged(entry.offset, "the payload is not valid LZ4 data");
-      return frame;
+      return;
     default:
       throw ReadFailure{EOPNOTSUPP, name, entry.offset,
                         "the frame is compressed by codec " + std::to_string(codecOf(entry.flags))};

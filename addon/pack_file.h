@@ -18,6 +18,8 @@ namespace livesnap {
 constexpr size_t kPageBytes = 4096;
 constexpr uint32_t kFrameChunks = 16;
 constexpr uint32_t kPackChunks = 32768;
+constexpr size_t kFrameHeaderBytes = 16;
+constexpr size_t kMaxFrameBytes = kFrameHeaderBytes + 2 * kFrameChunks + kFrameChunks * kPageBytes;
 
 // Thrown, and caught within native code: it never crosses into JavaScript.
 struct ReadFailure {
@@ -62,6 +64,8 @@ class PackFile {
   At find(uint32_t chunk) const;
   // Reads, verifies and unpacks a frame.
   std::shared_ptr<const Frame> readFrame(uint32_t index) const;
+  // The same, into memory of the caller: `into` has room for kFrameChunks pages, `stored` for kMaxFrameBytes.
+  void readFrame(uint32_t index, uint8_t* into, uint8_t* stored) const;
   const FrameEntry& frame(uint32_t index) const { return frames_[index]; }
 
   const uint32_t number;

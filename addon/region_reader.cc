@@ -12,6 +12,8 @@
 
 namespace livesnap {
 
+const char* const kWrongPage = "a chunk is not the page that was saved";
+
 static constexpr uint32_t kBlockPages = 512;
 static constexpr uint64_t kBlockBytes = kBlockPages * kPageBytes;
 static constexpr size_t kEntryBytes = 32;
@@ -144,22 +146,25 @@ void RegionReader::forget(uint32_t number) {
   cached_.erase(it);
 }
 
-// Reads a part of a page of a block.
-void RegionReader::readPage(const Block& block, uint64_t page, size_t skip, uint8_t* into, size_t length) {
+// A page of a block that is not zero.
+PackDirectory::Chunk RegionReader::chunkOf(const Block& block, uint64_t page) {
   const auto& place = block.places[page];
-  if (place.pack == 0) {
-    memset(into, 0, length);
-    return;
-  }
   try {
-    auto chunk = options_.packs->read(place.pack, place.chunk, [&](const uint8_t* bytes) {
-      return fingerprint(bytes) == block.fingerprints[page] ? nullptr : "a chunk is not the page that was saved";
+    return options_.packs->read(place.pack, place.chunk, [&](const uint8_t* bytes) {
+      return fingerprint(bytes) == block.fingerprints[page] ? nullptr : kWrongPage;
     });
-    memcpy(into, chunk.bytes + skip, length);
   } catch (const ReadFailure&) {
     forget(block.number);
     throw;
   }
+}
+
+// Reads a part of a page of a block.
+void RegionReader::readPage(const Block& block, uint64_t page, size_t skip, uint8_t* into, size_t length) {
+  if (block.places[page].pack == 0)
+    memset(into, 0, length);
+  else
+    memcpy(into, chunkOf(block, page).bytes + skip, length);
 }
 
 void RegionReader::readPages(uint64_t offset, uint8_t* into, size_t length) {
@@ -183,6 +188,29 @@ void RegionReader::readPages(uint64_t offset, uint8_t* into, size_t length) {
     readPage(*block, within / kPageBytes, skip, into, count);
     offset += count, into += count, length -= count;
   }
+}
+
+size_t RegionReader::blockCount() const { return options_.blocks.size() / kEntryBytes; }
+
+uint64_t RegionReader::pageCount() const { return (options_.sizeBytes + kPageBytes - 1) / kPageBytes; }
+
+uint32_t RegionReader::pagesListed(size_t index) const {
+  return numberAt<uint16_t>(options_.blocks.data() + index * kEntryBytes + 28);
+}
+
+void RegionReader::readPlaces(size_t index, std::vector<Place>& into) const {
+  auto block = readBlock(options_.blocks.data() + index * kEntryBytes);
+  for (uint32_t i = 0; i < kBlockPages; i++) {
+    const auto& [pack, chunk] = block->places[i];
+    if (pack != 0) into.push_back({block->number * kBlockPages + i, pack, chunk, block->fingerprints[i]});
+  }
+}
+
+PackDirectory::Chunk RegionReader::readChunk(uint64_t page) {
+  if (page >= pageCount()) return {nullptr, nullptr};
+  auto block = blockOf(static_cast<uint32_t>(page / kBlockPages));
+  if (block == nullptr || block->places[page % kBlockPages].pack == 0) return {nullptr, nullptr};
+  return chunkOf(*block, page % kBlockPages);
 }
 
 template <class Work>
@@ -225,8 +253,10 @@ static Registry<RegionReader>& readers() {
   return *registry;
 }
 
+std::shared_ptr<RegionReader> findRegionReader(uint32_t handle) { return readers().find(handle); }
+
 std::shared_ptr<RegionReader> regionReaderArg(const Napi::CallbackInfo& info, size_t index) {
-  auto reader = readers().find(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
+  auto reader = findRegionReader(static_cast<uint32_t>(integerArg(info, index, 0, UINT32_MAX)));
   if (!reader) throwGone(info.Env());
   return reader;
 }

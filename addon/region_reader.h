@@ -21,6 +21,8 @@
 
 namespace livesnap {
 
+extern const char* const kWrongPage;
+
 class RegionReader {
  public:
   struct Options {
@@ -41,6 +43,24 @@ class RegionReader {
   bool hasData(uint64_t offset, uint64_t length) const;
   std::optional<ReadFailure> lastFailure();
 
+  // What follows is for a reader of whole regions (memory_fill.h). It throws ReadFailure.
+
+  // A page that is not zero, and where it is stored.
+  struct Place {
+    uint32_t page, pack, chunk;
+    uint64_t fingerprint;
+  };
+  size_t blockCount() const;
+  // How many pages of a listed block are not zero, as the list says. `index`: below blockCount.
+  uint32_t pagesListed(size_t index) const;
+  // Appends the places of a listed block. It is not kept.
+  void readPlaces(size_t index, std::vector<Place>& into) const;
+  // The page, verified. `frame` keeps its bytes. Null bytes: it is zero.
+  PackDirectory::Chunk readChunk(uint64_t page);
+  PackDirectory& packs() const { return *options_.packs; }
+  bool hasFingerprint(const uint8_t* page, uint64_t expected) const { return fingerprint(page) == expected; }
+  uint64_t pageCount() const;
+
  private:
   struct Block;
   using BlockPointer = std::shared_ptr<const Block>;
@@ -49,6 +69,7 @@ class RegionReader {
   BlockPointer blockOf(uint32_t block);
   BlockPointer readBlock(const uint8_t* entry) const;
   void forget(uint32_t block);
+  PackDirectory::Chunk chunkOf(const Block& block, uint64_t page);
   void readPage(const Block& block, uint64_t page, size_t skip, uint8_t* into, size_t length);
   void readPages(uint64_t offset, uint8_t* into, size_t length);
   uint64_t fingerprint(const uint8_t* page) const;
@@ -61,6 +82,9 @@ class RegionReader {
   std::unordered_map<uint32_t, std::list<BlockPointer>::iterator> cached_;
   std::optional<ReadFailure> failure_;
 };
+
+// The reader of a handle; null for a closed one. Any thread.
+std::shared_ptr<RegionReader> findRegionReader(uint32_t handle);
 
 // The reader of a handle; throws MACHINE_GONE for a closed one. Any JS thread.
 std::shared_ptr<RegionReader> regionReaderArg(const Napi::CallbackInfo& info, size_t index);

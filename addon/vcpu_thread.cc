@@ -154,7 +154,11 @@ void Machine::kickAll() {
   for (auto& vcpu : vcpus) kickVcpu(*vcpu);
 }
 
-void Machine::stopThreads() {
+void Machine::halt() {
+  std::lock_guard<std::mutex> halt(haltMutex);
+  if (halted) return;  // its threads may be joined already
+  halted = true;
+  dead = true;
   {
     std::lock_guard<std::mutex> lock(mutex);
     stopping = true;
@@ -167,6 +171,17 @@ void Machine::stopThreads() {
     futexWake(vcpu->phase);
     kickVcpu(*vcpu);
   }
+  wake();
+}
+
+void Machine::stopThreads() {
+  halt();
+  std::function<void()> letContinue;
+  {
+    std::lock_guard<std::mutex> lock(haltMutex);
+    letContinue.swap(halting);
+  }
+  if (letContinue) letContinue();
   for (auto& vcpu : vcpus) {
     if (!vcpu->started) continue;
     pthread_join(vcpu->thread, nullptr);

@@ -70,8 +70,8 @@ export interface PageSink {
    */
   readonly regions: readonly Region[];
   /**
-   * Handles of guest memory (src/native/memory.ts), one per region. If they are set, the store writes to the memory
-   * from its own Workers, and never calls `write`.
+   * Handles of guest memory (src/native/memory.ts), one per region, that is still zero. If they are set, the store fills
+   * the memory from threads of its own, and never calls `write`.
    */
   readonly memories?: readonly number[];
   /**

@@ -1,8 +1,9 @@
-/** Calls on files that Node does not have: the data of a sparse file, extended attributes, and sizes of block devices. */
+/** Calls on files that Node does not have: write-back, the data of a sparse file, extended attributes, and sizes of block devices. */
 import { addon, isAddonBuilt } from './addon.js';
 
 interface FileFunctions {
   nextData(fd: number, offset: number): [number, number] | null;
+  startWriteback(fd: number, offset: number, length: number): void;
   copyAttributes(from: number, to: number): void;
   blockDeviceBytes(fd: number): number;
 }
@@ -14,6 +15,11 @@ interface FileFunctions {
 export function nextData(fd: number, offset: number): { begin: number; end: number } | null {
   const range = addon<FileFunctions>().nextData(fd, offset);
   return range && { begin: range[0], end: range[1] };
+}
+
+/** Has the kernel begin to write a range to the disk, which promises nothing. Without the addon it does nothing. */
+export function startWriteback(fd: number, offset: number, length: number): void {
+  if (isAddonBuilt) addon<FileFunctions>().startWriteback(fd, offset, length);
 }
 
 /**

@@ -119,7 +119,7 @@ async function run(request: LaunchRequest): Promise<number> {
   });
 
   try {
-    if (request.origin.kind === 'restore') stores.start({ withWorkers: true });
+    if (request.origin.kind === 'restore') stores.start();
     await server.listenUnix(directory.socket).catch((error) => {
       throw runDirectoryError(directory.path, 'write to', error);
     });
@@ -140,7 +140,7 @@ async function run(request: LaunchRequest): Promise<number> {
     log(`running, ${machine.config.cpus} vCPUs, ${machine.config.memoryBytes} bytes of memory`);
     process.off('disconnect', starterGone);
     await report({ ready: service.describe() });
-    stores.start({ withWorkers: false }); // now, so that the first save does not wait for it
+    stores.start(); // now, so that the first save does not wait for it
     const { kind } = await service.ended;
     return kind === 'failed' ? 1 : 0;
   } catch (thrown) {

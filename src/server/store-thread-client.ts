@@ -58,12 +58,9 @@ export class StoreThread {
 
   constructor(readonly options: StoreThreadOptions) {}
 
-  /**
-   * Starts the thread early, so that its code is loaded when a store is opened. `withWorkers` also starts the page
-   * Workers, for a store that is about to be read.
-   */
-  start({ withWorkers }: { withWorkers: boolean }): void {
-    this.#connect(withWorkers);
+  /** Starts the thread early, so that its code is loaded when a store is opened. */
+  start(): void {
+    this.#connect();
   }
 
   /** Errors: those of Store.open. */
@@ -87,9 +84,9 @@ export class StoreThread {
     await this.#connection?.end();
   }
 
-  #connect(startWorkers = false): Connection {
+  #connect(): Connection {
     if (this.#connection === null || this.#connection.failure !== null)
-      this.#connection = new Connection(this.options, { cancelFlag: this.#cancelFlag, startWorkers });
+      this.#connection = new Connection(this.options, { cancelFlag: this.#cancelFlag });
     return this.#connection;
   }
 }

@@ -19,8 +19,6 @@ import type {
 export interface StoreThreadData {
   /** Cancels the waits of the thread (src/store/disk/waits.ts). */
   readonly cancelFlag: SharedArrayBuffer;
-  /** Start the page Workers now, because a store is about to be read. */
-  readonly startWorkers: boolean;
 }
 
 export interface StoreCalls {

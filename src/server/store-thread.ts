@@ -3,7 +3,7 @@
  * and the disk block this thread, never the main thread.
  *
  * Calls arrive as messages and run concurrently, as their awaits allow. The main thread fills the batches of a save. In a
- * restore, page Workers write directly into the memories of the machine.
+ * restore, native threads fill the memories of the machine.
  *
  * Invariant: the main thread can cancel every wait of this thread (src/store/disk/waits.ts), and the process can exit.
  */
@@ -20,7 +20,6 @@ import type {
 } from '../page-stream.js';
 import { useCancelFlag } from '../store/disk/waits.js';
 import type { Store } from '../store/store.js';
-import { startPageWorkers } from '../store/worker/page-pool.js';
 import {
   type CallArgs,
   type CallResult,
@@ -33,10 +32,7 @@ import {
 
 const PROGRESS_INTERVAL_MS = 50;
 
-const { cancelFlag, startWorkers } = workerData as StoreThreadData;
-useCancelFlag(cancelFlag);
-// Now, so that they load while this thread loads the store.
-if (startWorkers) startPageWorkers();
+useCancelFlag((workerData as StoreThreadData).cancelFlag);
 const loading = Promise.all([import('../store/store.js'), import('../native/pages.js')]);
 loading.catch(() => {}); // for `open`, which awaits it
 
@@ -152,7 +148,7 @@ const handlers: {
     return { summary, metadata: { ...metadata, state: Uint8Array.from(metadata.state) }, regions };
   },
   async fill({ snapshot, regions, memories }, id) {
-    const write = (): never => assert.fail('page Workers write every region');
+    const write = (): never => assert.fail('a native fill writes every region');
     await numbered(snapshots, snapshot).fill({ regions, memories, write }, progressOf(id));
     return null;
   },

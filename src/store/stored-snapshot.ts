@@ -1,7 +1,8 @@
 /**
  * A snapshot that is open for reading, and how it fills a page sink.
  *
- * Thread: the one that opened the store. Page Workers read and verify the pages, in several lanes at a time.
+ * Thread: the one that opened the store. A native fill reads and verifies the pages of memories (native/memory-fill.ts).
+ * For other sinks page Workers do, in several lanes at a time.
  *
  * Invariants:
  * - The snapshot is pinned until `close`: its data stays in the store even if it is removed.
@@ -10,6 +11,7 @@
  * - Anything else is DAMAGED, with the file, the offset and the snapshot.
  */
 import { LivesnapError } from '../errors.js';
+import type { MemoryHandle } from '../native/memory.js';
 import {
   BATCH_PAGES,
   type OpenRegion,
@@ -28,6 +30,7 @@ import { storeError } from './disk/layout.js';
 import { notOfStore } from './disk/store-error.js';
 import type { StoreLock } from './disk/store-lock.js';
 import type { PackRow } from './index/index-database.js';
+import { fillMemories } from './memory-fills.js';
 import type { PackSet } from './pack/pack-set.js';
 import { Pin } from './pins.js';
 import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from './snapshot/block-list.js';
@@ -83,11 +86,11 @@ export class StoredSnapshot implements OpenSnapshot {
 
   /** Calls `resolve` under the store's lock. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, NEWER_FORMAT. */
   static async open(context: StoreContext, resolve: () => string): Promise<StoredSnapshot> {
-    startPageWorkers(); // they load while the caller creates the machine
     const lock = await context.lock('shared');
     let pin: Pin | null = null;
     try {
       pin = Pin.take(context, resolve);
+      if (pin.summary.kind !== 'machine') startPageWorkers(); // they load while the caller opens what it writes to
       const file = readNamed(context.dir, pin.summary.id);
       return new StoredSnapshot(context, lock, pin, file, context.index.packs());
     } catch (error) {
@@ -105,6 +108,10 @@ export class StoredSnapshot implements OpenSnapshot {
 
   async fill(sink: PageSink, progress?: Progress): Promise<void> {
     const targets = this.#targetRegions(sink);
+    if (sink.memories !== undefined) {
+      await this.#fillMemories(targets, sink.memories, progress);
+      return;
+    }
     const packs = this.context.packSet();
     const sessions = Array.from({ length: pageWorkerCount }, (_, i) => ({
       worker: pageWorker(i),
@@ -131,6 +138,30 @@ export class StoredSnapshot implements OpenSnapshot {
     } finally {
       packs.close();
       for (const { worker, session } of sessions) void worker.do('readEnd', { session }).catch(() => {});
+    }
+  }
+
+  async #fillMemories(
+    targets: readonly (number | null)[],
+    memories: readonly MemoryHandle[],
+    progress: Progress | undefined,
+  ): Promise<void> {
+    const { context, file, pin } = this;
+    const opened: { readonly region: StoredRegion; readonly memory: MemoryHandle }[] = [];
+    try {
+      targets.forEach((target, region) => {
+        if (target === null) return;
+        const memory = memories[target]!;
+        opened.push({
+          region: new StoredRegion(context, pin.share(), file, region, packList(this.packRows)),
+          memory,
+        });
+      });
+      if (opened.length > 0) await fillMemories(context.dir, opened, progress);
+    } catch (error) {
+      throw error instanceof DamageError ? error.in(this.summary.id) : storeError(context.dir, error);
+    } finally {
+      for (const { region } of opened) region.close();
     }
   }
 
@@ -252,11 +283,9 @@ async function fillFrom(
   try {
     while (runs.next(run)) {
       const { batch, region, count } = run;
-      const memory = sink.memories?.[region];
       const pages = run.pages.subarray(0, count);
-      const into = memory === undefined ? null : { memory, pages };
-      await worker.do('readBatch', { session, batch: batch.shared, count, into });
-      if (!into) await writeTo(sink, { region, pages }, batch.pages.subarray(0, count * PAGE_BYTES));
+      await worker.do('readBatch', { session, batch: batch.shared, count });
+      await writeTo(sink, { region, pages }, batch.pages.subarray(0, count * PAGE_BYTES));
       countPages(count);
     }
   } catch (error) {

@@ -38,6 +38,7 @@ const STORE_FLOORS = [
   'save',
   'gc',
   'stored-snapshot',
+  'memory-fills',
   'stored-region',
   'tags',
   'pins',

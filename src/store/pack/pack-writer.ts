@@ -1,34 +1,32 @@
 /**
  * Writes one pack: frames as they fill, then the trailer that seals it (docs/format.md, "Packs").
  *
- * Thread: a page Worker. All calls are synchronous.
+ * Thread: a page Worker. All calls are synchronous. Native threads encode frames meanwhile (frame-encoder.ts).
  *
  * Invariants:
  * - The file is only appended to. It is a pack once `seal` has returned, which fsyncs it.
  * - After a failure the caller abandons the pack; its file is never fsynced again.
+ * - Frames are written in the order in which their chunks were appended.
  * - Chunk numbers ascend. A chunk's number never changes, in this generation or a later one.
  * - The file is locked from its creation until `close`, so gc does not delete it as the rest of a crash.
  */
 import assert from 'node:assert/strict';
 
-import { hash } from 'node:crypto';
 import { closeSync, fsyncSync, readSync, writeSync } from 'node:fs';
+import { startWriteback } from '../../native/files.js';
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { createLocked } from '../disk/file-locks.js';
 import { at, packFile, removeIfThere } from '../disk/layout.js';
-import { CODECS, DEFAULT_CODEC, RAW } from './codec.js';
+import { acquireFrameSlots, compression, type FrameSlot, releaseFrameSlots } from './frame-encoder.js';
 import { FrameTable } from './frame-table.js';
 import { xxh64 } from './hashes.js';
 import {
-  codecFlags,
   decodeFrame,
   encodeFooter,
-  encodeFrameHead,
   encodePackHeader,
   FINGERPRINT_BYTES,
-  FRAME_BYTES,
   FRAME_CHUNKS,
   type FrameEntry,
   FrameFlag,
@@ -38,14 +36,27 @@ import {
   MAX_FRAME_BYTES,
   PACK_CHUNKS,
   PACK_HEADER_BYTES,
-  payloadOffset,
   SHA256_BYTES,
 } from './pack-format.js';
 
 /** Frames are written once this much has been gathered, with one system call. */
 const GATHER_BYTES = 1 << 20;
-/** A frame is stored compressed only if that saves a sixteenth, because raw frames are faster to read. */
-const maxCompressedBytes = (rawBytes: number): number => rawBytes - (rawBytes >> 4);
+/** The kernel is told to write to the disk whenever this much has been written, so that `seal` waits for little. */
+const WRITEBACK_BYTES = 8 << 20;
+/** Of a frame whose chunks are lost. */
+const NO_PAYLOAD = { lz4Flag: 0, maxCompressed: 0 };
+
+/** A frame whose chunks are gathered, or that is being encoded. */
+interface FrameInFlight {
+  readonly slot: FrameSlot;
+  /** Position of its first chunk in the pack. */
+  readonly first: number;
+  chunks: number;
+  /** Without those of the codec. */
+  readonly flags: number;
+  /** Bit i: the digest of chunk i is not given. */
+  hashed: number;
+}
 
 export interface SealedPack {
   readonly number: number;
@@ -68,15 +79,20 @@ export class PackWriter {
   readonly #fingerprints = new Uint8Array(PACK_CHUNKS * FINGERPRINT_BYTES);
   readonly #digests = Buffer.alloc(PACK_CHUNKS * SHA256_BYTES);
 
-  /** The chunks of the frame that is not full yet, uncompressed. */
-  readonly #pending = new Uint8Array(FRAME_BYTES);
-  #pendingChunks = 0;
-  #pendingFlags = 0;
+  readonly #slots: FrameSlot[];
+  readonly #freeSlots: FrameSlot[];
+  /** The frame that is not full yet. */
+  #pending: FrameInFlight | null = null;
+  /** Frames that were submitted, in their order in the file. */
+  readonly #submitted: FrameInFlight[] = [];
+  #framesSubmitted = 0;
 
   readonly #gathered = Buffer.allocUnsafe(GATHER_BYTES + MAX_FRAME_BYTES);
   #gatheredBytes = 0;
+  /** The kernel was told to write what comes before. */
+  #writebackFrom = 0;
 
-  /** `dryRun`: writes nothing and creates no file, only computes `sizeBytes`. */
+  /** `dryRun`: writes nothing and creates no file, only computes the size. */
   constructor(
     readonly ops: PageOps,
     readonly dir: string,
@@ -87,6 +103,8 @@ export class PackWriter {
     this.file = packFile(number, generation);
     this.#open = !dryRun;
     this.#fd = dryRun ? -1 : createLocked(at(dir, this.file));
+    this.#slots = acquireFrameSlots(ops);
+    this.#freeSlots = [...this.#slots];
     this.#gathered.set(encodePackHeader(ops, this));
     this.#gatheredBytes = PACK_HEADER_BYTES;
   }
@@ -98,10 +116,6 @@ export class PackWriter {
 
   get full(): boolean {
     return this.#chunks === PACK_CHUNKS;
-  }
-
-  get sizeBytes(): number {
-    return this.#sizeBytes + this.#gatheredBytes;
   }
 
   /** Appends a chunk under the next free number and returns the number. */
@@ -123,45 +137,52 @@ export class PackWriter {
     number: number,
     digest?: Uint8Array,
   ): void {
-    this.#beginChunk(manifest ? FrameFlag.manifest : 0, number, fingerprint);
-    const pendingAt = this.#pendingChunks * PAGE_BYTES;
-    const page = this.#pending.subarray(pendingAt, pendingAt + PAGE_BYTES);
-    page.set(source.subarray(offset, offset + PAGE_BYTES));
-    // As a string, because a Buffer for each page takes half as long as the hash itself.
-    if (digest) this.#digests.set(digest, this.#chunks * SHA256_BYTES);
-    else this.#digests.write(hash('sha256', page, 'binary'), this.#chunks * SHA256_BYTES, 'latin1');
-    this.#endChunk(number);
+    const frame = this.#beginChunk(manifest ? FrameFlag.manifest : 0, number, fingerprint);
+    const i = frame.chunks;
+    frame.slot.raw.set(source.subarray(offset, offset + PAGE_BYTES), i * PAGE_BYTES);
+    if (digest) frame.slot.digests.set(digest, i * SHA256_BYTES);
+    else frame.hashed |= 1 << i;
+    this.#endChunk(frame, number);
   }
 
   /** Appends a chunk whose bytes are lost; only its identity is kept. */
   appendLost(number: number, fingerprint: Uint8Array, digest: Uint8Array, manifest: boolean): void {
-    this.#beginChunk(FrameFlag.lost | (manifest ? FrameFlag.manifest : 0), number, fingerprint);
-    this.#digests.set(digest, this.#chunks * SHA256_BYTES);
-    this.#endChunk(number);
+    const frame = this.#beginChunk(FrameFlag.lost | (manifest ? FrameFlag.manifest : 0), number, fingerprint);
+    frame.slot.digests.set(digest, frame.chunks * SHA256_BYTES);
+    this.#endChunk(frame, number);
   }
 
-  #beginChunk(flags: number, number: number, fingerprint: Uint8Array): void {
+  #beginChunk(flags: number, number: number, fingerprint: Uint8Array): FrameInFlight {
     assert(number >= this.#nextNumber && number < PACK_CHUNKS, 'chunk numbers ascend');
-    if (this.#pendingChunks > 0 && flags !== this.#pendingFlags) this.#flushFrame();
-    this.#pendingFlags = flags;
+    if (this.#pending && flags !== this.#pending.flags) this.#submitFrame(this.#pending);
+    this.#pending ??= { slot: this.#freeSlot(), first: this.#chunks, chunks: 0, flags, hashed: 0 };
     this.#numbers[this.#chunks] = number;
     this.#fingerprints.set(fingerprint, this.#chunks * FINGERPRINT_BYTES);
+    return this.#pending;
   }
 
-  #endChunk(number: number): void {
+  #endChunk(frame: FrameInFlight, number: number): void {
     this.#nextNumber = number + 1;
     this.#chunks++;
-    if (++this.#pendingChunks === FRAME_CHUNKS) this.#flushFrame();
+    if (++frame.chunks === FRAME_CHUNKS) this.#submitFrame(frame);
   }
 
-  /** The chunk at a position, if its frame is not full yet; null if it is in a frame already. */
+  #freeSlot(): FrameSlot {
+    if (this.#freeSlots.length === 0) this.#takeSubmitted({ atMost: 1 });
+    return this.#freeSlots.pop()!;
+  }
+
+  /** The chunk at a position that was appended, if its frame is not among `frames` yet; null if it is. */
   pendingChunk(position: number): { bytes: Uint8Array; offset: number } | null {
-    const first = this.#chunks - this.#pendingChunks;
-    return position >= first && position < this.#chunks
-      ? { bytes: this.#pending, offset: (position - first) * PAGE_BYTES }
-      : null;
+    const oldest = this.#submitted[0] ?? this.#pending;
+    if (!oldest || position < oldest.first) return null;
+    let frame = this.#pending;
+    for (let i = this.#submitted.length - 1; !frame || position < frame.first; i--)
+      frame = this.#submitted[i]!;
+    return { bytes: frame.slot.raw, offset: (position - frame.first) * PAGE_BYTES };
   }
 
+  /** The frames that are encoded, and written or gathered. */
   get frames(): FrameTable {
     return this.#frames;
   }
@@ -183,48 +204,54 @@ export class PackWriter {
     decodeFrame(this.ops, stored, entry, numbers, this.number, index, raw, this.file);
   }
 
-  #flushFrame(): void {
-    const start = this.#gatheredBytes;
-    const payload = start + payloadOffset(this.#pendingChunks);
-    const [flags, storedBytes] = this.#compressPending(payload);
-    const first = this.#chunks - this.#pendingChunks;
+  #submitFrame(frame: FrameInFlight): void {
+    const { slot, first, chunks, flags, hashed } = frame;
+    slot.submit({
+      flags,
+      ...((flags & FrameFlag.lost) === 0 ? compression(chunks) : NO_PAYLOAD),
+      numbers: this.#numbers.subarray(first, first + chunks),
+      hashed,
+      pack: this.number,
+      index: this.#framesSubmitted++,
+    });
+    this.#pending = null;
+    this.#submitted.push(frame);
+    while (this.#submitted[0]?.slot.isEncoded) this.#takeFrame(this.#submitted.shift()!);
+  }
+
+  /** Waits for submitted frames, all or the first `atMost`, and gathers them. */
+  #takeSubmitted({ atMost = Number.POSITIVE_INFINITY } = {}): void {
+    for (let i = 0; i < atMost && this.#submitted.length > 0; i++) this.#takeFrame(this.#submitted.shift()!);
+  }
+
+  #takeFrame({ slot, first, chunks }: FrameInFlight): void {
+    const { flags, storedBytes } = slot.wait();
     const entry: FrameEntry = {
-      offset: this.#sizeBytes + start,
+      offset: this.#sizeBytes + this.#gatheredBytes,
       storedBytes,
       first,
-      chunks: this.#pendingChunks,
+      chunks,
       flags,
     };
     assert(isValidFrame(entry), 'a frame has its layout');
-    encodeFrameHead(
-      this.ops,
-      this.#gathered.subarray(start, payload + storedBytes),
-      entry,
-      this.#numbers.subarray(first, this.#chunks),
-      this.number,
-      this.#frames.length,
-    );
+    this.#gathered.set(slot.frame(frameBytes(entry)), this.#gatheredBytes);
+    this.#digests.set(slot.digests.subarray(0, chunks * SHA256_BYTES), first * SHA256_BYTES);
+    this.#gatheredBytes += frameBytes(entry);
     this.#frames.push(entry);
-    this.#pendingChunks = 0;
-    this.#gatheredBytes = payload + storedBytes;
+    this.#freeSlots.push(slot);
     if (this.#gatheredBytes >= GATHER_BYTES) this.#writeGathered();
-  }
-
-  /** Writes the payload of the pending frame to `offset` of the gathered bytes; returns the flags and the length. */
-  #compressPending(offset: number): [flags: number, storedBytes: number] {
-    const flags = this.#pendingFlags;
-    if ((flags & FrameFlag.lost) !== 0) return [flags, 0];
-    const rawBytes = this.#pendingChunks * PAGE_BYTES;
-    const compress = (codec: number, maxBytes: number): number =>
-      CODECS[codec]!.compress(this.ops, this.#pending, rawBytes, this.#gathered, offset, maxBytes);
-    const storedBytes = compress(DEFAULT_CODEC, maxCompressedBytes(rawBytes));
-    if (storedBytes > 0) return [flags | codecFlags(DEFAULT_CODEC), storedBytes];
-    return [flags | codecFlags(RAW), compress(RAW, rawBytes)];
   }
 
   #writeGathered(): void {
     this.#write(this.#gathered.subarray(0, this.#gatheredBytes));
     this.#gatheredBytes = 0;
+    if (this.#sizeBytes - this.#writebackFrom >= WRITEBACK_BYTES) this.#startWriteback();
+  }
+
+  #startWriteback(): void {
+    const from = this.#writebackFrom;
+    this.#writebackFrom = this.#sizeBytes;
+    if (!this.dryRun) startWriteback(this.#fd, from, this.#sizeBytes - from);
   }
 
   #write(bytes: Uint8Array): void {
@@ -236,8 +263,10 @@ export class PackWriter {
 
   /** Writes the trailer and fsyncs the file, which stays open and locked until `close`. */
   seal(): SealedPack {
-    if (this.#pendingChunks > 0) this.#flushFrame();
+    if (this.#pending) this.#submitFrame(this.#pending);
+    this.#takeSubmitted();
     this.#writeGathered();
+    releaseFrameSlots(this.#slots);
     const chunks = this.#chunks;
     const table = this.#frames.bytes;
     const tables = Buffer.alloc(table.length + chunks * 4);

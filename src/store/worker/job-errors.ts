@@ -6,30 +6,20 @@
  */
 import { LivesnapError, SystemError } from '../../errors.js';
 import { DamageError } from '../disk/damage.js';
-import { notOfStore } from '../disk/store-error.js';
 
 export interface JobError {
   readonly message: string;
   readonly code?: string | undefined;
   readonly hint?: string | undefined;
   readonly damage?: { file: string; offset: number | null; why: string } | undefined;
-  /** Fields of a {@link SystemError}. `isOfStore` is false when guest memory failed, and not the store. */
+  /** Fields of a {@link SystemError}. */
   readonly native?: { syscall: string; errno: number; errnoName: string } | undefined;
-  readonly isOfStore?: boolean;
   /** Fields of Node's system errors. */
   readonly errno?: number | undefined;
   readonly syscall?: string | undefined;
   readonly path?: string | undefined;
   readonly dest?: string | undefined;
   readonly stack?: string | undefined;
-}
-
-const memoryErrors = new WeakSet<object>();
-
-/** Marks an error as one of the memory that pages are written to, and returns it. */
-export function memoryError(error: unknown): unknown {
-  memoryErrors.add(error as object);
-  return error;
 }
 
 export function toJobError(thrown: unknown): JobError {
@@ -39,8 +29,7 @@ export function toJobError(thrown: unknown): JobError {
     return { message, code, damage: { file: error.file, offset: error.offset, why: error.why } };
   if (error instanceof SystemError) {
     const { errno, errnoName } = error;
-    const isOfStore = !memoryErrors.has(error);
-    return { message, native: { syscall: error.syscall, errno, errnoName }, isOfStore };
+    return { message, native: { syscall: error.syscall, errno, errnoName } };
   }
   const hint = error instanceof LivesnapError ? error.hint : undefined;
   return { message, stack, code, hint, errno: error.errno, syscall, path, dest };
@@ -50,9 +39,7 @@ export function fromJobError(error: JobError): Error {
   if (error.damage) return new DamageError(error.damage.file, error.damage.offset, error.damage.why);
   if (error.native) {
     const { syscall, errno, errnoName } = error.native;
-    const revived = new SystemError(syscall, errno, errnoName, error.message.replace(`${syscall}: `, ''));
-    if (error.isOfStore === false) notOfStore(revived);
-    return revived;
+    return new SystemError(syscall, errno, errnoName, error.message.replace(`${syscall}: `, ''));
   }
   const { message, code, stack, errno, syscall, path, dest } = error;
   return (

@@ -73,13 +73,8 @@ export interface Jobs {
   /** Begins to read snapshots. */
   readBegin(input: { session: number; dir: string; fingerprintBits: number; packs: PackList }): null;
 
-  /** Reads the pages at a batch's places and verifies them by its fingerprints. `into`: also writes them to memory. */
-  readBatch(input: {
-    session: number;
-    batch: SharedArrayBuffer;
-    count: number;
-    into: { memory: number; pages: Uint32Array } | null;
-  }): null;
+  /** Reads the pages at a batch's places and verifies them by its fingerprints. */
+  readBatch(input: { session: number; batch: SharedArrayBuffer; count: number }): null;
 
   readEnd(input: { session: number }): null;
 

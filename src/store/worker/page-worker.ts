@@ -16,7 +16,7 @@ import { generationsOf } from './pack-list.js';
 import { Packer } from './packer.js';
 import { PageBatch } from './page-batch.js';
 import type { JobRequest, JobResponse, Jobs } from './page-jobs.js';
-import { readBatch, writeToMemory } from './read-batch.js';
+import { readBatch } from './read-batch.js';
 import { rewritePack } from './rewrite-pack.js';
 import { buildSegment, mergeSegments, releaseSegment } from './segment-jobs.js';
 import { verifyPack } from './verify-pack.js';
@@ -95,11 +95,9 @@ const jobs: Jobs = {
     readers.set(session, { ops, packs: new PackSet(ops, dir, (number) => generations.get(number)) });
     return null;
   },
-  readBatch({ session, batch: shared, count, into }) {
+  readBatch({ session, batch: shared, count }) {
     const { ops, packs } = sessionOf(readers, session);
-    const batch = batchOf(shared);
-    readBatch(ops, packs, batch, count);
-    if (into) writeToMemory(into, batch.pages);
+    readBatch(ops, packs, batchOf(shared), count);
     return null;
   },
   readEnd({ session }) {

@@ -3,14 +3,11 @@
  *
  * Invariant: a page leaves here only if it has the fingerprint that the snapshot lists. Errors: DAMAGED.
  */
-import { writePages } from '../../native/memory.js';
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import type { PackSet } from '../pack/pack-set.js';
-import { memoryError } from './job-errors.js';
 import type { PageBatch } from './page-batch.js';
-import type { JobInput } from './page-jobs.js';
 
 /** Fills the batch's pages from its places. */
 export function readBatch(ops: PageOps, packs: PackSet, batch: PageBatch, count: number): void {
@@ -49,16 +46,5 @@ function verifyBatch(ops: PageOps, packs: PackSet, batch: PageBatch, count: numb
     const pack = packs.pack(places[2 * i]!);
     const frame = pack.frames.at(pack.frames.indexOf(pack.positionOf(chunk)));
     throw new DamageError(pack.file, frame.offset, `chunk ${chunk} is not the page that was saved`);
-  }
-}
-
-export function writeToMemory(
-  { memory, pages }: NonNullable<JobInput<'readBatch'>['into']>,
-  bytes: Uint8Array,
-): void {
-  try {
-    writePages(memory, pages, bytes);
-  } catch (error) {
-    throw memoryError(error);
   }
 }

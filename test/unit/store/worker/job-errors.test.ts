@@ -3,12 +3,7 @@ import { statSync } from 'node:fs';
 import { LivesnapError, SystemError } from '../../../../src/errors.js';
 import { DamageError } from '../../../../src/store/disk/damage.js';
 import { storeError } from '../../../../src/store/disk/store-error.js';
-import {
-  fromJobError,
-  memoryError,
-  toJobError,
-  workerFailure,
-} from '../../../../src/store/worker/job-errors.js';
+import { fromJobError, toJobError, workerFailure } from '../../../../src/store/worker/job-errors.js';
 
 /** The error as it arrives from another thread. */
 const sent = (error: unknown): Error => fromJobError(structuredClone(toJobError(error)));
@@ -42,11 +37,6 @@ describe('an error of a page Worker', () => {
     assert.deepEqual([arrived.syscall, arrived.errno, arrived.errnoName], ['write', 28, 'ENOSPC']);
     assert.equal(arrived.message, 'write: No space left on device');
     assert.match((storeError('/s', arrived) as Error).message, /the store \/s/);
-  });
-
-  it('is not an error of the store if guest memory failed', () => {
-    const arrived = sent(memoryError(new SystemError('memory', 12, 'ENOMEM', 'Cannot allocate memory')));
-    assert.equal(storeError('/s', arrived), arrived);
   });
 
   it('keeps code, call and path of an error of Node, and the stack', () => {

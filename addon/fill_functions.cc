@@ -1,0 +1,133 @@
+// The functions of a fill for TypeScript (memory_fill.h). Any JS thread; none of them blocks.
+#include <errno.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "errors.h"
+#include "machine.h"
+#include "memory_fill.h"
+#include "registry.h"
+
+namespace livesnap {
+
+static constexpr size_t kMaxThreads = 4;
+
+static Registry<MemoryFill>& fills() {
+  static auto* registry = new Registry<MemoryFill>();
+  return *registry;
+}
+
+static std::shared_ptr<MemoryFill> fillArg(const Napi::CallbackInfo& info) {
+  auto fill = fills().find(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
+  if (!fill) throwContract(info.Env(), "the fill is closed");
+  return fill;
+}
+
+static size_t threadCount() { return std::clamp<size_t>(std::thread::hardware_concurrency(), 1, kMaxThreads); }
+
+// fillPossible() → 0 if a lazy fill can serve a guest, else the errno value of userfaultfd(2).
+static Napi::Value fillPossible(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), UserFault::open(UserFault::Faults::kAll) != nullptr ? 0 : errno);
+}
+
+// fillStart(pairs, lazy, ended) → handle. `pairs`: a Uint32Array of memory and reader, in turn. `ended()` is called once,
+// on this thread. A lazy fill does not keep the event loop alive.
+static Napi::Value fillStart(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const char* what = "a fill takes pairs in a Uint32Array, and a function";
+  auto [data, count] = elementsArg(info, 0, napi_uint32_array, what);
+  if (count == 0 || count % 2 != 0 || !info[2].IsFunction()) throwContract(env, what);
+  auto* handles = static_cast<const uint32_t*>(data);
+  std::vector<FillTarget> targets;
+  for (size_t i = 0; i < count; i += 2) {
+    FillTarget target = {findMemory(handles[i]), findRegionReader(handles[i + 1])};
+    if (target.memory == nullptr || target.reader == nullptr) throwGone(env);
+    if (target.reader->pageCount() > target.memory->size / kPageBytes)
+      throwContract(env, "a region is larger than the memory it fills");
+    targets.push_back(std::move(target));
+  }
+  bool lazy = info[1].ToBoolean();
+  auto faults = UserFault::open(lazy ? UserFault::Faults::kAll : UserFault::Faults::kUserMode);
+  if (lazy && faults == nullptr) throwErrno(env, "userfaultfd", errno);
+
+  auto ended = Napi::ThreadSafeFunction::New(env, info[2].As<Napi::Function>(), "fill", 0, 1);
+  if (lazy) ended.Unref(env);
+  // When the environment ends first, the call says so, and the function is gone.
+  auto tell = [ended]() mutable {
+    if (ended.NonBlockingCall() != napi_closing) ended.Release();
+  };
+  auto fill = std::make_shared<MemoryFill>(targets, std::move(faults), lazy);
+  int err = fill->start(threadCount(), tell);
+  if (err == 0) return Napi::Number::New(env, fills().add(std::move(fill)));
+  if (!lazy) {
+    // The kernel has no userfaultfd for such memory.
+    fill = std::make_shared<MemoryFill>(std::move(targets), nullptr, false);
+    err = fill->start(threadCount(), tell);
+    if (err == 0) return Napi::Number::New(env, fills().add(std::move(fill)));
+  }
+  ended.Release();
+  throwErrno(env, "fill", err);
+}
+
+// fillState(fill) → [complete, doneBytes, totalBytes]
+static Napi::Value fillState(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto fill = fillArg(info);
+  auto state = Napi::Array::New(env, 3);
+  state.Set(0u, Napi::Boolean::New(env, fill->isComplete()));
+  state.Set(1u, Napi::Number::New(env, static_cast<double>(fill->doneBytes())));
+  state.Set(2u, Napi::Number::New(env, static_cast<double>(fill->totalBytes())));
+  return state;
+}
+
+// fillError(fill) → [errno, file, offset, why, target, page's offset] | null. Offsets: −1 for none. An empty file: `why`
+// is the system call that could not write the memory.
+static Napi::Value fillError(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto failure = fillArg(info)->failure();
+  if (!failure) return env.Null();
+  auto parts = Napi::Array::New(env, 6);
+  parts.Set(0u, Napi::Number::New(env, failure->read.err));
+  parts.Set(1u, Napi::String::New(env, failure->read.file));
+  parts.Set(2u, Napi::Number::New(env, static_cast<double>(failure->read.offset)));
+  parts.Set(3u, Napi::String::New(env, failure->read.why));
+  parts.Set(4u, Napi::Number::New(env, static_cast<double>(failure->target)));
+  parts.Set(5u, Napi::Number::New(env, static_cast<double>(failure->offset)));
+  return parts;
+}
+
+// fillAttach(machine, fill): the machine is halted when the fill fails, and ends the fill when it ends.
+static void fillAttach(const Napi::CallbackInfo& info) {
+  auto machine = machineArg(info);
+  auto fill = fills().find(static_cast<uint32_t>(integerArg(info, 1, 0, UINT32_MAX)));
+  if (!fill) throwContract(info.Env(), "the fill is closed");
+  {
+    std::lock_guard<std::mutex> lock(machine->haltMutex);
+    machine->halting = [weak = std::weak_ptr<MemoryFill>(fill)] {
+      if (auto fill = weak.lock()) fill->abandon();
+    };
+  }
+  fill->attach(machine);
+}
+
+// fillHurry(fill)
+static void fillHurry(const Napi::CallbackInfo& info) { fillArg(info)->hurry(); }
+
+// fillClose(fill): ends it, filled or not, and drops the handle.
+static void fillClose(const Napi::CallbackInfo& info) {
+  auto fill = fills().remove(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
+  if (fill) fill->abandon();
+}
+
+void initMemoryFill(Napi::Env env, Napi::Object exports) {
+  exports.Set("fillPossible", Napi::Function::New(env, fillPossible));
+  exports.Set("fillStart", Napi::Function::New(env, fillStart));
+  exports.Set("fillState", Napi::Function::New(env, fillState));
+  exports.Set("fillError", Napi::Function::New(env, fillError));
+  exports.Set("fillAttach", Napi::Function::New(env, fillAttach));
+  exports.Set("fillHurry", Napi::Function::New(env, fillHurry));
+  exports.Set("fillClose", Napi::Function::New(env, fillClose));
+}
+
+}  // namespace livesnap
