@@ -12,6 +12,7 @@
 #include "memory_fill.h"
 #include "net_port.h"
 #include "pages.h"
+#include "passed_files.h"
 #include "region_reader.h"
 
 namespace livesnap {
@@ -44,6 +45,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   initMemoryFill(env, exports);
   initNetPort(env, exports);
   initPages(env, exports);
+  initPassedFiles(env, exports);
   initRegionReader(env, exports);
   initTap(env, exports);
   return exports;

@@ -21,6 +21,7 @@
         "pack_directory.cc",
         "pack_file.cc",
         "pages.cc",
+        "passed_files.cc",
         "region_reader.cc",
         "tap.cc",
         "third_party/lz4/lz4.c",

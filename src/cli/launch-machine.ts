@@ -3,8 +3,9 @@ import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import type { Progress } from '../page-stream.js';
 import type { EndReport } from '../server/control-api.js';
-import type { LaunchRequest } from '../server/launch.js';
+import type { LaunchRequest } from '../server/launch-messages.js';
 import { detachedSentence, PROCESS_END_TIMEOUT_MS, runConsole } from './console-session.js';
+import { takeProcess } from './early-process.js';
 import { formatDuration } from './format.js';
 import type { Output } from './output.js';
 
@@ -46,7 +47,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number> {
       : await claimFreeName(root, namesLike(options.like, drawName));
   const { name } = directory;
   const begin = (progress?: Progress) =>
-    launch(directory, { storeDir, port, overlayDir, starter, origin }, progress);
+    launch(directory, { storeDir, port, overlayDir, starter, origin }, progress, takeProcess(origin.kind));
   const { machine, letGo } =
     origin.kind === 'start' ? await begin() : await output.withProgress(`restoring ${name}`, begin);
   const readyMs = Math.round(performance.now() - startedMs);

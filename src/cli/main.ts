@@ -1,8 +1,8 @@
 /** The command `livesnap`: runs a verb, prints its error if it fails, and ends with its exit status. */
 import { asLivesnapError } from '../errors.js';
 import { withVerb } from './arguments.js';
+import { dropProcess, spawnEarly } from './early-process.js';
 import { complain, Output } from './output.js';
-import { run } from './program.js';
 import { flush, guardStandardStreams } from './standard-output.js';
 
 guardStandardStreams();
@@ -11,6 +11,8 @@ async function main(): Promise<void> {
   const args = withVerb(process.argv.slice(2));
   let status: number;
   try {
+    spawnEarly(args);
+    const { run } = await import('./program.js'); // after the spawn
     status = await run(args);
   } catch (thrown) {
     const error = asLivesnapError(thrown, 'Set LIVESNAP_DEBUG=1 to see the stack.');
@@ -19,6 +21,7 @@ async function main(): Promise<void> {
     else complain(error);
     status = error.exitStatus;
   }
+  await dropProcess();
   await flush(process.stdout);
   await flush(process.stderr);
   process.exit(status);

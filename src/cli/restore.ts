@@ -34,6 +34,8 @@ export const verb = defineVerb({
       'Guest clocks: with the time since the save (default: host), or as saved',
       parseWord('host', 'saved'),
     ),
+    lazy: flag('--lazy', 'Run at once, and read RAM from the store meanwhile'),
+    eager: flag('--eager', 'Read all of RAM before the machine runs (default)'),
     detach: flag('--detach', 'Run in the background and print the name'),
     starterPrompt: valued('--starter-prompt <pattern>', STARTER_PROMPT_HELP, parsePattern),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
@@ -58,6 +60,10 @@ export const verb = defineVerb({
     if (given.size > 1)
       throw new LivesnapError('USAGE', `${[...given].join(' and ')} are different snapshots`, {
         hint: 'A snapshot holds vCPUs and memory. Name one snapshot.',
+      });
+    if (options.lazy && options.eager)
+      throw new LivesnapError('USAGE', '--lazy and --eager exclude each other', {
+        hint: 'Give one of them.',
       });
     const { dir, ref } = await locateSnapshot(storeDir, reference);
     const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
@@ -84,6 +90,7 @@ export const verb = defineVerb({
         clock: options.clock ?? 'host',
         nets: options.net,
         asNew: options.asNew,
+        lazy: options.lazy,
       },
       output,
     });

@@ -1,19 +1,23 @@
 /**
- * The process of one machine: its main thread. It receives a {@link LaunchRequest} over IPC, takes over the run directory
- * whose lock it inherited, starts or restores the machine, reports that it is ready, and lives as long as the machine.
+ * The process of one machine: its main thread. It loads its code and starts its threads, and waits for a
+ * {@link LaunchRequest} over IPC. Then it takes over the run directory whose lock it was given, starts or restores the
+ * machine, reports that it is ready, and lives as long as the machine.
  *
- * - stdout and stderr are the log in the run directory.
+ * - Before the request it has nothing that must be given back. If its starter ends, it ends.
+ * - stdout and stderr are the log in the run directory, which comes with the request.
  * - Nothing blocks this thread. Devices and the store have threads of their own.
  * - SIGTERM, SIGINT and SIGHUP stop the machine. So does the end of the starter before the machine is ready. After that,
  *   the starter keeps the channel open while it wants to learn how the machine ends (machine-service.ts).
  */
+import { closeSync } from 'node:fs';
 import { asLivesnapError, LivesnapError } from '../errors.js';
+import { receiveFiles, replaceFile } from '../native/passed-files.js';
 import type { Progress } from '../page-stream.js';
+import { DeviceThreadClient } from '../vmm/device-thread-client.js';
 import { nearestDirectory } from '../vmm/disk/scratch-file.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
 import { ControlServer } from './control-server.js';
-import type { LaunchReport, LaunchRequest } from './launch.js';
-import { LOCK_FD } from './launch.js';
+import { FILES_FD, type LaunchReport, type LaunchRequest } from './launch-messages.js';
 import { ignoreStreamErrors, log as processLog } from './log.js';
 import { AT_ONCE, MachineService } from './machine-service.js';
 import { ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
@@ -71,6 +75,7 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
         overlayDir,
         nets: origin.nets ?? [],
         asNew: origin.asNew ?? false,
+        lazy: origin.lazy ?? false,
         progress,
         clock: origin.clock,
       });
@@ -92,10 +97,19 @@ async function endBeforeReady(directory: ClaimedRunDirectory): Promise<void> {
 /** Null until the machine is ready. */
 let service: MachineService | null = null;
 
-async function run(request: LaunchRequest): Promise<number> {
-  const directory = new ClaimedRunDirectory(request.root, request.name, LOCK_FD);
+/** Takes the files that came before the request. Returns the lock of the run directory. */
+function takeFiles(): number {
+  const [lock, logFile] = receiveFiles(FILES_FD, 2) as [number, number];
+  for (const stream of [1, 2]) replaceFile(logFile, stream);
+  for (const fd of [logFile, FILES_FD]) closeSync(fd);
+  ignoreStreamErrors();
+  return lock;
+}
+
+async function run(request: LaunchRequest, stores: StoreThread): Promise<number> {
+  const directory = new ClaimedRunDirectory(request.root, request.name, takeFiles());
+  process.title = `livesnap machine-process.js ${request.name}`;
   const server = new ControlServer({ name: request.name, onStop: () => end('POST /stop') });
-  const stores = new StoreThread({ log });
 
   const end = (why: string) => {
     log(`ending: ${why}`);
@@ -119,7 +133,6 @@ async function run(request: LaunchRequest): Promise<number> {
   });
 
   try {
-    if (request.origin.kind === 'restore') stores.start();
     await server.listenUnix(directory.socket).catch((error) => {
       throw runDirectoryError(directory.path, 'write to', error);
     });
@@ -170,10 +183,16 @@ async function die(cause: unknown): Promise<void> {
   process.exit(1);
 }
 
+/** Starts and loads what a request of this kind will need. A failure is met again, and reported, when it is needed. */
+function prepare(kind: string | undefined, stores: StoreThread): void {
+  if (kind === 'restore') stores.start();
+  DeviceThreadClient.startEarly();
+  import('../vmm/machine.js').catch(() => {});
+}
+
 process.umask(0o077);
 // Node would open its inspector, and with it the process, to every user of the host.
 process.on('SIGUSR1', () => log('SIGUSR1 is ignored'));
-ignoreStreamErrors();
 let dying = false;
 for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
   process.on(event, (error: unknown) => {
@@ -189,7 +208,12 @@ if (process.send === undefined) {
   process.stderr.write(`livesnap: ${error.message}\n${error.hint}\n`);
   process.exitCode = error.exitStatus;
 } else {
+  const endWithStarter = () => process.exit(1);
+  process.once('disconnect', endWithStarter);
+  const stores = new StoreThread({ log });
+  prepare(process.argv[2], stores);
   process.once('message', (request: LaunchRequest) => {
-    run(request).then((status) => process.exit(status));
+    process.off('disconnect', endWithStarter);
+    run(request, stores).then((status) => process.exit(status));
   });
 }

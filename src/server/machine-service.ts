@@ -26,7 +26,7 @@ import { ConsoleHub } from './console-hub.js';
 import type { MachineDescription, SaveRequest, StopRequest, StopResult } from './control-api.js';
 import type { ControlledMachine } from './control-routes.js';
 import type { ControlServer } from './control-server.js';
-import type { StarterRequest } from './launch.js';
+import type { StarterRequest } from './launch-messages.js';
 import type { ClaimedRunDirectory, MachineRecord } from './run-directory.js';
 import { DEFAULT_PROMPT, Starter } from './starter.js';
 import type { StoreProxy } from './store-thread-client.js';

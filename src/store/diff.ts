@@ -114,7 +114,7 @@ function readOf({ ops }: StoreContext, packs: PackSet, side: Side, entry: BlockE
 }
 
 function isSamePage(packs: PackSet, a: ManifestBlock, b: ManifestBlock, page: number): boolean {
-  if (a.hasSamePlace(page, b)) return true;
+  if (a.hasPlace(page, b.places)) return true;
   if (
     a.fingerprints[2 * page] !== b.fingerprints[2 * page] ||
     a.fingerprints[2 * page + 1] !== b.fingerprints[2 * page + 1]

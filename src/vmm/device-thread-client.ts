@@ -50,6 +50,9 @@ export const machineGone = (end: MachineEnd | PlainMachineEnd): LivesnapError =>
 export const isMachineGone = (error: unknown): boolean =>
   error instanceof LivesnapError && error.code === 'MACHINE_GONE';
 
+/** The thread that was started early and has no machine yet. */
+let early: DeviceThreadClient | null = null;
+
 export class DeviceThreadClient {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting<DeviceReply>>();
@@ -66,8 +69,19 @@ export class DeviceThreadClient {
     if (this.#machine !== null) killMachine(this.#machine);
   };
 
-  /** Starts the thread, which loads its code while the caller fills the machine's RAM. */
-  constructor() {
+  /** Starts a thread before its machine is known, so that it loads its code meanwhile. */
+  static startEarly(): void {
+    early ??= new DeviceThreadClient();
+  }
+
+  /** A thread for a machine: the one that was started early, or else a new one. */
+  static start(): DeviceThreadClient {
+    const thread = early ?? new DeviceThreadClient();
+    early = null;
+    return thread;
+  }
+
+  private constructor() {
     this.#worker = new Worker(new URL('./device-thread.js', import.meta.url), { name: 'device thread' });
     this.#worker.on('message', (message: FromDeviceThread) => this.#receive(message));
     this.#worker.on('error', (error) => {

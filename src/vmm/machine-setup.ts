@@ -32,6 +32,7 @@ import { checkRegions, MachineRegions, regionsOf } from './machine-regions.js';
 import { decodeMachineState } from './machine-state.js';
 import type { MachineConfig } from './machine-types.js';
 import { GuestRam } from './memory/guest-memory.js';
+import { LazyFill, lazyObstacle } from './memory/lazy-fill.js';
 import { MachineNets } from './net/machine-nets.js';
 import type { NetConnection, NetRequest } from './net/net-config.js';
 import { readSavedMachine, type SavedMachine } from './saved-machine.js';
@@ -67,6 +68,8 @@ export interface MachineSetup extends SavedMachine {
   /** The snapshot that it is restored from, and the key of its store. */
   readonly base: { readonly store: string; readonly id: string } | null;
   readonly savedConsole: SavedConsole | null;
+  /** RAM that is filled while the machine runs; null: all of it is there. */
+  lazyFill: LazyFill | null;
 }
 
 /** Where a snapshot is restored from, and how. */
@@ -82,6 +85,8 @@ export interface RestoreOptions {
   readonly progress?: Progress;
   /** Default: the host's time. */
   readonly clock?: RestoreClock;
+  /** Fills RAM while the machine runs, where the host allows that (default: before it runs). */
+  readonly lazy?: boolean;
 }
 
 /** What a new machine gets of the host. */
@@ -102,7 +107,7 @@ const NO_DISKS: CreateOptions = {
 /** A machine that is set up and not started. */
 export interface PreparedMachine {
   readonly setup: MachineSetup;
-  /** Fills the RAM. Returns where the vCPUs start. */
+  /** Fills the RAM, or starts to. Returns where the vCPUs start. */
   fill(): Promise<VmSetup['start']>;
 }
 
@@ -111,7 +116,8 @@ export const endsWithMachine = ({ config, base }: MachineDisk): boolean =>
   base !== null && config.mode === 'rw';
 
 /** Frees what a machine is made of. Its device thread has ended. */
-export function freeSetup({ regions, disks, nets }: MachineSetup): void {
+export function freeSetup({ regions, disks, nets, lazyFill }: MachineSetup): void {
+  lazyFill?.stop();
   regions.free();
   disks.close();
   nets.close();
@@ -151,7 +157,10 @@ export async function setUpBoot(
       const notices = [...(isPvm ? [PVM_NOTICE] : []), ...nets.notices];
       const regions = MachineRegions.allocate(config);
       return {
-        setup: { config, bootPath: plan.path, notices, regions, disks, nets, base: null, savedConsole: null },
+        setup: {
+          ...{ config, bootPath: plan.path, notices, regions, disks, nets },
+          ...{ base: null, savedConsole: null, lazyFill: null },
+        },
         fill: async () => ({
           boot: plan.load(new GuestRam(regions.slots)),
           cpuTemplate: config.cpuTemplate,
@@ -162,14 +171,22 @@ export async function setUpBoot(
 }
 
 /**
- * Sets up a machine that continues where a snapshot was saved, with all of its RAM. `clock`: whether the guest's clocks
+ * Sets up a machine that continues where a snapshot was saved, with its RAM. `clock`: whether the guest's clocks
  * count the time since the save.
  * @throws LivesnapError USAGE, BAD_STATE, NEWER_FORMAT or HOST_LACKS; those of MachineDisks.restore and
  * MachineNets.restore
  */
 export async function setUpRestore(
   snapshot: OpenSnapshot,
-  { store, overlayDir, nets: connections = [], asNew = false, progress, clock = 'host' }: RestoreOptions,
+  {
+    store,
+    overlayDir,
+    nets: connections = [],
+    asNew = false,
+    progress,
+    clock = 'host',
+    lazy = false,
+  }: RestoreOptions,
 ): Promise<PreparedMachine> {
   const host = profileOfThisHost();
   const { summary, metadata } = snapshot;
@@ -206,17 +223,19 @@ export async function setUpRestore(
       // From now on disks and networks are those that were opened here, whatever they were.
       const config = { ...saved, disks: disks.configs, nets: nets.configs };
       const regions = MachineRegions.allocate(config);
-      return {
-        setup: {
-          ...{ config, bootPath, regions, disks, nets, savedConsole },
-          notices: [...notices, ...nets.notices],
-          base: { store, id: summary.id },
-        },
-        fill: async () => {
-          await snapshot.fill(regions.sink(), progress);
-          return { state: metadata.state, clock };
-        },
+      const obstacle = lazy ? lazyObstacle() : null;
+      const setup: MachineSetup = {
+        ...{ config, bootPath, regions, disks, nets, savedConsole, lazyFill: null },
+        notices: [...notices, ...nets.notices, ...(obstacle === null ? [] : [obstacle])],
+        base: { store, id: summary.id },
       };
+      const fill: PreparedMachine['fill'] = async () => {
+        if (lazy && obstacle === null)
+          setup.lazyFill = await LazyFill.start(snapshot, regions.list, regions.slots);
+        else await snapshot.fill(regions.sink(), progress);
+        return { state: metadata.state, clock };
+      };
+      return { setup, fill };
     },
   );
 }

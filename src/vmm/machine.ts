@@ -102,7 +102,9 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         onConsole: (bytes, missedBytes) => this.emit('console', bytes, missedBytes),
         onStall: (problem) => this.#stalled(problem),
         onPowerOff: () => this.#poweredOff(),
-        onEnd: (end) => {
+        onEnd: (ended) => {
+          const failure = setup.lazyFill?.failure ?? null;
+          const end: MachineEnd = failure === null ? ended : { kind: 'failed', error: failure };
           this.#end = end;
           freeSetup(setup);
           resolve(end);
@@ -121,19 +123,19 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   }
 
   /**
-   * Restores a snapshot with all of its RAM, paused where it was saved.
+   * Restores a snapshot, paused where it was saved. If its RAM is filled lazily, the machine ends when that fails.
    * @throws LivesnapError see {@link setUpRestore}; DAMAGED
    */
   static async restore(snapshot: OpenSnapshot, options: RestoreOptions): Promise<Machine> {
     return Machine.#launch(await setUpRestore(snapshot, options));
   }
 
-  /** RAM is filled while the device thread loads its code. */
+  /** RAM is filled while the device thread loads its code. If it is filled lazily, that begins before the VM exists. */
   static async #launch({ setup, fill }: PreparedMachine): Promise<Machine> {
     const { config, regions, disks, nets } = setup;
     let thread: DeviceThreadClient | null = null;
     try {
-      thread = new DeviceThreadClient();
+      thread = DeviceThreadClient.start();
       const { list, engine, staging } = disks;
       await thread.begin({
         slots: regions.slots,
@@ -150,11 +152,15 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         holdsEnd: list.some(endsWithMachine),
         start: await fill(),
       });
+      setup.lazyFill?.attach(thread.machine);
+      if (setup.lazyFill?.failure) throw setup.lazyFill.failure; // it had failed before it was attached
       return new Machine(setup, thread);
     } catch (error) {
+      // A fill that failed explains what the thread could not do.
+      const failure = setup.lazyFill?.failure ?? error;
       await thread?.cancel();
       freeSetup(setup);
-      throw error;
+      throw failure;
     }
   }
 
@@ -318,7 +324,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     then: SaveThen,
     { vm, tag, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
   ): Promise<SaveResult & PauseResult & { storedWhilePausedBytes: number }> {
-    const { config, bootPath, regions, disks } = this.#setup;
+    const { config, bootPath, regions, disks, lazyFill } = this.#setup;
     const wasRunning = this.#isRunning;
     const resume = wasRunning && then === 'resume';
     let pause: PauseResult = { pauseMs: 0, pausePhases: null };
@@ -326,6 +332,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const saved = regions.list.map((_, region) => basesOf(region));
     const session = await store.beginSave({ regions: saved, tag });
     try {
+      const isFull = regions.slots.some((_, slot) => usedBase(saved, session, slot) === null);
+      if (isFull) await lazyFill?.complete(signal);
       this.#dirty.begin();
       const pending = saved.map((_, i) => this.#bases.pending(store.key, i, usedBase(saved, session, i)));
       const source = new MachineSource({

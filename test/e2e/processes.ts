@@ -16,21 +16,32 @@ export const gone = async (pid: number): Promise<void> => {
   while (alive(pid)) await sleep(10);
 };
 
-/** The processes of the machine of this name in this run directory. */
-export const processesOf = (name: string, runDir: string): number[] =>
+/** The command line and the environment of a process; empty for one that has ended or belongs to another user. */
+function wordsOf(pid: number): { command: string[]; environment: string[] } {
+  const read = (file: string): string[] => {
+    try {
+      return readFileSync(`/proc/${pid}/${file}`, 'latin1').split('\0');
+    } catch {
+      return [];
+    }
+  };
+  return { command: read('cmdline'), environment: read('environ') };
+}
+
+/** The processes of machines with this run directory, also those that wait for a machine. */
+export const machineProcesses = (runDir: string): number[] =>
   readdirSync('/proc')
     .filter((pid) => /^\d+$/.test(pid))
     .map(Number)
     .filter((pid) => {
-      try {
-        const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
-        const environment = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
-        return (
-          words[1]?.endsWith('machine-process.js') &&
-          words[2] === name &&
-          environment.includes(`XDG_RUNTIME_DIR=${runDir}`)
-        );
-      } catch {
-        return false;
-      }
+      const { command, environment } = wordsOf(pid);
+      return (
+        /machine-process\.js/.test(command.slice(0, 2).join(' ')) &&
+        environment.includes(`XDG_RUNTIME_DIR=${runDir}`) &&
+        alive(pid)
+      );
     });
+
+/** The processes of the machine of this name in this run directory. */
+export const processesOf = (name: string, runDir: string): number[] =>
+  machineProcesses(runDir).filter((pid) => wordsOf(pid).command[0] === `livesnap machine-process.js ${name}`);

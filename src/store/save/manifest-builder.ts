@@ -24,10 +24,16 @@ import type { PageBatch } from '../worker/page-batch.js';
 import type { RegionBase } from './bases.js';
 import { FinishedBlocks } from './finished-blocks.js';
 
+/** A block that this save has got pages of, and that is not finished. */
+interface ChangedBlock {
+  readonly block: ManifestBlock;
+  /** The places in the block of the base. */
+  readonly basePlaces: Uint32Array;
+}
+
 /** The blocks of one region, by number. */
 class RegionBlocks {
-  /** Blocks that this save has got pages of, and that are not finished. */
-  readonly changed = new Map<number, ManifestBlock>();
+  readonly changed = new Map<number, ChangedBlock>();
   readonly finished = new FinishedBlocks();
   /** One more than the highest page number so far. */
   pageLimit = 0;
@@ -35,8 +41,10 @@ class RegionBlocks {
   constructor(readonly base: RegionBase | null) {}
 }
 
-/** Never written to. */
-const ALL_ZERO = new ManifestBlock();
+/** Of a block that the base does not have. Never written to. */
+const NO_PLACES = new Uint32Array(BLOCK_PAGES * 2);
+/** Blocks that are kept for reuse: new ones cost more than to read one. */
+const MAX_IDLE_BLOCKS = 256;
 
 export interface BlockToStore {
   readonly number: number;
@@ -57,6 +65,8 @@ export class ManifestBuilder {
   regions: readonly Region[] = [];
   readonly #blocks: RegionBlocks[] = [];
   readonly #names: string[] = [];
+  readonly #idleBlocks: ManifestBlock[] = [];
+  readonly #idlePlaces: Uint32Array[] = [];
   /** The chunks of pages of finished blocks that have another place than in the base. */
   readonly ownChunks = new ChunkSet();
   #unchangedPages = 0;
@@ -96,17 +106,30 @@ export class ManifestBuilder {
 
   /** The block, for changes. Reads that of the base when it is changed for the first time. */
   #changedBlock(blocks: RegionBlocks, number: number): ManifestBlock {
-    let block = blocks.changed.get(number);
-    if (!block) {
-      const entry = blocks.base?.entryOf(number);
-      block = entry ? this.#read(blocks, entry) : new ManifestBlock();
-      blocks.changed.set(number, block);
-    }
+    const known = blocks.changed.get(number);
+    if (known) return known.block;
+    const entry = blocks.base?.entryOf(number);
+    const block = this.#idleBlocks.pop() ?? new ManifestBlock();
+    if (entry) this.#read(blocks, entry, block);
+    else block.cut(0);
+    blocks.changed.set(number, { block, basePlaces: entry ? this.#placesOf(block) : NO_PLACES });
     return block;
   }
 
-  #read({ base }: RegionBlocks, entry: BlockEntry): ManifestBlock {
-    return readBlock(this.ops, this.packs, entry, pagesOfBlock(base!.file.description.regions, entry));
+  #read({ base }: RegionBlocks, entry: BlockEntry, block?: ManifestBlock): ManifestBlock {
+    const pages = pagesOfBlock(base!.file.description.regions, entry);
+    return readBlock(this.ops, this.packs, entry, pages, block);
+  }
+
+  #placesOf(block: ManifestBlock): Uint32Array {
+    const places = this.#idlePlaces.pop() ?? new Uint32Array(BLOCK_PAGES * 2);
+    places.set(block.places);
+    return places;
+  }
+
+  /** Nobody uses the block any more. */
+  #reuse(block: ManifestBlock): void {
+    if (this.#idleBlocks.length < MAX_IDLE_BLOCKS) this.#idleBlocks.push(block);
   }
 
   /** Sets the batch's prior places and fingerprints: what the pages' addresses hold so far. No page is of a finished block. */
@@ -130,7 +153,7 @@ export class ManifestBuilder {
     const { changed } = this.#blocks[region]!;
     for (let i = 0; i < pages.length; i++) {
       const page = pages[i]!;
-      const block = changed.get(Math.floor(page / BLOCK_PAGES))!;
+      const { block } = changed.get(Math.floor(page / BLOCK_PAGES))!;
       block.take(page % BLOCK_PAGES, batch.places, batch.fingerprintWords, i);
     }
   }
@@ -156,44 +179,28 @@ export class ManifestBuilder {
     const blocks = this.#blocks[region]!;
     const toStore: BlockToStore[] = [];
     for (const number of numbers) {
-      const block = blocks.changed.get(number)!;
-      const { nonZeroPages, samePages, unchangedPages } = this.#compare(
-        blocks,
-        number,
-        block,
-        this.ownChunks,
-      );
+      const { block, basePlaces } = blocks.changed.get(number)!;
+      const { nonZeroPages, samePages, unchangedPages } = compare(block, basePlaces, this.ownChunks);
       this.#unchangedPages += unchangedPages;
       this.#references += nonZeroPages - unchangedPages;
       blocks.changed.delete(number);
+      if (basePlaces !== NO_PLACES && this.#idlePlaces.length < MAX_IDLE_BLOCKS)
+        this.#idlePlaces.push(basePlaces);
+      if (samePages < BLOCK_PAGES && nonZeroPages > 0) {
+        toStore.push({ number, block, nonZeroPages });
+        continue;
+      }
       if (samePages === BLOCK_PAGES) blocks.finished.setKept(number);
-      else if (nonZeroPages === 0) blocks.finished.setZero(number);
-      else toStore.push({ number, block, nonZeroPages });
+      else blocks.finished.setZero(number);
+      this.#reuse(block);
     }
     return toStore;
   }
 
-  /** Compares a block with that of the base. Adds chunks that the base does not have there to `ownChunks`. */
-  #compare(blocks: RegionBlocks, number: number, block: ManifestBlock, ownChunks?: ChunkSet): Comparison {
-    const entry = blocks.base?.entryOf(number);
-    const before = entry ? this.#read(blocks, entry) : ALL_ZERO;
-    let nonZeroPages = 0;
-    let samePages = 0;
-    let unchangedPages = 0;
-    for (let page = 0; page < BLOCK_PAGES; page++) {
-      const isSame = block.hasSamePlace(page, before);
-      if (isSame) samePages++;
-      if (block.isZero(page)) continue;
-      nonZeroPages++;
-      if (isSame) unchangedPages++;
-      else ownChunks?.add(block.places[2 * page]!, block.places[2 * page + 1]!);
-    }
-    return { nonZeroPages, samePages, unchangedPages };
-  }
-
-  /** Sets the entries of stored blocks. */
-  setStored(region: number, entries: readonly BlockEntry[]): void {
+  /** Sets the entries of the blocks that {@link finish} gave to be stored. */
+  setStored(region: number, stored: readonly BlockToStore[], entries: readonly BlockEntry[]): void {
     for (const entry of entries) this.#blocks[region]!.finished.setStored(entry);
+    for (const { block } of stored) this.#reuse(block);
   }
 
   /** The finished blocks that these pages are in, each once. They must be reopened before the pages are recorded. */
@@ -215,10 +222,11 @@ export class ManifestBuilder {
     const blocks = this.#blocks[region]!;
     const isZero = blocks.finished.isZero(number);
     blocks.finished.delete(number);
-    if (stored) blocks.changed.set(number, stored);
-    else if (isZero) blocks.changed.set(number, new ManifestBlock());
     const block = this.#changedBlock(blocks, number);
-    const { nonZeroPages, unchangedPages } = this.#compare(blocks, number, block);
+    const { basePlaces } = blocks.changed.get(number)!;
+    if (stored) block.copy(stored);
+    else if (isZero) block.cut(0);
+    const { nonZeroPages, unchangedPages } = compare(block, basePlaces);
     this.#unchangedPages -= unchangedPages;
     this.#references -= nonZeroPages - unchangedPages;
   }
@@ -250,7 +258,7 @@ export class ManifestBuilder {
     const page = pageCount - 1;
     const at = page % BLOCK_PAGES;
     if (sizeBytes === pageCount * PAGE_BYTES || block.isZero(at)) return null;
-    if (!block.hasSamePlace(at, this.#read(blocks, blocks.base!.entryOf(number)!))) return null;
+    if (!block.hasPlace(at, blocks.changed.get(number)!.basePlaces)) return null;
     const bytes = readPage(this.ops, this.packs, block, at);
     return { page, bytes: bytes.subarray(0, sizeBytes % PAGE_BYTES) };
   }
@@ -273,4 +281,20 @@ export class ManifestBuilder {
     }
     for (; !next.done; next = stored.next()) yield next.value;
   }
+}
+
+/** Compares a block with that of the base. Adds chunks that the base does not have there to `ownChunks`. */
+function compare(block: ManifestBlock, basePlaces: Uint32Array, ownChunks?: ChunkSet): Comparison {
+  let nonZeroPages = 0;
+  let samePages = 0;
+  let unchangedPages = 0;
+  for (let page = 0; page < BLOCK_PAGES; page++) {
+    const isSame = block.hasPlace(page, basePlaces);
+    if (isSame) samePages++;
+    if (block.isZero(page)) continue;
+    nonZeroPages++;
+    if (isSame) unchangedPages++;
+    else ownChunks?.add(block.places[2 * page]!, block.places[2 * page + 1]!);
+  }
+  return { nonZeroPages, samePages, unchangedPages };
 }

@@ -315,7 +315,7 @@ export class Save implements SaveSession {
   async #finishBlocks(region: number, which: { exceptLast: boolean }): Promise<void> {
     const manifest = this.#manifest;
     const toStore = manifest.finish(region, manifest.unfinished(region, which));
-    manifest.setStored(region, await this.#storeBlocks(region, toStore));
+    manifest.setStored(region, toStore, await this.#storeBlocks(region, toStore));
   }
 
   /** Makes a block changeable that was stored already. */

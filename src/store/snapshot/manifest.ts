@@ -35,11 +35,14 @@ export class ManifestBlock {
     return this.places[2 * page] === 0;
   }
 
-  hasSamePlace(page: number, other: ManifestBlock): boolean {
-    return (
-      this.places[2 * page] === other.places[2 * page] &&
-      this.places[2 * page + 1] === other.places[2 * page + 1]
-    );
+  copy({ places, fingerprints }: ManifestBlock): void {
+    this.places.set(places);
+    this.fingerprints.set(fingerprints);
+  }
+
+  /** Whether the page has the place that these places have for it. */
+  hasPlace(page: number, places: Uint32Array): boolean {
+    return this.places[2 * page] === places[2 * page] && this.places[2 * page + 1] === places[2 * page + 1];
   }
 
   /** The last non-zero page; -1 if all are zero. */
@@ -61,10 +64,15 @@ const hashView = new DataView(hashScratch.buffer);
 
 /**
  * Reads a block and verifies it: the fingerprints by their digest, the places by which pages they have. `pages`: the
- * number of its pages that are within the region (pagesOfBlock). Errors: DAMAGED.
+ * number of its pages that are within the region (pagesOfBlock). `block`: is overwritten and returned. Errors: DAMAGED.
  */
-export function readBlock(ops: PageOps, packs: PackSet, entry: BlockEntry, pages: number): ManifestBlock {
-  const block = new ManifestBlock();
+export function readBlock(
+  ops: PageOps,
+  packs: PackSet,
+  entry: BlockEntry,
+  pages: number,
+  block = new ManifestBlock(),
+): ManifestBlock {
   copyChunk(packs, entry.fingerprints, block.fingerprints);
   ops.hashPages(new Uint8Array(block.fingerprints.buffer), 1, hashScratch);
   if (hashView.getBigUint64(0, true) !== entry.digest)

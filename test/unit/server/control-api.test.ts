@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { LivesnapError } from '../../../src/errors.js';
 import { findMachine, MachineClient } from '../../../src/server/client.js';
 import { ControlServer } from '../../../src/server/control-server.js';
-import type { StarterRequest } from '../../../src/server/launch.js';
+import type { StarterRequest } from '../../../src/server/launch-messages.js';
 import { AT_ONCE, MachineService } from '../../../src/server/machine-service.js';
 import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
 import { FakeMachine, FakeStore, failure } from './fake-machine.js';

@@ -1,0 +1,59 @@
+/**
+ * What a starter and the process of a machine tell each other, over Node's IPC channel: one {@link LaunchRequest} to the
+ * process, {@link LaunchReport}s back.
+ */
+import type { PlainError } from '../errors.js';
+import type { DiskRequest } from '../vmm/disk/disk-config.js';
+import type { RestoreClock } from '../vmm/kvm/guest-time.js';
+import type { MachineConfig } from '../vmm/machine-types.js';
+import type { NetConnection, NetRequest } from '../vmm/net/net-config.js';
+import type { MachineDescription } from './control-api.js';
+
+/**
+ * The descriptor of the process on which two open files arrive before the request (src/native/passed-files.ts): the
+ * lock of the run directory, and the log.
+ */
+export const FILES_FD = 4;
+
+/** The starter file, typed into the console (starter.ts). A restored machine types the lines that its snapshot has. */
+export interface StarterRequest {
+  /** Without line ends. Empty for a restore. */
+  readonly lines: readonly string[];
+  /** Source of a regular expression. Null: the default. */
+  readonly prompt: string | null;
+}
+
+export interface LaunchRequest {
+  readonly root: string;
+  readonly name: string;
+  /** Absolute path of the default store of saves. */
+  readonly storeDir: string;
+  readonly port: number | null;
+  /** Absolute path of the directory for what the machine writes to its disks. Null: that of the store. */
+  readonly overlayDir: string | null;
+  readonly starter: StarterRequest;
+  readonly origin:
+    | {
+        readonly kind: 'start';
+        readonly config: MachineConfig;
+        readonly disks: readonly DiskRequest[];
+        readonly nets?: readonly NetRequest[];
+      }
+    /** `from`: absolute path of the store to read. It differs from `storeDir` for an exported directory. */
+    | {
+        readonly kind: 'restore';
+        readonly from: string;
+        readonly snapshot: string;
+        readonly clock: RestoreClock;
+        readonly nets?: readonly NetConnection[];
+        /** A clone beside the original. */
+        readonly asNew?: boolean;
+        /** Whether RAM is filled while the machine runs, where that is possible (default: before it runs). */
+        readonly lazy?: boolean;
+      };
+}
+
+export type LaunchReport =
+  | { readonly progress: { readonly doneBytes: number; readonly totalBytes: number | null } }
+  | { readonly ready: MachineDescription }
+  | { readonly error: PlainError };
