@@ -143,13 +143,36 @@ static PageList pagesArg(const Napi::CallbackInfo& info, size_t index, const Mem
   return list;
 }
 
+// memoryDiscard(handle, offset, length) → whether it did: gives whole pages back to the host. They read as zeros.
+static Napi::Value memoryDiscard(const Napi::CallbackInfo& info) {
+  auto memory = memoryArg(info, 0);
+  auto length = static_cast<size_t>(integerArg(info, 2, 0, static_cast<int64_t>(memory->size)));
+  uint8_t* at = range(info, *memory, 1, length);
+  if ((at - memory->base) % kPage != 0 || length % kPage != 0) throwContract(info.Env(), "a range is not of whole pages");
+  if (length == 0 || !memory->discardable) return Napi::Boolean::New(info.Env(), false);
+  memory->hasDiscarded = true;
+  if (madvise(at, length, MADV_REMOVE) < 0) throwErrno(info.Env(), "madvise", errno);
+  return Napi::Boolean::New(info.Env(), true);
+}
+
+// Whether a page is a hole. A page that the guest writes first meanwhile is in its dirty log.
+static bool isHole(const Memory& memory, size_t page) {
+  auto at = static_cast<off_t>(page * kPage);
+  off_t data = lseek(memory.fd, at, SEEK_DATA);
+  return data < 0 ? errno == ENXIO : data > at;
+}
+
 // memoryCopyPages(handle, pages, into): copies the page pages[i] to into[i * 4096]. The guest may write a page meanwhile,
 // so each is copied once, and callers use the copy.
 static void memoryCopyPages(const Napi::CallbackInfo& info) {
   auto memory = memoryArg(info, 0);
   auto into = bytesArg(info, 2);
   auto list = pagesArg(info, 1, *memory, into.length);
-  for (size_t i = 0; i < list.count; i++) memcpy(into.data + i * kPage, memory->base + list.pages[i] * kPage, kPage);
+  bool hasHoles = memory->hasDiscarded;
+  for (size_t i = 0; i < list.count; i++) {
+    if (hasHoles && isHole(*memory, list.pages[i])) memset(into.data + i * kPage, 0, kPage);
+    else memcpy(into.data + i * kPage, memory->base + list.pages[i] * kPage, kPage);
+  }
 }
 
 // memoryWritePages(handle, pages, bytes): writes runs of adjacent pages with pwrite(2). That is twice as fast as writing
@@ -200,6 +223,7 @@ void initMemory(Napi::Env env, Napi::Object exports) {
   exports.Set("memoryLoad16", Napi::Function::New(env, memoryLoad16));
   exports.Set("memoryStore16", Napi::Function::New(env, memoryStore16));
   exports.Set("memoryFillRandom", Napi::Function::New(env, memoryFillRandom));
+  exports.Set("memoryDiscard", Napi::Function::New(env, memoryDiscard));
   exports.Set("memoryCopyPages", Napi::Function::New(env, memoryCopyPages));
   exports.Set("memoryWritePages", Napi::Function::New(env, memoryWritePages));
   exports.Set("memoryDataRanges", Napi::Function::New(env, memoryDataRanges));

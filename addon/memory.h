@@ -7,6 +7,7 @@
 #pragma once
 #include <napi.h>
 
+#include <atomic>
 #include <memory>
 
 namespace livesnap {
@@ -15,6 +16,11 @@ struct Memory {
   int fd = -1;
   uint8_t* base = nullptr;
   size_t size = 0;
+  // Whether pages may be given back (memoryDiscard). False while pages are missing that somebody else still fills: they
+  // would be filled again.
+  std::atomic<bool> discardable{true};
+  // Pages were given back: copies look for holes, because reading one allocates it.
+  std::atomic<bool> hasDiscarded{false};
   ~Memory();
 };
 

@@ -49,6 +49,7 @@ int MemoryFill::start(size_t threads, std::function<void()> ended) {
   if (stopFd_ < 0) return errno;
   if (faults_ != nullptr) {
     for (const auto& target : targets_) {
+      target.memory->discardable = false;
       int err = faults_->add(target.memory->base, target.memory->size);
       if (err == 0) continue;
       giveBackFaults();
@@ -439,7 +440,10 @@ void MemoryFill::abandon() {
 
 void MemoryFill::giveBackFaults() {
   if (faults_ != nullptr)
-    for (const auto& target : targets_) faults_->remove(target.memory->base, target.memory->size);
+    for (const auto& target : targets_) {
+      faults_->remove(target.memory->base, target.memory->size);
+      target.memory->discardable = true;
+    }
   uint64_t one = 1;
   if (write(stopFd_, &one, sizeof one) < 0) return;  // it is readable already
 }

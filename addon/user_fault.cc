@@ -55,6 +55,8 @@ int UserFault::add(uint8_t* base, size_t length) {
 void UserFault::remove(uint8_t* base, size_t length) {
   uffdio_range range = {reinterpret_cast<uint64_t>(base), length};
   ioctl(fd_, UFFDIO_UNREGISTER, &range);
+  // The kernel wakes who waits before it ends the registration: a fault between the two would wait for ever.
+  ioctl(fd_, UFFDIO_WAKE, &range);
 }
 
 // Calls `place(to, length)`, which returns the bytes done or −errno, until all is in place.

@@ -85,6 +85,7 @@ export const verb = defineVerb({
       'Fewer CPU features: minimal, x86-64-v2 or x86-64-v3',
       parseWord(...CPU_TEMPLATES),
     ),
+    balloon: flag('--balloon', 'Give memory that the guest frees back to the host'),
     name: valued('--name <name>', 'Machine name (default: random)', parseText),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
     starterFile: valued(
@@ -140,6 +141,7 @@ export const verb = defineVerb({
       cmdline: options.cmdline ?? kernel.cmdline,
       memoryBytes: options.memory ?? DEFAULT_MEMORY_BYTES,
       cpus,
+      ...(options.balloon ? { balloon: true } : {}),
       ...(options.cpuTemplate === undefined ? {} : { cpuTemplate: options.cpuTemplate }),
     };
     if (options.starterFile !== undefined && kernel.starterFile !== null)

@@ -13,6 +13,7 @@ interface MemoryFunctions {
   memoryLoad16(handle: number, offset: number): number;
   memoryStore16(handle: number, offset: number, value: number): void;
   memoryFillRandom(handle: number, offset: number, length: number): void;
+  memoryDiscard(handle: number, offset: number, length: number): boolean;
   memoryCopyPages(handle: number, pages: Uint32Array, into: Uint8Array): void;
   memoryWritePages(handle: number, pages: Uint32Array, bytes: Uint8Array): void;
   memoryDataRanges(handle: number): number[];
@@ -46,6 +47,12 @@ export const store16 = (handle: MemoryHandle, offset: number, value: number): vo
 /** Fills at most 64 KiB with random bytes of the host (getrandom(2)). */
 export const fillRandom = (handle: MemoryHandle, offset: number, length: number): void =>
   native().memoryFillRandom(handle, offset, length);
+
+/**
+ * Gives whole pages back to the host. They read as zeros. False: nothing was done, because a fill would bring them back.
+ */
+export const discardPages = (handle: MemoryHandle, offset: number, length: number): boolean =>
+  native().memoryDiscard(handle, offset, length);
 
 /** Copies the page `pages[i]` to `into[i × 4096]`. */
 export const copyPages = (handle: MemoryHandle, pages: Uint32Array, into: Uint8Array): void =>

@@ -23,6 +23,8 @@ export interface MachineConfig {
   readonly vmgenid?: boolean;
   /** Whether it has the virtio entropy device. Default: true; false in snapshots of livesnap 0.1, which had none. */
   readonly rng?: boolean;
+  /** Whether the guest gives free memory back to the host, by a virtio memory balloon. Default: false. */
+  readonly balloon?: boolean | undefined;
   /** Default: none. */
   readonly disks?: readonly DiskConfig[];
   /** Undefined: the guest's processor has all features of the host's. */

@@ -145,6 +145,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
           rng: config.rng ?? true,
           disks: config.disks ?? [],
           nets: nets.configs,
+          balloon: config.balloon,
         },
         disks: engine === null ? null : { disks: list.map((disk) => disk.setup), engine, staging: staging! },
         nets: nets.setups,

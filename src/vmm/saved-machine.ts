@@ -36,6 +36,7 @@ const SAVED_MACHINE = object(
         rng: optional(flag),
         disks: optional(DISK_CONFIGS),
         nets: optional(NET_CONFIGS),
+        balloon: optional(flag),
         cpuTemplate: optional(oneOf(...CPU_TEMPLATES)),
       },
       { others: 'ignore' },
@@ -63,8 +64,9 @@ export function readSavedMachine(machine: unknown): SavedMachine {
     rng = false,
     disks = [],
     nets = [],
+    balloon,
   } = config;
   const template = cpuTemplate === undefined ? {} : { cpuTemplate };
-  const devices = { vmgenid, rng, disks, nets };
+  const devices = { vmgenid, rng, disks, nets, ...(balloon === undefined ? {} : { balloon }) };
   return { config: { kernel, initrd, cmdline, memoryBytes, cpus, ...devices, ...template }, bootPath };
 }

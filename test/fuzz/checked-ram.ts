@@ -45,6 +45,10 @@ export class CheckedRam implements DmaMemory {
     this.#access(gpa, length, () => this.#ram.fillRandom(gpa, length));
   }
 
+  discard(gpa: number, length: number): void {
+    this.#access(gpa, length, () => this.#ram.discard(gpa, length));
+  }
+
   locate(gpa: number, length: number): ReturnType<DmaMemory['locate']> {
     return this.#access(gpa, length, () => this.#ram.locate(gpa, length));
   }

@@ -9,7 +9,9 @@
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { readdirSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { World } from '../e2e/cli.js';
 import { GUEST, LinuxConsole, PROMPT, requireLinuxGuest } from './linux-guest.js';
 
@@ -111,6 +113,46 @@ describe('a real Linux guest', () => {
       assert.equal(match[1], createHash('md5').update(paste).digest('hex'));
       await world.json('stop', kernel, '--force');
     }
+  });
+
+  it('gives memory that it frees back to the host, also after a restore', async () => {
+    /** How much memory of the host the machine's RAM has. */
+    const usedBytes = async (name: string): Promise<number> => {
+      const machines = await world.json<{ name: string; pid: number }[]>('ps');
+      const fds = `/proc/${machines.find((each) => each.name === name)!.pid}/fd`;
+      const ram = readdirSync(fds).find((fd) => readlinkSync(join(fds, fd)).includes('livesnap-ram'))!;
+      return statSync(join(fds, ram)).blocks * 512;
+    };
+    const FILE_BYTES = 32 << 20;
+    /** What is certain to come back: only whole blocks of 4 MiB do. */
+    const FREED_BYTES = 8 << 20;
+    const freesMemory = async (name: string, console: LinuxConsole): Promise<void> => {
+      // A restored console begins with what it showed before: each answer names its machine.
+      const fill = `dd if=/dev/zero of=/tmp/file bs=1M count=${FILE_BYTES >> 20} 2>/dev/null`;
+      await console.command(`${fill}; echo ${name} filled $?`, new RegExp(`${name} filled 0\\r*\\n`));
+      const filled = await usedBytes(name);
+      assert(filled >= FILE_BYTES, `${filled} bytes`);
+      await console.command(`rm /tmp/file; echo ${name} freed $?`, new RegExp(`${name} freed 0\\r*\\n`));
+      // Linux reports free pages two seconds later, in blocks of 4 MiB.
+      while ((await usedBytes(name)) > filled - FREED_BYTES) await sleep(100);
+    };
+    // Linux reports only while more than 32 blocks are free: 128 MiB.
+    await world.json(
+      ...['start', '--kernel', join(GUEST, 'bzImage'), '--initrd', join(GUEST, 'initrd'), '--memory', '256M'],
+      ...['--balloon', '--detach', '--name', 'before'],
+    );
+    const before = open('before');
+    await before.until(/LINUX READY/);
+    await before.until(PROMPT);
+    await before.command('read nonce < /proc/sys/kernel/random/uuid');
+    const nonce = (await before.command('echo nonce is $nonce', /nonce is ([0-9a-f-]{36})/))[1];
+    await freesMemory('before', before);
+    const saved = await world.json<{ id: string }>('save', 'before', '--then', 'stop');
+    await world.json('restore', saved.id, '--name', 'after', '--detach');
+    const after = open('after');
+    assert.equal((await after.command('echo nonce is $nonce', /nonce is ([0-9a-f-]{36})/))[1], nonce);
+    await freesMemory('after', after);
+    assert.equal((await world.json('stop', 'after', '--timeout', '60')).how, 'poweredOff');
   });
 
   it('boots from an ELF vmlinux without ACPI, finds its devices, and ends when the guest does', async () => {

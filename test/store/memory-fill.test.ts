@@ -6,6 +6,7 @@ import {
   closeMemory,
   createMemory,
   dataRanges,
+  discardPages,
   type MemoryHandle,
   readMemory,
 } from '../../src/native/memory.js';
@@ -154,6 +155,20 @@ describe(`a native fill (seed ${SEED})`, function () {
             Buffer.concat([ram, Buffer.alloc(2 * PAGE_BYTES)]),
           ),
         );
+      }
+    });
+
+    it('lets no page be given back until it has ended', async function () {
+      const { store, id, ram } = await chain(this);
+      for (let round = 0; round < 10; round++) {
+        const memory = newMemory(this, ram.length);
+        const fill = start(this, memory, await openRam(this, store, id));
+        const isGivenBack = discardPages(memory, 0, ram.length);
+        assert.equal(isGivenBack && !fill.isComplete, false);
+        if (!isGivenBack) assert.ok(contentOf(memory, ram.length).equals(ram));
+        await fill.ended;
+        assert.equal(discardPages(memory, 0, ram.length), true);
+        assert.ok(contentOf(memory, ram.length).equals(Buffer.alloc(ram.length)));
       }
     });
 

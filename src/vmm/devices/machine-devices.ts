@@ -5,6 +5,7 @@
  * device: the bus's answer to an unclaimed port is right for it.
  */
 import type { MachineConfig } from '../machine-types.js';
+import { balloonDevice } from '../virtio/balloon.js';
 import { virtioMmio } from '../virtio/mmio-transport.js';
 import { entropyDevice } from '../virtio/rng.js';
 import type { VirtioDescriptor } from '../virtio/virtio-device.js';
@@ -20,7 +21,7 @@ import { generationId } from './vmgenid.js';
 export type DeviceList = readonly [DeviceDescriptor<ConsoleDevice>, ...DeviceDescriptor[]];
 
 /** What of a machine's config decides which devices it has. */
-export type DeviceConfig = Pick<MachineConfig, 'vmgenid' | 'rng' | 'disks' | 'nets'>;
+export type DeviceConfig = Pick<MachineConfig, 'vmgenid' | 'rng' | 'disks' | 'nets' | 'balloon'>;
 
 /** Devices whose descriptors are made with parts of the device thread. */
 export interface HostedDevices {
@@ -35,13 +36,23 @@ export const LEGACY_DEVICES: DeviceList = [com1, keyboardController, realTimeClo
 
 /** The virtio devices, in the order of their windows. */
 const virtioDevices = (
-  { rng = true }: DeviceConfig,
+  { rng = true, balloon = false }: DeviceConfig,
   { disks, nets }: HostedDevices,
-): readonly VirtioDescriptor[] => [...(rng ? [entropyDevice] : []), ...disks, ...nets];
+): readonly VirtioDescriptor[] => [
+  ...(rng ? [entropyDevice] : []),
+  ...disks,
+  ...nets,
+  ...(balloon ? [balloonDevice] : []),
+];
 
 /** The windows of the virtio devices. Errors: USAGE, if there are too many. */
-export const deviceWindows = ({ rng = true, disks = [], nets = [] }: DeviceConfig): readonly VirtioWindow[] =>
-  virtioWindows((rng ? 1 : 0) + disks.length + nets.length);
+export const deviceWindows = ({
+  rng = true,
+  disks = [],
+  nets = [],
+  balloon = false,
+}: DeviceConfig): readonly VirtioWindow[] =>
+  virtioWindows((rng ? 1 : 0) + disks.length + nets.length + (balloon ? 1 : 0));
 
 /** All devices of a machine with this config. Errors: USAGE, if there are too many. */
 export function machineDevices(config: DeviceConfig, hosted: HostedDevices): DeviceList {

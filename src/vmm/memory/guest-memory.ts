@@ -8,6 +8,7 @@
  * - A page is marked as written after its bytes are in place, so that a save that finds the mark reads the bytes.
  */
 import {
+  discardPages,
   fillRandom,
   load16,
   type MemoryHandle,
@@ -54,6 +55,12 @@ export interface DmaMemory extends GuestMemory {
    * @throws RangeError when any byte lies outside RAM
    */
   fillRandom(gpa: number, length: number): void;
+  /**
+   * Gives the whole pages of a range back to the host: they are zero afterwards, and the next save includes them. Parts of
+   * pages stay. Nothing happens while a restore still fills the memory.
+   * @throws RangeError when any byte lies outside RAM
+   */
+  discard(gpa: number, length: number): void;
   /**
    * Where a range is in a memory, for native code that transfers data. After a transfer into it call
    * {@link markWritten}, also if the transfer failed.
@@ -123,6 +130,13 @@ export class GuestRam implements DmaMemory {
     } finally {
       mark(slot, offset, length);
     }
+  }
+
+  discard(gpa: number, length: number): void {
+    const slot = this.#slotOf(gpa, length);
+    const first = Math.ceil((gpa - slot.gpa) / PAGE_BYTES) * PAGE_BYTES;
+    const end = Math.floor((gpa - slot.gpa + length) / PAGE_BYTES) * PAGE_BYTES;
+    if (end > first && discardPages(slot.memory, first, end - first)) mark(slot, first, end - first);
   }
 
   locate(gpa: number, length: number): { readonly memory: MemoryHandle; readonly offset: number } {

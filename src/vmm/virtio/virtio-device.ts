@@ -14,7 +14,7 @@ import type { AccessSize, DeviceParts, DeviceState } from '../devices/device.js'
 import type { SplitQueue } from './split-queue.js';
 
 /** Device types (section 5). */
-export const DeviceType = { net: 1, block: 2, entropy: 4 } as const;
+export const DeviceType = { net: 1, block: 2, entropy: 4, balloon: 5 } as const;
 
 export interface VirtioDevice<State extends DeviceState = DeviceState> {
   readonly deviceType: number;

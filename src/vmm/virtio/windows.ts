@@ -23,7 +23,7 @@ export const MAX_VIRTIO_DEVICES = GSIS.length;
  */
 export function virtioWindows(count: number): readonly VirtioWindow[] {
   if (count > MAX_VIRTIO_DEVICES) {
-    throw new LivesnapError('USAGE', `the machine would have ${count - 1} disks and networks`, {
+    throw new LivesnapError('USAGE', `the machine would have ${count - 1} disks, networks and balloons`, {
       hint: `A machine can have ${MAX_VIRTIO_DEVICES - 1} of them together.`,
     });
   }

@@ -1,5 +1,6 @@
 /** The virtio devices that the contract suite and the fuzzing exercise. A new device is one entry of {@link SUBJECTS}. */
 import assert from 'node:assert/strict';
+import { balloonDevice } from '../../../src/vmm/virtio/balloon.js';
 import { entropyDevice } from '../../../src/vmm/virtio/rng.js';
 import type { VirtioDescriptor } from '../../../src/vmm/virtio/virtio-device.js';
 import type { Answer, Request, VirtioRig } from '../../unit/vmm/virtio/driver-twin.js';
@@ -56,6 +57,21 @@ const rng: VirtioSubject = {
   }),
 };
 
+/** Its inflate queue: the device asks for nothing, so it only takes the lists of pages. */
+const balloon: VirtioSubject = {
+  name: 'balloon',
+  open: () => ({
+    descriptor: () => balloonDevice,
+    features: 1n << 5n,
+    request: (below) => ({ readable: [bytesOf(below, 4 * (1 + Math.floor(below(16))))], writable: [] }),
+    check({ written }) {
+      assert.equal(written.length, 0);
+    },
+    work: expireTimers,
+    close() {},
+  }),
+};
+
 /** A device with requests that end late and out of order. */
 const slow: VirtioSubject = {
   name: 'slow',
@@ -86,4 +102,4 @@ const slow: VirtioSubject = {
   },
 };
 
-export const SUBJECTS: readonly VirtioSubject[] = [rng, slow, blockSubject, ...netSubjects];
+export const SUBJECTS: readonly VirtioSubject[] = [rng, balloon, slow, blockSubject, ...netSubjects];

@@ -38,6 +38,16 @@ describe('a stock kernel with its root on a disk, on SVM', () => {
   /** The sum of a file as it is on the disk. */
   const read = (machine: string, path: string): Promise<string> =>
     world.ask(machine, `echo 3 >/proc/sys/vm/drop_caches; set -- $(sha256sum ${path}); echo sum $1`, SUM);
+  /** The guest sees the features of x86-64-v2, and no others that programs use. */
+  async function checkTemplate(machine: string): Promise<void> {
+    const line = await world.ask(machine, 'echo got: $(grep -m1 ^flags /proc/cpuinfo)', /^got: flags/);
+    const flags = line.split(' ');
+    assert.deepEqual(
+      ['sse4_2', 'popcnt', 'avx', 'avx2', 'aes', 'rdrand', 'sha_ni'].filter((flag) => flags.includes(flag)),
+      ['sse4_2', 'popcnt'],
+      line,
+    );
+  }
   function run(program: string, ...args: readonly string[]): string {
     const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8' });
     assert.equal(status, 0, `${program} ${args.join(' ')}: ${error?.message}${stdout}${stderr}`);
@@ -69,12 +79,15 @@ describe('a stock kernel with its root on a disk, on SVM', () => {
         `path=${image}`,
         '--share',
         share,
+        '--cpu-template',
+        'x86-64-v2',
         '--detach',
         '--name',
         'before',
       ],
     );
     await awaitShell(world, 'before');
+    await checkTemplate('before');
     const first = await write('before', '/root/first');
     await world.ask(
       'before',
@@ -97,6 +110,7 @@ describe('a stock kernel with its root on a disk, on SVM', () => {
     assert.equal(await world.ask('after', 'echo nonce $nonce', /^nonce [0-9a-f-]{36}$/), nonce);
     assert.equal(await read('after', '/root/first'), first);
     assert.equal(await read('after', '/tmp/a*/a*'), shared);
+    await checkTemplate('after');
     const second = await write('after', '/root/second');
     assert.equal(await read('after', '/root/second'), second);
     await world.ask('after', 'mount -o remount,ro / && echo remounted: $?', /^remounted: 0$/);

@@ -49,6 +49,7 @@ const untouchedMemory = (sizeBytes: number): DmaMemory => ({
   load16: touched,
   store16: touched,
   fillRandom: touched,
+  discard: touched,
   locate: touched,
   markWritten: touched,
 });

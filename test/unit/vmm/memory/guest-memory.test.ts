@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { BitSet } from '../../../../src/bit-set.js';
-import { closeMemory, createMemory } from '../../../../src/native/memory.js';
+import { closeMemory, copyPages, createMemory, dataRanges } from '../../../../src/native/memory.js';
 import { PAGE_BYTES } from '../../../../src/page-stream.js';
 import type { MemorySlot } from '../../../../src/vmm/kvm/vm.js';
 import { GuestRam } from '../../../../src/vmm/memory/guest-memory.js';
@@ -102,6 +102,41 @@ describe('GuestRam', () => {
     assert.equal(read(0x0fbf, 1) + read(0x1040, 1), '\0\0');
     assert.deepEqual(written(0), [0, 1]);
     assert.throws(() => ram.fillRandom(LOW_BYTES - 1, 2), RangeError);
+  });
+
+  it('gives whole pages back to the host, marks them, and copies them as zeros without allocating them', () => {
+    ram.write(0, Buffer.alloc(LOW_BYTES, 'x'));
+    ram.write(HIGH_GPA, Buffer.alloc(HIGH_BYTES, 'y'));
+    assert.equal(written(0).length, 16);
+    written(1);
+    ram.discard(PAGE_BYTES - 1, 3 * PAGE_BYTES);
+    ram.discard(0x5001, PAGE_BYTES);
+    assert.deepEqual(written(0), [1, 2]);
+    const { memory } = slots[0]!;
+    const holes = [
+      { offset: 0, length: PAGE_BYTES },
+      { offset: 3 * PAGE_BYTES, length: LOW_BYTES - 3 * PAGE_BYTES },
+    ];
+    assert.deepEqual(dataRanges(memory), holes);
+    const copy = Buffer.alloc(4 * PAGE_BYTES, 'z');
+    copyPages(memory, Uint32Array.of(0, 1, 2, 3), copy);
+    assert.equal(
+      copy.toString('latin1'),
+      'x'.repeat(PAGE_BYTES) + '\0'.repeat(2 * PAGE_BYTES) + 'x'.repeat(PAGE_BYTES),
+    );
+    assert.deepEqual(dataRanges(memory), holes);
+    // A page that is written again is there again.
+    ram.write(PAGE_BYTES, Buffer.from('again'));
+    copyPages(memory, Uint32Array.of(1), copy);
+    assert.equal(copy.toString('latin1', 0, 6), 'again\0');
+    ram.discard(HIGH_GPA, HIGH_BYTES);
+    assert.deepEqual(dataRanges(slots[1]!.memory), []);
+    for (const [gpa, length] of [
+      [LOW_BYTES - 1, 2],
+      [HIGH_GPA, HIGH_BYTES + 1],
+      [-1, 2],
+    ] as const)
+      assert.throws(() => ram.discard(gpa, length), RangeError);
   });
 
   it('tells native code where a range is, and takes its word for what it wrote', () => {

@@ -13,7 +13,7 @@ describe('virtioWindows', () => {
   it('refuses more devices than there are interrupts', () => {
     assert.throws(() => virtioWindows(MAX_VIRTIO_DEVICES + 1), {
       code: 'USAGE',
-      message: 'the machine would have 11 disks and networks',
+      message: 'the machine would have 11 disks, networks and balloons',
     });
   });
 
