@@ -20,6 +20,8 @@
         "net_port.cc",
         "pack_directory.cc",
         "pack_file.cc",
+        "page_pool.cc",
+        "page_proof.cc",
         "pages.cc",
         "passed_files.cc",
         "region_reader.cc",
