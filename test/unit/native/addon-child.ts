@@ -1,4 +1,4 @@
-/** A process that terminates Workers while the addon throws in them (terminated-worker.test.ts). */
+/** A process that terminates Workers while the addon throws in them (addon.test.ts). */
 import { isMainThread, parentPort, Worker } from 'node:worker_threads';
 import { tryLock } from '../../../src/native/locks.js';
 
