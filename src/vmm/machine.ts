@@ -77,6 +77,8 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   #isRunning = false;
   #problem: string | null = null;
   /** A pause because of a problem waits for its turn. */
+  /** By {@link saveDisks}, and the guest has not run since. */
+  #areDisksSaved = false;
   #isStalling = false;
   /** The guest has ended the machine, which waits for {@link saveDisks} and {@link stop}. */
   #isOff = false;
@@ -104,7 +106,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         onPowerOff: () => this.#poweredOff(),
         onEnd: (ended) => {
           const failure = setup.lazyFill?.failure ?? null;
-          const end: MachineEnd = failure === null ? ended : { kind: 'failed', error: failure };
+          const end = this.#withLosses(failure === null ? ended : { kind: 'failed', error: failure });
           this.#end = end;
           freeSetup(setup);
           resolve(end);
@@ -247,10 +249,13 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       await this.#pause();
       try {
         const isWritten = this.#setup.disks.list.some((disk) => endsWithMachine(disk) && !isUnwritten(disk));
-        if (!isWritten) return null;
-        return await withStore((store) =>
-          this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, vm, tag)),
-        );
+        const saved = isWritten
+          ? await withStore((store) =>
+              this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, vm, tag)),
+            )
+          : null;
+        this.#areDisksSaved = true;
+        return saved;
       } catch (error) {
         if (wasRunning && !this.#isOff) await this.#resumeUnlessEnded();
         throw error;
@@ -428,6 +433,23 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     }).catch(() => {}); // the machine has ended
   }
 
+  /** If the machine failed before its disks could be saved, the reason names those whose writes are lost with it. */
+  #withLosses(end: MachineEnd): MachineEnd {
+    if (end.kind !== 'failed' || this.#areDisksSaved) return end;
+    const lost = this.#setup.disks.list.filter((disk) => endsWithMachine(disk) && !isUnwritten(disk));
+    if (lost.length === 0) return end;
+    const { code, message, hint } = end.error;
+    const names = lost.map(({ config }) => config.name).join(' and ');
+    const sentence = `${message}; what the guest wrote to ${names} since the last save is lost`;
+    return {
+      kind: 'failed',
+      error: new LivesnapError(code, sentence, {
+        cause: end.error,
+        ...(hint === undefined ? {} : { hint }),
+      }),
+    };
+  }
+
   #poweredOff(): void {
     this.#isRunning = false;
     this.#isOff = true;
@@ -455,6 +477,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     this.#problem = null;
     await this.#thread.resume();
     this.#isRunning = true;
+    this.#areDisksSaved = false;
   }
 
   /** For a save, which succeeds even if the machine ends after the moment of the snapshot. */
