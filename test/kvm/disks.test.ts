@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
+  appendFileSync,
   closeSync,
   mkdirSync,
   mkdtempSync,
@@ -24,6 +25,7 @@ import type { DiskRequest } from '../../src/vmm/disk/disk-config.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { decodeMachineState } from '../../src/vmm/machine-state.js';
 import type { MachineEnd } from '../../src/vmm/machine-types.js';
+import { dropScratch, mountSmall } from '../store/scratch.js';
 import { limit } from '../timeouts.js';
 import { buildDiskGuest, DiskGuest } from './disk-guest.js';
 import { requireKvm } from './kvm.js';
@@ -70,7 +72,10 @@ describe('a machine with a disk', function () {
     return opened;
   }
 
-  async function boot(disk: Partial<DiskRequest> = {}): Promise<DiskGuest> {
+  async function boot(
+    disk: Partial<DiskRequest> = {},
+    overlayDir: string = join(dir, 'work'),
+  ): Promise<DiskGuest> {
     const request: DiskRequest = {
       source: { kind: 'file', path: image },
       mode: 'cow',
@@ -81,7 +86,7 @@ describe('a machine with a disk', function () {
       { kernel, initrd: null, cmdline: null, memoryBytes: 16 << 20, cpus: 1 },
       {
         disks: [request],
-        host: { overlayDir: join(dir, 'work'), openStore: async () => store },
+        host: { overlayDir, openStore: async () => store },
       },
     );
     machines.push(machine);
@@ -388,6 +393,66 @@ describe('a machine with a disk', function () {
     const saved = await guest.machine.saveDisks((use) => use(damaged), { vm: 'test', tag: null });
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 0))[0]!), 'A');
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'i');
+  });
+
+  describe('whose overlay has no room', () => {
+    let overlays: string;
+    let ballast: string;
+
+    beforeEach(function () {
+      overlays = join(dir, 'work/overlays');
+      ballast = join(overlays, 'ballast');
+      mkdirSync(overlays);
+      mountSmall(this, overlays, 16 << 20);
+    });
+    afterEach(async function () {
+      for (const machine of machines.splice(0)) await machine.stop();
+      dropScratch(this);
+    });
+
+    const fillUp = (): void =>
+      assert.throws(
+        () => {
+          for (;;) appendFileSync(ballast, Buffer.alloc(16 * BLOCK_BYTES));
+        },
+        { code: 'ENOSPC' },
+      );
+
+    it('is paused and says so; it can be saved, and goes on when there is room', async () => {
+      const guest = await boot({}, overlays);
+      const { machine } = guest;
+      fillUp();
+      const paused = once(machine, 'problem');
+      guest.send('wbB');
+      const [problem] = (await paused) as [string];
+      assert.match(problem, /^disk0 has no room for its overlay/);
+      assert.equal(machine.state, 'paused');
+
+      const { id } = await save(guest);
+      const restored = await restore(id);
+      assert.equal(await restored.line(), '0', 'the write is done after the restore');
+      assert.equal(await restored.ask('rb'), 'BB');
+
+      const again = once(machine, 'problem');
+      await machine.resume();
+      assert.deepEqual(await again, [problem]);
+      rmSync(ballast);
+      await machine.resume();
+      assert.equal(await guest.line(), '0');
+      assert.equal(await guest.ask('rb'), 'BB');
+      assert.equal(machine.problem, null);
+    });
+
+    it('gives the guest an error with on-error=report, and keeps the block as it was', async () => {
+      const guest = await boot({ onError: 'report' }, overlays);
+      fillUp();
+      guest.send('wbB');
+      assert.match(await guest.line(), /^1/);
+      assert.equal(await guest.ask('rb'), 'ii');
+      rmSync(ballast);
+      await guest.ask('wbB');
+      assert.equal(await guest.ask('rb'), 'BB');
+    });
   });
 
   describe('whose store is damaged', () => {
