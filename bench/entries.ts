@@ -1,0 +1,19 @@
+/** The entries of `npm run bench`, by name. Each is loaded when it is measured. */
+import type { Entry } from './harness/figure.js';
+
+type Load = () => Promise<{ readonly entry: Entry }>;
+
+export const ENTRIES = {
+  save: () => import('./entries/save.js'),
+  fill: () => import('./entries/fill.js'),
+  startup: () => import('./entries/startup.js'),
+  density: () => import('./entries/density.js'),
+  images: () => import('./entries/images.js'),
+} satisfies Record<string, Load>;
+
+export type EntryName = keyof typeof ENTRIES;
+
+/** What `npm run bench` measures when no entry is named. */
+export const BY_DEFAULT = Object.keys(ENTRIES) as EntryName[];
+
+export const isEntryName = (name: string): name is EntryName => Object.hasOwn(ENTRIES, name);
