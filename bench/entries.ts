@@ -9,11 +9,13 @@ export const ENTRIES = {
   startup: () => import('./entries/startup.js'),
   density: () => import('./entries/density.js'),
   images: () => import('./entries/images.js'),
+  peers: () => import('./entries/peers.js'),
+  'peer-images': () => import('./entries/peer-images.js'),
 } satisfies Record<string, Load>;
 
 export type EntryName = keyof typeof ENTRIES;
 
-/** What `npm run bench` measures when no entry is named. */
-export const BY_DEFAULT = Object.keys(ENTRIES) as EntryName[];
+/** What `npm run bench` measures when no entry is named: all that need no other program. */
+export const BY_DEFAULT = (Object.keys(ENTRIES) as EntryName[]).filter((name) => !name.startsWith('peer'));
 
 export const isEntryName = (name: string): name is EntryName => Object.hasOwn(ENTRIES, name);

@@ -2,21 +2,15 @@
  * Eight images in one store, each saved in full: bytes on disk, compared with the LZ4 frames of 16 pages that hold each
  * different page once. `--image` gives others.
  */
-import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Store } from '../../src/store/store.js';
+import { bytesBelow } from '../harness/disk-usage.js';
 import type { Context, Entry, Figure } from '../harness/figure.js';
 import { imagePaths, readImage } from '../harness/images.js';
 import { bareLimit } from '../harness/limit.js';
 import { everyPage, saveMemory } from '../harness/stored-memory.js';
 
 const IMAGES = 8;
-
-/** The bytes of all files below a directory. */
-export const bytesBelow = (dir: string): number =>
-  readdirSync(dir, { recursive: true, withFileTypes: true })
-    .filter((each) => each.isFile())
-    .reduce((sum, each) => sum + statSync(join(each.parentPath, each.name)).size, 0);
 
 async function measure(context: Context): Promise<readonly Figure[]> {
   const paths = imagePaths(context, IMAGES);
