@@ -10,7 +10,7 @@
 // - With source maps enabled, or LIVESNAP_DEBUG set, stacks name the lines of src.
 //
 // CommonJS, because Node has no code cache for ES modules, and because an import of a built-in module is loaded where it
-// is used, not before everything else (bench/README.md, "Start-up").
+// is used, not before everything else (bench/README.md, "Targets").
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
