@@ -8,6 +8,7 @@ export const ENTRIES = {
   fill: () => import('./entries/fill.js'),
   startup: () => import('./entries/startup.js'),
   density: () => import('./entries/density.js'),
+  pauses: () => import('./entries/pauses.js'),
   images: () => import('./entries/images.js'),
   peers: () => import('./entries/peers.js'),
   'peer-images': () => import('./entries/peer-images.js'),
