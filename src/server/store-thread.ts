@@ -5,6 +5,8 @@
  * Calls arrive as messages and run concurrently, as their awaits allow. The main thread fills the batches of a save. In a
  * restore, native threads fill the memories of the machine.
  *
+ * The page Worker that saves lives from the first save of a machine to the end of this thread.
+ *
  * Invariant: the main thread can cancel every wait of this thread (src/store/disk/waits.ts), and the process can exit.
  */
 import assert from 'node:assert/strict';
@@ -34,7 +36,11 @@ import {
 const PROGRESS_INTERVAL_MS = 50;
 
 useCancelFlag((workerData as StoreThreadData).cancelFlag);
-const loading = Promise.all([import('../store/store.js'), import('../native/pages.js')]);
+const loading = Promise.all([
+  import('../store/store.js'),
+  import('../native/pages.js'),
+  import('../store/worker/page-pool.js'),
+]);
 // What fails here fails again in `open`, which awaits it.
 loading.then(() => loadSqlite()).catch(() => {});
 
@@ -117,6 +123,7 @@ const handlers: {
     return null;
   },
   async beginSave({ store, save, regions, tag }) {
+    (await loading)[2].keepSavingWorker();
     const session = await numbered(stores, store).beginSave({ regions, tag });
     saves.set(save, session);
     return { bases: session.bases, parent: session.parent };

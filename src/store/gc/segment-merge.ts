@@ -21,7 +21,7 @@ import {
 } from '../segment/segment-file.js';
 import { packList } from '../worker/pack-list.js';
 import type { GoneChunks } from '../worker/page-jobs.js';
-import { pageWorker } from '../worker/page-pool.js';
+import { type PageWorker, pageWorker, SAVING } from '../worker/page-pool.js';
 
 /** The parts of a store that segments need. */
 interface Target {
@@ -32,8 +32,10 @@ interface Target {
 /** 256 MiB: the largest merge after a save, so that it takes seconds. gc merges larger ones. */
 const MAX_MERGED_ENTRIES = 16 << 20;
 
-/** The Worker that merges. Where there are two, it is not the one that saves. */
+/** The Worker that merges much. Where there are two, it is not the one that saves. */
 const MERGING = 1;
+/** 1 MiB: so few entries are merged in milliseconds. The Worker that saves does it, because it runs already. */
+const FEW_ENTRIES = 1 << 16;
 
 /** Files that this process has found damaged. Without this list each save would read them again to find out. */
 const damagedFiles = new Set<string>();
@@ -130,8 +132,10 @@ async function merge(
   for (const from of runs) {
     const [into] = target.index.reserveNumbers(1) as [number];
     const ask = { dir: target.dir, from, into, gone };
+    const entries = from.reduce((total, row) => total + row.entries, 0);
+    const worker = pageWorker(entries <= FEW_ENTRIES ? SAVING : MERGING);
     try {
-      await replace(target, from, into, () => pageWorker(MERGING).do('mergeSegments', ask));
+      await replace(target, from, into, worker, () => worker.do('mergeSegments', ask));
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
       // If one is not listed, another process has merged it just now.
@@ -156,7 +160,8 @@ export async function rebuildSegments(target: Target, rows: readonly SegmentRow[
     const [into] = target.index.reserveNumbers(1) as [number];
     const ask = { dir: target.dir, packs: packList(packs.slice(from, to)), into };
     // The first replaces all given ones. A crash after it loses entries, which costs only deduplication.
-    await replace(target, replaced, into, () => pageWorker(MERGING).do('buildSegment', ask));
+    const worker = pageWorker(MERGING);
+    await replace(target, replaced, into, worker, () => worker.do('buildSegment', ask));
     replaced = [];
     from = to;
   }
@@ -166,6 +171,7 @@ async function replace(
   target: Target,
   from: readonly SegmentRow[],
   into: number,
+  worker: PageWorker,
   write: () => Promise<SegmentRow | null>,
 ): Promise<void> {
   const { dir, index } = target;
@@ -176,6 +182,6 @@ async function replace(
     if (!index.replaceSegments(numbers, written ? [written] : [])) removeIfThere(at(dir, segmentFile(into)));
     else for (const number of numbers) unlinkUnlessLocked(at(dir, segmentFile(number)));
   } finally {
-    await pageWorker(MERGING).do('segmentEnd', { into });
+    await worker.do('segmentEnd', { into });
   }
 }

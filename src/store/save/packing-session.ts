@@ -16,7 +16,14 @@ import { blockOf, type ManifestBlock } from '../snapshot/manifest.js';
 import { packList } from '../worker/pack-list.js';
 import type { PackerResult } from '../worker/packer.js';
 import type { PageBatch } from '../worker/page-batch.js';
-import { acquireBatch, newSession, type PageWorker, pageWorker, releaseBatch } from '../worker/page-pool.js';
+import {
+  acquireBatch,
+  newSession,
+  type PageWorker,
+  pageWorker,
+  releaseBatch,
+  SAVING,
+} from '../worker/page-pool.js';
 import type { BlockToStore } from './manifest-builder.js';
 
 /** Enough that neither the source nor the page Worker waits for the other. */
@@ -35,7 +42,7 @@ export interface StoredBlock {
 }
 
 export class PackingSession {
-  readonly #worker: PageWorker = pageWorker(0);
+  readonly #worker: PageWorker = pageWorker(SAVING);
   readonly #session = newSession();
   readonly #idleBatches = Array.from({ length: BATCHES_IN_FLIGHT }, acquireBatch);
   /** Pack numbers that the Worker has left. */

@@ -1,5 +1,6 @@
 /**
- * The mapped segments of the store that a page Worker saved to last. The next save maps only new segments.
+ * The mapped segments of the store that a page Worker saved to last. While the store is open, the next save maps only new
+ * segments.
  *
  * Invariant: a segment is unmapped only when no save of this Worker can look into it.
  */
@@ -30,4 +31,10 @@ export function mapSegments(
   }
   mapped = { dir, segments };
   return segments;
+}
+
+/** Unmaps all segments, so that the space of deleted ones is free. Only when no save looks into them. */
+export function unmapSegments(): void {
+  for (const segment of mapped.segments.values()) unmapFile(segment.words);
+  mapped = { dir: '', segments: new Map() };
 }

@@ -91,6 +91,8 @@ export interface Jobs {
 
   /** Releases the lock of a segment that the index lists now, or that was deleted. */
   segmentEnd(input: { into: number }): null;
+  /** Unmaps the segments that are kept for the next save. */
+  forgetSegments(input: null): null;
 
   /** Looks for damage in a segment. */
   verifySegment(input: { dir: string; row: SegmentRow }): PackProblem | null;

@@ -2,7 +2,8 @@
  * The page Workers of this thread and the batches that they work on. All open stores share them.
  *
  * Invariants:
- * - Workers are started when they are first needed, and end when the last store is closed.
+ * - Workers are started when they are first needed, and end when the last store is closed. In a thread that saves again
+ *   and again (`keepSavingWorker`) the first one, which saves, ends with the thread.
  * - A Worker without a job does not keep the process alive.
  * - A Worker that dies fails its jobs with the reason. The next caller gets a new Worker.
  * - Batches are reused. A thread remembers shared memory until its own garbage collection, which may take thousands of
@@ -19,6 +20,8 @@ import type { JobInput, JobName, JobOutput, JobRequest, JobResponse } from './pa
 const MAX_WORKERS = Math.min(2, availableParallelism());
 /** Batches kept for the next save when no store is open: as many as a save has in flight. */
 const KEPT_BATCHES = 4;
+/** The Worker that saves. */
+export const SAVING = 0;
 const PAGE_WORKER = new URL('./page-worker.js', import.meta.url);
 
 interface PendingJob {
@@ -78,7 +81,9 @@ class PageWorker {
 
 const workers: (PageWorker | undefined)[] = [];
 const idleBatches: PageBatch[] = [];
+/** Open stores. */
 let users = 0;
+let areKept = false;
 let lastSession = 0;
 let workerCode = PAGE_WORKER;
 
@@ -118,8 +123,21 @@ export function usePageWorkers(): void {
 
 export function releasePageWorkers(): void {
   if (--users > 0) return;
-  endWorkers();
   idleBatches.splice(KEPT_BATCHES);
+  const kept = areKept && workers[SAVING]?.alive ? workers[SAVING] : null;
+  workers[SAVING] = kept ? undefined : workers[SAVING];
+  endWorkers();
+  if (!kept) return;
+  workers[SAVING] = kept;
+  kept.do('forgetSegments', null).catch(() => {}); // if the Worker dies, the next save starts another one
+}
+
+/**
+ * From now on the Worker that saves stays when no store is open: its start takes longer than a small save. It keeps no
+ * file open or mapped.
+ */
+export function keepSavingWorker(): void {
+  areKept = true;
 }
 
 function endWorkers(): void {

@@ -11,7 +11,7 @@ import { useCancelFlag } from '../disk/waits.js';
 import { PackSet } from '../pack/pack-set.js';
 import { verifySegment } from '../segment/segment-scan.js';
 import { toJobError } from './job-errors.js';
-import { mapSegments } from './mapped-segments.js';
+import { mapSegments, unmapSegments } from './mapped-segments.js';
 import { generationsOf } from './pack-list.js';
 import { Packer } from './packer.js';
 import { PageBatch } from './page-batch.js';
@@ -106,6 +106,10 @@ const jobs: Jobs = {
     return null;
   },
 
+  forgetSegments() {
+    if (packers.size === 0) unmapSegments();
+    return null;
+  },
   mergeSegments,
   buildSegment,
   segmentEnd: releaseSegment,

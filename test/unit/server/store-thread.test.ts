@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { openSync, readdirSync, readlinkSync, realpathSync, writeFileSync } from 'node:fs';
+import { openSync, readdirSync, readFileSync, readlinkSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../../src/errors.js';
@@ -63,6 +63,30 @@ describe('the store thread', () => {
   }
 
   const packs = (): string[] => readdirSync(join(dir, 'packs'));
+
+  it('keeps the page Worker from save to save, and no file of a store that was closed', async () => {
+    const threadIds = (): string[] => readdirSync('/proc/self/task');
+    const mapped = (): boolean => readFileSync('/proc/self/maps', 'latin1').includes(`${realpathSync(dir)}/`);
+    const thread = newThread();
+    const saveAlone = async (seed: number): Promise<string[]> => {
+      const store = await openToWrite(thread);
+      await save(store, new MemorySource({ 'ram@0x0': noise(seed, BATCH_PAGES) }));
+      const during = threadIds();
+      assert.equal(await store.tidy(), null);
+      await store.close();
+      return during;
+    };
+    const first = await saveAlone(1);
+    for (const seed of [2, 3]) {
+      const later = await saveAlone(seed);
+      assert.deepEqual(
+        later.filter((id) => !first.includes(id)),
+        [],
+        'a later save starts no thread',
+      );
+    }
+    while (mapped()) await sleep(5);
+  });
 
   it('saves a source of more batches than are in flight', async () => {
     const ram = noise(1, 20 * BATCH_PAGES + 3);
