@@ -11,6 +11,7 @@
 #include "memory.h"
 #include "memory_fill.h"
 #include "net_port.h"
+#include "page_proof.h"
 #include "pages.h"
 #include "passed_files.h"
 #include "region_reader.h"
@@ -44,6 +45,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   initMemory(env, exports);
   initMemoryFill(env, exports);
   initNetPort(env, exports);
+  initPageProof(env, exports);
   initPages(env, exports);
   initPassedFiles(env, exports);
   initRegionReader(env, exports);

@@ -20,6 +20,8 @@
         "net_port.cc",
         "pack_directory.cc",
         "pack_file.cc",
+        "page_pool.cc",
+        "page_proof.cc",
         "pages.cc",
         "passed_files.cc",
         "region_reader.cc",
@@ -29,7 +31,14 @@
         "vcpu_thread.cc"
       ],
       "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
-      "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_DEPRECATED", "_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],
+      # Without SWALLOW_UNTHROWABLE a process aborts when one of its Workers is terminated while a function here throws.
+      "defines": [
+        "NAPI_VERSION=8",
+        "NODE_ADDON_API_DISABLE_DEPRECATED",
+        "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
+        "_GNU_SOURCE",
+        "_FILE_OFFSET_BITS=64",
+      ],
       # Node unloads an addon with the last Worker that loaded it, although native threads may still run its code.
       "ldflags": ["-Wl,-z,nodelete"],
       "cflags": ["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],

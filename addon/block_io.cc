@@ -161,6 +161,28 @@ static int runPunch(const Operation& operation) {
   return changeBlocks(operation, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
 }
 
+// Sets the bit of each block of kPageBytes that may hold data, in `ranges[0]`. Moves the descriptor's position.
+static int runFindData(const Operation& operation) {
+  uint8_t* bits = operation.ranges[0].base;
+  auto block = static_cast<int64_t>(kPageBytes);
+  auto mark = [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin / block; n * block < std::min(end, operation.length); n++) bits[n / 8] |= 1 << n % 8;
+  };
+  for (int64_t at = 0; at < operation.length;) {
+    off_t begin = lseek(operation.fd, at, SEEK_DATA);
+    off_t end = begin < 0 ? -1 : lseek(operation.fd, begin, SEEK_HOLE);
+    if (end < 0 && errno == ENXIO) return 0;  // only holes follow
+    if (end <= at || begin < at) {
+      // A device, or a file system that does not know its holes.
+      mark(at, operation.length);
+      return 0;
+    }
+    mark(begin, end);
+    at = end;
+  }
+  return 0;
+}
+
 static Registry<IoEngine>& engines() {
   static auto* registry = new Registry<IoEngine>();
   return *registry;
@@ -219,10 +241,14 @@ static Napi::Value ioCreate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), engines().add(std::make_shared<IoEngine>(threads, capacity, fd)));
 }
 
-// ioClose(engine). Blocks until what runs has ended.
-static void ioClose(const Napi::CallbackInfo& info) {
-  auto engine = engines().remove(static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX)));
-  if (engine) engine->close();
+// ioClose(engine, timeoutMs) → boolean: true once nothing runs any more. Blocks until then, or for that time.
+static Napi::Value ioClose(const Napi::CallbackInfo& info) {
+  auto handle = static_cast<uint32_t>(integerArg(info, 0, 0, UINT32_MAX));
+  int64_t timeoutMs = integerArg(info, 1, 0, INT32_MAX);
+  auto engine = engines().find(handle);
+  bool isQuiet = !engine || engine->close(timeoutMs);
+  if (isQuiet) engines().remove(handle);
+  return Napi::Boolean::New(info.Env(), isQuiet);
 }
 
 // ioFd(engine) → eventfd
@@ -299,6 +325,18 @@ static Napi::Value ioSync(const Napi::CallbackInfo& info) {
   return submit(info, std::move(operation));
 }
 
+// ioFindData(engine, id, fd, length, ranges): one range, with a bit for each block of the file's first `length` bytes.
+static Napi::Value ioFindData(const Napi::CallbackInfo& info) {
+  auto operation = operationOf(info, runFindData);
+  operation.fd = fdArg(info, 2);
+  operation.length = integerArg(info, 3, 1, kMaxOffset);
+  operation.ranges = rangesArg(info, 4);
+  auto blocks = (static_cast<size_t>(operation.length) + kPageBytes - 1) / kPageBytes;
+  if (operation.ranges.size() != 1 || operation.ranges[0].length < (blocks + 7) / 8)
+    throwContract(info.Env(), "the bits do not fit their range");
+  return submit(info, std::move(operation));
+}
+
 // (engine, id, fd, offset, length)
 template <Operation::Run run>
 static Napi::Value ioBlocks(const Napi::CallbackInfo& info) {
@@ -323,6 +361,7 @@ void initBlockIo(Napi::Env env, Napi::Object exports) {
   exports.Set("ioStoreCopy", Napi::Function::New(env, ioStoreCopy));
   exports.Set("ioSync", Napi::Function::New(env, ioSync));
   exports.Set("ioAllocate", Napi::Function::New(env, ioBlocks<runAllocate>));
+  exports.Set("ioFindData", Napi::Function::New(env, ioFindData));
   exports.Set("ioPunch", Napi::Function::New(env, ioBlocks<runPunch>));
 }
 

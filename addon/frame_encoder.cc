@@ -2,20 +2,15 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <deque>
 #include <memory>
-#include <mutex>
-#include <thread>
+#include <utility>
 
 #define XXH_INLINE_ALL
 #include "errors.h"
+#include "page_pool.h"
 #include "third_party/lz4/lz4.h"
 #include "third_party/xxhash/xxhash.h"
 
@@ -127,75 +122,19 @@ class FrameSlots {
   FrameSlot* slots_;
 };
 
-class Pool {
+// Encodes one slot. It holds the buffer of the slot.
+class EncodeJob : public PageJob {
  public:
-  static Pool& get() {
-    static Pool* pool = new Pool();  // never destructed: its threads may outlive static objects
-    return *pool;
-  }
+  EncodeJob(std::shared_ptr<FrameSlots> slots, FrameSlot& slot) : slots_(std::move(slots)), slot_(slot) {}
 
-  void submit(const std::shared_ptr<FrameSlots>& slots, FrameSlot& slot) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    slot.state.store(FrameSlot::kSubmitted);
-    jobs_.push_back({slots, &slot});
-    if (idle_ >= jobs_.size()) {
-      work_.notify_one();
-      return;
-    }
-    if (threads_ >= maxThreads_) return;
-    try {
-      std::thread([this] { serve(); }).detach();
-      threads_++;
-    } catch (const std::system_error&) {
-      // Whoever waits for the slot encodes it.
-    }
-  }
-
-  // Blocks until the slot is encoded, or cannot be.
-  void wait(FrameSlot& slot) {
-    Sha256 sha256;
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (slot.state.load() == FrameSlot::kSubmitted) {
-      if (!jobs_.empty()) run(lock, sha256);
-      else ended_.wait(lock);
-    }
+  void run() noexcept override {
+    thread_local Sha256 sha256;
+    slot_.state.store(encode(slot_, sha256) ? FrameSlot::kEncoded : FrameSlot::kFailed);
   }
 
  private:
-  struct Job {
-    std::shared_ptr<FrameSlots> slots;
-    FrameSlot* slot;
-  };
-
-  void run(std::unique_lock<std::mutex>& lock, Sha256& sha256) {
-    Job job = std::move(jobs_.front());
-    jobs_.pop_front();
-    lock.unlock();
-    bool isEncoded = encode(*job.slot, sha256);
-    lock.lock();
-    job.slot->state.store(isEncoded ? FrameSlot::kEncoded : FrameSlot::kFailed);
-    ended_.notify_all();
-  }
-
-  void serve() {
-    pthread_setname_np(pthread_self(), "frame encoder");
-    Sha256 sha256;
-    std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-      while (!jobs_.empty()) run(lock, sha256);
-      idle_++;
-      bool isWoken = work_.wait_for(lock, std::chrono::seconds(1), [this] { return !jobs_.empty(); });
-      idle_--;
-      if (!isWoken) break;
-    }
-    threads_--;
-  }
-
-  const size_t maxThreads_ = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 8);
-  std::mutex mutex_;  // for what follows; not held while a frame is encoded
-  std::condition_variable work_, ended_;
-  std::deque<Job> jobs_;
-  size_t threads_ = 0, idle_ = 0;
+  std::shared_ptr<FrameSlots> slots_;
+  FrameSlot& slot_;
 };
 
 using Held = std::shared_ptr<FrameSlots>;
@@ -229,14 +168,16 @@ static void frameSubmit(const Napi::CallbackInfo& info) {
   if (slot.state.load() == FrameSlot::kSubmitted) throwContract(info.Env(), "this slot is submitted already");
   if (slot.chunks < 1 || slot.chunks > kFrameChunks || slot.maxCompressed > kRawBytes)
     throwContract(info.Env(), "this slot is not filled");
-  Pool::get().submit(*held, slot);
+  auto job = std::make_shared<EncodeJob>(*held, slot);
+  slot.state.store(FrameSlot::kSubmitted);
+  PagePool::get().submit(std::move(job));
 }
 
 // frameWait(handle, slot): blocks until the slot is the caller's again. Throws a contract error if it cannot be encoded.
 static void frameWait(const Napi::CallbackInfo& info) {
   Held* held;
   FrameSlot& slot = slotArg(info, &held);
-  Pool::get().wait(slot);
+  PagePool::get().helpUntil([&slot] { return slot.state.load() != FrameSlot::kSubmitted; });
   if (slot.state.load() == FrameSlot::kFailed) throwContract(info.Env(), "OpenSSL computes no SHA-256");
 }
 

@@ -5,8 +5,7 @@
 //
 // A slot is a piece of one buffer, which the caller sees as an ArrayBuffer. Its layout is below.
 //
-// Threads: a page Worker fills slots, submits and waits; while it waits, it encodes too. The threads of the pool belong to
-// the process, start when there is work, and end when there was none for a while. They only compute: no file, no KVM call.
+// Threads: a page Worker fills slots, submits and waits; while it waits, it encodes too. The others are page_pool.h's.
 //
 // Invariants:
 // - The caller does not write to a slot between its submission and its end.
@@ -25,7 +24,6 @@ namespace livesnap {
 constexpr size_t kFrameHeadBytes = 16;  // before the chunk numbers, a u16 each
 constexpr size_t kDigestBytes = 32;
 constexpr size_t kRawBytes = kFrameChunks * kPageBytes;
-
 
 struct FrameSlot {
   // Written by the caller, except `state` and `storedBytes`.

@@ -17,7 +17,7 @@ IoEngine::~IoEngine() { ::close(eventFd_); }
 bool IoEngine::submit(Operation operation) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (pending_ >= capacity_ || closing_) return false;
-  if (idle_ <= queue_.size() && threads_.size() < maxThreads_) startThread();
+  if (idle_ <= queue_.size() && threads_ < maxThreads_) startThread();
   queue_.push_back(std::move(operation));
   pending_++;
   work_.notify_one();
@@ -50,16 +50,16 @@ bool IoEngine::wait(int64_t timeoutMs) {
   return !done_.empty();
 }
 
-void IoEngine::close() {
-  std::deque<Operation> dropped;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    closing_ = true;
-    dropped.swap(queue_);
-    work_.notify_all();
-    completed_.notify_all();
-  }
-  for (auto& thread : threads_) thread.join();
+bool IoEngine::close(int64_t timeoutMs) {
+  std::deque<Operation> dropped;  // destructed without the mutex
+  std::unique_lock<std::mutex> lock(mutex_);
+  closing_ = true;
+  dropped.swap(queue_);
+  work_.notify_all();
+  completed_.notify_all();
+  bool isQuiet = ended_.wait_for(lock, std::chrono::milliseconds(timeoutMs), [&] { return threads_ == 0; });
+  lock.unlock();
+  return isQuiet;
 }
 
 // Under the mutex. Every signal is blocked in the new thread, so that those to the process go to others. Faults keep their
@@ -70,11 +70,12 @@ void IoEngine::startThread() {
   for (int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigdelset(&all, fault);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    threads_.emplace_back([this] { serve(); });
+    std::thread([self = shared_from_this()] { self->serve(); }).detach();
+    threads_++;
     idle_++;
   } catch (const std::system_error&) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (threads_.empty()) throw;
+    if (threads_ == 0) throw;
     return;  // those that run do its work
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -94,7 +95,11 @@ void IoEngine::serve() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     work_.wait(lock, [&] { return closing_ || !queue_.empty(); });
-    if (closing_) return;
+    if (closing_) {
+      threads_--;
+      ended_.notify_all();
+      return;
+    }
     Operation operation = std::move(queue_.front());
     queue_.pop_front();
     idle_--;

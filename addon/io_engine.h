@@ -6,6 +6,7 @@
 // - At most `capacity` operations are queued, run, or have a completion that was not taken. More are refused.
 // - The eventfd is readable exactly while completions wait. It is closed after the threads have ended.
 // - An engine that is never closed neither keeps the process alive nor touches what exit handlers destruct.
+// - Each thread holds the engine, so that one whose system call hangs may outlive its caller.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -39,7 +40,7 @@ struct Completion {
   int32_t result;
 };
 
-class IoEngine {
+class IoEngine : public std::enable_shared_from_this<IoEngine> {
  public:
   // `eventFd` becomes the engine's.
   IoEngine(size_t threads, size_t capacity, int eventFd)
@@ -55,8 +56,9 @@ class IoEngine {
   size_t take(int32_t* pairs, size_t room);
   // Blocks until a completion waits; false after the time, or when the engine closes. −1: no limit.
   bool wait(int64_t timeoutMs);
-  // Drops what has not begun, waits for what runs, and ends the threads. Called once, before the engine is destructed.
-  void close();
+  // Drops what has not begun, waits for what runs, and ends the threads. False: something still runs after the time. Then
+  // call it again; what it uses must stay. One thread at a time.
+  bool close(int64_t timeoutMs);
 
  private:
   void startThread();
@@ -65,10 +67,10 @@ class IoEngine {
   const int eventFd_;
   const size_t maxThreads_, capacity_;
   std::mutex mutex_;  // for what follows; not held during an operation
-  std::condition_variable work_, completed_;
+  std::condition_variable work_, completed_, ended_;
   std::deque<Operation> queue_;
   std::deque<Completion> done_;
-  std::vector<std::thread> threads_;
+  size_t threads_ = 0;
   size_t idle_ = 0;     // threads that wait for an operation, or will soon
   size_t pending_ = 0;  // operations that were accepted and whose completions were not taken
   bool closing_ = false;

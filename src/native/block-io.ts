@@ -24,7 +24,7 @@ export const MAX_RANGES = 1024;
 
 interface IoFunctions {
   ioCreate(threads: number, capacity: number): number;
-  ioClose(engine: number): void;
+  ioClose(engine: number, timeoutMs: number): boolean;
   ioFd(engine: number): number;
   ioTake(engine: number, into: Int32Array): number;
   ioWait(engine: number, timeoutMs: number): boolean;
@@ -52,6 +52,7 @@ interface IoFunctions {
   ): boolean;
   ioSync(engine: number, id: number, fd: number): boolean;
   ioAllocate(engine: number, id: number, fd: number, offset: number, length: number): boolean;
+  ioFindData(engine: number, id: number, fd: number, length: number, ranges: Float64Array): boolean;
   ioPunch(engine: number, id: number, fd: number, offset: number, length: number): boolean;
 }
 
@@ -63,11 +64,17 @@ const native = (): IoFunctions => addon();
  */
 export const createIoEngine = (threads = 4, capacity = 512): IoEngine => native().ioCreate(threads, capacity);
 
+/** A disk that hangs keeps no machine from ending for longer. */
+const CLOSE_MS = 5000;
+
 /**
  * Waits for the operations that run, and ends the threads. Operations that have not begun are dropped: a caller that
- * needs them takes their completions first. Does nothing for an engine that is closed.
+ * needs them takes their completions first. False: an operation still runs after `timeoutMs`, since its file does not
+ * respond. The descriptors of the operations must then stay open, and the call may be repeated. True for an engine that
+ * is closed.
  */
-export const closeIoEngine = (engine: IoEngine): void => native().ioClose(engine);
+export const closeIoEngine = (engine: IoEngine, timeoutMs = CLOSE_MS): boolean =>
+  native().ioClose(engine, timeoutMs);
 
 /**
  * An eventfd(2) that is readable while completions wait. Only {@link takeCompletions} reads it. It is closed with the
@@ -149,6 +156,18 @@ export const submitAllocate = (
   offset: number,
   length: number,
 ): boolean => native().ioAllocate(engine, id, fd, offset, length);
+
+/**
+ * Sets the bit of each block of 4096 bytes, of the file's first `length`, that may hold data, in a range that is zero
+ * before. In each byte the lowest bit comes first.
+ */
+export const submitFindData = (
+  engine: IoEngine,
+  id: number,
+  fd: number,
+  length: number,
+  ranges: Float64Array,
+): boolean => native().ioFindData(engine, id, fd, length, ranges);
 
 /** Frees blocks of a file; they read as zeros (fallocate(2), FALLOC_FL_PUNCH_HOLE). EOPNOTSUPP is a result. */
 export const submitPunch = (

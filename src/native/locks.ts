@@ -3,7 +3,7 @@ import { addon, isAddonBuilt, missingAddon } from './addon.js';
 
 interface LockFunctions {
   tryLock(fd: number, exclusive: boolean): boolean;
-  lockWholeFile(fd: number, exclusive: boolean): boolean;
+  lockBytes(fd: number, exclusive: boolean, start: number, length: number): boolean;
   lockAt(fd: number, offset: number): number | null;
 }
 
@@ -23,15 +23,26 @@ export const tryLock = (fd: number, mode: 'shared' | 'exclusive'): boolean =>
   addon<LockFunctions>().tryLock(fd, mode === 'exclusive');
 
 /**
- * Takes an open file description lock on all bytes of a file, as other virtual machine monitors do for disk images. False
- * when another open file has a conflicting lock on any byte. Errors: SystemError.
+ * Takes an open file description lock on bytes of a file. False when another open file has a conflicting lock on one of
+ * them. `length` 0: to the end of the file. Errors: SystemError.
  */
-export const lockWholeFile = (fd: number, mode: 'shared' | 'exclusive'): boolean =>
-  addon<LockFunctions>().lockWholeFile(fd, mode === 'exclusive');
+export const lockBytes = (
+  fd: number,
+  mode: 'shared' | 'exclusive',
+  { start = 0, length = 0 }: { start?: number; length?: number } = {},
+): boolean => addon<LockFunctions>().lockBytes(fd, mode === 'exclusive', start, length);
+
+/** qemu locks this byte of an image while it may write to the image (block/file-posix.c: 100 + BLK_PERM_WRITE). */
+const QEMU_WRITER_BYTE = 101;
 
 /**
- * The first byte of an open file description lock that another open file has and that covers this byte; null if there is
- * none. Errors: SystemError.
+ * Locks a disk image, as other virtual machine monitors do: `shared` to read it, `exclusive` to write to it. False when
+ * another machine or program has it open to write, or to read if it is to be written to. Errors: SystemError.
  */
-export const lockAt = (fd: number, offset: number): number | null =>
-  addon<LockFunctions>().lockAt(fd, offset);
+export function lockImage(fd: number, mode: 'shared' | 'exclusive'): boolean {
+  if (!lockBytes(fd, mode)) return false;
+  if (mode === 'exclusive') return true;
+  // qemu's locks for reading and for writing are both shared. They are for bytes from 100 on, and the kernel makes one of
+  // neighbours; ours begin at byte 0.
+  return (addon<LockFunctions>().lockAt(fd, QEMU_WRITER_BYTE) ?? 0) === 0;
+}

@@ -21,6 +21,7 @@ import type {
   ToDeviceThread,
   VmSetup,
 } from './device-thread-messages.js';
+import type { MemoryRange } from './disk/block-io.js';
 import type { MachineEnd } from './machine-types.js';
 import type { MomentReply, MomentRequest } from './moment.js';
 
@@ -170,6 +171,11 @@ export class DeviceThreadClient {
   /** Puts blocks of a disk, ascending, into the staging memory. Errors: SYSTEM, MACHINE_GONE. */
   async readBlocks(disk: number, blocks: Uint32Array): Promise<void> {
     await this.#request({ op: 'readBlocks', disk, blocks });
+  }
+
+  /** Sets the bits of the blocks of a disk's image file that may hold data. Errors: MACHINE_GONE. */
+  async findData(disk: number, bits: MemoryRange): Promise<void> {
+    await this.#request({ op: 'findData', disk, bits });
   }
 
   /** The save that froze blocks has ended. */

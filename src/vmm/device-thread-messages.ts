@@ -8,6 +8,7 @@
 import type { PlainError } from '../errors.js';
 import type { BootState } from './boot/boot-state.js';
 import type { DeviceConfig } from './devices/machine-devices.js';
+import type { MemoryRange } from './disk/block-io.js';
 import type { DisksSetup } from './disk-devices.js';
 import type { RestoreClock } from './kvm/guest-time.js';
 import type { MemorySlot } from './kvm/vm.js';
@@ -47,7 +48,9 @@ export type DeviceOperation =
   /** The moment of a save. */
   | ({ readonly op: 'moment' } & MomentRequest)
   /** Puts blocks of a disk, ascending, into the staging memory; answered when they are there. */
-  | { readonly op: 'readBlocks'; readonly disk: number; readonly blocks: Uint32Array };
+  | { readonly op: 'readBlocks'; readonly disk: number; readonly blocks: Uint32Array }
+  /** Sets the bits of the blocks of a disk's image file that may hold data; answered when they are set. */
+  | { readonly op: 'findData'; readonly disk: number; readonly bits: MemoryRange };
 
 /** What a request returns; of `pressPowerButton`, whether the guest will notice. */
 export type DeviceReply = MomentReply | boolean | undefined;

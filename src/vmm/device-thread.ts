@@ -21,6 +21,7 @@ import {
   ExitWord,
   holdExit,
   type KvmMachine,
+  killMachine,
   machineIoctl,
   REASON_RUN_FAILED,
   raiseIrq,
@@ -77,6 +78,8 @@ const CONSOLE_PORT = LEGACY_DEVICES[0].base;
 
 /** How long a pause waits for what the devices have begun, after the vCPUs are parked. */
 const DRAIN_MS = 5;
+
+const HANGING_DISK = 'a disk does not respond: the machine ends without waiting for it any longer';
 
 const port = parentPort!;
 const post = (message: FromDeviceThread): void => port.postMessage(message);
@@ -236,7 +239,8 @@ class DeviceThread {
       if (this.#isDraining && this.#platform.isIdle) this.#paused();
     }
     this.#output.flushAll();
-    this.#disks?.close();
+    killMachine(this.#machine);
+    if (this.#disks?.close() === false) post({ type: 'log', message: HANGING_DISK });
     closeMachine(this.#machine);
     post({ type: 'end', end: this.#end });
   }
@@ -279,6 +283,9 @@ class DeviceThread {
           const reply = { type: 'reply', id: request.id } as const;
           post(error === null ? reply : { ...reply, error: error.toJSON() });
         });
+        return;
+      case 'findData':
+        this.#disks!.findData(request.disk, request.bits, () => post({ type: 'reply', id: request.id }));
         return;
       case 'thawDisks':
         this.#disks?.thaw();

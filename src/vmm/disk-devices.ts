@@ -9,6 +9,7 @@ import { LivesnapError } from '../errors.js';
 import type { IoEngine } from '../native/block-io.js';
 import { closeMemory, createMemory, type MemoryHandle } from '../native/memory.js';
 import type { DeviceParts, Watch } from './devices/device.js';
+import type { MemoryRange } from './disk/block-io.js';
 import { Disk } from './disk/disk.js';
 import type { DiskSetup } from './disk/disk-setup.js';
 import { NativeBlockIo } from './disk/native-block-io.js';
@@ -83,6 +84,11 @@ export class DiskDevices {
     );
   }
 
+  /** As {@link Disk.findData}. */
+  findData(disk: number, bits: MemoryRange, done: () => void): void {
+    this.#disks[disk]!.findData(bits, done);
+  }
+
   /** The moment of a save: these blocks, by disk, are kept as they are until the save has read them. */
   freeze(frozen: readonly BitSet[]): void {
     frozen.forEach((blocks, disk) => {
@@ -95,11 +101,12 @@ export class DiskDevices {
     for (const disk of this.#disks) disk.thaw();
   }
 
-  /** Waits for the operations that run. */
-  close(): void {
+  /** Waits for the operations that run. False: one hangs, and the wait was given up. */
+  close(): boolean {
     this.#watch?.end();
-    this.#io.close();
-    for (const disk of this.#disks) disk.thaw();
+    const isQuiet = this.#io.close();
+    if (isQuiet) for (const disk of this.#disks) disk.thaw();
     closeMemory(this.#zeros);
+    return isQuiet;
   }
 }

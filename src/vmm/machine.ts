@@ -13,11 +13,12 @@ import { EventEmitter } from 'node:events';
 import { arch, hostname } from 'node:os';
 import { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
-import { readMemory } from '../native/memory.js';
+import { closeMemory, createMemory, readMemory } from '../native/memory.js';
 import {
   type OpenSnapshot,
   PAGE_BYTES,
   type PageSource,
+  type SaveBase,
   type SavedRegion,
   type SaveResult,
   type SaveTarget,
@@ -77,6 +78,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   #isRunning = false;
   #problem: string | null = null;
   /** A pause because of a problem waits for its turn. */
+  /** Blocks that the device thread reads for a save. */
+  #lastRead: Promise<void> = Promise.resolve();
+  /** By {@link saveDisks}, and the guest has not run since. */
+  #areDisksSaved = false;
   #isStalling = false;
   /** The guest has ended the machine, which waits for {@link saveDisks} and {@link stop}. */
   #isOff = false;
@@ -104,7 +109,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         onPowerOff: () => this.#poweredOff(),
         onEnd: (ended) => {
           const failure = setup.lazyFill?.failure ?? null;
-          const end: MachineEnd = failure === null ? ended : { kind: 'failed', error: failure };
+          const end = this.#withLosses(failure === null ? ended : { kind: 'failed', error: failure });
           this.#end = end;
           freeSetup(setup);
           resolve(end);
@@ -247,10 +252,13 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       await this.#pause();
       try {
         const isWritten = this.#setup.disks.list.some((disk) => endsWithMachine(disk) && !isUnwritten(disk));
-        if (!isWritten) return null;
-        return await withStore((store) =>
-          this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, vm, tag)),
-        );
+        const saved = isWritten
+          ? await withStore((store) =>
+              this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, vm, tag)),
+            )
+          : null;
+        this.#areDisksSaved = true;
+        return saved;
       } catch (error) {
         if (wasRunning && !this.#isOff) await this.#resumeUnlessEnded();
         throw error;
@@ -285,10 +293,12 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     // The store says whether it still has the bases: a save that was removed since accounts for nothing.
     const session = await store.beginSave({ regions: saved, tag });
     try {
-      const savedDisks = indices.map((i, n) => ({
-        sizeBytes: disks.list[i]!.config.sizeBytes,
-        pending: this.#bases.pending(store.key, firstDisk + i, usedBase(saved, session, n)),
-      }));
+      const savedDisks = await Promise.all(
+        indices.map(async (i, n) => ({
+          sizeBytes: disks.list[i]!.config.sizeBytes,
+          pending: await this.#pending(store.key, firstDisk + i, usedBase(saved, session, n)),
+        })),
+      );
       if (savedDisks.every(({ pending }, n) => session.bases[n] !== null && pending.isEmpty)) {
         await session.abort();
         return null;
@@ -335,7 +345,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       const isFull = regions.slots.some((_, slot) => usedBase(saved, session, slot) === null);
       if (isFull) await lazyFill?.complete(signal);
       this.#dirty.begin();
-      const pending = saved.map((_, i) => this.#bases.pending(store.key, i, usedBase(saved, session, i)));
+      const pending = await unlessAborted(
+        signal,
+        Promise.all(saved.map((_, i) => this.#pending(store.key, i, usedBase(saved, session, i)))),
+      );
       const source = new MachineSource({
         regions: regions.list,
         slots: regions.slots,
@@ -345,7 +358,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         })),
         pendingRam: pending.slice(0, regions.slots.length),
         harvest: () => this.#dirty.harvest(),
-        readBlocks: (disk, blocks, into) => this.#readBlocks(disk, blocks, into),
+        readBlocks: (disk, blocks, into) => unlessAborted(signal, this.#readBlocks(disk, blocks, into)),
         capture: async (options) => {
           const moment = await this.#takeMoment(options, resume, console);
           const { written, captured, pauseMs, phases } = moment;
@@ -401,9 +414,30 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     return describeSavingHost(profileOfThisHost(), { hostname: hostname(), arch: arch() });
   }
 
+  #pending(key: string, region: number, base: SaveBase | null): Promise<BitSet> {
+    return this.#bases.pending(key, region, base, (disk) => this.#findFileData(disk));
+  }
+
+  async #findFileData(disk: number): Promise<BitSet> {
+    const found = new BitSet(blocksOf(this.#setup.disks.list[disk]!.config.sizeBytes));
+    const { bytes } = found;
+    const memory = createMemory(Math.ceil(bytes.length / PAGE_BYTES) * PAGE_BYTES);
+    try {
+      await this.#thread.findData(disk, { memory, offset: 0, length: bytes.length });
+      readMemory(memory, 0, bytes);
+    } finally {
+      closeMemory(memory);
+    }
+    return found;
+  }
+
   async #readBlocks(disk: number, blocks: Uint32Array, into: Uint8Array): Promise<void> {
     const { staging, list } = this.#setup.disks;
-    await this.#thread.readBlocks(disk, blocks);
+    // One that a cancelled save has left behind may still write to the staging memory.
+    await this.#lastRead;
+    const read = this.#thread.readBlocks(disk, blocks);
+    this.#lastRead = read.catch(() => {});
+    await read;
     if (this.#end !== null) throw machineGone(this.#end);
     readMemory(staging!, 0, into);
     const last = blocks[blocks.length - 1]!;
@@ -426,6 +460,23 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       this.#problem ??= problem;
       this.emit('problem', this.#problem);
     }).catch(() => {}); // the machine has ended
+  }
+
+  /** If the machine failed before its disks could be saved, the reason names those whose writes are lost with it. */
+  #withLosses(end: MachineEnd): MachineEnd {
+    if (end.kind !== 'failed' || this.#areDisksSaved) return end;
+    const lost = this.#setup.disks.list.filter((disk) => endsWithMachine(disk) && !isUnwritten(disk));
+    if (lost.length === 0) return end;
+    const { code, message, hint } = end.error;
+    const names = lost.map(({ config }) => config.name).join(' and ');
+    const sentence = `${message}; what the guest wrote to ${names} since the last save is lost`;
+    return {
+      kind: 'failed',
+      error: new LivesnapError(code, sentence, {
+        cause: end.error,
+        ...(hint === undefined ? {} : { hint }),
+      }),
+    };
   }
 
   #poweredOff(): void {
@@ -455,6 +506,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     this.#problem = null;
     await this.#thread.resume();
     this.#isRunning = true;
+    this.#areDisksSaved = false;
   }
 
   /** For a save, which succeeds even if the machine ends after the moment of the snapshot. */
@@ -491,6 +543,23 @@ const cancellable = (source: PageSource, signal: AbortSignal): PageSource => ({
     return source.next(into);
   },
 });
+
+/** Fails with the reason of `signal` once that is aborted. What `work` does then is ignored. */
+async function unlessAborted<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
+  if (signal === undefined) return work;
+  work.catch(() => {}); // may fail later
+  const waiting = new AbortController();
+  const aborted = new Promise<never>((_, reject) => {
+    const fail = (): void => reject(signal.reason);
+    if (signal.aborted) fail();
+    else signal.addEventListener('abort', fail, { signal: waiting.signal });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    waiting.abort();
+  }
+}
 
 const bytesOf = ({ bytes }: BitSet): Uint8Array => bytes;
 

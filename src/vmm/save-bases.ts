@@ -41,10 +41,20 @@ export class SaveBases {
     return { region: this.#regions.list[region]!.name, bases: [] };
   }
 
-  /** The pages of a region that its base does not account for: a set of its own. `base` null: all that may hold data. */
-  pending(key: string, region: number, base: SaveBase | null): BitSet {
-    const disk = this.#disks.list[region - this.#regions.slots.length];
-    if (base === null) return disk ? dataBlocks(disk) : this.#regions.dataPages(region);
+  /**
+   * The pages of a region that its base does not account for: a set of its own. `base` null: all that may hold data.
+   * `findFileData`: of the image file of disk `disk`.
+   */
+  async pending(
+    key: string,
+    region: number,
+    base: SaveBase | null,
+    findFileData: (disk: number) => Promise<BitSet>,
+  ): Promise<BitSet> {
+    const index = region - this.#regions.slots.length;
+    const disk = this.#disks.list[index];
+    if (base === null)
+      return disk ? dataBlocks(disk, () => findFileData(index)) : this.#regions.dataPages(region);
     const pending = new BitSet(blocksOf(this.#regions.list[region]!.sizeBytes));
     if (base.snapshot === this.#dirty.baseIn(key)) pending.addAll(this.#dirty.since(key)![region]!);
     else addOverlayBlocks(disk!, pending);

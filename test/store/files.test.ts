@@ -23,6 +23,7 @@ import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { PassThrough, Readable, Writable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import { lockBytes, lockImage } from '../../src/native/locks.js';
 import {
   dropScratch,
   mountReadOnly,
@@ -31,6 +32,7 @@ import {
   noise,
   onDrop,
   save,
+  scratchDir,
   seeded,
   textPages,
 } from './scratch.js';
@@ -518,6 +520,32 @@ describe('put and get', () => {
     const device = loopDevice(this, join(here, 'in'));
     const { id } = await store.put(device, { tag: null, name: null });
     assert.deepEqual(await taken(id), readFileSync(join(here, 'in')));
+  });
+
+  it('refuse a disk that a machine may write to, and let no machine write to one that is read', async function () {
+    const { store } = newStore(this);
+    const path = join(scratchDir(this), 'disk');
+    writeFileSync(path, noise(1, 600));
+    const machine = openSync(path, 'r+');
+    onDrop(this, () => closeSync(machine));
+    assert(lockImage(machine, 'exclusive'));
+    const options = { tag: null, name: null };
+    const error = {
+      code: 'NOT_POSSIBLE_NOW',
+      message: /^cannot (?:read|write) .*disk: another machine or program may write to it$/,
+    };
+    await assert.rejects(store.put(path, options), error);
+    const { id } = await store.put(Readable.from([Buffer.from('other')]), options);
+    await assert.rejects(store.get(id, path), error);
+    assert(readFileSync(path).equals(noise(1, 600)));
+    assert(lockBytes(machine, 'shared'));
+    let tried = 0;
+    await store.put(path, options, () => {
+      tried++;
+      assert(!lockImage(machine, 'exclusive'));
+    });
+    assert(tried > 0);
+    assert(lockImage(machine, 'exclusive'), 'the lock ends with the reading');
   });
 
   it('accept names that are not UTF-8', async function () {

@@ -11,6 +11,7 @@
 import {
   accessSync,
   close as closeCallback,
+  closeSync,
   constants,
   fstatSync,
   openSync,
@@ -27,6 +28,7 @@ import { nextData } from '../../native/files.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../../page-stream.js';
 import { MAX_REGION_BYTES } from '../snapshot/description.js';
 import { type FileName, isFileName, resolveName, shownName } from './file-names.js';
+import { hasWriter, IN_USE } from './file-writers.js';
 
 /** The name of a file's only region. */
 export const FILE_REGION = 'file';
@@ -242,6 +244,12 @@ export function openSource(input: FileName | Readable): FileSource {
     const nonBlocking = stats.isCharacterDevice() ? 0 : constants.O_NONBLOCK;
     const fd = openSync(input, constants.O_RDONLY | constants.O_NOCTTY | nonBlocking);
     const opened = fstatSync(fd);
+    if ((opened.isFile() || opened.isBlockDevice()) && hasWriter(fd)) {
+      closeSync(fd);
+      throw new LivesnapError('NOT_POSSIBLE_NOW', `cannot read ${name}: ${IN_USE}`, {
+        hint: 'Stop the other one. A running machine is stored with its disks by livesnap save.',
+      });
+    }
     if (opened.isFile()) return new PlainFileSource(name, fd, opened);
     if (opened.isFIFO()) return streamSource(name, new Socket({ fd, readable: true, writable: false }));
     if (isatty(fd)) return streamSource(name, new ReadStream(fd));

@@ -42,6 +42,7 @@ import {
   resolveName,
   shownName,
 } from './file-names.js';
+import { hasWriter, IN_USE } from './file-writers.js';
 
 /** Interval between attempts to open a FIFO that has no reader. */
 const READER_POLL_MS = 50;
@@ -104,6 +105,7 @@ export function findTarget(to: FileName, storeDir: string): Target {
           `Delete it first, or overwrite its contents: livesnap get SNAPSHOT - >${name}`,
         );
       accessSync(to, constants.W_OK);
+      requireNoWriter(to, name);
     }
     // Refused now: by the time of writing, something else may have opened this descriptor.
     if (!found && isInProcfs(resolved.directory))
@@ -113,6 +115,24 @@ export function findTarget(to: FileName, storeDir: string): Target {
     return { ...resolved, kind: 'file', name, stats: found };
   } catch (error) {
     throw targetError(name, error);
+  }
+}
+
+/** A machine would go on with the file that was replaced, and what it writes would be lost. Errors: NOT_POSSIBLE_NOW. */
+function requireNoWriter(path: FileName, name: string): void {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch {
+    return; // the caller may write it but not read it
+  }
+  try {
+    if (hasWriter(fd))
+      throw new LivesnapError('NOT_POSSIBLE_NOW', `cannot write ${name}: ${IN_USE}`, {
+        hint: 'Stop the other one, or write to another file.',
+      });
+  } finally {
+    closeSync(fd);
   }
 }
 

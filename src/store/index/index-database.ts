@@ -115,9 +115,10 @@ export class Index {
     return this.#db.get('SELECT 1 FROM snapshots WHERE id = ?', id) !== undefined;
   }
 
+  /** Oldest first. */
   ids(onInvalid?: OnInvalidRow): string[] {
     return this.#db
-      .rows<{ id: string }>('snapshots', 'SELECT id FROM snapshots', [], onInvalid)
+      .rows<{ id: string }>('snapshots', 'SELECT id FROM snapshots ORDER BY createdAt, id', [], onInvalid)
       .map(({ id }) => id);
   }
 

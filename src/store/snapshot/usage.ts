@@ -12,6 +12,10 @@ import { ChunkSet } from './chunk-set.js';
 import { readPlaces, readProvenPlaces } from './manifest.js';
 import type { SnapshotFile } from './snapshot-file.js';
 
+const NO_PLACES = new Uint32Array(BLOCK_PAGES * 2);
+/** 32 MiB: the blocks of 16 GiB. */
+const MAX_LAST_PLACES = 8192;
+
 export class Usage {
   /** Chunks of pages. */
   readonly pages = new ChunkSet();
@@ -19,7 +23,9 @@ export class Usage {
   readonly all = new ChunkSet();
   /** The places chunks of the blocks that were read. */
   readonly #readBlocks = new ChunkSet();
-  readonly #places = new Uint32Array(BLOCK_PAGES * 2);
+  #places: Uint32Array = new Uint32Array(BLOCK_PAGES * 2);
+  /** The places that were read last for a block of a region of a machine. Snapshots of a machine share most. */
+  readonly #lastPlaces = new Map<string, Uint32Array>();
 
   constructor(readonly packs: PackSet) {}
 
@@ -42,13 +48,26 @@ export class Usage {
         throw error;
       }
       this.#readBlocks.add(block.places.pack, block.places.chunk);
-      for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
-        const pack = this.#places[i]!;
-        if (pack === 0) continue;
-        this.pages.add(pack, this.#places[i + 1]!);
-        this.all.add(pack, this.#places[i + 1]!);
-      }
+      this.#addPlaces(
+        `${file.description.vm}/${file.description.regions[block.region]!.name}/${block.block}`,
+      );
     }
+  }
+
+  /** Adds {@link #places}. `block` names a block whose last places were most likely the same. */
+  #addPlaces(block: string): void {
+    const places = this.#places;
+    const last = this.#lastPlaces.get(block);
+    const known = last ?? NO_PLACES;
+    for (let i = 0; i < BLOCK_PAGES * 2; i += 2) {
+      if (places[i] === known[i] && places[i + 1] === known[i + 1]) continue;
+      const pack = places[i]!;
+      const chunk = places[i + 1]!;
+      if (pack !== 0 && this.pages.add(pack, chunk)) this.all.add(pack, chunk);
+    }
+    if (last === undefined && this.#lastPlaces.size >= MAX_LAST_PLACES) return;
+    this.#lastPlaces.set(block, places);
+    this.#places = last ?? new Uint32Array(BLOCK_PAGES * 2);
   }
 
   #add({ pack, chunk }: Place): void {

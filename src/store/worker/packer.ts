@@ -12,8 +12,9 @@
 import { hash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
+import { PageProof } from '../../native/page-proof.js';
 import type { PageOps } from '../../native/pages.js';
-import { PAGE_BYTES } from '../../page-stream.js';
+import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { isOutOfDescriptors } from '../disk/descriptors.js';
 import { at, fsyncDirectory, PACKS, packFile, removeIfThere, SEGMENTS } from '../disk/layout.js';
@@ -47,6 +48,8 @@ export class Packer {
   readonly #packs: PackSet;
   readonly #generations: Map<number, number>;
   readonly #holds: PackHolds;
+  /** Null: pages are compared one by one. */
+  readonly #proof: PageProof | null;
   readonly #sealed: SealedPack[] = [];
   /** Segments that are written but not committed. */
   readonly #unlisted: SegmentRow[] = [];
@@ -80,6 +83,7 @@ export class Packer {
     this.#packs = new PackSet(ops, dir, (number) => generations.get(number));
     this.#holds = new PackHolds(dir, generations);
     this.#segments = segments;
+    this.#proof = ops.name === 'native' ? new PageProof(at(dir, PACKS), BATCH_PAGES) : null;
   }
 
   /** The caller keeps at least one number in reserve: a batch begins at most one pack. */
@@ -100,24 +104,53 @@ export class Packer {
   deduplicate(batch: PageBatch, count: number, manifest: boolean): void {
     const { fingerprintWords: words, places } = batch;
     this.ops.hashPages(batch.pages, count, batch.fingerprints);
-    for (let i = 0; i < count; i++)
+    const proof = this.#proof;
+    if (proof) this.#proveLikely(proof, batch, count);
+    // The claims are in the order of their pages.
+    for (let i = 0, claim = 0; i < count; i++) {
+      const claimed = proof !== null && claim < proof.count && proof.page(claim) === i ? claim++ : -1;
       if (words[2 * i] === 0 && words[2 * i + 1] === 0) setPlace(places, i, 0, 0);
+      else if (claimed >= 0 && proof!.isTrue(claimed))
+        setPlace(places, i, proof!.pack(claimed), proof!.chunk(claimed));
       else this.#deduplicatePage(batch, i, manifest);
+    }
+  }
+
+  /** Proves all pages at once that equal the chunk which they most likely equal, so that each frame is read once. */
+  #proveLikely(proof: PageProof, batch: PageBatch, count: number): void {
+    const { fingerprintWords: words, priorPlaces } = batch;
+    const candidates = this.#candidates;
+    proof.clear();
+    for (let i = 0; i < count; i++) {
+      const low = words[2 * i]!;
+      const high = words[2 * i + 1]!;
+      if (low === 0 && high === 0) continue;
+      if (isUnchanged(batch, i)) {
+        const generation = this.#generations.get(priorPlaces[2 * i]!);
+        if (generation !== undefined)
+          proof.claim(i, priorPlaces[2 * i]!, generation, priorPlaces[2 * i + 1]!);
+        continue;
+      }
+      let found = 0;
+      for (const segment of this.#segments) found = segment.find(low, high, candidates, found);
+      for (let c = 0; c < found; c++) {
+        const pack = candidates[2 * c]!;
+        if (!this.#mayUse(pack)) continue;
+        proof.claim(i, pack, this.#generations.get(pack)!, candidates[2 * c + 1]!);
+        break;
+      }
+    }
+    if (proof.count > 0) proof.prove(batch.pages);
   }
 
   #deduplicatePage(batch: PageBatch, i: number, manifest: boolean): void {
-    const { pages, fingerprints, fingerprintWords: words, places, priorFingerprints, priorPlaces } = batch;
+    const { pages, fingerprints, fingerprintWords: words, places, priorPlaces } = batch;
     const low = words[2 * i]!;
     const high = words[2 * i + 1]!;
     const offset = i * PAGE_BYTES;
     const priorPack = priorPlaces[2 * i]!;
     const priorChunk = priorPlaces[2 * i + 1]!;
-    if (
-      priorPack !== 0 &&
-      priorFingerprints[2 * i] === low &&
-      priorFingerprints[2 * i + 1] === high &&
-      this.#has(priorPack, priorChunk, pages, offset)
-    ) {
+    if (isUnchanged(batch, i) && this.#has(priorPack, priorChunk, pages, offset)) {
       setPlace(places, i, priorPack, priorChunk);
       return;
     }
@@ -341,6 +374,7 @@ export class Packer {
   /** Ends the session: closes and unlocks all packs. */
   end(): void {
     this.#packs.close();
+    this.#proof?.close();
     this.#writer?.close();
     this.#holds.release();
     for (const fd of [...this.#locks.splice(0), ...this.#segmentLocks.splice(0)]) closeSync(fd);
@@ -364,6 +398,12 @@ export class Packer {
 const MISS = -1;
 /** As MISS. So many chunks of this save have the page's fingerprint that one more would only slow the save down. */
 const CROWDED = -2;
+
+/** The parent has a page with the same fingerprint at the same address. */
+const isUnchanged = ({ fingerprintWords, priorFingerprints, priorPlaces }: PageBatch, i: number): boolean =>
+  priorPlaces[2 * i] !== 0 &&
+  priorFingerprints[2 * i] === fingerprintWords[2 * i] &&
+  priorFingerprints[2 * i + 1] === fingerprintWords[2 * i + 1];
 
 function setPlace(places: Uint32Array, i: number, pack: number, chunk: number): void {
   places[2 * i] = pack;

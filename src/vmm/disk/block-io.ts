@@ -46,6 +46,8 @@ export interface BlockIo {
   sync(fd: number, done: IoDone): void;
   /** Allocates space without changing data or size. */
   allocate(at: FilePlace, length: number, done: IoDone): void;
+  /** Sets the bit of each block of a file's first `length` bytes that may hold data. */
+  findData(fd: number, length: number, bits: MemoryRange, done: IoDone): void;
   /** Zeros a range and frees its space. */
   punch(at: FilePlace, length: number, done: IoDone): void;
 }

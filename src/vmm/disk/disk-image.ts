@@ -11,7 +11,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
 import { blockDeviceBytes } from '../../native/files.js';
-import { lockAt, lockWholeFile } from '../../native/locks.js';
+import { lockImage } from '../../native/locks.js';
 import { SECTOR_BYTES } from './disk-setup.js';
 
 /** `cow`: the image stays as it is; the machine's writes go elsewhere. */
@@ -34,15 +34,12 @@ const FORMATS: readonly { readonly name: string; readonly magic: Buffer; readonl
   { name: 'qed', magic: Buffer.from('QED\0', 'latin1'), offset: 0 },
 ];
 
-/** qemu locks this byte of an image while it may write to the image (block/file-posix.c: 100 + BLK_PERM_WRITE). */
-const QEMU_WRITER_BYTE = 101;
-
 /** Errors: NO_SUCH_FILE, NO_PERMISSION, BAD_IMAGE, READ_ONLY, NOT_POSSIBLE_NOW (in use), SYSTEM. */
 export function openDiskImage(path: string, mode: ImageMode): DiskImage {
   const fd = openImageFile(path, mode);
   try {
     const sizeBytes = checkKind(fd, path);
-    lockImage(fd, path, mode);
+    lock(fd, path, mode);
     checkFormat(fd, path);
     if (sizeBytes === 0)
       throw new LivesnapError('BAD_IMAGE', `disk image ${path} is empty`, {
@@ -124,19 +121,17 @@ function checkKind(fd: number, path: string): number {
   });
 }
 
-function lockImage(fd: number, path: string, mode: ImageMode): void {
+function lock(fd: number, path: string, mode: ImageMode): void {
   let isLocked: boolean;
   try {
-    isLocked = lockWholeFile(fd, mode === 'rw' ? 'exclusive' : 'shared');
+    isLocked = lockImage(fd, mode === 'rw' ? 'exclusive' : 'shared');
   } catch (error) {
     throw new LivesnapError('SYSTEM', `disk image ${path} cannot be locked: ${(error as Error).message}`, {
       hint: 'Copy it to a file system that supports locks.',
       cause: error,
     });
   }
-  // The locks of qemu for reading and writing are both shared; a lock of this byte alone tells them apart.
-  if (!isLocked || (mode !== 'rw' && lockAt(fd, QEMU_WRITER_BYTE) === QEMU_WRITER_BYTE))
-    throw inUse(path, mode);
+  if (!isLocked) throw inUse(path, mode);
 }
 
 function checkFormat(fd: number, path: string): void {

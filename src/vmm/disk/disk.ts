@@ -137,6 +137,13 @@ export class Disk {
     });
   }
 
+  /** Sets the bits of the blocks of an image file that may hold data; nothing without such a file. */
+  findData(bits: MemoryRange, done: IoDone): void {
+    const { base } = this.#setup;
+    if (base.kind === 'file') this.#io.findData(base.fd, this.sizeBytes, bits, done);
+    else done(0);
+  }
+
   // Saves
 
   /** Begins to keep these blocks as they are. Called at the moment of a save, before the guest continues. */

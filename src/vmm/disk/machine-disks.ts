@@ -133,9 +133,9 @@ export class MachineDisks {
     return this.list.map(({ config }) => config);
   }
 
-  /** Closes everything. The device thread has ended. */
+  /** Closes everything. The device thread has ended. What an operation uses that hangs stays open. */
   close(): void {
-    if (this.engine !== null) closeIoEngine(this.engine);
+    if (this.engine !== null && !closeIoEngine(this.engine, 0)) return;
     if (this.staging !== null) closeMemory(this.staging);
     this.engine = null;
     this.staging = null;

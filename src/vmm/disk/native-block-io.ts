@@ -9,6 +9,7 @@ import {
   ioEngineFd,
   submitAllocate,
   submitCopy,
+  submitFindData,
   submitPunch,
   submitRead,
   submitStoreCopy,
@@ -57,11 +58,11 @@ export class NativeBlockIo implements BlockIo {
     }
   }
 
-  /** Waits for what runs; nothing calls back any more. */
-  close(): void {
+  /** Waits for what runs; nothing calls back any more. False: something hangs, and the wait was given up. */
+  close(): boolean {
     this.#waiting.length = 0;
     this.#running.clear();
-    closeIoEngine(this.#engine);
+    return closeIoEngine(this.#engine);
   }
 
   read({ fd, offset }: FilePlace, ranges: readonly MemoryRange[], done: IoDone): void {
@@ -98,6 +99,11 @@ export class NativeBlockIo implements BlockIo {
 
   allocate({ fd, offset }: FilePlace, length: number, done: IoDone): void {
     this.#start((id) => submitAllocate(this.#engine, id, fd, offset, length), done);
+  }
+
+  findData(fd: number, length: number, bits: MemoryRange, done: IoDone): void {
+    const flat = flatten([bits]);
+    this.#start((id) => submitFindData(this.#engine, id, fd, length, flat), done);
   }
 
   punch({ fd, offset }: FilePlace, length: number, done: IoDone): void {

@@ -53,6 +53,17 @@ switch (mode) {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     break;
   }
+  case 'hang': {
+    // A read of the kernel's log waits at its end. There are fewer messages than the buffer holds.
+    const engine = createIoEngine();
+    const fd = openSync('/dev/kmsg', 'r');
+    const memory = createMemory(64 << 20);
+    submitRead(engine, 1, fd, 0, new Float64Array([memory, 0, 64 << 20]));
+    waitForCompletion(engine, 500); // one that has not begun would be dropped
+    const isQuiet = [closeIoEngine(engine, 300), closeIoEngine(engine, 0)];
+    process.exit(isQuiet.some(Boolean) ? 1 : 7);
+    break;
+  }
   case 'size-limit': {
     const engine = createIoEngine(1);
     const fd = openSync(path, 'r+');

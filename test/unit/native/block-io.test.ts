@@ -23,6 +23,7 @@ import {
   MAX_RANGES,
   submitAllocate,
   submitCopy,
+  submitFindData,
   submitPunch,
   submitRead,
   submitStoreCopy,
@@ -346,6 +347,46 @@ describe('the I/O engine', () => {
     assert.ok([...results.values()].every((errno) => errno === 0));
     assert.deepEqual(fileBytes(0, 256_000), pattern(256_000));
     closeIoEngine(shared);
+  });
+
+  it('is given up when an operation hangs, and the process ends', function () {
+    try {
+      closeSync(openSync('/dev/kmsg', 'r'));
+    } catch (error) {
+      console.warn(`SKIPPED: no file here that hangs: ${(error as Error).message}`);
+      this.skip();
+    }
+    const child = fileURLToPath(new URL('./block-io-child.js', import.meta.url));
+    const ended = spawnSync(process.execPath, [child, 'hang', join(dir, 'file')], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    assert.deepEqual([ended.status, ended.signal], [7, null], ended.stderr);
+  });
+
+  it('finds the blocks of a file that may hold data', () => {
+    const bytes = 1000 * 4096 + 1;
+    ftruncateSync(fd, bytes);
+    // A file system may keep holes in larger units than a block.
+    for (const block of [0, 7, 256, 257, 999, 1000]) writeSync(fd, pattern(1), 0, 1, block * 4096);
+    const find = (file: number, length: number): number[] => {
+      writeMemory(memory, 0, new Uint8Array(512));
+      assert.equal(
+        result(engine, (id) => submitFindData(engine, id, file, length, range(memory, 0, 256))),
+        0,
+      );
+      const bits = bytesOf(0, 512);
+      return Array.from({ length: 4096 }, (_, i) => i).filter((i) => (bits[i >> 3]! & (1 << (i & 7))) !== 0);
+    };
+    const found = find(fd, bytes);
+    for (const block of [0, 7, 256, 257, 999, 1000]) assert.ok(found.includes(block), `block ${block}`);
+    assert.ok(found.length < 100, 'holes are found');
+    assert.ok(found.every((block) => block <= 1000));
+    assert.ok(find(fd, 999 * 4096).every((block) => block < 999));
+    const endless = openSync('/dev/zero', 'r');
+    assert.equal(find(endless, 100 * 4096 - 1).length, 100, 'all, where nothing is known');
+    closeSync(endless);
+    assert.throws(() => submitFindData(engine, 1, fd, 3000 * 4096, range(memory, 0, 256)), TypeError);
   });
 
   it('is gone after it was closed', () => {

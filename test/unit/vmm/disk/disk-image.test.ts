@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { lockWholeFile } from '../../../../src/native/locks.js';
+import { lockBytes } from '../../../../src/native/locks.js';
 import { openDiskImage } from '../../../../src/vmm/disk/disk-image.js';
 
 describe('openDiskImage', () => {
@@ -86,7 +86,21 @@ describe('openDiskImage', () => {
   it('finds the lock of another program', () => {
     const fd = openSync(path, 'r+');
     opened.push(fd);
-    assert(lockWholeFile(fd, 'exclusive'));
+    assert(lockBytes(fd, 'exclusive'));
     assert.throws(() => open('cow'), { code: 'NOT_POSSIBLE_NOW' });
+  });
+
+  it('tells a qemu that may write from one that only reads', () => {
+    const fd = openSync(path, 'r');
+    opened.push(fd);
+    // As qemu does: the permission to read is byte 100, to write 101. What it shares with others is 200 and later.
+    assert(lockBytes(fd, 'shared', { start: 100, length: 1 }));
+    assert(lockBytes(fd, 'shared', { start: 201, length: 1 }));
+    open('ro');
+    open('cow');
+    assert.throws(() => open('rw'), { code: 'NOT_POSSIBLE_NOW' });
+    assert(lockBytes(fd, 'shared', { start: 101, length: 1 }));
+    for (const mode of ['rw', 'ro', 'cow'] as const)
+      assert.throws(() => open(mode), { code: 'NOT_POSSIBLE_NOW', message: /is in use/ });
   });
 });

@@ -3,6 +3,7 @@
  * any order, and call back in a later step.
  */
 import { constants } from 'node:os';
+import { BitSet } from '../../../../src/bit-set.js';
 import { readMemory, writeMemory } from '../../../../src/native/memory.js';
 import type {
   BlockIo,
@@ -22,6 +23,7 @@ export type Operation =
   | 'copyFromStore'
   | 'sync'
   | 'allocate'
+  | 'findData'
   | 'punch'
   | 'zeroMemory';
 
@@ -122,6 +124,15 @@ export class FakeIo implements BlockIo {
 
   allocate({ fd }: FilePlace, _length: number, done: IoDone): void {
     this.#add('allocate', fd, done, () => {});
+  }
+
+  findData(fd: number, length: number, bits: MemoryRange, done: IoDone): void {
+    this.#add('findData', fd, done, () => {
+      const found = new BitSet(bits.length * 8);
+      for (let block = 0; block * 4096 < length; block++)
+        if (padded(this.#file(fd), block * 4096, 4096).some((byte) => byte !== 0)) found.add(block);
+      writeMemory(bits.memory, bits.offset, found.bytes.subarray(0, bits.length));
+    });
   }
 
   punch({ fd, offset }: FilePlace, length: number, done: IoDone): void {

@@ -1,0 +1,59 @@
+#include "page_pool.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+namespace livesnap {
+
+PagePool::PagePool() : maxThreads_(std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 8)) {}
+
+PagePool& PagePool::get() {
+  static auto* pool = new PagePool();  // never destructed: its threads may outlive static objects
+  return *pool;
+}
+
+void PagePool::submit(std::shared_ptr<PageJob> job) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  jobs_.push_back(std::move(job));
+  if (idle_ >= jobs_.size()) {
+    work_.notify_one();
+    return;
+  }
+  if (threads_ >= maxThreads_) return;
+  try {
+    std::thread([this] { serve(); }).detach();
+    threads_++;
+  } catch (const std::system_error&) {
+    // Whoever waits for the job runs it.
+  }
+}
+
+void PagePool::runNext(std::unique_lock<std::mutex>& lock) {
+  auto job = std::move(jobs_.front());
+  jobs_.pop_front();
+  lock.unlock();
+  job->run();
+  job.reset();
+  lock.lock();
+  ended_.notify_all();
+}
+
+void PagePool::serve() {
+  pthread_setname_np(pthread_self(), "page pool");
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    while (!jobs_.empty()) runNext(lock);
+    idle_++;
+    bool isWoken = work_.wait_for(lock, std::chrono::seconds(1), [this] { return !jobs_.empty(); });
+    idle_--;
+    if (!isWoken) break;
+  }
+  threads_--;
+}
+
+}  // namespace livesnap
