@@ -12,6 +12,7 @@ import { MAX_OPEN_FILES } from '../disk/descriptors.js';
 import { unlinkUnlessLocked } from '../disk/file-locks.js';
 import { at, fsyncDirectory, removeIfThere, SEGMENTS } from '../disk/layout.js';
 import type { Index } from '../index/index-database.js';
+import { takeNumber } from '../index/number-stock.js';
 import {
   MAX_SEGMENT_ENTRIES,
   openSegment,
@@ -130,7 +131,7 @@ async function merge(
 ): Promise<DamageError | null> {
   let damage: DamageError | null = null;
   for (const from of runs) {
-    const [into] = target.index.reserveNumbers(1) as [number];
+    const into = takeNumber(target);
     const ask = { dir: target.dir, from, into, gone };
     const entries = from.reduce((total, row) => total + row.entries, 0);
     const worker = pageWorker(entries <= FEW_ENTRIES ? SAVING : MERGING);

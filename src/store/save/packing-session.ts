@@ -11,6 +11,7 @@ import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
 import { DamageError } from '../disk/damage.js';
 import { packFile, requireFreeSpace } from '../disk/layout.js';
+import { takeNumber } from '../index/number-stock.js';
 import type { BlockEntry, Place } from '../snapshot/block-list.js';
 import { blockOf, type ManifestBlock } from '../snapshot/manifest.js';
 import { packList } from '../worker/pack-list.js';
@@ -157,7 +158,7 @@ export class PackingSession {
   }
 
   #newNumbers(): number[] {
-    const numbers = this.#spareNumbers < 1 ? this.context.index.reserveNumbers(1) : [];
+    const numbers = this.#spareNumbers < 1 ? [takeNumber(this.context)] : [];
     this.#spareNumbers += numbers.length;
     return numbers;
   }
