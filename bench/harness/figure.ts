@@ -9,7 +9,7 @@ export interface Reference {
 export interface Figure {
   /** Unique in all entries: `ENTRY: what`. */
   readonly name: string;
-  readonly unit: 'ms' | 'MB' | 'MiB' | 'µs' | 'GB/s' | 'threads' | '×';
+  readonly unit: 'ms' | 'MB' | 'MiB' | 'µs' | 'GB/s' | 'MB/s' | 'threads' | '×';
   /** One for each round; at least 5, except for bytes, which do not vary. */
   readonly values: readonly number[];
   readonly reference: Reference | null;

@@ -3,8 +3,7 @@
  *
  * Invariants:
  * - Workers are started when they are first needed, and end when the last store is closed. In a thread that saves again
- *   and again (`keepSavingWorker`) the first one, which saves, stays, or a fresh one takes its
- *   place.
+ *   and again (`keepSavingWorker`) the first one, which saves, stays, or a fresh one takes its place.
  * - A Worker without a job does not keep the process alive.
  * - A Worker that dies fails its jobs with the reason. The next caller gets a new Worker.
  * - Batches are reused. A thread remembers shared memory until its own garbage collection, which may take thousands of

@@ -34,6 +34,9 @@ import { blocksOf, type DiskBase, type DiskSetup, SECTOR_BYTES } from './disk-se
 import { openOverlayFile, reserveBytesFor } from './scratch-file.js';
 import { openShare } from './share.js';
 
+/** A device thread that failed has not waited for its operations. They usually end at once. */
+const LAST_OPERATIONS_MS = 200;
+
 /** A store that is open for reading. */
 export interface DiskStore {
   /** As SaveTarget.key. */
@@ -135,7 +138,7 @@ export class MachineDisks {
 
   /** Closes everything. The device thread has ended. What an operation uses that hangs stays open. */
   close(): void {
-    if (this.engine !== null && !closeIoEngine(this.engine, 0)) return;
+    if (this.engine !== null && !closeIoEngine(this.engine, LAST_OPERATIONS_MS)) return;
     if (this.staging !== null) closeMemory(this.staging);
     this.engine = null;
     this.staging = null;
