@@ -106,11 +106,12 @@ class Bench {
   async toGuest(bytes: number): Promise<Transfer> {
     const port = ++this.#lastPort;
     const sent = await this.#listen(SENDER, port, bytes);
-    await this.#console!.command(
-      `nc ${HOST} ${port} </dev/null >/dev/null; echo received`,
-      /\nreceived\r*\n/,
-    );
-    return sent();
+    // nc ends early when its standard input does.
+    const counted = await this.#console!.command(`nc ${HOST} ${port} | wc -c`, /\n(\d+)\r*\n/);
+    const transfer = await sent();
+    if (Number(counted[1]) !== transfer.bytes)
+      throw new Error(`the guest received ${counted[1]} of ${transfer.bytes} bytes`);
+    return transfer;
   }
 
   /** Milliseconds of the pauses of saves while the guest sends without end. */
