@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "errors.h"
+#include "files.h"
 #include "io_engine.h"
 #include "registry.h"
 
@@ -169,14 +170,11 @@ static int runFindData(const Operation& operation) {
     for (int64_t n = begin / block; n * block < std::min(end, operation.length); n++) bits[n / 8] |= 1 << n % 8;
   };
   for (int64_t at = 0; at < operation.length;) {
-    off_t begin = lseek(operation.fd, at, SEEK_DATA);
-    off_t end = begin < 0 ? -1 : lseek(operation.fd, begin, SEEK_HOLE);
-    if (end < 0 && errno == ENXIO) return 0;  // only holes follow
-    if (end <= at || begin < at) {
-      // A device, or a file system that does not know its holes.
-      mark(at, operation.length);
-      return 0;
-    }
+    off_t begin, end;
+    int err = findData(operation.fd, at, &begin, &end);
+    if (err == ENXIO) return 0;
+    // A device, or a file system that does not know its holes.
+    if (err != 0) begin = at, end = operation.length;
     mark(begin, end);
     at = end;
   }

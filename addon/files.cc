@@ -17,17 +17,24 @@
 
 namespace livesnap {
 
+int findData(int fd, off_t from, off_t* begin, off_t* end) {
+  *begin = lseek(fd, from, SEEK_DATA);
+  if (*begin < 0) return errno;
+  *end = lseek(fd, *begin, SEEK_HOLE);
+  if (*end < 0) return errno;
+  // Some devices return any position.
+  return *begin < from || *end <= *begin ? EINVAL : 0;
+}
+
 // nextData(fd, offset) → [begin, end]: the first range of data at or after `offset`; null when only holes follow. Moves
-// the descriptor's position (lseek(2), SEEK_DATA).
+// the descriptor's position.
 static Napi::Value nextData(const Napi::CallbackInfo& info) {
   int fd = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
   auto offset = static_cast<off_t>(integerArg(info, 1, 0, INT64_MAX >> 10));
-  off_t begin = lseek(fd, offset, SEEK_DATA);
-  off_t end = begin < 0 ? -1 : lseek(fd, begin, SEEK_HOLE);
-  if (end < 0) {
-    if (errno == ENXIO) return info.Env().Null();
-    throwErrno(info.Env(), "lseek", errno);
-  }
+  off_t begin, end;
+  int err = findData(fd, offset, &begin, &end);
+  if (err == ENXIO) return info.Env().Null();
+  if (err != 0) throwErrno(info.Env(), "lseek", err);
   auto range = Napi::Array::New(info.Env(), 2);
   range.Set(0u, Napi::Number::New(info.Env(), static_cast<double>(begin)));
   range.Set(1u, Napi::Number::New(info.Env(), static_cast<double>(end)));

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <new>
 #include <system_error>
+#include <thread>
 
 namespace livesnap {
 

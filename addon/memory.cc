@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "errors.h"
+#include "files.h"
 #include "registry.h"
 
 namespace livesnap {
@@ -203,11 +204,10 @@ static Napi::Value memoryDataRanges(const Napi::CallbackInfo& info) {
   uint32_t n = 0;
   off_t at = 0;
   while (static_cast<size_t>(at) < memory->size) {
-    off_t data = lseek(memory->fd, at, SEEK_DATA);
-    if (data < 0 && errno == ENXIO) break;
-    if (data < 0) throwErrno(info.Env(), "lseek", errno);
-    off_t hole = lseek(memory->fd, data, SEEK_HOLE);
-    if (hole < 0) throwErrno(info.Env(), "lseek", errno);
+    off_t data, hole;
+    int err = findData(memory->fd, at, &data, &hole);
+    if (err == ENXIO) break;
+    if (err != 0) throwErrno(info.Env(), "lseek", err);
     ranges.Set(n++, Napi::Number::New(info.Env(), data));
     ranges.Set(n++, Napi::Number::New(info.Env(), hole - data));
     at = hole;

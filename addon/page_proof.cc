@@ -17,7 +17,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <string>
+#include <new>
 #include <utility>
 #include <vector>
 
