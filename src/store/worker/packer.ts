@@ -112,7 +112,10 @@ export class Packer {
       if (words[2 * i] === 0 && words[2 * i + 1] === 0) setPlace(places, i, 0, 0);
       else if (claimed >= 0 && proof!.isTrue(claimed))
         setPlace(places, i, proof!.pack(claimed), proof!.chunk(claimed));
-      else this.#deduplicatePage(batch, i, manifest);
+      else {
+        const inNoSegment = proof !== null && claimed < 0 && !isUnchanged(batch, i);
+        this.#deduplicatePage(batch, i, manifest, inNoSegment ? NO_SEGMENTS : this.#segments);
+      }
     }
   }
 
@@ -143,7 +146,8 @@ export class Packer {
     if (proof.count > 0) proof.prove(batch.pages);
   }
 
-  #deduplicatePage(batch: PageBatch, i: number, manifest: boolean): void {
+  /** `segments`: those that may have the page. */
+  #deduplicatePage(batch: PageBatch, i: number, manifest: boolean, segments: readonly Segment[]): void {
     const { pages, fingerprints, fingerprintWords: words, places, priorPlaces } = batch;
     const low = words[2 * i]!;
     const high = words[2 * i + 1]!;
@@ -154,7 +158,7 @@ export class Packer {
       setPlace(places, i, priorPack, priorChunk);
       return;
     }
-    const hit = this.#find(low, high, pages, offset);
+    const hit = this.#search(low, high, segments, (pack, chunk) => this.#has(pack, chunk, pages, offset));
     if (hit >= 0) {
       setPlace(places, i, this.#candidates[2 * hit]!, this.#candidates[2 * hit + 1]!);
       return;
@@ -165,16 +169,17 @@ export class Packer {
     this.#addEntry(low, high, writer.number, chunk, hit !== CROWDED);
   }
 
-  /** Index of the candidate that holds the page, {@link MISS} or {@link CROWDED}. */
-  #find(low: number, high: number, pages: Uint8Array, offset: number): number {
-    return this.#search(low, high, (pack, chunk) => this.#has(pack, chunk, pages, offset));
-  }
-
-  #search(low: number, high: number, isSame: (pack: number, chunk: number) => boolean): number {
+  /** Index of the candidate that is the same, {@link MISS} or {@link CROWDED}. */
+  #search(
+    low: number,
+    high: number,
+    segments: readonly Segment[],
+    isSame: (pack: number, chunk: number) => boolean,
+  ): number {
     const candidates = this.#candidates;
     let found = this.#own.find(low, high, candidates, 0);
     const crowded = found === MAX_CANDIDATES;
-    for (const segment of this.#segments) found = segment.find(low, high, candidates, found);
+    for (const segment of segments) found = segment.find(low, high, candidates, found);
     for (const probe of this.#probes) found = probe.find(low, high, candidates, found);
     for (let c = 0; c < found; c++) {
       const pack = candidates[2 * c]!;
@@ -345,7 +350,7 @@ export class Packer {
     const places = new Uint32Array(words.length);
     for (let i = 0; i < words.length; i += 2) {
       const digest = digests.subarray(16 * i, 16 * i + SHA256_BYTES);
-      const hit = this.#search(words[i]!, words[i + 1]!, (pack, chunk) =>
+      const hit = this.#search(words[i]!, words[i + 1]!, this.#segments, (pack, chunk) =>
         this.#hasDigest(pack, chunk, digest),
       );
       if (hit < 0) continue;
@@ -394,6 +399,7 @@ export class Packer {
   }
 }
 
+const NO_SEGMENTS: readonly Segment[] = [];
 /** No chunk holds the page. */
 const MISS = -1;
 /** As MISS. So many chunks of this save have the page's fingerprint that one more would only slow the save down. */
