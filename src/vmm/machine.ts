@@ -60,6 +60,7 @@ import { DirtyPages } from './memory/dirty-pages.js';
 import type { NetReport } from './net/machine-nets.js';
 import { SaveBases, usedBase } from './save-bases.js';
 import type { SavedMachine } from './saved-machine.js';
+import { unlessAborted } from './unless-aborted.js';
 
 /** What a region may be stored relative to in one save. */
 type BasesOf = (region: number) => SavedRegion;
@@ -543,23 +544,6 @@ const cancellable = (source: PageSource, signal: AbortSignal): PageSource => ({
     return source.next(into);
   },
 });
-
-/** Fails with the reason of `signal` once that is aborted. What `work` does then is ignored. */
-async function unlessAborted<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
-  if (signal === undefined) return work;
-  work.catch(() => {}); // may fail later
-  const waiting = new AbortController();
-  const aborted = new Promise<never>((_, reject) => {
-    const fail = (): void => reject(signal.reason);
-    if (signal.aborted) fail();
-    else signal.addEventListener('abort', fail, { signal: waiting.signal });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    waiting.abort();
-  }
-}
 
 const bytesOf = ({ bytes }: BitSet): Uint8Array => bytes;
 

@@ -16,6 +16,7 @@ import type { KvmMachine } from '../../native/kvm.js';
 import { type FillError, lazyFillErrno, MemoryFill } from '../../native/memory-fill.js';
 import type { OpenRegion, OpenSnapshot, Region } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
+import { unlessAborted } from '../unless-aborted.js';
 
 /** Why this host restores all of RAM before a machine runs; null: it need not. */
 export function lazyObstacle(): string | null {
@@ -89,14 +90,7 @@ export class LazyFill {
   async complete(signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     if (this.#isOpen) this.#fill.hurry();
-    let give: (() => void) | undefined;
-    const aborted = new Promise<void>((resolve) => {
-      give = resolve;
-      signal?.addEventListener('abort', give);
-    });
-    await Promise.race([this.#ended, aborted]);
-    signal?.removeEventListener('abort', give!);
-    signal?.throwIfAborted();
+    await unlessAborted(signal, this.#ended);
     if (!this.#isComplete) throw new LivesnapError('MACHINE_GONE', 'the machine has ended');
   }
 
