@@ -26,7 +26,7 @@ const ROUNDS = Number(process.env.LIVESNAP_ROUNDS ?? 4);
 
 describe('the proof that pages equal stored chunks', () => {
   afterEach(function () {
-    dropScratch(this as unknown as Mocha.Context);
+    dropScratch(this);
   });
 
   /** A store whose first pack, number 1, begins with these pages; and a proof in it. */
@@ -59,7 +59,7 @@ describe('the proof that pages equal stored chunks', () => {
   const all = Array.from({ length: PAGES }, (_, i) => i);
 
   it('finds all that are equal, in any order', async function () {
-    const { pages, proof } = await stored(this as unknown as Mocha.Context);
+    const { pages, proof } = await stored(this);
     assert.deepEqual(equalPages(proof, pages), all);
     const backwards = Buffer.concat(
       all.map((i) => pages.subarray((PAGES - 1 - i) * PAGE_BYTES, (PAGES - i) * PAGE_BYTES)),
@@ -68,7 +68,7 @@ describe('the proof that pages equal stored chunks', () => {
   });
 
   it('finds none that differs, in its first or last byte', async function () {
-    const { pages, proof } = await stored(this as unknown as Mocha.Context);
+    const { pages, proof } = await stored(this);
     for (const i of [0, 17, 60]) pages[i * PAGE_BYTES]! ^= 1;
     for (const i of [16, 99]) pages[(i + 1) * PAGE_BYTES - 1]! ^= 128;
     assert.deepEqual(
@@ -79,7 +79,7 @@ describe('the proof that pages equal stored chunks', () => {
   });
 
   it('finds none in a damaged frame, and all in the others', async function () {
-    const { dir, pages, proof } = await stored(this as unknown as Mocha.Context);
+    const { dir, pages, proof } = await stored(this);
     flipBit(join(dir, 'packs/00000001-0.pack'), 32 + 70_000); // the second frame
     assert.deepEqual(
       equalPages(proof, pages),
@@ -88,7 +88,7 @@ describe('the proof that pages equal stored chunks', () => {
   });
 
   it('finds none of a chunk or a pack that does not exist', async function () {
-    const { pages, proof } = await stored(this as unknown as Mocha.Context);
+    const { pages, proof } = await stored(this);
     assert.deepEqual(equalPages(proof, pages, { chunkOf: (i) => i + 200 }), []);
     assert.deepEqual(equalPages(proof, pages, { chunkOf: () => 0xffffffff }), []);
     assert.deepEqual(equalPages(proof, pages, { pack: 7 }), []);
@@ -96,20 +96,19 @@ describe('the proof that pages equal stored chunks', () => {
   });
 
   it('reads exactly the generation that is claimed', async function () {
-    const context = this as unknown as Mocha.Context;
-    const { dir, pages, proof } = await stored(context);
+    const { dir, pages, proof } = await stored(this);
     assert.deepEqual(equalPages(proof, pages, { generation: 1 }), []);
     assert.deepEqual(equalPages(proof, pages), all);
     copyAsGeneration(join(dir, 'packs/00000001-0.pack'), 1);
     assert.deepEqual(equalPages(proof, pages, { generation: 1 }), all);
     renameSync(join(dir, 'packs/00000001-0.pack'), join(dir, 'away'));
-    const other = openProof(context, dir);
+    const other = openProof(this, dir);
     assert.deepEqual(equalPages(other, pages), []);
     assert.deepEqual(equalPages(other, pages, { generation: 1 }), all);
   });
 
   it('refuses pages outside their buffer, and to go on when it is closed', async function () {
-    const { pages, proof } = await stored(this as unknown as Mocha.Context);
+    const { pages, proof } = await stored(this);
     proof.clear();
     proof.claim(PAGES, 1, 0, 0);
     assert.throws(() => proof.prove(pages), TypeError);
@@ -118,11 +117,10 @@ describe('the proof that pages equal stored chunks', () => {
   });
 
   it('changes nothing in what a save stores and where', async function () {
-    const context = this as unknown as Mocha.Context;
     const portable = await loadPortablePageOps();
     for (let round = 0; round < ROUNDS; round++) {
       const seed = SEED + round;
-      const [native, other] = [loadNativePageOps(), portable].map((ops) => placesOf(context, ops, seed));
+      const [native, other] = [loadNativePageOps(), portable].map((ops) => placesOf(this, ops, seed));
       assert.deepEqual(native, other, `LIVESNAP_SEED=${seed} LIVESNAP_ROUNDS=1`);
     }
   });
