@@ -26,7 +26,7 @@ import {
   take,
   verifyState,
 } from './power-cuts.js';
-import { Kind } from './trace.js';
+import { type Fault, Kind } from './trace.js';
 import { Violation, verifyDisk } from './verify.js';
 
 const STORE = 'a';
@@ -218,20 +218,24 @@ export class Rounds {
 /**
  * Carries out steps on an empty disk, and verifies states of every decisive moment. Syncs of paths for which `forget` is
  * true are left out of the trace, as if the store had not made them; `made` has the names to which something was renamed
- * so far. Errors: {@link RoundFailure}.
+ * so far. With a `fault`, which a step meets, each state is verified without its index. Errors: {@link RoundFailure}.
  */
 export async function everyDecisiveMoment(
   dir: string,
   seed: number,
   steps: readonly Step[],
-  { forget = () => false }: { forget?: (path: string, made: ReadonlySet<string>) => boolean } = {},
+  {
+    forget = () => false,
+    fault,
+  }: { forget?: (path: string, made: ReadonlySet<string>) => boolean; fault?: Fault } = {},
 ): Promise<{ cuts: number; states: number }> {
   const choose = new Chooser(seed);
   const world = new World();
   const empty = join(dir, 'empty');
   mkdirSync(empty, { recursive: true });
   const base = { disk: empty, world, fingerprintBits: 64 };
-  const { disk, trace: whole } = await recordSteps(dir, base, [steps]);
+  const { disk, trace: whole } = await recordSteps(dir, base, [steps], fault);
+  if (fault) for (const name of steps.flatMap(storesOf)) world.store(name).disturbed = true;
   const paths = new Map<number, string>();
   const made = new Set<string>();
   const trace = whole.filter(({ kind, inode, first, second }) => {
@@ -250,7 +254,8 @@ export async function everyDecisiveMoment(
       const key = digestOf(state) + [...world.stores.values()].map(({ must }) => must.join()).join(';');
       if (seen.has(key)) continue;
       seen.add(key);
-      const verification = { fingerprintBits: 64, repair: seen.size % 4 === 0, clean: seen.size % 2 === 0 };
+      const repair = fault !== undefined || seen.size % 4 === 0;
+      const verification = { fingerprintBits: 64, repair, clean: seen.size % 2 === 0 };
       try {
         await verifyState(dir, state, world, verification, trace, cut, survival);
       } catch (error) {

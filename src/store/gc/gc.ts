@@ -118,8 +118,12 @@ class Collection {
       this.freedBytes += orphanBytes(context);
       return;
     }
-    for (const sizeBytes of unlinkUnlisted(context, orphans(context))) this.freedBytes += sizeBytes ?? 0;
-    for (const folder of [PACKS, SNAPSHOTS, SEGMENTS]) fsyncDirectory(at(context.dir, folder));
+    // The snapshots go first, so that a power cut does not leave one without its packs, which a repair would list.
+    for (const folder of FOLDERS) {
+      for (const sizeBytes of unlinkUnlisted(context, orphans(context, folder)))
+        this.freedBytes += sizeBytes ?? 0;
+      fsyncDirectory(at(context.dir, folder));
+    }
     removeReplaced(context.dir);
   }
 
@@ -258,30 +262,37 @@ class Collection {
 const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string =>
   at(dir, packFile(number, generation));
 
+/** The folders of a store that may hold orphans. */
+const FOLDERS = [SNAPSHOTS, PACKS, SEGMENTS] as const;
+
 /**
- * Files with names that a store gives, but not in the index. They belong to saves that did not commit (yet), or to
- * snapshots whose rm was interrupted or left the file to its readers.
+ * Files of a folder with names that a store gives, but not in the index. They belong to saves that did not commit (yet),
+ * or to snapshots whose rm was interrupted or left the file to its readers.
  */
-function orphans(context: StoreContext): UnlistedFile[] {
-  const { index, dir } = context;
+function orphans(context: StoreContext, folder: (typeof FOLDERS)[number]): UnlistedFile[] {
+  const { dir } = context;
   const found: UnlistedFile[] = [];
-  for (const name of namesIn(dir, PACKS)) {
-    const pack = parsePackName(name);
-    const isListed = (): boolean => pack !== null && mayBeNeeded(context, pack);
-    if ((pack || isTemporary(name)) && !isListed())
-      found.push({ path: at(dir, `${PACKS}/${name}`), isListed });
-  }
-  for (const name of namesIn(dir, SNAPSHOTS)) {
-    const isListed = (): boolean => index.has(name);
-    if ((SNAPSHOT_ID.test(name) || isTemporary(name)) && !isListed())
-      found.push({ path: at(dir, `${SNAPSHOTS}/${name}`), isListed });
-  }
-  for (const name of namesIn(dir, SEGMENTS)) {
-    const number = parseSegmentName(name);
-    const isListed = (): boolean => number !== null && index.hasSegment(number);
-    if (number !== null && !isListed()) found.push({ path: at(dir, `${SEGMENTS}/${name}`), isListed });
+  for (const name of namesIn(dir, folder)) {
+    const isListed = ofStore(context, folder, name);
+    if (isListed && !isListed()) found.push({ path: at(dir, `${folder}/${name}`), isListed });
   }
   return found;
+}
+
+/** Whether the index lists the file now; null if a store gives no file of this folder such a name. */
+function ofStore(
+  context: StoreContext,
+  folder: (typeof FOLDERS)[number],
+  name: string,
+): (() => boolean) | null {
+  const { index } = context;
+  if (folder === PACKS) {
+    const pack = parsePackName(name);
+    return pack ? () => mayBeNeeded(context, pack) : isTemporary(name) ? () => false : null;
+  }
+  if (folder === SNAPSHOTS) return SNAPSHOT_ID.test(name) || isTemporary(name) ? () => index.has(name) : null;
+  const number = parseSegmentName(name);
+  return number === null ? null : () => index.hasSegment(number);
 }
 
 /**
@@ -309,7 +320,7 @@ function mayBeNeeded(context: StoreContext, { number, generation }: PackName): b
 
 /** The size of all orphans that no session holds. */
 export function orphanBytes(context: StoreContext): number {
-  return orphans(context)
+  return FOLDERS.flatMap((folder) => orphans(context, folder))
     .map(({ path }) => path)
     .filter((path) => lockState(path) === 'free')
     .reduce((total, path) => total + sizeOf(path), 0);

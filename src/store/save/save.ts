@@ -86,6 +86,8 @@ export class Save implements SaveSession {
   #state: 'open' | 'failed' | 'ended' = 'open';
   /** The snapshot's file. The descriptor holds its lock. */
   #file: { id: string; fd: number } | null = null;
+  /** Whether the directory of the snapshots may name a file of this save, on the disk or in memory. */
+  #mayHaveFile = false;
   /** A transaction has begun and not succeeded. Even if it failed, it may be in SQLite's log. */
   #isCommitting = false;
   #failure: unknown = null;
@@ -273,6 +275,7 @@ export class Save implements SaveSession {
       packBytes,
     );
     const { id, parent } = description;
+    this.#mayHaveFile = true;
     const { sizeBytes, fd } = await writeSnapshot(context, description, blocks, state, { isCopy });
     this.#file = { id, fd };
     fsyncDirectory(at(context.dir, SNAPSHOTS));
@@ -382,19 +385,36 @@ export class Save implements SaveSession {
     // Only a transaction that failed for lack of space is certain to be undone. Else the files are left to gc.
     const mayBeCommitted =
       this.#isCommitting && !(this.#failure instanceof LivesnapError && this.#failure.code === 'NO_SPACE');
+    const isFileGone = !mayBeCommitted && this.#removeFile();
     try {
-      if (!keepCommitted && !mayBeCommitted) this.#removeCommitted();
+      if (!keepCommitted && isFileGone) this.#removeCommitted();
     } catch {
       // No snapshot needs the packs: gc deletes them.
     }
     try {
-      if (this.#file && !mayBeCommitted) removeIfThere(at(this.context.dir, snapshotFile(this.#file.id)));
-      await (mayBeCommitted ? this.#packing.end() : this.#packing.abort());
+      await (isFileGone ? this.#packing.abort() : this.#packing.end());
     } catch {
       // The index lists none of the files: gc deletes them.
     } finally {
       this.#release();
       this.lock.release();
+    }
+  }
+
+  /**
+   * Removes the snapshot's file, if there may be one, before any of its packs: else a power cut could leave the file
+   * alone, and a repair without the index would list a damaged snapshot. False when that failed: gc deletes the file,
+   * and the packs after it.
+   */
+  #removeFile(): boolean {
+    if (!this.#mayHaveFile) return true;
+    const { dir } = this.context;
+    try {
+      if (this.#file) removeIfThere(at(dir, snapshotFile(this.#file.id)));
+      fsyncDirectory(at(dir, SNAPSHOTS));
+      return true;
+    } catch {
+      return false;
     }
   }
 
