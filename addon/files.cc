@@ -1,5 +1,6 @@
-// Calls on files that Node does not have: the data of a sparse file, extended attributes, and sizes of block devices.
-// Runs on the calling JS thread. Blocks only while the file system reads its metadata.
+// Calls on files that Node does not have: several fsyncs at once, the data of a sparse file, extended attributes, and
+// sizes of block devices. Runs on the calling JS thread. Only syncFiles waits for the disk; the others block while the
+// file system reads its metadata.
 #include "files.h"
 
 #include <errno.h>
@@ -11,6 +12,8 @@
 #include <unistd.h>
 
 #include <string>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #include "errors.h"
@@ -48,6 +51,34 @@ static void startWriteback(const Napi::CallbackInfo& info) {
   auto offset = static_cast<off_t>(integerArg(info, 1, 0, INT64_MAX >> 10));
   auto length = static_cast<off_t>(integerArg(info, 2, 1, INT64_MAX >> 10));
   sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE);
+}
+
+// The most files that syncFiles takes: each has a thread.
+static constexpr size_t kMaxSynced = 8;
+
+// syncFiles(fds): fsyncs the files at the same time, so that a journaling file system commits them together, and waits
+// for all. Throws the error of the first that failed.
+static void syncFiles(const Napi::CallbackInfo& info) {
+  auto fds = info[0].As<Napi::Int32Array>();
+  size_t count = fds.ElementLength();
+  if (count == 0 || count > kMaxSynced) throw Napi::RangeError::New(info.Env(), "one to eight files are synced at once");
+  std::vector<int> errors(count, 0);
+  auto sync = [&errors, files = std::vector<int>(fds.Data(), fds.Data() + count)](size_t i) {
+    if (fsync(files[i]) < 0) errors[i] = errno;
+  };
+  std::vector<std::thread> threads;
+  threads.reserve(count);
+  for (size_t i = 1; i < count; i++) {
+    try {
+      threads.emplace_back(sync, i);
+    } catch (const std::system_error&) {
+      sync(i);  // no more threads: one after the other
+    }
+  }
+  sync(0);
+  for (auto& thread : threads) thread.join();
+  for (int error : errors)
+    if (error != 0) throwErrno(info.Env(), "fsync", error);
 }
 
 static constexpr char kAcl[] = "system.posix_acl_access";
@@ -88,6 +119,7 @@ static Napi::Value blockDeviceBytes(const Napi::CallbackInfo& info) {
 }
 
 void initFiles(Napi::Env env, Napi::Object exports) {
+  exports.Set("syncFiles", Napi::Function::New(env, syncFiles));
   exports.Set("startWriteback", Napi::Function::New(env, startWriteback));
   exports.Set("nextData", Napi::Function::New(env, nextData));
   exports.Set("copyAttributes", Napi::Function::New(env, copyAttributes));

@@ -334,7 +334,7 @@ describe('power cuts and faults', () => {
   const needed: [string, (path: string, made: ReadonlySet<string>) => boolean][] = [
     ['a pack', (path) => path.endsWith('.pack')],
     ['the directory of the packs', (path) => path === 'a/packs'],
-    ["a snapshot's file", (path) => /snapshots\/[0-9a-f]+$/.test(path)],
+    ["a snapshot's file", (path) => /snapshots\/[0-9a-f]+\.tmp$/.test(path)],
     ['the directory of the snapshots', (path) => path === 'a/snapshots'],
     ["the index's log", (path) => path.endsWith('-wal')],
     ['a segment', (path) => path.endsWith('.seg')],

@@ -23,6 +23,7 @@ import {
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { LivesnapError } from '../../errors.js';
+import { syncFiles } from '../../native/files.js';
 import { noSpace, storeError } from './store-error.js';
 
 export { storeError };
@@ -220,13 +221,17 @@ export function giveToOwner(path: string, fd: number): void {
 
 const KEEPS_OWNER = new Set(['EPERM', 'EINVAL', 'EROFS', 'ENOTSUP']);
 
-export function fsyncDirectory(path: string): void {
+export const fsyncDirectory = (path: string): void => fsyncDirectories([path]);
+
+/** Fsyncs directories at the same time ({@link syncFiles}). */
+export function fsyncDirectories(paths: readonly string[]): void {
   if (process.platform === 'win32') return; // Windows cannot sync a directory
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  const fds: number[] = [];
   try {
-    fsyncSync(fd);
+    for (const path of paths) fds.push(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
+    syncFiles(fds);
   } finally {
-    closeSync(fd);
+    for (const fd of fds) closeSync(fd);
   }
 }
 

@@ -261,8 +261,8 @@ export class PackWriter {
     this.#sizeBytes += bytes.length;
   }
 
-  /** Writes the trailer and fsyncs the file, which stays open and locked until `close`. */
-  seal(): SealedPack {
+  /** Writes the trailer, and fsyncs the file unless the caller does that. It stays open and locked until `close`. */
+  seal({ sync = true } = {}): SealedPack {
     if (this.#pending) this.#submitFrame(this.#pending);
     this.#takeSubmitted();
     this.#writeGathered();
@@ -287,7 +287,7 @@ export class PackWriter {
     this.#write(tables);
     this.#write(identities);
     this.#write(footer);
-    if (!this.dryRun) fsyncSync(this.#fd);
+    if (sync && !this.dryRun) fsyncSync(this.#fd);
     return {
       number: this.number,
       generation: this.generation,

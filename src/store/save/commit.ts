@@ -9,7 +9,7 @@ import type { Region, SnapshotMetadata } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
 import type { BlockList } from '../snapshot/block-list.js';
 import { areRegions, isDescribable, pagesOf, type SnapshotDescription } from '../snapshot/description.js';
-import { MAX_STATE_BYTES, writeSnapshotFile } from '../snapshot/snapshot-file.js';
+import { MAX_STATE_BYTES, type WrittenSnapshot, writeSnapshotFile } from '../snapshot/snapshot-file.js';
 import { requireTagLabel } from '../tags.js';
 import { makeRoom } from './room-for-snapshot.js';
 
@@ -68,23 +68,22 @@ export function countPages({ regions }: SnapshotDescription): { pages: number; z
 }
 
 /**
- * Writes and fsyncs `snapshots/ID`; the caller fsyncs the directory. Returns its size and its descriptor, which holds
- * the file's lock. Errors of a copy: STORE_BUSY, {@link SnapshotExistsError}.
+ * Writes and fsyncs `snapshots/ID` of a copy, when its packs are durable. The caller fsyncs the directory. Errors:
+ * STORE_BUSY, {@link SnapshotExistsError}.
  */
-export async function writeSnapshot(
+export async function writeCopiedSnapshot(
   context: StoreContext,
   description: SnapshotDescription,
   blocks: BlockList,
   state: Uint8Array,
-  { isCopy }: { isCopy: boolean },
-): Promise<{ sizeBytes: number; fd: number }> {
+): Promise<WrittenSnapshot> {
   for (;;) {
-    if (isCopy) await makeRoom(context, description.id);
+    await makeRoom(context, description.id);
     try {
       return writeSnapshotFile(context.dir, description, blocks, state);
     } catch (error) {
       // Another copy of the snapshot has created the file since.
-      if (!isCopy || (error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     }
   }
 }

@@ -9,8 +9,9 @@
  * - A save that fails or is aborted deletes its files.
  * - gc deletes no chunk that the save refers to: the bases are pinned, and other packs are locked (pack-holds.ts).
  */
-import { closeSync } from 'node:fs';
+import { closeSync, renameSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
+import { syncFiles } from '../../native/files.js';
 import {
   PAGE_BYTES,
   type PageRun,
@@ -26,10 +27,13 @@ import type { StoreContext } from '../context.js';
 import { unlinkUnlessLocked } from '../disk/file-locks.js';
 import {
   at,
+  fsyncDirectories,
   fsyncDirectory,
+  PACKS,
   packFile,
   removeIfThere,
   requireFreeSpace,
+  SEGMENTS,
   SNAPSHOTS,
   storeError,
 } from '../disk/layout.js';
@@ -41,7 +45,7 @@ import { type SegmentRow, segmentFile } from '../segment/segment-file.js';
 import { type BlockEntry, BlockList } from '../snapshot/block-list.js';
 import { ChunkSet } from '../snapshot/chunk-set.js';
 import type { ManifestBlock } from '../snapshot/manifest.js';
-import { snapshotFile } from '../snapshot/snapshot-file.js';
+import { snapshotFile, type WrittenSnapshot, writeUnnamedSnapshot } from '../snapshot/snapshot-file.js';
 import { syncTagFiles } from '../tags.js';
 import { Bases } from './bases.js';
 import {
@@ -50,7 +54,7 @@ import {
   newOrigin,
   requireCommittable,
   type SnapshotOrigin,
-  writeSnapshot,
+  writeCopiedSnapshot,
 } from './commit.js';
 import { type BlockToStore, ManifestBuilder } from './manifest-builder.js';
 import { BATCHES_IN_FLIGHT, BLOCKS_PER_BATCH, MIN_FREE_BYTES, PackingSession } from './packing-session.js';
@@ -84,8 +88,7 @@ export class Save implements SaveSession {
   readonly #committedPacks: PackRow[] = [];
   readonly #committedSegments: SegmentRow[] = [];
   #state: 'open' | 'failed' | 'ended' = 'open';
-  /** The snapshot's file. The descriptor holds its lock. */
-  #file: { id: string; fd: number } | null = null;
+  #file: WrittenSnapshot | null = null;
   /** Whether the directory of the snapshots may name a file of this save, on the disk or in memory. */
   #mayHaveFile = false;
   /** A transaction has begun and not succeeded. Even if it failed, it may be in SQLite's log. */
@@ -211,8 +214,9 @@ export class Save implements SaveSession {
    */
   async checkpoint({ findable = false } = {}): Promise<void> {
     await this.#step(async () => {
-      const { packs, segment } = await this.#packing.checkpoint();
+      const { packs, segment, unsynced } = await this.#packing.checkpoint();
       if (packs.length === 0) return;
+      this.#sync(unsynced);
       this.#isCommitting = true;
       this.context.index.commitPacks(packs, segment);
       this.#isCommitting = false;
@@ -258,7 +262,7 @@ export class Save implements SaveSession {
     const { regions } = this.#manifest;
     requireCommittable(metadata, regions);
     const { blocks, ownChunks, unchangedPages, references } = await this.#finishManifest();
-    const { packs, held, segment } = await this.#packing.seal();
+    const { packs, held, segment, unsynced } = await this.#packing.seal();
     const ownPacks = [...this.#committedPacks, ...packs];
     const packBytes = ownPacks.reduce((total, pack) => total + pack.sizeBytes, 0);
     // A chunk of a finished block that was reopened and changed is counted, though no page refers to it any more.
@@ -276,10 +280,18 @@ export class Save implements SaveSession {
     );
     const { id, parent } = description;
     this.#mayHaveFile = true;
-    const { sizeBytes, fd } = await writeSnapshot(context, description, blocks, state, { isCopy });
-    this.#file = { id, fd };
+    if (isCopy) {
+      this.#sync(unsynced);
+      this.#file = await writeCopiedSnapshot(context, description, blocks, state);
+    } else {
+      this.#file = writeUnnamedSnapshot(context.dir, description, blocks, state);
+      this.#sync(unsynced, this.#file);
+      const path = at(context.dir, snapshotFile(id));
+      renameSync(this.#file.path, path);
+      this.#file = { ...this.#file, path };
+    }
     fsyncDirectory(at(context.dir, SNAPSHOTS));
-    const row = snapshotRow({ description, sizeBytes });
+    const row = snapshotRow({ description, sizeBytes: this.#file.sizeBytes });
     this.#isCommitting = true;
     const tagged = context.index.commitSave(
       row,
@@ -299,6 +311,17 @@ export class Save implements SaveSession {
       reusedChunks: references - newChunks,
       storedBytes: row.storedBytes,
     };
+  }
+
+  /**
+   * Makes what was written survive a power cut: packs, segments and the snapshot's file, then the names of packs and
+   * segments. Only then may `snapshots/` name the snapshot, else a repair without the index could list it without its
+   * packs.
+   */
+  #sync(unsynced: readonly number[], snapshot?: WrittenSnapshot): void {
+    const { dir } = this.context;
+    syncFiles(snapshot ? [...unsynced, snapshot.fd] : unsynced);
+    if (unsynced.length > 0) fsyncDirectories([at(dir, PACKS), at(dir, SEGMENTS)]);
   }
 
   /** Stores the blocks that are not those of the bases. */
@@ -410,7 +433,7 @@ export class Save implements SaveSession {
     if (!this.#mayHaveFile) return true;
     const { dir } = this.context;
     try {
-      if (this.#file) removeIfThere(at(dir, snapshotFile(this.#file.id)));
+      if (this.#file) removeIfThere(this.#file.path);
       fsyncDirectory(at(dir, SNAPSHOTS));
       return true;
     } catch {

@@ -3,7 +3,7 @@
  *
  * Thread: a page Worker.
  *
- * Invariant: the file is complete and fsynced when `writeSegment` returns it. When it fails there is no file.
+ * Invariant: the file is complete when `writeSegment` returns it. When it fails there is no file.
  */
 import { closeSync, fsyncSync, readSync, writeSync } from 'node:fs';
 import type { PageOps } from '../../native/pages.js';
@@ -20,8 +20,8 @@ export interface WrittenSegment {
 }
 
 /**
- * Writes a segment. `parts`: its sorted entries, at most `maxEntries`. Returns null, and leaves no file, if there are
- * none. Errors: those of the system, and of `parts`.
+ * Writes a segment, and fsyncs it unless the caller does that (`sync`). `parts`: its sorted entries, at most
+ * `maxEntries`. Returns null, and leaves no file, if there are none. Errors: those of the system, and of `parts`.
  */
 export function writeSegment(
   ops: PageOps,
@@ -29,6 +29,7 @@ export function writeSegment(
   number: number,
   parts: Iterable<Uint32Array>,
   maxEntries: number,
+  { sync = true } = {},
 ): WrittenSegment | null {
   const path = at(dir, segmentFile(number));
   const fd = createOrReplace(path);
@@ -53,7 +54,7 @@ export function writeSegment(
     write(filter.finish(row.entries));
     writeSync(fd, segmentHeader(row), 0, HEADER_BYTES, 0);
     write(checksumOf(ops, fd, position));
-    fsyncSync(fd);
+    if (sync) fsyncSync(fd);
     return { row, fd };
   } catch (error) {
     removeIfThere(path);

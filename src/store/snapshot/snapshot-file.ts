@@ -12,7 +12,7 @@ import { closeSync, fsyncSync, writeFileSync } from 'node:fs';
 import { DamageError } from '../disk/damage.js';
 import { createLocked } from '../disk/file-locks.js';
 import { DISK_SNAPSHOT_VERSION, FORMAT_VERSION, refuseNewer } from '../disk/format-version.js';
-import { at, removeIfThere, SNAPSHOT_ID, SNAPSHOTS } from '../disk/layout.js';
+import { at, removeIfThere, SNAPSHOT_ID, SNAPSHOTS, TEMPORARY } from '../disk/layout.js';
 import { StoreFile } from '../disk/store-file.js';
 import { BLOCK_ENTRY_BYTES, BlockList, findInvalidEntry } from './block-list.js';
 import {
@@ -56,16 +56,44 @@ export function snapshotFile(id: string): string {
   return `${SNAPSHOTS}/${id}`;
 }
 
-/**
- * Writes the file and syncs it. The caller syncs the directory, and closes the returned descriptor, which holds the
- * lock of the file. After an error there is no file.
- */
+/** A file that was written. The caller closes `fd`, which holds the lock of the file. */
+export interface WrittenSnapshot {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly fd: number;
+}
+
+/** Writes the file and fsyncs it. The caller fsyncs the directory. After an error there is no file. */
 export function writeSnapshotFile(
   dir: string,
   description: SnapshotDescription,
   blocks: BlockList,
   state: Uint8Array,
-): { sizeBytes: number; fd: number } {
+): WrittenSnapshot {
+  return write(at(dir, snapshotFile(description.id)), description, blocks, state, { sync: true });
+}
+
+/**
+ * Writes the file under a temporary name, without an fsync. The caller renames it to {@link snapshotFile} when it is
+ * fsynced and its packs have durable names. After an error there is no file.
+ */
+export function writeUnnamedSnapshot(
+  dir: string,
+  description: SnapshotDescription,
+  blocks: BlockList,
+  state: Uint8Array,
+): WrittenSnapshot {
+  const path = at(dir, snapshotFile(description.id) + TEMPORARY);
+  return write(path, description, blocks, state, { sync: false });
+}
+
+function write(
+  path: string,
+  description: SnapshotDescription,
+  blocks: BlockList,
+  state: Uint8Array,
+  { sync }: { sync: boolean },
+): WrittenSnapshot {
   const json = Buffer.from(JSON.stringify(description));
   const header = Buffer.alloc(HEADER_BYTES);
   header.write(MAGIC, 'latin1');
@@ -78,17 +106,16 @@ export function writeSnapshotFile(
   for (const part of parts) hash.update(part);
   parts.push(hash.digest());
 
-  const path = at(dir, snapshotFile(description.id));
   const fd = createLocked(path);
   try {
     for (const part of parts) if (part.length > 0) writeFileSync(fd, part);
-    fsyncSync(fd);
+    if (sync) fsyncSync(fd);
   } catch (error) {
     removeIfThere(path);
     closeSync(fd);
     throw error;
   }
-  return { sizeBytes: parts.reduce((total, part) => total + part.length, 0), fd };
+  return { path, sizeBytes: parts.reduce((total, part) => total + part.length, 0), fd };
 }
 
 /** Errors: DAMAGED, NEWER_FORMAT. */

@@ -17,7 +17,7 @@ import type { PageOps } from '../../native/pages.js';
 import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { isOutOfDescriptors } from '../disk/descriptors.js';
-import { at, fsyncDirectory, PACKS, packFile, removeIfThere, SEGMENTS } from '../disk/layout.js';
+import { at, PACKS, packFile, removeIfThere } from '../disk/layout.js';
 import { hasSha256 } from '../pack/hashes.js';
 import { SHA256_BYTES } from '../pack/pack-format.js';
 import { PackHolds } from '../pack/pack-holds.js';
@@ -26,7 +26,7 @@ import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
 import { FingerprintTable, MAX_CANDIDATES, type Segment } from '../segment/fingerprints.js';
 import { type SegmentRow, segmentFile } from '../segment/segment-file.js';
 import { SegmentProbe } from '../segment/segment-probe.js';
-import { writeSegment } from '../segment/segment-writer.js';
+import { type WrittenSegment, writeSegment } from '../segment/segment-writer.js';
 import { ENTRY_WORDS, sortEntries } from '../segment/sorted-entries.js';
 import type { PageBatch } from './page-batch.js';
 
@@ -36,6 +36,11 @@ export interface PackerResult {
   readonly held: readonly SealedPack[];
   /** Lists every new chunk; null: there is none. */
   readonly segment: SegmentRow | null;
+  /**
+   * Descriptors of files that are written and not fsynced. They stay open until the session ends or the packs are kept.
+   * Before the packs are committed the caller fsyncs these, and then the directories of packs and segments.
+   */
+  readonly unsynced: readonly number[];
 }
 
 /** A chunk is the PAGE_BYTES bytes from `offset` on. */
@@ -248,7 +253,7 @@ export class Packer {
   }
 
   #writerWithRoom(): PackWriter {
-    if (this.#writer?.full) this.#seal();
+    if (this.#writer?.full) this.#seal({ sync: true });
     if (!this.#writer) {
       const number = this.#unusedNumbers.shift();
       if (number === undefined) throw new Error('the save has run out of pack numbers');
@@ -271,29 +276,31 @@ export class Packer {
     this.#entries[this.#entryWords++] = chunk;
   }
 
-  #seal(): void {
+  /** Returns the descriptor of the pack, which holds its lock. */
+  #seal({ sync }: { sync: boolean }): number {
     const writer = this.#writer!;
-    const sealed = writer.seal();
+    const sealed = writer.seal({ sync });
     this.#writer = null;
-    this.#locks.push(writer.takeDescriptor());
+    const fd = writer.takeDescriptor();
+    this.#locks.push(fd);
     this.#sealed.push(sealed);
     this.#generations.set(sealed.number, sealed.generation);
+    return fd;
   }
 
   /** `number`: that of the first new pack; undefined: there is none. */
-  #writeSegment(number: number | undefined): SegmentRow | null {
+  #writeSegment(number: number | undefined): WrittenSegment | null {
     if (number === undefined) return null;
     const count = this.uncommitted;
     const entries = sortEntries(this.#entries.subarray(0, this.#entryWords));
     this.#entryWords = 0;
-    const { row, fd } = writeSegment(this.ops, this.dir, number, [entries], count)!;
-    this.#segmentLocks.push(fd);
-    this.#unlisted.push(row);
-    fsyncDirectory(at(this.dir, SEGMENTS));
-    return row;
+    const written = writeSegment(this.ops, this.dir, number, [entries], count, { sync: false })!;
+    this.#segmentLocks.push(written.fd);
+    this.#unlisted.push(written.row);
+    return written;
   }
 
-  /** Seals the last packs. Then all packs of the save survive a power failure. */
+  /** Seals the last packs. */
   seal(): PackerResult {
     const sealed = this.checkpoint();
     const held = this.#heldPacks();
@@ -315,10 +322,12 @@ export class Packer {
 
   /** Seals the packs written since the last checkpoint. */
   checkpoint(): PackerResult {
-    if (this.#writer) this.#seal();
+    // Packs that filled up before were fsynced then, while the source went on.
+    const unsynced = this.#writer ? [this.#seal({ sync: false })] : [];
     const packs = this.#sealed.slice(this.#kept);
-    if (packs.length > 0) fsyncDirectory(at(this.dir, PACKS));
-    return { packs, held: [], segment: this.#writeSegment(packs[0]?.number) };
+    const segment = this.#writeSegment(packs[0]?.number);
+    if (segment) unsynced.push(segment.fd);
+    return { packs, held: [], segment: segment?.row ?? null, unsynced };
   }
 
   /**
