@@ -6,6 +6,8 @@
  * - Nothing here blocks.
  * - Every call settles, also when the thread dies, and only once its page source is idle.
  * - After the thread has died, everything that was open in it fails. The next store that is opened gets a new thread.
+ * - A thread in which nothing has been open for a minute is ended. Its start takes as long as a few small saves, and it
+ *   and its page Worker keep 45 MiB.
  */
 import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';
@@ -50,7 +52,11 @@ export interface StoreThreadOptions {
   readonly log: (sentence: string) => void;
   /** For tests: another thread. */
   readonly url?: URL;
+  /** For tests: how long a thread may rest. */
+  readonly restMs?: number;
 }
+
+const REST_MS = 60_000;
 
 export class StoreThread {
   readonly #cancelFlag = new SharedArrayBuffer(4);
@@ -71,7 +77,7 @@ export class StoreThread {
     const connection = this.#connect();
     const store = connection.newNumber();
     const { key } = await connection.call('open', { store, dir, write, create });
-    return new ThreadStore(connection, store, key);
+    return new ThreadStore(connection, store, key, connection.opened());
   }
 
   /** From now on the store does not wait for other processes: it fails with STORE_BUSY instead. */
@@ -113,14 +119,19 @@ class Connection {
   readonly #worker: Worker;
   readonly #log: (sentence: string) => void;
   readonly #calls = new Map<number, PendingCall>();
+  readonly #restMs: number;
+  /** Stores, snapshots and regions that are open in the thread. */
+  #open = 0;
+  #rest: NodeJS.Timeout | undefined;
   #lastNumber = 0;
   failure: LivesnapError | null = null;
 
   constructor(
-    { log, url = new URL('./store-thread.js', import.meta.url) }: StoreThreadOptions,
+    { log, url = new URL('./store-thread.js', import.meta.url), restMs = REST_MS }: StoreThreadOptions,
     data: StoreThreadData,
   ) {
     this.#log = log;
+    this.#restMs = restMs;
     this.#worker = new Worker(url, {
       name: 'store thread',
       workerData: data,
@@ -216,7 +227,26 @@ class Connection {
     this.#calls.clear();
   }
 
+  /** Something was opened in the thread. Call the result when it is closed. */
+  opened(): () => void {
+    this.#open++;
+    clearTimeout(this.#rest);
+    let isOpen = true;
+    return () => {
+      if (isOpen) this.#open--;
+      isOpen = false;
+      if (this.#open === 0) this.#rest = setTimeout(() => this.#endIfResting(), this.#restMs).unref();
+    };
+  }
+
+  #endIfResting(): void {
+    if (this.#open > 0 || this.#calls.size > 0 || this.failure) return;
+    this.failure = new LivesnapError('SYSTEM', 'the store thread was ended because it rested');
+    void this.#worker.terminate();
+  }
+
   async end(): Promise<void> {
+    clearTimeout(this.#rest);
     await this.#worker.terminate();
   }
 }
@@ -226,6 +256,7 @@ class ThreadStore implements StoreProxy {
     readonly connection: Connection,
     readonly store: number,
     readonly key: string,
+    readonly closed: () => void,
   ) {}
 
   async beginSave({
@@ -250,11 +281,13 @@ class ThreadStore implements StoreProxy {
     const { connection, store } = this;
     const snapshot = connection.newNumber();
     const opened = await connection.call('openSnapshot', { store, snapshot, ref });
-    return new ThreadSnapshot(connection, snapshot, opened.summary, opened.metadata, opened.regions);
+    const closed = connection.opened();
+    return new ThreadSnapshot(connection, snapshot, opened, closed);
   }
 
   async close(): Promise<void> {
     await this.connection.call('close', { store: this.store }).catch(() => {}); // a dead thread has no store open
+    this.closed();
   }
 }
 
@@ -283,13 +316,20 @@ class ThreadSave implements SaveSession {
 }
 
 class ThreadSnapshot implements OpenSnapshot {
+  readonly summary: SnapshotSummary;
+  readonly metadata: SnapshotMetadata;
+  readonly regions: readonly Region[];
+
   constructor(
     readonly connection: Connection,
     readonly snapshot: number,
-    readonly summary: SnapshotSummary,
-    readonly metadata: SnapshotMetadata,
-    readonly regions: readonly Region[],
-  ) {}
+    opened: CallResult<'openSnapshot'>,
+    readonly closed: () => void,
+  ) {
+    this.summary = opened.summary;
+    this.metadata = opened.metadata;
+    this.regions = opened.regions;
+  }
 
   async fill({ regions, memories }: PageSink, progress?: Progress): Promise<void> {
     if (memories === undefined)
@@ -302,11 +342,16 @@ class ThreadSnapshot implements OpenSnapshot {
     const { connection, snapshot } = this;
     const region = connection.newNumber();
     const { sizeBytes, reader } = await connection.call('openRegion', { snapshot, region, name });
-    const close = (): void => void connection.call('closeRegion', { region }).catch(() => {});
+    const closed = connection.opened();
+    const close = (): void => {
+      connection.call('closeRegion', { region }).catch(() => {});
+      closed();
+    };
     return { sizeBytes, reader, close };
   }
 
   close(): void {
     this.connection.call('closeSnapshot', { snapshot: this.snapshot }).catch(() => {});
+    this.closed();
   }
 }

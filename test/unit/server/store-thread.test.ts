@@ -36,8 +36,12 @@ describe('the store thread', () => {
     dropScratch(this);
   });
 
-  function newThread(url?: URL): StoreThread {
-    const thread = new StoreThread({ log: (sentence) => logged.push(sentence), ...(url ? { url } : {}) });
+  function newThread(url?: URL, restMs?: number): StoreThread {
+    const thread = new StoreThread({
+      log: (sentence) => logged.push(sentence),
+      ...(url ? { url } : {}),
+      ...(restMs === undefined ? {} : { restMs }),
+    });
     threads.push(thread);
     return thread;
   }
@@ -86,6 +90,29 @@ describe('the store thread', () => {
       );
     }
     while (mapped()) await sleep(5);
+  });
+
+  it('ends when nothing has been open for a while, and starts again when a store is opened', async () => {
+    const threadCount = (): number => readdirSync('/proc/self/task').length;
+    const before = threadCount();
+    const thread = newThread(undefined, 1);
+    const ids: string[] = [];
+    for (const seed of [1, 2]) {
+      const store = await openToWrite(thread);
+      ids.push((await save(store, new MemorySource({ 'ram@0x0': noise(seed, 3) }))).id);
+      const snapshot = await store.openSnapshot(ids[0]!);
+      const region = await snapshot.openRegion('ram@0x0');
+      await store.close();
+      snapshot.close();
+      snapshot.close();
+      await sleep(20); // the region is still open
+      const read = Buffer.alloc(PAGE_BYTES);
+      readRegion(region.reader, 0, read);
+      assert.ok(read.equals(noise(1, 1)));
+      region.close();
+      while (threadCount() > before) await sleep(5);
+    }
+    assert.deepEqual(logged, []);
   });
 
   it('saves a source of more batches than are in flight', async () => {
