@@ -46,8 +46,10 @@ export async function launchMachine(options: LaunchOptions): Promise<number> {
       ? await new RunDirectory(root, options.name).claim()
       : await claimFreeName(root, namesLike(options.like, drawName));
   const { name } = directory;
-  const begin = (progress?: Progress) =>
-    launch(directory, { storeDir, port, overlayDir, starter, origin }, progress, takeProcess(origin.kind));
+  const begin = async (progress?: Progress) => {
+    const request = { storeDir, port, overlayDir, starter, origin };
+    return launch(directory, request, progress, await takeProcess(origin.kind));
+  };
   const { machine, letGo } =
     origin.kind === 'start' ? await begin() : await output.withProgress(`restoring ${name}`, begin);
   const readyMs = Math.round(performance.now() - startedMs);

@@ -11,7 +11,7 @@ async function main(): Promise<void> {
   const args = withVerb(process.argv.slice(2));
   let status: number;
   try {
-    spawnEarly(args);
+    await spawnEarly(args);
     const { run } = await import('./program.js'); // after the spawn
     status = await run(args);
   } catch (thrown) {
