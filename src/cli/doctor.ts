@@ -99,10 +99,11 @@ async function checkKvm(): Promise<Finding> {
 
 /** KVM's own page faults must be served, so a user-mode-only userfaultfd is not enough (userfaultfd(2)). */
 function judgeUserfaultfd(errno: number | null): Finding {
-  if (errno === null) return fine('restore --lazy works: page faults of a guest may be served');
+  if (errno === null)
+    return fine('a restored machine runs before its RAM is read: page faults of a guest may be served');
   const { EACCES, EPERM } = osConstants.errno;
   return note(
-    `restore --lazy reads all of RAM first: page faults of a guest may not be served (userfaultfd: ${getSystemErrorName(-errno)})`,
+    `a restore reads all of RAM before the machine runs: page faults of a guest may not be served (userfaultfd: ${getSystemErrorName(-errno)})`,
     errno === EPERM || errno === EACCES
       ? 'Run sudo setfacl -m u:$USER:rw /dev/userfaultfd, or sudo sysctl vm.unprivileged_userfaultfd=1'
       : 'Use a kernel built with CONFIG_USERFAULTFD=y, and a container that allows userfaultfd(2).',

@@ -6,6 +6,7 @@ import type { PlainError } from '../errors.js';
 import type { DiskRequest } from '../vmm/disk/disk-config.js';
 import type { RestoreClock } from '../vmm/kvm/guest-time.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
+import type { RestoreFill } from '../vmm/memory/lazy-fill.js';
 import type { NetConnection, NetRequest } from '../vmm/net/net-config.js';
 import type { MachineDescription } from './control-api.js';
 
@@ -48,8 +49,8 @@ export interface LaunchRequest {
         readonly nets?: readonly NetConnection[];
         /** A clone beside the original. */
         readonly asNew?: boolean;
-        /** Whether RAM is filled while the machine runs, where that is possible (default: before it runs). */
-        readonly lazy?: boolean;
+        /** Default: `auto`. */
+        readonly fill?: RestoreFill;
       };
 }
 

@@ -77,7 +77,7 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
         overlayDir,
         nets: origin.nets ?? [],
         asNew: origin.asNew ?? false,
-        lazy: origin.lazy ?? false,
+        fill: origin.fill ?? 'auto',
         progress,
         clock: origin.clock,
       });

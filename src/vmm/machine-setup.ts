@@ -32,7 +32,7 @@ import { checkRegions, MachineRegions, regionsOf } from './machine-regions.js';
 import { decodeMachineState } from './machine-state.js';
 import type { MachineConfig } from './machine-types.js';
 import { GuestRam } from './memory/guest-memory.js';
-import { LazyFill, lazyObstacle } from './memory/lazy-fill.js';
+import { LazyFill, lazyObstacle, type RestoreFill } from './memory/lazy-fill.js';
 import { MachineNets } from './net/machine-nets.js';
 import type { NetConnection, NetRequest } from './net/net-config.js';
 import { readSavedMachine, type SavedMachine } from './saved-machine.js';
@@ -85,8 +85,8 @@ export interface RestoreOptions {
   readonly progress?: Progress;
   /** Default: the host's time. */
   readonly clock?: RestoreClock;
-  /** Fills RAM while the machine runs, where the host allows that (default: before it runs). */
-  readonly lazy?: boolean;
+  /** Default: `eager`. */
+  readonly fill?: RestoreFill;
 }
 
 /** What a new machine gets of the host. */
@@ -185,7 +185,7 @@ export async function setUpRestore(
     asNew = false,
     progress,
     clock = 'host',
-    lazy = false,
+    fill: mode = 'eager',
   }: RestoreOptions,
 ): Promise<PreparedMachine> {
   const host = profileOfThisHost();
@@ -223,15 +223,15 @@ export async function setUpRestore(
       // From now on disks and networks are those that were opened here, whatever they were.
       const config = { ...saved, disks: disks.configs, nets: nets.configs };
       const regions = MachineRegions.allocate(config);
-      const obstacle = lazy ? lazyObstacle() : null;
+      const obstacle = mode === 'eager' ? null : lazyObstacle();
+      const isLazy = mode !== 'eager' && obstacle === null;
       const setup: MachineSetup = {
         ...{ config, bootPath, regions, disks, nets, savedConsole, lazyFill: null },
-        notices: [...notices, ...nets.notices, ...(obstacle === null ? [] : [obstacle])],
+        notices: [...notices, ...nets.notices, ...(mode === 'lazy' && obstacle !== null ? [obstacle] : [])],
         base: { store, id: summary.id },
       };
       const fill: PreparedMachine['fill'] = async () => {
-        if (lazy && obstacle === null)
-          setup.lazyFill = await LazyFill.start(snapshot, regions.list, regions.slots);
+        if (isLazy) setup.lazyFill = await LazyFill.start(snapshot, regions.list, regions.slots);
         else await snapshot.fill(regions.sink(), progress);
         return { state: metadata.state, clock };
       };

@@ -66,7 +66,11 @@ describe('a machine that runs while its RAM is filled', function () {
   async function restore(id: string, lazy: boolean, from = store): Promise<Machine> {
     const snapshot = await from.openSnapshot(id);
     try {
-      const machine = await Machine.restore(snapshot, { store: from.key, overlayDir: dir, lazy });
+      const machine = await Machine.restore(snapshot, {
+        store: from.key,
+        overlayDir: dir,
+        fill: lazy ? 'lazy' : 'eager',
+      });
       machines.push(machine);
       return machine;
     } finally {

@@ -18,6 +18,12 @@ import type { OpenRegion, OpenSnapshot, Region } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
 import { unlessAborted } from '../unless-aborted.js';
 
+/**
+ * When RAM is filled: `eager` before the machine runs, `lazy` while it runs. Where a host does not allow the latter, RAM
+ * is filled before. With `lazy` a notice says so; `auto` is the same without it.
+ */
+export type RestoreFill = 'auto' | 'lazy' | 'eager';
+
 /** Why this host restores all of RAM before a machine runs; null: it need not. */
 export function lazyObstacle(): string | null {
   const errno = lazyFillErrno();

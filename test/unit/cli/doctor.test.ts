@@ -21,7 +21,7 @@ describe('doctor', () => {
   it('reports a userfaultfd that cannot serve guests as a note, with the remedy', () => {
     const missing = judge.judgeUserfaultfd(constants.errno.ENOSYS);
     assert.deepEqual([missing.ok, missing.state], [true, 'note']);
-    assert.match(missing.message, /--lazy .*ENOSYS/);
+    assert.match(missing.message, /reads all of RAM .*ENOSYS/);
     assert.match(missing.remedy!, /CONFIG_USERFAULTFD/);
     assert.match(judge.judgeUserfaultfd(constants.errno.EPERM).remedy!, /unprivileged_userfaultfd=1/);
     assert.equal(judge.judgeUserfaultfd(null).state, 'ok');
