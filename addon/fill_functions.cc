@@ -31,13 +31,16 @@ static Napi::Value fillPossible(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), UserFault::open(UserFault::Faults::kAll) != nullptr ? 0 : errno);
 }
 
-// fillStart(pairs, lazy, ended) → handle. `pairs`: a Uint32Array of memory and reader, in turn. `ended()` is called once,
-// on this thread. A lazy fill does not keep the event loop alive.
+// fillStart(pairs, lazy, wanted, ended) → handle. `pairs`: a Uint32Array of memory and reader, in turn. `wanted`: a
+// Uint32Array of pair and page, in turn, that a lazy fill begins with; what is not in a pair's region is left out.
+// `ended()` is called once, on this thread. A lazy fill does not keep the event loop alive.
 static Napi::Value fillStart(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const char* what = "a fill takes pairs in a Uint32Array, and a function";
+  const char* what = "a fill takes pairs and wanted pages in Uint32Arrays, and a function";
   auto [data, count] = elementsArg(info, 0, napi_uint32_array, what);
-  if (count == 0 || count % 2 != 0 || !info[2].IsFunction()) throwContract(env, what);
+  if (count == 0 || count % 2 != 0 || !info[3].IsFunction()) throwContract(env, what);
+  auto [wantedData, wantedCount] = elementsArg(info, 2, napi_uint32_array, what);
+  auto* pages = static_cast<const uint32_t*>(wantedData);
   auto* handles = static_cast<const uint32_t*>(data);
   std::vector<FillTarget> targets;
   for (size_t i = 0; i < count; i += 2) {
@@ -47,17 +50,21 @@ static Napi::Value fillStart(const Napi::CallbackInfo& info) {
       throwContract(env, "a region is larger than the memory it fills");
     targets.push_back(std::move(target));
   }
+  std::vector<FillWindow> wanted;
+  for (size_t i = 0; i + 1 < wantedCount; i += 2)
+    if (pages[i] < targets.size() && pages[i + 1] < targets[pages[i]].reader->pageCount())
+      wanted.push_back({pages[i], pages[i + 1]});
   bool lazy = info[1].ToBoolean();
   auto faults = UserFault::open(lazy ? UserFault::Faults::kAll : UserFault::Faults::kUserMode);
   if (lazy && faults == nullptr) throwErrno(env, "userfaultfd", errno);
 
-  auto ended = Napi::ThreadSafeFunction::New(env, info[2].As<Napi::Function>(), "fill", 0, 1);
+  auto ended = Napi::ThreadSafeFunction::New(env, info[3].As<Napi::Function>(), "fill", 0, 1);
   if (lazy) ended.Unref(env);
   // When the environment ends first, the call says so, and the function is gone.
   auto tell = [ended]() mutable {
     if (ended.NonBlockingCall() != napi_closing) ended.Release();
   };
-  auto fill = std::make_shared<MemoryFill>(targets, std::move(faults), lazy);
+  auto fill = std::make_shared<MemoryFill>(targets, std::move(faults), lazy, std::move(wanted));
   int err = fill->start(threadCount(), tell);
   if (err == 0) return Napi::Number::New(env, fills().add(std::move(fill)));
   if (!lazy) {
@@ -79,6 +86,17 @@ static Napi::Value fillState(const Napi::CallbackInfo& info) {
   state.Set(1u, Napi::Number::New(env, static_cast<double>(fill->doneBytes())));
   state.Set(2u, Napi::Number::New(env, static_cast<double>(fill->totalBytes())));
   return state;
+}
+
+// fillFaults(fill) → a Uint32Array of pair and page, in turn: what somebody has waited for so far.
+static Napi::Value fillFaults(const Napi::CallbackInfo& info) {
+  auto faults = fillArg(info)->faults();
+  auto words = Napi::Uint32Array::New(info.Env(), faults.size() * 2);
+  for (size_t i = 0; i < faults.size(); i++) {
+    words[2 * i] = faults[i].target;
+    words[2 * i + 1] = faults[i].page;
+  }
+  return words;
 }
 
 // fillError(fill) → [errno, file, offset, why, target, page's offset] | null. Offsets: −1 for none. An empty file: `why`
@@ -124,6 +142,7 @@ void initMemoryFill(Napi::Env env, Napi::Object exports) {
   exports.Set("fillPossible", Napi::Function::New(env, fillPossible));
   exports.Set("fillStart", Napi::Function::New(env, fillStart));
   exports.Set("fillState", Napi::Function::New(env, fillState));
+  exports.Set("fillFaults", Napi::Function::New(env, fillFaults));
   exports.Set("fillError", Napi::Function::New(env, fillError));
   exports.Set("fillAttach", Napi::Function::New(env, fillAttach));
   exports.Set("fillHurry", Napi::Function::New(env, fillHurry));

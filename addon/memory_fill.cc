@@ -22,6 +22,7 @@ namespace livesnap {
 static constexpr size_t kSlicePages = 256;
 static constexpr size_t kWindowPages = 4 * kFrameChunks;  // the frame of a fault, and three neighbours
 static constexpr size_t kZeroPages = 4;
+static constexpr size_t kMaxFaults = 65536;  // a set that is larger is most of the memory
 static constexpr int kAttempts = 3;
 static constexpr auto kRetryAfter = std::chrono::milliseconds(20);
 static constexpr int kBackground = 10;  // niceness of threads for which nobody waits
@@ -31,8 +32,9 @@ struct MemoryFill::Scratch {
   uint8_t stored[kMaxFrameBytes];
 };
 
-MemoryFill::MemoryFill(std::vector<FillTarget> targets, std::unique_ptr<UserFault> faults, bool lazy)
-    : targets_(std::move(targets)), faults_(std::move(faults)), lazy_(lazy) {
+MemoryFill::MemoryFill(std::vector<FillTarget> targets, std::unique_ptr<UserFault> faults, bool lazy,
+                       std::vector<FillWindow> wanted)
+    : targets_(std::move(targets)), faults_(std::move(faults)), lazy_(lazy), wanted_(std::move(wanted)) {
   for (const auto& [memory, reader] : targets_) {
     for (size_t i = 0; i < reader->blockCount(); i++) totalPages_ += reader->pagesListed(i);
     if (lazy_) filled_.emplace_back((memory->size / kPageBytes + 63) / 64);
@@ -117,6 +119,7 @@ void MemoryFill::threadEnded() {
 
 // A filling thread.
 void MemoryFill::fillAll() {
+  fillWanted();
   auto scratch = std::make_unique<Scratch>();
   size_t begin, end;
   if (listPlaces())
@@ -132,6 +135,25 @@ void MemoryFill::fillAll() {
     std::vector<Place>().swap(places_);
   }
   giveBackFaults();
+}
+
+// What an earlier fill had faults for, in their order. It is in memory when the guest comes to it.
+void MemoryFill::fillWanted() {
+  if (!lazy_ || wanted_.empty()) return;
+  auto pages = std::make_unique<uint8_t[]>(kWindowPages * kPageBytes);
+  FillWindow wanted;
+  while (takeWanted(&wanted)) {
+    retrying(wanted.target, static_cast<int64_t>(wanted.page * kPageBytes),
+             [&] { fillWindow(wanted.target, wanted.page, pages.get()); });
+    yieldToFaults();
+  }
+}
+
+bool MemoryFill::takeWanted(FillWindow* window) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (stopping_ || nextWanted_ == wanted_.size()) return false;
+  *window = wanted_[nextWanted_++];
+  return true;
 }
 
 bool MemoryFill::takeBlock(size_t* target, size_t* index) {
@@ -327,13 +349,23 @@ void MemoryFill::serveFrom(size_t target, uint64_t page, uint8_t* window) {
     return;
   }
   put(target, page, chunk.bytes, 1);
-
   uint64_t first = page / kFrameChunks * kFrameChunks;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (faultsServed_.size() < kMaxFaults)
+      faultsServed_.push_back({static_cast<uint32_t>(target), static_cast<uint32_t>(first)});
+  }
+  fillWindow(target, first, window);
+}
+
+// Fills the pages from `first` on that are in the first four frames which have any of them. The reader keeps the last frames.
+void MemoryFill::fillWindow(size_t target, uint64_t first, uint8_t* window) {
+  auto& reader = *targets_[target].reader;
   uint64_t last = std::min(first + kWindowPages, reader.pageCount());
-  const Frame* frames[kWindowPages / kFrameChunks] = {chunk.frame.get()};
-  size_t known = 1, run = 0;
+  const Frame* frames[kWindowPages / kFrameChunks] = {};
+  size_t known = 0, run = 0;
   uint64_t at = first;
-  std::vector<std::shared_ptr<const Frame>> held = {chunk.frame};  // so that no address is used again
+  std::vector<std::shared_ptr<const Frame>> held;  // so that no address is used again
   auto putRun = [&] {
     if (run > 0) put(target, at - run, window, run);
     run = 0;
@@ -446,6 +478,11 @@ void MemoryFill::giveBackFaults() {
     }
   uint64_t one = 1;
   if (write(stopFd_, &one, sizeof one) < 0) return;  // it is readable already
+}
+
+std::vector<FillWindow> MemoryFill::faults() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return faultsServed_;
 }
 
 std::optional<FillFailure> MemoryFill::failure() {

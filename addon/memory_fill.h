@@ -2,7 +2,8 @@
 // verifies data"; userfaultfd(2)).
 //
 // Threads: filling threads work in the order of packs and frames, so that each frame is read and unpacked once. A lazy
-// fill also has fault threads. They fill what somebody waits for: its frame, and up to three of the frames behind it.
+// fill also has fault threads. They fill what somebody waits for: its frame, and up to three of the frames behind it. The
+// filling threads of a lazy fill begin with what an earlier fill of the same snapshot had faults for.
 //
 // Invariants:
 // - A page is verified in memory of the thread's own, and then put in place as a whole.
@@ -40,10 +41,18 @@ struct FillFailure {
   int64_t offset = -1;  // of the page in its memory; −1: of no single page
 };
 
+// 64 pages of a memory, or fewer at its end: what a fault fills.
+struct FillWindow {
+  uint32_t target;
+  uint32_t page;  // the first one, a multiple of 16
+};
+
 class MemoryFill : public std::enable_shared_from_this<MemoryFill> {
  public:
   // `faults`: takes the pages; of a lazy fill it must serve kernel mode, too. Null: pages are written to the memory's file.
-  MemoryFill(std::vector<FillTarget> targets, std::unique_ptr<UserFault> faults, bool lazy);
+  // `wanted`: filled first, if lazy.
+  MemoryFill(std::vector<FillTarget> targets, std::unique_ptr<UserFault> faults, bool lazy,
+             std::vector<FillWindow> wanted = {});
   ~MemoryFill();
   MemoryFill(const MemoryFill&) = delete;
   MemoryFill& operator=(const MemoryFill&) = delete;
@@ -59,6 +68,8 @@ class MemoryFill : public std::enable_shared_from_this<MemoryFill> {
   void abandon();
 
   std::optional<FillFailure> failure();
+  // What somebody waited for so far, in that order; the first 65,536.
+  std::vector<FillWindow> faults();
   // All that is not zero has been filled.
   bool isComplete() const { return complete_; }
   uint64_t doneBytes() const { return donePages_ * kPageBytes; }
@@ -72,6 +83,8 @@ class MemoryFill : public std::enable_shared_from_this<MemoryFill> {
   struct Scratch;
   void startThread(const char* name, int niceness, void (MemoryFill::*work)());
   void fillAll();
+  void fillWanted();
+  bool takeWanted(FillWindow* window);
   bool takeBlock(size_t* target, size_t* index);
   bool listPlaces();
   bool takeSlice(size_t* begin, size_t* end);
@@ -82,6 +95,7 @@ class MemoryFill : public std::enable_shared_from_this<MemoryFill> {
   void serveFaults();
   void serve(uint8_t* address, uint8_t* window);
   void serveFrom(size_t target, uint64_t page, uint8_t* window);
+  void fillWindow(size_t target, uint64_t first, uint8_t* window);
   void zeroFrom(size_t target, uint64_t page);
   template <class Work>
   void retrying(size_t target, int64_t offset, Work work);
@@ -94,6 +108,7 @@ class MemoryFill : public std::enable_shared_from_this<MemoryFill> {
   const std::vector<FillTarget> targets_;
   const std::unique_ptr<UserFault> faults_;
   const bool lazy_;
+  const std::vector<FillWindow> wanted_;
   int stopFd_ = -1;
   uint64_t totalPages_ = 0;
   std::function<void()> ended_;
@@ -104,6 +119,8 @@ class MemoryFill : public std::enable_shared_from_this<MemoryFill> {
 
   std::mutex mutex_;  // for what follows; not held during I/O
   std::condition_variable changed_;
+  size_t nextWanted_ = 0;
+  std::vector<FillWindow> faultsServed_;
   size_t nextTarget_ = 0, nextBlock_ = 0;  // the next block to list
   size_t listing_ = 0;                     // threads that list blocks
   bool sorting_ = false, listed_ = false;

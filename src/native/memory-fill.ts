@@ -31,7 +31,8 @@ export interface FillError extends RegionReaderError {
 
 interface FillFunctions {
   fillPossible(): number;
-  fillStart(pairs: Uint32Array, lazy: boolean, ended: () => void): number;
+  fillStart(pairs: Uint32Array, lazy: boolean, wanted: Uint32Array, ended: () => void): number;
+  fillFaults(fill: number): Uint32Array;
   fillState(fill: number): [boolean, number, number];
   fillError(fill: number): [number, string, number, string, number, number] | null;
   fillAttach(machine: KvmMachine, fill: number): void;
@@ -56,15 +57,19 @@ export class MemoryFill {
 
   /**
    * Starts it. A lazy one does not keep the process alive. The readers stay open until it has ended.
+   * @param wanted pair and page, in turn, as {@link faults}: a lazy fill begins with these
    * @throws SystemError for a lazy one where {@link lazyFillErrno} is not null
    */
-  constructor(pairs: readonly FillPair[], { lazy }: { lazy: boolean }) {
+  constructor(
+    pairs: readonly FillPair[],
+    { lazy, wanted = new Uint32Array(0) }: { lazy: boolean; wanted?: Uint32Array },
+  ) {
     let tell: () => void;
     this.ended = new Promise((resolve) => {
       tell = resolve;
     });
     const numbers = Uint32Array.from(pairs.flatMap(({ memory, reader }) => [memory, reader]));
-    this.#handle = native().fillStart(numbers, lazy, () => tell());
+    this.#handle = native().fillStart(numbers, lazy, wanted, () => tell());
   }
 
   /** All pages that are not zero are in place. */
@@ -75,6 +80,11 @@ export class MemoryFill {
   get progress(): { readonly doneBytes: number; readonly totalBytes: number } {
     const [, doneBytes, totalBytes] = native().fillState(this.#handle);
     return { doneBytes, totalBytes };
+  }
+
+  /** What somebody has waited for so far, in that order: pair and page, in turn. A window begins with the page. */
+  get faults(): Uint32Array {
+    return native().fillFaults(this.#handle);
   }
 
   /** Null: it has not failed. */

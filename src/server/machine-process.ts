@@ -10,6 +10,8 @@
  *   the starter keeps the channel open while it wants to learn how the machine ends (machine-service.ts).
  */
 import { closeSync } from 'node:fs';
+import { join } from 'node:path';
+import { baseDirectory } from '../environment.js';
 import { asLivesnapError, LivesnapError } from '../errors.js';
 import { receiveFiles, replaceFile } from '../native/passed-files.js';
 import type { Progress } from '../page-stream.js';
@@ -18,6 +20,7 @@ import { nearestDirectory } from '../vmm/disk/scratch-file.js';
 import { profileOfThisHost } from '../vmm/fit/this-host.js';
 import { prepareVm } from '../vmm/kvm/vm.js';
 import type { MachineHandle } from '../vmm/machine-types.js';
+import { WorkingSets } from '../vmm/memory/working-set.js';
 import { ControlServer } from './control-server.js';
 import { FILES_FD, type LaunchReport, type LaunchRequest } from './launch-messages.js';
 import { ignoreStreamErrors, log as processLog } from './log.js';
@@ -37,6 +40,12 @@ const report = (message: LaunchReport) =>
     if (process.connected) process.send!(message, undefined, undefined, () => resolve());
     else resolve();
   });
+
+/** In the user's caches; null where these are unknown. */
+function workingSets(): WorkingSets | null {
+  const caches = baseDirectory('XDG_CACHE_HOME');
+  return caches === null ? null : new WorkingSets(join(caches, 'livesnap', 'working-sets'), log);
+}
 
 async function startMachine(request: LaunchRequest, stores: StoreThread): Promise<MachineHandle> {
   const { origin, storeDir } = request;
@@ -78,6 +87,7 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
         nets: origin.nets ?? [],
         asNew: origin.asNew ?? false,
         fill: origin.fill ?? 'auto',
+        workingSets: workingSets(),
         progress,
         clock: origin.clock,
       });

@@ -33,6 +33,7 @@ import { decodeMachineState } from './machine-state.js';
 import type { MachineConfig } from './machine-types.js';
 import { GuestRam } from './memory/guest-memory.js';
 import { LazyFill, lazyObstacle, type RestoreFill } from './memory/lazy-fill.js';
+import type { WorkingSets } from './memory/working-set.js';
 import { MachineNets } from './net/machine-nets.js';
 import type { NetConnection, NetRequest } from './net/net-config.js';
 import { readSavedMachine, type SavedMachine } from './saved-machine.js';
@@ -87,6 +88,8 @@ export interface RestoreOptions {
   readonly clock?: RestoreClock;
   /** Default: `eager`. */
   readonly fill?: RestoreFill;
+  /** Where the working set of the snapshot is read and kept; null: nowhere. */
+  readonly workingSets?: WorkingSets | null;
 }
 
 /** What a new machine gets of the host. */
@@ -186,6 +189,7 @@ export async function setUpRestore(
     progress,
     clock = 'host',
     fill: mode = 'eager',
+    workingSets = null,
   }: RestoreOptions,
 ): Promise<PreparedMachine> {
   const host = profileOfThisHost();
@@ -231,7 +235,7 @@ export async function setUpRestore(
         base: { store, id: summary.id },
       };
       const fill: PreparedMachine['fill'] = async () => {
-        if (isLazy) setup.lazyFill = await LazyFill.start(snapshot, regions.list, regions.slots);
+        if (isLazy) setup.lazyFill = await LazyFill.start(snapshot, regions.list, regions.slots, workingSets);
         else await snapshot.fill(regions.sink(), progress);
         return { state: metadata.state, clock };
       };

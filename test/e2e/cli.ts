@@ -39,7 +39,8 @@ export class World {
   constructor() {
     mkdirSync(this.runDir, { mode: 0o700 });
     const { LIVESNAP_DEBUG: _, ...env } = process.env;
-    this.env = { ...env, XDG_RUNTIME_DIR: this.runDir, LIVESNAP_STORE: this.store };
+    const caches = join(this.dir, 'cache');
+    this.env = { ...env, XDG_RUNTIME_DIR: this.runDir, XDG_CACHE_HOME: caches, LIVESNAP_STORE: this.store };
   }
 
   spawn(...args: string[]): ChildProcess {

@@ -3,11 +3,13 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../src/errors.js';
 import { lazyFillErrno } from '../../src/native/memory-fill.js';
 import { Store } from '../../src/store/store.js';
 import { Machine } from '../../src/vmm/machine.js';
 import type { MachineEnd } from '../../src/vmm/machine-types.js';
+import { WorkingSets } from '../../src/vmm/memory/working-set.js';
 import { limit } from '../timeouts.js';
 import { GuestConsole } from './guest-console.js';
 import { probe, requireKvm } from './kvm.js';
@@ -77,6 +79,31 @@ describe('a machine that runs while its RAM is filled', function () {
       snapshot.close();
     }
   }
+
+  it('begins with the working set that an earlier restore kept, and a wrong one changes nothing', async () => {
+    const { id, console: before, sum } = await saved(384, 200);
+    const expected = await pagesOf(await restore(id, false));
+    const logged: string[] = [];
+    const sets = new WorkingSets(join(dir, 'sets'), (sentence) => logged.push(sentence));
+    const own = differences(expected, await pagesOf(await restore(id, false)));
+    const restoreWithSets = async (): Promise<Machine> => {
+      const snapshot = await store.openSnapshot(id);
+      const options = { store: store.key, overlayDir: dir, fill: 'lazy', workingSets: sets } as const;
+      const machine = await Machine.restore(snapshot, options);
+      snapshot.close();
+      machines.push(machine);
+      return machine;
+    };
+    const machine = await restoreWithSets();
+    await machine.resume();
+    assert.equal(await new GuestConsole(machine, before).command('sum 200', /^SUM/), sum);
+    let kept = await sets.read(id);
+    for (; kept.length === 0; kept = await sets.read(id)) await sleep(5);
+    assert.deepEqual(differences(expected, await pagesOf(await restoreWithSets())), own);
+    await sets.keep(id, Uint32Array.from([9, 9, 0, 2 ** 32 - 1, 1, 0]));
+    assert.deepEqual(differences(expected, await pagesOf(await restoreWithSets())), own);
+    assert.deepEqual(logged, []);
+  });
 
   type Pages = readonly Map<number, Uint8Array>[];
 

@@ -158,6 +158,27 @@ describe(`a native fill (seed ${SEED})`, function () {
       }
     });
 
+    it('begins with what an earlier fill of the snapshot had faults for', async function () {
+      const { store, id, ram } = await chain(this);
+      const region = await openRam(this, store, id);
+      const first = newMemory(this, ram.length);
+      const recorded = start(this, first, region);
+      contentOf(first, PAGE_BYTES, 70 * PAGE_BYTES);
+      await recorded.ended;
+      const { faults } = recorded;
+      // If the filling threads were faster there was no fault.
+      if (faults.length > 0) assert.deepEqual([...faults], [0, 64]);
+
+      const junk = [7, 0, 0, 2 ** 32 - 1, 0, 3];
+      const wanted = Uint32Array.from([0, 96, ...junk, 0, 64, 0, 64]);
+      const second = newMemory(this, ram.length);
+      const fill = new MemoryFill([{ memory: second, reader: region.reader }], { lazy: true, wanted });
+      onDrop(this, () => fill.close());
+      await fill.ended;
+      assert.equal(fill.error, null);
+      assert.ok(contentOf(second, ram.length).equals(ram));
+    });
+
     it('lets no page be given back until it has ended', async function () {
       const { store, id, ram } = await chain(this);
       for (let round = 0; round < 10; round++) {

@@ -1,6 +1,6 @@
 /**
  * The RAM of a machine that runs before all of it is filled. Native threads fill it (native/memory-fill.ts): first what the
- * guest, the devices and the host wait for, then the rest.
+ * guest, the devices and the host wait for, then the working set of the snapshot, then the rest.
  *
  * Thread: the main thread, which never waits for a page.
  *
@@ -17,6 +17,7 @@ import { type FillError, lazyFillErrno, MemoryFill } from '../../native/memory-f
 import type { OpenRegion, OpenSnapshot, Region } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
 import { unlessAborted } from '../unless-aborted.js';
+import { joined, type WorkingSet, type WorkingSets } from './working-set.js';
 
 /**
  * When RAM is filled: `eager` before the machine runs, `lazy` while it runs. Where a host does not allow the latter, RAM
@@ -41,34 +42,47 @@ export class LazyFill {
   readonly #slots: readonly MemorySlot[];
   readonly #regions: readonly OpenRegion[];
   readonly #fill: MemoryFill;
+  readonly #sets: WorkingSets | null;
+  readonly #wanted: WorkingSet;
   /** Settles when the fill has ended, and its regions are closed. */
   readonly #ended: Promise<void>;
   #isComplete = false;
   #isOpen = true;
   #failure: LivesnapError | null = null;
 
-  private constructor(snapshot: string, slots: readonly MemorySlot[], regions: readonly OpenRegion[]) {
+  private constructor(
+    snapshot: string,
+    slots: readonly MemorySlot[],
+    regions: readonly OpenRegion[],
+    sets: WorkingSets | null,
+    wanted: WorkingSet,
+  ) {
+    this.#sets = sets;
+    this.#wanted = wanted;
     this.#snapshot = snapshot;
     this.#slots = slots;
     this.#regions = regions;
     const pairs = regions.map(({ reader }, slot) => ({ reader, memory: slots[slot]!.memory }));
-    this.#fill = new MemoryFill(pairs, { lazy: true });
+    this.#fill = new MemoryFill(pairs, { lazy: true, wanted });
     this.#ended = this.#fill.ended.then(() => this.#close());
   }
 
   /**
-   * Starts to fill the slots, which are zero, from the first regions of a snapshot. Errors: those of openRegion;
-   * SystemError where {@link lazyObstacle} says why not.
+   * Starts to fill the slots, which are zero, from the first regions of a snapshot. `sets`: where the working set is.
+   * Errors: those of openRegion; SystemError where {@link lazyObstacle} says why not.
    */
   static async start(
     snapshot: OpenSnapshot,
     regions: readonly Region[],
     slots: readonly MemorySlot[],
+    sets: WorkingSets | null = null,
   ): Promise<LazyFill> {
     const opened: OpenRegion[] = [];
     try {
+      const reading = sets?.read(snapshot.summary.id);
       for (const [slot] of slots.entries()) opened.push(await snapshot.openRegion(regions[slot]!.name));
-      return new LazyFill(snapshot.summary.id, slots, opened);
+      const wanted = (await reading) ?? new Uint32Array(0);
+      return new LazyFill(snapshot.summary.id, slots, opened, sets, wanted);
     } catch (error) {
       for (const region of opened) region.close();
       throw error;
@@ -111,6 +125,8 @@ export class LazyFill {
     this.#failure = this.failure;
     this.#isComplete = this.#fill.isComplete;
     this.#isOpen = false;
+    const set = this.#isComplete ? joined(this.#wanted, this.#fill.faults) : null;
+    if (set !== null) void this.#sets?.keep(this.#snapshot, set);
     const { ended } = this.#fill;
     this.#fill.close();
     // Its threads may still read.
