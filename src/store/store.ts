@@ -178,6 +178,7 @@ export class Store implements SaveTarget {
     return context.withLock(() => {
       const id = this.resolve(ref);
       const move = context.index.setTag(id, label);
+      if (move === null) throw this.#noSuchSnapshot(ref); // another process has removed it since
       syncTagFiles(context, move.replacedTag === null ? [label] : [label, move.replacedTag]);
       return { id, ...move };
     });

@@ -155,6 +155,21 @@ describe('a store', () => {
     }
   });
 
+  it('does not tag a snapshot that another process removes meanwhile', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { 'ram@0x0': noise(1, 3) });
+    const other = Store.open(dir, { write: true });
+    const resolve = store.resolve.bind(store);
+    store.resolve = (ref) => {
+      const found = resolve(ref);
+      other.remove([found]);
+      return found;
+    };
+    assert.throws(() => store.setTag(id, 'late'), { code: 'NO_SUCH_SNAPSHOT' });
+    other.close();
+    assert.deepEqual(store.list(), []);
+  });
+
   it('finds a snapshot by tag, ID and unique prefix', async function () {
     const { store } = newStore(this);
     const ids: string[] = [];

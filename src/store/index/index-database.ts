@@ -162,8 +162,9 @@ export class Index {
     return this.tags(() => {}).filter(({ label, snapshot, digest }) => digest !== tagDigest(label, snapshot));
   }
 
-  setTag(id: string, label: string): TagMove {
-    return this.#db.transaction(() => this.#moveTag(id, label));
+  /** Null: there is no such snapshot. */
+  setTag(id: string, label: string): TagMove | null {
+    return this.#db.transaction(() => (this.has(id) ? this.#moveTag(id, label) : null));
   }
 
   #moveTag(id: string, label: string): TagMove {

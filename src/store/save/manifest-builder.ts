@@ -23,17 +23,12 @@ import { ManifestBlock, readBlock, readPage } from '../snapshot/manifest.js';
 import type { PageBatch } from '../worker/page-batch.js';
 import type { RegionBase } from './bases.js';
 import { FinishedBlocks } from './finished-blocks.js';
-
-/** A block that this save has got pages of, and that is not finished. */
-interface ChangedBlock {
-  readonly block: ManifestBlock;
-  /** The places in the block of the base. */
-  readonly basePlaces: Uint32Array;
-}
+import { type LoadedBlock, scatteredPages } from './scattered-pages.js';
 
 /** The blocks of one region, by number. */
 class RegionBlocks {
-  readonly changed = new Map<number, ChangedBlock>();
+  /** Those that this save has got pages of, and that are not finished. */
+  readonly changed = new Map<number, LoadedBlock>();
   readonly finished = new FinishedBlocks();
   /** One more than the highest page number so far. */
   pageLimit = 0;
@@ -71,6 +66,7 @@ export class ManifestBuilder {
   readonly ownChunks = new ChunkSet();
   #unchangedPages = 0;
   #references = 0;
+  #movedPages = 0;
 
   constructor(
     readonly ops: PageOps,
@@ -86,6 +82,11 @@ export class ManifestBuilder {
   /** Pages of finished blocks that have another place, and are not zero. */
   get references(): number {
     return this.#references;
+  }
+
+  /** Pages that have another place and the bytes of the base ({@link recordMoved}). */
+  get movedPages(): number {
+    return this.#movedPages;
   }
 
   setRegions(regions: readonly Region[]): void {
@@ -156,6 +157,26 @@ export class ManifestBuilder {
       const { block } = changed.get(Math.floor(page / BLOCK_PAGES))!;
       block.take(page % BLOCK_PAGES, batch.places, batch.fingerprintWords, i);
     }
+  }
+
+  /**
+   * Pages that the save should store again (scattered-pages.ts); none, unless it has changed half of the blocks: the
+   * pages of a frame are counted in those.
+   */
+  scatteredPages(region: number): number[] {
+    const { base, changed } = this.#blocks[region]!;
+    if (base === null) return [];
+    let total = 0;
+    for (const _ of base.entries()) total++;
+    return changed.size * 2 < total ? [] : scatteredPages(changed);
+  }
+
+  /** Records the new places of a batch that was stored again. {@link fillPrior} was called for it. */
+  recordMoved(batch: PageBatch, region: number, pages: Uint32Array): void {
+    for (let i = 0; i < 2 * pages.length; i += 2)
+      if (batch.places[i] !== batch.priorPlaces[i] || batch.places[i + 1] !== batch.priorPlaces[i + 1])
+        this.#movedPages++;
+    this.record(batch, region, pages);
   }
 
   /** Changed blocks of the region that are not finished; all but the last one, if more pages are expected. */

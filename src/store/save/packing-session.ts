@@ -93,6 +93,16 @@ export class PackingSession {
     this.uncommittedChunks = uncommitted;
   }
 
+  /**
+   * Stores the chunks at the prior places of the batch's first `count` pages once more, and sets their new places. A page
+   * that cannot be read, or is not what its prior fingerprint says, keeps its place.
+   */
+  async storeAgain(batch: PageBatch, count: number): Promise<void> {
+    this.#requireSpace(count);
+    const input = { session: this.#session, batch: batch.shared, count, newNumbers: this.#newNumbers() };
+    this.#spareNumbers = (await this.#worker.do('packAgain', input)).spareNumbers;
+  }
+
   /** At most {@link BLOCKS_PER_BATCH} blocks. Each becomes two pages: fingerprints, then places. */
   async storeBlocks(blocks: readonly BlockToStore[]): Promise<StoredBlock[]> {
     const batch = this.acquireBatch();

@@ -13,6 +13,7 @@ import { closeSync, renameSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
 import { syncFiles } from '../../native/files.js';
 import {
+  BATCH_PAGES,
   PAGE_BYTES,
   type PageRun,
   type PageSource,
@@ -75,6 +76,8 @@ interface Manifest {
   readonly references: number;
   /** The distinct chunks of the latter. */
   readonly ownChunks: ChunkSet;
+  /** Those of the latter whose bytes are the base's. */
+  readonly movedPages: number;
 }
 
 export class Save implements SaveSession {
@@ -261,13 +264,14 @@ export class Save implements SaveSession {
     const { context } = this;
     const { regions } = this.#manifest;
     requireCommittable(metadata, regions);
-    const { blocks, ownChunks, unchangedPages, references } = await this.#finishManifest();
+    const { blocks, ownChunks, unchangedPages, references, movedPages } = await this.#finishManifest();
     const { packs, held, segment, unsynced } = await this.#packing.seal();
     const ownPacks = [...this.#committedPacks, ...packs];
     const packBytes = ownPacks.reduce((total, pack) => total + pack.sizeBytes, 0);
     // A chunk of a finished block that was reopened and changed is counted, though no page refers to it any more.
     const written = ownPacks.reduce((total, { number }) => total + ownChunks.count(number), 0);
-    const newChunks = Math.min(written, references);
+    const changed = references - movedPages;
+    const newChunks = Math.min(written - movedPages, changed);
 
     const { tag, state } = metadata;
     const isCopy = origin !== undefined;
@@ -306,9 +310,9 @@ export class Save implements SaveSession {
       movedFrom: tagged?.movedFrom ?? null,
       parent,
       ...countPages(description),
-      unchangedPages,
+      unchangedPages: unchangedPages + movedPages,
       newChunks,
-      reusedChunks: references - newChunks,
+      reusedChunks: changed - newChunks,
       storedBytes: row.storedBytes,
     };
   }
@@ -327,15 +331,36 @@ export class Save implements SaveSession {
   /** Stores the blocks that are not those of the bases. */
   async #finishManifest(): Promise<Manifest> {
     if (this.#copiedBlocks)
-      return { blocks: this.#copiedBlocks, ownChunks: new ChunkSet(), unchangedPages: 0, references: 0 };
+      return {
+        blocks: this.#copiedBlocks,
+        ownChunks: new ChunkSet(),
+        unchangedPages: 0,
+        references: 0,
+        movedPages: 0,
+      };
     const blocks = new BlockList();
     for (const region of this.#manifest.regions.keys()) {
       await this.#cut(region);
+      await this.#moveScattered(region);
       await this.#finishBlocks(region, { exceptLast: false });
       for (const entry of this.#manifest.entries(region)) blocks.push(entry);
     }
-    const { ownChunks, unchangedPages, references } = this.#manifest;
-    return { blocks, ownChunks, unchangedPages, references };
+    const { ownChunks, unchangedPages, references, movedPages } = this.#manifest;
+    return { blocks, ownChunks, unchangedPages, references, movedPages };
+  }
+
+  /** Stores pages of the base together that lie scattered over many frames. */
+  async #moveScattered(region: number): Promise<void> {
+    const manifest = this.#manifest;
+    const scattered = Uint32Array.from(manifest.scatteredPages(region));
+    for (let i = 0; i < scattered.length; i += BATCH_PAGES) {
+      const pages = scattered.subarray(i, i + BATCH_PAGES);
+      const batch = this.#packing.acquireBatch();
+      manifest.fillPrior(batch, region, pages);
+      await this.#packing.storeAgain(batch, pages.length);
+      manifest.recordMoved(batch, region, pages);
+      this.#packing.releaseBatch(batch);
+    }
   }
 
   async #finishBlocks(region: number, which: { exceptLast: boolean }): Promise<void> {

@@ -241,6 +241,33 @@ export class Packer {
     return this.#packs.has(pack) ? this.#packs.chunk(pack, chunk) : null;
   }
 
+  /**
+   * Stores the chunks at the batch's prior places once more, though they are known, and sets their new places. One that
+   * cannot be read, or is not what the prior fingerprint says, keeps its place.
+   */
+  storeAgain(batch: PageBatch, count: number): void {
+    const { pages, fingerprints, fingerprintWords: words, places, priorPlaces, priorFingerprints } = batch;
+    const isRead = (i: number): boolean => {
+      const known = this.#readIfIntact(priorPlaces[2 * i]!, priorPlaces[2 * i + 1]!);
+      if (known) pages.set(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), i * PAGE_BYTES);
+      return known !== null;
+    };
+    const areRead = Array.from({ length: count }, (_, i) => isRead(i));
+    this.ops.hashPages(pages, count, fingerprints);
+    for (let i = 0; i < count; i++) {
+      const [low, high] = [words[2 * i]!, words[2 * i + 1]!];
+      if (!areRead[i] || low !== priorFingerprints[2 * i] || high !== priorFingerprints[2 * i + 1]) {
+        setPlace(places, i, priorPlaces[2 * i]!, priorPlaces[2 * i + 1]!);
+        words.set(priorFingerprints.subarray(2 * i, 2 * i + 2), 2 * i);
+        continue;
+      }
+      const writer = this.#writerWithRoom();
+      const chunk = writer.append(pages, i * PAGE_BYTES, fingerprints.subarray(8 * i, 8 * i + 8), false);
+      setPlace(places, i, writer.number, chunk);
+      this.#addEntry(low, high, writer.number, chunk, false);
+    }
+  }
+
   /** Reads the chunks at the batch's places. Errors: DAMAGED. */
   readBack(batch: PageBatch, count: number): void {
     for (let i = 0; i < count; i++) {

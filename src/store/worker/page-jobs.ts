@@ -38,6 +38,14 @@ export interface Jobs {
     newNumbers: readonly number[];
   }): { spareNumbers: number; uncommitted: number };
 
+  /** Stores the chunks at a batch's prior places once more, unless one is damaged, and sets the new places. */
+  packAgain(input: {
+    session: number;
+    batch: SharedArrayBuffer;
+    count: number;
+    newNumbers: readonly number[];
+  }): { spareNumbers: number };
+
   /** Reads the chunks at a batch's places, which this session has stored. Errors: DAMAGED. */
   packRead(input: { session: number; batch: SharedArrayBuffer; count: number }): null;
 

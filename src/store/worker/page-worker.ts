@@ -57,6 +57,12 @@ const jobs: Jobs = {
     packer.deduplicate(batchOf(batch), count, manifest);
     return { spareNumbers: packer.spareNumbers, uncommitted: packer.uncommitted };
   },
+  packAgain({ session, batch, count, newNumbers }) {
+    const packer = sessionOf(packers, session);
+    packer.addPackNumbers(newNumbers);
+    packer.storeAgain(batchOf(batch), count);
+    return { spareNumbers: packer.spareNumbers };
+  },
   packRead({ session, batch, count }) {
     sessionOf(packers, session).readBack(batchOf(batch), count);
     return null;
