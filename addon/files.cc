@@ -61,7 +61,8 @@ static constexpr size_t kMaxSynced = 8;
 static void syncFiles(const Napi::CallbackInfo& info) {
   auto fds = info[0].As<Napi::Int32Array>();
   size_t count = fds.ElementLength();
-  if (count == 0 || count > kMaxSynced) throw Napi::RangeError::New(info.Env(), "one to eight files are synced at once");
+  if (count == 0 || count > kMaxSynced)
+    throw Napi::RangeError::New(info.Env(), "one to eight files are synced at once");
   std::vector<int> errors(count, 0);
   auto sync = [&errors, files = std::vector<int>(fds.Data(), fds.Data() + count)](size_t i) {
     if (fsync(files[i]) < 0) errors[i] = errno;

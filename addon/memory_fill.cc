@@ -358,7 +358,8 @@ void MemoryFill::serveFrom(size_t target, uint64_t page, uint8_t* window) {
   fillWindow(target, first, window);
 }
 
-// Fills the pages from `first` on that are in the first four frames which have any of them. The reader keeps the last frames.
+// Fills the pages from `first` on that are in the first four frames which have any of them. The reader keeps the frames
+// that it read last.
 void MemoryFill::fillWindow(size_t target, uint64_t first, uint8_t* window) {
   auto& reader = *targets_[target].reader;
   uint64_t last = std::min(first + kWindowPages, reader.pageCount());

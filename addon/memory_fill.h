@@ -2,8 +2,8 @@
 // verifies data"; userfaultfd(2)).
 //
 // Threads: filling threads work in the order of packs and frames, so that each frame is read and unpacked once. A lazy
-// fill also has fault threads. They fill what somebody waits for: its frame, and up to three of the frames behind it. The
-// filling threads of a lazy fill begin with what an earlier fill of the same snapshot had faults for.
+// fill also has fault threads. They fill what somebody waits for: its frame, and up to three of the frames behind it.
+// The filling threads of a lazy fill begin with what an earlier fill of the same snapshot had faults for.
 //
 // Invariants:
 // - A page is verified in memory of the thread's own, and then put in place as a whole.

@@ -233,9 +233,9 @@ class Connection {
     clearTimeout(this.#rest);
     let isOpen = true;
     return () => {
-      if (isOpen) this.#open--;
+      if (!isOpen) return;
       isOpen = false;
-      if (this.#open === 0) this.#rest = setTimeout(() => this.#endIfResting(), this.#restMs).unref();
+      if (--this.#open === 0) this.#rest = setTimeout(() => this.#endIfResting(), this.#restMs).unref();
     };
   }
 

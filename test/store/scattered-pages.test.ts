@@ -58,7 +58,7 @@ describe('a chain of incremental saves', function () {
     dropScratch(this);
   });
 
-  it('stores scattered pages together again: each snapshot is whole, and counts what the guest changed', async function () {
+  it('stores scattered pages together again, and each snapshot is whole and counts what changed', async function () {
     const { store, dir } = newStore(this);
     const { last, kept, counts } = await chain(store, noise(1, PAGES), 160);
     for (const { id, ram } of kept) assert.ok((await load(store, id))[RAM]!.equals(ram));

@@ -266,8 +266,8 @@ const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string 
 const FOLDERS = [SNAPSHOTS, PACKS, SEGMENTS] as const;
 
 /**
- * Files of a folder with names that a store gives, but not in the index. They belong to saves that did not commit (yet),
- * or to snapshots whose rm was interrupted or left the file to its readers.
+ * Files of a folder with names that a store gives, but not in the index. They belong to saves that did not commit
+ * (yet), or to snapshots whose rm was interrupted or left the file to its readers.
  */
 function orphans(context: StoreContext, folder: (typeof FOLDERS)[number]): UnlistedFile[] {
   const { dir } = context;

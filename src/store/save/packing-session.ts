@@ -94,8 +94,8 @@ export class PackingSession {
   }
 
   /**
-   * Stores the chunks at the prior places of the batch's first `count` pages once more, and sets their new places. A page
-   * that cannot be read, or is not what its prior fingerprint says, keeps its place.
+   * Stores the chunks at the prior places of the batch's first `count` pages once more, and sets their new places. A
+   * page that cannot be read, or is not what its prior fingerprint says, keeps its place.
    */
   async storeAgain(batch: PageBatch, count: number): Promise<void> {
     this.#requireSpace(count);

@@ -3,7 +3,7 @@
  * unpacks every frame that has a page it needs. After hundreds of incremental saves, most frames have few.
  *
  * Invariants:
- * - At most half as many pages as the save has changed. So a store grows by half at most, and a save takes little longer.
+ * - At most half as many pages as the save has changed. So a store grows by half at most.
  * - The pages of the emptiest frames come first: they cost least for each frame that is no longer needed.
  */
 import { FRAME_CHUNKS } from '../pack/pack-format.js';

@@ -20,8 +20,8 @@ import { unlessAborted } from '../unless-aborted.js';
 import { joined, type WorkingSet, type WorkingSets } from './working-set.js';
 
 /**
- * When RAM is filled: `eager` before the machine runs, `lazy` while it runs. Where a host does not allow the latter, RAM
- * is filled before. With `lazy` a notice says so; `auto` is the same without it.
+ * When RAM is filled: `eager` before the machine runs, `lazy` while it runs. Where a host does not allow the latter,
+ * RAM is filled before. With `lazy` a notice says so; `auto` is the same without it.
  */
 export type RestoreFill = 'auto' | 'lazy' | 'eager';
 

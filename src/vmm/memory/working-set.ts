@@ -1,6 +1,6 @@
 /**
- * The working sets of snapshots: which pages of RAM a restored machine, or its host, waited for first. The next restore of
- * the snapshot on this host begins with these. One small file for each snapshot, in a directory of caches.
+ * The working sets of snapshots: which pages of RAM a restored machine, or its host, waited for first. The next restore
+ * of the snapshot on this host begins with these. One small file for each snapshot, in a directory of caches.
  *
  * Thread: the main thread, which waits for no file.
  *
