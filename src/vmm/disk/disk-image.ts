@@ -6,6 +6,7 @@
  * Invariants:
  * - Nothing is written, and the file is closed again when it is refused.
  * - The lock lasts as long as the descriptor. It is one that qemu and qemu-img honour.
+ * - A block device that the host has mounted, or uses otherwise, is not written to (open(2), O_EXCL).
  * - What is checked is the open file, not its path.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
@@ -36,9 +37,14 @@ const FORMATS: readonly { readonly name: string; readonly magic: Buffer; readonl
 
 /** Errors: NO_SUCH_FILE, NO_PERMISSION, BAD_IMAGE, READ_ONLY, NOT_POSSIBLE_NOW (in use), SYSTEM. */
 export function openDiskImage(path: string, mode: ImageMode): DiskImage {
-  const fd = openImageFile(path, mode);
+  let fd = openImageFile(path, mode);
   try {
     const sizeBytes = checkKind(fd, path);
+    if (mode === 'rw' && fstatSync(fd).isBlockDevice()) {
+      const shared = fd;
+      fd = claimDevice(shared, path);
+      closeSync(shared);
+    }
     lock(fd, path, mode);
     checkFormat(fd, path);
     if (sizeBytes === 0)
@@ -94,6 +100,22 @@ function openImageFile(path: string, mode: ImageMode): number {
           cause: error,
         });
     }
+  }
+}
+
+/** The open block device once more, for this process alone: the host does not mount it as long as it is open. */
+function claimDevice(fd: number, path: string): number {
+  try {
+    return openSync(`/proc/self/fd/${fd}`, constants.O_RDWR | constants.O_EXCL | constants.O_NONBLOCK);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code !== 'EBUSY')
+      throw new LivesnapError('SYSTEM', `block device ${path} cannot be opened alone: ${message}`, {
+        cause: error,
+      });
+    throw new LivesnapError('NOT_POSSIBLE_NOW', `block device ${path} is mounted, or in use by this host`, {
+      hint: 'Unmount it (lsblk shows what uses it), or add ,ro or ,cow to --block.',
+    });
   }
 }
 

@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { lockBytes } from '../../../../src/native/locks.js';
@@ -81,6 +91,32 @@ describe('openDiskImage', () => {
     open('ro');
     open('cow');
     assert.throws(() => open('rw'), { code: 'NOT_POSSIBLE_NOW', message: /is in use/ });
+  });
+
+  it('writes to a block device only while the host does not use it, and reads it at any time', () => {
+    truncateSync(path, 1 << 20);
+    const attached = spawnSync('losetup', ['--show', '--find', path], { encoding: 'utf8' });
+    if (attached.status !== 0) {
+      process.stderr.write(`    not tested: no loop device can be made here: ${attached.stderr}\n`);
+      return;
+    }
+    path = attached.stdout.trim();
+    try {
+      assert.equal(open('rw'), 1 << 20);
+      assert.throws(() => open('rw'), { code: 'NOT_POSSIBLE_NOW' });
+      closeSync(opened.pop()!);
+      // As a mount does.
+      const mounted = openSync(path, constants.O_RDONLY | constants.O_EXCL);
+      opened.push(mounted);
+      assert.throws(() => open('rw'), {
+        code: 'NOT_POSSIBLE_NOW',
+        message: /mounted, or in use by this host/,
+      });
+      assert.deepEqual([open('ro'), open('cow')], [1 << 20, 1 << 20]);
+    } finally {
+      for (const fd of opened.splice(0)) closeSync(fd);
+      spawnSync('losetup', ['--detach', path]);
+    }
   });
 
   it('finds the lock of another program', () => {
