@@ -2,6 +2,8 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <memory>
+#include <mutex>
 #include <thread>
 
 #include "errors.h"
@@ -31,6 +33,47 @@ static Napi::Value fillPossible(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), UserFault::open(UserFault::Faults::kAll) != nullptr ? 0 : errno);
 }
 
+// Calls a function of JavaScript once, from any thread, unless its environment has ended: then Node has freed the
+// thread-safe function, however many threads hold it (napi_call_threadsafe_function would use freed memory).
+class OneCall : public std::enable_shared_from_this<OneCall> {
+ public:
+  OneCall(Napi::Env env, Napi::Function function, bool keepsLoop)
+      : function_(Napi::ThreadSafeFunction::New(env, function, "fill", 0, 1)) {
+    if (!keepsLoop) function_.Unref(env);
+  }
+
+  // Called once. Node runs its hooks in the reverse order, so this one comes before that of the function.
+  void watch(napi_env env) {
+    napi_add_env_cleanup_hook(env, environmentEnds, new std::shared_ptr<OneCall>(shared_from_this()));
+  }
+
+  void make() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (over_) return;
+    over_ = true;
+    function_.NonBlockingCall();
+    function_.Release();
+  }
+
+  // It will not be called.
+  void drop() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!over_) function_.Release();
+    over_ = true;
+  }
+
+ private:
+  static void environmentEnds(void* data) {
+    std::unique_ptr<std::shared_ptr<OneCall>> call(static_cast<std::shared_ptr<OneCall>*>(data));
+    std::lock_guard<std::mutex> lock((*call)->mutex_);
+    (*call)->over_ = true;
+  }
+
+  std::mutex mutex_;
+  bool over_ = false;
+  Napi::ThreadSafeFunction function_;
+};
+
 // fillStart(pairs, lazy, wanted, ended) → handle. `pairs`: a Uint32Array of memory and reader, in turn. `wanted`: a
 // Uint32Array of pair and page, in turn, that a lazy fill begins with; what is not in a pair's region is left out.
 // `ended()` is called once, on this thread. A lazy fill does not keep the event loop alive.
@@ -58,12 +101,9 @@ static Napi::Value fillStart(const Napi::CallbackInfo& info) {
   auto faults = UserFault::open(lazy ? UserFault::Faults::kAll : UserFault::Faults::kUserMode);
   if (lazy && faults == nullptr) throwErrno(env, "userfaultfd", errno);
 
-  auto ended = Napi::ThreadSafeFunction::New(env, info[3].As<Napi::Function>(), "fill", 0, 1);
-  if (lazy) ended.Unref(env);
-  // When the environment ends first, the call says so, and the function is gone.
-  auto tell = [ended]() mutable {
-    if (ended.NonBlockingCall() != napi_closing) ended.Release();
-  };
+  auto ended = std::make_shared<OneCall>(env, info[3].As<Napi::Function>(), !lazy);
+  ended->watch(env);
+  auto tell = [ended] { ended->make(); };
   auto fill = std::make_shared<MemoryFill>(targets, std::move(faults), lazy, std::move(wanted));
   int err = fill->start(threadCount(), tell);
   if (err == 0) return Napi::Number::New(env, fills().add(std::move(fill)));
@@ -73,7 +113,7 @@ static Napi::Value fillStart(const Napi::CallbackInfo& info) {
     err = fill->start(threadCount(), tell);
     if (err == 0) return Napi::Number::New(env, fills().add(std::move(fill)));
   }
-  ended.Release();
+  ended->drop();
   throwErrno(env, "fill", err);
 }
 
