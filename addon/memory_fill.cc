@@ -144,7 +144,7 @@ void MemoryFill::fillWanted() {
   FillWindow wanted;
   while (takeWanted(&wanted)) {
     retrying(wanted.target, static_cast<int64_t>(wanted.page * kPageBytes),
-             [&] { fillWindow(wanted.target, wanted.page, pages.get()); });
+             [&] { fillWindow(wanted.target, wanted.page, pages.get(), {}); });
     yieldToFaults();
   }
 }
@@ -355,18 +355,17 @@ void MemoryFill::serveFrom(size_t target, uint64_t page, uint8_t* window) {
     if (faultsServed_.size() < kMaxFaults)
       faultsServed_.push_back({static_cast<uint32_t>(target), static_cast<uint32_t>(first)});
   }
-  fillWindow(target, first, window);
+  fillWindow(target, first, window, {chunk.frame});
 }
 
-// Fills the pages from `first` on that are in the first four frames which have any of them. The reader keeps the frames
-// that it read last.
-void MemoryFill::fillWindow(size_t target, uint64_t first, uint8_t* window) {
+// Fills the pages from `first` on that are in `frames`, or in the first frames beside those, of four in all. They are
+// held, so that no address is used again.
+void MemoryFill::fillWindow(size_t target, uint64_t first, uint8_t* window,
+                            std::vector<std::shared_ptr<const Frame>> frames) {
   auto& reader = *targets_[target].reader;
   uint64_t last = std::min(first + kWindowPages, reader.pageCount());
-  const Frame* frames[kWindowPages / kFrameChunks] = {};
-  size_t known = 0, run = 0;
+  size_t run = 0;
   uint64_t at = first;
-  std::vector<std::shared_ptr<const Frame>> held;  // so that no address is used again
   auto putRun = [&] {
     if (run > 0) put(target, at - run, window, run);
     run = 0;
@@ -377,10 +376,9 @@ void MemoryFill::fillWindow(size_t target, uint64_t first, uint8_t* window) {
       putRun();
       continue;
     }
-    if (std::find(frames, frames + known, next.frame.get()) == frames + known) {
-      if (known == kWindowPages / kFrameChunks) break;
-      frames[known++] = next.frame.get();
-      held.push_back(next.frame);
+    if (std::find(frames.begin(), frames.end(), next.frame) == frames.end()) {
+      if (frames.size() == kWindowPages / kFrameChunks) break;
+      frames.push_back(next.frame);
     }
     memcpy(window + run++ * kPageBytes, next.bytes, kPageBytes);
   }

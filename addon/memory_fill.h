@@ -95,7 +95,7 @@ class MemoryFill : public std::enable_shared_from_this<MemoryFill> {
   void serveFaults();
   void serve(uint8_t* address, uint8_t* window);
   void serveFrom(size_t target, uint64_t page, uint8_t* window);
-  void fillWindow(size_t target, uint64_t first, uint8_t* window);
+  void fillWindow(size_t target, uint64_t first, uint8_t* window, std::vector<std::shared_ptr<const Frame>> frames);
   void zeroFrom(size_t target, uint64_t page);
   template <class Work>
   void retrying(size_t target, int64_t offset, Work work);

@@ -26,6 +26,7 @@ import { buffer } from 'node:stream/consumers';
 import { lockBytes, lockImage } from '../../src/native/locks.js';
 import {
   dropScratch,
+  loopDevice,
   mountReadOnly,
   mountSmall,
   newStore,
@@ -36,21 +37,6 @@ import {
   seeded,
   textPages,
 } from './scratch.js';
-
-/** A block device with the bytes of a file. Skips the test if there can be none. */
-function loopDevice(context: Mocha.Context, file: string): string {
-  try {
-    const device = execFileSync('losetup', ['--find', '--show', file], {
-      encoding: 'utf8',
-      stdio: 'pipe',
-    }).trim();
-    onDrop(context, () => execFileSync('losetup', ['--detach', device]));
-    return device;
-  } catch (error) {
-    console.warn(`SKIPPED: no loop device for ${file}: ${(error as Error).message.trim()}`);
-    return context.skip();
-  }
-}
 
 describe('put and get', () => {
   afterEach(function () {

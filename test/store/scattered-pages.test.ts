@@ -5,25 +5,10 @@ import { join } from 'node:path';
 import { PAGE_BYTES } from '../../src/page-stream.js';
 import type { Store } from '../../src/store/store.js';
 import type { SaveResult } from '../../src/store/types.js';
-import { basedOn, dropScratch, load, MemorySource, machineMetadata, newStore, noise } from './scratch.js';
+import { dropScratch, load, newStore, noise, save, seeded } from './scratch.js';
 
 const RAM = 'ram@0x0';
 const PAGES = 2048;
-
-/** Numbers below `limit` from a seed. */
-function randomNumbers(seed: number): (limit: number) => number {
-  let state = seed;
-  return (limit) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor((state / 2 ** 32) * limit);
-  };
-}
-
-async function save(store: Store, ram: Buffer, parent: string | null, only?: number[]): Promise<SaveResult> {
-  const session = await store.beginSave({ regions: basedOn(parent, [RAM]) });
-  await session.store(new MemorySource({ [RAM]: ram }, only && { [RAM]: only }));
-  return session.commit(machineMetadata());
-}
 
 interface Chain {
   readonly last: string;
@@ -35,15 +20,15 @@ interface Chain {
 
 /** A full save and `saves` of 40 pages each. `before` is called before each. */
 async function chain(store: Store, ram: Buffer, saves: number, before?: (n: number) => void): Promise<Chain> {
-  const random = randomNumbers(7);
-  let last = (await save(store, ram, null)).id;
+  const next = seeded(7);
+  let last = (await save(store, { [RAM]: ram })).id;
   const kept: { id: string; ram: Buffer }[] = [];
   const counts: { changed: number; result: SaveResult }[] = [];
   for (let n = 1; n <= saves; n++) {
     before?.(n);
-    const pages = [...new Set(Array.from({ length: 40 }, () => random(PAGES)))].sort((a, b) => a - b);
+    const pages = [...new Set(Array.from({ length: 40 }, () => next() % PAGES))].sort((a, b) => a - b);
     for (const page of pages) ram.writeUInt32LE(n, page * PAGE_BYTES + 4 * (n % 1000));
-    const result = await save(store, ram, last, pages);
+    const result = await save(store, { [RAM]: ram }, { parent: last, only: { [RAM]: pages } });
     last = result.id;
     counts.push({ changed: pages.length, result });
     if (n % 40 === 0) kept.push({ id: last, ram: Buffer.from(ram) });

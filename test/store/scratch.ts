@@ -222,3 +222,18 @@ export const mountReadOnly = (context: Mocha.Context, at: string): void =>
 /** Mounts a file system of `sizeBytes` at an empty directory. */
 export const mountSmall = (context: Mocha.Context, at: string, sizeBytes: number): void =>
   mount(context, at, ['-t', 'tmpfs', '-o', `size=${sizeBytes}`, 'livesnap-test']);
+
+/** A block device with the bytes of a file. Skips the test if there can be none. */
+export function loopDevice(context: Mocha.Context, file: string): string {
+  try {
+    const device = execFileSync('losetup', ['--find', '--show', file], {
+      encoding: 'utf8',
+      stdio: 'pipe',
+    }).trim();
+    onDrop(context, () => execFileSync('losetup', ['--detach', device]));
+    return device;
+  } catch (error) {
+    console.warn(`SKIPPED: no loop device for ${file}: ${(error as Error).message.trim()}`);
+    return context.skip();
+  }
+}

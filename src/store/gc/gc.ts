@@ -264,35 +264,38 @@ const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string 
 
 /** The folders of a store that may hold orphans. */
 const FOLDERS = [SNAPSHOTS, PACKS, SEGMENTS] as const;
+type Folder = (typeof FOLDERS)[number];
 
 /**
  * Files of a folder with names that a store gives, but not in the index. They belong to saves that did not commit
  * (yet), or to snapshots whose rm was interrupted or left the file to its readers.
  */
-function orphans(context: StoreContext, folder: (typeof FOLDERS)[number]): UnlistedFile[] {
+function orphans(context: StoreContext, folder: Folder): UnlistedFile[] {
   const { dir } = context;
   const found: UnlistedFile[] = [];
   for (const name of namesIn(dir, folder)) {
-    const isListed = ofStore(context, folder, name);
+    const isListed = listingOf(context, folder, name);
     if (isListed && !isListed()) found.push({ path: at(dir, `${folder}/${name}`), isListed });
   }
   return found;
 }
 
-/** Whether the index lists the file now; null if a store gives no file of this folder such a name. */
-function ofStore(
-  context: StoreContext,
-  folder: (typeof FOLDERS)[number],
-  name: string,
-): (() => boolean) | null {
+/** Asks whether the index lists the file now; null if a store gives no file of this folder such a name. */
+function listingOf(context: StoreContext, folder: Folder, name: string): (() => boolean) | null {
   const { index } = context;
-  if (folder === PACKS) {
-    const pack = parsePackName(name);
-    return pack ? () => mayBeNeeded(context, pack) : isTemporary(name) ? () => false : null;
+  switch (folder) {
+    case SNAPSHOTS:
+      return SNAPSHOT_ID.test(name) || isTemporary(name) ? () => index.has(name) : null;
+    case PACKS: {
+      if (isTemporary(name)) return () => false;
+      const pack = parsePackName(name);
+      return pack && (() => mayBeNeeded(context, pack));
+    }
+    case SEGMENTS: {
+      const number = parseSegmentName(name);
+      return number === null ? null : () => index.hasSegment(number);
+    }
   }
-  if (folder === SNAPSHOTS) return SNAPSHOT_ID.test(name) || isTemporary(name) ? () => index.has(name) : null;
-  const number = parseSegmentName(name);
-  return number === null ? null : () => index.hasSegment(number);
 }
 
 /**

@@ -167,8 +167,8 @@ export class ManifestBuilder {
     const { base, changed } = this.#blocks[region]!;
     if (base === null) return [];
     let total = 0;
-    for (const _ of base.entries()) total++;
-    return changed.size * 2 < total ? [] : scatteredPages(changed);
+    for (const _ of base.entries()) if (++total > 2 * changed.size) return [];
+    return scatteredPages(changed);
   }
 
   /** Records the new places of a batch that was stored again. {@link fillPrior} was called for it. */

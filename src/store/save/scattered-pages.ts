@@ -58,31 +58,33 @@ class FrameCounts {
   }
 }
 
-/** Ascending page numbers. `blocks`: by number; nearly all of those that the region has. */
-export function scatteredPages(blocks: ReadonlyMap<number, LoadedBlock>): number[] {
-  const counts = new FrameCounts(blocks.size * BLOCK_PAGES);
+/** Calls `visit` for each page that has the place of the base. Returns the number of the others that are not zero. */
+function visitKept(
+  blocks: ReadonlyMap<number, LoadedBlock>,
+  visit: (pack: number, chunk: number, page: number) => void,
+): number {
   let changed = 0;
-  for (const { block, basePlaces } of blocks.values()) {
-    const { places } = block;
-    for (let i = 0; i < 2 * BLOCK_PAGES; i += 2) {
-      const pack = places[i]!;
-      const chunk = places[i + 1]!;
-      if (pack === 0) continue;
-      if (pack === basePlaces[i] && chunk === basePlaces[i + 1]) counts.add(pack, chunk);
-      else changed++;
-    }
-  }
-  if (counts.frames <= FEW_FRAMES || counts.pages >= counts.frames * FULL_PAGES) return [];
-  const byCount: number[][] = Array.from({ length: MIN_PAGES }, () => []);
   for (const [number, { block, basePlaces }] of blocks) {
     const { places } = block;
     for (let i = 0; i < 2 * BLOCK_PAGES; i += 2) {
       const pack = places[i]!;
       const chunk = places[i + 1]!;
-      if (pack !== 0 && pack === basePlaces[i] && chunk === basePlaces[i + 1])
-        byCount[counts.of(pack, chunk)]?.push(number * BLOCK_PAGES + i / 2);
+      if (pack === 0) continue;
+      if (pack === basePlaces[i] && chunk === basePlaces[i + 1])
+        visit(pack, chunk, number * BLOCK_PAGES + i / 2);
+      else changed++;
     }
   }
+  return changed;
+}
+
+/** Ascending page numbers. `blocks`: by number; nearly all of those that the region has. */
+export function scatteredPages(blocks: ReadonlyMap<number, LoadedBlock>): number[] {
+  const counts = new FrameCounts(blocks.size * BLOCK_PAGES);
+  const changed = visitKept(blocks, (pack, chunk) => counts.add(pack, chunk));
+  if (counts.frames <= FEW_FRAMES || counts.pages >= counts.frames * FULL_PAGES) return [];
+  const byCount: number[][] = Array.from({ length: MIN_PAGES }, () => []);
+  visitKept(blocks, (pack, chunk, page) => byCount[counts.of(pack, chunk)]?.push(page));
   return byCount
     .flat()
     .slice(0, Math.floor(changed / 2))

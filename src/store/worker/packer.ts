@@ -153,7 +153,7 @@ export class Packer {
 
   /** `segments`: those that may have the page. */
   #deduplicatePage(batch: PageBatch, i: number, manifest: boolean, segments: readonly Segment[]): void {
-    const { pages, fingerprints, fingerprintWords: words, places, priorPlaces } = batch;
+    const { pages, fingerprintWords: words, places, priorPlaces } = batch;
     const low = words[2 * i]!;
     const high = words[2 * i + 1]!;
     const offset = i * PAGE_BYTES;
@@ -168,10 +168,20 @@ export class Packer {
       setPlace(places, i, this.#candidates[2 * hit]!, this.#candidates[2 * hit + 1]!);
       return;
     }
+    this.#append(batch, i, { manifest, findable: hit !== CROWDED });
+  }
+
+  /** Stores page `i` of the batch as a new chunk, and sets its place. */
+  #append(
+    batch: PageBatch,
+    i: number,
+    { manifest, findable }: { manifest: boolean; findable: boolean },
+  ): void {
+    const { pages, fingerprints, fingerprintWords: words, places } = batch;
     const writer = this.#writerWithRoom();
-    const chunk = writer.append(pages, offset, fingerprints.subarray(8 * i, 8 * i + 8), manifest);
+    const chunk = writer.append(pages, i * PAGE_BYTES, fingerprints.subarray(8 * i, 8 * i + 8), manifest);
     setPlace(places, i, writer.number, chunk);
-    this.#addEntry(low, high, writer.number, chunk, hit !== CROWDED);
+    this.#addEntry(words[2 * i]!, words[2 * i + 1]!, writer.number, chunk, findable);
   }
 
   /** Index of the candidate that is the same, {@link MISS} or {@link CROWDED}. */
@@ -246,25 +256,19 @@ export class Packer {
    * cannot be read, or is not what the prior fingerprint says, keeps its place.
    */
   storeAgain(batch: PageBatch, count: number): void {
-    const { pages, fingerprints, fingerprintWords: words, places, priorPlaces, priorFingerprints } = batch;
-    const isRead = (i: number): boolean => {
+    const { pages, fingerprints, fingerprintWords, places, priorPlaces, priorFingerprints } = batch;
+    for (let i = 0; i < count; i++) {
       const known = this.#readIfIntact(priorPlaces[2 * i]!, priorPlaces[2 * i + 1]!);
       if (known) pages.set(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), i * PAGE_BYTES);
-      return known !== null;
-    };
-    const areRead = Array.from({ length: count }, (_, i) => isRead(i));
+      else pages.fill(0, i * PAGE_BYTES, (i + 1) * PAGE_BYTES); // its fingerprint differs, as no zero page has a place
+    }
     this.ops.hashPages(pages, count, fingerprints);
     for (let i = 0; i < count; i++) {
-      const [low, high] = [words[2 * i]!, words[2 * i + 1]!];
-      if (!areRead[i] || low !== priorFingerprints[2 * i] || high !== priorFingerprints[2 * i + 1]) {
+      if (isUnchanged(batch, i)) this.#append(batch, i, { manifest: false, findable: false });
+      else {
         setPlace(places, i, priorPlaces[2 * i]!, priorPlaces[2 * i + 1]!);
-        words.set(priorFingerprints.subarray(2 * i, 2 * i + 2), 2 * i);
-        continue;
+        fingerprintWords.set(priorFingerprints.subarray(2 * i, 2 * i + 2), 2 * i);
       }
-      const writer = this.#writerWithRoom();
-      const chunk = writer.append(pages, i * PAGE_BYTES, fingerprints.subarray(8 * i, 8 * i + 8), false);
-      setPlace(places, i, writer.number, chunk);
-      this.#addEntry(low, high, writer.number, chunk, false);
     }
   }
 

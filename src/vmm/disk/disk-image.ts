@@ -39,8 +39,8 @@ const FORMATS: readonly { readonly name: string; readonly magic: Buffer; readonl
 export function openDiskImage(path: string, mode: ImageMode): DiskImage {
   let fd = openImageFile(path, mode);
   try {
-    const sizeBytes = checkKind(fd, path);
-    if (mode === 'rw' && fstatSync(fd).isBlockDevice()) {
+    const { sizeBytes, isDevice } = checkKind(fd, path);
+    if (isDevice && mode === 'rw') {
       const shared = fd;
       fd = claimDevice(shared, path);
       closeSync(shared);
@@ -132,11 +132,11 @@ const inUse = (path: string, mode: ImageMode): LivesnapError =>
         : 'Stop the other one, which may write to the image.',
   });
 
-/** The size of a regular file or block device. */
-function checkKind(fd: number, path: string): number {
+/** Of a regular file or block device. Errors: BAD_IMAGE. */
+function checkKind(fd: number, path: string): { sizeBytes: number; isDevice: boolean } {
   const stats = fstatSync(fd);
-  if (stats.isFile()) return stats.size;
-  if (stats.isBlockDevice()) return blockDeviceBytes(fd);
+  if (stats.isFile()) return { sizeBytes: stats.size, isDevice: false };
+  if (stats.isBlockDevice()) return { sizeBytes: blockDeviceBytes(fd), isDevice: true };
   if (stats.isDirectory()) throw isDirectory(path);
   throw new LivesnapError('BAD_IMAGE', `disk image ${path} is neither a regular file nor a block device`, {
     hint: 'Specify a raw image file or a block device.',

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   constants,
@@ -14,6 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { lockBytes } from '../../../../src/native/locks.js';
 import { openDiskImage } from '../../../../src/vmm/disk/disk-image.js';
+import { dropScratch, loopDevice } from '../../../store/scratch.js';
 
 describe('openDiskImage', () => {
   let dir: string;
@@ -24,8 +24,9 @@ describe('openDiskImage', () => {
     path = join(dir, 'image');
     writeFileSync(path, Buffer.alloc(8192));
   });
-  afterEach(() => {
+  afterEach(function () {
     for (const fd of opened.splice(0)) closeSync(fd);
+    dropScratch(this);
     rmSync(dir, { recursive: true });
   });
 
@@ -93,30 +94,18 @@ describe('openDiskImage', () => {
     assert.throws(() => open('rw'), { code: 'NOT_POSSIBLE_NOW', message: /is in use/ });
   });
 
-  it('writes to a block device only while the host does not use it, and reads it at any time', () => {
+  it('writes to a block device only while the host does not use it, and reads it at any time', function () {
     truncateSync(path, 1 << 20);
-    const attached = spawnSync('losetup', ['--show', '--find', path], { encoding: 'utf8' });
-    if (attached.status !== 0) {
-      process.stderr.write(`    not tested: no loop device can be made here: ${attached.stderr}\n`);
-      return;
-    }
-    path = attached.stdout.trim();
-    try {
-      assert.equal(open('rw'), 1 << 20);
-      assert.throws(() => open('rw'), { code: 'NOT_POSSIBLE_NOW' });
-      closeSync(opened.pop()!);
-      // As a mount does.
-      const mounted = openSync(path, constants.O_RDONLY | constants.O_EXCL);
-      opened.push(mounted);
-      assert.throws(() => open('rw'), {
-        code: 'NOT_POSSIBLE_NOW',
-        message: /mounted, or in use by this host/,
-      });
-      assert.deepEqual([open('ro'), open('cow')], [1 << 20, 1 << 20]);
-    } finally {
-      for (const fd of opened.splice(0)) closeSync(fd);
-      spawnSync('losetup', ['--detach', path]);
-    }
+    path = loopDevice(this, path);
+    assert.equal(open('rw'), 1 << 20);
+    assert.throws(() => open('rw'), { code: 'NOT_POSSIBLE_NOW' });
+    closeSync(opened.pop()!);
+    opened.push(openSync(path, constants.O_RDONLY | constants.O_EXCL)); // as a mount does
+    assert.throws(() => open('rw'), {
+      code: 'NOT_POSSIBLE_NOW',
+      message: /mounted, or in use by this host/,
+    });
+    assert.deepEqual([open('ro'), open('cow')], [1 << 20, 1 << 20]);
   });
 
   it('finds the lock of another program', () => {
