@@ -75,7 +75,8 @@ try {
     count = now;
     old.push(id);
     if (cycle % CLEAN_EVERY === 0 || cycle === cycles) {
-      await cli.json('rm', ...old.splice(0, old.length - 1));
+      const older = old.splice(0, old.length - 1);
+      if (older.length > 0) await cli.json('rm', ...older);
       await cli.json('gc');
       console.log(`Cycle ${cycle} of ${cycles}: nonce ${nonce}, counted ${formatCount(Number(count))}`);
     }
