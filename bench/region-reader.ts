@@ -23,7 +23,7 @@ import {
 import { readSnapshotFile } from '../src/store/snapshot/snapshot-file.js';
 import { Store } from '../src/store/store.js';
 import { mixedMemory } from './figures.js';
-import { everyPage, saveMemory } from './harness/stored-memory.js';
+import { saveInFull } from './harness/stored-memory.js';
 
 const MIB = 1 << 20;
 
@@ -85,7 +85,7 @@ async function run(sizeMib: number): Promise<Record<string, { ms: number; cpuMs:
     const memory = mixedMemory(sizeMib * MIB);
     const target = Buffer.alloc(memory.length);
     const store = Store.open(join(dir, 'store'), { write: true, create: true });
-    const id = await saveMemory(store, memory, everyPage(memory), null);
+    const id = await saveInFull(store, memory);
     store.close();
     await readNatively(join(dir, 'store'), id, memory.length, row);
     await row('memcpy', () => memory.copy(target));

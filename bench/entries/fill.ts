@@ -7,7 +7,7 @@ import { closeMemory, createMemory, readMemory, writePages } from '../../src/nat
 import { Store } from '../../src/store/store.js';
 import { type Context, type Entry, type Figure, milliseconds } from '../harness/figure.js';
 import { imagePaths, nonZeroBytes, readImage } from '../harness/images.js';
-import { changeOnePercent, everyPage, REGION, saveMemory } from '../harness/stored-memory.js';
+import { REGION, StoredMemory } from '../harness/stored-memory.js';
 
 /** The target speaks of 1,000; these take a minute to make, and their cost is already seen. */
 const SAVES = 100;
@@ -36,28 +36,29 @@ async function fillOnce(store: Store, id: string, memory: Buffer): Promise<numbe
 
 async function measure(context: Context): Promise<readonly Figure[]> {
   const [path] = imagePaths(context, 1);
-  const memory = readImage(path!);
-  const pages = everyPage(memory);
-  const bytes = nonZeroBytes(memory);
+  const memory = new StoredMemory(readImage(path!));
+  const pages = memory.everyPage();
+  const bytes = nonZeroBytes(memory.bytes);
   const rounds = async (): Promise<number[]> => {
     const all: number[] = [];
-    for (let i = 0; i < context.rounds; i++) all.push(await fillOnce(store, last, memory));
+    for (let i = 0; i < context.rounds; i++) all.push(await fillOnce(store, last, memory.bytes));
     return all;
   };
   const store = Store.open(join(context.dir, 'store'), { write: true, create: true });
-  let last = await saveMemory(store, memory, pages, null);
+  let last = await memory.save(store, pages, null);
   const fresh = await rounds();
   const written = await milliseconds(context.rounds, () => {
-    const handle = createMemory(memory.length);
-    writePages(handle, pages, memory);
+    const handle = createMemory(memory.bytes.length);
+    writePages(handle, pages, memory.bytes);
     closeMemory(handle);
   });
   for (let n = 1; n <= SAVES; n++) {
-    const changed = changeOnePercent(memory, n);
-    last = await saveMemory(store, memory, changed, last);
+    const changed = memory.changeOnePercent(n);
+    last = await memory.save(store, changed, last);
   }
   const after = await rounds();
   store.close();
+  memory.close();
   const rate = (values: readonly number[]): number[] => values.map((ms) => bytes / 1e6 / ms);
   return [
     {

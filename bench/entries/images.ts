@@ -8,7 +8,7 @@ import { bytesBelow } from '../harness/disk-usage.js';
 import type { Context, Entry, Figure } from '../harness/figure.js';
 import { imagePaths, readImage } from '../harness/images.js';
 import { bareLimit } from '../harness/limit.js';
-import { everyPage, saveMemory } from '../harness/stored-memory.js';
+import { saveInFull } from '../harness/stored-memory.js';
 
 const IMAGES = 8;
 
@@ -16,10 +16,7 @@ async function measure(context: Context): Promise<readonly Figure[]> {
   const paths = imagePaths(context, IMAGES);
   const path = join(context.dir, 'store');
   const store = Store.open(path, { write: true, create: true });
-  for (const image of paths) {
-    const memory = readImage(image);
-    await saveMemory(store, memory, everyPage(memory), null);
-  }
+  for (const image of paths) await saveInFull(store, readImage(image));
   store.close();
   const limit = bareLimit(paths, context.dir, 1);
   return [

@@ -5,16 +5,13 @@ import { bytesBelow } from '../harness/disk-usage.js';
 import type { Context, Entry, Figure } from '../harness/figure.js';
 import { imagePaths, readImage } from '../harness/images.js';
 import { createBorg, createRestic, missingPeers } from '../harness/peers.js';
-import { everyPage, saveMemory } from '../harness/stored-memory.js';
+import { saveInFull } from '../harness/stored-memory.js';
 
 async function measure(context: Context): Promise<readonly Figure[]> {
   const paths = imagePaths(context, 8);
   const missing = missingPeers();
   const store = Store.open(join(context.dir, 'store'), { write: true, create: true });
-  for (const path of paths) {
-    const memory = readImage(path);
-    await saveMemory(store, memory, everyPage(memory), null);
-  }
+  for (const path of paths) await saveInFull(store, readImage(path));
   store.close();
   const ours = [bytesBelow(join(context.dir, 'store')) / 1e6];
   const figures: Figure[] = [];

@@ -8,12 +8,12 @@ import { Store } from '../../src/store/store.js';
 import type { Context, Entry, Figure } from '../harness/figure.js';
 import { imagePaths, readImage } from '../harness/images.js';
 import { createBorg, createRestic, missingPeers, qemuRestore, qemuSave } from '../harness/peers.js';
-import { everyPage, saveMemory } from '../harness/stored-memory.js';
+import { StoredMemory } from '../harness/stored-memory.js';
 
 async function measure(context: Context): Promise<readonly Figure[]> {
   const [path] = imagePaths(context, 1);
-  const memory = readImage(path!);
-  const pages = everyPage(memory);
+  const memory = new StoredMemory(readImage(path!));
+  const pages = memory.everyPage();
   const missing = missingPeers();
   for (const name of missing) process.stderr.write(`bench: not installed, so not measured: ${name}\n`);
   const ours: number[] = [];
@@ -23,20 +23,21 @@ async function measure(context: Context): Promise<readonly Figure[]> {
     const store = Store.open(at('store'), { write: true, create: true });
     await store.put(new URL(import.meta.url).pathname, { tag: null, name: null });
     const begun = performance.now();
-    await saveMemory(store, memory, pages, null);
+    await memory.save(store, pages, null);
     const ms = performance.now() - begun;
     store.close();
     if (round < 0) continue;
     ours.push(ms);
     if (!missing.includes('qemu-system-x86')) {
-      found.qemu!.push(await qemuSave(path!, memory.length, at('qemu')));
-      found.incoming!.push(await qemuRestore(memory.length, at('qemu')));
+      found.qemu!.push(await qemuSave(path!, memory.bytes.length, at('qemu')));
+      found.incoming!.push(await qemuRestore(memory.bytes.length, at('qemu')));
     }
     if (!missing.includes('borgbackup')) found.borg!.push(createBorg(at('borg')).backUp('image', path!));
     if (!missing.includes('restic')) found.restic!.push(createRestic(at('restic')).backUp('image', path!));
     for (const name of ['store', 'qemu', 'borg', 'restic'])
       rmSync(at(name), { recursive: true, force: true });
   }
+  memory.close();
   const figure = (name: string, values: number[], target: number | null): Figure[] =>
     values.length === 0
       ? []

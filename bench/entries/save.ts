@@ -7,7 +7,7 @@ import { Store } from '../../src/store/store.js';
 import type { Context, Entry, Figure } from '../harness/figure.js';
 import { imagePaths, readImage } from '../harness/images.js';
 import { bareLimit } from '../harness/limit.js';
-import { changeOnePercent, everyPage, saveMemory } from '../harness/stored-memory.js';
+import { StoredMemory } from '../harness/stored-memory.js';
 
 async function timed<T>(into: number[], work: () => Promise<T>): Promise<T> {
   const begun = performance.now();
@@ -18,8 +18,8 @@ async function timed<T>(into: number[], work: () => Promise<T>): Promise<T> {
 
 async function measure(context: Context): Promise<readonly Figure[]> {
   const [path] = imagePaths(context, 1);
-  const memory = readImage(path!);
-  const pages = everyPage(memory);
+  const memory = new StoredMemory(readImage(path!));
+  const pages = memory.everyPage();
   const none = new Uint32Array(0);
   const [first, again, incremental, idle]: [number[], number[], number[], number[]] = [[], [], [], []];
   const limit: number[] = [];
@@ -29,15 +29,16 @@ async function measure(context: Context): Promise<readonly Figure[]> {
     const counted = <T>(into: number[], work: () => Promise<T>): Promise<T> =>
       timed(round < 0 ? [] : into, work);
     await store.put(new URL(import.meta.url).pathname, { tag: null, name: null });
-    let last = await counted(first, () => saveMemory(store, memory, pages, null));
-    last = await counted(again, () => saveMemory(store, memory, pages, null));
-    const dirty = changeOnePercent(memory, round + 1);
-    last = await counted(incremental, () => saveMemory(store, memory, dirty, last));
-    await counted(idle, () => saveMemory(store, memory, none, last));
+    let last = await counted(first, () => memory.save(store, pages, null));
+    last = await counted(again, () => memory.save(store, pages, null));
+    const dirty = memory.changeOnePercent(round + 1);
+    last = await counted(incremental, () => memory.save(store, dirty, last));
+    await counted(idle, () => memory.save(store, none, last));
     store.close();
     // Beside each save, because a shared host changes its speed within a minute.
     if (round >= 0) limit.push(...(bareLimit([path!], context.dir, 1)?.seconds.map((s) => s * 1000) ?? []));
   }
+  memory.close();
   const figure = (name: string, values: number[], rest: Partial<Figure>): Figure => ({
     ...{ name: `save: ${name}`, unit: 'ms', values, reference: null, target: null, margin: 0.5 },
     ...rest,

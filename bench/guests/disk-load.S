@@ -2,6 +2,7 @@
  * Writes blocks of a disk of 2 GiB at the second virtio window, by commands on the console, and polls for the answers.
  *
  *   n   writes a new page to every hundredth block, and answers
+ *   c   writes as many new pages to blocks that follow each other, as a file does, and answers
  *   l   writes new pages to blocks all over the disk until there is input, and answers
  *
  * Half of each page is different in each of 256 pages; its first bytes count the writes. So no page is stored twice.
@@ -44,9 +45,15 @@ command:
   je load
 
   xor %r9d, %r9d
+  mov $STEP, %r13d
+  mov $BLOCKS, %r14d
+  cmp $'c', %al
+  jne 5f
+  mov $1, %r13d
+  mov $(BLOCKS + STEP - 1) / STEP, %r14d
 5: call write
-  add $STEP, %r9d
-  cmp $BLOCKS, %r9d
+  add %r13d, %r9d
+  cmp %r14d, %r9d
   jb 5b
   jmp answer
 
