@@ -9,12 +9,12 @@
  * - A host that saved a snapshot fits it.
  */
 import { Msr } from '../kvm/abi.js';
+import { KVM_FEATURES_LEAF } from '../kvm/cpuid.js';
 import { isSameTscRate, type MsrValue } from '../kvm/vcpu-state.js';
 import {
   cpuidWord,
   FEATURE_WORDS,
   featureNames,
-  KVM_FEATURES_LEAF,
   modelOf,
   physicalAddressBits,
   stateNames,

@@ -8,7 +8,7 @@
  *
  * Spec: Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E; Linux, Documentation/virt/kvm/x86/cpuid.rst.
  */
-import type { CpuidEntry } from '../kvm/cpuid.js';
+import { type CpuidEntry, KVM_FEATURES_LEAF } from '../kvm/cpuid.js';
 
 type Register = 'eax' | 'ebx' | 'ecx' | 'edx';
 
@@ -41,8 +41,6 @@ export const TSC_DEADLINE_BIT = 24;
 const HTT_BIT = 28;
 const OSXSAVE_BIT = 27;
 const HYPERVISOR_BIT = 31;
-
-export const KVM_FEATURES_LEAF = 0x4000_0001;
 
 export const FEATURE_WORDS: readonly FeatureWord[] = [
   {

@@ -75,6 +75,13 @@ const Leaf80000001Ecx = { svm: 2 };
 /** Bits in EBX of leaf 7 that work only in ring 3 of a PVM guest, or need XSAVE, which its kernel cannot run. */
 const Leaf7EbxNotOnPvm = [0, 5, 7, 9, 10, 16, 17, 18, 20, 21, 28, 30, 31];
 const Leaf7EcxNotOnPvm = [1, 2, 6, 9, 10, 11, 12, 14, 16];
+/** Linux, Documentation/virt/kvm/x86/cpuid.rst. */
+export const KVM_FEATURES_LEAF = 0x4000_0001;
+/**
+ * Bits in EAX of KVM's leaf that make a guest's kernel use hypercalls: PV_UNHALT, PV_SEND_IPI, PV_SCHED_YIELD. PVM
+ * executes vmcall in kernel mode again and again without an end.
+ */
+const KvmFeaturesNotOnPvm = [7, 11, 13];
 
 /**
  * The CPUID of the vCPU `apicId` of `cpus`. It is the host's, with these changes:
@@ -139,6 +146,9 @@ export function guestCpuid(
       }
       case 0xd:
         if (pvm) return [{ ...entry, eax: 0, ebx: 0, ecx: 0, edx: 0 }];
+        return [entry];
+      case KVM_FEATURES_LEAF:
+        if (pvm) for (const n of KvmFeaturesNotOnPvm) entry.eax = withBit(entry.eax, n, false);
         return [entry];
       case 0x8000_0001:
         entry.ecx = withBit(entry.ecx, Leaf80000001Ecx.svm, false);

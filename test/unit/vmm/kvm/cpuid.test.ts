@@ -18,6 +18,7 @@ const supported = [
   entry(0xb, 0),
   entry(0xb, 1),
   entry(0xd, 0, { eax: 7 }),
+  entry(0x4000_0001, 0, { eax: 0xffff_ffff }),
 ];
 
 const find = (entries: readonly CpuidEntry[], fn: number, index = 0): CpuidEntry =>
@@ -57,6 +58,8 @@ describe('guestCpuid', () => {
     assert.equal((leaf('pvm', 7).ebx >>> 9) & 1, 0, 'ERMS');
     assert.equal(leaf('pvm', 0xd).eax, 0);
     assert.equal(leaf('vmx', 0xd).eax, 7);
+    assert.equal(leaf('pvm', 0x4000_0001).eax, 0xffff_d77f, 'no feature of KVM that uses hypercalls');
+    assert.equal(leaf('vmx', 0x4000_0001).eax, 0xffff_ffff);
   });
 
   it('clears VMX and SVM, and keeps the bits next to them', () => {
