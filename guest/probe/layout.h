@@ -49,6 +49,7 @@
 #define REQUEST_IDLE 0
 #define REQUEST_WRMSR 1
 #define REQUEST_RDMSR 2
-#define REQUEST_STOP 3
+#define REQUEST_CPUID 3
+#define REQUEST_STOP 4
 
 #endif

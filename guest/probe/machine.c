@@ -88,9 +88,13 @@ static void ioapic_write(uint32_t reg, uint32_t value) {
   *(volatile uint32_t *)(uintptr_t)(IOAPIC_BASE + IOAPIC_WINDOW) = value;
 }
 
+/* In ring 0: a host without VMX and SVM, whose processor has no CPUID faulting, shows ring 3 its own CPUID. */
 struct cpuid cpuid(uint32_t leaf) {
   struct cpuid r;
-  __asm__ volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(0));
+  __asm__ volatile("int3"
+                   : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
+                   : "a"(leaf), "c"(0), "D"(REQUEST_CPUID)
+                   : "memory", "cc");
   return r;
 }
 

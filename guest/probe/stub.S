@@ -1,10 +1,10 @@
 /*
- * The ring-0 part of the probe: set-up, interrupt entry, four requests, and an AP's start from real mode to ring 3.
+ * The ring-0 part of the probe: set-up, interrupt entry, five requests, and an AP's start from real mode to ring 3.
  * It has only tens of plain instructions, because some KVM hosts emulate ring 0 one instruction at a time and lack
  * some instructions: no int3, popcnt or SSE here. Page tables, GDT and IDT are data, not code.
  *
  * Ring 3 makes a request by int3, the only software interrupt that every KVM delivers from there. %edi is the
- * request; %ecx, %eax and %edx are those of wrmsr and rdmsr. %rax is clobbered.
+ * request; %eax, %ebx, %ecx and %edx are those of wrmsr, rdmsr and cpuid. %rax is clobbered.
  *
  * Invariants:
  * - Ring 3 runs with interrupts on, ring 0 with interrupts off, except for its one `hlt`.
@@ -93,6 +93,11 @@ request:
   cmp $REQUEST_RDMSR, %edi
   jne 1f
   rdmsr
+  iretq
+1:
+  cmp $REQUEST_CPUID, %edi
+  jne 1f
+  cpuid
   iretq
 1:
   hlt
