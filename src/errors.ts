@@ -46,9 +46,25 @@ export const ERROR_CODES = {
 
 export type ErrorCode = keyof typeof ERROR_CODES;
 
+/** Damage that was found in a store. */
+export interface Damage {
+  /** Relative to the directory of the store. */
+  readonly file: string;
+  /** Of the damage in the file, in bytes; null: the whole file. */
+  readonly offset: number | null;
+  /** The ID of the snapshot that was read. */
+  readonly snapshot: string | null;
+  /** The region of the snapshot that was read. */
+  readonly region: string | null;
+  /** The bytes of the region that cannot be read, up to but not including `toBytes`. There may be more. */
+  readonly fromBytes: number | null;
+  readonly toBytes: number | null;
+}
+
 export interface ErrorDetails {
   /** What the user can do, in whole sentences. */
   hint?: string;
+  damage?: Damage | undefined;
   cause?: unknown;
 }
 
@@ -57,17 +73,21 @@ export interface PlainError {
   readonly code: ErrorCode;
   readonly message: string;
   readonly hint: string | null;
+  /** Only of a DAMAGED error that knows it. */
+  readonly damage?: Damage;
 }
 
 export class LivesnapError extends Error {
   override readonly name: string = 'LivesnapError';
   readonly code: ErrorCode;
   readonly hint: string | undefined;
+  readonly damage: Damage | undefined;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
     this.hint = details.hint;
+    this.damage = details.damage;
   }
 
   get exitStatus(): ExitStatus {
@@ -76,12 +96,13 @@ export class LivesnapError extends Error {
 
   /** The object printed under `error` with `--json` and sent by the control API. */
   toJSON(): PlainError {
-    return { code: this.code, message: this.message, hint: this.hint ?? null };
+    const { code, message, hint = null, damage } = this;
+    return { code, message, hint, ...(damage === undefined ? {} : { damage }) };
   }
 
   /** Restores an error that {@link toJSON} made in another process or thread. */
-  static fromJSON({ code, message, hint }: PlainError): LivesnapError {
-    return new LivesnapError(code, message, hint === null ? {} : { hint });
+  static fromJSON({ code, message, hint, damage }: PlainError): LivesnapError {
+    return new LivesnapError(code, message, { ...(hint === null ? {} : { hint }), damage });
   }
 
   /** Restores an error that ended another thread, which loses its class on the way. Null for an error of any other class. */

@@ -61,18 +61,32 @@ export function linesOf(problems: readonly Problem[]): string[] {
   }
   return [...byFile].flatMap(([file, all]) => {
     const shown = all.length > MAX_PER_FILE + 1 ? all.slice(0, MAX_PER_FILE) : all;
-    const lines = shown.map(({ offset, snapshots, message }) => {
-      const place = offset === null ? file : `${file} at ${offset}`;
-      return `${place}: ${message}${affecting(snapshots)}`;
+    const lines = shown.map((problem) => {
+      const place = problem.offset === null ? file : `${file} at ${problem.offset}`;
+      return `${place}: ${problem.message}${affecting([problem])}`;
     });
     const rest = all.slice(shown.length);
-    if (rest.length > 0) {
-      const snapshots = [...new Set(rest.flatMap((problem) => problem.snapshots))].sort();
-      lines.push(`${file}: ${formatCount(rest.length, 'more problem')}${affecting(snapshots)}`);
-    }
+    if (rest.length > 0) lines.push(`${file}: ${formatCount(rest.length, 'more problem')}${affecting(rest)}`);
     return lines;
   });
 }
 
-const affecting = (snapshots: readonly string[]): string =>
-  snapshots.length === 0 ? '' : ` (snapshots ${snapshots.map(shortId).join(', ')})`;
+/** `(disk1 of snapshots a, b; ram@0x0 of snapshot a)`. A snapshot of which no region is named has a damaged file. */
+function affecting(problems: readonly Problem[]): string {
+  const byRegion = new Map<string, Set<string>>();
+  const add = (region: string, snapshot: string): void => {
+    const of = byRegion.get(region);
+    if (of) of.add(snapshot);
+    else byRegion.set(region, new Set([snapshot]));
+  };
+  for (const { snapshots, regions } of problems) {
+    for (const { snapshot, region } of regions) add(`${region} of `, snapshot);
+    const named = new Set(regions.map(({ snapshot }) => snapshot));
+    for (const snapshot of snapshots) if (!named.has(snapshot)) add('', snapshot);
+  }
+  const parts = [...byRegion].map(([region, snapshots]) => {
+    const ids = [...snapshots].sort().map(shortId);
+    return `${region}${ids.length === 1 ? 'snapshot' : 'snapshots'} ${ids.join(', ')}`;
+  });
+  return parts.length === 0 ? '' : ` (${parts.join('; ')})`;
+}

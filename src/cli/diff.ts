@@ -1,7 +1,7 @@
+import { placesOf } from '../region-places.js';
 import type { RegionDifference } from '../store/types.js';
 import { formatBytes, formatCount } from './format.js';
 import { formatTable } from './output.js';
-import { placesOf } from './region-places.js';
 import { withStore } from './store-access.js';
 import { defineVerb, flag } from './verb.js';
 

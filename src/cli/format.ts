@@ -32,9 +32,6 @@ export function formatCount(count: number, noun?: string): string {
 /** `3.2 : 1`, `120 : 1`. */
 export const formatRatio = (ratio: number): string => `${ratio.toFixed(ratio < 100 ? 1 : 0)} : 1`;
 
-/** An address of guest memory or an offset in a file. */
-export const formatAddress = (address: number): string => `0x${address.toString(16)}`;
-
 /** Local time to the second. */
 export function formatTime(iso: string): string {
   const time = new Date(iso);

@@ -1,8 +1,8 @@
 import { ExitStatus } from '../errors.js';
+import { placesOf } from '../region-places.js';
 import type { LostRange } from '../store/types.js';
 import { shortId } from './format.js';
 import { printable } from './output.js';
-import { placesOf } from './region-places.js';
 import { loadStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 

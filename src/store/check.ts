@@ -1,5 +1,5 @@
 /**
- * check: finds damage and names the snapshots that it affects (docs/format.md, "check").
+ * check: finds damage and names the snapshots and regions that it affects (docs/format.md, "check").
  *
  * It always reads the index, all snapshot files, manifests and segments, and the lists of all packs. With `readData`
  * it also verifies the bytes of packs against checksum, SHA-256 and fingerprint, and the fingerprints of packs against
@@ -37,12 +37,18 @@ import type { CheckOptions, Problem, Progress } from './types.js';
 import type { PackProblem } from './worker/page-jobs.js';
 import { pageWorker, pageWorkerCount } from './worker/page-pool.js';
 
-/** A problem whose list of affected snapshots still grows. */
+/** What a finding affects: a region of a snapshot; null: the snapshot's file. One object for each. */
+interface Affected {
+  readonly snapshot: string;
+  readonly region: string | null;
+}
+
+/** A problem whose list of what it affects still grows. */
 interface Finding {
   readonly file: string;
   readonly offset: number | null;
   readonly message: string;
-  readonly snapshots: string[];
+  readonly affects: Affected[];
 }
 
 export async function checkStore(
@@ -76,27 +82,30 @@ class Findings {
     const key = `${file} ${offset} ${message}`;
     let finding = this.#all.get(key);
     if (!finding) {
-      finding = { file, offset, message, snapshots: [] };
+      finding = { file, offset, message, affects: [] };
       this.#all.set(key, finding);
     }
     return finding;
   }
 
   problems(): Problem[] {
-    return Array.from(this.#all.values(), ({ file, offset, message, snapshots }) => ({
-      file,
-      offset,
-      snapshots: [...new Set(snapshots)].sort(),
-      message,
-    }));
+    return Array.from(this.#all.values(), ({ file, offset, message, affects }) => {
+      const sorted = [...new Set(affects)].sort(
+        (a, b) => Number(a.snapshot > b.snapshot) - Number(a.snapshot < b.snapshot),
+      );
+      const snapshots = [...new Set(sorted.map(({ snapshot }) => snapshot))];
+      return { file, offset, snapshots, regions: sorted.filter(isRegion), message };
+    });
   }
 }
 
+const isRegion = (affected: Affected): affected is Problem['regions'][number] => affected.region !== null;
+
 /**
- * Adds a snapshot to a finding. Snapshots are checked one by one, so comparing with the last avoids most duplicates.
+ * Adds a region to a finding. Regions are checked one by one, so comparing with the last avoids most duplicates.
  */
-function blame(finding: Finding, snapshot: string): void {
-  if (finding.snapshots.at(-1) !== snapshot) finding.snapshots.push(snapshot);
+function blame(finding: Finding, affected: Affected): void {
+  if (finding.affects.at(-1) !== affected) finding.affects.push(affected);
 }
 
 /** The findings that make chunks of packs unreadable. */
@@ -127,13 +136,13 @@ class LostChunks {
     for (const chunk of chunks) pack.byChunk[chunk] ||= pack.some.length;
   }
 
-  /** Adds the snapshot to the findings that make this chunk unreadable. */
-  blame(number: number, chunk: number, snapshot: string): void {
+  /** Adds the region to the findings that make this chunk unreadable. */
+  blame(number: number, chunk: number, affected: Affected): void {
     const pack = this.#packs.get(number);
     if (!pack) return;
-    for (const finding of pack.whole) blame(finding, snapshot);
+    for (const finding of pack.whole) blame(finding, affected);
     const index = pack.byChunk[chunk] ?? 0;
-    if (index > 0) blame(pack.some[index - 1]!, snapshot);
+    if (index > 0) blame(pack.some[index - 1]!, affected);
   }
 
   has(pack: number): boolean {
@@ -190,9 +199,9 @@ class Check {
     return this.#findings.problems();
   }
 
-  #find(file: string, offset: number | null, message: string, snapshot?: string): Finding {
+  #find(file: string, offset: number | null, message: string, affected?: Affected): Finding {
     const finding = this.#findings.add(file, offset, message);
-    if (snapshot !== undefined) blame(finding, snapshot);
+    if (affected !== undefined) blame(finding, affected);
     return finding;
   }
 
@@ -201,7 +210,10 @@ class Check {
     for (const message of index.integrityProblems()) this.#find(DATABASE, null, message);
     for (const { file, why } of index.invalidRows()) this.#find(file, null, why);
     for (const { label, snapshot } of index.damagedTags())
-      this.#find(DATABASE, null, `the row of the tag ${label} does not match its digest`, snapshot);
+      this.#find(DATABASE, null, `the row of the tag ${label} does not match its digest`, {
+        snapshot,
+        region: null,
+      });
     for (const name of namesIn(dir, TAGS)) {
       if (!TAG_LABEL.test(name) || isTemporary(name)) continue;
       try {
@@ -283,42 +295,51 @@ class Check {
 
   #snapshot(packs: PackSet, validBlocks: ChunkSet, id: string): void {
     const { context } = this;
-    const failed = (error: unknown): void => {
+    const whole = { snapshot: id, region: null };
+    const failed = (error: unknown, affected: Affected): void => {
       if (!(error instanceof LivesnapError) || !FILE_ERRORS.has(error.code)) throw error;
       if (!context.index.has(id)) return; // removed meanwhile
       const damage = error instanceof DamageError ? error : null;
-      this.#find(damage?.file ?? snapshotFile(id), damage?.offset ?? null, damage?.why ?? error.message, id);
+      this.#find(
+        damage?.file ?? snapshotFile(id),
+        damage?.offset ?? null,
+        damage?.why ?? error.message,
+        affected,
+      );
     };
     let file: ReturnType<typeof readSnapshotFile>;
     try {
       file = readSnapshotFile(context.dir, id);
     } catch (error) {
-      failed(error);
+      failed(error, whole);
       return;
     }
     const listed = context.index.row(id, leaveOut);
     if (listed && JSON.stringify(snapshotRow(file)) !== JSON.stringify(listed))
-      this.#find(DATABASE, null, `the row of snapshot ${id} differs from its file`, id);
-    const { regions } = file.description;
+      this.#find(DATABASE, null, `the row of snapshot ${id} differs from its file`, whole);
+    const { description } = file;
+    const regions = description.regions.map(({ name }) => ({ snapshot: id, region: name }));
     for (const entry of file.blocks) {
       const { places, fingerprints } = entry;
+      const affected = regions[entry.region]!;
       this.#noteNumber(places.pack);
       this.#noteNumber(fingerprints.pack);
-      this.#lost.blame(places.pack, places.chunk, id);
-      this.#lost.blame(fingerprints.pack, fingerprints.chunk, id);
+      this.#lost.blame(places.pack, places.chunk, affected);
+      this.#lost.blame(fingerprints.pack, fingerprints.chunk, affected);
       // A block of another snapshot that was valid is not read again, unless chunks are lost or the region ends inside
       // the block.
-      const pages = pagesOfBlock(regions, entry);
+      const pages = pagesOfBlock(description.regions, entry);
       if (validBlocks.has(places.pack, places.chunk) && !this.#lost.any && pages === BLOCK_PAGES) continue;
       try {
-        const block = readBlock(context.ops, packs, entry, pages);
+        const block = readBlock(context.ops, packs, description, entry);
         this.#requireChunks(packs, block);
         for (let page = 0; this.#lost.any && page < BLOCK_PAGES; page++)
-          if (!block.isZero(page)) this.#lost.blame(block.places[2 * page]!, block.places[2 * page + 1]!, id);
+          if (!block.isZero(page))
+            this.#lost.blame(block.places[2 * page]!, block.places[2 * page + 1]!, affected);
         validBlocks.add(places.pack, places.chunk);
       } catch (error) {
         // A finding of the pack is not repeated for each block.
-        if (!this.#lost.covers(error, entry)) failed(error);
+        if (!this.#lost.covers(error, entry)) failed(error, affected);
       }
     }
   }

@@ -8,10 +8,9 @@
  */
 import { PAGE_BYTES } from '../page-stream.js';
 import type { StoreContext } from './context.js';
-import { DamageError } from './disk/damage.js';
 import type { PackSet } from './pack/pack-set.js';
-import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from './snapshot/block-list.js';
-import { ManifestBlock, readBlock } from './snapshot/manifest.js';
+import { BLOCK_PAGES, type BlockEntry } from './snapshot/block-list.js';
+import { ManifestBlock, readBlock, readPages } from './snapshot/manifest.js';
 import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
 import type { RegionDifference } from './types.js';
 
@@ -70,10 +69,10 @@ function diffRegion(context: StoreContext, a: Side, b: Side, region: string): Re
   try {
     for (const [left, right] of blockPairs(a, b)) {
       if (left && right && isSameBlock(left, right)) continue;
-      const [before, after] = [readOf(context, packs, a, left), readOf(context, packs, b, right)];
+      const [before, after] = [load(context, packs, a, left), load(context, packs, b, right)];
       const first = (left ?? right)!.block * BLOCK_PAGES;
       for (let page = 0; page < BLOCK_PAGES; page++)
-        if (!isSamePage(packs, before, after, page)) add(first + page);
+        if (!isSamePage(context, packs, before, after, page)) add(first + page);
     }
   } finally {
     packs.close();
@@ -103,29 +102,37 @@ function* blockPairs(a: Side, b: Side): Generator<[BlockEntry | null, BlockEntry
 const isSameBlock = (a: BlockEntry, b: BlockEntry): boolean =>
   a.places.pack === b.places.pack && a.places.chunk === b.places.chunk;
 
-function readOf({ ops }: StoreContext, packs: PackSet, side: Side, entry: BlockEntry | null): ManifestBlock {
-  if (!entry) return ALL_ZERO;
-  const { id, regions } = side.file.description;
-  try {
-    return readBlock(ops, packs, entry, pagesOfBlock(regions, entry));
-  } catch (error) {
-    throw error instanceof DamageError ? error.in(id) : error;
-  }
+/** The entry is null where the side has no such block; then no page is there. */
+interface LoadedBlock {
+  readonly side: Side;
+  readonly entry: BlockEntry | null;
+  readonly block: ManifestBlock;
 }
 
-function isSamePage(packs: PackSet, a: ManifestBlock, b: ManifestBlock, page: number): boolean {
-  if (a.hasPlace(page, b.places)) return true;
-  if (
-    a.fingerprints[2 * page] !== b.fingerprints[2 * page] ||
-    a.fingerprints[2 * page + 1] !== b.fingerprints[2 * page + 1]
-  )
-    return false;
-  // A copy: reading the other chunk may reuse the buffer.
-  const bytes = Buffer.from(chunkOf(packs, a, page));
-  return bytes.equals(chunkOf(packs, b, page));
+function load({ ops }: StoreContext, packs: PackSet, side: Side, entry: BlockEntry | null): LoadedBlock {
+  return { side, entry, block: entry ? readBlock(ops, packs, side.file.description, entry) : ALL_ZERO };
 }
 
-function chunkOf(packs: PackSet, { places }: ManifestBlock, page: number): Uint8Array {
-  const { bytes, offset } = packs.chunk(places[2 * page]!, places[2 * page + 1]!);
-  return bytes.subarray(offset, offset + PAGE_BYTES);
+function isSamePage(
+  context: StoreContext,
+  packs: PackSet,
+  a: LoadedBlock,
+  b: LoadedBlock,
+  page: number,
+): boolean {
+  if (a.block.hasPlace(page, b.block.places)) return true;
+  const [before, after] = [a.block.fingerprints, b.block.fingerprints];
+  if (before[2 * page] !== after[2 * page] || before[2 * page + 1] !== after[2 * page + 1]) return false;
+  return bytesOf(context, packs, a, page).equals(bytesOf(context, packs, b, page));
+}
+
+function bytesOf(
+  { ops }: StoreContext,
+  packs: PackSet,
+  { side, entry, block }: LoadedBlock,
+  page: number,
+): Buffer {
+  const bytes = Buffer.alloc(PAGE_BYTES);
+  readPages(ops, packs, side.file.description, entry!, block, page, bytes);
+  return bytes;
 }

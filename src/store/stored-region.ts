@@ -8,14 +8,16 @@
  * - It holds neither `lock` nor `index.lock`: gc and repair run beside it. The reader finds packs that they replace.
  */
 import { closeRegionReader, openRegionReader, type RegionReader } from '../native/region-reader.js';
-import type { OpenRegion } from '../page-stream.js';
+import type { OpenRegion, Region } from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import { at, PACKS } from './disk/layout.js';
 import type { Pin } from './pins.js';
 import type { SnapshotFile } from './snapshot/snapshot-file.js';
 
 export class StoredRegion implements OpenRegion {
-  readonly sizeBytes: number;
+  /** The ID of the snapshot, and its region. */
+  readonly snapshot: string;
+  readonly region: Region;
   readonly reader: RegionReader;
   #isOpen = true;
 
@@ -27,7 +29,8 @@ export class StoredRegion implements OpenRegion {
     region: number,
     packs: Uint32Array,
   ) {
-    this.sizeBytes = description.regions[region]!.sizeBytes;
+    this.snapshot = description.id;
+    this.region = description.regions[region]!;
     try {
       this.reader = openRegionReader({
         packsDir: at(dir, PACKS),
@@ -40,6 +43,10 @@ export class StoredRegion implements OpenRegion {
       pin.release();
       throw error;
     }
+  }
+
+  get sizeBytes(): number {
+    return this.region.sizeBytes;
   }
 
   close(): void {

@@ -25,7 +25,6 @@ import {
   type SnapshotSummary,
 } from '../page-stream.js';
 import type { StoreContext } from './context.js';
-import { DamageError } from './disk/damage.js';
 import { storeError } from './disk/layout.js';
 import { notOfStore } from './disk/store-error.js';
 import type { StoreLock } from './disk/store-lock.js';
@@ -33,7 +32,8 @@ import type { PackRow } from './index/index-database.js';
 import { fillMemories } from './memory-fills.js';
 import type { PackSet } from './pack/pack-set.js';
 import { Pin } from './pins.js';
-import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from './snapshot/block-list.js';
+import { BLOCK_PAGES, type BlockEntry } from './snapshot/block-list.js';
+import type { SnapshotDescription } from './snapshot/description.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
 import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
 import { StoredRegion } from './stored-region.js';
@@ -58,11 +58,14 @@ interface ReadSession {
   readonly session: number;
 }
 
-/** The pages of one batch: `count` pages of the sink's region `region`. */
+/** The pages of one batch: `count` pages of a region. */
 interface Run {
   readonly batch: PageBatch;
   readonly pages: Uint32Array;
+  /** Index into the snapshot's regions. */
   region: number;
+  /** Index into the sink's regions. */
+  target: number;
   count: number;
 }
 
@@ -134,7 +137,7 @@ export class StoredSnapshot implements OpenSnapshot {
       const settled = await Promise.allSettled(lanes);
       for (const outcome of settled) if (outcome.status === 'rejected') throw outcome.reason;
     } catch (error) {
-      throw error instanceof DamageError ? error.in(this.summary.id) : storeError(this.context.dir, error);
+      throw storeError(this.context.dir, error);
     } finally {
       packs.close();
       for (const { worker, session } of sessions) void worker.do('readEnd', { session }).catch(() => {});
@@ -159,7 +162,7 @@ export class StoredSnapshot implements OpenSnapshot {
       });
       if (opened.length > 0) await fillMemories(context.dir, opened, progress);
     } catch (error) {
-      throw error instanceof DamageError ? error.in(this.summary.id) : storeError(context.dir, error);
+      throw storeError(context.dir, error);
     } finally {
       for (const { region } of opened) region.close();
     }
@@ -198,8 +201,7 @@ export class StoredSnapshot implements OpenSnapshot {
   #runs(packs: PackSet, targets: readonly (number | null)[]): Runs {
     const { ops } = this.context;
     const { blocks, description } = this.file;
-    const read = (entry: BlockEntry): ManifestBlock =>
-      readBlock(ops, packs, entry, pagesOfBlock(description.regions, entry));
+    const read = (entry: BlockEntry): ManifestBlock => readBlock(ops, packs, description, entry);
     const nextWanted = (from: number): number => {
       let index = from;
       while (index < blocks.length && targets[blocks.at(index).region] === null)
@@ -211,6 +213,7 @@ export class StoredSnapshot implements OpenSnapshot {
     let block = at < blocks.length ? read(blocks.at(at)) : null;
     let hasFailed = false;
     return {
+      description,
       stop() {
         hasFailed = true;
       },
@@ -220,7 +223,8 @@ export class StoredSnapshot implements OpenSnapshot {
         while (block) {
           const entry = blocks.at(at);
           const { places, fingerprints } = block;
-          run.region = targets[entry.region]!;
+          run.region = entry.region;
+          run.target = targets[entry.region]!;
           for (; page < BLOCK_PAGES && run.count < BATCH_PAGES; page++) {
             if (places[2 * page] === 0) continue;
             const to = 2 * run.count;
@@ -266,6 +270,8 @@ export class StoredSnapshot implements OpenSnapshot {
 }
 
 interface Runs {
+  /** Of the snapshot that is read. */
+  readonly description: SnapshotDescription;
   /** Sets the run's pages, places and fingerprints. False: there are no more. Errors: DAMAGED. */
   next(run: Run): boolean;
   /** From now on there are no more. */
@@ -279,13 +285,18 @@ async function fillFrom(
   sink: PageSink,
   countPages: (pages: number) => void,
 ): Promise<void> {
-  const run: Run = { batch: acquireBatch(), pages: new Uint32Array(BATCH_PAGES), region: 0, count: 0 };
+  const { id: snapshot, regions } = runs.description;
+  const run: Run = {
+    ...{ batch: acquireBatch(), pages: new Uint32Array(BATCH_PAGES) },
+    ...{ region: 0, target: 0, count: 0 },
+  };
   try {
     while (runs.next(run)) {
-      const { batch, region, count } = run;
+      const { batch, target, count } = run;
       const pages = run.pages.subarray(0, count);
-      await worker.do('readBatch', { session, batch: batch.shared, count });
-      await writeTo(sink, { region, pages }, batch.pages.subarray(0, count * PAGE_BYTES));
+      const read = { snapshot, region: regions[run.region]!, pages };
+      await worker.do('readBatch', { session, batch: batch.shared, run: read });
+      await writeTo(sink, { region: target, pages }, batch.pages.subarray(0, count * PAGE_BYTES));
       countPages(count);
     }
   } catch (error) {

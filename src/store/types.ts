@@ -95,6 +95,9 @@ export interface RepairResult {
 export interface Problem {
   readonly file: string;
   readonly offset: number | null;
+  /** The snapshots that need the lost data. */
   readonly snapshots: readonly string[];
+  /** Their regions that need it; none for damage of a snapshot's own file. */
+  readonly regions: readonly { readonly snapshot: string; readonly region: string }[];
   readonly message: string;
 }

@@ -153,9 +153,49 @@ describe('a store', function () {
     assert.equal(checked.status, 4, checked.stderr);
     const { ok, problems } = JSON.parse(checked.stdout);
     assert.equal(ok, false);
-    assert.deepEqual(Object.keys(problems[0]), ['file', 'offset', 'snapshots', 'message']);
+    assert.deepEqual(Object.keys(problems[0]), ['file', 'offset', 'snapshots', 'regions', 'message']);
     const copy = join(world.dir, 'copy');
     await world.fails(4, 'DAMAGED', ['get', 't', copy]);
+  });
+
+  it('names the snapshot, the region and the file of damage, in text and in JSON', async () => {
+    const file = join(world.dir, 'file.bin');
+    writeFileSync(file, readFileSync(process.execPath).subarray(0, 1 << 20));
+    const { id } = await world.json<Saved>('put', file, '--tag', 't');
+    const [pack] = readdirSync(join(world.store, 'packs')) as [string];
+    const bytes = readFileSync(join(world.store, 'packs', pack));
+    bytes[5000]! ^= 1;
+    writeFileSync(join(world.store, 'packs', pack), bytes);
+    const damage = {
+      ...{ file: `packs/${pack}`, offset: 32, snapshot: id, region: 'file' },
+      ...{ fromBytes: 0, toBytes: 4096 },
+    };
+    const why = 'the frame does not match its checksum';
+    const text = `snapshot ${id} is damaged: file offset 0x0 to 0x1000 cannot be read: packs/${pack} at offset 32: ${why}`;
+    for (const verb of ['get', 'export']) {
+      const args = [verb, 't', join(world.dir, 'target')];
+      const ran = await world.run(args);
+      assert.equal(ran.status, 4);
+      assert.ok(ran.stderr.split('\n').includes(`livesnap: ${text}`), `${verb}: ${ran.stderr}`);
+      const { error } = JSON.parse((await world.run([...args, '--json'])).stdout);
+      assert.deepEqual([error.message, error.damage], [text, damage], verb);
+    }
+    const copied = ['copy', 't', '--from', world.store, '--store', join(world.dir, 'other'), '--json'];
+    const { error } = JSON.parse((await world.run(copied)).stdout);
+    assert.deepEqual([error.message, error.damage], [`remote: ${text}`, damage]);
+
+    const checked = await world.run(['check', '--read-data']);
+    assert.equal(checked.stdout, `packs/${pack} at 32: ${why} (file of snapshot ${id.slice(0, 12)})\n`);
+    const { problems } = JSON.parse((await world.run(['check', '--read-data', '--json'])).stdout);
+    assert.deepEqual(problems, [
+      {
+        file: `packs/${pack}`,
+        offset: 32,
+        snapshots: [id],
+        regions: [{ snapshot: id, region: 'file' }],
+        message: why,
+      },
+    ]);
   });
 
   it('names what is missing: a store, a file, a snapshot, a directory', async () => {

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../src/errors.js';
 import { lazyFillErrno } from '../../src/native/memory-fill.js';
+import { PAGE_BYTES } from '../../src/page-stream.js';
 import { Store } from '../../src/store/store.js';
 import { Machine } from '../../src/vmm/machine.js';
 import type { MachineEnd } from '../../src/vmm/machine-types.js';
@@ -221,6 +222,10 @@ describe('a machine that runs while its RAM is filled', function () {
       assert.ok(error instanceof LivesnapError, String(error));
       assert.equal(error.code, 'DAMAGED', error.message);
       assert.match(error.message, new RegExp(`^the page of RAM at 0x[0-9a-f]+ .* snapshot ${id}: packs/`));
+      const { snapshot, region, fromBytes, toBytes } = error.damage!;
+      assert.deepEqual([snapshot, region], [id, 'ram@0x0']);
+      assert.ok(error.message.startsWith(`the page of RAM at 0x${fromBytes!.toString(16)} `));
+      assert.equal(toBytes, fromBytes! + PAGE_BYTES);
     }
   });
 });

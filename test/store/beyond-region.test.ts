@@ -19,7 +19,8 @@ function shorten(dir: string, id: string, pages: number): void {
 
 const damage = {
   code: 'DAMAGED',
-  message: /^(snapshot \w+ is damaged: )?packs\/\S+ at offset \d+: .*beyond the end of its region$/,
+  message:
+    /^snapshot \w+ is damaged: \w+ (offset \w+ to \w+ )?cannot be read: packs\/\S+ at offset \d+: .*beyond the end of its region$/,
 };
 
 describe('a manifest block with pages beyond its region', () => {

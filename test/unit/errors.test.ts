@@ -24,6 +24,17 @@ describe('errors', () => {
     assert.equal(new LivesnapError('USAGE', 'no').toJSON().hint, null);
   });
 
+  it('keep what is damaged on their way through JSON', () => {
+    const damage = {
+      ...{ file: 'packs/1', offset: 32, snapshot: 'a', region: 'disk1' },
+      ...{ fromBytes: 0, toBytes: 4096 },
+    };
+    const error = new LivesnapError('DAMAGED', 'it is', { damage });
+    assert.deepEqual(LivesnapError.fromJSON(JSON.parse(JSON.stringify(error))), error);
+    assert.deepEqual(LivesnapError.fromJSON(error.toJSON()).damage, damage);
+    assert.ok(!('damage' in new LivesnapError('DAMAGED', 'it is').toJSON()));
+  });
+
   it('of system calls have a code by errno', () => {
     const codeOf = (errno: string) => new SystemError('write', 1, errno, 'no').code;
     assert.deepEqual(['ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'EIO'].map(codeOf), [

@@ -11,14 +11,18 @@ import { projectRoot } from '../../src/native/project-root.js';
 
 /** Which top-level rooms and files of src/ each of them may import. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
-  cli: ['server', 'vmm', 'store', 'native', 'environment', 'notes', 'page-stream', 'schema', 'errors'],
+  cli: [
+    ...['server', 'vmm', 'store', 'native'],
+    ...['environment', 'notes', 'page-stream', 'region-places', 'schema', 'errors'],
+  ],
   server: ['vmm', 'store', 'native', 'environment', 'page-stream', 'schema', 'errors'],
   vmm: ['native', 'page-stream', 'schema', 'bit-set', 'errors'],
-  store: ['native', 'environment', 'notes', 'page-stream', 'schema', 'bit-set', 'errors'],
+  store: ['native', 'environment', 'notes', 'page-stream', 'region-places', 'schema', 'bit-set', 'errors'],
   native: ['page-stream', 'errors'],
   environment: ['notes', 'errors'],
   notes: [],
   'page-stream': [],
+  'region-places': [],
   schema: [],
   'bit-set': [],
   errors: [],

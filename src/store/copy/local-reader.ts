@@ -3,7 +3,7 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { SHA256_BYTES } from '../pack/pack-format.js';
 import type { PackReader } from '../pack/pack-reader.js';
 import type { PackSet } from '../pack/pack-set.js';
-import { type BlockEntry, type BlockList, pagesOfBlock } from '../snapshot/block-list.js';
+import type { BlockEntry, BlockList } from '../snapshot/block-list.js';
 import type { SnapshotDescription } from '../snapshot/description.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
 import type { StoredSnapshot } from '../stored-snapshot.js';
@@ -49,8 +49,7 @@ export class LocalReader implements SnapshotReader {
   }
 
   async block(entry: BlockEntry): Promise<ManifestBlock> {
-    const pages = pagesOfBlock(this.description.regions, entry);
-    return readBlock(this.snapshot.context.ops, this.#packs, entry, pages);
+    return readBlock(this.snapshot.context.ops, this.#packs, this.description, entry);
   }
 
   async hasChunk(pack: number, chunk: number): Promise<boolean> {

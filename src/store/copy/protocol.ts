@@ -7,10 +7,11 @@
  */
 
 import assert from 'node:assert/strict';
-import { ERROR_CODES, type ErrorCode, LivesnapError } from '../../errors.js';
+import { type Damage, ERROR_CODES, type ErrorCode, LivesnapError } from '../../errors.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import {
   type Check,
+  integer,
   isRecord,
   nullable,
   object,
@@ -28,6 +29,7 @@ import {
   MAX_DESCRIPTION_BYTES,
   MAX_PACK_TOTAL,
   pagesOf,
+  regionName,
   requireDescription,
   type SnapshotDescription,
 } from '../snapshot/description.js';
@@ -418,6 +420,19 @@ const MAX_TEXT_LENGTH = 1000;
 const shortened = (long: string): string =>
   long.length > MAX_TEXT_LENGTH ? `${long.slice(0, MAX_TEXT_LENGTH)}…` : long;
 
+/** Files and offsets are those of the remote store. */
+const damageOfRemote: Check<Damage> = object(
+  {
+    file: text(/^[ -~]{1,100}$/, 'a file name'),
+    offset: nullable(integer()),
+    snapshot: nullable(text(SNAPSHOT_ID, 'a snapshot ID')),
+    region: nullable(regionName),
+    fromBytes: nullable(integer()),
+    toBytes: nullable(integer()),
+  },
+  { others: 'ignore' },
+);
+
 const errorCode = oneOf(...(Object.keys(ERROR_CODES) as ErrorCode[]));
 
 export function encodeError(error: unknown): Buffer {
@@ -425,20 +440,23 @@ export function encodeError(error: unknown): Buffer {
     error instanceof LivesnapError
       ? error
       : new LivesnapError('SYSTEM', `internal error: ${(error as Error)?.message ?? error}`);
-  const { code, message, hint } = known.toJSON();
-  const sent = { code, message: shortened(message), hint: hint === null ? null : shortened(hint) };
+  const { code, message, hint, damage } = known.toJSON();
+  const sent = { code, message: shortened(message), hint: hint === null ? null : shortened(hint), damage };
   return Buffer.from(JSON.stringify(sent));
 }
 
 /** Never fails: a missing or invalid field gets a default. */
 export function decodeError(bytes: Buffer): LivesnapError {
   const value = parseJson(bytes.toString('utf8'));
-  const { code, message, hint } = isRecord(value) ? value : {};
+  const { code, message, hint, damage } = isRecord(value) ? value : {};
   const sentHint = validOr(text(), hint, undefined);
   return new LivesnapError(
     validOr(errorCode, code, 'REMOTE_FAILED'),
     `remote: ${shortened(validOr(text(), message, 'unknown error'))}`,
-    sentHint === undefined ? {} : { hint: shortened(sentHint) },
+    {
+      ...(sentHint === undefined ? {} : { hint: shortened(sentHint) }),
+      damage: validOr(damageOfRemote, damage, undefined),
+    },
   );
 }
 

@@ -10,7 +10,10 @@ export interface PackIdentities {
   of(chunk: number): { fingerprint: Uint8Array; digest: Uint8Array } | null;
 }
 
-/** Everything it returns has passed its checksums. Errors of each method: DAMAGED; for a remote also REMOTE_FAILED. */
+/**
+ * Everything it returns has passed its checksums. Errors of each method: DAMAGED, with the region where it is the manifest
+ * that is damaged; for a remote also REMOTE_FAILED.
+ */
 export interface SnapshotReader {
   readonly description: SnapshotDescription;
   readonly tag: string | null;

@@ -14,7 +14,7 @@ import { DamageError } from '../disk/damage.js';
 import { packFile } from '../disk/layout.js';
 import { FRAME_BYTES, PACK_CHUNKS } from '../pack/pack-format.js';
 import { BLOCK_PAGES, type BlockEntry } from '../snapshot/block-list.js';
-import type { ManifestBlock } from '../snapshot/manifest.js';
+import { errorOfPage, type ManifestBlock } from '../snapshot/manifest.js';
 import { MAX_COPIED_BLOCKS, snapshotFile } from '../snapshot/snapshot-file.js';
 import type { Channel } from './channel.js';
 import { ChunkNumbers } from './chunk-numbers.js';
@@ -38,6 +38,18 @@ import type { SnapshotReader } from './snapshot-reader.js';
 
 /** Sends one snapshot. Progress is in bytes of pages, before compression. Errors: USAGE, DAMAGED, REMOTE_FAILED. */
 export async function sendSnapshot(
+  channel: Channel,
+  reader: SnapshotReader,
+  options: SendOptions,
+): Promise<CopyResult> {
+  try {
+    return await send(channel, reader, options);
+  } catch (error) {
+    throw error instanceof DamageError ? error.in(reader.description.id) : error;
+  }
+}
+
+async function send(
   channel: Channel,
   reader: SnapshotReader,
   { compress, onPlan, progress }: SendOptions,
@@ -106,10 +118,14 @@ class OutgoingSnapshot {
       );
     }
     const { places } = await reader.block(entry);
-    for (let i = 0; i < places.length; i += 2) {
-      const [pack, chunk] = [places[i]!, places[i + 1]!];
+    for (let page = 0; page < BLOCK_PAGES; page++) {
+      const [pack, chunk] = [places[2 * page]!, places[2 * page + 1]!];
       if (pack === 0 || (chunk < PACK_CHUNKS && chunks.has(pack, chunk))) continue;
-      if (chunk >= PACK_CHUNKS || !(await reader.hasChunk(pack, chunk))) throw noSuchChunk(pack, chunk);
+      try {
+        if (chunk >= PACK_CHUNKS || !(await reader.hasChunk(pack, chunk))) throw noSuchChunk(pack, chunk);
+      } catch (error) {
+        throw errorOfPage(error, reader.description, entry, page);
+      }
       chunks.add(pack, chunk);
     }
     this.#blockNumbers.set(keyOf(entry), this.#entries.length);
@@ -122,8 +138,11 @@ class OutgoingSnapshot {
     const list = new IdentityList();
     let number = 0;
     for (const { pack, chunk } of chunks.places()) {
-      const identity = (await reader.identities(pack)).of(chunk);
-      if (!identity) throw noSuchChunk(pack, chunk);
+      const identity = await this.#named(pack, chunk, async () => {
+        const found = (await reader.identities(pack)).of(chunk);
+        if (!found) throw noSuchChunk(pack, chunk);
+        return found;
+      });
       list.push(identity.fingerprint, identity.digest);
       const { buffer, byteOffset } = identity.fingerprint;
       const words = new DataView(buffer, byteOffset, 8);
@@ -132,6 +151,24 @@ class OutgoingSnapshot {
     }
     if (!list.isEmpty) await channel.send(MessageType.chunks, list.take());
     await channel.send(MessageType.offered);
+  }
+
+  /** Reads a chunk. Damage names the first page that the chunk holds: the blocks are read again to find it. */
+  async #named<T>(pack: number, chunk: number, read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!(error instanceof DamageError)) throw error;
+      const { description, blocks } = this.reader;
+      for (const index of this.#entries) {
+        const entry = blocks.at(index);
+        const { places } = await this.reader.block(entry);
+        for (let page = 0; page < BLOCK_PAGES; page++)
+          if (places[2 * page] === pack && places[2 * page + 1] === chunk)
+            throw errorOfPage(error, description, entry, page);
+      }
+      throw error;
+    }
   }
 
   /** The places and numbers of the chunks whose bit is set. */
@@ -171,7 +208,8 @@ class OutgoingSnapshot {
       numbers = [];
     };
     for (const { pack, chunk, number } of this.#needed(needed)) {
-      raw.set(await reader.page(pack, chunk), numbers.length * PAGE_BYTES);
+      const page = await this.#named(pack, chunk, () => reader.page(pack, chunk));
+      raw.set(page, numbers.length * PAGE_BYTES);
       numbers.push(number);
       if (numbers.length === PAGES_PER_MESSAGE) await flush();
     }
@@ -183,7 +221,8 @@ class OutgoingSnapshot {
   async sendBlocks(channel: Channel): Promise<void> {
     let parts: Uint8Array[] = [];
     for (const index of this.#entries) {
-      parts.push(...this.#encode(await this.reader.block(this.reader.blocks.at(index))));
+      const entry = this.reader.blocks.at(index);
+      parts.push(...this.#encode(entry, await this.reader.block(entry)));
       if (parts.length < 2 * BLOCKS_PER_MESSAGE) continue;
       await channel.send(MessageType.blocks, ...parts);
       parts = [];
@@ -192,15 +231,21 @@ class OutgoingSnapshot {
   }
 
   /** Checks the fingerprints of a block against those of the packs, and encodes it. Errors: DAMAGED. */
-  #encode(block: ManifestBlock): [Uint8Array, Uint8Array] {
+  #encode(entry: BlockEntry, block: ManifestBlock): [Uint8Array, Uint8Array] {
     const pages = new Uint32Array(BLOCK_PAGES).fill(ZERO_PAGE);
     for (let page = 0; page < BLOCK_PAGES; page++) {
       if (block.isZero(page)) continue;
       const [pack, chunk] = [block.places[2 * page]!, block.places[2 * page + 1]!];
       const number = this.chunks.of(pack, chunk);
       const folded = (block.fingerprints[2 * page]! ^ block.fingerprints[2 * page + 1]!) >>> 0;
-      if (this.#folded[number] !== folded)
-        throw new DamageError(packFile(pack, 0), null, `chunk ${chunk} is not the page that was saved`);
+      if (this.#folded[number] !== folded) {
+        const damage = new DamageError(
+          packFile(pack, 0),
+          null,
+          `chunk ${chunk} is not the page that was saved`,
+        );
+        throw errorOfPage(damage, this.reader.description, entry, page);
+      }
       pages[page] = number;
     }
     return encodeBlock(pages);

@@ -1,5 +1,39 @@
-/** The error for damage in a store: which file, at which offset, and why. */
+/** The error for damage in a store: which file, at which offset, why, and what of a snapshot cannot be read. */
 import { LivesnapError } from '../../errors.js';
+import type { Region } from '../../page-stream.js';
+import { placesOf } from '../../region-places.js';
+
+/** Bytes of a region, up to but not including `toBytes`. Null: it is not known which. */
+export interface DamagedRange {
+  readonly region: string;
+  readonly fromBytes: number | null;
+  readonly toBytes: number | null;
+}
+
+/** `length` bytes of a region from `fromBytes` on, as far as it reaches. `fromBytes` null: it is not known where. */
+export const rangeOf = (
+  { name, sizeBytes }: Region,
+  fromBytes: number | null,
+  length: number,
+): DamagedRange => ({
+  region: name,
+  fromBytes,
+  toBytes: fromBytes === null ? null : Math.min(sizeBytes, fromBytes + length),
+});
+
+export interface DamagedPart {
+  readonly snapshot: string;
+  /** Null: the snapshot's file, or data that several regions may need. */
+  readonly range: DamagedRange | null;
+}
+
+function textOf({ snapshot, range }: DamagedPart): string {
+  const damaged = `snapshot ${snapshot} is damaged: `;
+  if (range === null) return damaged;
+  const { region, fromBytes, toBytes } = range;
+  const place = fromBytes === null || toBytes === null ? region : placesOf(region, fromBytes, toBytes);
+  return `${damaged}${place} cannot be read: `;
+}
 
 export class DamageError extends LivesnapError {
   /** Relative to the store's directory. */
@@ -8,20 +42,25 @@ export class DamageError extends LivesnapError {
   readonly offset: number | null;
   /** The message without file and offset. */
   readonly why: string;
+  /** Null: it is not known what was being read. */
+  readonly part: DamagedPart | null;
 
-  constructor(file: string, offset: number | null, why: string, snapshot?: string) {
+  constructor(file: string, offset: number | null, why: string, part: DamagedPart | null = null) {
     const where = offset === null ? file : `${file} at offset ${offset}`;
-    super('DAMAGED', `${snapshot ? `snapshot ${snapshot} is damaged: ` : ''}${where}: ${why}`, {
+    const { region = null, fromBytes = null, toBytes = null } = part?.range ?? {};
+    super('DAMAGED', `${part === null ? '' : textOf(part)}${where}: ${why}`, {
       hint: 'livesnap check --read-data lists all damage; livesnap repair heals it where it can.',
+      damage: { file, offset, snapshot: part?.snapshot ?? null, region, fromBytes, toBytes },
     });
     this.file = file;
     this.offset = offset;
     this.why = why;
+    this.part = part;
   }
 
-  /** The same damage, with the name of the snapshot that was being read. */
-  in(snapshot: string): DamageError {
-    return new DamageError(this.file, this.offset, this.why, snapshot);
+  /** The same damage, with what of a snapshot was being read. What is known already stays: the reader knew it better. */
+  in(snapshot: string, range: DamagedRange | null = null): DamageError {
+    return this.part === null ? new DamageError(this.file, this.offset, this.why, { snapshot, range }) : this;
   }
 }
 

@@ -10,12 +10,11 @@ import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { PAGE_BYTES, type Region } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
-import { DamageError } from '../disk/damage.js';
 import { storeError } from '../disk/layout.js';
 import type { PackSet } from '../pack/pack-set.js';
 import { Save } from '../save/save.js';
-import { BLOCK_PAGES, pagesOfBlock } from '../snapshot/block-list.js';
-import { readBlock } from '../snapshot/manifest.js';
+import { BLOCK_PAGES } from '../snapshot/block-list.js';
+import { readBlock, readPages } from '../snapshot/manifest.js';
 import type { StoredSnapshot } from '../stored-snapshot.js';
 import { requireTagLabel } from '../tags.js';
 import type { Progress, SaveResult } from '../types.js';
@@ -120,16 +119,14 @@ async function writeStream(
   end: boolean,
   progress?: Progress,
 ): Promise<void> {
-  const { context, summary } = snapshot;
+  const { context } = snapshot;
   const packs = context.packSet();
   let failure: { readonly error: unknown } | null = null;
   async function* verified(): AsyncGenerator<Buffer> {
     try {
       yield* blocksOf(snapshot, packs, region, progress);
     } catch (error) {
-      failure = {
-        error: error instanceof DamageError ? error.in(summary.id) : storeError(context.dir, error),
-      };
+      failure = { error: storeError(context.dir, error) };
       throw error;
     }
   }
@@ -152,24 +149,13 @@ async function* blocksOf(
   const blockBytes = BLOCK_PAGES * PAGE_BYTES;
   const entries = file.blocks.entriesOf(file.description.regions.findIndex((region) => region.name === name));
   let next = entries.next();
-  const hashes = new Uint32Array(BLOCK_PAGES * 2);
   for (let at = 0, number = 0; at < sizeBytes; at += blockBytes, number++) {
     const entry = next.done || next.value.block !== number ? null : next.value;
     const bytes = Buffer.alloc(blockBytes);
     if (entry) {
       next = entries.next();
-      const block = readBlock(ops, packs, entry, pagesOfBlock(file.description.regions, entry));
-      for (let page = 0; page < BLOCK_PAGES; page++) {
-        if (block.isZero(page)) continue;
-        const chunk = packs.chunk(block.places[2 * page]!, block.places[2 * page + 1]!);
-        bytes.set(chunk.bytes.subarray(chunk.offset, chunk.offset + PAGE_BYTES), page * PAGE_BYTES);
-      }
-      ops.hashPages(bytes, BLOCK_PAGES, new Uint8Array(hashes.buffer));
-      const wrong = hashes.findIndex((word, i) => word !== block.fingerprints[i]);
-      if (wrong >= 0) {
-        const pack = block.places[wrong & ~1]!;
-        throw new DamageError(packs.pack(pack).file, null, 'a chunk is not the page that was saved');
-      }
+      const block = readBlock(ops, packs, file.description, entry);
+      readPages(ops, packs, file.description, entry, block, 0, bytes);
     }
     yield bytes.subarray(0, Math.min(blockBytes, sizeBytes - at));
     progress?.(Math.min(sizeBytes, at + blockBytes), sizeBytes);

@@ -26,9 +26,9 @@ import {
 } from '../pack/pack-format.js';
 import { PackReader } from '../pack/pack-reader.js';
 import { PackSet } from '../pack/pack-set.js';
-import { type BlockEntry, type BlockList, pagesOfBlock } from '../snapshot/block-list.js';
+import type { BlockEntry, BlockList } from '../snapshot/block-list.js';
 import type { SnapshotDescription } from '../snapshot/description.js';
-import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
+import { errorOfBlock, type ManifestBlock, readBlock } from '../snapshot/manifest.js';
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { RemoteFiles } from './remote-files.js';
 import { type PageWindow, RemotePack } from './remote-pack.js';
@@ -80,9 +80,13 @@ export class RemoteReader implements SnapshotReader {
   }
 
   async block(entry: BlockEntry): Promise<ManifestBlock> {
-    for (const { pack, chunk } of [entry.places, entry.fingerprints])
-      await this.#fetchChunk(pack, chunk, true);
-    return readBlock(pageOps, this.#packs, entry, pagesOfBlock(this.description.regions, entry));
+    try {
+      for (const { pack, chunk } of [entry.places, entry.fingerprints])
+        await this.#fetchChunk(pack, chunk, true);
+    } catch (error) {
+      throw errorOfBlock(error, this.description, entry);
+    }
+    return readBlock(pageOps, this.#packs, this.description, entry);
   }
 
   async hasChunk(pack: number, chunk: number): Promise<boolean> {

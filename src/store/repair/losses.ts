@@ -5,7 +5,7 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { FrameFlag } from '../pack/pack-format.js';
 import type { PackSet } from '../pack/pack-set.js';
-import { BLOCK_PAGES, pagesOfBlock } from '../snapshot/block-list.js';
+import { BLOCK_PAGES } from '../snapshot/block-list.js';
 import { type ManifestBlock, readBlock } from '../snapshot/manifest.js';
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { LostRange } from '../types.js';
@@ -29,7 +29,7 @@ export function lossesOf(
   for (const entry of blocks) {
     const firstPage = entry.block * BLOCK_PAGES;
     try {
-      const block = readBlock(ops, packs, entry, pagesOfBlock(description.regions, entry));
+      const block = readBlock(ops, packs, description, entry);
       for (let page = 0; page < BLOCK_PAGES; page++)
         if (!block.isZero(page) && isLost(packs, block, page)) add(entry.region, firstPage + page, 1);
     } catch (error) {

@@ -16,10 +16,10 @@ import assert from 'node:assert/strict';
 import type { PageOps } from '../../native/pages.js';
 import { BATCH_PAGES, PAGE_BYTES, type Region } from '../../page-stream.js';
 import type { PackSet } from '../pack/pack-set.js';
-import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from '../snapshot/block-list.js';
+import { BLOCK_PAGES, type BlockEntry } from '../snapshot/block-list.js';
 import { ChunkSet } from '../snapshot/chunk-set.js';
 import { areRegions, pagesOf } from '../snapshot/description.js';
-import { ManifestBlock, readBlock, readPage } from '../snapshot/manifest.js';
+import { ManifestBlock, readBlock, readPages } from '../snapshot/manifest.js';
 import type { PageBatch } from '../worker/page-batch.js';
 import type { RegionBase } from './bases.js';
 import { FinishedBlocks } from './finished-blocks.js';
@@ -118,8 +118,7 @@ export class ManifestBuilder {
   }
 
   #read({ base }: RegionBlocks, entry: BlockEntry, block?: ManifestBlock): ManifestBlock {
-    const pages = pagesOfBlock(base!.file.description.regions, entry);
-    return readBlock(this.ops, this.packs, entry, pages, block);
+    return readBlock(this.ops, this.packs, base!.file.description, entry, block);
   }
 
   #placesOf(block: ManifestBlock): Uint32Array {
@@ -280,7 +279,9 @@ export class ManifestBuilder {
     const at = page % BLOCK_PAGES;
     if (sizeBytes === pageCount * PAGE_BYTES || block.isZero(at)) return null;
     if (!block.hasPlace(at, blocks.changed.get(number)!.basePlaces)) return null;
-    const bytes = readPage(this.ops, this.packs, block, at);
+    const { base } = blocks;
+    const bytes = new Uint8Array(PAGE_BYTES);
+    readPages(this.ops, this.packs, base!.file.description, base!.entryOf(number)!, block, at, bytes);
     return { page, bytes: bytes.subarray(0, sizeBytes % PAGE_BYTES) };
   }
 

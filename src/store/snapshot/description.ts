@@ -64,8 +64,10 @@ export const time: Check<string> = satisfying(
   'is not a date and time',
 );
 
+export const regionName: Check<string> = text(/^[a-z0-9@._-]{1,64}$/, 'a region name');
+
 const regionFields = {
-  name: text(/^[a-z0-9@._-]{1,64}$/, 'a region name'),
+  name: regionName,
   sizeBytes: integer(0, MAX_REGION_BYTES),
 };
 

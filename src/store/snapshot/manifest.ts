@@ -6,11 +6,12 @@
  */
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
-import { DamageError } from '../disk/damage.js';
+import { DamageError, rangeOf } from '../disk/damage.js';
 import { packFile } from '../disk/layout.js';
 import { PACK_CHUNKS } from '../pack/pack-format.js';
 import type { PackSet } from '../pack/pack-set.js';
-import { BLOCK_PAGES, type BlockEntry, type Place } from './block-list.js';
+import { BLOCK_PAGES, type BlockEntry, type Place, pagesOfBlock } from './block-list.js';
+import type { SnapshotDescription } from './description.js';
 
 /** A decoded block. Each page has two words in each array: pack and chunk, fingerprint low and high. */
 export class ManifestBlock {
@@ -62,16 +63,54 @@ export class ManifestBlock {
 const hashScratch = new Uint8Array(8);
 const hashView = new DataView(hashScratch.buffer);
 
+/** The snapshot that is read: damage names its ID and the region. */
+type Described = Pick<SnapshotDescription, 'id' | 'regions'>;
+
+/** `error`, which reading a block threw. Damage names the snapshot, the region and the pages. */
+export const errorOfBlock = (error: unknown, snapshot: Described, entry: BlockEntry): unknown =>
+  errorOfPages(error, snapshot, entry, 0, BLOCK_PAGES);
+
+/** As {@link errorOfBlock}, for page `page` of a block. */
+export const errorOfPage = (error: unknown, snapshot: Described, entry: BlockEntry, page: number): unknown =>
+  errorOfPages(error, snapshot, entry, page, 1);
+
+function errorOfPages(
+  error: unknown,
+  { id, regions }: Described,
+  { region, block }: BlockEntry,
+  first: number,
+  count: number,
+): unknown {
+  if (!(error instanceof DamageError)) return error;
+  const fromBytes = (block * BLOCK_PAGES + first) * PAGE_BYTES;
+  return error.in(id, rangeOf(regions[region]!, fromBytes, count * PAGE_BYTES));
+}
+
 /**
- * Reads a block and verifies it: the fingerprints by their digest, the places by which pages they have. `pages`: the
- * number of its pages that are within the region (pagesOfBlock). `block`: is overwritten and returned. Errors: DAMAGED.
+ * Reads a block and verifies it: the fingerprints by their digest, the places by which pages they have. `block`: is
+ * overwritten and returned. Errors: DAMAGED.
  */
 export function readBlock(
   ops: PageOps,
   packs: PackSet,
+  snapshot: Described,
+  entry: BlockEntry,
+  block = new ManifestBlock(),
+): ManifestBlock {
+  try {
+    return verifiedBlock(ops, packs, entry, pagesOfBlock(snapshot.regions, entry), block);
+  } catch (error) {
+    throw errorOfBlock(error, snapshot, entry);
+  }
+}
+
+/** `pages`: the number of its pages that are within the region. */
+function verifiedBlock(
+  ops: PageOps,
+  packs: PackSet,
   entry: BlockEntry,
   pages: number,
-  block = new ManifestBlock(),
+  block: ManifestBlock,
 ): ManifestBlock {
   copyChunk(packs, entry.fingerprints, block.fingerprints);
   ops.hashPages(new Uint8Array(block.fingerprints.buffer), 1, hashScratch);
@@ -121,9 +160,14 @@ export function readPlaces(packs: PackSet, entry: BlockEntry, into: Uint32Array)
  * Reads only the places, where the chunk may be another one because packs of different stores were mixed. Verifies them
  * by the fingerprints, or by their form if the fingerprints cannot be read. Errors: DAMAGED.
  */
-export function readProvenPlaces(packs: PackSet, entry: BlockEntry, pages: number, into: Uint32Array): void {
+export function readProvenPlaces(
+  packs: PackSet,
+  snapshot: Described,
+  entry: BlockEntry,
+  into: Uint32Array,
+): void {
   try {
-    into.set(readBlock(packs.ops, packs, entry, pages).places);
+    into.set(readBlock(packs.ops, packs, snapshot, entry).places);
     return;
   } catch (error) {
     if (!(error instanceof DamageError) || isReadable(packs, entry.fingerprints)) throw error;
@@ -139,18 +183,37 @@ export function readProvenPlaces(packs: PackSet, entry: BlockEntry, pages: numbe
     throw damagedBlock(packs, entry.places, 'the chunk is not a manifest block of the snapshot');
 }
 
-/** A copy of page `page` of a block, verified by its fingerprint. Errors: DAMAGED. */
-export function readPage(ops: PageOps, packs: PackSet, block: ManifestBlock, page: number): Uint8Array {
-  const place = { pack: block.places[2 * page]!, chunk: block.places[2 * page + 1]! };
-  const { bytes, offset } = packs.chunk(place.pack, place.chunk);
-  const copy = bytes.slice(offset, offset + PAGE_BYTES);
-  ops.hashPages(copy, 1, hashScratch);
-  if (
-    hashView.getUint32(0, true) !== block.fingerprints[2 * page] ||
-    hashView.getUint32(4, true) !== block.fingerprints[2 * page + 1]
-  )
+/**
+ * Fills `into`, which is zero and as long as some pages, from page `first` of a block on. Verifies the pages by their
+ * fingerprints. Errors: DAMAGED.
+ */
+export function readPages(
+  ops: PageOps,
+  packs: PackSet,
+  snapshot: Described,
+  entry: BlockEntry,
+  { places, fingerprints }: ManifestBlock,
+  first: number,
+  into: Uint8Array,
+): void {
+  const count = into.length / PAGE_BYTES;
+  let page = first;
+  try {
+    for (; page < first + count; page++) {
+      if (places[2 * page] === 0) continue;
+      const { bytes, offset } = packs.chunk(places[2 * page]!, places[2 * page + 1]!);
+      into.set(bytes.subarray(offset, offset + PAGE_BYTES), (page - first) * PAGE_BYTES);
+    }
+    const hashes = new Uint32Array(count * 2);
+    ops.hashPages(into, count, new Uint8Array(hashes.buffer));
+    const wrong = hashes.findIndex((word, i) => word !== fingerprints[2 * first + i]);
+    if (wrong < 0) return;
+    page = first + (wrong >>> 1);
+    const place = { pack: places[2 * page]!, chunk: places[2 * page + 1]! };
     throw damagedBlock(packs, place, 'a chunk is not the page that was saved');
-  return copy;
+  } catch (error) {
+    throw errorOfPage(error, snapshot, entry, page);
+  }
 }
 
 function isReadable(packs: PackSet, { pack, chunk }: Place): boolean {

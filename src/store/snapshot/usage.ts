@@ -7,9 +7,9 @@ import { DamageError, LostChunkError } from '../disk/damage.js';
 import { CHUNK_ENTRY_BYTES, FRAME_ENTRY_BYTES, frameBytes } from '../pack/pack-format.js';
 import type { PackReader } from '../pack/pack-reader.js';
 import type { PackSet } from '../pack/pack-set.js';
-import { BLOCK_PAGES, type Place, pagesOfBlock } from './block-list.js';
+import { BLOCK_PAGES, type Place } from './block-list.js';
 import { ChunkSet } from './chunk-set.js';
-import { readPlaces, readProvenPlaces } from './manifest.js';
+import { errorOfBlock, readPlaces, readProvenPlaces } from './manifest.js';
 import type { SnapshotFile } from './snapshot-file.js';
 
 const NO_PLACES = new Uint32Array(BLOCK_PAGES * 2);
@@ -39,13 +39,12 @@ export class Usage {
       this.#add(block.places);
       if (this.#readBlocks.has(block.places.pack, block.places.chunk)) continue;
       try {
-        if (onlyReadable)
-          readProvenPlaces(this.packs, block, pagesOfBlock(file.description.regions, block), this.#places);
+        if (onlyReadable) readProvenPlaces(this.packs, file.description, block, this.#places);
         else readPlaces(this.packs, block, this.#places);
       } catch (error) {
         // The pages of a lost block cannot be reached. Repair has reported the snapshots.
         if (error instanceof LostChunkError || (onlyReadable && error instanceof DamageError)) continue;
-        throw error;
+        throw errorOfBlock(error, file.description, block);
       }
       this.#readBlocks.add(block.places.pack, block.places.chunk);
       this.#addPlaces(

@@ -5,13 +5,15 @@
  * Invariant: the main thread gets an error of the class and with the fields that the Worker's error had.
  */
 import { LivesnapError, SystemError } from '../../errors.js';
-import { DamageError } from '../disk/damage.js';
+import { type DamagedPart, DamageError } from '../disk/damage.js';
 
 export interface JobError {
   readonly message: string;
   readonly code?: string | undefined;
   readonly hint?: string | undefined;
-  readonly damage?: { file: string; offset: number | null; why: string } | undefined;
+  readonly damage?:
+    | { file: string; offset: number | null; why: string; part: DamagedPart | null }
+    | undefined;
   /** Fields of a {@link SystemError}. */
   readonly native?: { syscall: string; errno: number; errnoName: string } | undefined;
   /** Fields of Node's system errors. */
@@ -25,8 +27,10 @@ export interface JobError {
 export function toJobError(thrown: unknown): JobError {
   const error = thrown as Error & NodeJS.ErrnoException & { dest?: string };
   const { message, stack, code, syscall, path, dest } = error;
-  if (error instanceof DamageError)
-    return { message, code, damage: { file: error.file, offset: error.offset, why: error.why } };
+  if (error instanceof DamageError) {
+    const { file, offset, why, part } = error;
+    return { message, code, damage: { file, offset, why, part } };
+  }
   if (error instanceof SystemError) {
     const { errno, errnoName } = error;
     return { message, native: { syscall: error.syscall, errno, errnoName } };
@@ -36,7 +40,10 @@ export function toJobError(thrown: unknown): JobError {
 }
 
 export function fromJobError(error: JobError): Error {
-  if (error.damage) return new DamageError(error.damage.file, error.damage.offset, error.damage.why);
+  if (error.damage) {
+    const { file, offset, why, part } = error.damage;
+    return new DamageError(file, offset, why, part);
+  }
   if (error.native) {
     const { syscall, errno, errnoName } = error.native;
     return new SystemError(syscall, errno, errnoName, error.message.replace(`${syscall}: `, ''));

@@ -5,6 +5,7 @@
  * - A Worker runs its jobs one at a time, in the order of their requests.
  * - A session (a save, or the reading of a snapshot) is a number that the caller chooses. It stays with one Worker.
  */
+import type { Region } from '../../page-stream.js';
 import type { PackName } from '../pack/pack-format.js';
 import type { SealedPack } from '../pack/pack-writer.js';
 import type { SegmentRow } from '../segment/segment-file.js';
@@ -81,8 +82,8 @@ export interface Jobs {
   /** Begins to read snapshots. */
   readBegin(input: { session: number; dir: string; fingerprintBits: number; packs: PackList }): null;
 
-  /** Reads the pages at a batch's places and verifies them by its fingerprints. */
-  readBatch(input: { session: number; batch: SharedArrayBuffer; count: number }): null;
+  /** Reads the pages at a batch's places and verifies them by its fingerprints. Errors: DAMAGED. */
+  readBatch(input: { session: number; batch: SharedArrayBuffer; run: ReadRun }): null;
 
   readEnd(input: { session: number }): null;
 
@@ -110,6 +111,13 @@ export interface Jobs {
 
   /** Writes the next generation of a pack, with the chunks whose bit is set. `dryRun`: computes only its size. */
   rewritePack(input: { dir: string; pack: PackName; live: Uint8Array; dryRun: boolean }): SealedPack;
+}
+
+/** Pages of a region of a snapshot, by number. */
+export interface ReadRun {
+  readonly snapshot: string;
+  readonly region: Region;
+  readonly pages: Uint32Array;
 }
 
 /** A pack that is gone, or of which only the chunks with a bit in `live` are left. */

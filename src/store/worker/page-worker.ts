@@ -101,9 +101,9 @@ const jobs: Jobs = {
     readers.set(session, { ops, packs: new PackSet(ops, dir, (number) => generations.get(number)) });
     return null;
   },
-  readBatch({ session, batch: shared, count }) {
+  readBatch({ session, batch: shared, run }) {
     const { ops, packs } = sessionOf(readers, session);
-    readBatch(ops, packs, batchOf(shared), count);
+    readBatch(ops, packs, batchOf(shared), run);
     return null;
   },
   readEnd({ session }) {

@@ -199,8 +199,9 @@ export class MachineDisks {
           },
         );
       if (sizeBytes > MAX_DISK_BYTES) throw tooLarge(what, sizeBytes);
-      checkStart(region, what);
-      return regionLayer(snapshot.summary.id, name, region, sizeBytes, store.key);
+      const base = { snapshot: snapshot.summary.id, region: name };
+      checkStart(region, what, base);
+      return regionLayer(base.snapshot, name, region, sizeBytes, store.key);
     } finally {
       snapshot.close();
     }
@@ -274,22 +275,22 @@ const tooLarge = (what: string, sizeBytes: number): LivesnapError =>
   });
 
 /** Refuses a stored image that is not raw. Reads one page, before the machine exists. */
-function checkStart({ reader }: OpenRegion, what: string): void {
+function checkStart(opened: OpenRegion, what: string, of: SaveBase): void {
   const start = new Uint8Array(SECTOR_BYTES);
-  const errno = readRegion(reader, 0, start);
-  if (errno !== 0) {
-    const error = regionReaderError(reader);
-    throw new LivesnapError(
-      'DAMAGED',
-      `${what} cannot be read${error ? `: ${error.file}: ${error.why}` : ''}`,
-      {
-        hint: 'Check the store with livesnap check --read-data.',
-      },
-    );
-  }
+  if (readRegion(opened.reader, 0, start) !== 0) throw unreadable(opened, what, of);
   const format = imageFormat(Buffer.from(start.buffer));
   if (format !== null)
     throw new LivesnapError('BAD_IMAGE', `${what} is an image in the format ${format}, not raw`, {
       hint: 'Convert the image with qemu-img convert -O raw, and store it with livesnap put.',
     });
+}
+
+function unreadable({ reader, sizeBytes }: OpenRegion, what: string, of: SaveBase): LivesnapError {
+  const hint = 'Check the store with livesnap check --read-data.';
+  const error = regionReaderError(reader);
+  if (error === null) return new LivesnapError('DAMAGED', `${what} cannot be read`, { hint });
+  const { file, offset, why } = error;
+  const place = offset === null ? file : `${file} at offset ${offset}`;
+  const damage = { file, offset, ...of, fromBytes: 0, toBytes: Math.min(PAGE_BYTES, sizeBytes) };
+  return new LivesnapError('DAMAGED', `${what} cannot be read: ${place}: ${why}`, { hint, damage });
 }

@@ -14,7 +14,7 @@ import { getSystemErrorMap } from 'node:util';
 import { LivesnapError } from '../../errors.js';
 import type { KvmMachine } from '../../native/kvm.js';
 import { type FillError, lazyFillErrno, MemoryFill } from '../../native/memory-fill.js';
-import type { OpenRegion, OpenSnapshot, Region } from '../../page-stream.js';
+import { type OpenRegion, type OpenSnapshot, PAGE_BYTES, type Region } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
 import { unlessAborted } from '../unless-aborted.js';
 import { joined, type WorkingSet, type WorkingSets } from './working-set.js';
@@ -39,6 +39,8 @@ export function lazyObstacle(): string | null {
 
 export class LazyFill {
   readonly #snapshot: string;
+  /** Of the regions. */
+  readonly #names: readonly string[];
   readonly #slots: readonly MemorySlot[];
   readonly #regions: readonly OpenRegion[];
   readonly #fill: MemoryFill;
@@ -52,6 +54,7 @@ export class LazyFill {
 
   private constructor(
     snapshot: string,
+    names: readonly string[],
     slots: readonly MemorySlot[],
     regions: readonly OpenRegion[],
     sets: WorkingSets | null,
@@ -62,6 +65,7 @@ export class LazyFill {
     this.#snapshot = snapshot;
     this.#slots = slots;
     this.#regions = regions;
+    this.#names = names;
     const pairs = regions.map(({ reader }, slot) => ({ reader, memory: slots[slot]!.memory }));
     this.#fill = new MemoryFill(pairs, { lazy: true, wanted });
     this.#ended = this.#fill.ended.then(() => this.#close());
@@ -80,9 +84,10 @@ export class LazyFill {
     const opened: OpenRegion[] = [];
     try {
       const reading = sets?.read(snapshot.summary.id);
-      for (const [slot] of slots.entries()) opened.push(await snapshot.openRegion(regions[slot]!.name));
+      const names = slots.map((_, slot) => regions[slot]!.name);
+      for (const name of names) opened.push(await snapshot.openRegion(name));
       const wanted = (await reading) ?? new Uint32Array(0);
-      return new LazyFill(snapshot.summary.id, slots, opened, sets, wanted);
+      return new LazyFill(snapshot.summary.id, names, slots, opened, sets, wanted);
     } catch (error) {
       for (const region of opened) region.close();
       throw error;
@@ -148,6 +153,10 @@ export class LazyFill {
     if (errno === EBADMSG || errno === EIO)
       return new LivesnapError('DAMAGED', what, {
         hint: 'livesnap check --read-data lists all damage; livesnap repair heals it where it can. Then restore again.',
+        damage: {
+          ...{ file, offset, snapshot: this.#snapshot, region: this.#names[pair]! },
+          ...{ fromBytes: pageOffset, toBytes: pageOffset === null ? null : pageOffset + PAGE_BYTES },
+        },
       });
     if (errno === EOPNOTSUPP)
       return new LivesnapError('NEWER_FORMAT', what, { hint: 'Update livesnap on this host.' });

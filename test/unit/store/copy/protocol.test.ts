@@ -163,6 +163,15 @@ describe('the copy protocol', () => {
     assert.equal(decodeError(encodeError(new Error('x'))).message, 'remote: internal error: x');
     for (const odd of ['', 'null', '5', '"x"', '{"code":"__proto__"}', '{"message":{}}', '{"hint":5}'])
       assert.equal(decodeError(Buffer.from(odd)).code, 'REMOTE_FAILED', odd);
+    const damage = {
+      ...{ file: 'packs/1', offset: null, snapshot: 'a'.repeat(32), region: 'disk1' },
+      ...{ fromBytes: 0, toBytes: 4096 },
+    };
+    const damaged = (sent: unknown) =>
+      decodeError(Buffer.from(JSON.stringify({ code: 'DAMAGED', message: 'x', hint: null, damage: sent })));
+    assert.deepEqual(decodeError(encodeError(new LivesnapError('DAMAGED', 'x', { damage }))).damage, damage);
+    for (const odd of [5, {}, { ...damage, file: '\x1b[2J' }, { ...damage, region: 'a b' }])
+      assert.equal(damaged(odd).damage, undefined, JSON.stringify(odd));
     const long = new LivesnapError('USAGE', 'x'.repeat(1 << 20), { hint: '"'.repeat(1 << 20) });
     assert.ok(encodeError(long).length < 64 << 10);
   });

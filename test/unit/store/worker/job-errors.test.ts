@@ -18,10 +18,15 @@ function thrownBy(work: () => unknown): Error {
 }
 
 describe('an error of a page Worker', () => {
-  it('keeps file, offset and reason of damage', () => {
-    const error = sent(new DamageError('packs/1', 32, 'it is torn'));
-    assert.ok(error instanceof DamageError);
-    assert.deepEqual([error.file, error.offset, error.why], ['packs/1', 32, 'it is torn']);
+  it('keeps file, offset, reason and region of damage', () => {
+    const damage = new DamageError('packs/1', 32, 'it is torn');
+    const named = damage.in('a', { region: 'disk1', fromBytes: 0, toBytes: 4096 });
+    for (const before of [damage, named]) {
+      const error = sent(before);
+      assert.ok(error instanceof DamageError);
+      assert.deepEqual([error.file, error.offset, error.why], ['packs/1', 32, 'it is torn']);
+      assert.deepEqual(error.toJSON(), before.toJSON());
+    }
   });
 
   it('keeps code, message and hint of a LivesnapError', () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { placesOf } from '../../../src/cli/region-places.js';
+import { placesOf } from '../../src/region-places.js';
 
 describe('a place in a region', () => {
   it('is an address in RAM, and an offset in a disk or file', () => {
