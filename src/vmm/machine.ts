@@ -58,7 +58,7 @@ import type {
 } from './machine-types.js';
 import { DirtyPages } from './memory/dirty-pages.js';
 import type { NetReport } from './net/machine-nets.js';
-import { SaveBases, usedBase } from './save-bases.js';
+import { isSameBase, SaveBases, usedBase } from './save-bases.js';
 import type { SavedMachine } from './saved-machine.js';
 import { unlessAborted } from './unless-aborted.js';
 
@@ -267,15 +267,20 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     });
   }
 
-  /** Saves relative to bases. If one is damaged, saves everything again. */
+  /** Saves relative to bases. If one is damaged, saves again without it; without any, if it is not known which. */
   async #withBases<T>(store: SaveTarget, save: (basesOf: BasesOf) => Promise<T>): Promise<T> {
-    const basesOf: BasesOf = (region) => this.#bases.of(store.key, region);
-    try {
-      return await save(basesOf);
-    } catch (error) {
-      const hasBase = this.#setup.regions.list.some((_, region) => basesOf(region).bases.length > 0);
-      if (!hasBase || !(error instanceof LivesnapError && error.code === 'DAMAGED')) throw error;
-      return save((region) => this.#bases.none(region));
+    const damaged: SaveBase[] = [];
+    const basesOf: BasesOf = (region) => this.#bases.of(store.key, region, damaged);
+    for (;;) {
+      try {
+        return await save(basesOf);
+      } catch (error) {
+        const offered = this.#setup.regions.list.flatMap((_, region) => basesOf(region).bases);
+        const { code, damage } = error instanceof LivesnapError ? error : {};
+        if (code !== 'DAMAGED' || offered.length === 0) throw error;
+        const found = offered.filter((base) => isSameBase(base, damage));
+        damaged.push(...(found.length > 0 ? found : offered));
+      }
     }
   }
 

@@ -26,19 +26,14 @@ export class SaveBases {
     this.#disks = disks;
   }
 
-  /** What a region may be stored relative to in the store with this key, the best first. */
-  of(key: string, region: number): SavedRegion {
+  /** What a region may be stored relative to in the store with this key, the best first. `except`: bases that are damaged. */
+  of(key: string, region: number, except: readonly SaveBase[] = []): SavedRegion {
     const { name } = this.#regions.list[region]!;
     const own = this.#dirty.baseIn(key);
     const layer = this.#disks.list[region - this.#regions.slots.length]?.base;
     const bases: SaveBase[] = own === null ? [] : [{ snapshot: own, region: name }];
     if (layer && layer.storeKey === key) bases.push(layer.base);
-    return { region: name, bases };
-  }
-
-  /** A region that is stored in full. */
-  none(region: number): SavedRegion {
-    return { region: this.#regions.list[region]!.name, bases: [] };
+    return { region: name, bases: bases.filter((base) => !except.some((each) => isSameBase(base, each))) };
   }
 
   /**
@@ -61,6 +56,12 @@ export class SaveBases {
     return pending;
   }
 }
+
+/** `other`: a base, or what of a snapshot is damaged. */
+export const isSameBase = (
+  { snapshot, region }: SaveBase,
+  other: { readonly snapshot: string | null; readonly region: string | null } | undefined,
+): boolean => snapshot === other?.snapshot && region === other.region;
 
 /** The base that the store chose for a region; null: none. */
 export function usedBase(

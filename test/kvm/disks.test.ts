@@ -18,14 +18,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../src/errors.js';
+import { pageOps } from '../../src/native/pages.js';
 import { readRegion } from '../../src/native/region-reader.js';
 import { BATCH_PAGES, PAGE_BYTES, type SaveTarget } from '../../src/page-stream.js';
+import { parsePackName } from '../../src/store/disk/layout.js';
+import { FrameFlag } from '../../src/store/pack/pack-format.js';
+import { PackReader } from '../../src/store/pack/pack-reader.js';
 import { Store } from '../../src/store/store.js';
 import type { DiskRequest } from '../../src/vmm/disk/disk-config.js';
 import { Machine } from '../../src/vmm/machine.js';
 import { decodeMachineState } from '../../src/vmm/machine-state.js';
 import type { MachineEnd } from '../../src/vmm/machine-types.js';
-import { dropScratch, mountSmall } from '../store/scratch.js';
+import { dropScratch, flipBit, mountSmall } from '../store/scratch.js';
 import { limit } from '../timeouts.js';
 import { buildDiskGuest, DiskGuest } from './disk-guest.js';
 import { requireKvm } from './kvm.js';
@@ -393,6 +397,49 @@ describe('a machine with a disk', function () {
     const saved = await guest.machine.saveDisks((use) => use(damaged), { vm: 'test', tag: null });
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 0))[0]!), 'A');
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'i');
+  });
+
+  it('saves only the region in full whose base is found to be damaged', async () => {
+    writeFileSync(image, randomBytes(BLOCKS * BLOCK_BYTES));
+    await put(); // whose pack then has the manifest blocks of the disk, and none of RAM
+    const [pack] = readdirSync(join(store.dir, 'packs')) as [string];
+    const guest = await boot();
+    const first = await save(guest);
+    await guest.ask('waA');
+    const reader = new PackReader(pageOps, store.dir, parsePackName(pack)!);
+    const frame = [...reader.frames].find(({ flags }) => (flags & FrameFlag.manifest) !== 0)!;
+    reader.close();
+    flipBit(join(store.dir, 'packs', pack), frame.offset + 100);
+
+    const bases: (readonly (number | null)[])[] = [];
+    const watched: SaveTarget = {
+      key: store.key,
+      async beginSave(options) {
+        const session = await store.beginSave(options);
+        bases.push(session.bases);
+        return session;
+      },
+    };
+    const second = await guest.machine.save(watched, { vm: 'test', tag: null, then: null });
+    assert.deepEqual(bases, [
+      [0, 0],
+      [0, null],
+    ]);
+    assert.equal(second.parent, first.id);
+    assert.equal(String.fromCharCode((await blockIn(second.id, 0))[0]!), 'A');
+    const bytes = readFileSync(image);
+    for (const block of [1, 511, 512, BLOCKS - 1])
+      assert.ok(
+        (await blockIn(second.id, block)).equals(
+          bytes.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES),
+        ),
+      );
+    const restored = await restore(second.id);
+    assert.equal(await restored.ask('ra'), 'AA');
+    // The next save is relative to this one, in both regions.
+    await guest.ask('wbB');
+    await guest.machine.save(watched, { vm: 'test', tag: null, then: null });
+    assert.deepEqual(bases.slice(2), [[0, 0]]);
   });
 
   describe('whose overlay has no room', () => {
