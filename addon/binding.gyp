@@ -27,6 +27,7 @@
         "region_reader.cc",
         "tap.cc",
         "third_party/lz4/lz4.c",
+        "third_party/lz4/lz4hc.c",
         "user_fault.cc",
         "vcpu_thread.cc"
       ],

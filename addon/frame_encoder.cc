@@ -11,7 +11,7 @@
 #define XXH_INLINE_ALL
 #include "errors.h"
 #include "page_pool.h"
-#include "third_party/lz4/lz4.h"
+#include "pages.h"
 #include "third_party/xxhash/xxhash.h"
 
 namespace livesnap {
@@ -77,9 +77,7 @@ static bool encode(FrameSlot& slot, Sha256& sha256) {
   uint8_t* payload = slot.frame + kFrameHeadBytes + 2 * slot.chunks;
   uint32_t stored = 0;
   if (slot.maxCompressed > 0) {
-    stored = static_cast<uint32_t>(
-        LZ4_compress_default(reinterpret_cast<const char*>(slot.raw), reinterpret_cast<char*>(payload),
-                             static_cast<int>(rawBytes), static_cast<int>(slot.maxCompressed)));
+    stored = static_cast<uint32_t>(compressBlock(slot.raw, rawBytes, payload, slot.maxCompressed, slot.effort != 0));
     if (stored > 0) {
       slot.flags |= slot.lz4Flag;
     } else {

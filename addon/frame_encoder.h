@@ -35,8 +35,9 @@ struct FrameSlot {
   uint32_t lz4Flag;        // added to the flags if the payload is an LZ4 block
   uint32_t maxCompressed;  // a longer LZ4 block is not used; 0: the frame has no payload
   uint32_t pack, index;    // the place of the frame, which seeds its checksum
+  uint32_t effort;         // 0: LZ4; 1: LZ4-HC, whose blocks are smaller
   uint16_t numbers[kFrameChunks];
-  uint32_t unused[15];
+  uint32_t unused[14];
   uint8_t digests[kFrameChunks * kDigestBytes];
   alignas(64) uint8_t frame[kFrameHeadBytes + 2 * kFrameChunks + kRawBytes];
   alignas(64) uint8_t raw[kRawBytes];

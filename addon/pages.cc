@@ -6,9 +6,12 @@
 
 #include <string.h>
 
+#include <memory>
+
 #define XXH_INLINE_ALL
 #include "errors.h"
 #include "third_party/lz4/lz4.h"
+#include "third_party/lz4/lz4hc.h"
 #include "third_party/xxhash/xxhash.h"
 
 namespace livesnap {
@@ -97,14 +100,27 @@ static Napi::Value equal(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), memcmp(a, b, static_cast<size_t>(length)) == 0);
 }
 
-// compress(source, length, target, targetOffset, capacity) → bytes written; 0 when they exceed `capacity`.
+size_t compressBlock(const uint8_t* source, size_t length, uint8_t* target, size_t capacity, bool isHigh) {
+  auto from = reinterpret_cast<const char*>(source);
+  auto to = reinterpret_cast<char*>(target);
+  auto bytes = static_cast<int>(length), most = static_cast<int>(capacity);
+  if (isHigh) {
+    // 256 KiB, which a thread keeps until it ends. Without memory for it the block is larger, and as valid.
+    thread_local std::unique_ptr<LZ4_streamHC_t, int (*)(LZ4_streamHC_t*)> state(LZ4_createStreamHC(), LZ4_freeStreamHC);
+    if (state != nullptr)
+      return static_cast<size_t>(LZ4_compress_HC_extStateHC(state.get(), from, to, bytes, most, LZ4HC_CLEVEL_DEFAULT));
+  }
+  return static_cast<size_t>(LZ4_compress_default(from, to, bytes, most));
+}
+
+// compress(source, length, target, targetOffset, capacity, isHigh) → bytes written; 0 when they exceed `capacity`.
 static Napi::Value compress(const Napi::CallbackInfo& info) {
   int64_t length = integerArg(info, 1, 1, LZ4_MAX_INPUT_SIZE), capacity = integerArg(info, 4, 1, kMaxLength);
   const uint8_t* source = rangeOf(info, 0, 0, length);
   uint8_t* target = rangeOf(info, 2, integerArg(info, 3, 0, kMaxLength), capacity);
-  int written = LZ4_compress_default(reinterpret_cast<const char*>(source), reinterpret_cast<char*>(target),
-                                     static_cast<int>(length), static_cast<int>(capacity));
-  return Napi::Number::New(info.Env(), written);
+  size_t written = compressBlock(source, static_cast<size_t>(length), target, static_cast<size_t>(capacity),
+                                 info[5].ToBoolean());
+  return Napi::Number::New(info.Env(), static_cast<double>(written));
 }
 
 // decompress(source, sourceOffset, sourceLength, target, targetOffset, targetLength) → boolean: true when the block

@@ -14,6 +14,8 @@ import { loadLz4, loadXxhash } from './modules.js';
 export interface PageOps {
   /** Which implementation this is. */
   readonly name: 'native' | 'portable';
+  /** Whether it has LZ4-HC. lz4-napi does not. */
+  readonly hasHigh: boolean;
   /** Fills `hashes`, 8 little-endian bytes a page: 0 for a zero page, else the page's XXH64, where 0 becomes 1. */
   hashPages(bytes: Uint8Array, count: number, hashes: Uint8Array): void;
   /** XXH64 of a range, seeded with seedHigh × 2^32 + seedLow, as 8 little-endian bytes into `out`. */
@@ -28,13 +30,17 @@ export interface PageOps {
   /** The same with seed 0, of bytes that come in parts. */
   checksumInParts(): ChecksumInParts;
   equal(a: Uint8Array, aOffset: number, b: Uint8Array, bOffset: number, length: number): boolean;
-  /** Writes an LZ4 block (no length prefix) and returns its size; 0 when it would exceed `capacity`. */
+  /**
+   * Writes an LZ4 block (no length prefix) and returns its size; 0 when it would exceed `capacity`. `isHigh`: by LZ4-HC,
+   * if there is one.
+   */
   compress(
     source: Uint8Array,
     length: number,
     target: Uint8Array,
     targetOffset: number,
     capacity: number,
+    isHigh?: boolean,
   ): number;
   /** True when the LZ4 block is well formed and unpacks to exactly `targetLength` bytes. */
   decompress(
@@ -65,6 +71,7 @@ export async function loadPortablePageOps(): Promise<PageOps> {
 
   return {
     name: 'portable',
+    hasHigh: false,
     hashPages(bytes, count, hashes) {
       const out = new DataView(hashes.buffer, hashes.byteOffset, hashes.byteLength);
       for (let i = 0; i < count; i++) {
@@ -131,7 +138,7 @@ interface NativeChecksum {
 
 /** The addon's implementation. Errors: SYSTEM. */
 export function loadNativePageOps(): PageOps {
-  const native = addon<Omit<PageOps, 'name' | 'checksumInParts'> & NativeChecksum>();
+  const native = addon<Omit<PageOps, 'name' | 'hasHigh' | 'checksumInParts'> & NativeChecksum>();
   const { hashPages, checksum, equal, compress, decompress } = native;
   const checksumInParts = (): ChecksumInParts => {
     const state = new Uint8Array(native.checksumStateBytes);
@@ -145,7 +152,10 @@ export function loadNativePageOps(): PageOps {
       },
     };
   };
-  return { name: 'native', hashPages, checksum, checksumInParts, equal, compress, decompress };
+  return {
+    ...{ name: 'native', hasHigh: true },
+    ...{ hashPages, checksum, checksumInParts, equal, compress, decompress },
+  };
 }
 
 /** The implementation that this process uses. The portable one is there when {@link pageOpsLoaded} has resolved. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../../../src/native/pages.js';
+import { textPages } from '../../store/scratch.js';
 
 const PAGE = 4096;
 
@@ -77,6 +78,25 @@ describe('page operations, native and portable,', () => {
       assert.equal(reader.decompress(block, 10, size, back, 0, raw.length), true);
       assert.deepEqual(Buffer.from(back), raw);
     }
+  });
+
+  it('read blocks of LZ4-HC, which are smaller and the same each time, if the addon wrote them', () => {
+    assert.deepEqual([native.hasHigh, portable.hasHigh], [true, false]);
+    const raw = textPages(1, 16);
+    const blockOf = (ops: PageOps, isHigh: boolean): Uint8Array => {
+      const block = new Uint8Array(raw.length);
+      return block.subarray(0, ops.compress(raw, raw.length, block, 0, raw.length, isHigh));
+    };
+    const high = blockOf(native, true);
+    assert.ok(high.length > 0 && high.length < 0.95 * blockOf(native, false).length, `${high.length}`);
+    assert.deepEqual(blockOf(native, true), high);
+    assert.deepEqual(blockOf(portable, true), blockOf(portable, false));
+    for (const ops of [native, portable]) {
+      const back = new Uint8Array(raw.length);
+      assert.equal(ops.decompress(high, 0, high.length, back, 0, raw.length), true, ops.name);
+      assert.deepEqual(Buffer.from(back), raw);
+    }
+    assert.equal(native.compress(raw, raw.length, new Uint8Array(raw.length), 0, high.length - 1, true), 0);
   });
 
   it('report a block that does not fit or has another length', () => {
