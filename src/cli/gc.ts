@@ -1,3 +1,5 @@
+import { ExitStatus } from '../errors.js';
+import type { GcResult, Recompression } from '../store/gc/gc.js';
 import { formatBytes, formatCount } from './format.js';
 import { withStore } from './store-access.js';
 import { parseSize } from './values.js';
@@ -9,24 +11,71 @@ export const verb = defineVerb({
   options: {
     dryRun: flag('--dry-run', 'Show what would be freed, delete nothing'),
     maxRepack: valued('--max-repack <size>', 'Rewrite at most SIZE of pack files', parseSize),
+    recompress: flag('--recompress', 'Make pack files smaller with LZ4-HC'),
   },
   notes: [
     'The store keeps data in pack files. gc deletes packs in which nothing is',
     'referenced. It rewrites other packs to drop their unreferenced data.',
+    '--recompress also rewrites packs that LZ4-HC has not compressed yet, one after',
+    'the other. Ctrl-C stops it after the current pack.',
   ].join('\n'),
   async run({ options, output, storeDir }) {
-    const { dryRun, maxRepack } = options;
-    const { removedChunks, freedBytes } = await output.withProgress('collecting', (progress) =>
-      withStore(storeDir, { write: !dryRun }, (store) =>
-        store.gc({ dryRun, ...(maxRepack === undefined ? {} : { maxRepackBytes: maxRepack }) }, progress),
-      ),
+    const { dryRun, maxRepack, recompress } = options;
+    const interruption = new AbortController();
+    let interruptedBy: NodeJS.Signals | null = null;
+    const interrupt = (signal: NodeJS.Signals): void => {
+      interruptedBy = signal;
+      interruption.abort();
+      output.say('Stopping after the current pack.');
+    };
+    if (recompress) for (const signal of SIGNALS) process.once(signal, interrupt); // the next one ends the process
+    const asked = {
+      ...{ dryRun, recompress, signal: interruption.signal },
+      ...(maxRepack === undefined ? {} : { maxRepackBytes: maxRepack }),
+    };
+    const result = await output.withProgress(recompress ? 'recompressing' : 'collecting', (progress) =>
+      withStore(storeDir, { write: !dryRun }, (store) => store.gc(asked, progress)),
     );
-    output.result({ removedChunks, freedBytes }, () => {
-      // Files that no index lists are deleted whole; nobody knows their chunks.
-      const chunks = removedChunks === 0 ? '' : ` (${formatCount(removedChunks, 'chunk')})`;
-      const freed = `${formatBytes(freedBytes)}${chunks}`;
-      return dryRun ? `Would free ${freed}` : `Freed ${freed}`;
-    });
-    return 0;
+    const { removedChunks, freedBytes, recompressed } = result;
+    output.result({ removedChunks, freedBytes, ...(recompressed && { recompressed }) }, () =>
+      linesOf(result, dryRun).join('\n'),
+    );
+    for (const signal of SIGNALS) process.off(signal, interrupt);
+    if (interruptedBy) process.kill(process.pid, interruptedBy);
+    return recompressed ? statusOf(recompressed) : 0;
   },
 });
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+const statusOf = ({ leftPacks }: Recompression): number => {
+  if (leftPacks.damaged > 0) return ExitStatus.damaged;
+  return leftPacks.noSpace > 0 ? ExitStatus.failed : 0;
+};
+
+/** Why packs stay as they are. */
+const REASONS = {
+  held: 'in use',
+  damaged: 'damaged',
+  noSpace: 'no space for the new file',
+  overLimit: 'over --max-repack',
+  interrupted: 'interrupted',
+} as const;
+
+function linesOf({ removedChunks, freedBytes, recompressed }: GcResult, dryRun: boolean): string[] {
+  // Files that no index lists are deleted whole; nobody knows their chunks.
+  const chunks = removedChunks === 0 ? '' : ` (${formatCount(removedChunks, 'chunk')})`;
+  const about = dryRun && recompressed !== null && recompressed.packs > 0 ? 'about ' : '';
+  const freed = `${about}${formatBytes(freedBytes)}${chunks}`;
+  const lines = [dryRun ? `Would free ${freed}` : `Freed ${freed}`];
+  if (recompressed === null) return lines;
+  const { packs, beforeBytes, afterBytes, leftPacks } = recompressed;
+  const sizes = packs === 0 ? '' : `: ${formatBytes(beforeBytes)} to ${about}${formatBytes(afterBytes)}`;
+  lines.push(`${dryRun ? 'Would recompress' : 'Recompressed'} ${formatCount(packs, 'pack')}${sizes}`);
+  const left = Object.entries(REASONS).flatMap(([reason, words]) => {
+    const count = leftPacks[reason as keyof typeof REASONS];
+    return count === 0 ? [] : [`${formatCount(count, 'pack')} (${words})`];
+  });
+  if (left.length > 0) lines.push(`Left unchanged: ${left.join(', ')}`);
+  return lines;
+}

@@ -72,6 +72,10 @@ export function formatPairs(pairs: readonly (readonly [string, string | null])[]
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${printable(value ?? '-')}`).join('\n');
 }
 
+/** `, 80 MiB/s`; empty in the first second. */
+const rateOf = (bytes: number, ms: number): string =>
+  ms < 1000 ? '' : `, ${formatBytes(Math.round((1000 * bytes) / ms))}/s`;
+
 export class Output {
   /** Prints to stderr. While a progress bar is shown, it is cleared first and drawn again below. */
   #print = (text: string): void => void process.stderr.write(text);
@@ -102,16 +106,16 @@ export class Output {
     else complain(error);
   }
 
-  /** Runs `work` with a progress bar on stderr, if stderr is a terminal. */
+  /** Runs `work` with a progress bar on stderr, if stderr is a terminal. After a second it shows the rate, too. */
   async withProgress<T>(label: string, work: (progress: Progress) => Promise<T>): Promise<T> {
     if (this.quiet || !process.stderr.isTTY) return work(() => {});
     const { default: cliProgress } = await import('cli-progress');
     const bar = new cliProgress.SingleBar(
       {
-        format: (options, params, { done, whole }) =>
+        format: (options, params, { done, whole, rate }) =>
           whole === null
-            ? `${label}: ${done}`
-            : `${label} ${cliProgress.Format.BarFormat(params.progress, options)} ${done} of ${whole}`,
+            ? `${label}: ${done}${rate}`
+            : `${label} ${cliProgress.Format.BarFormat(params.progress, options)} ${done} of ${whole}${rate}`,
         // A signal would leave the cursor hidden and line wrapping off.
         hideCursor: false,
         linewrap: true,
@@ -123,7 +127,8 @@ export class Output {
       },
       cliProgress.Presets.shades_classic,
     );
-    let state = { total: 1, value: 0, shown: { done: '…', whole: null as string | null } };
+    let state = { total: 1, value: 0, shown: { done: '…', whole: null as string | null, rate: '' } };
+    const startMs = performance.now();
     const start = (): void => bar.start(state.total, state.value, state.shown);
     const printAlone = this.#print;
     this.#print = (text) => {
@@ -140,6 +145,7 @@ export class Output {
           shown: {
             done: formatBytes(doneBytes),
             whole: totalBytes === null ? null : formatBytes(totalBytes),
+            rate: rateOf(doneBytes, performance.now() - startMs),
           },
         };
         bar.setTotal(state.total);

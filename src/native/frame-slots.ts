@@ -37,8 +37,9 @@ const Word = {
   maxCompressed: 6,
   pack: 7,
   index: 8,
+  effort: 9,
 } as const;
-const WORDS = 9;
+const WORDS = 10;
 const SUBMITTED = 1;
 
 /** A frame that is to be encoded: the fields of struct FrameSlot that its caller sets. */
@@ -54,6 +55,8 @@ export interface FrameInput {
   readonly hashed: number;
   readonly pack: number;
   readonly index: number;
+  /** Of the compression (pack-format.ts). */
+  readonly effort: number;
 }
 
 export class FrameSlot {
@@ -81,7 +84,7 @@ export class FrameSlot {
     this.#numbers = new Uint16Array(buffer, at + layout.numbers, chunks);
   }
 
-  submit({ flags, lz4Flag, maxCompressed, numbers, hashed, pack, index }: FrameInput): void {
+  submit({ flags, lz4Flag, maxCompressed, numbers, hashed, pack, index, effort }: FrameInput): void {
     const words = this.#words;
     words[Word.flags] = flags;
     words[Word.chunks] = numbers.length;
@@ -90,6 +93,7 @@ export class FrameSlot {
     words[Word.maxCompressed] = maxCompressed;
     words[Word.pack] = pack;
     words[Word.index] = index;
+    words[Word.effort] = effort;
     this.#numbers.set(numbers);
     addon<FrameFunctions>().frameSubmit(this.slots, this.number);
   }

@@ -3,7 +3,10 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { World } from './cli.js';
+import { setImmediate } from 'node:timers/promises';
+import type { Recompression } from '../../src/store/gc/gc.js';
+import { flipBit, textPages } from '../store/scratch.js';
+import { ending, World } from './cli.js';
 import { type Listed, SAVE_KEYS, type Saved } from './saved.js';
 
 describe('a store', function () {
@@ -87,6 +90,70 @@ describe('a store', function () {
     assert.equal((await world.run(['rm', stdout.trim()])).stdout, `Removed ${stdout}`);
     assert.match((await world.run(['gc', '--dry-run'])).stdout, /^Would free \d+ B \(\d+ chunks\)\n$/);
     assert.match((await world.run(['gc'])).stdout, /^Freed \d+ B \(\d+ chunks\)\n$/);
+  });
+
+  it('recompresses packs once, and says what a run did, would do, and left', async () => {
+    const file = join(world.dir, 'text');
+    for (const seed of [1, 2]) {
+      writeFileSync(file, textPages(seed, 900));
+      await world.run(['put', file]);
+    }
+    const would = await world.run(['gc', '--recompress', '--dry-run']);
+    const sentence = /^Would free about \d+ KiB\nWould recompress 2 packs: [\d.]+ MiB to about [\d.]+ MiB\n$/;
+    assert.match(would.stdout, sentence);
+    const did = await world.json<{ freedBytes: number; recompressed: Recompression }>(
+      ...['gc', '--recompress', '--max-repack', '1M'],
+    );
+    assert.deepEqual(Object.keys(did), ['removedChunks', 'freedBytes', 'recompressed']);
+    const { packs, beforeBytes, afterBytes, leftPacks } = did.recompressed;
+    assert.ok(packs === 1 && afterBytes < beforeBytes, JSON.stringify(did));
+    assert.deepEqual(leftPacks, { held: 0, damaged: 0, noSpace: 0, overLimit: 1, interrupted: 0 });
+    const rest = await world.run(['gc', '--recompress']);
+    assert.match(rest.stdout, /^Freed \d+ KiB\nRecompressed 1 pack: \d+ KiB to \d+ KiB\n$/);
+    assert.equal((await world.run(['gc', '--recompress'])).stdout, 'Freed 0 B\nRecompressed 0 packs\n');
+    assert.deepEqual(await world.json('check', '--read-data'), { ok: true, problems: [] });
+  });
+
+  it('leaves a damaged pack, with the exit status of damage', async () => {
+    const file = join(world.dir, 'text');
+    writeFileSync(file, textPages(1, 400));
+    await world.run(['put', file]);
+    const [pack] = readdirSync(join(world.store, 'packs'));
+    flipBit(join(world.store, 'packs', pack!), 5000);
+    const { status, stdout } = await world.run(['gc', '--recompress']);
+    assert.equal(status, 4);
+    assert.equal(stdout, 'Freed 0 B\nRecompressed 0 packs\nLeft unchanged: 1 pack (damaged)\n');
+  });
+
+  it('refuses to recompress without LZ4-HC', async () => {
+    await world.run(['put', '/etc/hostname']);
+    world.env.LIVESNAP_NATIVE_PAGES = '0';
+    const { message } = await world.fails(1, 'SYSTEM', ['gc', '--recompress']);
+    assert.equal(message, 'recompressing needs LZ4-HC, which only the C++ addon has');
+    assert.equal((await world.run(['gc'])).status, 0);
+  });
+
+  it('stops after the current pack at SIGINT, and keeps what is done', async () => {
+    const file = join(world.dir, 'noise');
+    for (const seed of [1, 2, 3]) {
+      writeFileSync(file, textPages(seed, 8000));
+      await world.run(['put', file, '--tag', `t${seed}`]);
+    }
+    const packs = (): string[] => readdirSync(join(world.store, 'packs')).sort();
+    const [first] = packs() as [string];
+    const child = world.spawn('gc', '--recompress');
+    const ended = ending(child);
+    while (!packs().includes(first.replace('-0.', '-1.'))) await setImmediate();
+    child.kill('SIGINT');
+    const { stdout, stderr } = await ended;
+    assert.equal(child.signalCode, 'SIGINT');
+    assert.equal(stderr, 'Stopping after the current pack.\n');
+    assert.match(stdout, /^Recompressed 1 pack: .*\nLeft unchanged: 2 packs \(interrupted\)$/m);
+    assert.deepEqual(
+      packs().map((name) => name.slice(8)),
+      ['-1.pack', '-0.pack', '-0.pack'],
+    );
+    assert.deepEqual(await world.json('check', '--read-data'), { ok: true, problems: [] });
   });
 
   it('names the snapshot that a tag is moved from', async () => {

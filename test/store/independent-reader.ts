@@ -25,6 +25,7 @@ type Frame = Record<'offset' | 'payloadBytes' | 'first' | 'chunks' | 'flags', nu
 
 class Pack {
   readonly #bytes: Buffer;
+  readonly effort: number;
   readonly frames: Frame[] = [];
   /** Ascending. Fingerprints and SHA-256s are in the same order; those of a lost chunk are 0 where they are unknown. */
   readonly numbers: number[] = [];
@@ -49,7 +50,7 @@ class Pack {
     must(footer.readBigUInt64LE(56) === xxh64(footer.subarray(0, 56)), 'the checksum of the footer is wrong');
     must(footer.readUInt32LE(8) === 1, 'the format version is not 1');
     must(footer.readUInt32LE(12) === number && footer.readUInt32LE(16) === generation, 'another pack');
-    must(footer.readUInt32LE(28) === 0, 'a reserved field is not 0');
+    this.effort = footer.readUInt32LE(28);
     const frames = footer.readUInt32LE(20);
     const chunks = footer.readUInt32LE(24);
     const trailer = Number(footer.readBigUInt64LE(32));

@@ -102,7 +102,7 @@ describe('gc beside sessions', () => {
     const session = await store.beginSave({ regions: [] });
     await session.store(new MemorySource(contents));
     assert.equal(packsOf(dir).length, 1);
-    assert.deepEqual(await gc(store), { removedChunks: 0, freedBytes: 0 });
+    assert.deepEqual(await gc(store), { removedChunks: 0, freedBytes: 0, recompressed: null });
     assert.equal(store.stats().deadBytes, 0);
     const { id } = await session.commit(machineMetadata());
     assert.deepEqual(await load(store, id), contents);
@@ -502,7 +502,11 @@ describe('gc beside sessions', () => {
     assert.equal(wouldLittle.removedChunks + rest.removedChunks, would.removedChunks);
     for (const [id, bytes] of Object.entries(kept))
       assert.deepEqual((await load(store, id))['ram@0x0'], bytes);
-    assert.deepEqual(await store.gc({ dryRun: true }), { removedChunks: 0, freedBytes: 0 });
+    assert.deepEqual(await store.gc({ dryRun: true }), {
+      removedChunks: 0,
+      freedBytes: 0,
+      recompressed: null,
+    });
   });
 
   it('shrinks a store with half its snapshots removed to nearly the size of a fresh one', async function () {

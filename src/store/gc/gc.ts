@@ -9,23 +9,19 @@
  * - The index commits before a file is deleted.
  * - If it cannot tell which chunks a snapshot needs, it deletes nothing.
  * - Only files with names that a store gives are deleted.
- * - Dead packs are deleted first, because that needs no free space. Rewriting packs does.
+ * - Dead packs are deleted first, because that needs no free space. Rewriting packs does (pack-rewrites.ts).
  */
-import { closeSync, existsSync, lstatSync, readdirSync, unlinkSync } from 'node:fs';
+import { closeSync, lstatSync, readdirSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
 import type { StoreContext } from '../context.js';
-import { DamageError } from '../disk/damage.js';
 import { lockState, openExclusive } from '../disk/file-locks.js';
 import {
   at,
   fillReserve,
   fsyncDirectory,
-  generationsOnDisk,
   isTemporary,
-  MAX_GENERATION,
   namesIn,
   PACKS,
-  packFile,
   parsePackName,
   removeIfThere,
   SEGMENTS,
@@ -36,46 +32,56 @@ import {
 import { StoreLock } from '../disk/store-lock.js';
 import type { PackRow } from '../index/index-database.js';
 import { removeReplaced } from '../index/index-replacement.js';
-import { FrameFlag, type PackName } from '../pack/pack-format.js';
-import { PackReader } from '../pack/pack-reader.js';
 import { parseSegmentName } from '../segment/segment-file.js';
 import type { ChunkSet } from '../snapshot/chunk-set.js';
 import { syncAllTagFiles } from '../tags.js';
 import type { Progress } from '../types.js';
-import { pageWorker } from '../worker/page-pool.js';
 import { Marks } from './marks.js';
+import { mayBeNeeded, pathOf } from './pack-generations.js';
+import { type LeftPacks, PackRewrites } from './pack-rewrites.js';
 import { estimateTidy, tidySegments } from './segment-merge.js';
 import { FILES_AT_ONCE, type UnlistedFile, unlinkUnlisted } from './unlisted-files.js';
-
-/** A pack is rewritten when more than a twentieth of its chunks are dead. */
-const isWorthRewriting = (deadChunks: number, chunks: number): boolean => deadChunks * 20 > chunks;
 
 export interface GcOptions {
   /** Change nothing, and return what would be removed and freed. */
   readonly dryRun: boolean;
   /** Rewrite packs of at most this total size, those with the largest dead share first. */
   readonly maxRepackBytes?: number;
+  /** Compress the frames of packs anew with LZ4-HC. With `dryRun` the sizes are estimates. */
+  readonly recompress?: boolean;
+  /** When it is aborted, the pack that is being rewritten is the last one. */
+  readonly signal?: AbortSignal;
 }
 
 export interface GcResult {
   readonly removedChunks: number;
   /** Bytes freed in all files except the SQLite database. */
   readonly freedBytes: number;
+  /** Null: gc was not asked to recompress. */
+  readonly recompressed: Recompression | null;
 }
 
-/** A pack and its dead chunks. If all are dead, the pack is deleted whole. */
-interface Candidate {
-  readonly pack: PackRow;
-  readonly deadChunks: number;
+export interface Recompression {
+  /** Packs that were rewritten, and their sizes. */
+  readonly packs: number;
+  readonly beforeBytes: number;
+  readonly afterBytes: number;
+  /** Packs that were to be rewritten and stay as they are. */
+  readonly leftPacks: Readonly<LeftPacks>;
 }
 
-/** Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (nothing was deleted). */
+/** Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (nothing was deleted), SYSTEM (there is no LZ4-HC). */
 export async function collectGarbage(
   context: StoreContext,
-  { dryRun, maxRepackBytes = Number.POSITIVE_INFINITY }: GcOptions,
+  options: GcOptions,
   progress?: Progress,
 ): Promise<GcResult> {
+  const { dryRun, maxRepackBytes = Number.POSITIVE_INFINITY, recompress = false, signal } = options;
   if (!dryRun) context.requireWrite();
+  if (recompress && !context.ops.hasHigh)
+    throw new LivesnapError('SYSTEM', 'recompressing needs LZ4-HC, which only the C++ addon has', {
+      hint: 'Run npm run build:native, and do not set LIVESNAP_NATIVE_PAGES=0.',
+    });
   const locks = [await context.lock('shared')];
   const marks = new Marks(context);
   try {
@@ -84,10 +90,17 @@ export async function collectGarbage(
     const gc = new Collection(context, marks, dryRun);
     gc.removeOrphans();
     gc.removeDeadPacks();
-    await gc.rewritePacks(maxRepackBytes, progress);
+    const rewrites = new PackRewrites(context, marks, { dryRun, maxRepackBytes, recompress, signal });
+    await rewrites.run(progress);
+    gc.add(rewrites);
     if (dryRun) gc.freedBytes += estimateTidy(context, gc.removedChunks);
     else await gc.tidy();
-    return { removedChunks: gc.removedChunks, freedBytes: Math.max(0, gc.freedBytes) };
+    const { packs, beforeBytes, afterBytes, left: leftPacks } = rewrites;
+    return {
+      removedChunks: gc.removedChunks,
+      freedBytes: Math.max(0, gc.freedBytes),
+      recompressed: recompress ? { packs, beforeBytes, afterBytes, leftPacks } : null,
+    };
   } catch (error) {
     throw storeError(context.dir, error);
   } finally {
@@ -99,7 +112,7 @@ export async function collectGarbage(
 class Collection {
   removedChunks = 0;
   freedBytes = 0;
-  /** Packs that were deleted or rewritten: segments may have entries of their deleted chunks. */
+  /** Packs that were deleted or have lost chunks: segments may have entries of these. */
   readonly #changed = new Set<number>();
 
   constructor(
@@ -127,15 +140,8 @@ class Collection {
     removeReplaced(context.dir);
   }
 
-  #candidates(): Candidate[] {
-    const packs = this.context.index.packs();
-    return packs.map((pack) => ({ pack, deadChunks: pack.chunks - this.#live.count(pack.number) }));
-  }
-
   removeDeadPacks(): void {
-    const dead = this.#candidates()
-      .filter(({ pack, deadChunks }) => deadChunks === pack.chunks)
-      .map(({ pack }) => pack);
+    const dead = this.context.index.packs().filter((pack) => this.marks.deadChunks(pack) === pack.chunks);
     for (let i = 0; i < dead.length; i += FILES_AT_ONCE) this.#removeDead(dead.slice(i, i + FILES_AT_ONCE));
     if (dead.length > 0 && !this.dryRun) fsyncDirectory(at(this.context.dir, PACKS));
   }
@@ -169,74 +175,10 @@ class Collection {
     }
   }
 
-  async rewritePacks(maxRepackBytes: number, progress?: Progress): Promise<void> {
-    const worthIt = this.#candidates()
-      .filter(({ pack, deadChunks }) => deadChunks < pack.chunks && isWorthRewriting(deadChunks, pack.chunks))
-      .sort((a, b) => b.deadChunks / b.pack.chunks - a.deadChunks / a.pack.chunks);
-    const chosen: Candidate[] = [];
-    let totalBytes = 0;
-    for (const candidate of worthIt) {
-      if (totalBytes + candidate.pack.sizeBytes > maxRepackBytes) continue;
-      totalBytes += candidate.pack.sizeBytes;
-      chosen.push(candidate);
-    }
-    let doneBytes = 0;
-    for (const { pack } of chosen) {
-      try {
-        await this.#rewrite(pack);
-      } catch (error) {
-        const known = storeError(this.context.dir, error);
-        // There is no space for the new pack, or the old one cannot be read. The old pack stays.
-        if (!(known instanceof LivesnapError && (known.code === 'NO_SPACE' || known.code === 'DAMAGED')))
-          throw known;
-      }
-      doneBytes += pack.sizeBytes;
-      progress?.(doneBytes, totalBytes);
-    }
-  }
-
-  async #rewrite(pack: PackRow): Promise<void> {
-    const { context, dryRun } = this;
-    const { number, generation } = pack;
-    if (generation >= MAX_GENERATION) return;
-    const fd = openExclusive(pathOf(context, pack));
-    if (fd === null) return;
-    try {
-      this.marks.refresh();
-      if (context.index.generationOf(number) !== generation || this.#hasOtherGeneration(pack)) return;
-      const live = this.#live.bits(number);
-      const deadChunks = pack.chunks - this.#live.count(number);
-      if (!live || deadChunks === 0) return;
-      const ask = { dir: context.dir, pack: { number, generation }, live, dryRun };
-      const sealed = await pageWorker(0).do('rewritePack', ask);
-      if (!dryRun) {
-        fsyncDirectory(at(context.dir, PACKS));
-        if (!context.index.replacePack(sealed, generation)) {
-          removeIfThere(pathOf(context, sealed)); // a save has listed an earlier generation, which has all its chunks
-          return;
-        }
-        unlinkSync(pathOf(context, pack));
-        fsyncDirectory(at(context.dir, PACKS));
-      }
-      this.#changed.add(number);
-      this.removedChunks += deadChunks;
-      this.freedBytes += pack.sizeBytes - sealed.sizeBytes;
-    } finally {
-      closeSync(fd);
-    }
-  }
-
-  /**
-   * Whether another generation of the pack stays on disk, which a save may list later. Each generation must be a
-   * subset of all earlier ones, so the listed one is rewritten only when it is the only one.
-   */
-  #hasOtherGeneration({ number, generation }: PackRow): boolean {
-    const { context, dryRun } = this;
-    return generationsOnDisk(context.dir, number).some((other) => {
-      if (other === generation) return false;
-      const stays = (): boolean => lockState(at(context.dir, packFile(number, other))) !== 'free';
-      return !dryRun || mayBeNeeded(context, { number, generation: other }) || stays();
-    });
+  add({ removedChunks, beforeBytes, afterBytes, shrunk }: PackRewrites): void {
+    this.removedChunks += removedChunks;
+    this.freedBytes += beforeBytes - afterBytes;
+    for (const pack of shrunk) this.#changed.add(pack);
   }
 
   /** Drops segment entries of deleted chunks, merges segments, and completes work that a crash interrupted. */
@@ -258,9 +200,6 @@ class Collection {
     fillReserve(dir);
   }
 }
-
-const pathOf = ({ dir }: StoreContext, { number, generation }: PackRow): string =>
-  at(dir, packFile(number, generation));
 
 /** The folders of a store that may hold orphans. */
 const FOLDERS = [SNAPSHOTS, PACKS, SEGMENTS] as const;
@@ -295,29 +234,6 @@ function listingOf(context: StoreContext, folder: Folder, name: string): (() => 
       const number = parseSegmentName(name);
       return number === null ? null : () => index.hasSegment(number);
     }
-  }
-}
-
-/**
- * Whether the index lists the pack, or the next repair may need it:
- * - any generation, if the listed one is missing: an interrupted repair may have moved that to the quarantine;
- * - an older generation, if the listed one has lost chunks: it came back from a backup.
- */
-function mayBeNeeded(context: StoreContext, { number, generation }: PackName): boolean {
-  const listed = context.index.generationOf(number);
-  if (listed === undefined || listed === generation) return listed === generation;
-  if (!existsSync(at(context.dir, packFile(number, listed)))) return true;
-  if (listed < generation) return false;
-  try {
-    const reader = new PackReader(context.ops, context.dir, { number, generation: listed });
-    try {
-      return [...reader.frames].some(({ flags }) => (flags & FrameFlag.lost) !== 0);
-    } finally {
-      reader.close();
-    }
-  } catch (error) {
-    if (error instanceof DamageError) return true; // repair may need both
-    throw error;
   }
 }
 

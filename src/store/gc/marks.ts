@@ -68,6 +68,11 @@ export class Marks {
     }
   }
 
+  /** How many chunks of a pack no marked snapshot needs. */
+  deadChunks({ number, chunks }: { readonly number: number; readonly chunks: number }): number {
+    return chunks - this.usage.all.count(number);
+  }
+
   #isMarked(id: string): boolean {
     const marked = this.#marked.get(id);
     if (marked === undefined) return false;

@@ -12,7 +12,10 @@ import { newerFormat } from '../disk/format-version.js';
 
 export interface Codec {
   readonly name: string;
-  /** Writes the first `length` bytes of `raw` to `target`; returns the stored length, 0 if it exceeds `maxBytes`. */
+  /**
+   * Writes the first `length` bytes of `raw` to `target`; returns the stored length, 0 if it exceeds `maxBytes`.
+   * `isHigh`: takes more time for fewer bytes, where `ops` can do that.
+   */
   compress(
     ops: PageOps,
     raw: Uint8Array,
@@ -20,6 +23,7 @@ export interface Codec {
     target: Uint8Array,
     offset: number,
     maxBytes: number,
+    isHigh?: boolean,
   ): number;
   /** Fills the first `rawBytes` of `raw`; false if the payload is malformed or gives another length. */
   decompress(
@@ -50,8 +54,8 @@ const rawCodec: Codec = {
 /** The payload is one LZ4 block, without a length before it. */
 const lz4Codec: Codec = {
   name: 'LZ4',
-  compress: (ops, source, length, target, offset, maxBytes) =>
-    ops.compress(source, length, target, offset, maxBytes),
+  compress: (ops, source, length, target, offset, maxBytes, isHigh) =>
+    ops.compress(source, length, target, offset, maxBytes, isHigh),
   decompress: (ops, stored, offset, storedBytes, target, rawBytes) =>
     ops.decompress(stored, offset, storedBytes, target, 0, rawBytes),
 };

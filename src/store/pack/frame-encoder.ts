@@ -13,6 +13,7 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { CODECS, DEFAULT_CODEC, LZ4, RAW } from './codec.js';
 import {
   codecFlags,
+  Effort,
   encodeFrameHead,
   FRAME_BYTES,
   FRAME_CHUNKS,
@@ -39,9 +40,13 @@ export interface FrameSlot {
 }
 
 /** What a frame needs that is compressed, if that saves a sixteenth: raw frames are faster to read. */
-export const compression = (chunks: number): Pick<FrameInput, 'lz4Flag' | 'maxCompressed'> => ({
+export const compression = (
+  chunks: number,
+  effort: Effort = Effort.fast,
+): Pick<FrameInput, 'lz4Flag' | 'maxCompressed' | 'effort'> => ({
   lz4Flag: codecFlags(DEFAULT_CODEC),
   maxCompressed: chunks * PAGE_BYTES - ((chunks * PAGE_BYTES) >> 4),
+  effort,
 });
 
 export class PortableFrameSlot implements FrameSlot {
@@ -53,7 +58,7 @@ export class PortableFrameSlot implements FrameSlot {
 
   constructor(readonly ops: PageOps) {}
 
-  submit({ flags, maxCompressed, numbers, hashed, pack, index }: FrameInput): void {
+  submit({ flags, maxCompressed, numbers, hashed, pack, index, effort }: FrameInput): void {
     const chunks = numbers.length;
     for (let i = 0; i < chunks; i++)
       if ((hashed & (1 << i)) !== 0)
@@ -61,7 +66,10 @@ export class PortableFrameSlot implements FrameSlot {
           hash('sha256', this.raw.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES), 'buffer'),
           i * SHA256_BYTES,
         );
-    this.#result = maxCompressed === 0 ? { flags, storedBytes: 0 } : this.#pack(flags, chunks, maxCompressed);
+    this.#result =
+      maxCompressed === 0
+        ? { flags, storedBytes: 0 }
+        : this.#pack(flags, chunks, maxCompressed, effort !== Effort.fast);
     encodeFrameHead(
       this.ops,
       this.#frame,
@@ -72,7 +80,12 @@ export class PortableFrameSlot implements FrameSlot {
     );
   }
 
-  #pack(flags: number, chunks: number, maxCompressed: number): { flags: number; storedBytes: number } {
+  #pack(
+    flags: number,
+    chunks: number,
+    maxCompressed: number,
+    isHigh: boolean,
+  ): { flags: number; storedBytes: number } {
     const compress = (codec: number, maxBytes: number): number =>
       CODECS[codec]!.compress(
         this.ops,
@@ -81,6 +94,7 @@ export class PortableFrameSlot implements FrameSlot {
         this.#frame,
         payloadOffset(chunks),
         maxBytes,
+        isHigh,
       );
     const storedBytes = compress(DEFAULT_CODEC, maxCompressed);
     return storedBytes > 0

@@ -49,6 +49,13 @@ export const codecIdOf = (flags: number): number =>
 /** The bits of the flags that say that a frame has this codec. */
 export const codecFlags = (id: number): number => (id === LZ4 ? FrameFlag.lz4 : id << 8);
 
+/**
+ * How much time the compression of a pack's frames took: a word of the footer. `high`: as long as LZ4-HC takes (`gc
+ * --recompress`). A later livesnap may have higher values. Readers ignore it.
+ */
+export const Effort = { fast: 0, high: 1 } as const;
+export type Effort = (typeof Effort)[keyof typeof Effort];
+
 /** Bytes do not have the layout. The caller adds file and offset. */
 export class FormatError extends Error {}
 
@@ -199,6 +206,8 @@ export function decodeFrame(
 export interface PackFooter extends PackName {
   frames: number;
   chunks: number;
+  /** {@link Effort}, or a value that this livesnap does not know. */
+  effort: number;
   /** Where the trailer begins: frame table, chunk numbers, fingerprints, SHA-256s, footer. */
   trailerOffset: number;
   /** XXH64 of the frame table and the chunk numbers. */
@@ -223,6 +232,7 @@ export function encodeFooter(ops: PageOps, footer: PackFooter): Uint8Array {
   view.setUint32(16, footer.generation, true);
   view.setUint32(20, footer.frames, true);
   view.setUint32(24, footer.chunks, true);
+  view.setUint32(28, footer.effort, true);
   view.setBigUint64(32, BigInt(footer.trailerOffset), true);
   view.setBigUint64(40, footer.tablesChecksum, true);
   view.setBigUint64(48, footer.identitiesChecksum, true);
@@ -247,6 +257,7 @@ export function decodeFooter(
     generation: view.getUint32(16, true),
     frames: view.getUint32(20, true),
     chunks: view.getUint32(24, true),
+    effort: view.getUint32(28, true),
     trailerOffset: Number(view.getBigUint64(32, true)),
     tablesChecksum: view.getBigUint64(40, true),
     identitiesChecksum: view.getBigUint64(48, true),

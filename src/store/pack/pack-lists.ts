@@ -57,12 +57,18 @@ export function requirePackHeader(ops: PageOps, bytes: PackBytes, pack: PackName
   asDamage(file, 0, () => decodePackHeader(ops, header, pack, file));
 }
 
-/** Reads the footer, the frame table and the chunk numbers. Errors: DAMAGED, NEWER_FORMAT. */
-export function readLists(ops: PageOps, bytes: PackBytes, pack: PackName): PackLists {
+/** Errors: DAMAGED, NEWER_FORMAT. */
+export function readFooter(ops: PageOps, bytes: PackBytes, pack: PackName): PackFooter {
   const file = packFile(pack.number, pack.generation);
   const footerAt = bytes.sizeBytes - FOOTER_BYTES;
   const tail = readBytes(bytes, footerAt, FOOTER_BYTES);
-  const footer = asDamage(file, footerAt, () => decodeFooter(ops, tail, pack, bytes.sizeBytes, file));
+  return asDamage(file, footerAt, () => decodeFooter(ops, tail, pack, bytes.sizeBytes, file));
+}
+
+/** Reads the footer, the frame table and the chunk numbers. Errors: DAMAGED, NEWER_FORMAT. */
+export function readLists(ops: PageOps, bytes: PackBytes, pack: PackName): PackLists {
+  const file = packFile(pack.number, pack.generation);
+  const footer = readFooter(ops, bytes, pack);
   const tables = readBytes(bytes, footer.trailerOffset, tablesBytes(footer));
   if (xxh64(ops, tables) !== footer.tablesChecksum)
     throw new DamageError(file, footer.trailerOffset, 'the frame table does not match its checksum');

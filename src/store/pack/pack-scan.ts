@@ -11,6 +11,7 @@ import { StoreFile } from '../disk/store-file.js';
 import { FrameTable } from './frame-table.js';
 import {
   checkFrame,
+  Effort,
   FormatError,
   FRAME_HEADER_BYTES,
   type FrameEntry,
@@ -66,6 +67,7 @@ export function scanFrames(ops: PageOps, bytes: PackBytes, pack: PackName): Pack
     ...pack,
     frames: frames.length,
     chunks: numbers.length,
+    effort: Effort.fast,
     trailerOffset: offset,
     tablesChecksum: 0n,
     identitiesChecksum: 0n,

@@ -24,6 +24,7 @@ import { FrameTable } from './frame-table.js';
 import { xxh64 } from './hashes.js';
 import {
   decodeFrame,
+  Effort,
   encodeFooter,
   encodePackHeader,
   FINGERPRINT_BYTES,
@@ -44,7 +45,7 @@ const GATHER_BYTES = 1 << 20;
 /** The kernel is told to write to the disk whenever this much has been written, so that `seal` waits for little. */
 const WRITEBACK_BYTES = 8 << 20;
 /** Of a frame whose chunks are lost. */
-const NO_PAYLOAD = { lz4Flag: 0, maxCompressed: 0 };
+const NO_PAYLOAD = { lz4Flag: 0, maxCompressed: 0, effort: Effort.fast };
 
 /** A frame whose chunks are gathered, or that is being encoded. */
 interface FrameInFlight {
@@ -92,14 +93,20 @@ export class PackWriter {
   /** The kernel was told to write what comes before. */
   #writebackFrom = 0;
 
-  /** `dryRun`: writes nothing and creates no file, only computes the size. */
+  readonly #effort: Effort;
+  /** Writes nothing and creates no file, only computes the size. */
+  readonly #dryRun: boolean;
+
   constructor(
     readonly ops: PageOps,
     readonly dir: string,
     readonly number: number,
     readonly generation: number,
-    readonly dryRun = false,
+    { effort = Effort.fast, dryRun = false }: { effort?: Effort; dryRun?: boolean } = {},
   ) {
+    assert(effort === Effort.fast || ops.hasHigh, 'LZ4-HC is there');
+    this.#effort = effort;
+    this.#dryRun = dryRun;
     this.file = packFile(number, generation);
     this.#open = !dryRun;
     this.#fd = dryRun ? -1 : createLocked(at(dir, this.file));
@@ -208,7 +215,7 @@ export class PackWriter {
     const { slot, first, chunks, flags, hashed } = frame;
     slot.submit({
       flags,
-      ...((flags & FrameFlag.lost) === 0 ? compression(chunks) : NO_PAYLOAD),
+      ...((flags & FrameFlag.lost) === 0 ? compression(chunks, this.#effort) : NO_PAYLOAD),
       numbers: this.#numbers.subarray(first, first + chunks),
       hashed,
       pack: this.number,
@@ -251,11 +258,11 @@ export class PackWriter {
   #startWriteback(): void {
     const from = this.#writebackFrom;
     this.#writebackFrom = this.#sizeBytes;
-    if (!this.dryRun) startWriteback(this.#fd, from, this.#sizeBytes - from);
+    if (!this.#dryRun) startWriteback(this.#fd, from, this.#sizeBytes - from);
   }
 
   #write(bytes: Uint8Array): void {
-    for (let done = 0; done < bytes.length && !this.dryRun; ) {
+    for (let done = 0; done < bytes.length && !this.#dryRun; ) {
       done += writeSync(this.#fd, bytes, done, bytes.length - done, this.#sizeBytes + done);
     }
     this.#sizeBytes += bytes.length;
@@ -280,6 +287,7 @@ export class PackWriter {
       generation: this.generation,
       frames: this.#frames.length,
       chunks,
+      effort: this.#effort,
       trailerOffset: this.#sizeBytes,
       tablesChecksum: xxh64(this.ops, tables),
       identitiesChecksum: xxh64(this.ops, identities),
@@ -287,7 +295,7 @@ export class PackWriter {
     this.#write(tables);
     this.#write(identities);
     this.#write(footer);
-    if (sync && !this.dryRun) fsyncSync(this.#fd);
+    if (sync && !this.#dryRun) fsyncSync(this.#fd);
     return {
       number: this.number,
       generation: this.generation,
@@ -310,7 +318,7 @@ export class PackWriter {
   /** Deletes the file. */
   abandon(): void {
     try {
-      if (!this.dryRun) removeIfThere(at(this.dir, this.file));
+      if (!this.#dryRun) removeIfThere(at(this.dir, this.file));
     } finally {
       this.close();
     }

@@ -109,8 +109,17 @@ export interface Jobs {
   /** Looks for damage in a pack. */
   verifyPack(input: { dir: string; pack: PackName; fingerprintBits: number; readData: boolean }): PackVerdict;
 
-  /** Writes the next generation of a pack, with the chunks whose bit is set. `dryRun`: computes only its size. */
-  rewritePack(input: { dir: string; pack: PackName; live: Uint8Array; dryRun: boolean }): SealedPack;
+  /**
+   * Writes the next generation of a pack, with the chunks whose bit is set, and proves them. `recompress`: with LZ4-HC.
+   * `dryRun`: computes only the size; with `recompress` it is an estimate.
+   */
+  rewritePack(input: {
+    dir: string;
+    pack: PackName;
+    live: Uint8Array;
+    recompress: boolean;
+    dryRun: boolean;
+  }): SealedPack;
 }
 
 /** Pages of a region of a snapshot, by number. */

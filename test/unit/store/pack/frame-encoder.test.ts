@@ -15,12 +15,14 @@ import {
 } from '../../../../src/store/pack/frame-encoder.js';
 import {
   decodeFrame,
+  Effort,
   FRAME_BYTES,
   FRAME_CHUNKS,
   FrameFlag,
   frameBytes,
   SHA256_BYTES,
 } from '../../../../src/store/pack/pack-format.js';
+import { textPages } from '../../../store/scratch.js';
 
 /** Pages that compress well, badly, or only in part. */
 const page = fc.oneof(
@@ -75,10 +77,11 @@ describe('a frame', () => {
         fc.nat(0xffff),
         fc.constantFrom(0, FrameFlag.manifest),
         fc.record({ pack: fc.nat(0xffffffff), index: fc.nat(0x7fff) }),
-        (pages, hashed, flags, place) => {
+        fc.constantFrom(Effort.fast, Effort.high),
+        (pages, hashed, flags, place, effort) => {
           const chunks = pages.length;
           const numbers = Uint32Array.from(pages, (_, i) => 3 * i);
-          const input = { flags, ...compression(chunks), numbers, hashed, ...place };
+          const input = { flags, ...compression(chunks, effort), numbers, hashed, ...place };
           const results = [slots[0]!, new PortableFrameSlot(native), new PortableFrameSlot(portable)].map(
             (slot) => encode(slot, pages, input),
           );
@@ -104,6 +107,22 @@ describe('a frame', () => {
     );
   });
 
+  it('is smaller with a high effort', () => {
+    const text = textPages(1, FRAME_CHUNKS);
+    const pages = Array.from({ length: FRAME_CHUNKS }, (_, i) =>
+      text.subarray(i * PAGE_BYTES).subarray(0, PAGE_BYTES),
+    );
+    const numbers = Uint32Array.from(pages, (_, i) => i);
+    const [fast, high] = [Effort.fast, Effort.high].map((effort) =>
+      encode(slots[0]!, pages, {
+        ...{ flags: 0, ...compression(FRAME_CHUNKS, effort) },
+        ...{ numbers, hashed: 0xffff, pack: 1, index: 0 },
+      }),
+    );
+    assert.ok(high!.storedBytes < 0.95 * fast!.storedBytes, `${fast!.storedBytes} to ${high!.storedBytes}`);
+    assert.equal(high!.flags, fast!.flags);
+  });
+
   it('without a payload has its identities only, whoever encodes it', () => {
     const pages = [randomBytes(PAGE_BYTES)];
     const numbers = Uint32Array.of(9);
@@ -111,6 +130,7 @@ describe('a frame', () => {
       flags: FrameFlag.lost,
       lz4Flag: 0,
       maxCompressed: 0,
+      effort: 0,
       numbers,
       hashed: 0,
       pack: 1,
