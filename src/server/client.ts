@@ -7,6 +7,7 @@ import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
 import {
   END_TRAILER,
   type EndReport,
+  type MachineChange,
   type MachineDescription,
   type SaveRequest,
   type StopRequest,
@@ -78,6 +79,12 @@ export class MachineClient {
     await this.describe(ANSWER_TIMEOUT_MS);
   }
 
+  /** Errors: as of {@link describe}, and USAGE. */
+  async change(change: MachineChange): Promise<MachineDescription> {
+    await this.#requireAnswer();
+    return JSON.parse(await readAll(await this.#post('PATCH', '/machine', change)));
+  }
+
   async pause(): Promise<{ name: string; state: MachineState }> {
     await this.#requireAnswer();
     return JSON.parse(await readAll(await this.#answer('POST', '/pause')));
@@ -90,9 +97,7 @@ export class MachineClient {
 
   /** Resolves when the machine has ended. Its process ends a little later. */
   async stop(stop: Partial<StopRequest> = {}): Promise<StopResult> {
-    const sent = this.#send('POST', '/stop', { 'content-type': 'application/json' });
-    sent.request.end(JSON.stringify(stop));
-    return JSON.parse(await readAll(await this.#checked(sent)));
+    return JSON.parse(await readAll(await this.#post('POST', '/stop', stop)));
   }
 
   async save(save: SaveRequest, progress: Progress): Promise<MachineSaveResult> {
@@ -189,6 +194,12 @@ export class MachineClient {
   ): Promise<IncomingMessage> {
     const sent = this.#send(method, path, headers, signal);
     sent.request.end();
+    return this.#checked(sent);
+  }
+
+  #post(method: string, path: string, body: unknown): Promise<IncomingMessage> {
+    const sent = this.#send(method, path, { 'content-type': 'application/json' });
+    sent.request.end(JSON.stringify(body));
     return this.#checked(sent);
   }
 

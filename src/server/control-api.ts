@@ -1,17 +1,23 @@
 /** The control API of one machine (docs/api.md): the data that the server and its clients exchange. */
 import type { PlainError } from '../errors.js';
+import type { Labels } from '../labels.js';
 import type { MachineEnd, MachineState, SaveThen } from '../vmm/machine-types.js';
 import type { NetReport } from '../vmm/net/machine-nets.js';
 
 /** The answer to `GET /machine`. */
 export interface MachineDescription {
+  /** 32 lower-case hexadecimal digits, drawn when the machine is started or restored. It never changes. */
+  readonly id: string;
   readonly name: string;
+  readonly labels: Labels;
   readonly pid: number;
   readonly state: MachineState;
   readonly memoryBytes: number;
   readonly cpus: number;
   /** ISO 8601, UTC. */
   readonly startedAt: string;
+  /** When its lifetime ends; null: it has no end. ISO 8601, UTC. */
+  readonly endsAt: string | null;
   readonly snapshot: string | null;
   /** The default store of a save. */
   readonly store: string;
@@ -19,6 +25,14 @@ export interface MachineDescription {
   readonly nets: readonly NetReport[];
   /** Why the machine is paused, if the host failed or its disks could not be saved; else null. */
   readonly problem: string | null;
+}
+
+/** The body of `PATCH /machine`. A field that is missing is left as it is. */
+export interface MachineChange {
+  /** All labels from now on. */
+  readonly labels?: Labels | undefined;
+  /** The machine ends after this time from now; null: it has no end. */
+  readonly lifetimeMs?: number | null | undefined;
 }
 
 /** The body of `POST /save`. */

@@ -10,6 +10,7 @@
 import type { IncomingMessage } from 'node:http';
 import { isAbsolute } from 'node:path';
 import { LivesnapError } from '../errors.js';
+import { labels } from '../labels.js';
 import {
   type Check,
   flag,
@@ -23,7 +24,8 @@ import {
   text,
 } from '../schema.js';
 import { HISTORY_BYTES, RING_BYTES } from './console-hub.js';
-import { type SaveRequest, STOP_TIMEOUT_MS, type StopRequest } from './control-api.js';
+import { type MachineChange, type SaveRequest, STOP_TIMEOUT_MS, type StopRequest } from './control-api.js';
+import { MAX_LIFETIME_MS } from './lifetime.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
 /** A day; more would not fit a timer. */
@@ -92,6 +94,15 @@ export async function readSave(request: IncomingMessage, isOverTcp: boolean): Pr
     throw new HttpError(403, 'a save over TCP cannot choose the store', 'Use the Unix socket.');
   return { store, tag, then };
 }
+
+const changeBody = object({
+  labels: optional(labels),
+  lifetimeMs: optional(nullable(integer(1, MAX_LIFETIME_MS))),
+});
+
+/** Errors: HttpError 400, 413. */
+export const readChange = async (request: IncomingMessage): Promise<MachineChange> =>
+  checkBody(changeBody, await readJson(request), 'Its fields are labels and lifetimeMs.');
 
 const stopBody = object({
   force: optional(flag),

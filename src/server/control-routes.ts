@@ -9,12 +9,20 @@ import {
   END_TRAILER,
   type EndReport,
   LINE_HEADER,
+  type MachineChange,
   type MachineDescription,
   type SaveRequest,
   type StopRequest,
   type StopResult,
 } from './control-api.js';
-import { bodyParts, parseHistory, readSave, readStop, requireNoBody } from './control-requests.js';
+import {
+  bodyParts,
+  parseHistory,
+  readChange,
+  readSave,
+  readStop,
+  requireNoBody,
+} from './control-requests.js';
 
 const PROGRESS_INTERVAL_MS = 100;
 const INPUT_PIECE_BYTES = 4096;
@@ -26,6 +34,7 @@ export interface ControlledMachine {
   /** Null while the machine has not ended. */
   readonly end: MachineEnd | null;
   describe(): MachineDescription;
+  change(change: MachineChange): Promise<void>;
   pause(): Promise<void>;
   resume(): Promise<void>;
   stop(request: StopRequest): Promise<StopResult>;
@@ -57,6 +66,11 @@ export function sendJson(response: ServerResponse, status: number, body: unknown
 }
 
 async function getMachine({ machine, response }: Exchange): Promise<void> {
+  sendJson(response, 200, machine.describe());
+}
+
+async function patchMachine({ machine, request, response }: Exchange): Promise<void> {
+  await machine.change(await readChange(request));
   sendJson(response, 200, machine.describe());
 }
 
@@ -164,7 +178,7 @@ async function postConsole({ machine, request, response }: Exchange): Promise<vo
 
 /** By path and method. */
 export const ROUTES: Readonly<Record<string, Readonly<Record<string, Handler>>>> = {
-  '/machine': { GET: getMachine },
+  '/machine': { GET: getMachine, PATCH: patchMachine },
   '/pause': { POST: transition('pause') },
   '/resume': { POST: transition('resume') },
   '/stop': { POST: postStop },

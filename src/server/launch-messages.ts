@@ -3,6 +3,7 @@
  * process, {@link LaunchReport}s back.
  */
 import type { PlainError } from '../errors.js';
+import type { Labels } from '../labels.js';
 import type { DiskRequest } from '../vmm/disk/disk-config.js';
 import type { RestoreClock } from '../vmm/kvm/guest-time.js';
 import type { MachineConfig } from '../vmm/machine-types.js';
@@ -33,6 +34,10 @@ export interface LaunchRequest {
   /** Absolute path of the directory for what the machine writes to its disks. Null: that of the store. */
   readonly overlayDir: string | null;
   readonly starter: StarterRequest;
+  /** Default: none; those of the snapshot for a restore. */
+  readonly labels?: Labels;
+  /** The machine ends after this time. Null: it has no end. */
+  readonly lifetimeMs?: number | null;
   readonly origin:
     | {
         readonly kind: 'start';

@@ -160,6 +160,8 @@ async function run(request: LaunchRequest, stores: StoreThread): Promise<number>
       log,
       starterDone,
       starter: request.starter,
+      labels: request.labels ?? {},
+      lifetimeMs: request.lifetimeMs ?? null,
     });
     await service.open();
     log(`running, ${machine.config.cpus} vCPUs, ${machine.config.memoryBytes} bytes of memory`);

@@ -16,17 +16,27 @@
  * - A failure to write the record is logged. It never fails the operation that is recorded.
  * - After the end every operation fails with MACHINE_GONE. `ended` settles exactly once.
  */
+import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { asLivesnapError, LivesnapError } from '../errors.js';
+import type { Labels } from '../labels.js';
 import type { Progress } from '../page-stream.js';
 import { SAVED_HISTORY_BYTES, type SavedConsole } from '../vmm/console/saved-console.js';
 import type { MachineEnd, MachineHandle, MachineSaveResult, WithStore } from '../vmm/machine-types.js';
 import { ConsoleHub } from './console-hub.js';
-import type { MachineDescription, SaveRequest, StopRequest, StopResult } from './control-api.js';
+import {
+  type MachineChange,
+  type MachineDescription,
+  type SaveRequest,
+  STOP_TIMEOUT_MS,
+  type StopRequest,
+  type StopResult,
+} from './control-api.js';
 import type { ControlledMachine } from './control-routes.js';
 import type { ControlServer } from './control-server.js';
 import type { StarterRequest } from './launch-messages.js';
+import { Lifetime } from './lifetime.js';
 import type { ClaimedRunDirectory, MachineRecord } from './run-directory.js';
 import { DEFAULT_PROMPT, Starter } from './starter.js';
 import type { StoreProxy } from './store-thread-client.js';
@@ -58,6 +68,10 @@ export interface MachineServiceOptions {
   readonly log: (sentence: string) => void;
   /** Lines to type into the console (default: none). A restored machine has its own. */
   readonly starter?: StarterRequest;
+  /** Default: none. */
+  readonly labels?: Labels;
+  /** The machine ends after this time (default: it has no end). */
+  readonly lifetimeMs?: number | null;
   /**
    * Settles when the machine's starter has ended or needs nothing more. Until then the API stays up after the end of the
    * machine (default: it does not).
@@ -77,7 +91,10 @@ export class MachineService implements ControlledMachine {
   readonly #machine: MachineHandle;
   readonly #options: MachineServiceOptions;
   readonly #starter: Starter;
+  readonly #id = randomBytes(16).toString('hex');
   readonly #startedAt = new Date().toISOString();
+  #labels: Labels;
+  readonly #lifetime = new Lifetime(() => this.#endLife());
   /** After a stop, the starter may delay the end no longer than a viewer. */
   #stopWanted: () => void = () => {};
   readonly #whenStopWanted = new Promise<void>((resolve) => {
@@ -99,6 +116,7 @@ export class MachineService implements ControlledMachine {
   constructor(machine: MachineHandle, options: MachineServiceOptions) {
     this.#machine = machine;
     this.#options = options;
+    this.#labels = options.labels ?? {};
     this.#starter = this.#newStarter(machine.savedConsole);
     if (machine.savedConsole !== null) this.#takeHistory(machine.savedConsole);
     machine.on('console', (bytes, missedBytes) => {
@@ -152,23 +170,43 @@ export class MachineService implements ControlledMachine {
     await this.#options.directory.writeRecord(this.#record(null));
     this.#options.server.serve(this);
     await this.#machine.resume();
+    this.#lifetime.set(this.#options.lifetimeMs ?? null);
   }
 
   describe(): MachineDescription {
     const { config, state, snapshot, notices, nets } = this.#machine;
     return {
+      id: this.#id,
       name: this.#options.directory.name,
+      labels: this.#labels,
       pid: process.pid,
       state,
       memoryBytes: config.memoryBytes,
       cpus: config.cpus,
       startedAt: this.#startedAt,
+      endsAt: this.#lifetime.endsAt,
       snapshot,
       store: this.#options.storeDir,
       notices,
       nets,
       problem: this.#machine.problem ?? this.#diskProblem,
     };
+  }
+
+  async change({ labels, lifetimeMs }: MachineChange): Promise<void> {
+    this.#requireAlive();
+    if (lifetimeMs !== undefined) this.#lifetime.set(lifetimeMs);
+    if (labels === undefined) return;
+    this.#labels = labels;
+    await this.#updateRecord(null);
+  }
+
+  /** As `stop` does. Disks that cannot be saved keep the machine, paused, with the reason. */
+  #endLife(): void {
+    this.#options.log('its lifetime has ended');
+    this.stop({ force: false, discard: false, timeoutMs: STOP_TIMEOUT_MS }).catch((error: Error) =>
+      this.#tellProblem(error.message, 'stop'),
+    );
   }
 
   pause(): Promise<void> {
@@ -371,9 +409,9 @@ export class MachineService implements ControlledMachine {
   }
 
   #record(failure: string | null): MachineRecord {
-    const { name, pid, memoryBytes, cpus, startedAt, snapshot } = this.describe();
+    const { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot } = this.describe();
     const { port } = this.#options;
-    return { name, pid, memoryBytes, cpus, startedAt, snapshot, port, failure };
+    return { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot, port, failure };
   }
 
   /** Writes the record, which `ps` reads. A failure goes to the log. */
@@ -404,6 +442,7 @@ export class MachineService implements ControlledMachine {
     log(
       end.kind === 'failed' ? `the machine failed: ${end.error.message}` : `the machine ended: ${end.kind}`,
     );
+    this.#lifetime.clear();
     this.console.end();
     this.#starter.end();
     // The save that ends a machine is still being stored and answered.

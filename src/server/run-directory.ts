@@ -15,10 +15,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { userId } from '../environment.js';
 import { LivesnapError } from '../errors.js';
+import type { Labels } from '../labels.js';
 
 /** The contents of `machine.json`. */
 export interface MachineRecord {
+  readonly id: string;
   readonly name: string;
+  readonly labels: Labels;
   readonly pid: number;
   readonly memoryBytes: number;
   readonly cpus: number;

@@ -124,14 +124,17 @@ describe('the control API', () => {
     assert.equal(answer.status, 200);
     const body = JSON.parse(answer.text);
     assert.deepEqual(
-      { ...body, startedAt: null },
+      { ...body, startedAt: null, id: null },
       {
+        id: null,
         name: 'vm',
+        labels: {},
         pid: process.pid,
         state: 'running',
         memoryBytes: 64 << 20,
         cpus: 2,
         startedAt: null,
+        endsAt: null,
         snapshot: null,
         store: '/default/store',
         notices: ['a notice'],
@@ -140,6 +143,43 @@ describe('the control API', () => {
       },
     );
     assert.equal(new Date(body.startedAt).toISOString(), body.startedAt);
+    assert.match(body.id, /^[0-9a-f]{32}$/);
+  });
+
+  it('changes labels and lifetime, and leaves what is not given', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    const { id } = await client.describe();
+    const labelled = await client.change({ labels: { course: 'os', 'team/seat': '7' }, lifetimeMs: 60_000 });
+    assert.deepEqual(labelled.labels, { course: 'os', 'team/seat': '7' });
+    const leftMs = Date.parse(labelled.endsAt!) - Date.now();
+    assert(leftMs > 0 && leftMs <= 60_000, `${leftMs} ms are left`);
+    assert.deepEqual((await directory.readRecord())?.labels, labelled.labels);
+    const endless = await client.change({ lifetimeMs: null });
+    assert.deepEqual({ ...endless, endsAt: null }, { ...labelled, endsAt: null });
+    assert.equal(endless.endsAt, null);
+    assert.equal(endless.id, id);
+    for (const [field, body] of [
+      ['lifetimeMs', { lifetimeMs: 0 }],
+      ['lifetimeMs', { lifetimeMs: '10m' }],
+      ['labels', { labels: { 'a b': 'c' } }],
+      ['labels', { labels: { a: 1 } }],
+      ['labels', { labels: { a: 'line\nbreak' } }],
+      ['labels', { labels: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`k${i}`, ''])) }],
+      ['name', { name: 'other' }],
+    ] as const)
+      await assert.rejects(
+        client.change(body as never),
+        (error: LivesnapError) => error.code === 'USAGE' && error.message.includes(field),
+      );
+    assert.deepEqual(await client.describe(), endless, 'nothing has changed');
+  });
+
+  it('ends a machine whose lifetime has ended', async () => {
+    await open(root);
+    await (await findMachine('vm', root)).change({ lifetimeMs: 1 });
+    await service.ended;
+    assert(logged.includes('its lifetime has ended'), logged.join());
   });
 
   it('pauses and resumes', async () => {

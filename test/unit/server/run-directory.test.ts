@@ -120,7 +120,16 @@ describe('run directories', () => {
   });
 
   it('are not changed by a process whose own directory was removed', async () => {
-    const record = { memoryBytes: 1, cpus: 1, startedAt: '', snapshot: null, port: null, failure: null };
+    const record = {
+      id: '0'.repeat(32),
+      labels: {},
+      memoryBytes: 1,
+      cpus: 1,
+      startedAt: '',
+      snapshot: null,
+      port: null,
+      failure: null,
+    };
     const place = new RunDirectory(root, 'a');
     const first = await place.claim();
     rmSync(place.path, { recursive: true });
@@ -139,7 +148,7 @@ describe('run directories', () => {
       import { openSync } from 'node:fs';
       import { RunDirectory } from ${JSON.stringify(new URL('../../../src/server/run-directory.js', import.meta.url).href)};
       const mine = await new RunDirectory(${JSON.stringify(root)}, 'a').claim();
-      await mine.writeRecord({ name: 'a', pid: process.pid, memoryBytes: 1, cpus: 1, startedAt: '', snapshot: null, port: null, failure: null });
+      await mine.writeRecord({ id: "0".repeat(32), labels: {}, name: "a", pid: process.pid, memoryBytes: 1, cpus: 1, startedAt: '', snapshot: null, port: null, failure: null });
       console.log('claimed');
       setInterval(() => {}, 1000);`;
     const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
