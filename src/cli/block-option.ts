@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import type { DiskRequest } from '../vmm/disk/disk-config.js';
+import { parseSnapshotRegion } from './values.js';
 
 const EXAMPLES = 'Examples: --block path=disk.img, --block path=disk.img,cow, --block snapshot=debian.';
 
@@ -28,7 +29,10 @@ export function parseBlock(text: string): DiskRequest {
       if (source !== null)
         throw usage(`${JSON.stringify(text)} names more than one disk`, 'Give --block once for each disk.');
       if (!value) throw usage(`${key}= has no value`);
-      source = key === 'path' ? { kind: 'file', path: resolve(value) } : snapshotSource(value);
+      source =
+        key === 'path'
+          ? { kind: 'file', path: resolve(value) }
+          : { kind: 'snapshot', ...parseSnapshotRegion(value) };
     } else if (part === 'ro' || part === 'cow') {
       if (mode !== null && mode !== part) throw usage('ro and cow exclude each other', 'Use one of them.');
       mode = part;
@@ -43,13 +47,6 @@ export function parseBlock(text: string): DiskRequest {
   }
   if (source === null) throw usage(`${JSON.stringify(text)} has neither path= nor snapshot=`);
   return { source, mode: mode ?? 'rw', onError: onError ?? 'pause' };
-}
-
-function snapshotSource(value: string): DiskRequest['source'] {
-  const [snapshot, region] = splitAt(value, ':');
-  if (snapshot === '' || region === '')
-    throw usage(`${JSON.stringify(value)} is not SNAPSHOT or SNAPSHOT:REGION`);
-  return { kind: 'snapshot', snapshot, region };
 }
 
 /** The text before and after the first separator; null: there is none. */

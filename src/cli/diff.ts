@@ -3,21 +3,28 @@ import type { RegionDifference } from '../store/types.js';
 import { formatBytes, formatCount } from './format.js';
 import { formatTable } from './output.js';
 import { withStore } from './store-access.js';
+import { parseSnapshotRegion, type SnapshotRegion } from './values.js';
 import { defineVerb, flag } from './verb.js';
 
 export const verb = defineVerb({
   name: 'diff',
   operands: ['<snapshot>', '<other-snapshot>'],
+  usage: '[options] <snapshot[:region]> <other-snapshot[:region]>',
   options: {
     ranges: flag('--ranges', 'Also list where they differ'),
   },
   notes: [
     'diff compares regions with the same name, in pages of 4 KiB. It reads which',
     'pages the snapshots have, and hardly any data.',
+    'If a region is named, diff compares it with the region named on the other side.',
+    'Without a name there, the other region is the only one of a stored file, or the',
+    'one with the same name. Example: livesnap diff debian web:disk0',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
-    const [a, b] = operands as [string, string];
-    const found = await withStore(storeDir, { write: false }, (store) => store.diff(a, b));
+    const [a, b] = operands.map(parseSnapshotRegion) as [SnapshotRegion, SnapshotRegion];
+    const found = await withStore(storeDir, { write: false }, (store) =>
+      store.diff(a.snapshot, b.snapshot, [a.region, b.region]),
+    );
     const regions = options.ranges ? found : found.map(({ ranges, ...region }) => region);
     output.result({ regions }, () =>
       [tableOf(found), ...(options.ranges ? found.flatMap(linesOf) : [])].join('\n'),
@@ -29,7 +36,7 @@ export const verb = defineVerb({
 const tableOf = (regions: readonly RegionDifference[]): string => {
   const size = (bytes: number | null): string | null => (bytes === null ? null : formatBytes(bytes));
   return formatTable(regions, [
-    { title: 'REGION', cell: ({ region }) => region },
+    { title: 'REGION', cell: nameOf },
     { title: 'SIZE', cell: ({ sizeBytes }) => size(sizeBytes[0]), right: true },
     { title: 'OTHER', cell: ({ sizeBytes }) => size(sizeBytes[1]), right: true },
     { title: 'PAGES', cell: ({ pages }) => formatCount(pages), right: true },
@@ -37,5 +44,10 @@ const tableOf = (regions: readonly RegionDifference[]): string => {
   ]);
 };
 
-const linesOf = ({ region, ranges }: RegionDifference): string[] =>
-  ranges.map(({ fromBytes, toBytes }) => placesOf(region, fromBytes, toBytes));
+const linesOf = (difference: RegionDifference): string[] =>
+  difference.ranges.map(({ fromBytes, toBytes }) => placesOf(nameOf(difference), fromBytes, toBytes));
+
+/** `disk0`, or `file → disk0` for regions with different names. */
+function nameOf({ region, otherRegion }: RegionDifference): string {
+  return region === otherRegion ? region : `${region} → ${otherRegion}`;
+}

@@ -55,6 +55,19 @@ export function parseVcpu(text: string): number {
   return parseCpus(parseList(text, ['num']).num ?? '');
 }
 
+export interface SnapshotRegion {
+  readonly snapshot: string;
+  readonly region: string | null;
+}
+
+/** `SNAPSHOT` or `SNAPSHOT:REGION`. The region is null if none is named. */
+export function parseSnapshotRegion(text: string): SnapshotRegion {
+  const found = /^([^:]+)(?::(.+))?$/s.exec(text);
+  if (!found)
+    throw usage(`${quoted(text)} is not SNAPSHOT or SNAPSHOT:REGION`, 'Examples: debian, web:disk0.');
+  return { snapshot: found[1]!, region: found[2] ?? null };
+}
+
 /** The number of a disk: `0` or `disk0`. */
 export function parseDisk(text: string): number {
   const found = /^(?:disk)?(0|[1-9]\d{0,8})$/.exec(text);

@@ -30,7 +30,7 @@ const GROUPS: Record<string, Record<string, Listing>> = {
     restore: listed('Restore a machine from a snapshot', () => import('./restore.js')),
     ls: listed('List snapshots', () => import('./ls.js')),
     show: listed('Show details of a snapshot', () => import('./show.js')),
-    diff: listed('Show how much two snapshots differ', () => import('./diff.js')),
+    diff: listed('Show how much two snapshots, or two regions, differ', () => import('./diff.js')),
     tag: listed('Tag a snapshot; a tag in use moves to this snapshot', () => import('./tag.js')),
     rm: listed('Remove snapshots', () => import('./rm.js')),
   },

@@ -1,5 +1,5 @@
 /**
- * Compares two snapshots of a store by their manifests: which pages of which regions differ.
+ * Compares two snapshots of a store, or two regions, by their manifests: which pages of which regions differ.
  *
  * Invariants:
  * - Pages with the same place are equal. So blocks that both snapshots have are not read.
@@ -10,6 +10,7 @@ import { PAGE_BYTES } from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import type { PackSet } from './pack/pack-set.js';
 import { BLOCK_PAGES, type BlockEntry } from './snapshot/block-list.js';
+import { findRegion } from './snapshot/description.js';
 import { ManifestBlock, readBlock, readPages } from './snapshot/manifest.js';
 import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
 import type { RegionDifference } from './types.js';
@@ -20,17 +21,39 @@ const ALL_ZERO = new ManifestBlock();
 /** One region of a snapshot; `region` is -1 if the snapshot does not have it. */
 interface Side {
   readonly file: SnapshotFile;
+  readonly name: string;
   readonly region: number;
   readonly sizeBytes: number | null;
 }
 
-/** The caller holds the store's lock. The regions of `a` come first, then those that only `b` has. Errors: DAMAGED. */
-export function diffSnapshots(context: StoreContext, a: string, b: string): RegionDifference[] {
-  const [left, right] = [readNamed(context.dir, a), readNamed(context.dir, b)];
+/** A snapshot by its ID, and one of its regions; null: all of them, or the one that suits the other side. */
+export interface DiffOperand {
+  readonly id: string;
+  readonly region: string | null;
+}
+
+/**
+ * The caller holds the store's lock. Compares the regions with the same name: first those of `a`, then those that only
+ * `b` has. If a region is named, compares only that one: with the region named for the other side, or else with the
+ * only region of a file, or the region of the same name. Errors: DAMAGED, NO_SUCH_REGION.
+ */
+export function diffSnapshots(context: StoreContext, a: DiffOperand, b: DiffOperand): RegionDifference[] {
+  const [left, right] = [readNamed(context.dir, a.id), readNamed(context.dir, b.id)];
+  if (a.region !== null || b.region !== null)
+    return [diffRegion(context, namedSide(left, a.region, b.region), namedSide(right, b.region, a.region))];
   const names = new Set(
     [left, right].flatMap(({ description }) => description.regions.map(({ name }) => name)),
   );
-  return [...names].map((name) => diffRegion(context, sideOf(left, name), sideOf(right, name), name));
+  return [...names].map((name) => diffRegion(context, sideOf(left, name), sideOf(right, name)));
+}
+
+/** `other`: the region that is named for the other side. Errors: NO_SUCH_REGION. */
+function namedSide(file: SnapshotFile, wanted: string | null, other: string | null): Side {
+  const { kind, regions } = file.description;
+  const only = kind === 'file' && regions.length === 1 ? regions[0]!.name : null;
+  const name = wanted ?? only ?? other!;
+  findRegion(file.description, name);
+  return sideOf(file, name);
 }
 
 /**
@@ -44,23 +67,23 @@ export function changedPages(
   name: string,
 ): number | null {
   const before = sideOf(parent, name);
-  return before.region < 0 ? null : diffRegion(context, before, sideOf(file, name), name).pages;
+  return before.region < 0 ? null : diffRegion(context, before, sideOf(file, name)).pages;
 }
 
 function sideOf(file: SnapshotFile, name: string): Side {
   const { regions } = file.description;
   const region = regions.findIndex((each) => each.name === name);
-  return { file, region, sizeBytes: regions[region]?.sizeBytes ?? null };
+  return { file, name, region, sizeBytes: regions[region]?.sizeBytes ?? null };
 }
 
-function diffRegion(context: StoreContext, a: Side, b: Side, region: string): RegionDifference {
+function diffRegion(context: StoreContext, a: Side, b: Side): RegionDifference {
   const packs = context.packSet();
-  const sizeBytes = Math.max(a.sizeBytes ?? 0, b.sizeBytes ?? 0);
+  const endBytes = Math.max(a.sizeBytes ?? 0, b.sizeBytes ?? 0);
   const ranges: { fromBytes: number; toBytes: number }[] = [];
   let pages = 0;
   const add = (page: number): void => {
     const fromBytes = page * PAGE_BYTES;
-    const toBytes = Math.min(sizeBytes, fromBytes + PAGE_BYTES);
+    const toBytes = Math.min(endBytes, fromBytes + PAGE_BYTES);
     const last = ranges.at(-1);
     if (last?.toBytes === fromBytes) last.toBytes = toBytes;
     else ranges.push({ fromBytes, toBytes });
@@ -78,7 +101,8 @@ function diffRegion(context: StoreContext, a: Side, b: Side, region: string): Re
     packs.close();
   }
   const bytes = ranges.reduce((total, { fromBytes, toBytes }) => total + toBytes - fromBytes, 0);
-  return { region, sizeBytes: [a.sizeBytes, b.sizeBytes], pages, bytes, ranges };
+  const sizeBytes = [a.sizeBytes, b.sizeBytes] as const;
+  return { region: a.name, otherRegion: b.name, sizeBytes, pages, bytes, ranges };
 }
 
 /** The blocks of both regions, by number. */

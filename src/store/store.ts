@@ -157,9 +157,22 @@ export class Store implements SaveTarget {
     return this.#context.withLock(() => snapshotDetails(this.#context, this.find(ref)));
   }
 
-  /** Which pages differ between two snapshots, by region. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED. */
-  diff(a: string, b: string): RegionDifference[] {
-    return this.#context.withLock(() => diffSnapshots(this.#context, this.resolve(a), this.resolve(b)));
+  /**
+   * Which pages differ between two snapshots, by region. `regions`: compares only these, of the first and of the second
+   * snapshot (diffSnapshots). Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, NO_SUCH_REGION, DAMAGED.
+   */
+  diff(
+    a: string,
+    b: string,
+    [regionOfA, regionOfB]: readonly [string | null, string | null] = [null, null],
+  ): RegionDifference[] {
+    return this.#context.withLock(() =>
+      diffSnapshots(
+        this.#context,
+        { id: this.resolve(a), region: regionOfA },
+        { id: this.resolve(b), region: regionOfB },
+      ),
+    );
   }
 
   /** Errors: DAMAGED when a snapshot cannot be read. */

@@ -33,7 +33,7 @@ import { fillMemories } from './memory-fills.js';
 import type { PackSet } from './pack/pack-set.js';
 import { Pin } from './pins.js';
 import { BLOCK_PAGES, type BlockEntry } from './snapshot/block-list.js';
-import type { SnapshotDescription } from './snapshot/description.js';
+import { findRegion, type SnapshotDescription } from './snapshot/description.js';
 import { type ManifestBlock, readBlock } from './snapshot/manifest.js';
 import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
 import { StoredRegion } from './stored-region.js';
@@ -246,16 +246,8 @@ export class StoredSnapshot implements OpenSnapshot {
   }
 
   async openRegion(name: string): Promise<OpenRegion> {
-    const { context, file, pin, regions, summary } = this;
-    const region = regions.findIndex((each) => each.name === name);
-    if (region < 0)
-      throw new LivesnapError(
-        'NO_SUCH_REGION',
-        `snapshot ${summary.id} has no region ${JSON.stringify(name)}`,
-        {
-          hint: `It has: ${regions.map((each) => each.name).join(', ') || 'none'}.`,
-        },
-      );
+    const { context, file, pin } = this;
+    const region = findRegion(file.description, name);
     if (this.#isClosed) throw new LivesnapError('NOT_POSSIBLE_NOW', 'the snapshot has been closed');
     return context.guarded(
       async () => new StoredRegion(context, pin.share(), file, region, packList(this.packRows)),

@@ -24,6 +24,8 @@ export interface RegionSummary {
 /** How a region differs between two snapshots. */
 export interface RegionDifference {
   readonly region: string;
+  /** Its name in the second snapshot. It differs from `region` only if regions were named. */
+  readonly otherRegion: string;
   /** In the first and in the second snapshot; null: that snapshot does not have the region. */
   readonly sizeBytes: readonly [number | null, number | null];
   readonly pages: number;

@@ -111,13 +111,51 @@ describe('disks on the command line', function () {
     await world.json('put', image, '--tag', 'image');
     await start('a', 'snapshot=image', 'snapshot=image');
     await world.json('save', 'a', '--tag', 'two', '--then', 'stop');
-    for (const [block, status, code, message] of [
-      ['snapshot=none', 3, 'NO_SUCH_SNAPSHOT', /none/],
-      ['snapshot=two', 2, 'USAGE', /^snapshot two has 2 disks$/],
-      ['snapshot=two:disk7', 3, 'NO_SUCH_REGION', /^snapshot two has no region disk7$/],
-    ] as const)
-      assert.match((await world.fails(status, code, startArgs('m', block))).message, message);
+    const choices = 'Choose one: snapshot=two:disk0, snapshot=two:disk1.';
+    for (const [block, status, code, message, hint] of [
+      [
+        'snapshot=none',
+        3,
+        'NO_SUCH_SNAPSHOT',
+        'no snapshot "none" in STORE',
+        'livesnap ls lists the snapshots.',
+      ],
+      ['snapshot=two', 2, 'USAGE', 'snapshot two has 2 disks', choices],
+      ['snapshot=two:disk7', 3, 'NO_SUCH_REGION', 'snapshot two has no region disk7', choices],
+      [
+        'snapshot=image:disk0',
+        3,
+        'NO_SUCH_REGION',
+        'snapshot image has no region disk0',
+        'Use snapshot=image:file.',
+      ],
+    ] as const) {
+      const error = await world.fails(status, code, startArgs('m', block));
+      assert.deepEqual([error.message.replace(world.store, 'STORE'), error.hint], [message, hint]);
+    }
     await start('m', 'snapshot=two:disk1');
+    await ask('m', 'wbB', '^0');
+    await world.json('save', 'm', '--tag', 'changed', '--then', 'stop');
+    const table = (await world.run(['diff', 'image', 'changed:disk0'])).stdout;
+    assert.match(table, /^REGION .*\nfile → disk0 +256 KiB +256 KiB +1 +4 KiB\n$/);
+    const { regions } = await world.json<{ regions: unknown[] }>(
+      'diff',
+      'two:disk1',
+      'changed:disk0',
+      '--ranges',
+    );
+    assert.deepEqual(regions, [
+      {
+        ...{ region: 'disk1', otherRegion: 'disk0', sizeBytes: [BLOCKS * 4096, BLOCKS * 4096] },
+        ...{ pages: 1, bytes: 4096, ranges: [{ fromBytes: 4096, toBytes: 8192 }] },
+      },
+    ]);
+    const lines = (await world.run(['diff', 'changed:disk0', 'image', '--ranges'])).stdout.split('\n');
+    assert.equal(lines[2], 'disk0 → file offset 0x1000 to 0x2000');
+    const error = await world.fails(3, 'NO_SUCH_REGION', ['diff', 'image', 'two:disk7']);
+    assert.match(error.message, /^snapshot \w+ has no region "disk7"$/);
+    assert.equal(error.hint, 'It has: ram@0x0, disk0, disk1.');
+    await world.fails(2, 'USAGE', ['diff', 'image', 'two:']);
   });
 
   it('saves what was written to a stored image before a machine is stopped, unless told otherwise', async () => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
 import { loadSqlite } from '../../src/native/modules.js';
 import { PAGE_BYTES, type SnapshotMetadata } from '../../src/page-stream.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
@@ -232,9 +232,13 @@ describe('the difference of two snapshots', () => {
     const b = await saveMachine(store, after, a, { disk0: [5, 6, 599, 1000], disk1: [29] });
     const kib = (page: number): number => page * PAGE_BYTES;
     const expected = [
-      { region: 'ram@0x0', sizeBytes: [kib(40), kib(40)], pages: 0, bytes: 0, ranges: [] },
+      {
+        ...{ region: 'ram@0x0', otherRegion: 'ram@0x0', sizeBytes: [kib(40), kib(40)] },
+        ...{ pages: 0, bytes: 0, ranges: [] },
+      },
       {
         region: 'disk0',
+        otherRegion: 'disk0',
         sizeBytes: [kib(1320), kib(1320)],
         pages: 4,
         bytes: 4 * PAGE_BYTES,
@@ -246,6 +250,7 @@ describe('the difference of two snapshots', () => {
       },
       {
         region: 'disk1',
+        otherRegion: 'disk1',
         sizeBytes: [before.disk1.length, before.disk1.length],
         pages: 1,
         bytes: 1024,
@@ -299,6 +304,62 @@ describe('the difference of two snapshots', () => {
       ['disk2', null, PAGE_BYTES, 0],
     ]);
     assert.throws(() => store.diff('a', 'none'), { code: 'NO_SUCH_SNAPSHOT' });
+  });
+
+  it('is that of two regions, also with different names, sizes and kinds', async function () {
+    const { store } = newStore(this);
+    const image = noise(1, 600).subarray(0, 599 * PAGE_BYTES + 100);
+    await store.put(Readable.from([image]), { tag: 'debian', name: null });
+    const disk0 = Buffer.concat([image, Buffer.alloc(40 * PAGE_BYTES - 100)]);
+    disk0.set(noise(2, 2), 5 * PAGE_BYTES);
+    disk0.set(noise(3, 1), 620 * PAGE_BYTES);
+    await saveMachine(store, { 'ram@0x0': noise(4, 3), disk0, disk1: image });
+    await saveDisks(store, { disk0: image }, 'disk');
+    const bytesOf = (page: number): number => page * PAGE_BYTES;
+    const expected = {
+      ...{ sizeBytes: [image.length, disk0.length], pages: 3, bytes: 3 * PAGE_BYTES },
+      ranges: [
+        { fromBytes: bytesOf(5), toBytes: bytesOf(7) },
+        { fromBytes: bytesOf(620), toBytes: bytesOf(621) },
+      ],
+    };
+    const fileAndDisk = [{ region: 'file', otherRegion: 'disk0', ...expected }];
+    assert.deepEqual(store.diff('debian', 'm', [null, 'disk0']), fileAndDisk);
+    assert.deepEqual(store.diff('debian', 'm', ['file', 'disk0']), fileAndDisk);
+    assert.deepEqual(store.diff('m', 'debian', ['disk0', null]), [
+      {
+        ...{ region: 'disk0', otherRegion: 'file', ...expected },
+        sizeBytes: [disk0.length, image.length],
+      },
+    ]);
+    const found = (a: string, b: string, regions: [string | null, string | null]) =>
+      store.diff(a, b, regions).map(({ region, otherRegion, pages }) => [region, otherRegion, pages]);
+    assert.deepEqual(found('debian', 'm', [null, 'disk1']), [['file', 'disk1', 0]]);
+    assert.deepEqual(found('m', 'm', ['disk0', 'disk1']), [['disk0', 'disk1', 3]]);
+    assert.deepEqual(found('m', 'm', ['ram@0x0', 'disk1']), [['ram@0x0', 'disk1', 600]]);
+    // Without a name, a snapshot that is no file has the region of the same name.
+    assert.deepEqual(found('m', 'disk', ['disk0', null]), [['disk0', 'disk0', 3]]);
+    assert.deepEqual(found('disk', 'm', [null, 'disk0']), [['disk0', 'disk0', 3]]);
+  });
+
+  it('is refused for a region that there is none of, with those that there are', async function () {
+    const { store } = newStore(this);
+    const id = await saveMachine(store, contents());
+    const { id: file } = await store.put(Readable.from(['text']), { tag: 'f', name: null });
+    const disk = await saveDisks(store, { disk0: noise(1, 3) });
+    const all = 'It has: ram@0x0, disk0, disk1.';
+    for (const [a, b, regions, snapshot, name, hint] of [
+      ['m', 'f', ['disk7', null], id, 'disk7', all],
+      ['f', 'm', [null, 'file'], id, 'file', all],
+      ['m', 'm', ['disk0', 'disk7'], id, 'disk7', all],
+      ['f', 'm', ['disk0', 'disk0'], file, 'disk0', 'It has: file.'],
+      ['m', 'm-disk', ['disk1', null], disk, 'disk1', 'It has: disk0.'],
+    ] as const)
+      assert.throws(() => store.diff(a, b, regions), {
+        code: 'NO_SUCH_REGION',
+        message: `snapshot ${snapshot} has no region "${name}"`,
+        hint,
+      });
   });
 
   it('is none where equal pages are stored in two places, or fingerprints collide', async function () {

@@ -6,6 +6,7 @@
  *   digest.
  * - Unknown fields are ignored. `machine` and `host` may be any JSON that is not nested too deeply.
  */
+import { LivesnapError } from '../../errors.js';
 import { PAGE_BYTES, type Region } from '../../page-stream.js';
 import {
   anything,
@@ -107,6 +108,19 @@ const descriptionFields: Check<SnapshotDescription> = object(
 
 /** Whether these are regions that a snapshot may have. */
 export const areRegions = (regions: unknown): regions is Region[] => passes(regionList, regions);
+
+/** The index of the region with this name. Errors: NO_SUCH_REGION. */
+export function findRegion(
+  { id, regions }: { readonly id: string; readonly regions: readonly Region[] },
+  name: string,
+): number {
+  const found = regions.findIndex((region) => region.name === name);
+  if (found < 0)
+    throw new LivesnapError('NO_SUCH_REGION', `snapshot ${id} has no region ${JSON.stringify(name)}`, {
+      hint: `It has: ${regions.map((region) => region.name).join(', ') || 'none'}.`,
+    });
+  return found;
+}
 
 /** Parses the JSON of a file. Errors: DAMAGED. */
 export function parseDescription(file: string, json: Buffer, id: string): SnapshotDescription {

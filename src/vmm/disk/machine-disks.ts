@@ -184,7 +184,7 @@ export class MachineDisks {
       const name = wanted ?? onlyDisk(snapshot, ref);
       if (!snapshot.regions.some((each) => each.name === name))
         throw new LivesnapError('NO_SUCH_REGION', `snapshot ${ref} has no region ${name}`, {
-          hint: `Its regions: ${snapshot.regions.map((each) => each.name).join(', ')}.`,
+          hint: chooseDisk(snapshot, ref),
         });
       const region = await snapshot.openRegion(name);
       this.#regions.push(region);
@@ -253,20 +253,26 @@ const regionLayer = (
   base: { storeKey, base: { snapshot, region } },
 });
 
-/** The name of the region that can be a disk: `file`, or `diskN`. */
-function onlyDisk({ regions }: OpenSnapshot, ref: string): string {
-  const names = regions.map(({ name }) => name).filter((name) => !name.startsWith('ram@'));
+/** The names of the regions that can be a disk: `file`, or `diskN`. */
+const diskRegions = ({ regions }: OpenSnapshot): string[] =>
+  regions.map(({ name }) => name).filter((name) => !name.startsWith('ram@'));
+
+function onlyDisk(snapshot: OpenSnapshot, ref: string): string {
+  const names = diskRegions(snapshot);
   if (names.length === 1) return names[0]!;
   throw new LivesnapError(
     'USAGE',
     names.length === 0 ? `snapshot ${ref} has no disk` : `snapshot ${ref} has ${names.length} disks`,
-    {
-      hint:
-        names.length === 0
-          ? 'Store an image with livesnap put FILE, or name another snapshot.'
-          : `Choose one: ${names.map((name) => `snapshot=${ref}:${name}`).join(', ')}.`,
-    },
+    { hint: chooseDisk(snapshot, ref) },
   );
+}
+
+/** A hint. */
+function chooseDisk(snapshot: OpenSnapshot, ref: string): string {
+  const names = diskRegions(snapshot);
+  if (names.length === 0) return 'Store an image with livesnap put FILE, or name another snapshot.';
+  const choices = names.map((name) => `snapshot=${ref}:${name}`).join(', ');
+  return names.length === 1 ? `Use ${choices}.` : `Choose one: ${choices}.`;
 }
 
 const tooLarge = (what: string, sizeBytes: number): LivesnapError =>

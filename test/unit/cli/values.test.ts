@@ -9,6 +9,7 @@ import {
   parsePort,
   parseSeconds,
   parseSize,
+  parseSnapshotRegion,
   parseVcpu,
   parseWord,
 } from '../../../src/cli/values.js';
@@ -22,6 +23,13 @@ const refuses = (parse: () => unknown, message?: RegExp) =>
   );
 
 describe('the value of an option', () => {
+  it('is a snapshot, perhaps with a region', () => {
+    assert.deepEqual(parseSnapshotRegion('debian'), { snapshot: 'debian', region: null });
+    assert.deepEqual(parseSnapshotRegion('web:ram@0x0'), { snapshot: 'web', region: 'ram@0x0' });
+    for (const text of ['', ':', 'web:', ':disk0'])
+      refuses(() => parseSnapshotRegion(text), /is not SNAPSHOT or SNAPSHOT:REGION$/);
+  });
+
   it('is a size in bytes or with a binary unit', () => {
     for (const [text, bytes] of [
       ['4096', 4096],
