@@ -163,6 +163,7 @@ describe('a copy over http', () => {
         return true;
       },
     };
+    const named: string[] = [];
     for (const [what, spoil] of Object.entries(violations)) {
       const { address } = await serve(this, other, { spoil });
       const { store: here, dir } = newStore(this);
@@ -173,11 +174,16 @@ describe('a copy over http', () => {
             ['DAMAGED', 'REMOTE_FAILED', 'NO_SUCH_SNAPSHOT'].includes(error.code),
             `${what}: ${error.stack}`,
           );
+          if (error.damage?.file.startsWith('packs/')) {
+            named.push(what);
+            assert.deepEqual([error.damage.snapshot, error.damage.region], [id, 'ram@0x0'], error.message);
+          }
           return true;
         },
       );
       assert.deepEqual(here.list(), [], what);
     }
+    assert.ok(named.includes('a pack with a flipped bit'), named.join());
     await assert.rejects(copy(newStore(this).dir, 'from', 'http://127.0.0.1:9/', [id]), {
       code: 'REMOTE_FAILED',
     });
