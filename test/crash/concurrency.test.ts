@@ -44,7 +44,7 @@ function planOf(choose: Chooser, own: readonly Content[], others: readonly Conte
       case 2:
         return { do: 'remove', store, labels: [label()] };
       case 3:
-        return { do: 'gc', store };
+        return { do: choose.pick(['gc', 'recompress'] as const), store };
       case 4:
         return { do: 'check', store };
       case 5:

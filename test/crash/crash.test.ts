@@ -165,6 +165,23 @@ function shortLife(): Step[] {
   ];
 }
 
+/** Saves twice, recompresses the packs, removes the first snapshot, and recompresses again what gc and repair wrote. */
+function recompressions(): Step[] {
+  const store = 'a';
+  const first = { label: 'first', kind: 'machine', seed: 5, size: 80, parent: null, dirty: [] } as const;
+  const dirty = Array.from({ length: 60 }, (_, i) => i);
+  const second = { label: 'second', kind: 'machine', seed: 6, size: 80, parent: 'first', dirty } as const;
+  return [
+    { do: 'save', store, content: first, tag: 'alpha' },
+    { do: 'save', store, content: second, tag: null },
+    { do: 'recompress', store },
+    { do: 'remove', store, labels: ['first'] },
+    { do: 'recompress', store },
+    { do: 'repair', store },
+    { do: 'recompress', store },
+  ];
+}
+
 /**
  * Saves a machine with a disk that is based on a file, and again with one that is based on that disk. The bases are
  * removed meanwhile.
@@ -291,6 +308,23 @@ describe('power cuts and faults', () => {
     rounds = new Rounds(FIXED_SEED);
     const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, shortLife());
     assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
+  });
+
+  it('leave a sound store at every decisive moment of gc --recompress', async function () {
+    this.timeout(300_000);
+    rounds = new Rounds(FIXED_SEED);
+    const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, recompressions());
+    assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
+  });
+
+  it('show a violation when gc --recompress does not sync a pack', async function () {
+    this.timeout(300_000);
+    rounds = new Rounds(FIXED_SEED);
+    const forget = (path: string): boolean => path.endsWith('-1.pack');
+    await assert.rejects(
+      everyDecisiveMoment(rounds.dir, FIXED_SEED, recompressions(), { forget }),
+      RoundFailure,
+    );
   });
 
   it('leave a sound store at every decisive moment of saves of disks, whose bases are removed meanwhile', async function () {

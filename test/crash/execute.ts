@@ -142,6 +142,9 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
     case 'gc':
       await stores.get(step.store).gc({ dryRun: false });
       return;
+    case 'recompress':
+      await stores.get(step.store).gc({ dryRun: false, recompress: true });
+      return;
     case 'check': {
       const { ok, problems } = await stores.get(step.store).check({ readData: true });
       if (problems.length > 0 && problems.every(({ message }) => message.includes('the disk cannot read it')))

@@ -82,6 +82,7 @@ function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Verb[]): St
       if (present.length === 0) break;
       return { do: verb, store };
     case 'gc':
+    case 'recompress':
     case 'check':
     case 'reopen':
       return { do: verb, store };
@@ -129,6 +130,7 @@ const WRITING: readonly Verb[] = [
   'tag',
   'gc',
   'gc',
+  'recompress',
   'repair',
   'check',
   'reopen',
@@ -169,6 +171,7 @@ const ONE_OF_SEVERAL: readonly Verb[] = [
   'remove',
   'remove',
   'gc',
+  'recompress',
   'load',
   'check',
   'reopen',
@@ -221,7 +224,7 @@ export function makeStepsAtOnce(choose: Chooser, world: World, store: string): S
     if (!steps.includes(step))
       for (const subject of madeBy(step)) if (!made.has(subject)) outlook.forget(subject);
   const gc = {
-    do: 'gc',
+    do: choose.pick(['gc', 'recompress'] as const),
     store: outlook.present(OTHER).length > 0 ? choose.pick([store, OTHER]) : store,
   } as const;
   return [...before, { do: 'together', steps: [gc, ...steps] }, makeStep(choose, outlook, WRITING)];

@@ -11,7 +11,7 @@ export type Step =
   | { readonly do: 'remove'; readonly store: string; readonly labels: readonly string[] }
   | { readonly do: 'tag'; readonly store: string; readonly label: string; readonly tag: string }
   | { readonly do: 'load'; readonly store: string; readonly label: string }
-  | { readonly do: 'gc' | 'check' | 'repair' | 'reopen'; readonly store: string }
+  | { readonly do: 'gc' | 'recompress' | 'check' | 'repair' | 'reopen'; readonly store: string }
   | CopyStep
   /** All steps at once. Each opens its stores itself. */
   | { readonly do: 'together'; readonly steps: readonly Step[] };
