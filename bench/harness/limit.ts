@@ -14,8 +14,11 @@ export interface Limit {
 
 let isBuilt: boolean | null = null;
 
-/** @returns the seconds of each round and the bytes of the file; null: it cannot be built here */
-export function bareLimit(images: readonly string[], dir: string, rounds: number): Limit | null {
+/**
+ * `level`: of LZ4-HC; 0: LZ4.
+ * @returns the seconds of each round and the bytes of the file; null: it cannot be built here
+ */
+export function bareLimit(images: readonly string[], dir: string, rounds: number, level = 0): Limit | null {
   const program = join(projectRoot, 'dist/bare-pipeline');
   if (isBuilt === null) {
     const built = spawnSync(join(projectRoot, 'bench/limit/build'), [program], { encoding: 'utf8' });
@@ -28,9 +31,8 @@ export function bareLimit(images: readonly string[], dir: string, rounds: number
   if (!isBuilt) return null;
   const output = join(dir, 'bare');
   const threads = String(Math.min(2, cpus().length));
-  const ran = spawnSync(program, ['--threads', threads, '--rounds', String(rounds), output, ...images], {
-    encoding: 'utf8',
-  });
+  const options = ['--threads', threads, '--rounds', String(rounds), '--level', String(level)];
+  const ran = spawnSync(program, [...options, output, ...images], { encoding: 'utf8' });
   rmSync(output, { force: true });
   if (ran.status !== 0) throw new Error(`the bare pipeline failed: ${ran.stderr}`);
   return JSON.parse(ran.stdout) as Limit;

@@ -9,7 +9,9 @@
 // - The image is in memory before the clock starts, as RAM is before a save. The clock ends after fsync and close.
 // - A page is in the file once. Each has 40 bytes beside it, digest and fingerprint, as in a trailer of a pack.
 //
-//     pipeline [--threads N] [--rounds N] FILE IMAGE...      one JSON value: seconds of each round, and counts
+//     pipeline [--threads N] [--rounds N] [--level N] FILE IMAGE...   one JSON value: seconds of each round, and counts
+//
+// With a level from 1 on, LZ4-HC compresses, at that level.
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <sys/mman.h>
@@ -29,6 +31,7 @@
 #include <vector>
 
 #include "../../addon/third_party/lz4/lz4.h"
+#include "../../addon/third_party/lz4/lz4hc.h"
 #define XXH_INLINE_ALL
 #include "../../addon/third_party/xxhash/xxhash.h"
 
@@ -82,6 +85,8 @@ struct Run {
   const uint8_t* image;
   size_t pages;
   int file;
+  /** Of LZ4-HC; 0: LZ4. */
+  int level;
   Pages known;
   std::atomic<size_t> next{0};
   std::atomic<uint64_t> end{0};
@@ -154,8 +159,11 @@ class Worker {
     const size_t bytes = frame_ * kPage;
     const size_t entries = frame_ * (kDigest + 8);
     uint8_t* output = output_.get() + used_;
-    int size = LZ4_compress_default(reinterpret_cast<char*>(raw_), reinterpret_cast<char*>(output),
-                                    static_cast<int>(bytes), static_cast<int>(bytes - 1));
+    const char* from = reinterpret_cast<char*>(raw_);
+    char* to = reinterpret_cast<char*>(output);
+    const int length = static_cast<int>(bytes);
+    int size = run_.level > 0 ? LZ4_compress_HC(from, to, length, length - 1, run_.level)
+                              : LZ4_compress_default(from, to, length, length - 1);
     if (size <= 0) {
       memcpy(output, raw_, bytes);
       size = static_cast<int>(bytes);
@@ -213,14 +221,16 @@ char* readImage(const char* path, char* into) {
 int main(int argc, char** argv) {
   unsigned threads = 2;
   int rounds = 1;
+  int level = 0;
   int at = 1;
   for (; at + 1 < argc && argv[at][0] == '-'; at += 2) {
     if (strcmp(argv[at], "--threads") == 0) threads = static_cast<unsigned>(atoi(argv[at + 1]));
     else if (strcmp(argv[at], "--rounds") == 0) rounds = atoi(argv[at + 1]);
+    else if (strcmp(argv[at], "--level") == 0) level = atoi(argv[at + 1]);
     else break;
   }
   if (argc - at < 2 || threads < 1 || threads > 64 || rounds < 1) {
-    fprintf(stderr, "usage: pipeline [--threads N] [--rounds N] FILE IMAGE...\n");
+    fprintf(stderr, "usage: pipeline [--threads N] [--rounds N] [--level N] FILE IMAGE...\n");
     return 2;
   }
   const char* target = argv[at];
@@ -242,7 +252,7 @@ int main(int argc, char** argv) {
     const auto begun = std::chrono::steady_clock::now();
     const int file = open(target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file < 0) fail(target);
-    Run run{static_cast<uint8_t*>(memory), size / kPage, file, Pages(size / kPage)};
+    Run run{static_cast<uint8_t*>(memory), size / kPage, file, level, Pages(size / kPage)};
     std::vector<std::thread> workers;
     for (unsigned i = 0; i < threads; i++) workers.emplace_back([&run] { Worker(run).work(); });
     for (auto& worker : workers) worker.join();
