@@ -42,6 +42,7 @@ type Lost = Record<string, readonly (readonly [region: string, fromPage: number,
 const SOUND: Record<string, Lost> = {
   'v1/whole': {},
   'v1/filtered': {},
+  'v1/recompressed': {},
   'v1/repaired': { holed: [['ram@0x0', 16, 32]], blind: [['ram@0x0', 0, 5]] },
 };
 
@@ -203,6 +204,9 @@ for (const [golden, lost] of Object.entries(SOUND))
         assert.deepEqual(await load(store, id), { 'ram@0x0': noise(99, 5) });
         await store.gc({ dryRun: false });
         await requireGolden(store, golden, lost);
+        await store.gc({ dryRun: false, recompress: true });
+        await requireGolden(store, golden, lost);
+        assert.deepEqual(asideOf(dir), aside, 'only the user deletes there');
       });
     });
 
@@ -366,7 +370,8 @@ describe('the golden stores of format version 1', () => {
       }
       const identities = new Map<bigint, Buffer[]>();
       for (const number of reader.packs()) {
-        const { frames, generation, numbers, fingerprints, digests } = reader.pack(number);
+        const { effort, frames, generation, numbers, fingerprints, digests } = reader.pack(number);
+        if (effort === 1) found.add('a recompressed pack');
         for (const { flags, chunks } of frames) {
           if ((flags & (Flag.lost | Flag.compressed)) === 0) found.add('an uncompressed frame');
           if ((flags & Flag.compressed) !== 0) found.add('a compressed frame');
@@ -409,6 +414,7 @@ describe('the golden stores of format version 1', () => {
       'a merged segment',
       'a parent that exists',
       'a parent that was removed',
+      'a recompressed pack',
       'a region that is all zero',
       'a segment with a filter',
       'a tag of a removed snapshot',
