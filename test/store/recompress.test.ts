@@ -392,6 +392,36 @@ describe('gc --recompress', () => {
     assert.deepEqual(packsOf(dir), [first, second, third.replace('-0.', '-1.')]);
   });
 
+  it('keeps chunks that are lost, so that a later repair can heal them', async function () {
+    const { store, dir } = newStore(this);
+    const contents = { 'ram@0x0': pages(1) };
+    const { id } = await save(store, contents);
+    store.close();
+    const [name] = packsOf(dir) as [string];
+    flipBit(join(dir, 'packs', name), 5000);
+    const { lost } = await Store.repair(dir);
+    assert.equal(lost.length, 1);
+    const repaired = Store.open(dir, { write: true });
+    try {
+      assert.equal((await recompress(repaired)).recompressed.packs, 1);
+      assert.deepEqual(packsOf(dir), [name.replace('-0.', '-2.')]);
+      assert.equal((await repaired.check({ readData: true })).problems.length, 1);
+      await save(repaired, contents);
+    } finally {
+      repaired.close();
+    }
+    const healed = await Store.repair(dir);
+    assert.deepEqual([healed.lost, healed.healedChunks], [[], 16]);
+    const opened = Store.open(dir, { write: true });
+    try {
+      assert.deepEqual(await load(opened, id), contents);
+      assert.equal((await recompress(opened)).recompressed.packs, 1);
+      assert.deepEqual(await load(opened, id), contents);
+    } finally {
+      opened.close();
+    }
+  });
+
   // Its frames match their checksums.
   it('leaves a pack with a chunk that has another SHA-256 than it lists', async function () {
     const { store, dir } = newStore(this);
