@@ -106,7 +106,8 @@ size_t compressBlock(const uint8_t* source, size_t length, uint8_t* target, size
   auto bytes = static_cast<int>(length), most = static_cast<int>(capacity);
   if (isHigh) {
     // 256 KiB, which a thread keeps until it ends. Without memory for it the block is larger, and as valid.
-    thread_local std::unique_ptr<LZ4_streamHC_t, int (*)(LZ4_streamHC_t*)> state(LZ4_createStreamHC(), LZ4_freeStreamHC);
+    using State = std::unique_ptr<LZ4_streamHC_t, int (*)(LZ4_streamHC_t*)>;
+    thread_local State state(LZ4_createStreamHC(), LZ4_freeStreamHC);
     if (state != nullptr)
       return static_cast<size_t>(LZ4_compress_HC_extStateHC(state.get(), from, to, bytes, most, LZ4HC_CLEVEL_DEFAULT));
   }

@@ -31,8 +31,8 @@ export interface PageOps {
   checksumInParts(): ChecksumInParts;
   equal(a: Uint8Array, aOffset: number, b: Uint8Array, bOffset: number, length: number): boolean;
   /**
-   * Writes an LZ4 block (no length prefix) and returns its size; 0 when it would exceed `capacity`. `isHigh`: by LZ4-HC,
-   * if there is one.
+   * Writes an LZ4 block (no length prefix) and returns its size; 0 when it would exceed `capacity`. `isHigh`: by
+   * LZ4-HC, if there is one.
    */
   compress(
     source: Uint8Array,

@@ -346,7 +346,7 @@ describe('gc --recompress', () => {
     assert.deepEqual((await store.check({ readData: true })).problems, []);
   });
 
-  it('leaves everything as it was when the disk is full, and works when there is space for one pack', async function () {
+  it('leaves everything as it was on a full disk, and works with space for one pack', async function () {
     const dir = join(scratchDir(this), 'small');
     mkdirSync(dir);
     mountSmall(this, dir, 8 << 20);

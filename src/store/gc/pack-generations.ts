@@ -34,9 +34,9 @@ export function mayBeNeeded(context: StoreContext, { number, generation }: PackN
 }
 
 /**
- * Whether another generation of the pack stays on disk, which a save may list later. Each generation must be a subset of
- * all earlier ones, so the listed one is rewritten only when it is the only one. `dryRun`: gc would have deleted those that
- * it can.
+ * Whether another generation of the pack stays on disk, which a save may list later. Each generation must be a subset
+ * of all earlier ones, so the listed one is rewritten only when it is the only one. `dryRun`: gc would have deleted
+ * those that it can.
  */
 export function hasOtherGeneration(
   context: StoreContext,

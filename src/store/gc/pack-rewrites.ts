@@ -214,8 +214,8 @@ export class PackRewrites {
   }
 
   /**
-   * Runs `work` while no session holds the pack, with the chunks marked that sessions have begun to need. Null: one holds
-   * it, or the index lists another generation.
+   * Runs `work` while no session holds the pack, with the chunks marked that sessions have begun to need. Null: one
+   * holds it, or the index lists another generation.
    */
   #whileUnused<T>(pack: PackRow, work: () => T): T | null {
     const fd = openExclusive(pathOf(this.context, pack));
