@@ -43,6 +43,7 @@ const SOUND: Record<string, Lost> = {
   'v1/whole': {},
   'v1/filtered': {},
   'v1/recompressed': {},
+  'v1/disks': {},
   'v1/repaired': { holed: [['ram@0x0', 16, 32]], blind: [['ram@0x0', 0, 5]] },
 };
 
@@ -404,6 +405,8 @@ describe('the golden stores of format version 1', () => {
       'a collision',
       'a compressed frame',
       'a dead chunk',
+      'a disk with a short page',
+      'a disk with several regions',
       'a file with a short page',
       'a frame of manifest blocks',
       'a full frame',

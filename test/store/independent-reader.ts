@@ -230,7 +230,7 @@ export class IndependentReader {
   snapshot(id: string): SnapshotFile {
     const bytes = readFileSync(join(this.dir, 'snapshots', id));
     must(bytes.toString('latin1', 0, 8) === 'LIVESNSS', 'this is not a snapshot');
-    must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
+    must(bytes.readUInt32LE(8) <= 2, 'the format version is neither 1 nor 2');
     must(bytes.readBigUInt64LE(24) === 0n, 'a reserved field is not 0');
     const blocksAt = 32 + bytes.readUInt32LE(12);
     const stateAt = blocksAt + bytes.readUInt32LE(16) * 32;
@@ -238,6 +238,10 @@ export class IndependentReader {
     must(sha256(bytes.subarray(0, -32)).equals(bytes.subarray(-32)), 'the root digest is wrong');
     const description = JSON.parse(bytes.toString('utf8', 32, blocksAt));
     must(description.id === id, 'the description is of another snapshot');
+    must(
+      (description.kind === 'disk') === (bytes.readUInt32LE(8) === 2),
+      'the version is not that of the kind',
+    );
     const blocks: BlockEntry[] = [];
     for (let at = blocksAt; at < stateAt; at += 32)
       blocks.push({
