@@ -230,7 +230,7 @@ async function run(): Promise<void> {
   const store = Store.open(join(dir, 'store'), { write: true, create: true });
   try {
     writeFileSync(image, mixedMemory(sizeBytes));
-    const { id } = await store.put(image, { tag: null, name: null });
+    const { id } = await store.put(image, { tags: [], name: null });
     const file = { kind: 'file', path: image } as const;
     const layers: Record<string, DiskRequest> = {
       'path=': { source: file, mode: 'rw', onError: 'pause' },

@@ -90,7 +90,7 @@ async function ask(machine: Machine, command: string): Promise<void> {
 }
 
 const save = (machine: Machine, store: StoreProxy) =>
-  machine.save(store, { vm: 'bench', tag: null, then: null });
+  machine.save(store, { vm: 'bench', tags: [], then: null });
 
 function timed(work: () => void): number {
   const started = performance.now();
@@ -140,12 +140,12 @@ class ChangedBlocks implements PageSource {
 async function storeChanged(store: StoreProxy, base: string, image: string, step: number): Promise<number> {
   const started = performance.now();
   const regions = [{ region: 'disk0', bases: [{ snapshot: base, region: 'disk0' }] }];
-  const session = await store.beginSave({ regions, tag: null });
+  const session = await store.beginSave({ regions, tags: [] });
   await session.store(new ChangedBlocks(image, step));
   await session.commit({
     kind: 'disk',
     vm: 'bench',
-    tag: null,
+    tags: [],
     memoryBytes: 0,
     diskBytes: DISK_BYTES,
     machine: null,

@@ -52,7 +52,7 @@ class DistinctPages implements PageSource {
 }
 
 const metadata = (pages: number): SnapshotMetadata => ({
-  ...{ kind: 'machine', vm: 'scale', tag: null, memoryBytes: pages * PAGE_BYTES, diskBytes: 0 },
+  ...{ kind: 'machine', vm: 'scale', tags: [], memoryBytes: pages * PAGE_BYTES, diskBytes: 0 },
   ...{ machine: null, host: null, state: new Uint8Array(65536) },
 });
 

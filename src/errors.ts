@@ -16,10 +16,12 @@ export const ERROR_CODES = {
   USAGE: ExitStatus.usage,
   NAME_IN_USE: ExitStatus.usage,
   AMBIGUOUS: ExitStatus.usage,
+  HAS_OTHER_TAGS: ExitStatus.usage,
   // missing things
   NO_SUCH_FILE: ExitStatus.notFound,
   NO_SUCH_MACHINE: ExitStatus.notFound,
   NO_SUCH_SNAPSHOT: ExitStatus.notFound,
+  NO_SUCH_TAG: ExitStatus.notFound,
   NO_SUCH_REGION: ExitStatus.notFound,
   // images and machines
   BAD_IMAGE: ExitStatus.failed,

@@ -106,9 +106,9 @@ export interface SaveTarget {
   /**
    * Begins a save. Each region is stored relative to the first of its bases that the store has; the session says which.
    * A base that is removed counts as long as this process has its snapshot, or a region of it, open. A region that is
-   * not listed has no base. Errors: USAGE if `tag` is not a valid tag, and those of the store.
+   * not listed has no base. Errors: USAGE if one of the `tags` is not valid, and those of the store.
    */
-  beginSave(options: { regions: readonly SavedRegion[]; tag?: string | null }): Promise<SaveSession>;
+  beginSave(options: { regions: readonly SavedRegion[]; tags?: readonly string[] }): Promise<SaveSession>;
 }
 
 /** A save in progress. `commit` or `abort` ends it. If `store` or `commit` fails, call `abort`. */
@@ -131,11 +131,19 @@ export interface SaveSession {
   abort(): Promise<void>;
 }
 
+/** A tag that named another snapshot before. */
+export interface MovedTag {
+  readonly tag: string;
+  /** The ID of that snapshot. */
+  readonly from: string;
+}
+
 export interface SaveResult {
   readonly id: string;
-  readonly tag: string | null;
-  /** The snapshot from which the tag was moved. */
-  readonly movedFrom: string | null;
+  /** Sorted. */
+  readonly tags: readonly string[];
+  /** Those of the tags that named other snapshots before. */
+  readonly movedTags: readonly MovedTag[];
   readonly parent: string | null;
   /** Pages of all regions: zeroPages + unchangedPages + newChunks + reusedChunks. */
   readonly pages: number;
@@ -187,7 +195,8 @@ export type SnapshotKind = 'machine' | 'file' | 'disk';
 export interface SnapshotSummary {
   /** 32 lower-case hexadecimal digits. */
   readonly id: string;
-  readonly tag: string | null;
+  /** Sorted. */
+  readonly tags: readonly string[];
   readonly kind: SnapshotKind;
   /** The machine's name, or the file's base name. */
   readonly vm: string | null;
@@ -206,7 +215,7 @@ export interface SnapshotSummary {
 export interface SnapshotMetadata {
   readonly kind: SnapshotKind;
   readonly vm: string | null;
-  readonly tag: string | null;
+  readonly tags: readonly string[];
   readonly memoryBytes: number;
   readonly diskBytes: number;
   /** The machine's configuration, as JSON data that `show` prints. Null for a file. */

@@ -82,7 +82,7 @@ async function savesOf(
   const store = await stores.open(join(dir, name), { write: true, create: true });
   const machine = await boot(dir);
   const saves: MachineSaveResult[] = [];
-  const save = () => machine.save(store, { vm: 'bench', tag: null, then: null });
+  const save = () => machine.save(store, { vm: 'bench', tags: [], then: null });
   await save();
   for (let i = 0; i < SAVES; i++) {
     await sleep(BETWEEN_MS);

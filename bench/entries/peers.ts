@@ -21,7 +21,7 @@ async function measure(context: Context): Promise<readonly Figure[]> {
   for (let round = -1; round < context.rounds; round++) {
     const at = (name: string): string => join(context.dir, `${name}${round}`);
     const store = Store.open(at('store'), { write: true, create: true });
-    await store.put(new URL(import.meta.url).pathname, { tag: null, name: null });
+    await store.put(new URL(import.meta.url).pathname, { tags: [], name: null });
     const begun = performance.now();
     await memory.save(store, pages, null);
     const ms = performance.now() - begun;

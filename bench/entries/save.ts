@@ -28,7 +28,7 @@ async function measure(context: Context): Promise<readonly Figure[]> {
     const store = Store.open(join(context.dir, `store-${round}`), { write: true, create: true });
     const counted = <T>(into: number[], work: () => Promise<T>): Promise<T> =>
       timed(round < 0 ? [] : into, work);
-    await store.put(new URL(import.meta.url).pathname, { tag: null, name: null });
+    await store.put(new URL(import.meta.url).pathname, { tags: [], name: null });
     let last = await counted(first, () => memory.save(store, pages, null));
     last = await counted(again, () => memory.save(store, pages, null));
     const dirty = memory.changeOnePercent(round + 1);

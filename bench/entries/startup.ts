@@ -16,7 +16,7 @@ async function fillStore(dir: string): Promise<void> {
   const file = join(dir, 'file');
   for (let i = 0; i < SNAPSHOTS; i++) {
     writeFileSync(file, `snapshot ${i}`);
-    await store.put(file, { tag: null, name: null });
+    await store.put(file, { tags: [], name: null });
   }
   store.close();
 }

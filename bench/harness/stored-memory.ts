@@ -61,7 +61,7 @@ export class StoredMemory {
     const session = await store.beginSave({ regions: [{ region: REGION, bases }] });
     await session.store(this.#source(pages));
     const { id } = await session.commit({
-      ...{ kind: 'machine' as const, vm: 'bench', tag: null, memoryBytes: this.bytes.length, diskBytes: 0 },
+      ...{ kind: 'machine' as const, vm: 'bench', tags: [], memoryBytes: this.bytes.length, diskBytes: 0 },
       ...{ machine: null, host: null, state: new Uint8Array(0) },
     });
     return id;

@@ -167,7 +167,7 @@ function endInput(input: ClientRequest): Promise<boolean> {
 /** Saves the machine to its own store. Resolves to what happened; does not fail. */
 async function savedSentence(client: MachineClient): Promise<string> {
   try {
-    const saved = await client.save({ store: null, tag: null, then: null }, () => {});
+    const saved = await client.save({ store: null, tags: [], then: null }, () => {});
     const { id, pages, saveMs, pauseMs } = saved;
     const paused = pauseMs > 0 ? ` (paused ${formatDuration(pauseMs)})` : '';
     return `Saved ${formatBytes(pages * PAGE_BYTES)} in ${formatDuration(saveMs)}${paused}: ${id}`;

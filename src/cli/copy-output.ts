@@ -19,15 +19,16 @@ export function announce(output: Output, { id, alreadyThere, sendChunks, present
 export function printCopies(output: Output, results: readonly CopyResult[]): void {
   const total = (key: 'sentBytes' | 'sentChunks' | 'presentChunks'): number =>
     results.reduce((sum, result) => sum + result[key], 0);
-  for (const { id, tagSkipped } of results)
-    if (tagSkipped)
-      output.say(
-        `The tag of ${shortId(id)} was not copied: it names another snapshot there, or looks like an ID.`,
-      );
+  const skippedTags = results.flatMap(({ id, skippedTags }) => skippedTags.map((tag) => ({ tag, id })));
+  for (const { tag, id } of skippedTags)
+    output.say(
+      `The tag ${tag} of ${shortId(id)} was not copied: it names another snapshot there, or looks like an ID.`,
+    );
   const value = {
     sentBytes: total('sentBytes'),
     sentChunks: total('sentChunks'),
     presentChunks: total('presentChunks'),
+    skippedTags,
   };
   output.result(
     value,

@@ -41,5 +41,9 @@ export function formatTime(iso: string): string {
   return `${day} ${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
 }
 
+/** `a, b`. Null: there is none. */
+export const formatTags = (tags: readonly string[]): string | null =>
+  tags.length === 0 ? null : tags.join(', ');
+
 /** The part of an ID that people see. Any unique prefix names the snapshot. */
 export const shortId = (id: string): string => id.slice(0, 12);

@@ -1,4 +1,4 @@
-import { formatBytes, formatTime, shortId } from './format.js';
+import { formatBytes, formatTags, formatTime, shortId } from './format.js';
 import { formatTable } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
@@ -10,9 +10,9 @@ export const verb = defineVerb({
   async run({ output, storeDir }) {
     const rows = await withStore(storeDir, { write: false }, (store) => store.list());
     output.result(
-      rows.map(({ id, tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes }) => ({
+      rows.map(({ id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes }) => ({
         id,
-        tag,
+        tags,
         kind,
         vm,
         parent,
@@ -24,7 +24,7 @@ export const verb = defineVerb({
       () =>
         formatTable(rows, [
           { title: 'ID', cell: (row) => shortId(row.id) },
-          { title: 'TAG', cell: (row) => row.tag },
+          { title: 'TAGS', cell: (row) => formatTags(row.tags) },
           { title: 'KIND', cell: (row) => row.kind },
           { title: 'NAME', cell: (row) => row.vm },
           { title: 'PARENT', cell: (row) => (row.parent === null ? null : shortId(row.parent)) },

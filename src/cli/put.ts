@@ -5,13 +5,17 @@ import { printSave } from './save-output.js';
 import { isSharedTerminal } from './shared-terminal.js';
 import { withStore } from './store-access.js';
 import { parseText } from './values.js';
-import { defineVerb, valued } from './verb.js';
+import { defineVerb, repeated, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'put',
   operands: ['<file>'],
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot; a tag in use moves to this snapshot', parseText),
+    tag: repeated(
+      '--tag <tag>',
+      'Tag the snapshot; a tag in use moves to this snapshot; may be repeated',
+      parseText,
+    ),
     name: valued(
       '--name <name>',
       'Name for ls and show (default: the name of FILE; none for a stream)',
@@ -35,7 +39,7 @@ export const verb = defineVerb({
       const work = (progress: Progress) =>
         store.put(
           isStdin ? process.stdin : from,
-          { tag: options.tag ?? null, name: options.name ?? null },
+          { tags: options.tag, name: options.name ?? null },
           progress,
         );
       const result = isSharedTerminal(stats)

@@ -1,7 +1,7 @@
 import { ExitStatus } from '../errors.js';
 import { placesOf } from '../region-places.js';
 import type { LostRange } from '../store/types.js';
-import { shortId } from './format.js';
+import { formatTags, shortId } from './format.js';
 import { printable } from './output.js';
 import { loadStore } from './store-access.js';
 import { defineVerb } from './verb.js';
@@ -31,7 +31,8 @@ export const verb = defineVerb({
   },
 });
 
-function sentenceOf({ snapshot, tag, region, fromBytes, toBytes }: LostRange): string {
-  const name = tag === null ? shortId(snapshot) : `${shortId(snapshot)} (${tag})`;
+function sentenceOf({ snapshot, tags, region, fromBytes, toBytes }: LostRange): string {
+  const labels = formatTags(tags);
+  const name = labels === null ? shortId(snapshot) : `${shortId(snapshot)} (${labels})`;
   return `Lost in snapshot ${name}: ${placesOf(region, fromBytes, toBytes)}`;
 }

@@ -1,3 +1,5 @@
+import type { RemovedSnapshot } from '../store/types.js';
+import { formatTags } from './format.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
@@ -5,10 +7,20 @@ export const verb = defineVerb({
   name: 'rm',
   operands: ['<snapshot...>'],
   options: {},
-  notes: 'To free the disk space, run livesnap gc afterwards.',
+  notes: [
+    'A snapshot is removed with all of its tags. If it has other tags than those',
+    'given, give its ID. To remove only tags: livesnap untag.',
+    'To free the disk space, run livesnap gc afterwards.',
+  ].join('\n'),
   async run({ operands, output, storeDir }) {
     const removed = await withStore(storeDir, { write: true }, (store) => store.remove(operands));
-    output.result({ removed }, () => removed.map((id) => `Removed ${id}`).join('\n'));
+    output.result({ removed }, () => removed.map(sentenceOf).join('\n'));
     return 0;
   },
 });
+
+function sentenceOf({ id, tags }: RemovedSnapshot): string {
+  const labels = formatTags(tags);
+  if (labels === null) return `Removed ${id}`;
+  return `Removed ${id} with the ${tags.length === 1 ? 'tag' : 'tags'} ${labels}`;
+}

@@ -6,14 +6,14 @@ import { type Output, taggedSentence } from './output.js';
 
 /** Prints the result of a save or put: the ID on stdout, the rest as messages. */
 export function printSave(output: Output, result: MachineSaveResult): void {
-  const { id, tag, parent, pauseMs, pausePhases, storedWhilePausedBytes, saveMs } = result;
+  const { id, tags, movedTags, parent, pauseMs, pausePhases, storedWhilePausedBytes, saveMs } = result;
   const { pages, zeroPages, unchangedPages } = result;
-  const { newChunks, reusedChunks, storedBytes, movedFrom = null } = result;
+  const { newChunks, reusedChunks, storedBytes } = result;
   output.result(
     {
       id,
-      tag,
-      movedFrom,
+      tags,
+      movedTags,
       parent,
       pauseMs,
       pausePhases,
@@ -29,7 +29,7 @@ export function printSave(output: Output, result: MachineSaveResult): void {
     () => id,
     () => id,
   );
-  if (tag !== null && movedFrom !== null) output.remark(taggedSentence(id, tag, movedFrom));
+  for (const { tag, from } of movedTags) output.remark(taggedSentence(id, tag, from));
   const paused = pauseMs > 0 ? ` (paused ${formatDuration(pauseMs)})` : '';
   output.remark(`Saved ${formatBytes(pages * PAGE_BYTES)} in ${formatDuration(saveMs)}${paused}`);
   if (storedWhilePausedBytes > 0)

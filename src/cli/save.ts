@@ -1,6 +1,6 @@
 import { printSave } from './save-output.js';
 import { parseText, parseWord } from './values.js';
-import { defineVerb, valued } from './verb.js';
+import { defineVerb, repeated, valued } from './verb.js';
 
 /** How long the process of a machine stopped by --then may take to end. */
 const PROCESS_END_TIMEOUT_MS = 30_000;
@@ -10,7 +10,11 @@ export const verb = defineVerb({
   operands: ['<machine>'],
   defaultStore: "the machine's store",
   options: {
-    tag: valued('--tag <tag>', 'Tag the snapshot; a tag in use moves to this snapshot', parseText),
+    tag: repeated(
+      '--tag <tag>',
+      'Tag the snapshot; a tag in use moves to this snapshot; may be repeated',
+      parseText,
+    ),
     then: valued(
       '--then <action>',
       'After the save: resume, pause or stop (default: leave it as it was)',
@@ -31,7 +35,7 @@ export const verb = defineVerb({
     const ended = options.then === 'stop' ? await client.directory.watchEnd() : null;
     const request = {
       store: namedStoreDir,
-      tag: options.tag ?? null,
+      tags: options.tag,
       then: options.then ?? null,
     };
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)

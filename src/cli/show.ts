@@ -1,5 +1,5 @@
 import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
-import { formatBytes, formatTime } from './format.js';
+import { formatBytes, formatTags, formatTime } from './format.js';
 import { formatPairs, formatTable, printable } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
@@ -25,7 +25,7 @@ export const verb = defineVerb({
       () => {
         const pairs = formatPairs([
           ['ID', found.id],
-          ['Tag', found.tag],
+          ['Tags', formatTags(found.tags)],
           ['Kind', found.kind],
           ['Name', found.vm],
           ['Parent', found.parent],

@@ -1,22 +1,20 @@
-import { shortId } from './format.js';
 import { taggedSentence } from './output.js';
 import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
   name: 'tag',
-  operands: ['<snapshot>', '<tag>'],
+  operands: ['<snapshot>', '<tag...>'],
   options: {},
-  notes: 'A snapshot has at most one tag: a new tag replaces the old one.',
+  notes: 'A snapshot keeps the tags that it has. To remove tags: livesnap untag.',
   async run({ operands, output, storeDir }) {
-    const [reference, tag] = operands as [string, string];
-    const { id, movedFrom, replacedTag } = await withStore(storeDir, { write: true }, (store) =>
-      store.setTag(reference, tag),
+    const [reference, ...added] = operands as [string, ...string[]];
+    const tagged = await withStore(storeDir, { write: true }, (store) => store.addTags(reference, added));
+    const { id, movedTags } = tagged;
+    const movedFrom = new Map(movedTags.map(({ tag, from }) => [tag, from]));
+    output.result(tagged, () =>
+      [...new Set(added)].map((tag) => taggedSentence(id, tag, movedFrom.get(tag) ?? null)).join('\n'),
     );
-    output.result({ id, tag, movedFrom, replacedTag }, () => {
-      const removed = replacedTag === null ? '' : `\nRemoved the tag ${replacedTag} from ${shortId(id)}`;
-      return `${taggedSentence(id, tag, movedFrom)}${removed}`;
-    });
     return 0;
   },
 });

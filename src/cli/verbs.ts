@@ -31,7 +31,8 @@ const GROUPS: Record<string, Record<string, Listing>> = {
     ls: listed('List snapshots', () => import('./ls.js')),
     show: listed('Show details of a snapshot', () => import('./show.js')),
     diff: listed('Show how much two snapshots, or two regions, differ', () => import('./diff.js')),
-    tag: listed('Tag a snapshot; a tag in use moves to this snapshot', () => import('./tag.js')),
+    tag: listed('Add tags to a snapshot; a tag in use moves', () => import('./tag.js')),
+    untag: listed('Remove tags and keep their snapshots', () => import('./untag.js')),
     rm: listed('Remove snapshots', () => import('./rm.js')),
   },
   Store: {

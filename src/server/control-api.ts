@@ -39,7 +39,8 @@ export interface MachineChange {
 export interface SaveRequest {
   /** Absolute path of the store; null: the one that the machine was started with. */
   readonly store: string | null;
-  readonly tag: string | null;
+  /** The tags that the snapshot gets. */
+  readonly tags: readonly string[];
   readonly then: SaveThen | null;
 }
 

@@ -15,6 +15,7 @@ import {
   type Check,
   flag,
   integer,
+  list,
   nullable,
   object,
   oneOf,
@@ -82,17 +83,17 @@ const systemText = satisfying(
 
 const saveBody = object({
   store: optional(nullable(satisfying(systemText, isAbsolute, 'is not an absolute path'))),
-  tag: optional(nullable(systemText)),
+  tags: optional(list(systemText, 0, MAX_BODY_BYTES)),
   then: optional(nullable(oneOf('resume', 'pause', 'stop'))),
 });
 
 /** Errors: HttpError 400, 403, 413. */
 export async function readSave(request: IncomingMessage, isOverTcp: boolean): Promise<SaveRequest> {
-  const body = checkBody(saveBody, await readJson(request), 'Its fields are store, tag and then.');
-  const { store = null, tag = null, then = null } = body;
+  const body = checkBody(saveBody, await readJson(request), 'Its fields are store, tags and then.');
+  const { store = null, tags = [], then = null } = body;
   if (store !== null && isOverTcp)
     throw new HttpError(403, 'a save over TCP cannot choose the store', 'Use the Unix socket.');
-  return { store, tag, then };
+  return { store, tags, then };
 }
 
 const changeBody = object({

@@ -259,7 +259,7 @@ export class MachineService implements ControlledMachine {
         }
       };
       const tag = diskTag(directory.name);
-      const saved = await this.#machine.saveDisks(withStore, { vm: directory.name, tag });
+      const saved = await this.#machine.saveDisks(withStore, { vm: directory.name, tags: [tag] });
       if (saved !== null) log(`its disks are saved as ${saved.id} (${tag})`);
       this.#diskProblem = null;
     } catch (error) {
@@ -352,7 +352,7 @@ export class MachineService implements ControlledMachine {
   }
 
   async #saveTo(
-    { store: dir, tag, then }: SaveRequest,
+    { store: dir, tags, then }: SaveRequest,
     progress: Progress,
     signal: AbortSignal | undefined,
   ): Promise<MachineSaveResult> {
@@ -360,7 +360,7 @@ export class MachineService implements ControlledMachine {
     const store = await stores.open(dir ?? storeDir, { write: true, create: true });
     try {
       const result = await this.#machine.save(store, {
-        ...{ vm: directory.name, tag, then, progress, console: () => this.#savedConsole() },
+        ...{ vm: directory.name, tags, then, progress, console: () => this.#savedConsole() },
         ...(signal === undefined ? {} : { signal }),
       });
       this.#tidyAndClose(store);

@@ -270,14 +270,14 @@ class ThreadStore implements StoreProxy {
 
   async beginSave({
     regions,
-    tag = null,
+    tags = [],
   }: {
     regions: readonly SavedRegion[];
-    tag?: string | null;
+    tags?: readonly string[];
   }): Promise<SaveSession> {
     const { connection, store } = this;
     const save = connection.newNumber();
-    const begun = await connection.call('beginSave', { store, save, regions, tag });
+    const begun = await connection.call('beginSave', { store, save, regions, tags });
     return new ThreadSave(connection, save, begun.bases, begun.parent);
   }
 

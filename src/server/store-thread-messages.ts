@@ -29,7 +29,7 @@ export interface StoreCalls {
   tidy: { args: { store: number }; result: PlainError | null };
   close: { args: { store: number }; result: null };
   beginSave: {
-    args: { store: number; save: number; regions: readonly SavedRegion[]; tag: string | null };
+    args: { store: number; save: number; regions: readonly SavedRegion[]; tags: readonly string[] };
     result: { bases: readonly (number | null)[]; parent: string | null };
   };
   /** Fetches batches with `next` messages until the source has no more. */

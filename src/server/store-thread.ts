@@ -122,9 +122,9 @@ const handlers: {
     stores.delete(store);
     return null;
   },
-  async beginSave({ store, save, regions, tag }) {
+  async beginSave({ store, save, regions, tags }) {
     (await loading)[2].keepSavingWorker();
-    const session = await numbered(stores, store).beginSave({ regions, tag });
+    const session = await numbered(stores, store).beginSave({ regions, tags });
     saves.set(save, session);
     return { bases: session.bases, parent: session.parent };
   },

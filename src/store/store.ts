@@ -32,18 +32,20 @@ import { Save } from './save/save.js';
 import { snapshotFile } from './snapshot/snapshot-file.js';
 import { snapshotDetails, storeStats } from './statistics.js';
 import { StoredSnapshot } from './stored-snapshot.js';
-import { requireTagLabel, syncTagFiles } from './tags.js';
+import { requireTagLabel, requireTagLabels, syncTagFiles } from './tags.js';
 import type {
   CheckOptions,
   Problem,
   Progress,
   RegionDifference,
+  RemovedSnapshot,
   RepairResult,
   SaveResult,
   SnapshotDetails,
   SnapshotSummary,
   StoreStats,
-  TagMove,
+  Tag,
+  TaggedSnapshot,
 } from './types.js';
 import { releasePageWorkers, usePageWorkers } from './worker/page-pool.js';
 
@@ -181,37 +183,80 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Sets the tag of a snapshot. The tag moves from any other snapshot, and replaces an earlier tag of this one. Errors:
-   * USAGE, NO_SUCH_SNAPSHOT, AMBIGUOUS, READ_ONLY, NO_SPACE.
+   * Adds tags to a snapshot. A tag that names another snapshot moves. Errors: USAGE, NO_SUCH_SNAPSHOT, AMBIGUOUS,
+   * READ_ONLY, NO_SPACE.
    */
-  setTag(ref: string, label: string): TagMove & { id: string } {
+  addTags(ref: string, tags: readonly string[]): TaggedSnapshot {
     const context = this.#context;
     context.requireWrite();
-    requireTagLabel(label);
+    const labels = requireTagLabels(tags);
     return context.withLock(() => {
       const id = this.resolve(ref);
-      const move = context.index.setTag(id, label);
-      if (move === null) throw this.#noSuchSnapshot(ref); // another process has removed it since
-      syncTagFiles(context, move.replacedTag === null ? [label] : [label, move.replacedTag]);
-      return { id, ...move };
+      requireTagLabels([...context.index.tagsOf(id), ...labels]);
+      const tagged = context.index.addTags(id, labels);
+      if (tagged === null) throw this.#noSuchSnapshot(ref); // another process has removed it since
+      syncTagFiles(context, labels);
+      return tagged;
     });
   }
 
   /**
-   * Removes all of the snapshots, or none when one cannot be found. Returns their IDs. gc deletes the data that they
-   * no longer reference. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, READ_ONLY.
+   * Removes tags and keeps their snapshots: all of the tags, or none when one does not exist. Errors: USAGE,
+   * NO_SUCH_TAG, READ_ONLY.
    */
-  remove(refs: readonly string[]): string[] {
+  removeTags(tags: readonly string[]): Tag[] {
+    const context = this.#context;
+    context.requireWrite();
+    const labels = [...new Set(tags)];
+    for (const label of labels) requireTagLabel(label);
+    return context.withLock(() => {
+      const removed = context.index.removeTags(labels).map((tag, i) => {
+        if (tag === null) throw this.#noSuchTag(labels[i]!);
+        return tag;
+      });
+      syncTagFiles(context, labels);
+      return removed;
+    });
+  }
+
+  #noSuchTag(label: string): LivesnapError {
+    return new LivesnapError('NO_SUCH_TAG', `no tag ${JSON.stringify(label)} in ${this.dir}`, {
+      hint: 'livesnap ls lists the tags.',
+    });
+  }
+
+  /**
+   * Removes all of the snapshots with all of their tags, or none when one cannot be found. A tag counts as the name of
+   * its snapshot only if the snapshot has no other tags but those given. gc deletes the data that they no longer
+   * reference. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, HAS_OTHER_TAGS, READ_ONLY.
+   */
+  remove(refs: readonly string[]): RemovedSnapshot[] {
     const context = this.#context;
     context.requireWrite();
     return context.withLock(() => {
-      const ids = [...new Set(refs.map((ref) => this.resolve(ref)))];
-      const labels = context.index.removeSnapshots(ids);
-      this.#unlinkRemoved(ids);
-      syncTagFiles(context, labels);
+      const removed = context.index.removeSnapshots(() => this.#toRemove(refs));
+      this.#unlinkRemoved(removed.map(({ id }) => id));
+      syncTagFiles(
+        context,
+        removed.flatMap(({ tags }) => tags),
+      );
       fsyncDirectory(at(context.dir, SNAPSHOTS));
-      return ids;
+      return removed;
     });
+  }
+
+  /** The IDs that `refs` name. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, HAS_OTHER_TAGS. */
+  #toRemove(refs: readonly string[]): string[] {
+    const named = refs.map((ref) => ({ ref, id: this.resolve(ref) }));
+    const ids = [...new Set(named.map(({ id }) => id))];
+    for (const id of ids) {
+      const tags = this.#context.index.tagsOf(id);
+      const given = new Set(named.filter((one) => one.id === id).map(({ ref }) => ref));
+      const others = tags.filter((tag) => !given.has(tag));
+      if (others.length > 0 && [...given].every((ref) => tags.includes(ref)))
+        throw hasOtherTags(id, [...given], others);
+    }
+    return ids;
   }
 
   /**
@@ -249,12 +294,12 @@ export class Store implements SaveTarget {
    */
   async beginSave({
     regions,
-    tag = null,
+    tags = [],
   }: {
     regions: readonly SavedRegion[];
-    tag?: string | null;
+    tags?: readonly string[];
   }): Promise<SaveSession> {
-    if (tag !== null) requireTagLabel(tag);
+    requireTagLabels(tags);
     return Save.begin(this.#context, regions);
   }
 
@@ -310,7 +355,7 @@ export class Store implements SaveTarget {
    */
   put(
     input: FileName | Readable,
-    options: { tag: string | null; name: string | null },
+    options: { tags: readonly string[]; name: string | null },
     progress?: Progress,
   ): Promise<SaveResult> {
     return putFile(this.#context, input, options, progress);
@@ -352,3 +397,20 @@ export class Store implements SaveTarget {
     }
   }
 }
+
+function hasOtherTags(id: string, given: readonly string[], others: readonly string[]): LivesnapError {
+  const isOne = given.length === 1;
+  return new LivesnapError(
+    'HAS_OTHER_TAGS',
+    `the snapshot tagged ${inWords(given)} also has the ${others.length === 1 ? 'tag' : 'tags'} ${inWords(others)}`,
+    {
+      hint:
+        `To remove only the ${isOne ? 'tag' : 'tags'}: livesnap untag ${given.join(' ')}. ` +
+        `To remove the snapshot with all its tags: livesnap rm ${id}.`,
+    },
+  );
+}
+
+/** `a`, `a and b`, `a, b and c`. */
+const inWords = (names: readonly string[]): string =>
+  names.length < 2 ? names.join() : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;

@@ -105,8 +105,8 @@ export class StoredSnapshot implements OpenSnapshot {
 
   get metadata(): SnapshotMetadata {
     const { kind, vm, memoryBytes, diskBytes, machine, host } = this.file.description;
-    const { tag } = this.summary;
-    return { kind, vm, tag, memoryBytes, diskBytes, machine, host, state: this.file.state };
+    const { tags } = this.summary;
+    return { kind, vm, tags, memoryBytes, diskBytes, machine, host, state: this.file.state };
   }
 
   async fill(sink: PageSink, progress?: Progress): Promise<void> {

@@ -23,6 +23,23 @@ import {
 import { readSmallFile } from './disk/store-file.js';
 import { StoreLock } from './disk/store-lock.js';
 
+/**
+ * How many tags may be set on a snapshot, because a copy sends them all in one message. A repair lists more than that
+ * where there are more files.
+ */
+export const MAX_TAGS = 1024;
+
+/** The labels sorted, each once. Errors: USAGE (an invalid one; too many for a snapshot). */
+export function requireTagLabels(labels: readonly string[]): string[] {
+  for (const label of labels) requireTagLabel(label);
+  const distinct = [...new Set(labels)].sort();
+  if (distinct.length > MAX_TAGS)
+    throw new LivesnapError('USAGE', `a snapshot cannot have ${distinct.length} tags`, {
+      hint: `The limit is ${MAX_TAGS}. livesnap untag removes tags.`,
+    });
+  return distinct;
+}
+
 /** Errors: USAGE. */
 export function requireTagLabel(label: string): void {
   if (!TAG_LABEL.test(label))

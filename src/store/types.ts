@@ -3,9 +3,10 @@
  *
  * The command line prints these objects as JSON, so field names are part of its interface. Units are in the names.
  */
-import type { SnapshotSummary } from '../page-stream.js';
+import type { MovedTag, SnapshotSummary } from '../page-stream.js';
 
 export type {
+  MovedTag,
   Progress,
   SaveResult,
   SnapshotKind,
@@ -60,12 +61,25 @@ export interface StoreStats {
   readonly ratio: number;
 }
 
-/** The changes that setting a tag caused. */
-export interface TagMove {
-  /** The snapshot that had the tag before. */
-  readonly movedFrom: string | null;
-  /** The tag that the snapshot had before. */
-  readonly replacedTag: string | null;
+/** The tags of a snapshot after some were added. */
+export interface TaggedSnapshot {
+  readonly id: string;
+  /** All of its tags, sorted. */
+  readonly tags: readonly string[];
+  /** Those of the added tags that named other snapshots before. */
+  readonly movedTags: readonly MovedTag[];
+}
+
+/** A tag, and the ID of the snapshot that it names. */
+export interface Tag {
+  readonly tag: string;
+  readonly id: string;
+}
+
+export interface RemovedSnapshot {
+  readonly id: string;
+  /** The tags that were removed with it, sorted. */
+  readonly tags: readonly string[];
 }
 
 export interface CheckOptions {
@@ -79,7 +93,7 @@ export interface CheckOptions {
 /** Lost bytes of a region: from `fromBytes` up to, but not including, `toBytes`. */
 export interface LostRange {
   readonly snapshot: string;
-  readonly tag: string | null;
+  readonly tags: readonly string[];
   readonly region: string;
   readonly fromBytes: number;
   readonly toBytes: number;

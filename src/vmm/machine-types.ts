@@ -46,7 +46,7 @@ export type SaveThen = 'resume' | 'pause' | 'stop';
 export interface MachineSaveOptions {
   /** The name of the machine in the snapshot. */
   readonly vm: string;
-  readonly tag: string | null;
+  readonly tags: readonly string[];
   readonly then: SaveThen | null;
   readonly progress?: Progress;
   /** Called at the moment of the snapshot, when all output before it was emitted. */
@@ -136,7 +136,10 @@ export interface MachineHandle {
    * paused for it and stays paused, unless that fails. Null: nothing would be lost. `withStore` opens the store only if
    * something was written, so a store that cannot be opened keeps no other machine from ending.
    */
-  saveDisks(withStore: WithStore, options: { vm: string; tag: string | null }): Promise<SaveResult | null>;
+  saveDisks(
+    withStore: WithStore,
+    options: { vm: string; tags: readonly string[] },
+  ): Promise<SaveResult | null>;
   /** Whether {@link saveDisks} may have something to save. */
   readonly savesDisks: boolean;
   /** With `then` null the machine is afterwards as it was before: running or paused. */

@@ -246,7 +246,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   saveDisks(
     withStore: WithStore,
-    { vm, tag }: { vm: string; tag: string | null },
+    { vm, tags }: { vm: string; tags: readonly string[] },
   ): Promise<SaveResult | null> {
     return this.#inTurn(async () => {
       const wasRunning = this.#isRunning;
@@ -255,7 +255,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         const isWritten = this.#setup.disks.list.some((disk) => endsWithMachine(disk) && !isUnwritten(disk));
         const saved = isWritten
           ? await withStore((store) =>
-              this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, vm, tag)),
+              this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, vm, tags)),
             )
           : null;
         this.#areDisksSaved = true;
@@ -289,7 +289,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     store: SaveTarget,
     basesOf: BasesOf,
     vm: string,
-    tag: string | null,
+    tags: readonly string[],
   ): Promise<SaveResult | null> {
     const { config, bootPath, regions, disks } = this.#setup;
     const indices = disks.list.flatMap((disk, i) => (endsWithMachine(disk) ? [i] : []));
@@ -297,7 +297,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const saved = indices.map((i) => basesOf(firstDisk + i));
     this.#dirty.begin();
     // The store says whether it still has the bases: a save that was removed since accounts for nothing.
-    const session = await store.beginSave({ regions: saved, tag });
+    const session = await store.beginSave({ regions: saved, tags });
     try {
       const savedDisks = await Promise.all(
         indices.map(async (i, n) => ({
@@ -321,7 +321,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       return await session.commit({
         kind: 'disk',
         vm,
-        tag,
+        tags,
         memoryBytes: 0,
         diskBytes: list.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
         machine: { config, bootPath } satisfies SavedMachine,
@@ -338,7 +338,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     store: SaveTarget,
     basesOf: BasesOf,
     then: SaveThen,
-    { vm, tag, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
+    { vm, tags, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
   ): Promise<SaveResult & PauseResult & { storedWhilePausedBytes: number }> {
     const { config, bootPath, regions, disks, lazyFill } = this.#setup;
     const wasRunning = this.#isRunning;
@@ -346,7 +346,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     let pause: PauseResult = { pauseMs: 0, pausePhases: null };
     let state: Uint8Array | null = null;
     const saved = regions.list.map((_, region) => basesOf(region));
-    const session = await store.beginSave({ regions: saved, tag });
+    const session = await store.beginSave({ regions: saved, tags });
     try {
       const isFull = regions.slots.some((_, slot) => usedBase(saved, session, slot) === null);
       if (isFull) await lazyFill?.complete(signal);
@@ -378,7 +378,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
       const result = await session.commit({
         kind: 'machine',
         vm,
-        tag,
+        tags,
         memoryBytes: config.memoryBytes,
         diskBytes: totalDiskBytes(disks.configs),
         machine: { config, bootPath } satisfies SavedMachine,

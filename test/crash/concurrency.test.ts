@@ -48,7 +48,7 @@ function planOf(choose: Chooser, own: readonly Content[], others: readonly Conte
       case 4:
         return { do: 'check', store };
       case 5:
-        return { do: 'tag', store, label: label(), tag: choose.pick(TAGS) };
+        return { do: 'tag', store, label: label(), tags: choose.some(TAGS, 1 + choose.below(2)) };
       case 6:
       case 7:
         return { do: choose.pick(['copy to', 'copy from']), store: OTHER, from: store, label: label() };
@@ -59,8 +59,8 @@ function planOf(choose: Chooser, own: readonly Content[], others: readonly Conte
       default: {
         const content = waiting.shift();
         if (!content) return { do: 'reopen', store };
-        const tag = choose.chance(0.3) ? choose.pick(TAGS) : null;
-        return { do: content.kind === 'file' ? 'put' : 'save', store, content, tag };
+        const tags = choose.chance(0.3) ? choose.some(TAGS, 1 + choose.below(2)) : [];
+        return { do: content.kind === 'file' ? 'put' : 'save', store, content, tags };
       }
     }
   });

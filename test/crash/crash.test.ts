@@ -10,15 +10,19 @@ import { randomInt } from 'node:crypto';
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Store } from '../../src/store/store.js';
+import { makeIndexOlder } from '../store/older-index.js';
 import { dropScratch, load, scratchDir } from '../store/scratch.js';
-import { runChild } from './children.js';
+import { type Base, runChild } from './children.js';
 import { Chooser } from './chooser.js';
 import { Contents } from './contents.js';
 import { compareStates, Disk, readState } from './disk.js';
 import { carryOutAll } from './execute.js';
+import { takeMarks } from './faults.js';
+import { World } from './model.js';
 import { type Mark, parseMarks, type Step } from './plan.js';
 import { everyDecisiveMoment, RoundFailure, Rounds } from './rounds.js';
 import { type Fault, Kind, readTrace, watchedEnvironment } from './trace.js';
+import { verifyDisk } from './verify.js';
 
 const FIXED_SEED = 20;
 const newSeed = randomInt(2 ** 32);
@@ -156,9 +160,10 @@ function shortLife(): Step[] {
   const dirty = Array.from({ length: 20 }, (_, i) => 3 * i);
   const second = { label: 'second', kind: 'machine', seed: 6, size: 80, parent: 'first', dirty } as const;
   return [
-    { do: 'save', store, content: first, tag: 'alpha' },
-    { do: 'save', store, content: second, tag: null },
-    { do: 'tag', store, label: 'second', tag: 'beta' },
+    { do: 'save', store, content: first, tags: ['alpha'] },
+    { do: 'save', store, content: second, tags: [] },
+    { do: 'tag', store, label: 'second', tags: ['beta', 'gamma'] },
+    { do: 'untag', store, tags: ['gamma'] },
     { do: 'remove', store, labels: ['first'] },
     { do: 'gc', store },
     { do: 'repair', store },
@@ -202,12 +207,12 @@ function disks(): Step[] {
     disk: { sizeBytes: 400_384, base: 'first', dirty: [60, 90] },
   } as const;
   return [
-    { do: 'put', store, content: image, tag: 'image' },
-    { do: 'save', store, content: first, tag: 'alpha' },
+    { do: 'put', store, content: image, tags: ['image'] },
+    { do: 'save', store, content: first, tags: ['alpha'] },
     {
       do: 'together',
       steps: [
-        { do: 'save', store, content: second, tag: null },
+        { do: 'save', store, content: second, tags: [] },
         { do: 'remove', store, labels: ['image'] },
         { do: 'gc', store },
       ],
@@ -215,7 +220,7 @@ function disks(): Step[] {
     {
       do: 'together',
       steps: [
-        { do: 'save', store, content: third, tag: null },
+        { do: 'save', store, content: third, tags: [] },
         { do: 'remove', store, labels: ['first'] },
       ],
     },
@@ -229,8 +234,8 @@ function travels(): Step[] {
   const first = { label: 'first', kind: 'machine', seed: 5, size: 60, parent: null, dirty: [] } as const;
   const second = { label: 'second', kind: 'file', seed: 6, size: 70_001, parent: null, dirty: [] } as const;
   return [
-    { do: 'save', store: 'a', content: first, tag: 'alpha' },
-    { do: 'put', store: 'a', content: second, tag: 'beta' },
+    { do: 'save', store: 'a', content: first, tags: ['alpha', 'first'] },
+    { do: 'put', store: 'a', content: second, tags: ['beta'] },
     { do: 'copy to', store: 'b', from: 'a', label: 'first' },
     { do: 'export', store: EXPORT, from: 'a', label: 'second' },
     { do: 'remove', store: 'a', labels: ['second'] },
@@ -261,8 +266,8 @@ describe('a commit of a process that was killed before others saw it', () => {
     const failures: string[] = [];
     const mark = (one: Mark): void => void (one.at === 'failed' && failures.push(one.message));
     await carryOutAll({ disk: base, fingerprintBits: 64, contents, mark }, [
-      { do: 'save', store, content: whole, tag: null },
-      { do: 'save', store, content: half, tag: null },
+      { do: 'save', store, content: whole, tags: [] },
+      { do: 'save', store, content: half, tags: [] },
       { do: 'remove', store, labels: ['whole'] }, // so that gc rewrites its pack
     ]);
     assert.deepEqual(failures, []);
@@ -294,6 +299,35 @@ describe('a commit of a process that was killed before others saw it', () => {
     assert.ok(killed > 3, `${killed} syncs`);
   });
 });
+
+/** A store whose index has an earlier version, in which a snapshot has at most one tag. */
+async function olderStore(dir: string, version: number): Promise<Base> {
+  const disk = join(dir, 'older');
+  mkdirSync(disk, { recursive: true });
+  const world = new World();
+  const store = 'a';
+  const first = { label: 'first', kind: 'machine', seed: 5, size: 40, parent: null, dirty: [] } as const;
+  const second = { label: 'second', kind: 'file', seed: 6, size: 9000, parent: null, dirty: [] } as const;
+  const third = { ...first, label: 'third', seed: 7 } as const;
+  const steps: Step[] = [
+    { do: 'save', store, content: first, tags: ['alpha'] },
+    { do: 'put', store, content: second, tags: ['beta'] },
+    { do: 'save', store, content: third, tags: [] },
+  ];
+  const mark = (one: Mark): void => {
+    assert.ok(one.at === 'begin' || one.at === 'done', JSON.stringify(one));
+    world.take(one);
+  };
+  await carryOutAll({ disk, fingerprintBits: 64, contents: world.contents, mark }, steps);
+  makeIndexOlder(join(disk, store), version);
+  return { disk, world, fingerprintBits: 64 };
+}
+
+/** Opens the store for writing, which changes its index, and tags a snapshot again. */
+const retag: Step[] = [
+  { do: 'reopen', store: 'a' },
+  { do: 'tag', store: 'a', label: 'first', tags: ['gamma', 'delta'] },
+];
 
 describe('power cuts and faults', () => {
   let rounds: Rounds | undefined;
@@ -334,6 +368,46 @@ describe('power cuts and faults', () => {
     assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
   });
 
+  for (const version of [1, 2])
+    it(`leave a sound store at every decisive moment of the change of an index of version ${version}`, async function () {
+      this.timeout(300_000);
+      rounds = new Rounds(FIXED_SEED);
+      const base = await olderStore(rounds.dir, version);
+      const { cuts, states } = await everyDecisiveMoment(rounds.dir, FIXED_SEED, retag, { base });
+      assert.ok(cuts > 20 && states > 10, `${cuts} moments, ${states} states`);
+    });
+
+  // A failing call is reported, or the store is changed all the same. The next open finds the old index or the new one.
+  for (const action of ['before', 'after', 'EIO', 'ENOSPC'] as const)
+    it(`leave a sound store when a call fails during the change of its index (${action})`, async function () {
+      this.timeout(300_000);
+      rounds = new Rounds(FIXED_SEED);
+      const { dir } = rounds;
+      const base = await olderStore(dir, 2);
+      let met = 0;
+      for (let nth = 1; nth <= 24; nth++) {
+        const disk = join(dir, `disk-${nth}`);
+        cpSync(base.disk, disk, { recursive: true });
+        const fault: Fault = {
+          classes: action === 'ENOSPC' ? 'wc' : 'wsc',
+          nth,
+          action,
+          always: action === 'ENOSPC' || action === 'EIO',
+        };
+        const plan = { fingerprintBits: 64, known: base.world.contents.all(), steps: retag.slice(0, 1) };
+        const marks = join(dir, `marks-${nth}`);
+        const ended = await runChild(disk, join(dir, `plan-${nth}`), plan, marks, { fault });
+        const failed = takeMarks(marks, base.world.copy(), fault);
+        if (failed || ended === 'SIGKILL') met++;
+        for (const repair of [true, false]) {
+          const copy = join(dir, `copy-${nth}-${repair}`);
+          cpSync(disk, copy, { recursive: true });
+          await verifyDisk(copy, base.world.copy(), { fingerprintBits: 64, repair, clean: true });
+        }
+      }
+      assert.ok(met > 3, `${met} calls`);
+    });
+
   it('leave sound stores at every decisive moment of copies, exports and imports', async function () {
     this.timeout(300_000);
     rounds = new Rounds(FIXED_SEED);
@@ -352,8 +426,8 @@ describe('power cuts and faults', () => {
       rounds?.drop();
       rounds = new Rounds(FIXED_SEED + nth);
       const steps: Step[] = [
-        { do: 'save', store, content: first, tag: null },
-        { do: 'save', store, content: second, tag: null },
+        { do: 'save', store, content: first, tags: [] },
+        { do: 'save', store, content: second, tags: [] },
         { do: 'gc', store },
       ];
       const fault: Fault = { classes: 's', nth, action: 'EIO', always: false };

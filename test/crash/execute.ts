@@ -56,7 +56,7 @@ async function saveMachine(
   contents: Contents,
   store: Store,
   label: string,
-  tag: string | null,
+  tags: readonly string[],
 ): Promise<void> {
   const { parent, dirty, disk } = contents.get(label);
   const onDisk = disk ? [diskOn(contents, store, disk.base)] : [];
@@ -78,7 +78,7 @@ async function saveMachine(
     await session.commit(
       machineMetadata({
         vm: label,
-        tag,
+        tags,
         memoryBytes: bytes['ram@0x0']!.length,
         diskBytes: disk?.sizeBytes ?? 0,
         state: Contents.state(label),
@@ -113,13 +113,13 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
   switch (step.do) {
     case 'save':
       contents.add(step.content);
-      return saveMachine(contents, stores.get(step.store), step.content.label, step.tag);
+      return saveMachine(contents, stores.get(step.store), step.content.label, step.tags);
     case 'put': {
-      const { content, tag, store } = step;
+      const { content, tags, store } = step;
       contents.add(content);
       const bytes = contents.bytes(content.label);
       const pieces = [bytes.subarray(0, 5000), bytes.subarray(5000)];
-      await stores.get(store).put(Readable.from(pieces), { tag, name: content.label });
+      await stores.get(store).put(Readable.from(pieces), { tags, name: content.label });
       await stores.get(store).tidy();
       return;
     }
@@ -130,7 +130,13 @@ async function carryOut(step: Step, stores: Stores): Promise<void> {
     }
     case 'tag': {
       const store = stores.get(step.store);
-      store.setTag(idOf(store, step.label), step.tag);
+      store.addTags(idOf(store, step.label), step.tags);
+      return;
+    }
+    case 'untag': {
+      const store = stores.get(step.store);
+      const there = new Set(store.list().flatMap(({ tags }) => tags));
+      store.removeTags(step.tags.filter((tag) => there.has(tag)));
       return;
     }
     case 'load': {

@@ -6,7 +6,9 @@ import { type Content, LARGE_PAGES, makeContent } from './contents.js';
 import type { World } from './model.js';
 import { type CopyStep, exportOf, isCopyStep, isExport, type Step } from './plan.js';
 
-const TAGS = ['alpha', 'beta', 'gamma'];
+const TAGS = ['alpha', 'beta', 'gamma', 'delta'];
+
+const someTags = (choose: Chooser): string[] => choose.some(TAGS, 1 + choose.below(3));
 
 /** The second store, to and from which snapshots are copied. */
 const OTHER = 'b';
@@ -74,7 +76,10 @@ function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Verb[]): St
       }
     case 'tag':
       if (present.length === 0) break;
-      return { do: 'tag', store, label: choose.pick(present).label, tag: choose.pick(TAGS) };
+      return { do: 'tag', store, label: choose.pick(present).label, tags: someTags(choose) };
+    case 'untag':
+      if (present.length === 0) break;
+      return { do: 'untag', store, tags: someTags(choose) };
     case 'load':
       if (present.length === 0) break;
       return { do: 'load', store, label: choose.pick(present).label };
@@ -96,7 +101,7 @@ function makeStep(choose: Chooser, outlook: Outlook, verbs: readonly Verb[]): St
     do: kind === 'file' ? 'put' : 'save',
     store,
     content,
-    tag: choose.chance(0.4) ? choose.pick(TAGS) : null,
+    tags: choose.chance(0.4) ? someTags(choose) : [],
   };
 }
 
@@ -128,6 +133,7 @@ const WRITING: readonly Verb[] = [
   'remove',
   'remove',
   'tag',
+  'untag',
   'gc',
   'gc',
   'recompress',
@@ -159,7 +165,7 @@ function makeLargeCopy(choose: Chooser, outlook: Outlook): Step[] {
   };
   for (const name of [store, OTHER]) outlook.add(name, content);
   return [
-    { do: 'save', store, content, tag: null },
+    { do: 'save', store, content, tags: [] },
     { do: 'copy to', store: OTHER, from: store, label: content.label },
   ];
 }
@@ -184,7 +190,7 @@ export function makePlansAtOnce(choose: Chooser, world: World, store: string, pr
   return Array.from({ length: processes }, (_, process) => {
     const part = world.part(`p${process}-`, (label) => labels.indexOf(label) % processes === process);
     return makeSteps(choose, part, store, 1 + choose.below(4), ONE_OF_SEVERAL).map((step) =>
-      'tag' in step && step.tag !== null ? { ...step, tag: `${step.tag}${process}` } : step,
+      'tags' in step ? { ...step, tags: step.tags.map((tag) => `${tag}${process}`) } : step,
     );
   });
 }
@@ -211,9 +217,7 @@ export function makeStepsAtOnce(choose: Chooser, world: World, store: string): S
   const before = [makeStep(choose, outlook, ['save', 'remove'])];
   const beside = Array.from({ length: 1 + choose.below(3) }, () => makeStep(choose, outlook, BESIDE));
   // The order of these steps is open: so they set no tags, and none uses a snapshot that another one makes.
-  const independent = beside.map((step) =>
-    'tag' in step && step.do !== 'tag' ? { ...step, tag: null } : step,
-  );
+  const independent = beside.map((step) => ('content' in step ? { ...step, tags: [] } : step));
   const steps = independent.filter((step, i) => {
     const made = new Set(independent.flatMap((other, j) => (i === j ? [] : madeBy(other))));
     return !subjectsOf(step).some((subject) => made.has(subject));

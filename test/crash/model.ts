@@ -9,8 +9,8 @@ type Presence = 'must' | 'may' | 'gone';
 /** What one store must, may and must not have. */
 export class StoreModel {
   readonly snapshots = new Map<string, Presence>();
-  /** The tags that each snapshot may have. */
-  readonly tags = new Map<string, Set<string | null>>();
+  /** The snapshots that each tag may name. Null: it may not exist. A tag that is not listed does not exist. */
+  readonly holders = new Map<string, Set<string | null>>();
   /** Steps ran at once, so a session may have kept the file of a removed snapshot. */
   keepsRemoved = false;
   /** A fault was met, so work that follows a commit (a tag's file) may be missing until gc. */
@@ -30,7 +30,7 @@ export class StoreModel {
   copy(): StoreModel {
     const copy = new StoreModel();
     for (const [label, presence] of this.snapshots) copy.snapshots.set(label, presence);
-    for (const [label, tags] of this.tags) copy.tags.set(label, new Set(tags));
+    for (const [tag, holders] of this.holders) copy.holders.set(tag, new Set(holders));
     copy.keepsRemoved = this.keepsRemoved;
     copy.disturbed = this.disturbed;
     copy.tagsUnknown = this.tagsUnknown;
@@ -45,43 +45,33 @@ export class StoreModel {
     return [...this.snapshots].filter(([, presence]) => presence === 'must').map(([label]) => label);
   }
 
-  tagsOf(label: string): Set<string | null> {
-    let tags = this.tags.get(label);
-    if (!tags) {
-      tags = new Set([null]);
-      this.tags.set(label, tags);
+  holdersOf(tag: string): Set<string | null> {
+    let holders = this.holders.get(tag);
+    if (!holders) {
+      holders = new Set([null]);
+      this.holders.set(tag, holders);
     }
-    return tags;
+    return holders;
   }
 
-  #otherHolders(tag: string, label: string): Set<string | null>[] {
-    return [...this.tags].filter(([of, tags]) => of !== label && tags.has(tag)).map(([, tags]) => tags);
-  }
-
-  #tagBegins(label: string, tag: string): void {
-    this.tagsOf(label).add(tag);
-    for (const tags of this.#otherHolders(tag, label)) tags.add(null);
-  }
-
-  #tagDone(label: string, tag: string): void {
-    for (const tags of this.#otherHolders(tag, label)) {
-      tags.delete(tag);
-      tags.add(null);
-    }
-    this.tags.set(label, new Set([tag]));
+  /** The tags that a snapshot may have. */
+  tagsOf(label: string): string[] {
+    return [...this.holders].filter(([, holders]) => holders.has(label)).map(([tag]) => tag);
   }
 
   begin(step: Step): void {
     if (step.do === 'save' || step.do === 'put') {
       this.snapshots.set(step.content.label, 'may');
-      if (step.tag !== null) this.#tagBegins(step.content.label, step.tag);
+      for (const tag of step.tags) this.holdersOf(tag).add(step.content.label);
     } else if (step.do === 'remove') {
       for (const label of step.labels)
         if (this.snapshots.get(label) === 'must') {
           this.#removing.add(label);
           this.snapshots.set(label, 'may');
+          for (const tag of this.tagsOf(label)) this.holdersOf(tag).add(null);
         }
-    } else if (step.do === 'tag') this.#tagBegins(step.label, step.tag);
+    } else if (step.do === 'tag') for (const tag of step.tags) this.holdersOf(tag).add(step.label);
+    else if (step.do === 'untag') for (const tag of step.tags) this.holdersOf(tag).add(null);
     else if (step.do === 'repair') {
       for (const label of this.#leftovers) this.snapshots.set(label, 'may');
       this.tagsUnknown ||= this.#tagFilesUnsure;
@@ -89,13 +79,15 @@ export class StoreModel {
   }
 
   /** `tags`: those that the snapshot may have at the source. */
-  copyBegins(label: string, tags: ReadonlySet<string | null>): void {
+  copyBegins(label: string, tags: readonly string[]): void {
     const presence = this.snapshots.get(label);
     if (presence === 'must') return; // it exists, and the copy leaves it unchanged
     this.snapshots.set(label, 'may');
-    // A tag that names another snapshot here is not copied.
-    const before = presence === 'may' ? this.tagsOf(label) : [];
-    this.tags.set(label, new Set([...before, ...tags, null]));
+    // A tag that names another snapshot here is not copied. If steps run at once, the order of their marks is open.
+    for (const tag of tags) {
+      const holders = this.holdersOf(tag);
+      if (holders.has(null) || this.keepsRemoved) holders.add(label);
+    }
   }
 
   copyDone(label: string): void {
@@ -105,13 +97,14 @@ export class StoreModel {
   done(step: Step): void {
     if (step.do === 'save' || step.do === 'put') {
       this.snapshots.set(step.content.label, 'must');
-      if (step.tag !== null) this.#tagDone(step.content.label, step.tag);
+      for (const tag of step.tags) this.holders.set(tag, new Set([step.content.label]));
     } else if (step.do === 'remove') {
       for (const label of step.labels) {
         this.snapshots.set(label, 'gone');
-        this.tags.delete(label);
+        for (const tag of this.tagsOf(label)) this.holdersOf(tag).add(null).delete(label);
       }
-    } else if (step.do === 'tag') this.#tagDone(step.label, step.tag);
+    } else if (step.do === 'tag') for (const tag of step.tags) this.holders.set(tag, new Set([step.label]));
+    else if (step.do === 'untag') for (const tag of step.tags) this.holders.set(tag, new Set([null]));
   }
 
   /** Some errors show that the step did nothing. After any other, the outcome is open. */
@@ -124,7 +117,7 @@ export class StoreModel {
   }
 
   /** Takes over what a verification found: nothing is open any more. `cleaned`: after a gc. */
-  settle(listed: ReadonlyMap<string, string | null>, cleaned: boolean): void {
+  settle(listed: ReadonlyMap<string, readonly string[]>, cleaned: boolean): void {
     if (cleaned) {
       this.#leftovers.clear();
       this.#tagFilesUnsure = false;
@@ -134,9 +127,9 @@ export class StoreModel {
       const isThere = listed.has(label);
       if (!isThere && presence === 'may' && !cleaned) this.#leftovers.add(label);
       this.snapshots.set(label, isThere ? 'must' : 'gone');
-      if (isThere) this.tags.set(label, new Set([listed.get(label) ?? null]));
-      else this.tags.delete(label);
     }
+    this.holders.clear();
+    for (const [label, tags] of listed) for (const tag of tags) this.holders.set(tag, new Set([label]));
   }
 }
 

@@ -6,10 +6,17 @@ export type Step =
       readonly do: 'save' | 'put';
       readonly store: string;
       readonly content: Content;
-      readonly tag: string | null;
+      readonly tags: readonly string[];
     }
   | { readonly do: 'remove'; readonly store: string; readonly labels: readonly string[] }
-  | { readonly do: 'tag'; readonly store: string; readonly label: string; readonly tag: string }
+  | {
+      readonly do: 'tag';
+      readonly store: string;
+      readonly label: string;
+      readonly tags: readonly string[];
+    }
+  /** Removes those of the tags that exist. */
+  | { readonly do: 'untag'; readonly store: string; readonly tags: readonly string[] }
   | { readonly do: 'load'; readonly store: string; readonly label: string }
   | { readonly do: 'gc' | 'recompress' | 'check' | 'repair' | 'reopen'; readonly store: string }
   | CopyStep

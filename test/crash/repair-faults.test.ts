@@ -85,8 +85,8 @@ async function stateOf(dir: string): Promise<unknown> {
   const store = Store.open(dir, { write: true });
   try {
     const contents: unknown[] = [];
-    for (const { id, tag } of store.list())
-      contents.push([id, tag, await load(store, id).catch((error: LivesnapError) => error.code)]);
+    for (const { id, tags } of store.list())
+      contents.push([id, tags, await load(store, id).catch((error: LivesnapError) => error.code)]);
     const { problems } = await store.check({ readData: true });
     return {
       contents,

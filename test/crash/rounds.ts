@@ -10,6 +10,7 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { makeIndexOlder } from '../store/older-index.js';
 import { type Base, recordSteps, runChild } from './children.js';
 import { Chooser } from './chooser.js';
 import { carryOutAll } from './execute.js';
@@ -30,7 +31,15 @@ import { type Fault, Kind } from './trace.js';
 import { Violation, verifyDisk } from './verify.js';
 
 const STORE = 'a';
-const BASES = 6;
+const BASES = 8;
+/** Bases whose index has an earlier version, in which a snapshot has at most one tag. */
+const OLDER_INDEXES: ReadonlyMap<number, number> = new Map([
+  [6, 1],
+  [7, 2],
+]);
+
+const withOneTag = (step: Step): Step =>
+  'content' in step ? { ...step, tags: step.tags.slice(0, 1) } : step;
 
 export interface RoundResult {
   readonly kind: 'power cut' | 'fault';
@@ -78,7 +87,7 @@ export class Rounds {
     rmSync(this.dir, { recursive: true, force: true });
   }
 
-  /** A store with some history. The first base has no store. */
+  /** A store with some history. The first base has no store, and the last ones have earlier indexes. */
   async #base(which: number): Promise<Base> {
     let base = this.#bases.get(which);
     if (base) return base;
@@ -88,14 +97,16 @@ export class Rounds {
     const fingerprintBits = which % 2 === 0 ? 64 : 4;
     if (which > 0) {
       const choose = new Chooser(mix(this.seed, 1000 + which));
-      const steps = makeSteps(choose, world, STORE, 4 + choose.below(5), [
+      const indexVersion = OLDER_INDEXES.get(which);
+      const made = makeSteps(choose, world, STORE, 4 + choose.below(5), [
         'save',
         'save',
         'save',
         'put',
         'remove',
-        'tag',
+        ...(indexVersion === undefined ? (['tag'] as const) : []),
       ]);
+      const steps = indexVersion === undefined ? made : made.map(withOneTag);
       await carryOutAll(
         {
           disk,
@@ -108,6 +119,7 @@ export class Rounds {
         },
         steps,
       );
+      if (indexVersion !== undefined) makeIndexOlder(join(disk, STORE), indexVersion);
     }
     base = { disk, world, fingerprintBits };
     this.#bases.set(which, base);
@@ -178,6 +190,7 @@ export class Rounds {
       const what = children.map(({ fault }) => describeFault(fault)).join(', ');
       writeFileSync(join(dir, `faults-${i}`), what);
       for (const name of [STORE, ...plans.flat().flatMap(storesOf)]) world.store(name).expectFaults();
+      if (plans.length > 1) for (const model of world.stores.values()) model.keepsRemoved = true;
       const known = world.contents.all();
       const ends = await Promise.all(
         children.map(async ({ steps, fault, name }) => {
@@ -216,7 +229,7 @@ export class Rounds {
 }
 
 /**
- * Carries out steps on an empty disk, and verifies states of every decisive moment. Syncs of paths for which `forget` is
+ * Carries out steps on an empty disk or on `base`, and verifies states of every decisive moment. Syncs of paths for which `forget` is
  * true are left out of the trace, as if the store had not made them; `made` has the names to which something was renamed
  * so far. With a `fault`, which a step meets, each state is verified without its index. Errors: {@link RoundFailure}.
  */
@@ -227,13 +240,11 @@ export async function everyDecisiveMoment(
   {
     forget = () => false,
     fault,
-  }: { forget?: (path: string, made: ReadonlySet<string>) => boolean; fault?: Fault } = {},
+    base = emptyBase(dir),
+  }: { forget?: (path: string, made: ReadonlySet<string>) => boolean; fault?: Fault; base?: Base } = {},
 ): Promise<{ cuts: number; states: number }> {
   const choose = new Chooser(seed);
-  const world = new World();
-  const empty = join(dir, 'empty');
-  mkdirSync(empty, { recursive: true });
-  const base = { disk: empty, world, fingerprintBits: 64 };
+  const { world } = base;
   const { disk, trace: whole } = await recordSteps(dir, base, [steps], fault);
   if (fault) for (const name of steps.flatMap(storesOf)) world.store(name).disturbed = true;
   const paths = new Map<number, string>();
@@ -264,6 +275,12 @@ export async function everyDecisiveMoment(
     }
   }
   return { cuts: moments.length, states: seen.size };
+}
+
+function emptyBase(dir: string): Base {
+  const disk = join(dir, 'empty');
+  mkdirSync(disk, { recursive: true });
+  return { disk, world: new World(), fingerprintBits: 64 };
 }
 
 /** Steps for one process, or (a third of the time) for several at once. */

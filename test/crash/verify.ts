@@ -33,7 +33,7 @@ const FOLDERS = new Set(['packs', 'snapshots', 'tags', 'segments', 'quarantine']
 const FILES = new Set(['store.db', 'store.db-wal', 'store.db-shm', 'lock', 'index.lock', 'reserve']);
 
 /** The labels of a store's snapshots, with their tags. */
-export type Found = ReadonlyMap<string, string | null>;
+export type Found = ReadonlyMap<string, readonly string[]>;
 
 /** Verifies all stores of a disk, and returns what each holds. Errors: {@link Violation}. */
 export async function verifyDisk(
@@ -72,7 +72,7 @@ async function verifyExport(
     await expectWhole(store, list[0]!, world.contents, 'exported');
     const { problems } = await store.check({ readData: true });
     expect(problems.length === 0, () => `check of the export ${name} finds ${JSON.stringify(problems)}`);
-    return new Map(list.map(({ vm, tag }) => [vm!, tag]));
+    return new Map(list.map(({ vm, tags }) => [vm!, tags]));
   } finally {
     store.close();
   }
@@ -118,7 +118,7 @@ async function verifyStore(
     };
     await lookAtAll(BEFORE_GC);
     const before = store.list();
-    const found = new Map(before.map(({ vm, tag }) => [vm!, tag]));
+    const found = new Map(before.map(({ vm, tags }) => [vm!, tags]));
     if (!clean) return found;
     await store.gc({ dryRun: false });
     expectNoOrphans(dir, store.list());
@@ -153,17 +153,22 @@ function expectSnapshots(
   const listed = new Map(list.map((snapshot) => [snapshot.vm ?? '', snapshot]));
   for (const label of model.must)
     expect(listed.has(label), () => `${label} was committed and is missing (${when})`);
-  for (const [label, { tag }] of listed) {
+  for (const label of listed.keys()) {
     const presence = model.snapshots.get(label);
     expect(presence !== undefined, () => `the snapshot ${label} exists, but nothing saved it (${when})`);
     expect(
       presence !== 'gone' || (repaired && (model.keepsRemoved || model.disturbed)),
       () => `${label} was removed and exists again (${when})`,
     );
-    const allowed = model.tagsOf(label);
+  }
+  if (model.tagsUnknown || (repaired && model.disturbed)) return;
+  const holders = new Map(list.flatMap(({ vm, tags }) => tags.map((tag) => [tag, vm ?? ''] as const)));
+  for (const tag of new Set([...holders.keys(), ...model.holders.keys()])) {
+    const holder = holders.get(tag) ?? null;
+    const allowed = model.holdersOf(tag);
     expect(
-      presence !== 'must' || model.tagsUnknown || allowed.has(tag) || (repaired && model.disturbed),
-      () => `${label} has the tag ${tag}, not one of ${[...allowed].join(', ')} (${when})`,
+      allowed.has(holder) || (holder !== null && model.snapshots.get(holder) !== 'must'),
+      () => `the tag ${tag} names ${holder}, not one of ${[...allowed].join(', ')} (${when})`,
     );
   }
 }
@@ -203,12 +208,12 @@ export function expectNoOrphans(dir: string, list: readonly SnapshotSummary[]): 
     JSON.stringify(names('snapshots')) === JSON.stringify(ids),
     () => `gc leaves the snapshot files ${names('snapshots').join(' ')} for ${ids.join(' ')}`,
   );
-  const tags = new Map(list.flatMap(({ id, tag }) => (tag === null ? [] : [[tag, id] as const])));
+  const holders = new Map(list.flatMap(({ id, tags }) => tags.map((tag) => [tag, id] as const)));
   expect(
-    JSON.stringify(names('tags')) === JSON.stringify([...tags.keys()].sort()),
-    () => `gc leaves the tag files ${names('tags').join(' ')} for ${[...tags.keys()].join(' ')}`,
+    JSON.stringify(names('tags')) === JSON.stringify([...holders.keys()].sort()),
+    () => `gc leaves the tag files ${names('tags').join(' ')} for ${[...holders.keys()].join(' ')}`,
   );
-  for (const [tag, id] of tags)
+  for (const [tag, id] of holders)
     expect(
       readFileSync(join(dir, 'tags', tag), 'utf8') === `${id}\n`,
       () => `gc leaves a wrong tag file ${tag}`,

@@ -164,13 +164,13 @@ describe('disks on the command line', function () {
     await ask('a', 'wbB', '^0');
     await world.json('stop', 'a');
     const tags = async (): Promise<unknown[]> =>
-      (await world.json<{ tag: string | null }[]>('ls')).map(({ tag }) => tag);
-    assert.deepEqual(await tags(), ['image', 'a-disk']);
+      (await world.json<{ tags: string[] }[]>('ls')).map((snapshot) => snapshot.tags);
+    assert.deepEqual(await tags(), [['image'], ['a-disk']]);
     await start('b', 'snapshot=a-disk');
     assert.match(await ask('b', 'rb', '^0'), /^0BB/m);
     await ask('b', 'wbC', '^0');
     await world.json('stop', 'b', '--discard');
-    assert.deepEqual(await tags(), ['image', 'a-disk']);
+    assert.deepEqual(await tags(), [['image'], ['a-disk']]);
     const out = join(world.dir, 'out');
     await world.json('disk', 'a-disk', '0', out);
   });
@@ -181,8 +181,8 @@ describe('disks on the command line', function () {
     await ask('a', 'wbB', '^0');
     const ended = await world.run(['console', 'a'], 'q');
     assert.equal(ended.status, 0, ended.stderr);
-    const [, saved] = await world.json<{ tag: string; kind: string }[]>('ls');
-    assert.deepEqual([saved!.tag, saved!.kind], ['a-disk', 'disk']);
+    const [, saved] = await world.json<{ tags: string[]; kind: string }[]>('ls');
+    assert.deepEqual([saved!.tags, saved!.kind], [['a-disk'], 'disk']);
   });
 
   it('does not stop a machine whose disks cannot be saved, and says how to lose them', async () => {

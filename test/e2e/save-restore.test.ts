@@ -7,7 +7,7 @@ import Database from 'better-sqlite3';
 import { projectRoot } from '../../src/native/addon.js';
 import { probe, requireKvm } from '../kvm/kvm.js';
 import { ending, World } from './cli.js';
-import { type Listed, SAVE_KEYS, type Saved } from './saved.js';
+import { type Listed, SAVE_KEYS, type Saved, type Tagged } from './saved.js';
 
 /** Mounts a tmpfs while `work` runs. Skips the test if mounting is not allowed. */
 async function onTmpfs(
@@ -90,7 +90,7 @@ describe('a saved machine', function () {
     );
     assert.equal(await state(), undefined);
     assert.deepEqual(world.machines(), []);
-    assert.equal((await world.json<Listed[]>('ls')).at(-1)!.tag, 'last');
+    assert.deepEqual((await world.json<Listed[]>('ls')).at(-1)!.tags, ['last']);
   });
 
   it('writes to its console without a gap', async () => {
@@ -151,8 +151,10 @@ describe('a saved machine', function () {
       await world.fails(3, 'NO_SUCH_SNAPSHOT', ['restore', '', '--detach']);
     });
     assert.deepEqual(world.machines().sort(), ['web', 'web-2', 'web-3']);
-    const moved = await world.json<Saved & { movedFrom: string }>('save', 'web-2', '--tag', 'base');
-    assert.equal(moved.movedFrom, id);
+    const moved = await world.json<Tagged>('save', 'web-2', '--tag', 'base', '--tag', 'also');
+    assert.deepEqual([moved.tags, moved.movedTags], [['also', 'base'], [{ tag: 'base', from: id }]]);
+    await world.json('stop', 'web-2');
+    assert.equal((await world.json<{ snapshot: string }>('restore', 'also', '--detach')).snapshot, moved.id);
   });
 
   it('continues at its console when it is restored in the foreground', async () => {

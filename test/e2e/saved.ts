@@ -7,14 +7,20 @@ export interface Saved {
   storedBytes: number;
 }
 
+/** The result of save and put, with its tags. */
+export interface Tagged extends Saved {
+  tags: string[];
+  movedTags: { tag: string; from: string }[];
+}
+
 export interface Listed {
   id: string;
-  tag: string | null;
+  tags: string[];
   storedBytes: number;
 }
 
 /** The keys of the result of save and put. */
 export const SAVE_KEYS =
-  'id tag movedFrom parent pauseMs pausePhases storedWhilePausedBytes saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
+  'id tags movedTags parent pauseMs pausePhases storedWhilePausedBytes saveMs pages zeroPages unchangedPages newChunks reusedChunks storedBytes'.split(
     ' ',
   );

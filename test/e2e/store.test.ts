@@ -7,7 +7,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Recompression } from '../../src/store/gc/gc.js';
 import { flipBit, textPages } from '../store/scratch.js';
 import { ending, World } from './cli.js';
-import { type Listed, SAVE_KEYS, type Saved } from './saved.js';
+import { type Listed, SAVE_KEYS, type Saved, type Tagged } from './saved.js';
 
 describe('a store', function () {
   this.timeout(180_000);
@@ -34,18 +34,19 @@ describe('a store', function () {
     assert.deepEqual(readFileSync(copy), bytes);
     assert.deepEqual(await world.json('tag', 'one', 'two'), {
       id: put.id,
-      tag: 'two',
-      movedFrom: null,
-      replacedTag: 'one',
+      tags: ['one', 'two'],
+      movedTags: [],
     });
+    assert.deepEqual(await world.json('untag', 'one'), { removed: [{ tag: 'one', id: put.id }] });
     await world.fails(3, 'NO_SUCH_SNAPSHOT', ['show', 'one']);
+    await world.fails(3, 'NO_SUCH_TAG', ['untag', 'one']);
     const [first, second, ...rest] = await world.json<Record<string, unknown>[]>('ls');
     assert.deepEqual(rest, []);
     assert.deepEqual(
       Object.keys(first!),
-      'id tag kind vm parent createdAt memoryBytes diskBytes storedBytes'.split(' '),
+      'id tags kind vm parent createdAt memoryBytes diskBytes storedBytes'.split(' '),
     );
-    assert.deepEqual([first!.tag, first!.kind, first!.vm], ['two', 'file', 'file.bin']);
+    assert.deepEqual([first!.tags, first!.kind, first!.vm], [['two'], 'file', 'file.bin']);
     assert.equal(second!.id, again.stdout.trim());
     const shown = await world.json<Record<string, unknown>>('show', 'two');
     assert.deepEqual(Object.keys(shown), [
@@ -64,7 +65,12 @@ describe('a store', function () {
     );
     assert.equal(stats.snapshots, 2);
     await world.fails(2, 'USAGE', ['restore', 'two', '--detach']);
-    assert.deepEqual(await world.json('rm', 'two', String(second!.id)), { removed: [put.id, second!.id] });
+    assert.deepEqual(await world.json('rm', 'two', String(second!.id)), {
+      removed: [
+        { id: put.id, tags: ['two'] },
+        { id: second!.id, tags: [] },
+      ],
+    });
     const would = await world.json<{ removedChunks: number }>('gc', '--dry-run');
     assert.ok(would.removedChunks > 0);
     const did = await world.json<{ removedChunks: number; freedBytes: number }>('gc');
@@ -166,22 +172,44 @@ describe('a store', function () {
       again.stderr,
       new RegExp(`^Tagged ${short(second)} as first \\(moved from ${short(first)}\\)$`, 'm'),
     );
-    const third = await world.json<Saved & { movedFrom: string }>('put', '/etc/hostname', '--tag', 'first');
-    assert.equal(third.movedFrom, second);
+    const third = await world.json<Tagged>('put', '/etc/hostname', '--tag', 'first');
+    assert.deepEqual(third.movedTags, [{ tag: 'first', from: second }]);
     await world.json('tag', second, 'second');
-    const moved = await world.run(['tag', 'second', 'first']);
+    const moved = await world.run(['tag', 'second', 'more', 'first']);
     assert.deepEqual(moved, {
       status: 0,
-      stdout: `Tagged ${short(second)} as first (moved from ${short(third.id)})\nRemoved the tag second from ${short(second)}\n`,
+      stdout: `Tagged ${short(second)} as more\nTagged ${short(second)} as first (moved from ${short(third.id)})\n`,
       stderr: '',
     });
     assert.deepEqual(await world.json('tag', first, 'first'), {
       id: first,
-      tag: 'first',
-      movedFrom: second,
-      replacedTag: null,
+      tags: ['first'],
+      movedTags: [{ tag: 'first', from: second }],
     });
     assert.equal((await world.run(['tag', first, 'first'])).stdout, `Tagged ${short(first)} as first\n`);
+  });
+
+  it('shows, removes and asks for all tags of a snapshot', async () => {
+    const { id, tags } = await world.json<Tagged>('put', '/etc/hostname', '--tag', 'b1', '--tag', 'a1');
+    assert.deepEqual(tags, ['a1', 'b1']);
+    const other = (await world.json<Saved>('put', '/etc/passwd', '--tag', 'single')).id;
+    const listed = (await world.run(['ls'])).stdout.split('\n');
+    assert.match(listed[0]!, /^ID +TAGS +KIND /);
+    assert.match(listed[1]!, /^[0-9a-f]{12} +a1, b1 +file /);
+    assert.match((await world.run(['show', 'b1'])).stdout, /^Tags +a1, b1$/m);
+    const refused = await world.run(['rm', 'single', 'a1']);
+    assert.deepEqual(refused, {
+      status: 2,
+      stdout: '',
+      stderr:
+        'livesnap: the snapshot tagged a1 also has the tag b1\n' +
+        `To remove only the tag: livesnap untag a1. To remove the snapshot with all its tags: livesnap rm ${id}.\n`,
+    });
+    assert.equal((await world.json<Listed[]>('ls')).length, 2, 'nothing was removed');
+    assert.equal((await world.run(['untag', 'a1'])).stdout, `Removed the tag a1 from ${id.slice(0, 12)}\n`);
+    await world.json('tag', 'b1', 'c1');
+    assert.equal((await world.run(['rm', id])).stdout, `Removed ${id} with the tags b1, c1\n`);
+    assert.equal((await world.run(['rm', 'single'])).stdout, `Removed ${other} with the tag single\n`);
   });
 
   it('shows the size of a file, and the extent of a check', async () => {
@@ -201,7 +229,7 @@ describe('a store', function () {
     const { actions } = await world.json<{ actions: string[] }>('repair');
     assert.ok(actions.length > 0);
     const [only] = await world.json<Listed[]>('ls');
-    assert.deepEqual([only!.id, only!.tag], [id, 'users']);
+    assert.deepEqual([only!.id, only!.tags], [id, ['users']]);
     const copy = join(world.dir, 'passwd');
     await world.json('get', 'users', copy);
     assert.deepEqual(readFileSync(copy), readFileSync('/etc/passwd'));

@@ -51,7 +51,7 @@ describe('a guest that executes int3', function () {
       for (let cycle = 0; cycle < CYCLES; cycle++) {
         await once(machine!, 'console');
         const store = new MemoryStore();
-        const { id } = await machine!.save(store, { vm: 'test', tag: null, then: 'pause' });
+        const { id } = await machine!.save(store, { vm: 'test', tags: [], then: 'pause' });
         await machine!.stop();
         await run(await Machine.restore(store.open(id), store.place));
       }

@@ -78,7 +78,7 @@ describe('a machine with a CPU template', function () {
       for (let generation = 0; generation < 2; generation++) {
         await machine.resume();
         await console.line(/TICK/);
-        const { id } = await machine.save(store, { vm: 'test', tag: null, then: 'stop' });
+        const { id } = await machine.save(store, { vm: 'test', tags: [], then: 'stop' });
         const { metadata } = store.open(id);
         for (const { cpuid, msrs } of decodeMachineState(metadata.state).vcpus) {
           assert.equal((cpuidWord(cpuid, 1, 0, 'ecx') >>> 28) & 1, 0, 'AVX');

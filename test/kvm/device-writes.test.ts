@@ -21,7 +21,7 @@ const HIGH_GPA = 0x1_0000_0000;
 const METADATA = {
   kind: 'machine',
   vm: 'test',
-  tag: null,
+  tags: [],
   memoryBytes: 3 * MIB,
   diskBytes: 0,
   machine: null,

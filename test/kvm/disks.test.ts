@@ -114,10 +114,10 @@ describe('a machine with a disk', function () {
   }
 
   /** Stores the image. */
-  const put = async (): Promise<string> => (await store.put(image, { tag: null, name: null })).id;
+  const put = async (): Promise<string> => (await store.put(image, { tags: [], name: null })).id;
 
   const save = (guest: DiskGuest, into: Store | MemoryStore = store) =>
-    guest.machine.save(into, { vm: 'test', tag: null, then: null });
+    guest.machine.save(into, { vm: 'test', tags: [], then: null });
 
   /** A block of the disk in a snapshot. */
   async function blockIn(id: string, block: number, from: Store = store): Promise<Buffer> {
@@ -261,7 +261,7 @@ describe('a machine with a disk', function () {
         };
       },
     };
-    const { id } = await guest.machine.save(slow, { vm: 'test', tag: null, then: null });
+    const { id } = await guest.machine.save(slow, { vm: 'test', tags: [], then: null });
     const snapshot = await store.openSnapshot(id);
     const { r10 } = decodeMachineState(snapshot.metadata.state).vcpus[0]!.regs;
     snapshot.close();
@@ -298,7 +298,7 @@ describe('a machine with a disk', function () {
     await off;
     assert.equal(machine.state, 'paused');
     await assert.rejects(machine.resume(), { code: 'NOT_POSSIBLE_NOW' });
-    const saved = await machine.saveDisks((use) => use(store), { vm: 'test', tag: 'test-disk' });
+    const saved = await machine.saveDisks((use) => use(store), { vm: 'test', tags: ['test-disk'] });
     const ended = once(machine, 'end');
     await machine.stop();
     assert.deepEqual(await ended, [{ kind: 'reset' }]);
@@ -321,7 +321,7 @@ describe('a machine with a disk', function () {
     const ended = once(machine, 'end');
     guest.send('f');
     await Promise.race([off, ended.then(() => assert.fail('it ended with its disks'))]);
-    const saved = await machine.saveDisks((use) => use(store), { vm: 'test', tag: null });
+    const saved = await machine.saveDisks((use) => use(store), { vm: 'test', tags: [] });
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'B');
     await machine.stop();
     assert.equal(machine.end?.kind, 'failed');
@@ -355,12 +355,12 @@ describe('a machine with a disk', function () {
     const source = { kind: 'snapshot', snapshot: stored, region: null } as const;
     const unwritten = await boot({ source, mode: 'rw' });
     const noStore = (): never => assert.fail('the store is opened though nothing was written');
-    assert.equal(await unwritten.machine.saveDisks(noStore, { vm: 'test', tag: null }), null);
-    assert.equal(await unwritten.machine.saveDisks((use) => use(store), { vm: 'test', tag: null }), null);
+    assert.equal(await unwritten.machine.saveDisks(noStore, { vm: 'test', tags: [] }), null);
+    assert.equal(await unwritten.machine.saveDisks((use) => use(store), { vm: 'test', tags: [] }), null);
     await unwritten.machine.resume();
     await unwritten.ask('waA');
     await save(unwritten);
-    assert.equal(await unwritten.machine.saveDisks((use) => use(store), { vm: 'test', tag: null }), null);
+    assert.equal(await unwritten.machine.saveDisks((use) => use(store), { vm: 'test', tags: [] }), null);
     assert.equal((await boot({ source, mode: 'cow' })).machine.savesDisks, false);
     assert.equal((await boot({ mode: 'rw' })).machine.savesDisks, false);
   });
@@ -371,7 +371,7 @@ describe('a machine with a disk', function () {
     await guest.ask('waA');
     const { id } = await save(guest);
     store.remove([id]);
-    const saved = await guest.machine.saveDisks((use) => use(store), { vm: 'test', tag: null });
+    const saved = await guest.machine.saveDisks((use) => use(store), { vm: 'test', tags: [] });
     assert(saved, 'the disks are saved');
     assert.equal((await blockIn(saved.id, 0)).toString('latin1', 0, 1), 'A');
   });
@@ -394,7 +394,7 @@ describe('a machine with a disk', function () {
         };
       },
     };
-    const saved = await guest.machine.saveDisks((use) => use(damaged), { vm: 'test', tag: null });
+    const saved = await guest.machine.saveDisks((use) => use(damaged), { vm: 'test', tags: [] });
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 0))[0]!), 'A');
     assert.equal(String.fromCharCode((await blockIn(saved!.id, 1))[0]!), 'i');
   });
@@ -420,7 +420,7 @@ describe('a machine with a disk', function () {
         return session;
       },
     };
-    const second = await guest.machine.save(watched, { vm: 'test', tag: null, then: null });
+    const second = await guest.machine.save(watched, { vm: 'test', tags: [], then: null });
     assert.deepEqual(bases, [
       [0, 0],
       [0, null],
@@ -438,7 +438,7 @@ describe('a machine with a disk', function () {
     assert.equal(await restored.ask('ra'), 'AA');
     // The next save is relative to this one, in both regions.
     await guest.ask('wbB');
-    await guest.machine.save(watched, { vm: 'test', tag: null, then: null });
+    await guest.machine.save(watched, { vm: 'test', tags: [], then: null });
     assert.deepEqual(bases.slice(2), [[0, 0]]);
   });
 
@@ -588,14 +588,14 @@ describe('a machine with a disk', function () {
             const into = new Uint8Array(BATCH_PAGES * PAGE_BYTES);
             while ((await source.next(into)) !== null);
           },
-          commit: async ({ tag }) => ({
-            ...{ id: stored, tag, movedFrom: null, parent: null, pages: 0, zeroPages: 0 },
+          commit: async ({ tags }) => ({
+            ...{ id: stored, tags, movedTags: [], parent: null, pages: 0, zeroPages: 0 },
             ...{ unchangedPages: 0, newChunks: 0, reusedChunks: 0, storedBytes: 0 },
           }),
           abort: async () => {},
         }),
       };
-      await machine.save(target, { vm: 'test', tag: null, then: null });
+      await machine.save(target, { vm: 'test', tags: [], then: null });
       await machine.pause();
       assert.equal(problems.length, 1, `the problems are ${problems.join(', ')}`);
       assert.equal(machine.problem, problems[0]);

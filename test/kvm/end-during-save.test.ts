@@ -10,7 +10,7 @@ import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 import { guestThatWaits } from './small-guests.js';
 
-const SAVE = { vm: 'test', tag: null, then: null } as const;
+const SAVE = { vm: 'test', tags: [], then: null } as const;
 
 /** How long the main thread is blocked, so that the device thread ends before the main thread learns it. */
 const BUSY_MS = 300;

@@ -28,7 +28,7 @@ describe('restoring on a host that may not fit', function () {
     const console = new GuestConsole(machine);
     await machine.resume();
     await console.line(/TICK/);
-    ({ id } = await machine.save(store, { vm: 'test', tag: null, then: 'stop' }));
+    ({ id } = await machine.save(store, { vm: 'test', tags: [], then: 'stop' }));
   });
 
   /** The snapshot with another description or state. `filled`: how often its RAM was asked for. */

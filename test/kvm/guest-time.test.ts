@@ -16,7 +16,7 @@ import { MemoryStore } from './memory-store.js';
 
 const SECOND = 1_000_000_000n;
 const HOUR = 3600n * SECOND;
-const SAVE = { vm: 'test', tag: null, then: 'pause' } as const;
+const SAVE = { vm: 'test', tags: [], then: 'pause' } as const;
 const TSC = 0x10;
 
 describe('the clocks of a restored guest', function () {

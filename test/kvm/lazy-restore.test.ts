@@ -17,7 +17,7 @@ import { probe, requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 
 const MIB = 1 << 20;
-const SAVE = { vm: 'test', tag: null, then: 'pause' } as const;
+const SAVE = { vm: 'test', tags: [], then: 'pause' } as const;
 
 describe('a machine that runs while its RAM is filled', function () {
   this.timeout(limit(180_000));

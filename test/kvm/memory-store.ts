@@ -79,8 +79,8 @@ export class MemoryStore {
         this.snapshots.set(id, { regions, pages, metadata });
         return {
           id,
-          tag: metadata.tag,
-          movedFrom: null,
+          tags: metadata.tags,
+          movedTags: [],
           parent,
           pages: regions.reduce((sum, { sizeBytes }) => sum + sizeBytes / PAGE_BYTES, 0),
           zeroPages: 0,
@@ -98,9 +98,9 @@ export class MemoryStore {
 
   open(id: string): OpenSnapshot {
     const { regions, pages, metadata } = this.snapshots.get(id)!;
-    const { kind, vm, tag, memoryBytes, diskBytes } = metadata;
+    const { kind, vm, tags, memoryBytes, diskBytes } = metadata;
     return {
-      summary: { id, tag, kind, vm, parent: null, createdAt: '', memoryBytes, diskBytes, storedBytes: 0 },
+      summary: { id, tags, kind, vm, parent: null, createdAt: '', memoryBytes, diskBytes, storedBytes: 0 },
       metadata,
       regions,
       fill: async (sink: PageSink) => {

@@ -9,7 +9,7 @@ import { probe, requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 
 const MIB = 1 << 20;
-const SAVE = { vm: 'test', tag: null, then: null } as const;
+const SAVE = { vm: 'test', tags: [], then: null } as const;
 
 describe('saving and restoring a machine', function () {
   this.timeout(limit(120_000));

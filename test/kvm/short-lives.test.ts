@@ -84,7 +84,7 @@ describe('a machine', function () {
   it('fails every operation with MACHINE_GONE at its end and after it', async () => {
     const kernel = guestThatEnds(join(dir, 'ends.elf'), 'last words');
     const store = new MemoryStore();
-    const save = (machine: Machine) => machine.save(store, { vm: 'test', tag: null, then: null });
+    const save = (machine: Machine) => machine.save(store, { vm: 'test', tags: [], then: null });
     for (let time = 0; time < 10; time++) {
       const machine = await create(kernel);
       const resumed = machine.resume();
@@ -113,7 +113,7 @@ describe('a machine', function () {
       await once(machine, 'console');
       await once(machine, 'console');
     };
-    const { id, storedWhilePausedBytes } = await machine.save(store, { vm: 'test', tag: null, then: null });
+    const { id, storedWhilePausedBytes } = await machine.save(store, { vm: 'test', tags: [], then: null });
     const swept = (end - start) / PAGE_BYTES;
     assert(storedWhilePausedBytes >= (swept - MAX_ASIDE_PAGES) * PAGE_BYTES, `${storedWhilePausedBytes}`);
     assert.equal(machine.state, 'running');

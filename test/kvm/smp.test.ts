@@ -13,7 +13,7 @@ import { probe, requireKvm } from './kvm.js';
 import { lockCounts } from './lock-counts.js';
 import { MemoryStore } from './memory-store.js';
 
-const SAVE = { vm: 'test', tag: null, then: 'pause' } as const;
+const SAVE = { vm: 'test', tags: [], then: 'pause' } as const;
 /** MP states (Linux, Documentation/virt/kvm/api.rst, KVM_GET_MP_STATE). */
 const MpState = { runnable: 0, uninitialized: 1, initReceived: 2, halted: 3, sipiReceived: 4 } as const;
 

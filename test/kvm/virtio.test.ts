@@ -11,7 +11,7 @@ import { requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 import { guestThatAsksForRandom } from './virtio-guests.js';
 
-const SAVE = { vm: 'test', tag: null, then: 'stop' } as const;
+const SAVE = { vm: 'test', tags: [], then: 'stop' } as const;
 
 describe('a guest that asks the entropy device', function () {
   this.timeout(limit(60_000));

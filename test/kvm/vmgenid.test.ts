@@ -7,7 +7,7 @@ import { limit } from '../timeouts.js';
 import { probe, requireKvm } from './kvm.js';
 import { MemoryStore } from './memory-store.js';
 
-const SAVE = { vm: 'test', tag: null, then: 'resume' } as const;
+const SAVE = { vm: 'test', tags: [], then: 'resume' } as const;
 
 describe('the VM generation ID of a machine', function () {
   this.timeout(limit(60_000));

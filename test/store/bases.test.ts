@@ -56,7 +56,7 @@ const on = (region: string, ...bases: [snapshot: string, region: string][]): Sav
 });
 
 const putBytes = (store: Store, bytes: Buffer): Promise<SaveResult> =>
-  store.put(Readable.from([bytes]), { tag: null, name: null });
+  store.put(Readable.from([bytes]), { tags: [], name: null });
 
 describe('the bases of a save', () => {
   afterEach(function () {

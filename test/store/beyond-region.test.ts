@@ -60,7 +60,7 @@ describe('a manifest block with pages beyond its region', () => {
 
   it('is reported as damage of a stored file as well', async function () {
     const { store, dir } = newStore(this);
-    const { id } = await store.put(Readable.from([noise(1, 10)]), { tag: null, name: null });
+    const { id } = await store.put(Readable.from([noise(1, 10)]), { tags: [], name: null });
     shorten(dir, id, 5);
     const output = new Writable({ write: (_chunk, _encoding, done) => done() });
     await assert.rejects(store.get(id, output), damage);

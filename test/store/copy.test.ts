@@ -44,7 +44,7 @@ describe('a copy between two stores', () => {
       assert.deepEqual(plans, [{ id: a.id, alreadyThere: false, sendChunks, presentChunks }]);
       assert.deepEqual(
         results.map(({ sentBytes, ...rest }) => rest),
-        [{ id: a.id, sentChunks: sendChunks, presentChunks, tagSkipped: false }],
+        [{ id: a.id, sentChunks: sendChunks, presentChunks, skippedTags: [] }],
       );
       await requireEqual(here, there, 'a');
       const second = await copy(dir, 'to', other, ['a', 'b'], bits);
@@ -77,9 +77,9 @@ describe('a copy between two stores', () => {
     const mine = await save(here, { x: noise(1, 3) }, { tag: 'same' });
     const theirs = await save(there, { x: noise(2, 3) }, { tag: 'same' });
     const { results } = await copy(dir, 'to', other, ['same']);
-    assert.equal(results[0]!.tagSkipped, true);
+    assert.deepEqual(results[0]!.skippedTags, ['same']);
     assert.equal(there.resolve('same'), theirs.id);
-    assert.equal(there.find(mine.id).tag, null);
+    assert.deepEqual(there.find(mine.id).tags, []);
   });
 
   it('does not move a tag that is set just before the commit, and reports it', async function () {
@@ -92,13 +92,13 @@ describe('a copy between two stores', () => {
       Index.prototype.commitSave = commitSave;
     });
     Index.prototype.commitSave = function (...save) {
-      there.setTag(theirs.id, 'same');
+      there.addTags(theirs.id, ['same']);
       return commitSave.apply(this, save);
     };
     const { results } = await copy(dir, 'to', other, ['same']);
-    assert.equal(results[0]!.tagSkipped, true);
+    assert.deepEqual(results[0]!.skippedTags, ['same']);
     assert.equal(there.resolve('same'), theirs.id);
-    assert.equal(there.find(mine.id).tag, null);
+    assert.deepEqual(there.find(mine.id).tags, []);
     assert.equal(readFileSync(join(other, 'tags/same'), 'latin1'), `${theirs.id}\n`);
     await requireSound(there);
   });
@@ -116,7 +116,7 @@ describe('a copy between two stores', () => {
       changing(client, MessageType.offer, (bytes) => {
         const length = bytes.readUInt32LE(0);
         return offerOf(
-          { ...JSON.parse(bytes.toString('utf8', 4, 4 + length)), tag },
+          { ...JSON.parse(bytes.toString('utf8', 4, 4 + length)), tags: [tag, 'theirs'] },
           bytes.subarray(4 + length),
         );
       }),
@@ -126,8 +126,8 @@ describe('a copy between two stores', () => {
       { ...silent, compress: false },
     );
     await served;
-    assert.equal(result!.tagSkipped, true);
-    assert.equal(here.find(theirs.id).tag, null);
+    assert.deepEqual(result!.skippedTags, [tag]);
+    assert.deepEqual(here.find(theirs.id).tags, ['theirs']);
     assert.equal(here.find(mine.id).id, mine.id);
     assert.deepEqual(await load(here, mine.id), { x: noise(1, 3) });
   });
@@ -157,7 +157,7 @@ describe('a copy between two stores', () => {
     resume();
     const [late] = await first;
     await served;
-    assert.deepEqual([late!.id, late!.sentChunks, late!.tagSkipped], [id, 400, false]);
+    assert.deepEqual([late!.id, late!.sentChunks, late!.skippedTags], [id, 400, []]);
     await requireEqual(here, there, 'a');
     await requireSound(there);
     assert.equal(there.stats().deadBytes, 0);

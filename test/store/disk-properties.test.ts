@@ -165,7 +165,7 @@ class World {
     }
     // The image is in one store only. So a save to the other one is full.
     const [first] = this.known as [Known];
-    const { id } = await first.store.put(Readable.from([file]), { tag: null, name: null });
+    const { id } = await first.store.put(Readable.from([file]), { tags: [], name: null });
     await this.#open(first, id, 'file');
     first.base.disk0 = { snapshot: id, region: 'file' };
     first.store.remove([id]);

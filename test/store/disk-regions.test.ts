@@ -56,10 +56,10 @@ const saveMachine = (
   parent: string | null = null,
   only?: Record<string, number[]>,
 ) =>
-  saveWith(store, regions, machineMetadata({ tag: parent ? null : 'm', ...sizesOf(regions) }), parent, only);
+  saveWith(store, regions, machineMetadata({ tags: parent ? [] : ['m'], ...sizesOf(regions) }), parent, only);
 
 const saveDisks = (store: Store, regions: Contents, tag = 'm-disk') =>
-  saveWith(store, regions, diskMetadata({ tag, ...sizesOf(regions) }));
+  saveWith(store, regions, diskMetadata({ tags: tag === null ? [] : [tag], ...sizesOf(regions) }));
 
 describe('a snapshot with disks', () => {
   afterEach(function () {
@@ -167,7 +167,7 @@ describe('a snapshot with disks', () => {
     assert.ok(readFileSync(path).equals(disk0));
     const diskless = await saveWith(store, { 'ram@0x0': noise(1, 1) }, machineMetadata());
     await assert.rejects(store.getDisk(diskless, null, path), { code: 'NO_SUCH_REGION' });
-    const file = await store.put(path, { tag: null, name: null });
+    const file = await store.put(path, { tags: [], name: null });
     await assert.rejects(store.getDisk(file.id, null, path), { code: 'USAGE' });
   });
 
@@ -309,7 +309,7 @@ describe('the difference of two snapshots', () => {
   it('is that of two regions, also with different names, sizes and kinds', async function () {
     const { store } = newStore(this);
     const image = noise(1, 600).subarray(0, 599 * PAGE_BYTES + 100);
-    await store.put(Readable.from([image]), { tag: 'debian', name: null });
+    await store.put(Readable.from([image]), { tags: ['debian'], name: null });
     const disk0 = Buffer.concat([image, Buffer.alloc(40 * PAGE_BYTES - 100)]);
     disk0.set(noise(2, 2), 5 * PAGE_BYTES);
     disk0.set(noise(3, 1), 620 * PAGE_BYTES);
@@ -345,7 +345,7 @@ describe('the difference of two snapshots', () => {
   it('is refused for a region that there is none of, with those that there are', async function () {
     const { store } = newStore(this);
     const id = await saveMachine(store, contents());
-    const { id: file } = await store.put(Readable.from(['text']), { tag: 'f', name: null });
+    const { id: file } = await store.put(Readable.from(['text']), { tags: ['f'], name: null });
     const disk = await saveDisks(store, { disk0: noise(1, 3) });
     const all = 'It has: ram@0x0, disk0, disk1.';
     for (const [a, b, regions, snapshot, name, hint] of [
@@ -407,7 +407,7 @@ describe('an index of the first version', () => {
     const id = await saveDisks(writing, { disk0: noise(1, 3) });
     writing.remove([id]);
     writing.close();
-    assert.deepEqual(rows(), [2, snapshots, tags]);
+    assert.deepEqual(rows(), [3, snapshots, tags]);
   });
 
   it('that has a tag without its snapshot is damaged when it is opened for writing, until repair', async function () {

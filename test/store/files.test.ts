@@ -49,7 +49,7 @@ describe('put and get', () => {
       const content = noise(size, Math.ceil(size / 4096)).subarray(0, size);
       const input = join(dirname(dir), 'input.bin');
       writeFileSync(input, content);
-      const result = await store.put(input, { tag: 'f', name: null });
+      const result = await store.put(input, { tags: ['f'], name: null });
       assert.equal(result.pages, Math.ceil(size / 4096));
       const [summary] = store.list();
       assert.deepEqual([summary!.kind, summary!.vm, summary!.memoryBytes], ['file', 'input.bin', size]);
@@ -66,7 +66,7 @@ describe('put and get', () => {
       noise(2, 30),
       Buffer.from('an end'),
     ]);
-    await store.put(Readable.from([content]), { tag: 'f', name: 'f' });
+    await store.put(Readable.from([content]), { tags: ['f'], name: 'f' });
     const taken = async (): Promise<Buffer> => {
       const stream = new PassThrough();
       const parts: Buffer[] = [];
@@ -94,7 +94,7 @@ describe('put and get', () => {
     const order = Array.from({ length: 600 }, (_, i) => i).sort(() => (next() & 1) - 0.5);
     const cached = order.map((page) => image.subarray(page * 4096, (page + 1) * 4096));
     await save(store, { 'ram@0x0': Buffer.concat([noise(9, 77), ...cached, Buffer.alloc(4096 * 50)]) });
-    const { newChunks, reusedChunks } = await store.put(Readable.from([image]), { tag: null, name: 'disk' });
+    const { newChunks, reusedChunks } = await store.put(Readable.from([image]), { tags: [], name: 'disk' });
     assert.deepEqual([newChunks, reusedChunks], [0, 600]);
   });
 
@@ -104,7 +104,7 @@ describe('put and get', () => {
     for (const piece of [1000, 4096, 65536, 3 << 20]) {
       const pieces: Buffer[] = [];
       for (let at = 0; at < content.length; at += piece) pieces.push(content.subarray(at, at + piece));
-      const result = await store.put(Readable.from(pieces), { tag: null, name: 'stdin' });
+      const result = await store.put(Readable.from(pieces), { tags: [], name: 'stdin' });
       await store.get(result.id, join(dirname(dir), 'out'));
       assert.deepEqual(readFileSync(join(dirname(dir), 'out')), content);
     }
@@ -117,7 +117,7 @@ describe('put and get', () => {
             throw new Error('the pipe broke');
           })(),
         ),
-        { tag: null, name: null },
+        { tags: [], name: null },
       ),
       /the pipe broke/,
     );
@@ -130,7 +130,7 @@ describe('put and get', () => {
     const sparse = join(here, 'sparse');
     writeFileSync(sparse, noise(1, 10));
     truncateSync(sparse, 64 << 20);
-    await store.put(sparse, { tag: 's', name: null });
+    await store.put(sparse, { tags: ['s'], name: null });
     const output = join(here, 'output');
     writeFileSync(output, 'what was there');
     await store.get('s', output);
@@ -154,7 +154,7 @@ describe('put and get', () => {
     const here = dirname(dir);
     const content = Buffer.concat([noise(1, 1500), Buffer.alloc(3_000_000), Buffer.from('end')]);
     writeFileSync(join(here, 'in'), content);
-    await store.put(join(here, 'in'), { tag: 'f', name: null });
+    await store.put(join(here, 'in'), { tags: ['f'], name: null });
 
     // Links stay. The file that they lead to is replaced or created.
     mkdirSync(join(here, 'far'));
@@ -208,7 +208,7 @@ describe('put and get', () => {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     const content = Buffer.concat([noise(1, 600), Buffer.from('end')]);
-    await store.put(Readable.from([content]), { tag: 'f', name: null });
+    await store.put(Readable.from([content]), { tags: ['f'], name: null });
     for (const flags of ['w', 'a']) {
       for (const nameOf of [
         (fd: number) => `/dev/fd/${fd}`,
@@ -260,7 +260,7 @@ describe('put and get', () => {
   it('refuse to write a file of the store under any name', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
-    await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
+    await store.put(Readable.from([Buffer.from('text')]), { tags: ['f'], name: null });
     symlinkSync('store/packs', join(here, 'packs'));
     symlinkSync('store/store.db', join(here, 'db'));
     const before = readFileSync(join(dir, 'store.db'));
@@ -284,7 +284,7 @@ describe('put and get', () => {
   it('apply umask to a new file, and keep mode, owner and attributes of an existing one', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
-    await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
+    await store.put(Readable.from([Buffer.from('text')]), { tags: ['f'], name: null });
     const file = join(here, 'file');
     const mode = (): number => statSync(file).mode & 0o7777;
     const umask = process.umask(0o027);
@@ -338,7 +338,7 @@ describe('put and get', () => {
   it('refuse a file with other hard links, an unwritable file and a mount point', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
-    await store.put(Readable.from([Buffer.from('text')]), { tag: 'f', name: null });
+    await store.put(Readable.from([Buffer.from('text')]), { tags: ['f'], name: null });
     writeFileSync(join(here, 'one'), 'mine');
     linkSync(join(here, 'one'), join(here, 'two'));
     await assert.rejects(store.get('f', join(here, 'one')), {
@@ -381,7 +381,7 @@ describe('put and get', () => {
     for (const [at, bytes] of parts) writeSync(fd, bytes, 0, bytes.length, at);
     closeSync(fd);
     let given = 0;
-    const result = await store.put(file, { tag: 's', name: null }, (done) => {
+    const result = await store.put(file, { tags: ['s'], name: null }, (done) => {
       given = done;
     });
     assert.equal(given, size, 'the progress counts holes');
@@ -403,7 +403,7 @@ describe('put and get', () => {
       const hollow = join(here, `hollow-${index}`);
       writeFileSync(hollow, '');
       truncateSync(hollow, bytes);
-      const { id, pages, zeroPages } = await store.put(hollow, { tag: null, name: null });
+      const { id, pages, zeroPages } = await store.put(hollow, { tags: [], name: null });
       assert.deepEqual([pages, zeroPages], [Math.ceil(bytes / 4096), Math.ceil(bytes / 4096)]);
       await store.get(id, join(here, 'out'));
       assert.equal(statSync(join(here, 'out')).size, bytes);
@@ -417,7 +417,7 @@ describe('put and get', () => {
     /** Changes the file once the first pages are stored. */
     const putChanging = async (change: () => void): Promise<Buffer> => {
       let changed = false;
-      const { id } = await store.put(file, { tag: null, name: null }, () => {
+      const { id } = await store.put(file, { tags: [], name: null }, () => {
         if (!changed) change();
         changed = true;
       });
@@ -437,7 +437,7 @@ describe('put and get', () => {
       writeFileSync(file, content);
       truncateSync(file, 1 << 30);
       let changed = false;
-      const { id } = await store.put(file, { tag: null, name: null }, () => {
+      const { id } = await store.put(file, { tags: [], name: null }, () => {
         if (!changed) truncateSync(file, later);
         changed = true;
       });
@@ -460,7 +460,7 @@ describe('put and get', () => {
     truncateSync(file, 17 * 2 ** 40);
     let given = 0;
     const put = (change = () => {}) =>
-      store.put(file, { tag: null, name: null }, (done) => {
+      store.put(file, { tags: [], name: null }, (done) => {
         given = done;
         change();
       });
@@ -487,24 +487,24 @@ describe('put and get', () => {
     };
     const fifo = join(here, 'fifo');
     execFileSync('mkfifo', [fifo]);
-    const put = store.put(fifo, { tag: null, name: null }); // before the FIFO has a writer
+    const put = store.put(fifo, { tags: [], name: null }); // before the FIFO has a writer
     writeFileSync(join(here, 'in'), content);
     const cat = spawn('sh', ['-c', 'cat "$1" >"$2"', 'sh', join(here, 'in'), fifo], { stdio: 'inherit' });
     assert.deepEqual(await taken((await put).id), content);
     assert.equal(cat.exitCode ?? 0, 0);
-    assert.equal((await store.put('/dev/null', { tag: null, name: null })).pages, 0);
-    const version = await store.put('/proc/version', { tag: null, name: null });
+    assert.equal((await store.put('/dev/null', { tags: [], name: null })).pages, 0);
+    const version = await store.put('/proc/version', { tags: [], name: null });
     assert.deepEqual(await taken(version.id), readFileSync('/proc/version'));
     assert.equal(store.find(version.id).vm, 'version');
 
     const socket = createServer();
     await new Promise<void>((resolve) => socket.listen(join(here, 'socket'), resolve));
-    await assert.rejects(store.put(join(here, 'socket'), { tag: null, name: null }), { code: 'USAGE' });
+    await assert.rejects(store.put(join(here, 'socket'), { tags: [], name: null }), { code: 'USAGE' });
     await new Promise((resolve) => socket.close(resolve));
 
     truncateSync(join(here, 'in'), 800 * 4096);
     const device = loopDevice(this, join(here, 'in'));
-    const { id } = await store.put(device, { tag: null, name: null });
+    const { id } = await store.put(device, { tags: [], name: null });
     assert.deepEqual(await taken(id), readFileSync(join(here, 'in')));
   });
 
@@ -515,7 +515,7 @@ describe('put and get', () => {
     const machine = openSync(path, 'r+');
     onDrop(this, () => closeSync(machine));
     assert(lockImage(machine, 'exclusive'));
-    const options = { tag: null, name: null };
+    const options = { tags: [], name: null };
     const error = {
       code: 'NOT_POSSIBLE_NOW',
       message: /^cannot (?:read|write) .*disk: another machine or program may write to it$/,
@@ -539,7 +539,7 @@ describe('put and get', () => {
     const name = (last: string): Buffer =>
       Buffer.concat([Buffer.from(`${dirname(dir)}/`), Buffer.from(last, 'latin1')]);
     writeFileSync(name('in\xff'), 'text');
-    const { id } = await store.put(name('in\xff'), { tag: null, name: null });
+    const { id } = await store.put(name('in\xff'), { tags: [], name: null });
     assert.equal(store.find(id).vm, 'in\ufffd');
     assert.ok((await store.check({ readData: true })).ok);
     for (const target of [name('out\xfe'), name('out\xfe')]) {
@@ -550,7 +550,7 @@ describe('put and get', () => {
     symlinkSync(Buffer.from('dir\xfd/far', 'latin1'), name('link\xfc'));
     await store.get(id, name('link\xfc'));
     assert.equal(readFileSync(name('dir\xfd/far'), 'utf8'), 'text');
-    await assert.rejects(store.put(name('none\xff'), { tag: null, name: null }), {
+    await assert.rejects(store.put(name('none\xff'), { tags: [], name: null }), {
       code: 'NO_SUCH_FILE',
       message: `cannot read ${dirname(dir)}/none\ufffd: no such file`,
     });
@@ -559,7 +559,7 @@ describe('put and get', () => {
   it('blame the source or target that failed, not the store', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
-    await assert.rejects(store.put('/proc/self/mem', { tag: null, name: null }), {
+    await assert.rejects(store.put('/proc/self/mem', { tags: [], name: null }), {
       code: 'SYSTEM',
       message: 'cannot read /proc/self/mem: EIO: i/o error, read',
       hint: 'Nothing was stored. The kernel log (dmesg) may say why it cannot be read.',
@@ -569,12 +569,12 @@ describe('put and get', () => {
         this.destroy(Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO' }));
       },
     });
-    await assert.rejects(store.put(failing, { tag: null, name: null }), {
+    await assert.rejects(store.put(failing, { tags: [], name: null }), {
       code: 'SYSTEM',
       message: 'cannot read the stream: EIO: i/o error, read',
     });
     assert.deepEqual(store.list(), []);
-    await store.put(Readable.from([noise(1, 700)]), { tag: 'f', name: null });
+    await store.put(Readable.from([noise(1, 700)]), { tags: ['f'], name: null });
     const small = join(here, 'small');
     mkdirSync(small);
     mountSmall(this, small, 1 << 20);
@@ -602,16 +602,16 @@ describe('put and get', () => {
   it('refuse sources, targets and snapshots that are missing or of the wrong kind', async function () {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
-    await assert.rejects(store.put(join(here, 'none'), { tag: null, name: null }), { code: 'NO_SUCH_FILE' });
-    await assert.rejects(store.put(here, { tag: null, name: null }), {
+    await assert.rejects(store.put(join(here, 'none'), { tags: [], name: null }), { code: 'NO_SUCH_FILE' });
+    await assert.rejects(store.put(here, { tags: [], name: null }), {
       code: 'USAGE',
       message: `cannot read ${here}: it is a directory`,
     });
-    await assert.rejects(store.put(join(dir, 'lock'), { tag: 'a/b', name: null }), { code: 'USAGE' });
+    await assert.rejects(store.put(join(dir, 'lock'), { tags: ['a/b'], name: null }), { code: 'USAGE' });
     const { id } = await save(store, { 'ram@0x0': noise(1, 1) });
     await assert.rejects(store.get(id, join(here, 'out')), { code: 'USAGE' });
     await assert.rejects(store.get('nothing', join(here, 'out')), { code: 'NO_SUCH_SNAPSHOT' });
-    await store.put(join(dir, 'reserve'), { tag: 'r', name: null });
+    await store.put(join(dir, 'reserve'), { tags: ['r'], name: null });
     await assert.rejects(store.get('r', here), { code: 'USAGE' });
     await assert.rejects(store.get('r', join(here, 'no', 'such', 'directory')), { code: 'NO_SUCH_FILE' });
     await assert.rejects(store.get('r', '/dev/fd/99999'), {
@@ -625,7 +625,7 @@ describe('put and get', () => {
     const { store, dir } = newStore(this);
     const here = dirname(dir);
     writeFileSync(join(here, 'in'), noise(1, 700));
-    await store.put(join(here, 'in'), { tag: 'f', name: null });
+    await store.put(join(here, 'in'), { tags: ['f'], name: null });
     const small = join(here, 'small');
     mkdirSync(small);
     mountSmall(this, small, 1 << 20);

@@ -25,7 +25,7 @@ async function build(test: Mocha.Context): Promise<{ dir: string; answers: unkno
   });
   const path = join(scratchDir(test), 'file');
   writeFileSync(path, textPages(7, 30).subarray(0, 100_000));
-  await store.put(path, { tag: 'file', name: 'file' });
+  await store.put(path, { tags: ['file'], name: 'file' });
   store.remove([removed.id]);
   await store.gc({ dryRun: false });
   assert.ok(readdirSync(join(dir, 'packs')).some((name) => !name.endsWith('-0.pack')));
@@ -39,8 +39,8 @@ async function answersOf(dir: string): Promise<unknown> {
   try {
     const list = store.list();
     const contents: unknown[] = [];
-    for (const { id, tag } of list) {
-      if (tag) assert.equal(store.resolve(tag), id);
+    for (const { id, tags } of list) {
+      for (const tag of tags) assert.equal(store.resolve(tag), id);
       contents.push(await load(store, id), store.show(id));
     }
     const { indexBytes, ratio, ...stats } = store.stats();

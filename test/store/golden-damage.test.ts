@@ -59,10 +59,10 @@ interface Damage {
 }
 
 const idOf = (golden: string, tag: string): string =>
-  goldenSnapshots(golden).find((snapshot) => snapshot.tag === tag)!.id;
+  goldenSnapshots(golden).find((snapshot) => snapshot.tags.includes(tag))!.id;
 
 const tagOf = (golden: string, id: string): string =>
-  goldenSnapshots(golden).find((snapshot) => snapshot.id === id)?.tag ?? id;
+  goldenSnapshots(golden).find((snapshot) => snapshot.id === id)?.tags[0] ?? id;
 
 function change(path: string, edit: (bytes: Buffer) => void): void {
   const bytes = readFileSync(path);
@@ -329,7 +329,7 @@ const DAMAGES: readonly Damage[] = [
 
 const contentsOf = (golden: string, tag: string): string[] =>
   goldenSnapshots(golden)
-    .find((snapshot) => snapshot.tag === tag)!
+    .find((snapshot) => snapshot.tags.includes(tag))!
     .regions.map((region) => `${region.name} ${region.sha256}`);
 
 const shortOf = (contents: Record<string, Buffer>): string[] =>
@@ -338,7 +338,8 @@ const shortOf = (contents: Record<string, Buffer>): string[] =>
 /** The codes of restores that fail, by tag. */
 async function restoresOf(store: Store, golden: string): Promise<Record<string, string>> {
   const outcomes: Record<string, string> = {};
-  for (const { id, tag } of goldenSnapshots(golden)) {
+  for (const { id, tags } of goldenSnapshots(golden)) {
+    const [tag] = tags;
     try {
       assert.deepEqual(shortOf(await load(store, id)), contentsOf(golden, tag!), tag!);
     } catch (error) {
@@ -424,7 +425,7 @@ describe('a damaged golden store', () => {
       assert.deepEqual(there.map((name) => tagOf(golden, name)).sort(), quarantine);
       const damaged = Object.fromEntries(lost.map(([tag]) => [tag, 'DAMAGED']));
       await using(dir, true, async (store) => {
-        const left = goldenSnapshots(golden).filter(({ tag }) => !gone.includes(tag!));
+        const left = goldenSnapshots(golden).filter(({ tags }) => !gone.includes(tags[0]!));
         assert.deepEqual(
           store.list().map(({ id }) => id),
           left.map(({ id }) => id),

@@ -40,11 +40,11 @@ async function use<T>(dir: string, write: boolean, work: (store: Store) => T | P
   }
 }
 
-const tags = (dir: string): Promise<(string | null)[]> =>
+const tags = (dir: string): Promise<string[]> =>
   use(dir, false, (store) =>
     store
       .list()
-      .map(({ tag }) => tag)
+      .flatMap((snapshot) => snapshot.tags)
       .sort(),
   );
 

@@ -26,8 +26,8 @@ describe('an independent reader, written from docs/format.md', () => {
     await store.gc({ dryRun: false });
     const file = join(scratchDir(this), 'file');
     writeFileSync(file, noise(5, 33).subarray(0, 33 * 4096 - 5));
-    const { id } = await store.put(file, { tag: 'file', name: 'file' });
-    await store.put(Readable.from([]), { tag: null, name: 'empty' });
+    const { id } = await store.put(file, { tags: ['file'], name: 'file' });
+    await store.put(Readable.from([]), { tags: [], name: 'empty' });
 
     const reader = new IndependentReader(dir);
     assert.deepEqual(

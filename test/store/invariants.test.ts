@@ -107,7 +107,7 @@ describe('a store', () => {
           code: 'NO_SPACE',
           hint: /gc/,
         });
-      await assert.rejects(store.put(join(dir, '..', 'none'), { tag: null, name: null }), {
+      await assert.rejects(store.put(join(dir, '..', 'none'), { tags: [], name: null }), {
         code: 'NO_SUCH_FILE',
       });
       assert.deepEqual(filesOf(dir), before);

@@ -221,7 +221,7 @@ describe('gc beside sessions', () => {
             for (const fd of [pack, ...files]) closeSync(fd);
             commit = () => {};
           };
-          return null; // no tag
+          return { tags: [], movedTags: [] };
         };
         let holdOwn = (): void => {};
         let id: string;

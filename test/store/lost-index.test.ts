@@ -23,7 +23,7 @@ describe('a lost index', () => {
     store.remove(['a', gone.id]);
     await store.gc({ dryRun: false }); // leaves a pack of the second generation
     assert.ok(readdirSync(join(dir, 'packs')).some((name) => parsePackName(name)!.generation > 0));
-    await store.put(join(dir, 'lock'), { tag: 'file', name: null });
+    await store.put(join(dir, 'lock'), { tags: ['file'], name: null });
     const listing = store.list();
     const stats = store.stats();
     store.close();

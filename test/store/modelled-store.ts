@@ -19,15 +19,15 @@ import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { counted } from '../../src/store/repair/report.js';
 import { Store } from '../../src/store/store.js';
-import type { SnapshotSummary } from '../../src/store/types.js';
+import type { SaveResult, SnapshotSummary } from '../../src/store/types.js';
 import { MemorySink, save } from './scratch.js';
 
 const ZEROS = Buffer.alloc(PAGE_BYTES);
 
-/** What is the same in every store that has the snapshot. Tag and stored bytes may differ. */
-type Described = Omit<SnapshotSummary, 'tag' | 'storedBytes'>;
+/** What is the same in every store that has the snapshot. Tags and stored bytes may differ. */
+type Described = Omit<SnapshotSummary, 'tags' | 'storedBytes'>;
 
-function describe({ tag, storedBytes, ...described }: SnapshotSummary): Described {
+function describe({ tags, storedBytes, ...described }: SnapshotSummary): Described {
   return described;
 }
 
@@ -76,8 +76,17 @@ export class Contents {
 
 interface Kept {
   readonly contents: Contents;
-  tag: string | null;
+  /** Sorted. */
+  tags: readonly string[];
 }
+
+/** What became of a copy. */
+interface Received {
+  readonly isThere: boolean;
+  readonly skippedTags: readonly string[];
+}
+
+const sortedOnce = (labels: readonly string[]): string[] => [...new Set(labels)].sort();
 
 /** An exported directory. */
 export interface Exported extends Kept {
@@ -113,39 +122,83 @@ export class ModelledStore {
     return this.#kept.find(({ contents }) => contents.id === id);
   }
 
-  #untag(label: string | null): void {
-    for (const other of this.#kept) if (other.tag === label) other.tag = null;
+  #holderOf(tag: string): Kept | undefined {
+    return this.#kept.find(({ tags }) => tags.includes(tag));
   }
 
-  #add(id: string, regions: Record<string, Buffer>, tag: string | null): void {
-    this.#untag(tag);
-    this.#kept.push({ contents: new Contents(describe(this.#store.find(id)), regions), tag });
+  #untag(labels: readonly string[]): void {
+    for (const kept of this.#kept) kept.tags = kept.tags.filter((tag) => !labels.includes(tag));
+  }
+
+  /** The tags that a save or `addTags` is about to move to the snapshot `id`. */
+  #moving(labels: readonly string[], id: string | null): { tag: string; from: string }[] {
+    return sortedOnce(labels).flatMap((tag) => {
+      const from = this.#holderOf(tag)?.contents.id;
+      return from === undefined || from === id ? [] : [{ tag, from }];
+    });
+  }
+
+  #add(
+    { id, tags, movedTags }: SaveResult,
+    regions: Record<string, Buffer>,
+    labels: readonly string[],
+  ): void {
+    assert.deepEqual(
+      { tags, movedTags },
+      { tags: sortedOnce(labels), movedTags: this.#moving(labels, null) },
+    );
+    this.#untag(labels);
+    this.#kept.push({ contents: new Contents(describe(this.#store.find(id)), regions), tags });
   }
 
   /** `only`: the pages to give, if the snapshot has a parent. */
   async save(
     regions: Record<string, Buffer>,
-    options: { parent: string | null; only?: Record<string, number[]>; tag: string | null },
+    options: { parent: string | null; only?: Record<string, number[]>; tags: readonly string[] },
   ): Promise<void> {
-    const { id } = await save(this.#store, regions, options);
-    this.#add(id, regions, options.tag);
+    this.#add(await save(this.#store, regions, options), regions, options.tags);
   }
 
-  async put(bytes: Buffer, tag: string | null): Promise<void> {
-    const { id } = await this.#store.put(Readable.from([bytes]), { tag, name: null });
-    this.#add(id, { file: bytes }, tag);
+  async put(bytes: Buffer, tags: readonly string[]): Promise<void> {
+    this.#add(await this.#store.put(Readable.from([bytes]), { tags, name: null }), { file: bytes }, tags);
   }
 
   remove(...snapshots: readonly Kept[]): void {
     const ids = new Set(snapshots.map(({ contents }) => contents.id));
-    if (ids.size > 0) this.#store.remove([...ids]);
+    if (ids.size > 0)
+      assert.deepEqual(
+        this.#store.remove([...ids]),
+        [...ids].map((id) => ({ id, tags: this.#find(id)!.tags })),
+      );
     this.#kept = this.#kept.filter(({ contents }) => !ids.has(contents.id));
   }
 
-  setTag(kept: Kept, label: string): void {
-    this.#store.setTag(kept.contents.id, label);
-    this.#untag(label);
-    kept.tag = label;
+  /** Removes a snapshot by some of its tags. That is refused if it has others. */
+  removeTagged(kept: Kept, labels: readonly string[]): void {
+    if (labels.length === kept.tags.length) {
+      assert.deepEqual(this.#store.remove(labels), [{ id: kept.contents.id, tags: kept.tags }]);
+      this.#kept = this.#kept.filter((other) => other !== kept);
+    } else assert.throws(() => this.#store.remove(labels), { code: 'HAS_OTHER_TAGS' });
+  }
+
+  addTags(kept: Kept, labels: readonly string[]): void {
+    const { id } = kept.contents;
+    const movedTags = this.#moving(labels, id);
+    const tags = sortedOnce([...kept.tags, ...labels]);
+    assert.deepEqual(this.#store.addTags(id, labels), { id, tags, movedTags });
+    this.#untag(labels);
+    kept.tags = tags;
+  }
+
+  /** Removes tags. If one of them does not exist, none is removed. */
+  removeTags(labels: readonly string[]): void {
+    const removed = [...new Set(labels)].map((tag) => ({ tag, id: this.#holderOf(tag)?.contents.id }));
+    if (removed.some(({ id }) => id === undefined)) {
+      assert.throws(() => this.#store.removeTags(labels), { code: 'NO_SUCH_TAG' });
+      return;
+    }
+    assert.deepEqual(this.#store.removeTags(labels), removed);
+    this.#untag(labels);
   }
 
   async gc(): Promise<void> {
@@ -168,7 +221,7 @@ export class ModelledStore {
     if (loseIndex)
       for (const suffix of ['', '-wal', '-shm']) rmSync(join(this.dir, `store.db${suffix}`), { force: true });
     const packs = readdirSync(join(this.dir, 'packs')).length;
-    const tags = this.#kept.filter(({ tag }) => tag !== null).length;
+    const tags = this.#kept.flatMap((kept) => kept.tags).length;
     const { fingerprintBits } = this;
     assert.deepEqual(await Store.repair(this.dir, undefined, { fingerprintBits }), {
       actions: [
@@ -243,7 +296,7 @@ export class ModelledStore {
       onPlan: (plan) => void plans.push(plan),
       progress: () => {},
     });
-    expectResult(kept, plans, [result], { isThere: false, tagSkipped: false });
+    expectResult(kept, plans, [result], { isThere: false, skippedTags: [] });
     assert.deepEqual(exportedSnapshots(dir, fingerprintBits), [kept.contents.id]);
     return { ...kept, dir, fingerprintBits };
   }
@@ -268,8 +321,7 @@ export class ModelledStore {
     results: readonly CopyResult[],
   ): void {
     const here = new Set(this.#kept.flatMap(({ contents }) => [...contents.pages]));
-    const { isThere, tagSkipped } = this.#receive(copy);
-    expectResult(copy, plans, results, { isThere, tagSkipped });
+    expectResult(copy, plans, results, this.#receive(copy));
     // If fingerprints collide, only some candidates are tried. Fingerprints of another length find nothing.
     if (this.fingerprintBits < 64 || source.fingerprintBits < 64) return;
     const lacking = [...copy.contents.pages].filter((page) => !here.has(page)).length;
@@ -277,11 +329,11 @@ export class ModelledStore {
   }
 
   /** A snapshot that the store has stays as it is. A tag is not moved from another snapshot. */
-  #receive({ contents, tag }: Kept): { isThere: boolean; tagSkipped: boolean } {
-    if (this.#find(contents.id)) return { isThere: true, tagSkipped: false };
-    const tagSkipped = tag !== null && this.#kept.some((other) => other.tag === tag);
-    this.#kept.push({ contents, tag: tagSkipped ? null : tag });
-    return { isThere: false, tagSkipped };
+  #receive({ contents, tags }: Kept): Received {
+    if (this.#find(contents.id)) return { isThere: true, skippedTags: [] };
+    const skippedTags = tags.filter((tag) => this.#holderOf(tag) !== undefined);
+    this.#kept.push({ contents, tags: tags.filter((tag) => !skippedTags.includes(tag)) });
+    return { isThere: false, skippedTags };
   }
 
   expectList(): void {
@@ -289,11 +341,11 @@ export class ModelledStore {
     assert.deepEqual(
       this.#store.list().map(({ storedBytes, ...summary }) => summary),
       this.#kept
-        .map(({ contents, tag }) => ({ ...contents.described, tag }) as SnapshotSummary)
+        .map(({ contents, tags }) => ({ ...contents.described, tags }) as SnapshotSummary)
         .sort((a, b) => (order(a) < order(b) ? -1 : 1)),
     );
-    for (const { contents, tag } of this.#kept)
-      if (tag !== null) assert.equal(this.#store.resolve(tag), contents.id);
+    for (const { contents, tags } of this.#kept)
+      for (const tag of tags) assert.equal(this.#store.resolve(tag), contents.id);
   }
 
   async expectAll(): Promise<void> {
@@ -311,12 +363,12 @@ export class ModelledStore {
 }
 
 /** An exported directory is a store with one snapshot. */
-export async function expectExported({ dir, fingerprintBits, contents, tag }: Exported): Promise<void> {
+export async function expectExported({ dir, fingerprintBits, contents, tags }: Exported): Promise<void> {
   const store = Store.open(dir, { write: false, fingerprintBits });
   try {
     assert.deepEqual(
-      store.list().map((summary) => [describe(summary), summary.tag]),
-      [[contents.described, tag]],
+      store.list().map((summary) => [describe(summary), summary.tags]),
+      [[contents.described, tags]],
     );
     await contents.expectIn(store);
     assert.deepEqual(await store.check({ readData: true }), { ok: true, problems: [] });
@@ -329,13 +381,13 @@ function expectResult(
   { contents }: Kept,
   plans: readonly CopyPlan[],
   results: readonly CopyResult[],
-  { isThere, tagSkipped }: { isThere: boolean; tagSkipped: boolean },
+  { isThere, skippedTags }: Received,
 ): void {
   const { id, pages } = contents;
   const { sentBytes, ...result } = results[0]!;
   const { sentChunks, presentChunks } = result;
   assert.deepEqual(plans, [{ id, alreadyThere: isThere, sendChunks: sentChunks, presentChunks }]);
-  assert.deepEqual([result, results.length], [{ id, sentChunks, presentChunks, tagSkipped }, 1]);
+  assert.deepEqual([result, results.length], [{ id, sentChunks, presentChunks, skippedTags }, 1]);
   assert.equal(sentBytes > 0, sentChunks > 0);
   // If fingerprints collide, a page may be stored several times, and each chunk is offered.
   assert.ok(isThere ? sentChunks + presentChunks === 0 : sentChunks + presentChunks >= pages.size);

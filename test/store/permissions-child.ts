@@ -8,8 +8,8 @@ const [dir, ...verbs] = process.argv.slice(2) as [string, ...string[]];
 
 const work: Record<string, { write: boolean; run: (store: Store) => unknown }> = {
   save: { write: true, run: (store) => save(store, { ram: noise(process.pid, 40) }, { tag: 'own' }) },
-  put: { write: true, run: (store) => store.put(join(dir, '..', 'secret'), { tag: null, name: null }) },
-  tag: { write: true, run: (store) => store.setTag('own', 'own') },
+  put: { write: true, run: (store) => store.put(join(dir, '..', 'secret'), { tags: [], name: null }) },
+  tag: { write: true, run: (store) => store.addTags('own', ['own']) },
   rm: { write: true, run: (store) => store.remove(['own']) },
   gc: { write: true, run: (store) => store.gc({ dryRun: false }) },
   'gc --dry-run': { write: false, run: (store) => store.gc({ dryRun: true }) },

@@ -31,9 +31,9 @@ const kinds = Array.from({ length: KINDS }, (_, kind) =>
 const at = fc.nat(1);
 const which = fc.nat(9);
 const kind = fc.nat(KINDS - 1);
-const tag = fc.constantFrom('a', 'b', 'c');
-/** `freq: n` makes one in n null. */
-const perhapsTag = fc.option(tag, { freq: 2 });
+const tag = fc.constantFrom('a', 'b', 'c', 'd');
+const tags = fc.array(tag, { maxLength: 3 });
+const someTags = fc.array(tag, { minLength: 1, maxLength: 3 });
 
 /** The number of messages until the connection breaks. Mostly some pages have arrived by then. */
 const cut = fc.oneof(
@@ -48,14 +48,14 @@ const command = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant('save' as const),
       at,
-      /** Null: a full save. */
+      /** Null: a full save. `freq: n` makes one in n null. */
       parent: fc.option(which, { freq: 3 }),
       /** Null: as many as the parent has. */
       pages: fc.option(fc.integer({ min: 1, max: MAX_PAGES }), { freq: 2 }),
       writes: fc.array(fc.tuple(fc.nat(MAX_PAGES - 1), kind), { maxLength: 50 }),
       /** A second region, of which all pages are given. Empty: no second region. */
       disk: fc.array(kind, { maxLength: 12 }),
-      tag: perhapsTag,
+      tags,
     }),
   },
   {
@@ -65,14 +65,20 @@ const command = fc.oneof(
       at,
       bytes: fc.nat(30 * PAGE_BYTES),
       kind,
-      tag: perhapsTag,
+      tags,
     }),
   },
   {
     weight: 4,
     arbitrary: fc.record({ do: fc.constant('remove' as const), at, which, also: fc.option(which) }),
   },
-  { weight: 1, arbitrary: fc.record({ do: fc.constant('tag' as const), at, which, tag }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('tag' as const), at, which, tags: someTags }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('untag' as const), at, tags: someTags }) },
+  /** By its first tags. */
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant('remove tagged' as const), at, which, count: fc.nat(2) }),
+  },
   {
     weight: 6,
     arbitrary: fc.record({
@@ -115,7 +121,7 @@ class World {
         const bytes = Buffer.alloc(step.bytes);
         for (let to = 0, kind = step.kind; to < bytes.length; to += PAGE_BYTES, kind = (kind * 7 + 1) % KINDS)
           bytes.set(kinds[kind]!.subarray(0, bytes.length - to), to);
-        return store.put(bytes, step.tag);
+        return store.put(bytes, step.tags);
       }
       case 'remove': {
         const gone = [store.pick(step.which), step.also === null ? undefined : store.pick(step.also)];
@@ -123,7 +129,14 @@ class World {
       }
       case 'tag': {
         const kept = store.pick(step.which);
-        if (kept) store.setTag(kept, step.tag);
+        if (kept) store.addTags(kept, step.tags);
+        return;
+      }
+      case 'untag':
+        return store.removeTags(step.tags);
+      case 'remove tagged': {
+        const kept = store.pick(step.which);
+        if (kept && kept.tags.length > 0) store.removeTagged(kept, kept.tags.slice(0, 1 + step.count));
         return;
       }
       case 'copy': {
@@ -190,7 +203,7 @@ async function save(store: ModelledStore, step: Save): Promise<void> {
   const disk = Buffer.concat(step.disk.map((kind) => kinds[kind]!));
   const regions = { 'ram@0x0': ram, ...(disk.length > 0 ? { disk } : {}) };
   const only = { 'ram@0x0': [...written].sort((a, b) => a - b), disk: step.disk.map((_, page) => page) };
-  await store.save(regions, { parent: parent?.id ?? null, tag: step.tag, ...(parent ? { only } : {}) });
+  await store.save(regions, { parent: parent?.id ?? null, tags: step.tags, ...(parent ? { only } : {}) });
 }
 
 describe(`any sequence of commands on two stores (seed ${seed})`, () => {

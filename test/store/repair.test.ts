@@ -91,7 +91,7 @@ describe('repair', () => {
 
     const result = await Store.repair(dir);
     assert.deepEqual(result.lost, [
-      { snapshot: id, tag: 'mine', region: 'ram@0x0', fromBytes: 32 * PAGE, toBytes: 48 * PAGE },
+      { snapshot: id, tags: ['mine'], region: 'ram@0x0', fromBytes: 32 * PAGE, toBytes: 48 * PAGE },
     ]);
     assert.equal(result.healedChunks, 0);
     assert.deepEqual(readdirSync(join(dir, 'quarantine')), [pack]);
@@ -516,8 +516,8 @@ describe('repair', () => {
     assert.deepEqual(readdirSync(join(dir, 'quarantine')), [id]);
     await using(dir, async (repaired) => {
       assert.deepEqual(
-        repaired.list().map(({ tag }) => tag),
-        ['kept'],
+        repaired.list().map(({ tags }) => tags),
+        [['kept']],
       );
       assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] });
       await repaired.gc({ dryRun: false });
@@ -538,8 +538,8 @@ describe('repair', () => {
     );
     await using(dir, async (repaired) => {
       assert.deepEqual(
-        repaired.list().map(({ tag }) => tag),
-        [null, null],
+        repaired.list().map(({ tags }) => tags),
+        [[], []],
       );
       assert.deepEqual(await load(repaired, mine.id), { x: noise(2, 3) });
       assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] });

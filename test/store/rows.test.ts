@@ -112,8 +112,8 @@ describe('an untrusted index', () => {
 
   const verbs: Record<string, (store: Store, id: string) => unknown> = {
     ls: (store) => store.list(),
-    'tag evil': (store) => store.setTag('evil', 'else'),
-    'tag id': (store, id) => store.setTag(id, 'else'),
+    'tag evil': (store) => store.addTags('evil', ['else']),
+    'tag id': (store, id) => store.addTags(id, ['else']),
     'rm evil': (store) => store.remove(['evil']),
     'rm abc': (store) => store.remove(['abc']),
     'rm id': (store, id) => store.remove([id]),
@@ -179,8 +179,8 @@ describe('an untrusted index', () => {
       onDrop(this, () => repaired.close());
       assert.deepEqual(await repaired.check({ readData: true }), { ok: true, problems: [] });
       assert.deepEqual(
-        repaired.list().map((row) => [row.id, row.tag]),
-        [[id, 'good']],
+        repaired.list().map((row) => [row.id, row.tags]),
+        [[id, ['good']]],
       );
       assert.deepEqual(await load(repaired, 'good'), { x: noise(1, 5) });
       await repaired.gc({ dryRun: false });
@@ -270,7 +270,7 @@ describe('an untrusted schema', () => {
   const rootOf = (name: string): string => `(SELECT rootpage FROM sqlite_schema WHERE name = '${name}')`;
   for (const [what, root, name] of [
     ['two tables', rootOf('packs'), 'segments'],
-    ['an index and a table', rootOf('packs'), 'sqlite_autoindex_tags_2'],
+    ['an index and a table', rootOf('packs'), 'tagsOfSnapshot'],
     ['a table and the schema', '1', 'segments'],
   ] as const)
     for (const write of [false, true])

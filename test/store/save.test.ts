@@ -46,7 +46,7 @@ describe('a save', () => {
     assert.deepEqual(Buffer.from(snapshot.metadata.state), Buffer.from('registers'));
     assert.deepEqual(
       { ...snapshot.metadata, state: null },
-      { ...machineMetadata({ tag: 'first' }), state: null },
+      { ...machineMetadata({ tags: ['first'] }), state: null },
     );
     assert.equal(snapshot.summary.id, result.id);
     snapshot.close();
@@ -218,7 +218,7 @@ describe('a save', () => {
       const pages = Array.from({ length: ${packs} }, (_, i) => noise(1000 + i, 1));
       const session = await store.beginSave({ regions: [] });
       await session.store(new MemorySource({ x: Buffer.concat(pages) }));
-      const { id, reusedChunks } = await session.commit(machineMetadata({ tag: 'all' }));
+      const { id, reusedChunks } = await session.commit(machineMetadata({ tags: ['all'] }));
       const snapshot = await store.openSnapshot(id);
       await snapshot.fill({ regions: snapshot.regions, write: () => {} });
       snapshot.close();
@@ -241,7 +241,7 @@ describe('a save', () => {
   it('refuses an invalid tag before it begins', async function () {
     const { store } = newStore(this);
     for (const tag of ['a/b', '', '..', 'a'.repeat(65), '0'.repeat(32)])
-      await assert.rejects(store.beginSave({ regions: [], tag }), { code: 'USAGE' });
+      await assert.rejects(store.beginSave({ regions: [], tags: ['good', tag] }), { code: 'USAGE' });
   });
 
   it('refuses bad regions and bad batches', async function () {

@@ -22,11 +22,11 @@ const store = Store.open(dir, { write: true, create: true });
 switch (verb) {
   case 'race':
   case 'put':
-    console.log(JSON.stringify(await store.put(args[0]!, { tag: null, name: null })));
+    console.log(JSON.stringify(await store.put(args[0]!, { tags: [], name: null })));
     await store.tidy();
     break;
   case 'forget':
-    await store.put(args[0]!, { tag: null, name: null });
+    await store.put(args[0]!, { tags: [], name: null });
     break;
   case 'miss':
     await store.openSnapshot('none').catch(() => {});
@@ -43,7 +43,7 @@ switch (verb) {
     for (;;) {
       const session = await store.beginSave({ regions: [] });
       await session.store(new MemorySource(contents));
-      await session.commit(machineMetadata({ vm: verb, tag: `t${verb}` }));
+      await session.commit(machineMetadata({ vm: verb, tags: [`t${verb}`] }));
       await store.tidy();
     }
   }

@@ -151,7 +151,7 @@ export class MemorySink implements PageSink {
 export const machineMetadata = (over: Partial<SnapshotMetadata> = {}): SnapshotMetadata => ({
   kind: 'machine',
   vm: 'a',
-  tag: null,
+  tags: [],
   memoryBytes: 0,
   diskBytes: 0,
   machine: { cpus: 1 },
@@ -171,12 +171,18 @@ export async function save(
     parent = null,
     only,
     tag = null,
-  }: { parent?: string | null; only?: Record<string, number[]>; tag?: string | null } = {},
+    tags = tag === null ? [] : [tag],
+  }: {
+    parent?: string | null;
+    only?: Record<string, number[]>;
+    tag?: string | null;
+    tags?: readonly string[];
+  } = {},
 ): Promise<SaveResult> {
   const session = await store.beginSave({ regions: basedOn(parent, Object.keys(contents)) });
   try {
     await session.store(new MemorySource(contents, only));
-    return await session.commit(machineMetadata({ tag }));
+    return await session.commit(machineMetadata({ tags }));
   } catch (error) {
     await session.abort();
     throw error;

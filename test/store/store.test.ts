@@ -165,7 +165,7 @@ describe('a store', () => {
       other.remove([found]);
       return found;
     };
-    assert.throws(() => store.setTag(id, 'late'), { code: 'NO_SUCH_SNAPSHOT' });
+    assert.throws(() => store.addTags(id, ['late']), { code: 'NO_SUCH_SNAPSHOT' });
     other.close();
     assert.deepEqual(store.list(), []);
   });
@@ -191,30 +191,31 @@ describe('a store', () => {
       .find((digit) => ids.filter((id) => id.startsWith(digit)).length > 1)!;
     assert.throws(() => store.resolve(crowded), { code: 'AMBIGUOUS' });
 
-    store.setTag(ids[0]!, 'base');
-    store.setTag(ids[1]!, crowded); // a tag wins over a prefix
+    store.addTags(ids[0]!, ['base']);
+    store.addTags(ids[1]!, [crowded]); // a tag wins over a prefix
     assert.equal(store.resolve('base'), ids[0]);
     assert.equal(store.resolve(crowded), ids[1]);
-    store.setTag(ids[2]!, 'base');
+    store.addTags(ids[2]!, ['base']);
     assert.equal(store.resolve('base'), ids[2]);
-    assert.equal(store.list().find(({ id }) => id === ids[0])!.tag, null);
-    store.setTag('base', 'renamed');
-    assert.throws(() => store.resolve('base'), { code: 'NO_SUCH_SNAPSHOT' });
-    assert.deepEqual(readdirSync(join(store.dir, 'tags')).sort(), [crowded, 'renamed'].sort());
+    assert.deepEqual(store.list().find(({ id }) => id === ids[0])!.tags, []);
+    store.addTags('base', ['other']);
+    assert.equal(store.resolve('base'), ids[2]);
+    assert.equal(store.resolve('other'), ids[2]);
+    assert.deepEqual(readdirSync(join(store.dir, 'tags')).sort(), [crowded, 'base', 'other'].sort());
     // A name as long as an ID is always an ID.
     for (const label of [ids[5]!, 'f'.repeat(32), 'F'.repeat(32)]) {
       assert.throws(
-        () => store.setTag(ids[0]!, label),
+        () => store.addTags(ids[0]!, [label]),
         { code: 'USAGE', hint: /looks like a snapshot ID/ },
         label,
       );
       await assert.rejects(save(store, { x: noise(99, 1) }, { tag: label }), { code: 'USAGE' });
     }
-    store.setTag(ids[0]!, ids[5]!.slice(0, 31));
+    store.addTags(ids[0]!, [ids[5]!.slice(0, 31)]);
     assert.equal(store.resolve(ids[5]!), ids[5]);
     assert.equal(store.resolve(ids[5]!.slice(0, 31)), ids[0]);
     for (const label of ['', '../x', '.hidden', 'a/b', 'x'.repeat(65)])
-      assert.throws(() => store.setTag(ids[0]!, label), { code: 'USAGE' }, label);
+      assert.throws(() => store.addTags(ids[0]!, [label]), { code: 'USAGE' }, label);
   });
 
   it('removes all named snapshots, or none', async function () {
@@ -223,7 +224,7 @@ describe('a store', () => {
     const b = await save(store, { 'ram@0x0': noise(2, 2) }, { tag: 'b' });
     assert.throws(() => store.remove(['a', 'nothing']), { code: 'NO_SUCH_SNAPSHOT' });
     assert.equal(store.list().length, 2);
-    assert.deepEqual(store.remove(['a', a.id]), [a.id]);
+    assert.deepEqual(store.remove(['a', a.id]), [{ id: a.id, tags: ['a'] }]);
     assert.deepEqual(
       store.list().map(({ id }) => id),
       [b.id],
@@ -289,7 +290,7 @@ describe('a store', () => {
     const { store, dir } = newStore(this);
     const ram = { 'ram@0x0': noise(3, 50) };
     const { id } = await save(store, ram, { tag: 'x' });
-    const put = await store.put(join(dir, 'lock'), { tag: 'file', name: null });
+    const put = await store.put(join(dir, 'lock'), { tags: ['file'], name: null });
 
     const readAll = async (at: string): Promise<void> => {
       const reader = Store.open(at, { write: false });
@@ -307,7 +308,7 @@ describe('a store', () => {
         assert.equal((await reader.gc({ dryRun: true })).removedChunks, 0);
         await assert.rejects(reader.beginSave({ regions: [] }), { code: 'READ_ONLY' });
         assert.throws(() => reader.remove([id]), { code: 'READ_ONLY' });
-        assert.throws(() => reader.setTag(id, 'y'), { code: 'READ_ONLY' });
+        assert.throws(() => reader.addTags(id, ['y']), { code: 'READ_ONLY' });
         await assert.rejects(reader.gc({ dryRun: false }), { code: 'READ_ONLY' });
       } finally {
         reader.close();
@@ -315,8 +316,8 @@ describe('a store', () => {
     };
 
     // Copied while it is open: the last commits are only in SQLite's log.
-    store.setTag(id, 'old');
-    store.setTag(id, 'x');
+    store.addTags(id, ['old']);
+    store.addTags(id, ['x']);
     assert.ok(statSync(join(dir, 'store.db-wal')).size > 0);
     const copy = join(scratchDir(this), 'copy');
     cpSync(dir, copy, { recursive: true });
@@ -330,10 +331,10 @@ describe('a store', () => {
 
     const unclean = join(scratchDir(this), 'unclean');
     const earlier = Store.open(moved, { write: true });
-    earlier.setTag(id, 'old');
+    earlier.addTags(id, ['old']);
     earlier.close();
     const again = Store.open(moved, { write: true });
-    again.setTag(id, 'x'); // only in SQLite's log
+    again.addTags(id, ['x']); // only in SQLite's log
     cpSync(moved, unclean, { recursive: true });
     again.close();
     assert.ok(existsSync(join(unclean, 'store.db-wal')));

@@ -60,7 +60,7 @@ if (id === 'repair') {
     gc: () => store.gc({ dryRun: false }),
     save: () => save(store, { 'ram@0x0': ram }, { parent: id, only: { 'ram@0x0': [0] } }),
     saveFull: () => save(store, { 'ram@0x0': ram }),
-    tag: () => store.setTag(id, 'again'),
+    tag: () => store.addTags(id, ['again']),
   };
   const outcomes: Record<string, Outcome> = {};
   for (const [verb, work] of Object.entries(verbs)) outcomes[verb] = await outcomeOf(work);

@@ -33,6 +33,6 @@ export interface CopyResult {
   readonly sentBytes: number;
   readonly sentChunks: number;
   readonly presentChunks: number;
-  /** The tag was not copied: it names another snapshot at the destination, or looks like an ID. */
-  readonly tagSkipped: boolean;
+  /** Tags that were not copied: they name other snapshots at the destination, or look like an ID. */
+  readonly skippedTags: readonly string[];
 }

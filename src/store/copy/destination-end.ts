@@ -33,13 +33,14 @@ import {
   decodeLayout,
   decodeOffer,
   decodePages,
+  encodeDone,
   encodeFlag,
   MAX_CHUNKS,
   MessageType,
   PAGES_PER_MESSAGE,
   type PageMessage,
   protocolError,
-  type SnapshotOffer,
+  type ReceivedOffer,
   ZERO_PAGE,
 } from './protocol.js';
 import { WordList } from './word-list.js';
@@ -64,7 +65,7 @@ export async function receiveSnapshot(
   if (context.index.has(id)) {
     await channel.send(MessageType.have, encodeFlag(true));
     onPlan({ id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
-    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagSkipped: false };
+    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, skippedTags: [] };
   }
   const save = await Save.begin(context, []);
   try {
@@ -91,12 +92,12 @@ class IncomingSnapshot {
     readonly channel: Channel,
     readonly context: StoreContext,
     readonly save: Save,
-    readonly offer: SnapshotOffer,
+    readonly offer: ReceivedOffer,
   ) {}
 
   async run(onPlan: OnPlan, progress: Progress): Promise<CopyResult> {
     const { channel, save } = this;
-    const { description, tag, state } = this.offer;
+    const { description, tags, state } = this.offer;
     const { id } = description;
     await channel.send(MessageType.have, encodeFlag(false));
     await this.#receiveIdentities();
@@ -109,26 +110,26 @@ class IncomingSnapshot {
     save.setBlocks(description.regions, await this.#receiveBlocks());
 
     // A tag that looks like an ID would hide the snapshot with that ID.
-    const label = tag !== null && LOOKS_LIKE_ID.test(tag) ? null : tag;
+    const labels = tags.filter((tag) => !LOOKS_LIKE_ID.test(tag));
     const { kind, vm, memoryBytes, diskBytes, machine, host, parent, createdAt } = description;
-    const metadata = { kind, vm, tag: label, memoryBytes, diskBytes, machine, host, state };
-    const tagSkipped = (await this.#commit(metadata, { id, parent, createdAt })) !== tag;
-    await channel.send(MessageType.done, encodeFlag(tagSkipped));
-    return { id, sentBytes, sentChunks, presentChunks, tagSkipped };
+    const metadata = { kind, vm, tags: labels, memoryBytes, diskBytes, machine, host, state };
+    const set = await this.#commit(metadata, { id, parent, createdAt });
+    const skipped = new Set(tags.filter((tag) => !set.includes(tag)));
+    await channel.send(MessageType.done, encodeDone(this.offer, skipped));
+    return { id, sentBytes, sentChunks, presentChunks, skippedTags: [...skipped] };
   }
 
-  /** Returns the tag that the snapshot has afterwards. Errors: STORE_BUSY. */
-  async #commit(metadata: SnapshotMetadata, origin: SnapshotOrigin): Promise<string | null> {
+  /** Returns the tags that the snapshot has afterwards. Errors: STORE_BUSY. */
+  async #commit(metadata: SnapshotMetadata, origin: SnapshotOrigin): Promise<readonly string[]> {
     try {
       // Not within the commit: when a commit fails, the received chunks cannot be kept.
       await makeRoom(this.context, origin.id);
-      return (await this.save.commit(metadata, origin)).tag;
+      return (await this.save.commit(metadata, origin)).tags;
     } catch (error) {
       if (!(error instanceof SnapshotExistsError)) throw error;
       // Another copy has committed the same snapshot. Nothing of this one is needed.
       await this.save.abort();
-      const { tag } = metadata;
-      return tag !== null && this.context.index.taggedAs(tag) === origin.id ? tag : null;
+      return this.context.index.tagsOf(origin.id);
     }
   }
 

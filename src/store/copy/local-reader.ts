@@ -36,8 +36,8 @@ export class LocalReader implements SnapshotReader {
     return this.snapshot.file.description;
   }
 
-  get tag(): string | null {
-    return this.snapshot.summary.tag;
+  get tags(): readonly string[] {
+    return this.snapshot.summary.tags;
   }
 
   get blocks(): BlockList {

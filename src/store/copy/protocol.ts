@@ -13,9 +13,11 @@ import {
   type Check,
   integer,
   isRecord,
+  list,
   nullable,
   object,
   oneOf,
+  optional,
   parse,
   passes,
   satisfying,
@@ -34,6 +36,7 @@ import {
   type SnapshotDescription,
 } from '../snapshot/description.js';
 import { MAX_STATE_BYTES } from '../snapshot/snapshot-file.js';
+import { MAX_TAGS } from '../tags.js';
 
 /** Both ends must use the same version. It changes when the meaning of any message changes. */
 const PROTOCOL_VERSION = 1;
@@ -69,8 +72,10 @@ const HELLO_BYTES = 12;
 const HELLO_MAGIC = 'LIVESNAP';
 const FINGERPRINT_BYTES = 8;
 const IDENTITY_BYTES = FINGERPRINT_BYTES + SHA256_BYTES;
-/** A description and a tag. */
-const MAX_OFFER_JSON_BYTES = MAX_DESCRIPTION_BYTES + 1024;
+/** A label of 64 characters, quotes and a comma. */
+const MAX_TAG_JSON_BYTES = 67;
+/** A description and tags. */
+const MAX_OFFER_JSON_BYTES = MAX_DESCRIPTION_BYTES + MAX_TAGS * MAX_TAG_JSON_BYTES + 1024;
 /** Flags, count and two zeros; the chunk numbers follow. */
 const PAGES_HEADER_BYTES = 4;
 /** One bit per page of a block. */
@@ -92,7 +97,7 @@ const MAX_BYTES: Record<MessageType, number> = {
   [MessageType.blocks]: BLOCKS_PER_MESSAGE * MAX_BLOCK_BYTES,
   [MessageType.layout]: 4 + LAYOUT_PER_MESSAGE * 8,
   [MessageType.placed]: 0,
-  [MessageType.done]: 1,
+  [MessageType.done]: 1 + MAX_TAGS / 8,
   [MessageType.error]: 64 << 10,
 };
 
@@ -200,30 +205,42 @@ export function decodeRequest(bytes: Buffer): SessionRequest {
 
 export interface SnapshotOffer {
   readonly description: SnapshotDescription;
-  readonly tag: string | null;
+  readonly tags: readonly string[];
   readonly state: Uint8Array;
 }
 
+/** An offer that has arrived. */
+export interface ReceivedOffer extends SnapshotOffer {
+  /** False: the source is an earlier livesnap. It knows one tag of a snapshot, and `done` has only a flag for it. */
+  readonly knowsTags: boolean;
+}
+
 /** A tag that looks like an ID is valid here: the destination drops it. */
-const isOfferedTag = (tag: string): boolean => TAG_LABEL.test(tag) || LOOKS_LIKE_ID.test(tag);
+const offeredTag = satisfying(
+  text(),
+  (tag) => TAG_LABEL.test(tag) || LOOKS_LIKE_ID.test(tag),
+  'is not a tag',
+);
 
 const offerHeader = object(
   {
     description: object({ id: text(SNAPSHOT_ID, 'a snapshot ID') }, LENIENT),
-    tag: nullable(satisfying(text(), isOfferedTag, 'is not a tag')),
+    tag: optional(nullable(offeredTag)),
+    tags: optional(list(offeredTag, 0, MAX_TAGS)),
   },
   LENIENT,
 );
 
-export function encodeOffer({ description, tag, state }: SnapshotOffer): Uint8Array[] {
-  const json = Buffer.from(JSON.stringify({ description, tag }));
+/** An earlier livesnap reads `tag`, and takes the first tag. A later one reads `tags`. */
+export function encodeOffer({ description, tags, state }: SnapshotOffer): Uint8Array[] {
+  const json = Buffer.from(JSON.stringify({ description, tag: tags[0] ?? null, tags }));
   const length = Buffer.alloc(4);
   length.writeUInt32LE(json.length);
   return [length, json, state];
 }
 
 /** Errors: REMOTE_FAILED. */
-export function decodeOffer(bytes: Buffer): SnapshotOffer {
+export function decodeOffer(bytes: Buffer): ReceivedOffer {
   const length = bytes.length >= 4 ? bytes.readUInt32LE(0) : 0;
   const state = bytes.subarray(4 + length);
   if (4 + length > bytes.length || length > MAX_OFFER_JSON_BYTES || state.length > MAX_STATE_BYTES)
@@ -231,7 +248,7 @@ export function decodeOffer(bytes: Buffer): SnapshotOffer {
   const header = parse(offerHeader, parseJson(bytes.toString('utf8', 4, 4 + length)), (wrong) =>
     protocolError(`sent an invalid offer: ${wrong.message}`),
   );
-  const { description: described, tag } = header;
+  const { description: described, tag = null, tags } = header;
   let description: SnapshotDescription;
   try {
     description = requireDescription('the offer', described, described.id);
@@ -240,7 +257,8 @@ export function decodeOffer(bytes: Buffer): SnapshotOffer {
   }
   if (!isDescribable(longest(description)))
     throw protocolError('sent an offer whose description is too long for a snapshot file');
-  return { description, tag, state };
+  const oneTag = tag === null ? [] : [tag];
+  return { description, tags: tags ?? oneTag, state, knowsTags: tags !== undefined };
 }
 
 /** The description with the largest value of each number that the destination counts itself and writes in its place. */
@@ -250,7 +268,28 @@ const longest = (description: SnapshotDescription): SnapshotDescription => ({
   regions: description.regions.map((region) => ({ ...region, nonZeroPages: pagesOf(region.sizeBytes) })),
 });
 
-// have, done: one flag
+// done
+
+/** A flag, and a bit for each offered tag: 1 if the tag was left out. The flag is 1 if any was. */
+export function encodeDone({ tags, knowsTags }: ReceivedOffer, skipped: ReadonlySet<string>): Uint8Array {
+  const bytes = new Uint8Array(1 + (knowsTags ? Math.ceil(tags.length / 8) : 0));
+  if (skipped.size > 0) bytes[0] = 1;
+  if (knowsTags)
+    tags.forEach((tag, i) => {
+      if (skipped.has(tag)) bytes[1 + (i >>> 3)]! |= 1 << (i & 7);
+    });
+  return bytes;
+}
+
+/** The offered tags that were left out. An earlier livesnap answers with the flag alone. Errors: REMOTE_FAILED. */
+export function decodeDone(bytes: Buffer, offered: readonly string[]): string[] {
+  if (bytes.length === 1) return decodeFlag(bytes) ? [...offered] : offered.slice(1);
+  if (bytes.length !== 1 + Math.ceil(offered.length / 8))
+    throw protocolError(`sent ${bytes.length} bytes for ${offered.length} tags`);
+  return offered.filter((_, i) => isSet(bytes.subarray(1), i));
+}
+
+// have: one flag
 
 export const encodeFlag = (flag: boolean): Uint8Array => Uint8Array.of(flag ? 1 : 0);
 

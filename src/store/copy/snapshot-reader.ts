@@ -16,7 +16,8 @@ export interface PackIdentities {
  */
 export interface SnapshotReader {
   readonly description: SnapshotDescription;
-  readonly tag: string | null;
+  /** Sorted. */
+  readonly tags: readonly string[];
   readonly blocks: BlockList;
   readonly state: Uint8Array;
   block(entry: BlockEntry): Promise<ManifestBlock>;

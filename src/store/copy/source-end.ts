@@ -16,11 +16,13 @@ import { FRAME_BYTES, PACK_CHUNKS } from '../pack/pack-format.js';
 import { BLOCK_PAGES, type BlockEntry } from '../snapshot/block-list.js';
 import { errorOfPage, type ManifestBlock } from '../snapshot/manifest.js';
 import { MAX_COPIED_BLOCKS, snapshotFile } from '../snapshot/snapshot-file.js';
+import { MAX_TAGS } from '../tags.js';
 import type { Channel } from './channel.js';
 import { ChunkNumbers } from './chunk-numbers.js';
 import type { CopyResult, SendOptions } from './copy-result.js';
 import {
   BLOCKS_PER_MESSAGE,
+  decodeDone,
   decodeFlag,
   decodeNeed,
   encodeBlock,
@@ -54,16 +56,17 @@ async function send(
   reader: SnapshotReader,
   { compress, onPlan, progress }: SendOptions,
 ): Promise<CopyResult> {
-  const { description, tag, state } = reader;
+  const { description, state } = reader;
   const { id } = description;
   if (reader.blocks.length > MAX_COPIED_BLOCKS)
     throw new LivesnapError('USAGE', `snapshot ${id} is too large to copy`, {
       hint: `The limit is ${(MAX_COPIED_BLOCKS * BLOCK_PAGES * PAGE_BYTES) / 2 ** 40} TiB of pages that are not zero.`,
     });
-  await channel.send(MessageType.offer, ...encodeOffer({ description, tag, state }));
+  const tags = reader.tags.slice(0, MAX_TAGS);
+  await channel.send(MessageType.offer, ...encodeOffer({ description, tags, state }));
   if (decodeFlag((await channel.receive(MessageType.have)).bytes)) {
     onPlan({ id, alreadyThere: true, sendChunks: 0, presentChunks: 0 });
-    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, tagSkipped: false };
+    return { id, sentBytes: 0, sentChunks: 0, presentChunks: 0, skippedTags: [] };
   }
   const outgoing = await OutgoingSnapshot.of(reader);
   await outgoing.sendIdentities(channel);
@@ -80,8 +83,10 @@ async function send(
   );
   await outgoing.sendBlocks(channel);
   await outgoing.sendLayout(channel);
-  const tagSkipped = decodeFlag((await channel.receive(MessageType.done)).bytes);
-  return { id, sentBytes, sentChunks, presentChunks, tagSkipped };
+  const skipped = decodeDone((await channel.receive(MessageType.done)).bytes, tags);
+  // A repair may have listed more tags than an offer can have.
+  const skippedTags = [...skipped, ...reader.tags.slice(MAX_TAGS)];
+  return { id, sentBytes, sentChunks, presentChunks, skippedTags };
 }
 
 /** The distinct chunks and manifest blocks of a snapshot, and how they are sent. */

@@ -16,7 +16,7 @@ import { Save } from '../save/save.js';
 import { BLOCK_PAGES } from '../snapshot/block-list.js';
 import { readBlock, readPages } from '../snapshot/manifest.js';
 import type { StoredSnapshot } from '../stored-snapshot.js';
-import { requireTagLabel } from '../tags.js';
+import { requireTagLabels } from '../tags.js';
 import type { Progress, SaveResult } from '../types.js';
 import { baseName, type FileName, isFileName } from './file-names.js';
 import { type FileSource, openSource } from './file-source.js';
@@ -26,16 +26,16 @@ import { FileReplacement, findTarget, openStream, standardOutput, targetError } 
 export async function putFile(
   context: StoreContext,
   input: FileName | Readable,
-  { tag, name }: { tag: string | null; name: string | null },
+  { tags, name }: { tags: readonly string[]; name: string | null },
   progress?: Progress,
 ): Promise<SaveResult> {
-  if (tag !== null) requireTagLabel(tag);
+  requireTagLabels(tags);
   const source = openSource(input);
   try {
     return await putPages(
       context,
       source,
-      tag,
+      tags,
       name ?? (isFileName(input) ? baseName(input) : null),
       progress,
     );
@@ -47,7 +47,7 @@ export async function putFile(
 async function putPages(
   context: StoreContext,
   source: FileSource,
-  tag: string | null,
+  tags: readonly string[],
   name: string | null,
   progress?: Progress,
 ): Promise<SaveResult> {
@@ -61,7 +61,7 @@ async function putPages(
     return await save.commit({
       kind: 'file',
       vm: name,
-      tag,
+      tags,
       memoryBytes: source.sizeBytes,
       diskBytes: 0,
       machine: null,

@@ -13,13 +13,13 @@ import type { DamageError } from '../disk/damage.js';
 import { DATABASE, MAX_NUMBER } from '../disk/layout.js';
 import type { SegmentRow } from '../segment/segment-file.js';
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
-import type { TagMove } from '../types.js';
+import type { MovedTag, RemovedSnapshot, Tag, TaggedSnapshot } from '../types.js';
 import { type Connection, type OnInvalidRow, throwProblem } from './connection.js';
 import { damagedTable } from './index-rows.js';
 import { createIndex, openIndex } from './open-index.js';
 
-/** What the index has of a snapshot. Its tag is in another table. */
-export interface SnapshotRow extends Omit<SnapshotSummary, 'tag'> {
+/** What the index has of a snapshot. Its tags are in another table. */
+export interface SnapshotRow extends Omit<SnapshotSummary, 'tags'> {
   readonly logicalBytes: number;
   readonly nonZeroPages: number;
 }
@@ -104,11 +104,11 @@ export class Index {
   // Snapshots and tags
 
   summaries(): SnapshotSummary[] {
-    return this.#db.rows('snapshots', `${SUMMARY} ORDER BY createdAt, id`);
+    return withTags(this.#db.rows('snapshots', `${SUMMARY} ORDER BY createdAt, id, tag`));
   }
 
   summary(id: string): SnapshotSummary | undefined {
-    return this.#db.row('snapshots', `${SUMMARY} WHERE id = ?`, [id]);
+    return withTags(this.#db.rows('snapshots', `${SUMMARY} WHERE id = ? ORDER BY tag`, [id]))[0];
   }
 
   has(id: string): boolean {
@@ -137,9 +137,11 @@ export class Index {
     return this.#db.row<{ snapshot: string }>('tags', `${TAG} WHERE label = ?`, [label])?.snapshot;
   }
 
-  /** The tag of a snapshot. */
-  #labelOf(id: string): string | undefined {
-    return this.#db.row<{ label: string }>('tags', `${TAG} WHERE snapshot = ?`, [id])?.label;
+  /** The tags of a snapshot, sorted. */
+  tagsOf(id: string): string[] {
+    return this.#db
+      .rows<{ label: string }>('tags', `${TAG} WHERE snapshot = ? ORDER BY label`, [id])
+      .map(({ label }) => label);
   }
 
   /** Up to three IDs that begin with a prefix of hexadecimal digits. */
@@ -163,43 +165,63 @@ export class Index {
   }
 
   /** Null: there is no such snapshot. */
-  setTag(id: string, label: string): TagMove | null {
-    return this.#db.transaction(() => (this.has(id) ? this.#moveTag(id, label) : null));
+  addTags(id: string, labels: readonly string[]): TaggedSnapshot | null {
+    return this.#db.transaction(() => {
+      if (!this.has(id)) return null;
+      const movedTags = this.#moveTags(id, labels);
+      return { id, tags: this.tagsOf(id), movedTags };
+    });
   }
 
-  #moveTag(id: string, label: string): TagMove {
-    const before = this.#labelOf(id);
-    // If the row is invalid, no snapshot loses the tag.
-    const holder = this.#db.row<{ snapshot: string }>(
-      'tags',
-      `${TAG} WHERE label = ?`,
-      [label],
-      () => {},
-    )?.snapshot;
-    this.#db.run('DELETE FROM tags WHERE label = ? OR snapshot = ?', label, id);
+  /** Makes labels name a snapshot. Returns those that named another one before. */
+  #moveTags(id: string, labels: readonly string[]): MovedTag[] {
+    const moved: MovedTag[] = [];
+    for (const label of labels) {
+      // If the row is invalid, no snapshot loses the tag.
+      const holder = this.#db.row<{ snapshot: string }>(
+        'tags',
+        `${TAG} WHERE label = ?`,
+        [label],
+        () => {},
+      )?.snapshot;
+      this.#db.run('DELETE FROM tags WHERE label = ?', label);
+      this.#insertTag(label, id);
+      if (holder !== undefined && holder !== id) moved.push({ tag: label, from: holder });
+    }
+    return moved;
+  }
+
+  #insertTag(label: string, id: string): void {
     this.#db.run(
       'INSERT INTO tags (label, snapshot, digest) VALUES (?, ?, ?)',
       label,
       id,
       tagDigest(label, id),
     );
-    return {
-      replacedTag: before === undefined || before === label ? null : before,
-      movedFrom: holder === undefined || holder === id ? null : holder,
-    };
   }
 
-  /** Returns the tags that were removed with them. */
-  removeSnapshots(ids: readonly string[]): string[] {
+  /** Removes tags, and returns them with their snapshots; null for one that does not exist, and then none is removed. */
+  removeTags(labels: readonly string[]): (Tag | null)[] {
     return this.#db.freeingSpace(() =>
       this.#db.transaction(() => {
-        const labels: string[] = [];
-        for (const id of ids) {
-          const label = this.#labelOf(id);
-          if (label !== undefined) labels.push(label);
-          this.#db.run('DELETE FROM snapshots WHERE id = ?', id);
-        }
-        return labels;
+        const found = labels.map((tag) => {
+          const id = this.taggedAs(tag);
+          return id === undefined ? null : { tag, id };
+        });
+        if (!found.includes(null))
+          for (const label of labels) this.#db.run('DELETE FROM tags WHERE label = ?', label);
+        return found;
+      }),
+    );
+  }
+
+  /** Removes the snapshots that `choose` returns within the transaction, and their tags. */
+  removeSnapshots(choose: () => readonly string[]): RemovedSnapshot[] {
+    return this.#db.freeingSpace(() =>
+      this.#db.transaction(() => {
+        const removed = choose().map((id) => ({ id, tags: this.tagsOf(id) }));
+        for (const { id } of removed) this.#db.run('DELETE FROM snapshots WHERE id = ?', id);
+        return removed;
       }),
     );
   }
@@ -239,7 +261,7 @@ export class Index {
   }
 
   /**
-   * The commit point of a save. Returns which tags moved; null when the snapshot gets no tag.
+   * The commit point of a save. Returns the tags that the snapshot has, and which of them moved.
    *
    * `held` are the older packs that the save may refer to. A gc that was interrupted between its commit and its unlink
    * leaves the file of such a pack without a row, or with the row of a later generation, which has fewer chunks: the
@@ -248,11 +270,11 @@ export class Index {
    */
   commitSave(
     snapshot: SnapshotRow,
-    tag: { label: string; onlyIfFree: boolean } | null,
+    { labels, onlyIfFree }: { labels: readonly string[]; onlyIfFree: boolean },
     packs: readonly PackRow[],
     held: readonly PackRow[],
     segment: SegmentRow | null,
-  ): TagMove | null {
+  ): Pick<TaggedSnapshot, 'tags' | 'movedTags'> {
     return this.#db.transaction(() => {
       for (const pack of held) {
         const listed = this.generationOf(pack.number);
@@ -263,8 +285,8 @@ export class Index {
       for (const pack of packs) this.#insertPack(pack);
       if (segment) this.#insertSegment(segment);
       this.#insertSnapshot(snapshot);
-      if (tag === null || (tag.onlyIfFree && this.taggedAs(tag.label) !== undefined)) return null;
-      return this.#moveTag(snapshot.id, tag.label);
+      const free = onlyIfFree ? labels.filter((label) => this.taggedAs(label) === undefined) : labels;
+      return { movedTags: this.#moveTags(snapshot.id, free), tags: this.tagsOf(snapshot.id) };
     });
   }
 
@@ -411,7 +433,7 @@ export class Index {
   /** Fills an empty index (repair). */
   rebuild(content: {
     snapshots: readonly SnapshotRow[];
-    tags: readonly { label: string; snapshot: string }[];
+    tags: readonly Tag[];
     packs: readonly PackRow[];
     nextNumber: number;
   }): void {
@@ -419,7 +441,7 @@ export class Index {
       this.#db.run("UPDATE counters SET value = ? WHERE name = 'nextNumber'", content.nextNumber);
       for (const pack of content.packs) this.#insertPack(pack);
       for (const snapshot of content.snapshots) this.#insertSnapshot(snapshot);
-      for (const { label, snapshot } of content.tags) this.#moveTag(snapshot, label);
+      for (const { tag, id } of content.tags) this.#insertTag(tag, id);
     });
   }
 }
@@ -433,3 +455,20 @@ const TAG = `
 const SUMMARY = `
   SELECT id, label AS tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes
   FROM snapshots LEFT JOIN tags ON tags.snapshot = snapshots.id`;
+
+/** A row for each tag of a snapshot, or one without a tag. */
+type SummaryRow = Omit<SnapshotSummary, 'tags'> & { readonly tag: string | null };
+
+/** One query for snapshots and tags: between two, a tag could move. Rows of a snapshot follow each other. */
+function withTags(rows: readonly SummaryRow[]): SnapshotSummary[] {
+  const summaries: (Omit<SnapshotSummary, 'tags'> & { tags: string[] })[] = [];
+  for (const { id, tag, ...described } of rows) {
+    let last = summaries.at(-1);
+    if (last?.id !== id) {
+      last = { id, tags: [], ...described };
+      summaries.push(last);
+    }
+    if (tag !== null) last.tags.push(tag);
+  }
+  return summaries;
+}

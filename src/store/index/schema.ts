@@ -104,18 +104,21 @@ export function migrate(connection: Connection, write: boolean): void {
     throw new LivesnapError('READ_ONLY', `the store ${dir} has the older index format ${version}`, {
       hint: 'Run livesnap gc once to update the index.',
     });
-  connection.transaction(() => {
-    const from = pragma('user_version');
-    if (from === known) return; // another process was faster
-    requireSchema(dir, from, schemaOf(database));
-    for (const { version: to, sql } of migrations()) {
-      if (to <= from) continue;
-      changeTables(dir, () => database.exec(sql));
-      database.pragma(`user_version = ${to}`);
-    }
-    database.pragma(`application_id = ${APPLICATION_ID}`);
-    requireSchema(dir, known, schemaOf(database));
-  });
+  // A store on a full disk must open: rm and gc free space there.
+  connection.freeingSpace(() =>
+    connection.transaction(() => {
+      const from = pragma('user_version');
+      if (from === known) return; // another process was faster
+      requireSchema(dir, from, schemaOf(database));
+      for (const { version: to, sql } of migrations()) {
+        if (to <= from) continue;
+        changeTables(dir, () => database.exec(sql));
+        database.pragma(`user_version = ${to}`);
+      }
+      database.pragma(`application_id = ${APPLICATION_ID}`);
+      requireSchema(dir, known, schemaOf(database));
+    }),
+  );
 }
 
 /** Tables are filled with the rows of older ones, which a damaged index need not have right. Errors: DAMAGED. */

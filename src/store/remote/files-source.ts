@@ -76,12 +76,13 @@ class FilesSource implements CopyEnd {
 
   async #open(ref: string): Promise<RemoteReader> {
     let id = SNAPSHOT_ID.test(ref) ? ref : null;
-    let tag: string | null = null;
+    // The other tags of the snapshot are not known: only the index could list them.
+    let tags: string[] = [];
     if (TAG_LABEL.test(ref)) {
       const text = (await this.#readSmall(`${TAGS}/${ref}`, 64))?.toString('latin1').trim();
       if (text !== undefined && SNAPSHOT_ID.test(text)) {
         id = text;
-        tag = ref;
+        tags = [ref];
       }
     }
     const bytes = id === null ? null : await this.#readSmall(snapshotFile(id), MAX_COPIED_FILE_BYTES);
@@ -91,7 +92,7 @@ class FilesSource implements CopyEnd {
       });
     this.#lists.clear();
     this.#window.begin(null, 0);
-    return new RemoteReader(this.files, this.#lists, this.#window, decodeSnapshot(bytes, id), tag);
+    return new RemoteReader(this.files, this.#lists, this.#window, decodeSnapshot(bytes, id), tags);
   }
 
   async #readSmall(file: string, maxBytes: number): Promise<Buffer | null> {

@@ -64,7 +64,7 @@ export class RemoteReader implements SnapshotReader {
     readonly lists: Spool,
     readonly window: PageWindow,
     readonly file: SnapshotFile,
-    readonly tag: string | null,
+    readonly tags: readonly string[],
   ) {}
 
   get description(): SnapshotDescription {

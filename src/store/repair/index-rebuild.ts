@@ -12,9 +12,9 @@ import { Index, type PackRow, snapshotRow } from '../index/index-database.js';
 import { NEW_DATABASE, removeUnfinished, replaceIndex } from '../index/index-replacement.js';
 import { hasSegmentHeader, parseSegmentName, segmentFile } from '../segment/segment-file.js';
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
+import type { Tag } from '../types.js';
 import { highestQuarantinedPack, MAX_NUMBER_FROM_NAME } from './quarantine.js';
 import { counted, type RepairReport } from './report.js';
-import type { Tag } from './snapshots-and-tags.js';
 
 /** The IDs in the present index; null when it cannot be read. Errors: NEWER_FORMAT, STORE_BUSY. */
 export function idsInIndex(report: RepairReport): Set<string> | null {

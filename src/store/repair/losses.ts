@@ -15,7 +15,7 @@ export function lossesOf(
   ops: PageOps,
   packs: PackSet,
   { description, blocks }: SnapshotFile,
-  tag: string | null,
+  tags: readonly string[],
 ): LostRange[] {
   const lost: { region: string; fromBytes: number; toBytes: number }[] = [];
   const add = (region: number, fromPage: number, pages: number): void => {
@@ -37,7 +37,7 @@ export function lossesOf(
       add(entry.region, firstPage, BLOCK_PAGES); // The places of all its pages are lost.
     }
   }
-  return lost.map((range) => ({ snapshot: description.id, tag, ...range }));
+  return lost.map((range) => ({ snapshot: description.id, tags, ...range }));
 }
 
 /**

@@ -17,7 +17,7 @@ import { PackSet } from '../pack/pack-set.js';
 import type { ChunkSet } from '../snapshot/chunk-set.js';
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import { Usage } from '../snapshot/usage.js';
-import type { LostRange, Progress } from '../types.js';
+import type { LostRange, Progress, Tag } from '../types.js';
 import { pageWorker, pageWorkerCount } from '../worker/page-pool.js';
 import { lossesOf } from './losses.js';
 import { MAX_NUMBER_FROM_NAME } from './quarantine.js';
@@ -142,11 +142,12 @@ export class PacksUnderRepair {
   }
 
   /** The address ranges of the snapshots that are lost. */
-  losses(files: readonly SnapshotFile[], tags: readonly { label: string; snapshot: string }[]): LostRange[] {
+  losses(files: readonly SnapshotFile[], tags: readonly Tag[]): LostRange[] {
     const set = this.#open();
-    const tagOf = new Map(tags.map(({ label, snapshot }) => [snapshot, label]));
+    const tagsOf = new Map<string, string[]>();
+    for (const { tag, id } of tags) tagsOf.set(id, [...(tagsOf.get(id) ?? []), tag]);
     try {
-      return files.flatMap((file) => lossesOf(this.ops, set, file, tagOf.get(file.description.id) ?? null));
+      return files.flatMap((file) => lossesOf(this.ops, set, file, tagsOf.get(file.description.id) ?? []));
     } finally {
       set.close();
     }

@@ -13,12 +13,8 @@ import {
 import { readSmallFile } from '../disk/store-file.js';
 import { BlockList, type Place } from '../snapshot/block-list.js';
 import { readSnapshotFile, type SnapshotFile, snapshotFile } from '../snapshot/snapshot-file.js';
+import type { Tag } from '../types.js';
 import type { RepairReport } from './report.js';
-
-export interface Tag {
-  readonly label: string;
-  readonly snapshot: string;
-}
 
 /** Reads the intact snapshots and sets the others aside. `before`: the IDs in the old index; null: it is unreadable. */
 export function readSnapshots(report: RepairReport, before: ReadonlySet<string> | null): SnapshotFile[] {
@@ -61,21 +57,21 @@ function withoutBulk({ description, blocks, sizeBytes }: SnapshotFile): Snapshot
   };
 }
 
-/** Reads the tags of these snapshots. Where several name the same snapshot, the last label in order counts. */
+/** Reads the tags of these snapshots. */
 export function readTags(report: RepairReport, snapshots: ReadonlySet<string>): Tag[] {
   const { dir } = report;
-  const tags = new Map<string, Tag>();
+  const tags: Tag[] = [];
   for (const label of namesIn(dir, TAGS).sort()) {
     if (LOOKS_LIKE_ID.test(label)) report.add(`Tag ${label} was left out: it looks like a snapshot ID.`);
     if (!TAG_LABEL.test(label)) continue;
     try {
       const snapshot = readSmallFile(dir, tagFile(label), 64).toString('latin1').trim();
-      if (snapshots.has(snapshot)) tags.set(snapshot, { label, snapshot });
+      if (snapshots.has(snapshot)) tags.push({ tag: label, id: snapshot });
       else report.add(`Tag ${label} was left out: it names a snapshot that does not exist.`);
     } catch (error) {
       if (!(error instanceof DamageError)) throw error;
       report.quarantine(error.file, error.why);
     }
   }
-  return [...tags.values()];
+  return tags;
 }

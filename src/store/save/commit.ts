@@ -10,7 +10,7 @@ import type { StoreContext } from '../context.js';
 import type { BlockList } from '../snapshot/block-list.js';
 import { areRegions, isDescribable, pagesOf, type SnapshotDescription } from '../snapshot/description.js';
 import { MAX_STATE_BYTES, type WrittenSnapshot, writeSnapshotFile } from '../snapshot/snapshot-file.js';
-import { requireTagLabel } from '../tags.js';
+import { requireTagLabels } from '../tags.js';
 import { makeRoom } from './room-for-snapshot.js';
 
 /** What a copy keeps of its original. */
@@ -22,9 +22,9 @@ export const newOrigin = (parent: string | null): SnapshotOrigin => ({
   createdAt: new Date().toISOString(),
 });
 
-/** Errors: USAGE (the tag), RangeError (a mistake of the caller). */
-export function requireCommittable({ tag, state }: SnapshotMetadata, regions: readonly Region[]): void {
-  if (tag !== null) requireTagLabel(tag);
+/** Errors: USAGE (the tags), RangeError (a mistake of the caller). */
+export function requireCommittable({ tags, state }: SnapshotMetadata, regions: readonly Region[]): void {
+  requireTagLabels(tags);
   if (state.length > MAX_STATE_BYTES) throw new RangeError('the state is larger than 64 MiB');
   if (!areRegions(regions)) throw new RangeError('the regions have bad names or sizes');
 }

@@ -47,7 +47,7 @@ import { type BlockEntry, BlockList } from '../snapshot/block-list.js';
 import { ChunkSet } from '../snapshot/chunk-set.js';
 import type { ManifestBlock } from '../snapshot/manifest.js';
 import { snapshotFile, type WrittenSnapshot, writeUnnamedSnapshot } from '../snapshot/snapshot-file.js';
-import { syncTagFiles } from '../tags.js';
+import { requireTagLabels, syncTagFiles } from '../tags.js';
 import { Bases } from './bases.js';
 import {
   countPages,
@@ -242,7 +242,7 @@ export class Save implements SaveSession {
   }
 
   /**
-   * `origin` is given for a copy. A copy never moves a tag from another snapshot. Errors of a copy: STORE_BUSY,
+   * `origin` is given for a copy. A copy never moves tags from other snapshots. Errors of a copy: STORE_BUSY,
    * {@link SnapshotExistsError}.
    */
   async commit(metadata: SnapshotMetadata, origin?: SnapshotOrigin): Promise<SaveResult> {
@@ -252,9 +252,9 @@ export class Save implements SaveSession {
     await this.#packing.end().catch(() => {});
     this.#release();
     try {
-      if (result.tag !== null) syncTagFiles(this.context, [result.tag]);
+      syncTagFiles(this.context, result.tags);
     } catch {
-      // The index has the tag. gc writes its file.
+      // The index has the tags. gc writes their files.
     }
     this.lock.release();
     return result;
@@ -273,7 +273,7 @@ export class Save implements SaveSession {
     const changed = references - movedPages;
     const newChunks = Math.min(written - movedPages, changed);
 
-    const { tag, state } = metadata;
+    const { state } = metadata;
     const isCopy = origin !== undefined;
     const description = describeSnapshot(
       metadata,
@@ -297,17 +297,12 @@ export class Save implements SaveSession {
     fsyncDirectory(at(context.dir, SNAPSHOTS));
     const row = snapshotRow({ description, sizeBytes: this.#file.sizeBytes });
     this.#isCommitting = true;
-    const tagged = context.index.commitSave(
-      row,
-      tag === null ? null : { label: tag, onlyIfFree: isCopy },
-      packs,
-      held,
-      segment,
-    );
+    const set = { labels: requireTagLabels(metadata.tags), onlyIfFree: isCopy };
+    const { tags, movedTags } = context.index.commitSave(row, set, packs, held, segment);
     return {
       id,
-      tag: tagged ? tag : null,
-      movedFrom: tagged?.movedFrom ?? null,
+      tags,
+      movedTags,
       parent,
       ...countPages(description),
       unchangedPages: unchangedPages + movedPages,

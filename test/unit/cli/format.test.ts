@@ -4,6 +4,7 @@ import {
   formatCount,
   formatDuration,
   formatRatio,
+  formatTags,
   formatTime,
   shortId,
 } from '../../../src/cli/format.js';
@@ -34,6 +35,10 @@ describe('the formatter', () => {
       [0, 1, 2, 1000].map((count) => formatCount(count, 'chunk')),
       ['0 chunks', '1 chunk', '2 chunks', '1,000 chunks'],
     );
+  });
+
+  it('writes tags as a list, and none as null', () => {
+    assert.deepEqual([[], ['a'], ['a', 'b']].map(formatTags), [null, 'a', 'a, b']);
   });
 
   it('writes ratios, local times and short IDs', () => {

@@ -258,7 +258,7 @@ describe('the control API', () => {
       await server.close(0);
       await assert.rejects(client.describe(), hasCode('MACHINE_GONE'));
       await assert.rejects(
-        client.save({ store: null, tag: null, then: null }, () => {}),
+        client.save({ store: null, tags: [], then: null }, () => {}),
         hasCode('MACHINE_GONE'),
       );
       await assert.rejects(client.openConsole(), hasCode('MACHINE_GONE'));
@@ -298,12 +298,12 @@ describe('the control API', () => {
     assert.equal(JSON.parse(plain.text).pages, 4);
     const client = await findMachine('vm', root);
     const seen: unknown[] = [];
-    const result = await client.save({ store: '/s', tag: 't', then: 'pause' }, (done, total) =>
+    const result = await client.save({ store: '/s', tags: ['t', 'u'], then: 'pause' }, (done, total) =>
       seen.push([done, total]),
     );
-    assert.equal(result.tag, 't');
+    assert.deepEqual(result.tags, ['t', 'u']);
     assert.deepEqual(seen, [[1, 2]]);
-    assert.deepEqual(machine.done, ['save /default/store vm null null', 'save /s vm t pause']);
+    assert.deepEqual(machine.done, ['save /default/store vm [] null', 'save /s vm [t,u] pause']);
     assert.equal(closedStores, 2);
     assert.equal((await client.describe()).snapshot, 'a'.repeat(32));
     assert.equal((await directory.readRecord())?.snapshot, 'a'.repeat(32));
@@ -314,7 +314,7 @@ describe('the control API', () => {
     const client = await findMachine('vm', root);
     // A directory is in the way of the note.
     mkdirSync(`${directory.recordFile}.new`);
-    const { id } = await client.save({ store: null, tag: null, then: null }, () => {});
+    const { id } = await client.save({ store: null, tags: [], then: null }, () => {});
     assert.equal((await client.describe()).snapshot, id);
     assert.match(
       logged.join('\n'),
@@ -327,7 +327,7 @@ describe('the control API', () => {
   it('answers a save that ends the machine, before the process ends', async () => {
     await open(root);
     const client = await findMachine('vm', root);
-    const result = await client.save({ store: null, tag: null, then: 'stop' }, () => {});
+    const result = await client.save({ store: null, tags: [], then: 'stop' }, () => {});
     assert.equal(result.pages, 4);
     await service.ended;
     assert.deepEqual(readdirSync(root), []);
@@ -342,7 +342,7 @@ describe('the control API', () => {
       error: { code: 'NO_SPACE', message: 'the disk is full', hint: 'Free some.' },
     });
     const client = await findMachine('vm', root);
-    const save = (store: string | null) => client.save({ store, tag: null, then: null }, () => {});
+    const save = (store: string | null) => client.save({ store, tags: [], then: null }, () => {});
     await assert.rejects(save(null), hasCode('NO_SPACE'));
     assert.equal(closedStores, 2);
     await assert.rejects(save('/newer'), hasCode('NEWER_FORMAT'));
@@ -354,7 +354,7 @@ describe('the control API', () => {
       refuseStore = reject;
     });
     const client = await findMachine('vm', root);
-    const saving = client.save({ store: null, tag: null, then: null }, () => {});
+    const saving = client.save({ store: null, tags: [], then: null }, () => {});
     const refused = assert.rejects(saving, hasCode('MACHINE_GONE'));
     await client.describe();
     const stopped = { name: 'vm', state: 'stopped', how: 'ended', reason: 'timedOut', lostSaves: 1 };
@@ -403,7 +403,7 @@ describe('the control API', () => {
     machine.saveGate = new Promise((resolve) => {
       openGate = resolve;
     });
-    const saving = client.save({ store: null, tag: null, then: null }, () => {});
+    const saving = client.save({ store: null, tags: [], then: null }, () => {});
     while (machine.done.length === 0) await new Promise((resolve) => setImmediate(resolve));
     const stopping = client.stop();
     await client.describe();
@@ -445,7 +445,7 @@ describe('the control API', () => {
     while (machine.input.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
     machine.say('first');
     const client = await findMachine('vm', root);
-    await client.save({ store: null, tag: null, then: null }, () => {});
+    await client.save({ store: null, tags: [], then: null }, () => {});
     const { history, starter: left, starterInLine } = machine.saved!;
     assert.equal(history.length, 64 * 1024);
     assert.equal(Buffer.from(history.subarray(-9)).toString(), 'x\n$ first');
@@ -486,7 +486,7 @@ describe('the control API', () => {
     machine.saveGate = new Promise((resolve) => {
       openGate = resolve;
     });
-    const saving = client.save({ store: null, tag: null, then: null }, () => {});
+    const saving = client.save({ store: null, tags: [], then: null }, () => {});
     while (machine.done.length === 0) await new Promise((resolve) => setImmediate(resolve));
     const pausing = client.pause();
     await client.describe();
@@ -594,8 +594,12 @@ describe('the control API', () => {
       /the field "tug" .* is not a known field/,
     );
     assert.match(
-      (await refused(400, '/save', 'POST', '{"tag":1}')).message,
-      /the field tag .* is not a string/,
+      (await refused(400, '/save', 'POST', '{"tags":"x"}')).message,
+      /the field tags .* is not a list/,
+    );
+    assert.match(
+      (await refused(400, '/save', 'POST', '{"tags":["x",1]}')).message,
+      /the field tags\[1\] .* is not a string/,
     );
     assert.match(
       (await refused(400, '/save', 'POST', '{"then":"fly"}')).message,
@@ -604,14 +608,11 @@ describe('the control API', () => {
     assert.match((await refused(400, '/save', 'POST', '{"store":"rel"}')).message, /absolute/);
     assert.match((await refused(400, '/pause', 'POST', '{"a":1}')).message, /not a known field/);
     assert.match((await refused(400, '/console?history=-1', 'GET')).message, /history/);
-    for (const key of ['store', 'tag'])
-      for (const character of ['\\u0000', '\\ud800'])
-        assert.match(
-          (await refused(400, '/save', 'POST', `{"${key}":"/a${character}b"}`)).message,
-          /character/,
-        );
+    for (const character of ['\\u0000', '\\ud800'])
+      for (const field of [`"store":"/a${character}b"`, `"tags":["a${character}b"]`])
+        assert.match((await refused(400, '/save', 'POST', `{${field}}`)).message, /character/);
     assert.match(
-      (await refused(400, '/save', 'POST', Buffer.from('7b22746167223a22ff227d', 'hex'))).message,
+      (await refused(400, '/save', 'POST', Buffer.from('7b2273746f7265223a22ff227d', 'hex'))).message,
       /UTF-8/,
     );
     for (const target of ['http://[', '//', 'http://a:b:c/machine'])

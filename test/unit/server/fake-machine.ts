@@ -116,16 +116,16 @@ export class FakeMachine implements MachineHandle {
   diskError: LivesnapError | null = null;
   async saveDisks(
     withStore: WithStore,
-    options: { vm: string; tag: string | null },
+    options: { vm: string; tags: readonly string[] },
   ): Promise<SaveResult | null> {
     return withStore(async (store) => {
-      this.done.push(`saveDisks ${(store as FakeStore).dir} ${options.vm} ${options.tag}`);
+      this.done.push(`saveDisks ${(store as FakeStore).dir} ${options.vm} [${options.tags}]`);
       if (this.diskError !== null) throw this.diskError;
       return null;
     });
   }
   async save(store: SaveTarget, options: MachineSaveOptions): Promise<MachineSaveResult> {
-    this.done.push(`save ${(store as FakeStore).dir} ${options.vm} ${options.tag} ${options.then}`);
+    this.done.push(`save ${(store as FakeStore).dir} ${options.vm} [${options.tags}] ${options.then}`);
     options.progress?.(1, 2);
     await this.saveGate;
     options.signal?.throwIfAborted();
@@ -135,8 +135,8 @@ export class FakeMachine implements MachineHandle {
     if (options.then === 'stop') this.finish({ kind: 'stopped' });
     return {
       id: this.snapshot,
-      tag: options.tag,
-      movedFrom: null,
+      tags: options.tags,
+      movedTags: [],
       parent: null,
       pages: 4,
       zeroPages: 1,

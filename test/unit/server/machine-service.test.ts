@@ -45,7 +45,7 @@ describe('MachineService', () => {
     rmSync(base, { recursive: true, force: true });
   });
 
-  const SAVED = 'saveDisks /store vm vm-disk';
+  const SAVED = 'saveDisks /store vm [vm-disk]';
   const full = (): void => {
     machine.diskError = new LivesnapError('NO_SPACE', 'the disk is full');
   };
@@ -96,11 +96,11 @@ describe('MachineService', () => {
   });
 
   it('is stopped when a save before it ends the machine', async () => {
-    const saved = service.save({ store: null, tag: null, then: 'stop' }, () => {});
+    const saved = service.save({ store: null, tags: [], then: 'stop' }, () => {});
     const stopped = await service.stop(AT_ONCE);
     await saved;
     assert.equal(stopped.state, 'stopped');
-    assert.deepEqual(machine.done, ['save /store vm null stop']);
+    assert.deepEqual(machine.done, ['save /store vm [] stop']);
   });
 
   it('tells why the host has paused the machine, in the log, on the console and to a client', () => {

@@ -59,7 +59,7 @@ describe('the store thread', () => {
     });
     try {
       await session.store(source);
-      return await session.commit(machineMetadata({ tag: 'a' }));
+      return await session.commit(machineMetadata({ tags: ['a', 'b'] }));
     } catch (error) {
       await session.abort();
       throw error;
@@ -127,7 +127,7 @@ describe('the store thread', () => {
     const ram = noise(1, 20 * BATCH_PAGES + 3);
     const store = await openToWrite(newThread());
     const first = await save(store, new MemorySource({ ram, other: noise(2, 1) }));
-    assert.deepEqual([first.tag, first.parent, first.newChunks > 0], ['a', null, true]);
+    assert.deepEqual([first.tags, first.parent, first.newChunks > 0], [['a', 'b'], null, true]);
     noise(3, 2).copy(ram, 7 * PAGE_BYTES);
     const session = await store.beginSave({ regions: basedOn(first.id, ['ram', 'other']) });
     assert.deepEqual([session.parent, session.bases], [first.id, [0, 0]]);
@@ -222,7 +222,7 @@ describe('the store thread', () => {
     });
     const store = await openToWrite(thread);
     await assert.rejects(store.openSnapshot('nope'), hasCode('NO_SUCH_SNAPSHOT'));
-    await assert.rejects(store.beginSave({ regions: [], tag: 'a b' }), hasCode('USAGE'));
+    await assert.rejects(store.beginSave({ regions: [], tags: ['a b'] }), hasCode('USAGE'));
     const bad = await store.beginSave({ regions: [] });
     await assert.rejects(bad.store(new MemorySource({ 'not a NAME': noise(1, 1) })), (error: Error) => {
       assert.match(error.stack!, /src\/store\/save\//, 'the stack is that of the store thread');

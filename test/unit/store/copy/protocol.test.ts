@@ -4,6 +4,7 @@ import { LivesnapError } from '../../../../src/errors.js';
 import {
   decodeBlocks,
   decodeChunks,
+  decodeDone,
   decodeError,
   decodeFlag,
   decodeHeader,
@@ -13,6 +14,7 @@ import {
   decodePages,
   decodeRequest,
   encodeBlock,
+  encodeDone,
   encodeError,
   encodeFlag,
   encodeHeader,
@@ -31,6 +33,18 @@ import type { SnapshotDescription } from '../../../../src/store/snapshot/descrip
 const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);
 const joined = (parts: Uint8Array[]): Buffer => Buffer.concat(parts);
 const refused = { code: 'REMOTE_FAILED' };
+
+const description: SnapshotDescription = {
+  ...{
+    id: 'ab'.repeat(16),
+    kind: 'file' as const,
+    vm: null,
+    parent: null,
+    createdAt: '2026-01-01T00:00:00.000Z',
+  },
+  ...{ memoryBytes: 4096, diskBytes: 0, packBytes: 0, machine: null, host: null },
+  regions: [{ name: 'file', sizeBytes: 4096, nonZeroPages: 1 }],
+};
 
 describe('the copy protocol', () => {
   it('has a header of length, type and three zeros', () => {
@@ -62,23 +76,51 @@ describe('the copy protocol', () => {
       assert.throws(() => decodeRequest(Buffer.from(bad)), refused, bad);
   });
 
-  it('encodes an offer as description, tag and state', () => {
-    const description: SnapshotDescription = {
-      ...{
-        id: 'ab'.repeat(16),
-        kind: 'file' as const,
-        vm: null,
-        parent: null,
-        createdAt: '2026-01-01T00:00:00.000Z',
-      },
-      ...{ memoryBytes: 4096, diskBytes: 0, packBytes: 0, machine: null, host: null },
-      regions: [{ name: 'file', sizeBytes: 4096, nonZeroPages: 1 }],
-    };
+  it('encodes an offer as description, tags and state', () => {
     const state = Buffer.from('state');
-    const bytes = joined(encodeOffer({ description, tag: 'a', state }));
-    const json = JSON.stringify({ description, tag: 'a' });
-    assert.deepEqual(bytes, Buffer.concat([words(json.length), Buffer.from(json), state]));
-    assert.deepEqual(decodeOffer(bytes), { description, tag: 'a', state });
+    const offerOf = (header: object): Buffer => {
+      const json = JSON.stringify({ description, ...header });
+      return Buffer.concat([words(json.length), Buffer.from(json), state]);
+    };
+    for (const [tags, tag] of [
+      [[], null],
+      [['a'], 'a'],
+      [['a', 'b'], 'a'],
+    ] as const) {
+      const bytes = joined(encodeOffer({ description, tags, state }));
+      assert.deepEqual(bytes, offerOf({ tag, tags }), 'an earlier livesnap takes the first tag');
+      assert.deepEqual(decodeOffer(bytes), { description, tags, state, knowsTags: true });
+    }
+    for (const [tag, tags] of [
+      [null, []],
+      ['a', ['a']],
+    ] as const)
+      assert.deepEqual(decodeOffer(offerOf({ tag })), { description, tags, state, knowsTags: false });
+    const many = (count: number): string[] => Array.from({ length: count }, (_, i) => `t${i}`);
+    assert.equal(decodeOffer(offerOf({ tags: many(1024) })).tags.length, 1024);
+    for (const tags of [many(1025), ['../x'], 'a', [null]])
+      assert.throws(() => decodeOffer(offerOf({ tags })), refused, JSON.stringify(tags).slice(0, 20));
+  });
+
+  it('encodes the tags that were left out as a flag and one bit each, or a flag for an earlier source', () => {
+    const tags = Array.from({ length: 9 }, (_, i) => `t${i}`);
+    const offer = { description, state: Buffer.alloc(0), tags, knowsTags: true };
+    const done = (skipped: string[], over = {}): Buffer =>
+      Buffer.from(encodeDone({ ...offer, ...over }, new Set(skipped)));
+    assert.deepEqual([...done([])], [0, 0, 0]);
+    assert.deepEqual([...done(['t1', 't8'])], [1, 2, 1]);
+    for (const skipped of [[], ['t0'], ['t1', 't8'], tags])
+      assert.deepEqual(decodeDone(done(skipped), tags), skipped);
+    assert.deepEqual([...done([], { tags: [] })], [0]);
+    assert.deepEqual(decodeDone(done([], { tags: [] }), []), []);
+    // Between this livesnap and an earlier one, which takes the first tag.
+    const early = { tags: ['a'], knowsTags: false };
+    assert.deepEqual([...done([], early)], [0]);
+    assert.deepEqual([...done(['a'], early)], [1]);
+    assert.deepEqual(decodeDone(Buffer.from([0]), ['a', 'b']), ['b']);
+    assert.deepEqual(decodeDone(Buffer.from([1]), ['a', 'b']), ['a', 'b']);
+    for (const bad of [0, 2, 4])
+      assert.throws(() => decodeDone(Buffer.alloc(bad), tags), refused, `${bad} bytes`);
   });
 
   it('encodes a flag as one byte', () => {
