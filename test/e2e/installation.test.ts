@@ -321,6 +321,7 @@ describe('an installation', () => {
     for (const args of [
       ['put', '/etc/hostname'],
       ['tag', 'first', 'third'],
+      ['untag', 'first'],
       ['rm', 'first'],
       ['gc'],
       ['repair'],
@@ -334,9 +335,9 @@ describe('an installation', () => {
         assert.equal(result.error.code, 'READ_ONLY');
         assert.match(result.error.message, MISSING);
         assert.match(result.error.hint, BUILD);
-        assert.deepEqual(plain(MAIN, ['ls', '--json']).stdout.match(/"tag":"[a-z]+"/g), [
-          '"tag":"first"',
-          '"tag":"second"',
+        assert.deepEqual(plain(MAIN, ['ls', '--json']).stdout.match(/"tags":\["[a-z]+"\]/g), [
+          '"tags":["first"]',
+          '"tags":["second"]',
         ]);
       });
 
