@@ -177,8 +177,8 @@ function recompressions(): Step[] {
   const dirty = Array.from({ length: 60 }, (_, i) => i);
   const second = { label: 'second', kind: 'machine', seed: 6, size: 80, parent: 'first', dirty } as const;
   return [
-    { do: 'save', store, content: first, tag: 'alpha' },
-    { do: 'save', store, content: second, tag: null },
+    { do: 'save', store, content: first, tags: ['alpha'] },
+    { do: 'save', store, content: second, tags: [] },
     { do: 'recompress', store },
     { do: 'remove', store, labels: ['first'] },
     { do: 'recompress', store },
