@@ -7,7 +7,7 @@ import { noise, textPages } from '../store/scratch.js';
 import { MAIN, World } from './cli.js';
 import { type Copied, contents, put } from './stored-files.js';
 
-const COPY_KEYS = ['sentBytes', 'sentChunks', 'presentChunks'];
+const COPY_KEYS = ['sentBytes', 'sentChunks', 'presentChunks', 'skippedTags'];
 
 describe('livesnap copy', function () {
   this.timeout(180_000);
@@ -25,7 +25,7 @@ describe('livesnap copy', function () {
     assert.deepEqual(Object.keys(first), COPY_KEYS);
     assert.equal(first.sentChunks, 300);
     assert.deepEqual(await world.json('copy', id.slice(0, 10), '--to', other), {
-      ...{ sentBytes: 0, sentChunks: 0, presentChunks: 0 },
+      ...{ sentBytes: 0, sentChunks: 0, presentChunks: 0, skippedTags: [] },
     });
     await put(world, 'b', Buffer.concat([bytes, noise(3, 7)]));
     const ran = await world.run(['copy', 'a', 'b', '--to', other]);
