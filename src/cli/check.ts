@@ -1,8 +1,8 @@
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { withStore } from '../host/open-store.js';
 import type { CheckOptions, Problem } from '../store/types.js';
 import { formatCount, shortId } from './format.js';
 import { printable } from './output.js';
-import { withStore } from './store-access.js';
 import { parsePart } from './values.js';
 import { defineVerb, optional } from './verb.js';
 

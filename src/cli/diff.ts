@@ -1,8 +1,8 @@
+import { withStore } from '../host/open-store.js';
 import { placesOf } from '../region-places.js';
 import type { RegionDifference } from '../store/types.js';
 import { formatBytes, formatCount } from './format.js';
 import { formatTable } from './output.js';
-import { withStore } from './store-access.js';
 import { parseSnapshotRegion, type SnapshotRegion } from './values.js';
 import { defineVerb, flag } from './verb.js';
 

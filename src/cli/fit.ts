@@ -1,12 +1,12 @@
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { locateSnapshot } from '../host/locate-snapshot.js';
+import { withStore } from '../host/open-store.js';
 import { anything, object, parse, satisfying } from '../schema.js';
 import type { FitFinding } from '../vmm/fit/compare.js';
 import type { HostProfile } from '../vmm/fit/host-profile.js';
 import { shortId } from './format.js';
-import { locateSnapshot } from './locate-snapshot.js';
 import { printable } from './output.js';
-import { withStore } from './store-access.js';
 import { parseText } from './values.js';
 import { defineVerb, valued } from './verb.js';
 

@@ -1,6 +1,6 @@
+import { withStore } from '../host/open-store.js';
 import { formatBytes, formatTags, formatTime, shortId } from './format.js';
 import { formatTable } from './output.js';
-import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({

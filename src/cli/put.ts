@@ -1,9 +1,9 @@
 import { fstatSync } from 'node:fs';
+import { withStore } from '../host/open-store.js';
 import type { Progress } from '../page-stream.js';
 import { exactName } from './exact-arguments.js';
 import { printSave } from './save-output.js';
 import { isSharedTerminal } from './shared-terminal.js';
-import { withStore } from './store-access.js';
 import { parseText } from './values.js';
 import { defineVerb, repeated, valued } from './verb.js';
 

@@ -1,9 +1,9 @@
 import { ExitStatus } from '../errors.js';
+import { loadStore } from '../host/open-store.js';
 import { placesOf } from '../region-places.js';
 import type { LostRange } from '../store/types.js';
 import { formatTags, shortId } from './format.js';
 import { printable } from './output.js';
-import { loadStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({

@@ -1,10 +1,15 @@
-import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { launchMachine } from './launch-machine.js';
-import { locateSnapshot } from './locate-snapshot.js';
+import { parseLabel } from '../labels.js';
 import { parseConnection } from './net-option.js';
-import { withStore } from './store-access.js';
-import { parsePattern, parsePort, parseText, parseWord, STARTER_PROMPT_HELP } from './values.js';
+import { runMachine } from './run-machine.js';
+import {
+  parseDuration,
+  parsePattern,
+  parsePort,
+  parseText,
+  parseWord,
+  STARTER_PROMPT_HELP,
+} from './values.js';
 import { defineVerb, flag, hidden, repeated, valued } from './verb.js';
 
 export const verb = defineVerb({
@@ -16,6 +21,16 @@ export const verb = defineVerb({
       '--name <name>',
       'Machine name (default: the saved name, or NAME-2, NAME-3, … if taken)',
       parseText,
+    ),
+    label: repeated(
+      '--label <key=value>',
+      'Label of the machine (default: those of the snapshot); may be repeated',
+      parseLabel,
+    ),
+    lifetime: valued(
+      '--lifetime <time>',
+      'Stop the machine after this time: 90s, 10m, 8h, 7d',
+      parseDuration,
     ),
     net: repeated(
       '--net <network>',
@@ -65,34 +80,22 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', '--lazy and --eager exclude each other', {
         hint: 'Give one of them.',
       });
-    const { dir, ref } = await locateSnapshot(storeDir, reference);
-    const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
-    if (saved.kind === 'file')
-      throw new LivesnapError('USAGE', `snapshot ${reference} holds a file, not a machine`, {
-        hint: `To write the file: livesnap get ${reference} FILE`,
-      });
-    if (saved.kind === 'disk')
-      throw new LivesnapError('USAGE', `snapshot ${reference} holds disks, not a machine`, {
-        hint: `To start a machine with a disk of it: livesnap start --block snapshot=${reference}:disk0`,
-      });
-    return launchMachine({
-      name: options.name ?? null,
-      like: options.asNew ? null : saved.vm,
-      detach: options.detach,
-      port: options.port ?? null,
-      storeDir,
-      overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
-      starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
-      origin: {
-        kind: 'restore',
-        from: dir,
-        snapshot: saved.id,
-        clock: options.clock ?? 'host',
-        nets: options.net,
-        asNew: options.asNew,
-        fill: options.eager ? 'eager' : options.lazy ? 'lazy' : 'auto',
-      },
-      output,
-    });
+    return runMachine(
+      { output, storeDir, shown: `restoring ${reference}`, detach: options.detach },
+      (host, progress) =>
+        host.restore(reference, {
+          name: options.name,
+          ...(options.label.length === 0 ? {} : { labels: Object.fromEntries(options.label) }),
+          lifetimeMs: options.lifetime,
+          port: options.port,
+          overlayDir: options.overlayDir,
+          starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
+          clock: options.clock,
+          nets: options.net,
+          asNew: options.asNew,
+          fill: options.eager ? 'eager' : options.lazy ? 'lazy' : 'auto',
+          onProgress: progress,
+        }),
+    );
   },
 });

@@ -1,6 +1,6 @@
+import { withStore } from '../host/open-store.js';
 import type { RemovedSnapshot } from '../store/types.js';
 import { formatTags } from './format.js';
-import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({

@@ -1,6 +1,6 @@
 import { ExitStatus } from '../errors.js';
+import { loadStore } from '../host/open-store.js';
 import type { Store } from '../store/store.js';
-import { loadStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({

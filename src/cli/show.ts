@@ -1,7 +1,7 @@
+import { withStore } from '../host/open-store.js';
 import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
 import { formatBytes, formatTags, formatTime } from './format.js';
 import { formatPairs, formatTable, printable } from './output.js';
-import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 /** A file has one size. A machine has memory and disks. */

@@ -1,15 +1,15 @@
-import { accessSync, constants, statSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import type { DiskRequest } from '../vmm/disk/disk-config.js';
+import { type DiskOptions, readableFile } from '../host/machine-options.js';
+import { parseLabel } from '../labels.js';
 import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { parseBlock } from './block-option.js';
-import { launchMachine } from './launch-machine.js';
 import { parseNet } from './net-option.js';
+import { runMachine } from './run-machine.js';
 import { parseStarterSet, readStarterFile } from './starter-file.js';
 import {
   anyText,
   parseCpus,
+  parseDuration,
   parseKernel,
   parseMemory,
   parsePattern,
@@ -21,41 +21,8 @@ import {
 } from './values.js';
 import { defineVerb, flag, hidden, repeated, valued } from './verb.js';
 
-const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
-
-/** The absolute path of a readable file. Errors: NO_SUCH_FILE, BAD_IMAGE, NO_PERMISSION, SYSTEM. */
-function readableFile(path: string, role: string): string {
-  const absolute = resolve(path);
-  try {
-    const stats = statSync(absolute);
-    if (!stats.isFile())
-      throw new LivesnapError(
-        'BAD_IMAGE',
-        `${role} ${path} is ${stats.isDirectory() ? 'a directory' : 'not a regular file'}`,
-        { hint: 'Specify a regular file.' },
-      );
-    accessSync(absolute, constants.R_OK);
-  } catch (error) {
-    if (error instanceof LivesnapError) throw error;
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR')
-      throw new LivesnapError('NO_SUCH_FILE', `${role} ${path} does not exist`, { hint: 'Check the path.' });
-    const isForbidden = code === 'EACCES' || code === 'EPERM';
-    throw new LivesnapError(
-      isForbidden ? 'NO_PERMISSION' : 'SYSTEM',
-      `${role} ${path} cannot be read: ${message}`,
-      { hint: 'Check the permissions of the file and of the directories above it.' },
-    );
-  }
-  return absolute;
-}
-
 /** A disk with what is at a path of the host. */
-const sharedDisk = (path: string): DiskRequest => ({
-  source: { kind: 'share', path: resolve(path) },
-  mode: 'ro',
-  onError: 'pause',
-});
+const sharedDisk = (path: string): DiskOptions => ({ source: { kind: 'share', path } });
 
 export const verb = defineVerb({
   name: 'start',
@@ -87,6 +54,16 @@ export const verb = defineVerb({
     ),
     balloon: flag('--balloon', 'Give memory that the guest frees back to the host'),
     name: valued('--name <name>', 'Machine name (default: random)', parseText),
+    label: repeated(
+      '--label <key=value>',
+      'Label of the machine and its snapshots; may be repeated',
+      parseLabel,
+    ),
+    lifetime: valued(
+      '--lifetime <time>',
+      'Stop the machine after this time: 90s, 10m, 8h, 7d',
+      parseDuration,
+    ),
     port: valued('--port <port>', 'Also serve the API on 127.0.0.1:PORT', parsePort),
     starterFile: valued(
       '--starter-file <file>',
@@ -134,16 +111,6 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', 'the kernel command line is given twice', {
         hint: 'Use either --cmdline or cmdline= in --kernel.',
       });
-    const cpus = options.cpus ?? options.vcpu ?? 1;
-    const config = {
-      kernel: readableFile(kernel.path, 'kernel'),
-      initrd: options.initrd === undefined ? null : readableFile(options.initrd, 'initrd'),
-      cmdline: options.cmdline ?? kernel.cmdline,
-      memoryBytes: options.memory ?? DEFAULT_MEMORY_BYTES,
-      cpus,
-      ...(options.balloon ? { balloon: true } : {}),
-      ...(options.cpuTemplate === undefined ? {} : { cpuTemplate: options.cpuTemplate }),
-    };
     if (options.starterFile !== undefined && kernel.starterFile !== null)
       throw new LivesnapError('USAGE', 'the starter file is given twice', {
         hint: 'Use either --starter-file or starter_file= in --kernel.',
@@ -161,21 +128,25 @@ export const verb = defineVerb({
       prompt: options.starterPrompt?.source ?? null,
     };
     for (const sentence of kernel.ignored) output.say(`note: ${sentence}`);
-    return launchMachine({
-      name: options.name ?? null,
-      like: null,
-      detach: options.detach,
-      port: options.port ?? null,
-      storeDir,
-      overlayDir: options.overlayDir === undefined ? null : resolve(options.overlayDir),
-      starter,
-      origin: {
-        kind: 'start',
-        config,
+    return runMachine({ output, storeDir, shown: null, detach: options.detach }, (host, progress) =>
+      host.start({
+        kernel: kernel.path,
+        initrd: options.initrd,
+        cmdline: options.cmdline ?? kernel.cmdline ?? undefined,
+        memoryBytes: options.memory,
+        cpus: options.cpus ?? options.vcpu,
+        balloon: options.balloon,
+        cpuTemplate: options.cpuTemplate,
         disks: [...options.block, ...options.share.map(sharedDisk)],
         nets: options.net,
-      },
-      output,
-    });
+        name: options.name,
+        labels: Object.fromEntries(options.label),
+        lifetimeMs: options.lifetime,
+        port: options.port,
+        overlayDir: options.overlayDir,
+        starter,
+        onProgress: progress,
+      }),
+    );
   },
 });

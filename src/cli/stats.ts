@@ -1,6 +1,6 @@
+import { withStore } from '../host/open-store.js';
 import { formatBytes, formatCount, formatRatio } from './format.js';
 import { formatPairs } from './output.js';
-import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({

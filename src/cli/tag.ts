@@ -1,5 +1,5 @@
+import { withStore } from '../host/open-store.js';
 import { taggedSentence } from './output.js';
-import { withStore } from './store-access.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({

@@ -1,10 +1,8 @@
 /**
  * Parsers of option values. Each one raises USAGE with a message about the value; the caller adds the option's name.
  */
-import { totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
-import { PAGE_BYTES } from '../page-stream.js';
-import { formatBytes } from './format.js';
+import { requireMemory } from '../host/guest-memory.js';
 
 const usage = (message: string, hint: string): LivesnapError => new LivesnapError('USAGE', message, { hint });
 
@@ -22,20 +20,8 @@ export function parseSize(text: string): number {
 }
 
 /** Guest memory: at least one page, whole pages, and no more than the host has. */
-export function checkMemory(bytes: number, hostBytes: number = totalmem()): number {
-  if (bytes === 0) throw usage('a machine needs memory, not 0 bytes', 'Example: --memory 256M.');
-  if (bytes % PAGE_BYTES !== 0)
-    throw usage(`${bytes} bytes are not a multiple of ${PAGE_BYTES}`, 'Example: --memory 256M.');
-  if (bytes > hostBytes)
-    throw usage(
-      `${formatBytes(bytes)} is more than this host has (${formatBytes(hostBytes)})`,
-      'Use a smaller --memory.',
-    );
-  return bytes;
-}
-
 export const parseMemory = (text: string): number =>
-  checkMemory(text.startsWith('size_mib=') ? sizeMib(text) : parseSize(text));
+  requireMemory(text.startsWith('size_mib=') ? sizeMib(text) : parseSize(text));
 
 function sizeMib(text: string): number {
   const { size_mib } = parseList(text, ['size_mib']);
@@ -86,6 +72,16 @@ export function parseSeconds(text: string): number {
   if (!/^\d{1,6}(\.\d{1,3})?$/.test(text))
     throw usage(`${quoted(text)} is not a number of seconds`, 'Examples: 10, 0.5.');
   return Math.round(Number(text) * 1000);
+}
+
+const UNIT_MS: Record<string, number> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `90s`, `10m`, `1.5h`, `7d` in milliseconds. */
+export function parseDuration(text: string): number {
+  const [, number, unit] = /^(\d{1,9}(?:\.\d{1,3})?)([smhd])$/.exec(text) ?? [];
+  if (number === undefined || Number(number) === 0)
+    throw usage(`${quoted(text)} is not a time`, 'Examples: 90s, 10m, 8h, 7d.');
+  return Math.round(Number(number) * UNIT_MS[unit!]!);
 }
 
 export function parsePattern(text: string): RegExp {

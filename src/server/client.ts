@@ -7,6 +7,7 @@ import type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
 import {
   END_TRAILER,
   type EndReport,
+  ID_HEADER,
   type MachineChange,
   type MachineDescription,
   type SaveRequest,
@@ -58,7 +59,16 @@ export async function findMachine(name: string, root: string = runRoot()): Promi
 const ANSWER_TIMEOUT_MS = 5_000;
 
 export class MachineClient {
-  constructor(readonly directory: RunDirectory) {}
+  /** `id`: of the machine that is meant. Without it, any machine in the directory answers. */
+  constructor(
+    readonly directory: RunDirectory,
+    readonly id: string | null = null,
+  ) {}
+
+  /** Whether the record in the directory is of the machine that is meant. A machine that starts has no record. */
+  async isOfRecord(): Promise<boolean> {
+    return this.id === null || (await this.directory.readRecord())?.id === this.id;
+  }
 
   /** Errors: MACHINE_GONE, NOT_POSSIBLE_NOW (it is starting, ending or too busy), and those of the API. */
   async describe(timeoutMs?: number): Promise<MachineDescription> {
@@ -100,14 +110,15 @@ export class MachineClient {
     return JSON.parse(await readAll(await this.#post('POST', '/stop', stop)));
   }
 
-  async save(save: SaveRequest, progress: Progress): Promise<MachineSaveResult> {
+  /** `signal` cancels the save until it is committed. */
+  async save(save: SaveRequest, progress: Progress, signal?: AbortSignal): Promise<MachineSaveResult> {
     await this.#requireAnswer();
-    const sent = this.#send('POST', '/save', {
-      accept: 'application/x-ndjson',
-      'content-type': 'application/json',
-    });
+    const headers = { accept: 'application/x-ndjson', 'content-type': 'application/json' };
+    const sent = this.#send('POST', '/save', headers, signal);
     sent.request.end(JSON.stringify(save));
-    const response = await this.#checked(sent);
+    const response = await this.#checked(sent).catch((error: unknown) => {
+      throw signal?.aborted ? signal.reason : error;
+    });
     let rest = '';
     try {
       for await (const part of response.setEncoding('utf8') as AsyncIterable<string>) {
@@ -123,6 +134,7 @@ export class MachineClient {
     } catch (error) {
       if (error instanceof LivesnapError) throw error;
     }
+    signal?.throwIfAborted();
     throw await this.#unreachable(true);
   }
 
@@ -174,7 +186,7 @@ export class MachineClient {
       socketPath: address,
       method,
       path,
-      headers: { host: 'machine', ...headers },
+      headers: { host: 'machine', ...(this.id === null ? {} : { [ID_HEADER]: this.id }), ...headers },
       agent: false,
       ...(signal === undefined ? {} : { signal }),
     });

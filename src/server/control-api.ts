@@ -78,5 +78,8 @@ export interface EndReport {
 /** The trailer of `GET /console` that has the {@link EndReport}: JSON, percent-encoded. */
 export const END_TRAILER = 'livesnap-end';
 
+/** The header of a request that has the ID of the machine that is meant. Another machine refuses it (MACHINE_GONE). */
+export const ID_HEADER = 'livesnap-machine';
+
 /** The header of `GET /console` that tells whether the guest is at the beginning (`new`) or inside (`begun`) of a line. */
 export const LINE_HEADER = 'livesnap-line';

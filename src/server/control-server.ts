@@ -12,7 +12,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { asLivesnapError, type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
-import type { StopResult } from './control-api.js';
+import { ID_HEADER, type StopResult } from './control-api.js';
 import { HttpError, parseTarget, requireLoopback } from './control-requests.js';
 import { type ControlledMachine, type Handler, ROUTES, sendJson } from './control-routes.js';
 import { log } from './log.js';
@@ -47,6 +47,16 @@ function findRoute(method: string, path: string, response: ServerResponse): Hand
   const allowed = Object.keys(methods).join(', ');
   response.setHeader('allow', allowed);
   throw new HttpError(405, `No route for ${method} ${path}`, `Allowed methods: ${allowed}.`);
+}
+
+/** Errors: MACHINE_GONE if the request is for a machine that had this name before. */
+function requireMeant({ headers }: IncomingMessage, machine: ControlledMachine): void {
+  const meant = headers[ID_HEADER];
+  const { id, name } = machine.describe();
+  if (meant !== undefined && meant !== id)
+    throw new LivesnapError('MACHINE_GONE', `the machine ${name} with the ID ${meant} has ended`, {
+      hint: `The name ${name} is now that of the machine ${id}.`,
+    });
 }
 
 /** A machine that does not run yet: it can only be stopped. */
@@ -129,6 +139,7 @@ export class ControlServer {
         sendJson(response, 503, { error: error.toJSON() });
         return;
       }
+      requireMeant(request, machine);
       const isOverTcp = port !== null;
       await handler({ machine, request, response, query: url.searchParams, isOverTcp });
     } catch (thrown) {

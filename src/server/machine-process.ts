@@ -160,7 +160,7 @@ async function run(request: LaunchRequest, stores: StoreThread): Promise<number>
       log,
       starterDone,
       starter: request.starter,
-      labels: request.labels ?? {},
+      labels: request.labels,
       lifetimeMs: request.lifetimeMs ?? null,
     });
     await service.open();

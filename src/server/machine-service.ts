@@ -68,8 +68,8 @@ export interface MachineServiceOptions {
   readonly log: (sentence: string) => void;
   /** Lines to type into the console (default: none). A restored machine has its own. */
   readonly starter?: StarterRequest;
-  /** Default: none. */
-  readonly labels?: Labels;
+  /** Default: those of the snapshot that the machine was restored from. */
+  readonly labels?: Labels | undefined;
   /** The machine ends after this time (default: it has no end). */
   readonly lifetimeMs?: number | null;
   /**
@@ -116,7 +116,7 @@ export class MachineService implements ControlledMachine {
   constructor(machine: MachineHandle, options: MachineServiceOptions) {
     this.#machine = machine;
     this.#options = options;
-    this.#labels = options.labels ?? {};
+    this.#labels = options.labels ?? machine.savedLabels ?? {};
     this.#starter = this.#newStarter(machine.savedConsole);
     if (machine.savedConsole !== null) this.#takeHistory(machine.savedConsole);
     machine.on('console', (bytes, missedBytes) => {
@@ -360,7 +360,14 @@ export class MachineService implements ControlledMachine {
     const store = await stores.open(dir ?? storeDir, { write: true, create: true });
     try {
       const result = await this.#machine.save(store, {
-        ...{ vm: directory.name, tags, then, progress, console: () => this.#savedConsole() },
+        ...{
+          vm: directory.name,
+          labels: this.#labels,
+          tags,
+          then,
+          progress,
+          console: () => this.#savedConsole(),
+        },
         ...(signal === undefined ? {} : { signal }),
       });
       this.#tidyAndClose(store);

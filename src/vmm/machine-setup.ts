@@ -200,7 +200,7 @@ export async function setUpRestore(
     });
   }
   const { vcpus, vm, console: savedConsole = null } = decodeMachineState(metadata.state);
-  const { config: saved, bootPath } = readSavedMachine(metadata.machine);
+  const { config: saved, bootPath, labels } = readSavedMachine(metadata.machine);
   if (vcpus.length !== saved.cpus) {
     throw invalidState(`machine.config.cpus is ${saved.cpus}, but vcpus has ${vcpus.length} items`);
   }
@@ -230,7 +230,7 @@ export async function setUpRestore(
       const obstacle = mode === 'eager' ? null : lazyObstacle();
       const isLazy = mode !== 'eager' && obstacle === null;
       const setup: MachineSetup = {
-        ...{ config, bootPath, regions, disks, nets, savedConsole, lazyFill: null },
+        ...{ config, bootPath, labels, regions, disks, nets, savedConsole, lazyFill: null },
         notices: [...notices, ...nets.notices, ...(mode === 'lazy' && obstacle !== null ? [obstacle] : [])],
         base: { store, id: summary.id },
       };

@@ -1,5 +1,6 @@
 /** A machine as the control API and the command line see it. Class Machine implements it; tests may use a fake. */
 import type { LivesnapError } from '../errors.js';
+import type { Labels } from '../labels.js';
 import type { Progress, SaveResult, SaveTarget } from '../page-stream.js';
 import type { SavedConsole } from './console/saved-console.js';
 import type { DiskConfig } from './disk/disk-config.js';
@@ -46,6 +47,8 @@ export type SaveThen = 'resume' | 'pause' | 'stop';
 export interface MachineSaveOptions {
   /** The name of the machine in the snapshot. */
   readonly vm: string;
+  /** Default: none. */
+  readonly labels?: Labels | undefined;
   readonly tags: readonly string[];
   readonly then: SaveThen | null;
   readonly progress?: Progress;
@@ -112,6 +115,8 @@ export interface MachineHandle {
   readonly problem: string | null;
   /** The console of the snapshot that it was restored from; null if it has none. */
   readonly savedConsole: SavedConsole | null;
+  /** Those of the snapshot that it was restored from. */
+  readonly savedLabels?: Labels | undefined;
   /** What the user should know about the machine on this host, one sentence each. */
   readonly notices: readonly string[];
   /** Its networks and what they have done. */

@@ -13,6 +13,7 @@ import { EventEmitter } from 'node:events';
 import { arch, hostname } from 'node:os';
 import { BitSet } from '../bit-set.js';
 import { LivesnapError } from '../errors.js';
+import type { Labels } from '../labels.js';
 import { closeMemory, createMemory, readMemory } from '../native/memory.js';
 import {
   type OpenSnapshot,
@@ -23,6 +24,7 @@ import {
   type SaveResult,
   type SaveTarget,
 } from '../page-stream.js';
+import { unlessAborted } from '../unless-aborted.js';
 import type { SavedConsole } from './console/saved-console.js';
 import { DeviceThreadClient, isMachineGone, machineGone } from './device-thread-client.js';
 import { isUnwritten } from './disk/data-blocks.js';
@@ -60,7 +62,6 @@ import { DirtyPages } from './memory/dirty-pages.js';
 import type { NetReport } from './net/machine-nets.js';
 import { isSameBase, SaveBases, usedBase } from './save-bases.js';
 import type { SavedMachine } from './saved-machine.js';
-import { unlessAborted } from './unless-aborted.js';
 
 /** What a region may be stored relative to in one save. */
 type BasesOf = (region: number) => SavedRegion;
@@ -197,6 +198,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   get problem(): string | null {
     return this.#problem;
+  }
+
+  get savedLabels(): Labels | undefined {
+    return this.#setup.labels;
   }
 
   get savedConsole(): SavedConsole | null {
@@ -338,7 +343,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     store: SaveTarget,
     basesOf: BasesOf,
     then: SaveThen,
-    { vm, tags, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
+    { vm, labels = {}, tags, progress, signal, console = () => NO_CONSOLE }: MachineSaveOptions,
   ): Promise<SaveResult & PauseResult & { storedWhilePausedBytes: number }> {
     const { config, bootPath, regions, disks, lazyFill } = this.#setup;
     const wasRunning = this.#isRunning;
@@ -381,7 +386,10 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         tags,
         memoryBytes: config.memoryBytes,
         diskBytes: totalDiskBytes(disks.configs),
-        machine: { config, bootPath } satisfies SavedMachine,
+        machine: {
+          ...{ config, bootPath },
+          ...(Object.keys(labels).length === 0 ? {} : { labels }),
+        } satisfies SavedMachine,
         host: this.#hostDescription(),
         state: state!,
       });

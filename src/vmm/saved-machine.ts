@@ -4,6 +4,7 @@
  * Invariant: every field is checked before it is used, because anybody may have written the store. Unknown fields are
  * ignored and not saved again.
  */
+import { type Labels, labels } from '../labels.js';
 import { PAGE_BYTES } from '../page-stream.js';
 import { flag, integer, nullable, object, oneOf, optional, parse, satisfying, text } from '../schema.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
@@ -17,6 +18,8 @@ export interface SavedMachine {
   readonly config: MachineConfig;
   /** The kind of kernel image that the machine booted from. */
   readonly bootPath: string | null;
+  /** Left out if there is none. */
+  readonly labels?: Labels | undefined;
 }
 
 const SAVED_MACHINE = object(
@@ -42,6 +45,7 @@ const SAVED_MACHINE = object(
       { others: 'ignore' },
     ),
     bootPath: nullable(text()),
+    labels: optional(labels),
   },
   { others: 'ignore' },
 );
@@ -52,7 +56,7 @@ const DESCRIPTION = object({ machine: SAVED_MACHINE });
 /** Checks the field `machine` of a snapshot's description. Errors: BAD_STATE, naming the field at fault. */
 export function readSavedMachine(machine: unknown): SavedMachine {
   const description = parse(DESCRIPTION, { machine }, (wrong) => invalidState(wrong.message));
-  const { config, bootPath } = description.machine;
+  const { config, bootPath, labels } = description.machine;
   const {
     kernel,
     initrd,
@@ -68,5 +72,9 @@ export function readSavedMachine(machine: unknown): SavedMachine {
   } = config;
   const template = cpuTemplate === undefined ? {} : { cpuTemplate };
   const devices = { vmgenid, rng, disks, nets, ...(balloon === undefined ? {} : { balloon }) };
-  return { config: { kernel, initrd, cmdline, memoryBytes, cpus, ...devices, ...template }, bootPath };
+  return {
+    config: { kernel, initrd, cmdline, memoryBytes, cpus, ...devices, ...template },
+    bootPath,
+    ...(labels === undefined ? {} : { labels }),
+  };
 }

@@ -10,6 +10,7 @@ import { ending, hearing, type World, worldOfEachTest } from './cli.js';
 import { alive, gone } from './processes.js';
 
 interface Started {
+  id: string;
   name: string;
   pid: number;
   readyMs: number;
@@ -26,7 +27,8 @@ describe('a machine', function () {
   const start = (name: string, ...more: string[]) => world.start<Started>(name, more);
 
   it('is started, listed, paused, resumed and stopped', async () => {
-    const { name, pid, readyMs } = await start('a', '--cpus', '2');
+    const { id, name, pid, readyMs } = await start('a', '--cpus', '2', '--label', 'course=os');
+    assert.match(id, /^[0-9a-f]{32}$/);
     assert.equal(name, 'a');
     assert.ok(alive(pid) && readyMs > 0);
     const [row, ...others] = await world.json<Record<string, unknown>[]>('ps');
@@ -34,12 +36,15 @@ describe('a machine', function () {
     assert.deepEqual(
       { ...row, startedAt: typeof row!.startedAt },
       {
+        id,
         name: 'a',
+        labels: { course: 'os' },
         pid,
         state: 'running',
         memoryBytes: 64 << 20,
         cpus: 2,
         startedAt: 'string',
+        endsAt: null,
         snapshot: null,
       },
     );

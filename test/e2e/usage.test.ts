@@ -34,6 +34,8 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     overlayDir: EMPTY,
     cpuTemplate: ['x86-64-v4', /not minimal, x86-64-v2 or x86-64-v3/],
     name: EMPTY,
+    label: ['=x', /is not a label/],
+    lifetime: ['10', /is not a time/],
     port: ['0', /not a port/],
     starterFile: EMPTY,
     starterPrompt: ['(', /not a regular expression/],
@@ -48,6 +50,8 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
   save: { tag: EMPTY, then: ['fly', /not resume, pause or stop/] },
   restore: {
     name: EMPTY,
+    label: ['course', /is not a label/],
+    lifetime: ['0s', /is not a time/],
     net: ['user', /"user" does not name a network/],
     overlayDir: EMPTY,
     port: ['65536', /not a port/],

@@ -12,12 +12,17 @@ import { projectRoot } from '../../src/native/project-root.js';
 /** Which top-level rooms and files of src/ each of them may import. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: [
-    ...['server', 'vmm', 'store', 'native'],
+    ...['host', 'server', 'vmm', 'store', 'native', 'labels'],
     ...['environment', 'notes', 'page-stream', 'region-places', 'schema', 'errors'],
+  ],
+  host: [
+    ...['server', 'vmm', 'store', 'native'],
+    ...['environment', 'labels', 'page-stream', 'schema', 'unless-aborted', 'errors'],
   ],
   server: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'errors'],
   labels: ['schema', 'errors'],
-  vmm: ['native', 'page-stream', 'schema', 'bit-set', 'errors'],
+  vmm: ['native', 'labels', 'page-stream', 'schema', 'bit-set', 'unless-aborted', 'errors'],
+  'unless-aborted': [],
   store: ['native', 'environment', 'notes', 'page-stream', 'region-places', 'schema', 'bit-set', 'errors'],
   native: ['page-stream', 'errors'],
   environment: ['notes', 'errors'],

@@ -15,8 +15,8 @@ import { LivesnapError } from '../../errors.js';
 import type { KvmMachine } from '../../native/kvm.js';
 import { type FillError, lazyFillErrno, MemoryFill } from '../../native/memory-fill.js';
 import { type OpenRegion, type OpenSnapshot, PAGE_BYTES, type Region } from '../../page-stream.js';
+import { unlessAborted } from '../../unless-aborted.js';
 import type { MemorySlot } from '../kvm/vm.js';
-import { unlessAborted } from '../unless-aborted.js';
 import { joined, type WorkingSet, type WorkingSets } from './working-set.js';
 
 /**

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import {
-  checkMemory,
   parseCpus,
+  parseDuration,
   parseKernel,
   parseList,
   parseMemory,
@@ -14,6 +14,7 @@ import {
   parseWord,
 } from '../../../src/cli/values.js';
 import { LivesnapError } from '../../../src/errors.js';
+import { requireMemory } from '../../../src/host/guest-memory.js';
 
 const refuses = (parse: () => unknown, message?: RegExp) =>
   assert.throws(
@@ -55,8 +56,8 @@ describe('the value of an option', () => {
     refuses(() => parseMemory('1000T'), /more than this host has/);
     refuses(() => parseMemory('size_mib='));
     refuses(() => parseMemory('size_mib=1,size_mib=2'), /twice/);
-    assert.equal(checkMemory(8192, 8192), 8192);
-    refuses(() => checkMemory(12288, 8192));
+    assert.equal(requireMemory(8192, 8192), 8192);
+    refuses(() => requireMemory(12288, 8192));
   });
 
   it('is a number of vCPUs of at least one', () => {
@@ -73,6 +74,10 @@ describe('the value of an option', () => {
     assert.equal(parseSeconds('1.5'), 1500);
     assert.equal(parseSeconds('0'), 0);
     for (const bad of ['', '-1', 'soon', '1s', 'Infinity']) refuses(() => parseSeconds(bad));
+    assert.equal(parseDuration('90s'), 90_000);
+    assert.equal(parseDuration('1.5h'), 5_400_000);
+    for (const bad of ['', '10', '0m', '-1s', '1w', '1e3s', 's'])
+      refuses(() => parseDuration(bad), /not a time/);
     assert.ok(parsePattern('^SUM').test('SUM 1'));
     refuses(() => parsePattern('('), /regular expression/);
     assert.equal(parseWord('resume', 'pause', 'stop')('stop'), 'stop');

@@ -47,6 +47,13 @@ describe('readSavedMachine', () => {
     );
   });
 
+  it('returns labels, and refuses those that are not valid', () => {
+    const labelled = { ...SAVED, labels: { course: 'os' } };
+    assert.deepEqual(readSavedMachine(labelled), labelled);
+    for (const labels of [null, [], { 'a b': '' }, { a: 1 }])
+      assert.throws(() => readSavedMachine({ ...SAVED, labels }), /machine\.labels/);
+  });
+
   it('leaves out fields that it does not know', () => {
     const newer = { ...SAVED, colour: 'red', config: { ...SAVED.config, clock: 'utc' } };
     assert.deepEqual(readSavedMachine(newer), SAVED);

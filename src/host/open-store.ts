@@ -1,4 +1,4 @@
-/** Access to the store for verbs. Only verbs that need the store load its code. */
+/** Opens stores. Only calls that need a store load its code. */
 import type { Store } from '../store/store.js';
 
 /** The class of stores. Errors: SYSTEM (a module that has compiled parts cannot be loaded). */

@@ -2,8 +2,7 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { formatCount } from './format.js';
-import { withStore } from './store-access.js';
+import { withStore } from './open-store.js';
 
 /**
  * Finds a snapshot in the store, or in an exported directory that holds only this one.
@@ -25,8 +24,12 @@ export async function locateSnapshot(
   const { exportedSnapshots } = await import('../store/remote/export.js');
   const ids = exportedSnapshots(dir);
   if (ids.length !== 1)
-    throw new LivesnapError('USAGE', `${dir} holds ${formatCount(ids.length, 'snapshot')}, not 1`, {
-      hint: 'To choose one: livesnap restore SNAPSHOT --store DIR',
-    });
+    throw new LivesnapError(
+      'USAGE',
+      `${dir} holds ${ids.length === 0 ? 'no snapshot' : `${ids.length} snapshots`}, not 1`,
+      {
+        hint: 'To choose one: livesnap restore SNAPSHOT --store DIR',
+      },
+    );
   return { dir, ref: ids[0]! };
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { unlessAborted } from '../../../src/vmm/unless-aborted.js';
+import { unlessAborted } from '../../src/unless-aborted.js';
 
 describe('unlessAborted', () => {
   const never = new Promise<never>(() => {});

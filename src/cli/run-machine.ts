@@ -1,64 +1,42 @@
-/** Starts the process of a machine, for `start` and `restore`, and attaches to its console unless --detach is given. */
-import { runRoot } from '../environment.js';
+/** Shows a machine that `start` or `restore` starts: attaches to its console unless --detach is given. */
 import { LivesnapError } from '../errors.js';
+import type { Host } from '../host/host.js';
+import type { Machine } from '../host/machine.js';
 import type { Progress } from '../page-stream.js';
+import type { MachineClient } from '../server/client.js';
 import type { EndReport } from '../server/control-api.js';
-import type { LaunchRequest } from '../server/launch-messages.js';
 import { detachedSentence, PROCESS_END_TIMEOUT_MS, runConsole } from './console-session.js';
 import { takeProcess } from './early-process.js';
 import { formatDuration } from './format.js';
 import type { Output } from './output.js';
 
-export interface LaunchOptions {
-  /** Null: a free name is chosen, like `like` or else a random one. */
-  readonly name: string | null;
-  readonly like: string | null;
+export interface RunOptions {
+  /** What progress is shown of; null: none is. */
+  readonly shown: string | null;
   readonly detach: boolean;
-  readonly port: number | null;
   readonly storeDir: string;
-  readonly overlayDir: string | null;
-  readonly starter: LaunchRequest['starter'];
-  readonly origin: LaunchRequest['origin'];
   readonly output: Output;
 }
 
-/** Names to try: `web`, `web-2`, `web-3`, …, or random ones. */
-function namesLike(like: string | null, draw: () => string): () => string {
-  let count = 0;
-  return () => {
-    count++;
-    if (like === null) return draw();
-    return count === 1 ? like : `${like.slice(0, 58)}-${count}`;
-  };
-}
-
 /** Resolves to the exit status: in the foreground when the machine ends, else when it runs. */
-export async function launchMachine(options: LaunchOptions): Promise<number> {
-  const { output, origin, port, storeDir, overlayDir, starter } = options;
-  const { claimFreeName, drawName, RunDirectory } = await import('../server/run-directory.js');
-  const { launch } = await import('../server/launch.js');
-  const { MachineClient } = await import('../server/client.js');
-
+export async function runMachine(
+  { shown, detach, storeDir, output }: RunOptions,
+  begin: (host: Host, progress?: Progress) => Promise<Machine>,
+): Promise<number> {
+  const { Host } = await import('../host/host.js');
+  const host = new Host(storeDir, takeProcess);
   const startedMs = performance.now();
-  const root = runRoot();
-  const directory =
-    options.name !== null
-      ? await new RunDirectory(root, options.name).claim()
-      : await claimFreeName(root, namesLike(options.like, drawName));
-  const { name } = directory;
-  const begin = async (progress?: Progress) => {
-    const request = { storeDir, port, overlayDir, starter, origin };
-    return launch(directory, request, progress, await takeProcess(origin.kind));
-  };
-  const { machine, letGo } =
-    origin.kind === 'start' ? await begin() : await output.withProgress(`restoring ${name}`, begin);
+  const machine =
+    shown === null
+      ? await begin(host)
+      : await output.withProgress(shown, (progress) => begin(host, progress));
   const readyMs = Math.round(performance.now() - startedMs);
-  for (const notice of machine.notices) output.say(`note: ${notice}`);
-
-  const { pid, memoryBytes, cpus, startedAt, snapshot } = machine;
-  const result = { name, pid, readyMs, memoryBytes, cpus, startedAt, snapshot };
-  if (options.detach) {
-    letGo();
+  const { name, client } = machine;
+  const { id, labels, pid, memoryBytes, cpus, startedAt, endsAt, snapshot, notices } = machine.about;
+  for (const notice of notices) output.say(`note: ${notice}`);
+  const result = { id, name, labels, pid, readyMs, memoryBytes, cpus, startedAt, endsAt, snapshot };
+  if (detach) {
+    machine.detach();
     output.result(
       result,
       () => name,
@@ -68,7 +46,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number> {
     return 0;
   }
 
-  const client = new MachineClient(directory);
+  const letGo = (): void => machine.detach();
   let isStopping = false;
   const stop = () => {
     // The second signal does not wait for the guest.
@@ -95,10 +73,7 @@ export async function launchMachine(options: LaunchOptions): Promise<number> {
 }
 
 /** Waits for the end of the machine without showing its console: with --json, stdout is for the result. */
-async function waitForEnd(
-  client: import('../server/client.js').MachineClient,
-  letGo: () => void,
-): Promise<EndReport | null> {
+async function waitForEnd(client: MachineClient, letGo: () => void): Promise<EndReport | null> {
   const { MachineClient } = await import('../server/client.js');
   const processEnd = await client.directory.watchEnd();
   const console = await client.openConsole(0);
@@ -113,10 +88,7 @@ async function waitForEnd(
 }
 
 /** The exit status for the end of a machine. Null: the connection was lost, because the process died. */
-async function statusOf(
-  end: EndReport | null,
-  { directory }: import('../server/client.js').MachineClient,
-): Promise<number> {
+async function statusOf(end: EndReport | null, { directory }: MachineClient): Promise<number> {
   if (end === null) {
     const { goneError } = await import('../server/client.js');
     throw await goneError(directory);

@@ -1,0 +1,160 @@
+/**
+ * The machines and the store of this host.
+ *
+ * What flows: options go to a new process of a machine (server/launch.ts), requests to the API of a machine's process
+ * (server/client.ts), and everything about snapshots to a store that is opened for the call. All of it happens in this
+ * process and on the calling thread; nothing is kept between calls.
+ */
+import { availableParallelism } from 'node:os';
+import { runRoot } from '../environment.js';
+import { asLivesnapError, LivesnapError } from '../errors.js';
+import { findMachine } from '../server/client.js';
+import type { LaunchRequest } from '../server/launch-messages.js';
+import { RunDirectory } from '../server/run-directory.js';
+import type { CallOptions } from './call-options.js';
+import type { ChosenName, TakeProcess } from './launch-machine.js';
+import { locateSnapshot } from './locate-snapshot.js';
+import { Machine, type SaveOptions } from './machine.js';
+import { type MachineFilter, type MachineInfo, machineInfos } from './machine-info.js';
+import {
+  launchRequest,
+  type RestoreOptions,
+  restoreOrigin,
+  type StartOptions,
+  startOrigin,
+} from './machine-options.js';
+import { withStore } from './open-store.js';
+
+export interface ForkOptions extends RestoreOptions {
+  /** How many machines. Default: 1. */
+  readonly count?: number | undefined;
+  /** The machines are called NAME-1, NAME-2 and so on. Default: free names like that of the original. */
+  readonly name?: string | undefined;
+}
+
+/** One machine of a fork, or why there is none. */
+export type Forked = { readonly machine: Machine } | { readonly error: LivesnapError };
+
+/** More start no faster: each process takes a processor for tens of milliseconds. */
+const STARTED_AT_ONCE = Math.max(2, availableParallelism());
+const MAX_FORKS = 1000;
+
+export class Host implements AsyncDisposable {
+  /** Absolute path of the store. */
+  readonly storeDir: string;
+  readonly #takeProcess: TakeProcess | undefined;
+
+  /** Use {@link connect}. */
+  constructor(storeDir: string, takeProcess?: TakeProcess) {
+    this.storeDir = storeDir;
+    this.#takeProcess = takeProcess;
+  }
+
+  /**
+   * Boots a machine. Resolves when it runs. Errors: USAGE, NO_SUCH_FILE, BAD_IMAGE, NAME_IN_USE, HOST_LACKS, those of a
+   * store, MACHINE_FAILED.
+   */
+  async start(options: StartOptions): Promise<Machine> {
+    const origin = startOrigin(options);
+    return this.#launch({ name: options.name ?? null, like: null }, origin, options);
+  }
+
+  /**
+   * Restores a machine from a snapshot: a tag, an ID, a unique prefix of one, or an exported directory. Resolves when it
+   * runs. Errors: as of {@link start}, NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, DOES_NOT_FIT.
+   */
+  async restore(snapshot: string, options: RestoreOptions = {}): Promise<Machine> {
+    options.signal?.throwIfAborted();
+    const { dir, ref } = await locateSnapshot(this.storeDir, snapshot);
+    const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
+    if (saved.kind !== 'machine') throw notOfMachine(snapshot, saved.kind);
+    const name = { name: options.name ?? null, like: options.asNew ? null : saved.vm };
+    return this.#launch(name, restoreOrigin(dir, saved.id, options), options);
+  }
+
+  /**
+   * Restores a snapshot several times, as clones that run beside each other. A machine is saved first. Each result is a
+   * machine or an error; one error does not end the others. Errors: those of the save, USAGE, NO_SUCH_SNAPSHOT.
+   */
+  async fork(from: Machine | string, options: ForkOptions = {}): Promise<Forked[]> {
+    const { count = 1, name, ...rest } = options;
+    if (!Number.isSafeInteger(count) || count < 1 || count > MAX_FORKS)
+      throw new LivesnapError('USAGE', `${count} is not a number of machines`, {
+        hint: `Use 1 to ${MAX_FORKS}.`,
+      });
+    const store: SaveOptions = { store: this.storeDir, signal: options.signal };
+    const ref = typeof from === 'string' ? from : (await from.save(store)).id;
+    const { dir, ref: found } = await locateSnapshot(this.storeDir, ref);
+    const saved = await withStore(dir, { write: false }, (opened) => opened.find(found));
+    if (saved.kind !== 'machine') throw notOfMachine(ref, saved.kind);
+    const origin = restoreOrigin(dir, saved.id, { ...rest, asNew: true });
+    const results: Forked[] = new Array(count);
+    let next = 0;
+    const lane = async (): Promise<void> => {
+      while (next < count) {
+        const i = next++;
+        const chosen =
+          name === undefined ? { name: null, like: saved.vm } : { name: `${name}-${i + 1}`, like: null };
+        results[i] = await this.#launch(chosen, origin, rest).then(
+          (machine) => ({ machine }),
+          (error: unknown) => ({ error: asLivesnapError(error) }),
+        );
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(STARTED_AT_ONCE, count) }, lane));
+    return results;
+  }
+
+  /** A machine that runs, by its name, its ID or a unique prefix of that. Errors: NO_SUCH_MACHINE, MACHINE_GONE. */
+  async machine(nameOrId: string, { signal }: CallOptions = {}): Promise<Machine> {
+    signal?.throwIfAborted();
+    const name = await this.#nameOf(nameOrId);
+    const client = await findMachine(name);
+    return new Machine(client.directory, await client.describe(), null);
+  }
+
+  async #nameOf(nameOrId: string): Promise<string> {
+    if (!ID_PREFIX.test(nameOrId) || (await new RunDirectory(runRoot(), nameOrId).look()) !== 'absent')
+      return nameOrId;
+    const found = (await machineInfos()).filter(({ id }) => id?.startsWith(nameOrId));
+    if (found.length > 1)
+      throw new LivesnapError('AMBIGUOUS', `ambiguous machine ID prefix ${nameOrId}`, {
+        hint: `Give more digits, or a name: ${found.map(({ name }) => name).join(', ')}.`,
+      });
+    return found[0]?.name ?? nameOrId;
+  }
+
+  /** All machines of this user, by name; also those that failed or whose process died. */
+  machines(filter: MachineFilter & CallOptions = {}): Promise<MachineInfo[]> {
+    filter.signal?.throwIfAborted();
+    return machineInfos(filter);
+  }
+
+  async #launch(
+    name: ChosenName,
+    origin: LaunchRequest['origin'],
+    options: StartOptions | RestoreOptions,
+  ): Promise<Machine> {
+    const request = { ...launchRequest(this.storeDir, options), origin };
+    // Other calls do not load Node's code for child processes, which takes 6 ms.
+    const { launchMachine } = await import('./launch-machine.js');
+    const launched = await launchMachine(name, request, this.#takeProcess, options);
+    return new Machine(new RunDirectory(runRoot(), launched.name), launched.machine, launched.letGo);
+  }
+
+  /** Ends nothing: machines go on. */
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+/** Shorter words are names. */
+const ID_PREFIX = /^[0-9a-f]{6,32}$/;
+
+function notOfMachine(snapshot: string, kind: 'file' | 'disk'): LivesnapError {
+  return kind === 'file'
+    ? new LivesnapError('USAGE', `snapshot ${snapshot} holds a file, not a machine`, {
+        hint: `To write the file: livesnap get ${snapshot} FILE`,
+      })
+    : new LivesnapError('USAGE', `snapshot ${snapshot} holds disks, not a machine`, {
+        hint: `To start a machine with a disk of it: livesnap start --block snapshot=${snapshot}:disk0`,
+      });
+}

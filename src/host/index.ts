@@ -1,0 +1,14 @@
+/** The public interface of the library (docs/library.md). */
+export type { ErrorCode, PlainError } from '../errors.js';
+export { LivesnapError } from '../errors.js';
+export type { Labels } from '../labels.js';
+export type { Progress } from '../page-stream.js';
+export type { EndReport, MachineDescription, StopResult } from '../server/control-api.js';
+export type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
+export type { CallOptions, LongCallOptions } from './call-options.js';
+export { type ConnectOptions, connect } from './connect.js';
+export type { Console, ConsoleOptions, WaitForOptions } from './console.js';
+export type { Forked, ForkOptions, Host } from './host.js';
+export type { Machine, SaveOptions, StopOptions } from './machine.js';
+export type { MachineFilter, MachineInfo } from './machine-info.js';
+export type { DiskOptions, RestoreOptions, StartOptions } from './machine-options.js';
