@@ -1,9 +1,9 @@
-// Builds the parts that are not TypeScript: the C++ addon (node-gyp) and the bundled probe guest (make). Prints
-// nothing unless something fails.
+// Builds the parts that are not TypeScript: the C++ addon (node-gyp), the bundled probe guest (make), and in Node 20 its
+// better-sqlite3. Prints nothing unless something fails.
 //
-// `npm install` runs this with --optional: on a platform that the addon is not for, or without the tools to build it,
-// it then prints a warning and succeeds, because verbs that only read work without the addon. A build that fails
-// always fails the installation.
+// `npm ci` in a checkout runs this with --optional: on a platform that the addon is not for, or without the tools to
+// build it, it then prints a warning and succeeds, because verbs that only read work without the addon. A build that
+// fails always fails the installation.
 //
 // Node's headers are taken from beside the running Node where they are (as in Node's own tarballs and most packages),
 // so that nothing is downloaded.
@@ -13,6 +13,8 @@ import { createRequire } from 'node:module';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+/** NODE_MODULE_VERSION of Node 20, for which better-sqlite3 has no binary: src/native/modules.ts. */
+const NODE_20 = '115';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { CXX, PYTHON, npm_config_python } = process.env;
 /** node-gyp lets the environment name a C++ compiler and a Python. */
@@ -59,15 +61,38 @@ function run(part, command, args) {
   fail(`building ${part} failed: ${reason}`);
 }
 
+const headers = resolve(dirname(process.execPath), '..');
+const nodedir = existsSync(join(headers, 'include/node/node_api.h')) ? [`--nodedir=${headers}`] : [];
+
+/** Builds `directory`, which has a binding.gyp. */
+function gyp(part, directory, steps) {
+  for (const step of steps)
+    run(part, process.execPath, [findNodeGyp(), step, '-C', directory, '-j', 'max', ...nodedir]);
+}
+
+const isLoadable = (file) =>
+  spawnSync(process.execPath, ['-e', 'require(process.argv[1])', file]).status === 0;
+
+const isNode20 = process.versions.modules === NODE_20;
 const why = obstacle();
 if (why !== null)
   fail(
-    `the C++ addon cannot be built: ${why}. Without it only ls, show, stats, get, check and export work.`,
+    `the C++ addon cannot be built: ${why}. Without it only ls, show, stats, get, check and export work` +
+      `${isNode20 ? ', with Node 22.14 or newer' : ''}.`,
     process.argv.includes('--optional'),
   );
-const headers = resolve(dirname(process.execPath), '..');
-const nodedir = existsSync(join(headers, 'include/node/node_api.h')) ? [`--nodedir=${headers}`] : [];
-const isClean = process.argv.includes('--clean') || !existsSync(join(root, 'addon/build/config.gypi'));
-for (const step of isClean ? ['rebuild'] : ['configure', 'build'])
-  run('the addon', process.execPath, [findNodeGyp(), step, '-C', 'addon', '-j', 'max', ...nodedir]);
-run('the probe guest', 'make', ['-s', '-C', 'guest']);
+const isClean = process.argv.includes('--clean');
+gyp(
+  'the addon',
+  'addon',
+  isClean || !existsSync(join(root, 'addon/build/config.gypi')) ? ['rebuild'] : ['configure', 'build'],
+);
+// The npm package has neither the sources of the guest nor those of this better-sqlite3, but what is built of them.
+if (existsSync(join(root, 'guest/Makefile'))) run('the probe guest', 'make', ['-s', '-C', 'guest']);
+const sqlite = 'node_modules/better-sqlite3-node20';
+if (
+  isNode20 &&
+  existsSync(join(root, sqlite, 'binding.gyp')) &&
+  (isClean || !isLoadable(join(root, sqlite, 'build/Release/better_sqlite3.node')))
+)
+  gyp('better-sqlite3', sqlite, ['rebuild']);

@@ -25,7 +25,9 @@ async function measure({ dir, rounds }: Context): Promise<readonly Figure[]> {
   await fillStore(dir);
   const commands = new CommandLine(dir);
   const sqlite = join(dir, 'sqlite.cjs');
-  const module = JSON.stringify(join(projectRoot, 'node_modules/better-sqlite3'));
+  // Node 20 has a better-sqlite3 of its own (src/native/modules.ts).
+  const name = process.versions.modules === '115' ? 'better-sqlite3-node20' : 'better-sqlite3';
+  const module = JSON.stringify(join(projectRoot, 'node_modules', name));
   writeFileSync(sqlite, `new (require(${module}))(':memory:').exec('select 1')`);
   const start = (name: string, memory: string): number =>
     commands.run('start', '--kernel', PROBE, '--memory', memory, '--name', name, '--detach').ms;

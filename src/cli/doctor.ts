@@ -24,7 +24,12 @@ export interface Check {
   readonly remedy: string | null;
 }
 
-const MIN_NODE = [20, 12] as const;
+/** The first minor version of each supported major one: `engines` in package.json. Later majors are supported. */
+const SUPPORTED_NODES = new Map([
+  [20, 12],
+  [22, 14],
+  [23, 6],
+]);
 const MIN_MEMORY_BYTES = 512 * 2 ** 20;
 const MIN_STORE_BYTES = 2 ** 30;
 const MIN_RUN_BYTES = 16 * 2 ** 20;
@@ -36,10 +41,11 @@ const wrong = (message: string, remedy: string): Finding => ({ ok: false, state:
 
 function checkNode(version: string = process.versions.node): Finding {
   const [major = 0, minor = 0] = version.split('.').map(Number);
-  const isNewEnough = major > MIN_NODE[0] || (major === MIN_NODE[0] && minor >= MIN_NODE[1]);
-  return isNewEnough
+  const first = SUPPORTED_NODES.get(major);
+  const isSupported = first === undefined ? major > Math.max(...SUPPORTED_NODES.keys()) : minor >= first;
+  return isSupported
     ? fine(`Node ${version}`)
-    : wrong(`Node ${version} is too old`, `Install Node ${MIN_NODE.join('.')} or newer.`);
+    : wrong(`livesnap does not work in Node ${version}`, 'Install Node 22.14 or newer.');
 }
 
 async function checkAddon(): Promise<Finding> {
@@ -92,7 +98,7 @@ async function checkKvm(): Promise<Finding> {
   return kind === 'pvm'
     ? note(
         `${about}; programs cannot run under the stock kernel of a distribution`,
-        'Build a Linux guest for PVM: scripts/linux-guest DIR',
+        `Build a Linux guest for PVM: ${join(projectRoot, 'scripts/linux-guest')} DIR`,
       )
     : fine(about);
 }

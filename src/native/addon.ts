@@ -6,31 +6,33 @@
  * - Importing a file of this folder never fails for want of the addon: verbs that only read work without it.
  * - An addon that is there but cannot be loaded is an error, never a reason to continue without it.
  */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { LivesnapError, SystemError } from '../errors.js';
 import { loadAddon } from './modules.js';
+import { findBinary, isForOtherLibc, isLinuxX64 } from './prebuilds.js';
 import { projectRoot } from './project-root.js';
 
 export { projectRoot };
 
-const FILE = join(projectRoot, 'addon/build/Release/livesnap.node');
+const PREBUILT = 'livesnap.node';
+const FILE = findBinary('addon/build/Release/livesnap.node', PREBUILT);
 
-/** False on platforms it is not for, and after an installation without a compiler. */
-export const isAddonBuilt: boolean = existsSync(FILE);
+/** False on platforms it is not for, and in a checkout that was installed without a compiler. */
+export const isAddonBuilt: boolean = FILE !== null;
 
 /** The error of whatever needs the addon where it is not built. */
 export function missingAddon(): LivesnapError {
-  const isForThisPlatform = process.platform === 'linux' && process.arch === 'x64';
+  const build = `Run npm run build:native in ${projectRoot} (gcc, g++, make and python3 are needed).`;
   return new LivesnapError('SYSTEM', 'the C++ addon is not built', {
-    hint: isForThisPlatform
-      ? `Run npm run build:native in ${projectRoot} (gcc, g++, make and python3 are needed).`
-      : 'It needs Linux on x86-64. On this platform use ls, show, stats, get, check and export.',
+    hint: !isLinuxX64
+      ? 'It needs Linux on x86-64. On this platform use ls, show, stats, get, check and export.'
+      : isForOtherLibc(PREBUILT)
+        ? `The package has it for glibc only, and this system uses musl. ${build}`
+        : build,
   });
 }
 
 function load(): unknown {
-  if (!isAddonBuilt) throw missingAddon();
+  if (FILE === null) throw missingAddon();
   const exported = loadAddon(FILE);
   (exported.setSystemError as (make: unknown) => void)(
     (syscall: string, errno: number, errnoName: string, message: string) =>

@@ -21,3 +21,9 @@ function findRoot(): string {
 }
 
 export const projectRoot = findRoot();
+
+/** False in an installed npm package, which never has this file. */
+export const isCheckout = existsSync(join(projectRoot, 'package-lock.json'));
+
+/** What to do when a package is missing or was installed for another system. */
+export const REINSTALL = isCheckout ? `Run npm ci in ${projectRoot}.` : 'Install livesnap again.';

@@ -16,7 +16,6 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import Database from 'better-sqlite3';
 import type { LivesnapError } from '../../src/errors.js';
 import { pageOps } from '../../src/native/pages.js';
 import { parsePackName } from '../../src/store/disk/layout.js';
@@ -24,6 +23,7 @@ import { PackReader } from '../../src/store/pack/pack-reader.js';
 import { PackWriter } from '../../src/store/pack/pack-writer.js';
 import { Store } from '../../src/store/store.js';
 import type { RepairResult } from '../../src/store/types.js';
+import { Database } from '../sqlite.js';
 import { dropScratch, load, mountSmall, newStore, noise, save, scratchDir } from '../store/scratch.js';
 import { type Fault, watchedEnvironment } from './trace.js';
 

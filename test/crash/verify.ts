@@ -1,9 +1,9 @@
 /** Verifies that a store is as the model says, collects garbage, verifies it again, and saves to it once more. */
 import { existsSync, readdirSync, readFileSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import { Store } from '../../src/store/store.js';
 import type { SnapshotSummary } from '../../src/store/types.js';
+import { Database } from '../sqlite.js';
 import { load, MemorySource, machineMetadata, noise } from '../store/scratch.js';
 import { Contents } from './contents.js';
 import type { World } from './model.js';

@@ -53,7 +53,7 @@ const transaction: Obstacle = {
   file: 'store.db',
   async block(store) {
     const script = `
-      import Database from 'better-sqlite3';
+      import { Database } from './dist/test/sqlite.js';
       const database = new Database(${JSON.stringify(join(store, 'store.db'))});
       database.exec('BEGIN IMMEDIATE');
       console.log('begun');

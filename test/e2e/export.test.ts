@@ -16,8 +16,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import { probe, requireKvm } from '../kvm/kvm.js';
+import { Database } from '../sqlite.js';
 import { noise, textPages } from '../store/scratch.js';
 import { World } from './cli.js';
 import { type Copied, contents, put, writeFile } from './stored-files.js';

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import { projectRoot } from '../../src/native/addon.js';
 import { probe, requireKvm } from '../kvm/kvm.js';
+import { Database } from '../sqlite.js';
 import { ending, World } from './cli.js';
 import { type Listed, SAVE_KEYS, type Saved, type Tagged } from './saved.js';
 

@@ -4,10 +4,10 @@
  */
 import { closeSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import { pageOps } from '../../src/native/pages.js';
 import { mapSegment } from '../../src/store/segment/segment-file.js';
 import { writeSegment } from '../../src/store/segment/segment-writer.js';
+import { Database } from '../sqlite.js';
 
 const [dir, file, which] = process.argv.slice(2) as [string, string, string];
 

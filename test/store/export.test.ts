@@ -11,9 +11,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import { exportSnapshot } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
+import { Database } from '../sqlite.js';
 import { dropScratch, load, newStore, noise, save, scratchDir } from './scratch.js';
 
 const silent = { onPlan: () => {}, progress: () => {} };

@@ -18,12 +18,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import xxhash from 'xxhash-wasm';
 import { LivesnapError } from '../../src/errors.js';
 import { Store } from '../../src/store/store.js';
 import type { LostRange } from '../../src/store/types.js';
 import { copyOfGolden, filesOf, GOLDEN_STORES, goldenSnapshots, sha256 } from '../fixtures/golden-stores.js';
+import { Database } from '../sqlite.js';
 import { dropScratch, load, noise, save } from './scratch.js';
 
 const PAGE = 4096;

@@ -6,7 +6,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import type { LostRange } from '../../src/store/types.js';
@@ -17,6 +16,7 @@ import {
   goldenSnapshots,
   sha256,
 } from '../fixtures/golden-stores.js';
+import { Database } from '../sqlite.js';
 import { IndependentReader, type Place } from './independent-reader.js';
 import { readSegment, segmentsOf } from './independent-segments.js';
 import {

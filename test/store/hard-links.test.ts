@@ -13,9 +13,9 @@ import fs, {
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import Database from 'better-sqlite3';
 import { copyIndex } from '../../src/store/index/index-files.js';
 import { Store } from '../../src/store/store.js';
+import { Database } from '../sqlite.js';
 import { dropScratch, load, newStore, noise, save } from './scratch.js';
 
 const child = fileURLToPath(new URL('./killed-in-use-child.js', import.meta.url));

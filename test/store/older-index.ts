@@ -1,7 +1,7 @@
 /** Gives a store the index that an earlier livesnap would have left. */
 import { readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
+import { Database } from '../sqlite.js';
 import { projectRoot } from '../../src/native/addon.js';
 import { APPLICATION_ID } from '../../src/store/index/schema.js';
 

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
+import { Database } from '../sqlite.js';
 import { pageOps } from '../../src/native/pages.js';
 import { readRegion, regionReaderError } from '../../src/native/region-reader.js';
 import { type OpenRegion, PAGE_BYTES } from '../../src/page-stream.js';

@@ -3,7 +3,7 @@
  * make the database larger than 1 MiB.
  */
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
+import { Database } from '../sqlite.js';
 
 const ROWS = 100_000;
 const database = new Database(join(process.argv[2]!, 'store.db'));

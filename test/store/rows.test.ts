@@ -12,13 +12,13 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
 import { LivesnapError } from '../../src/errors.js';
 import { packFile, tagFile } from '../../src/store/disk/layout.js';
 import { APPLICATION_ID } from '../../src/store/index/schema.js';
 import { segmentFile } from '../../src/store/segment/segment-file.js';
 import { snapshotFile } from '../../src/store/snapshot/snapshot-file.js';
 import { Store } from '../../src/store/store.js';
+import { Database } from '../sqlite.js';
 import { dropScratch, load, newStore, noise, onDrop, save, scratchDir } from './scratch.js';
 
 /** Writes to the index of a store as another program can: SQLite does not enforce the constraints of the schema. */

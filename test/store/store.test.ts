@@ -14,8 +14,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import Database from 'better-sqlite3';
 import { Store } from '../../src/store/store.js';
+import { Database } from '../sqlite.js';
 import {
   diskUsage,
   dropScratch,

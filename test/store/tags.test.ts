@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import Database from 'better-sqlite3';
+import { Database } from '../sqlite.js';
 import { localChannels, type Message } from '../../src/store/copy/channel.js';
 import { MessageType } from '../../src/store/copy/protocol.js';
 import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';

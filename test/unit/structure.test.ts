@@ -161,6 +161,17 @@ describe('the structure of src', () => {
     }
   });
 
+  it('has tests that import better-sqlite3 as it does, because Node 20 crashes when it loads the package', () => {
+    const test = join(projectRoot, 'test');
+    for (const file of readdirSync(test, { recursive: true }) as string[])
+      if (file.endsWith('.ts'))
+        assert.doesNotMatch(
+          readFileSync(join(test, file), 'utf8'),
+          /^\s*import (?!type )[^;]*from 'better-sqlite3'/m,
+          `test/${file}: import { Database } from test/sqlite.ts`,
+        );
+  });
+
   it('keeps the store out of the main thread of a machine, except for cancelling its waits', () => {
     for (const [file, imports] of graph)
       if (roomOf(file) === 'server' && file !== 'server/store-thread.ts')

@@ -1,13 +1,21 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { join } from 'node:path';
 import { judge } from '../../../src/cli/doctor.js';
+import { projectRoot } from '../../../src/native/project-root.js';
 
 describe('doctor', () => {
-  it('requires Node 20.12', () => {
-    assert.equal(judge.checkNode('20.12.0').ok, true);
-    assert.equal(judge.checkNode('22.0.0').ok, true);
-    assert.equal(judge.checkNode('20.11.9').ok, false);
-    assert.match(judge.checkNode('18.20.0').remedy!, /20\.12/);
+  it('requires a Node that the package supports', () => {
+    for (const version of ['20.12.0', '20.20.2', '22.14.0', '23.6.0', '24.0.0', '26.1.0'])
+      assert.equal(judge.checkNode(version).ok, true, version);
+    for (const version of ['18.20.0', '20.11.9', '21.7.0', '22.13.9', '23.5.0']) {
+      const { ok, message, remedy } = judge.checkNode(version);
+      assert.deepEqual([ok, message], [false, `livesnap does not work in Node ${version}`]);
+      assert.match(remedy!, /22\.14/);
+    }
+    const { engines } = JSON.parse(readFileSync(join(projectRoot, 'package.json'), 'utf8'));
+    assert.equal(engines.node, '^20.12.0 || ^22.14.0 || >=23.6.0');
   });
 
   it('derives the remedy for a missing /dev/kvm from the flags of the CPU', () => {

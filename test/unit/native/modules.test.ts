@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { loadError } from '../../../src/native/modules.js';
+import { loadError, loadSqlite } from '../../../src/native/modules.js';
 import { projectRoot } from '../../../src/native/project-root.js';
 
 const failure = (code: string | undefined, message: string, cause?: Error): Error =>
@@ -7,7 +7,7 @@ const failure = (code: string | undefined, message: string, cause?: Error): Erro
 
 describe('the error for a module', () => {
   const { node, modules } = process.versions;
-  const cases: Record<string, [Error, RegExp, string]> = {
+  const cases: Record<string, [Error, RegExp]> = {
     'built for another Node': [
       failure(
         'ERR_DLOPEN_FAILED',
@@ -16,7 +16,6 @@ describe('the error for a module', () => {
       new RegExp(
         `^m was built for another version of Node: it has NODE_MODULE_VERSION 108, Node ${node} needs ${modules}$`,
       ),
-      'npm rebuild',
     ],
     'built for a newer C library': [
       failure(
@@ -24,22 +23,18 @@ describe('the error for a module', () => {
         "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.38' not found (required by /x/m.node)",
       ),
       /^m was built for another system: it needs GLIBC_2\.38$/,
-      'npm rebuild',
     ],
     'with a symbol that is not there': [
       failure('ERR_DLOPEN_FAILED', '/x/m.node: undefined symbol: napi_of_tomorrow'),
       /^m cannot be loaded: \/x\/m\.node: undefined symbol: napi_of_tomorrow$/,
-      'npm rebuild',
     ],
     'not installed': [
       failure('MODULE_NOT_FOUND', "Cannot find module 'm'\nRequire stack:\n- /x.js"),
       /^m is not installed, or a part of it is missing: Cannot find module 'm'$/,
-      'npm ci',
     ],
     'without its compiled part': [
       failure(undefined, 'Could not locate the bindings file. Tried:\n → /x/build/m.node'),
       /^m is not installed, or a part of it is missing: Could not locate/,
-      'npm ci',
     ],
     'that tried several files': [
       failure(
@@ -52,7 +47,6 @@ describe('the error for a module', () => {
         ),
       ),
       /needs GLIBC_2\.99$/,
-      'npm rebuild',
     ],
     'that is missing for this platform': [
       failure(
@@ -61,22 +55,39 @@ describe('the error for a module', () => {
         failure('MODULE_NOT_FOUND', "Cannot find module '@m/linux-x64'"),
       ),
       /^m is not installed, or a part of it is missing: Cannot find module '@m\/linux-x64'$/,
-      'npm ci',
     ],
-    'for another reason': [
-      failure(undefined, 'it has moods\nat noon'),
-      /^m cannot be loaded: it has moods$/,
-      'npm ci',
-    ],
+    'for another reason': [failure(undefined, 'it has moods\nat noon'), /^m cannot be loaded: it has moods$/],
   };
-  for (const [what, [error, message, command]] of Object.entries(cases)) {
-    it(`${what} names it and the command that repairs it`, () => {
+  for (const [what, [error, message]] of Object.entries(cases)) {
+    it(`${what} names it`, () => {
       const mapped = loadError('m', error);
       assert.equal(mapped.code, 'SYSTEM');
       assert.match(mapped.message, message);
       assert.doesNotMatch(mapped.message, /\n/);
-      assert.equal(mapped.hint, `Run ${command} in ${projectRoot}.`);
+      assert.equal(mapped.hint, `Run npm ci in ${projectRoot}.`);
       assert.equal(mapped.cause, error);
     });
   }
+
+  it('says how to build one that is built here', () => {
+    assert.equal(
+      loadError('m', failure('ERR_DLOPEN_FAILED', '/x/m.node: file too short'), 'Build it.').hint,
+      'Build it.',
+    );
+  });
+});
+
+describe('better-sqlite3', () => {
+  it('opens databases with options, and has its own class of errors', () => {
+    const Database = loadSqlite();
+    const database = new Database(':memory:', { timeout: 7 });
+    assert(database instanceof Database);
+    assert.throws(() => database.exec('no statement'), Database.SqliteError);
+    assert.deepEqual(database.prepare('SELECT 1 AS one').get(), { one: 1 });
+    database.close();
+    assert.throws(
+      () => new Database('/nowhere/store.db', { fileMustExist: true }),
+      /directory does not exist/,
+    );
+  });
 });
