@@ -8,7 +8,7 @@ import { join } from 'node:path';
 /** The supported versions that get bug fixes for long, oldest first. */
 export const MAJORS = ['20', '22', '24'];
 
-const CACHE = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'livesnap/node');
+export const CACHE = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'livesnap/node');
 const PACKAGE = `node-${process.platform}-${process.arch}`;
 
 /** The path of a Node of this major version: the running one, or one that is downloaded once. */

@@ -1,5 +1,5 @@
 // Puts the binaries that the npm package carries into prebuilds/: the addon, and better-sqlite3 for Node 20. `npm pack`
-// runs this. With --this-node it leaves out what another Node needs.
+// runs this. With --this-node, for tests, it builds nothing, and leaves out what another Node needs.
 //
 // Invariants:
 // - A binary needs no newer glibc than MAX_VERSIONS has, and no other library than glibc and the compiler's. Otherwise
@@ -71,7 +71,6 @@ function linkAddon(file) {
 
 /** What Node 20 loads of better-sqlite3. */
 function carrySqlite(dir) {
-  run(nodeOf('20'), 'scripts/build-native.mjs');
   for (const name of ['LICENSE', 'package.json', 'lib'])
     cpSync(join(root, SQLITE, name), join(dir, name), { recursive: true });
   const binary = 'build/Release/better_sqlite3.node';
@@ -87,8 +86,9 @@ function prebuild(isForThisNode) {
   rmSync(draft, { recursive: true, force: true });
   const dir = join(draft, 'linux-x64');
   mkdirSync(dir, { recursive: true });
-  run(process.execPath, 'scripts/build-native.mjs');
+  if (!isForThisNode) run(process.execPath, 'scripts/build-native.mjs');
   linkAddon(join(dir, 'livesnap.node'));
+  if (!isForThisNode) run(nodeOf('20'), 'scripts/build-native.mjs');
   if (!isForThisNode || process.versions.node.startsWith('20.'))
     carrySqlite(join(dir, 'better-sqlite3-node20'));
   for (const name of readdirSync(dir, { recursive: true, encoding: 'utf8' })) {
