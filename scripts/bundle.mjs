@@ -1,6 +1,7 @@
 // Bundles the program: one file for the command and one for each kind of process and thread, in dist/bin.
 //
-// dist/bin/NAME.js loads dist/bin/code/NAME-HASH.js, the bundle of an entry, with V8's code cache of it. An entry names
+// dist/bin/NAME.js loads dist/bin/code/NAME-HASH.js, the bundle of an entry, with V8's code cache of it for this major
+// version of Node, NAME-HASH.js.MAJOR.cache. With --caches only the caches for the running Node are made. An entry names
 // another one as `new URL('./NAME.js', import.meta.url)`, which is right beside the modules in dist/src too.
 //
 // Invariants:
@@ -12,7 +13,18 @@
 // CommonJS, because Node has no code cache for ES modules, and because an import of a built-in module is loaded where it
 // is used, not before everything else (bench/README.md, "Targets").
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -73,7 +85,7 @@ else {
   const { Script } = require('node:vm');
   let cachedData;
   try {
-    cachedData = readFileSync(\`\${file}.cache\`);
+    cachedData = readFileSync(\`\${file}.\${parseInt(process.versions.node, 10)}.cache\`);
   } catch {
     // The code is compiled.
   }
@@ -81,6 +93,9 @@ else {
   new Script(source, { filename: file, cachedData }).runInThisContext()(require, module, file);
 }
 `;
+
+/** The file of a bundle's cache, as its loader names it. */
+const cacheOf = (file) => `${file}.${Number.parseInt(process.versions.node, 10)}.cache`;
 
 /** Compiles a bundle as its loader does. */
 const compile = (file) => new Script(`${OPENING}${readFileSync(file, 'latin1')}\n})`, { filename: file });
@@ -100,8 +115,27 @@ function recordCommand(file) {
 function record([file, ...args]) {
   const script = compile(file);
   process.argv = [process.execPath, file, ...args];
-  process.once('exit', () => writeFileSync(`${file}.cache`, script.createCachedData()));
+  process.once('exit', () => writeFileSync(cacheOf(file), script.createCachedData()));
   script.runInThisContext()(createRequire(file), { exports: {} }, file);
+}
+
+/** Writes the caches of all bundles for the running Node. */
+function writeCaches(dir) {
+  for (const name of readdirSync(dir).filter((each) => each.endsWith('.js'))) {
+    const file = join(dir, name);
+    writeFileSync(cacheOf(file), compile(file).createCachedData());
+    if (name.startsWith('livesnap-')) recordCommand(file);
+  }
+}
+
+/** Takes over caches that other versions of Node made of the same code. */
+function keepCaches(from, to) {
+  if (!existsSync(from)) return;
+  for (const name of readdirSync(from)) {
+    const [, code] = /^(.*\.js)\.\d+\.cache$/.exec(name) ?? [];
+    if (code !== undefined && existsSync(join(to, code)) && !existsSync(join(to, name)))
+      copyFileSync(join(from, name), join(to, name));
+  }
 }
 
 async function bundle() {
@@ -132,10 +166,9 @@ async function bundle() {
       if (entryPoint === undefined) continue;
       const [name] = Object.entries(ENTRIES).find(([, source]) => source === entryPoint);
       writeFileSync(join(draft, `${name}.js`), loader(basename(path)), { mode: 0o755 });
-      const file = join(root, path);
-      writeFileSync(`${file}.cache`, compile(file).createCachedData());
-      if (name === 'livesnap') recordCommand(file);
     }
+    writeCaches(join(draft, 'code'));
+    keepCaches(join(target, 'code'), join(draft, 'code'));
     writeFileSync(join(draft, 'package.json'), '{ "type": "commonjs" }\n');
     chmodSync(draft, 0o755);
     rmSync(target, { recursive: true, force: true });
@@ -147,5 +180,6 @@ async function bundle() {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (process.argv[2] === '--record') record(process.argv.slice(3));
+  else if (process.argv[2] === '--caches') writeCaches(join(target, 'code'));
   else await bundle();
 }

@@ -1,5 +1,5 @@
-// Puts the binaries that the npm package carries into prebuilds/: the addon, and better-sqlite3 for Node 20. `npm pack`
-// runs this. With --this-node, for tests, it builds nothing, and leaves out what another Node needs.
+// Makes what the npm package carries beside the bundles. In prebuilds/ these are the addon, and better-sqlite3 for Node
+// 20. In dist/bin these are V8's code caches for every Node with long-term support. `npm pack` runs this. With --this-node, for tests, it builds nothing, and leaves out what another Node needs.
 //
 // Invariants:
 // - A binary needs no newer glibc than MAX_VERSIONS has, and no other library than glibc and the compiler's. Otherwise
@@ -12,7 +12,7 @@ import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { nodeOf } from './node-versions.mjs';
+import { MAJORS, nodeOf } from './node-versions.mjs';
 
 /** Debian 12, Ubuntu 22.04 and RHEL 9 have these, and all that is newer. */
 const MAX_VERSIONS = { GLIBC: '2.34', GLIBCXX: '3.4.29', CXXABI: '1.3.13' };
@@ -99,6 +99,9 @@ function prebuild(isForThisNode) {
   }
   rmSync(target, { recursive: true, force: true });
   renameSync(draft, target);
+  if (isForThisNode) return;
+  run(process.execPath, 'scripts/bundle.mjs');
+  for (const major of MAJORS) run(nodeOf(major), 'scripts/bundle.mjs', '--caches');
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) prebuild(process.argv.includes('--this-node'));
