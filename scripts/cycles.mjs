@@ -25,6 +25,8 @@ const cycles = Number(values.cycles);
 const sumMib = Number(values.text) + Number(values.fill) + 32;
 
 const TICK = '^TICK \\d+ nonce=[0-9a-f]{16}$';
+/** Ticks that a vCPU may wait for a core. There are five a second. */
+const MAX_TICKS = 50;
 const parseTick = (line) => {
   const [, count, nonce] = /^TICK (\d+) nonce=([0-9a-f]{16})$/.exec(line);
   return { count: Number(count), nonce };
@@ -49,11 +51,16 @@ async function restoreAndCompare(cli, id, name, before) {
   assert.equal(now.sum, before.sum, 'the sum of memory is the same');
   assert.ok(now.tick.count > before.tick.count, 'ticks continue');
   assert.equal(now.counters.length, Number(values.cpus));
-  const later = await counters(cli, name);
-  for (const [i, counter] of now.counters.entries()) {
+  for (const [i, counter] of now.counters.entries())
     assert.ok(counter > before.counters[i], `vCPU ${i} continues its count`);
-    assert.ok(later[i] > counter, `vCPU ${i} runs`);
+  // On a busy host a vCPU may wait long for a core.
+  let still = now.counters.map((_, i) => i);
+  for (let tick = 0; still.length > 0 && tick < MAX_TICKS; tick++) {
+    if (tick > 0) await cli.hear(name, TICK);
+    const later = await counters(cli, name);
+    still = still.filter((i) => later[i] <= now.counters[i]);
   }
+  assert.deepEqual(still, [], 'vCPUs that do not run');
 }
 
 const cli = new CommandLine();
