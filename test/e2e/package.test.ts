@@ -101,8 +101,28 @@ describe('the npm package', function () {
     ])
       assert.ok(paths.includes(path), path);
     for (const path of paths)
-      assert.doesNotMatch(path, /^(src|test|bench|dist\/(src|test|bench))\/|addon\/build|\.ts$/);
+      assert.doesNotMatch(path, /^(src|test|bench|dist\/(test|bench))\/|addon\/build|(?<!\.d)\.ts$/);
     assert.ok(packed.size < MAX_TARBALL_BYTES, `the tarball has ${packed.size} bytes`);
+  });
+
+  it('is a library with types, which starts a machine', async function () {
+    requireKvm(this);
+    const program = `
+      import { connect } from 'livesnap';
+      const host = await connect();
+      const machine = await host.start({ kernel: '${join(dir, NODE_MODULES, 'guest/build/probe.bzImage')}' });
+      const console = await machine.console();
+      await console.waitFor(/^TICK/);
+      await console.close();
+      process.stdout.write((await machine.stop({ force: true })).state);`;
+    writeFileSync(join(dir, 'program.mjs'), program);
+    const env = { ...outside(), ...world.env };
+    assert.equal(
+      execFileSync(process.execPath, ['program.mjs'], { cwd: dir, encoding: 'utf8', env }),
+      'stopped',
+    );
+    const { exports } = JSON.parse(readFileSync(join(dir, NODE_MODULES, 'package.json'), 'utf8'));
+    assert.ok(existsSync(join(dir, NODE_MODULES, exports['.'].types)));
   });
 
   it('has no install script, and no dependency that has one', () => {

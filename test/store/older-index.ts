@@ -1,9 +1,9 @@
 /** Gives a store the index that an earlier livesnap would have left. */
 import { readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { Database } from '../sqlite.js';
 import { projectRoot } from '../../src/native/addon.js';
 import { APPLICATION_ID } from '../../src/store/index/schema.js';
+import { Database } from '../sqlite.js';
 
 /**
  * Replaces the index of a closed store by one with the same rows and the schema of an earlier version. That version must

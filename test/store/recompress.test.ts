@@ -12,7 +12,6 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { Database } from '../sqlite.js';
 import { pageOps } from '../../src/native/pages.js';
 import { readRegion, regionReaderError } from '../../src/native/region-reader.js';
 import { type OpenRegion, PAGE_BYTES } from '../../src/page-stream.js';
@@ -24,6 +23,7 @@ import { PackReader } from '../../src/store/pack/pack-reader.js';
 import { PackWriter } from '../../src/store/pack/pack-writer.js';
 import { Store } from '../../src/store/store.js';
 import { filesOf } from '../fixtures/golden-stores.js';
+import { Database } from '../sqlite.js';
 import { IndependentReader } from './independent-reader.js';
 import {
   dropScratch,

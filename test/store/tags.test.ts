@@ -13,7 +13,6 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { Database } from '../sqlite.js';
 import { localChannels, type Message } from '../../src/store/copy/channel.js';
 import { MessageType } from '../../src/store/copy/protocol.js';
 import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';
@@ -21,6 +20,7 @@ import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import { copyOfGolden, goldenSnapshots } from '../fixtures/golden-stores.js';
+import { Database } from '../sqlite.js';
 import { makeIndexOlder } from './older-index.js';
 import {
   dropScratch,
