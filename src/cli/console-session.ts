@@ -16,12 +16,9 @@ import type { Writable } from 'node:stream';
 import { PAGE_BYTES } from '../page-stream.js';
 import { MachineClient } from '../server/client.js';
 import { type EndReport, LINE_HEADER } from '../server/control-api.js';
-import { LineWatch } from '../vmm/console/line-watch.js';
+import { LineWatch, PROMPT_IDLE_MS } from '../vmm/console/line-watch.js';
 import { EscapeKey, KEYS_HELP } from './escape-key.js';
 import { formatBytes, formatDuration } from './format.js';
-
-/** An unfinished line is matched after this time without output. */
-const PROMPT_IDLE_MS = 1000;
 
 /** How long a session that ends waits for the guest to read its input. A guest that reads takes milliseconds. */
 const INPUT_GRACE_MS = 500;
@@ -30,7 +27,7 @@ const INPUT_GRACE_MS = 500;
 const MAX_TYPED_BYTES = 16 << 20;
 
 /** How long the machine's process may take to end after its console. */
-export const PROCESS_END_TIMEOUT_MS = 10_000;
+const PROCESS_END_TIMEOUT_MS = 10_000;
 
 export interface SessionOptions {
   /** Where the guest's output goes (default: stdout). */

@@ -5,7 +5,7 @@ import type { Machine } from '../host/machine.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineClient } from '../server/client.js';
 import type { EndReport } from '../server/control-api.js';
-import { detachedSentence, PROCESS_END_TIMEOUT_MS, runConsole } from './console-session.js';
+import { detachedSentence, runConsole } from './console-session.js';
 import { takeProcess } from './early-process.js';
 import { formatDuration } from './format.js';
 import type { Output } from './output.js';
@@ -46,7 +46,6 @@ export async function runMachine(
     return 0;
   }
 
-  const letGo = (): void => machine.detach();
   let isStopping = false;
   const stop = () => {
     // The second signal does not wait for the guest.
@@ -57,34 +56,20 @@ export async function runMachine(
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);
   if (output.json) {
     output.result(result, () => '');
-    return statusOf(await waitForEnd(client, letGo), client);
+    // The console is not shown: stdout is for the result.
+    return statusOf(await machine.wait(), client);
   }
   const outcome = await runConsole(client, {
     until: null,
     timeoutMs: null,
     historyBytes: undefined,
     say: (sentence) => output.say(sentence),
-    onOutcome: letGo,
+    onOutcome: () => machine.detach(),
   });
   if (outcome.kind === 'ended') return statusOf(outcome.end, client);
   if (outcome.kind === 'broken') return statusOf(null, client);
   output.say(detachedSentence(name));
   return 0;
-}
-
-/** Waits for the end of the machine without showing its console: with --json, stdout is for the result. */
-async function waitForEnd(client: MachineClient, letGo: () => void): Promise<EndReport | null> {
-  const { MachineClient } = await import('../server/client.js');
-  const processEnd = await client.directory.watchEnd();
-  const console = await client.openConsole(0);
-  const end = await new Promise<EndReport | null>((resolve) => {
-    console.resume();
-    console.once('end', () => resolve(MachineClient.endOf(console)));
-    console.once('error', () => resolve(null));
-  });
-  letGo();
-  await processEnd(PROCESS_END_TIMEOUT_MS);
-  return end;
 }
 
 /** The exit status for the end of a machine. Null: the connection was lost, because the process died. */

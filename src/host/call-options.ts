@@ -1,5 +1,6 @@
 /** Options that the methods of the library have in common. */
 import type { Progress } from '../page-stream.js';
+import { unlessAborted } from '../unless-aborted.js';
 
 export interface CallOptions {
   /** Cancels the call: it fails with the signal's reason. What it has made by then is removed. */
@@ -11,10 +12,8 @@ export interface LongCallOptions extends CallOptions {
   readonly onProgress?: Progress | undefined;
 }
 
-/** A progress function that ends the work that calls it when the signal is aborted. */
-export function progressOf({ signal, onProgress }: LongCallOptions): Progress {
-  return (doneBytes, totalBytes) => {
-    signal?.throwIfAborted();
-    onProgress?.(doneBytes, totalBytes);
-  };
+/** Does the work, unless the signal is aborted already, and waits for it until then. Errors: the signal's reason. */
+export async function waitingFor<T>({ signal }: CallOptions, work: () => Promise<T>): Promise<T> {
+  signal?.throwIfAborted();
+  return unlessAborted(signal, work());
 }

@@ -12,11 +12,9 @@ import { LivesnapError } from '../errors.js';
 import { goneError, MachineClient } from '../server/client.js';
 import { type EndReport, LINE_HEADER } from '../server/control-api.js';
 import { unlessAborted } from '../unless-aborted.js';
-import { LineWatch } from '../vmm/console/line-watch.js';
+import { LineWatch, PROMPT_IDLE_MS } from '../vmm/console/line-watch.js';
 import type { CallOptions } from './call-options.js';
 
-/** An unfinished line, such as a prompt, is matched after this time without output. */
-const PROMPT_IDLE_MS = 1000;
 /** The longest timer. */
 const MAX_WAIT_MS = 2 ** 31 - 1;
 
@@ -118,17 +116,10 @@ export class Console implements AsyncIterable<Uint8Array>, AsyncDisposable {
     const asked = this.#asked.catch(async () => {
       throw await goneError(this.#client.directory);
     });
-    const noTimer = new AbortController();
-    const timedOut = sleep(Math.min(Math.max(waitMs, 0), MAX_WAIT_MS), 'timedOut' as const, noTimer);
-    timedOut.catch(() => {}); // the timer is not needed any more
-    try {
-      const found = await unlessAborted(signal, Promise.race([asked, timedOut]));
-      if (found === 'timedOut') return found;
-      this.#asked = null;
-      return found.done ? null : found.value;
-    } finally {
-      noTimer.abort();
-    }
+    const found = await unlessAborted(signal, within(asked, waitMs));
+    if (found === 'timedOut') return found;
+    this.#asked = null;
+    return found.done ? null : found.value;
   }
 
   /** The output from here on, until the machine ends. Errors: MACHINE_GONE (its process has died). */
@@ -154,5 +145,18 @@ export class Console implements AsyncIterable<Uint8Array>, AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+}
+
+/** Settles as `work` does, or resolves to `timedOut` if that takes longer. */
+async function within<T>(work: Promise<T>, waitMs: number): Promise<T | 'timedOut'> {
+  if (waitMs === Number.POSITIVE_INFINITY) return work;
+  const noTimer = new AbortController();
+  const timedOut = sleep(Math.min(Math.max(waitMs, 0), MAX_WAIT_MS), 'timedOut' as const, noTimer);
+  timedOut.catch(() => {}); // the timer is not needed any more
+  try {
+    return await Promise.race([work, timedOut]);
+  } finally {
+    noTimer.abort();
   }
 }

@@ -8,13 +8,14 @@
 import { availableParallelism } from 'node:os';
 import { runRoot } from '../environment.js';
 import { asLivesnapError, LivesnapError } from '../errors.js';
+import type { SnapshotSummary } from '../page-stream.js';
 import { findMachine } from '../server/client.js';
 import type { LaunchRequest } from '../server/launch-messages.js';
 import { RunDirectory } from '../server/run-directory.js';
 import type { CallOptions } from './call-options.js';
 import type { ChosenName, TakeProcess } from './launch-machine.js';
 import { locateSnapshot } from './locate-snapshot.js';
-import { Machine, type SaveOptions } from './machine.js';
+import { Machine } from './machine.js';
 import { type MachineFilter, type MachineInfo, machineInfos } from './machine-info.js';
 import {
   launchRequest,
@@ -65,16 +66,15 @@ export class Host implements AsyncDisposable {
    */
   async restore(snapshot: string, options: RestoreOptions = {}): Promise<Machine> {
     options.signal?.throwIfAborted();
-    const { dir, ref } = await locateSnapshot(this.storeDir, snapshot);
-    const saved = await withStore(dir, { write: false }, (store) => store.find(ref));
-    if (saved.kind !== 'machine') throw notOfMachine(snapshot, saved.kind);
+    const { dir, saved } = await this.#findSaved(snapshot);
     const name = { name: options.name ?? null, like: options.asNew ? null : saved.vm };
     return this.#launch(name, restoreOrigin(dir, saved.id, options), options);
   }
 
   /**
    * Restores a snapshot several times, as clones that run beside each other. A machine is saved first. Each result is a
-   * machine or an error; one error does not end the others. Errors: those of the save, USAGE, NO_SUCH_SNAPSHOT.
+   * machine or an error; one error does not end the others. If it is cancelled, the machines are stopped. Errors: those
+   * of the save, USAGE, NO_SUCH_SNAPSHOT.
    */
   async fork(from: Machine | string, options: ForkOptions = {}): Promise<Forked[]> {
     const { count = 1, name, ...rest } = options;
@@ -82,11 +82,10 @@ export class Host implements AsyncDisposable {
       throw new LivesnapError('USAGE', `${count} is not a number of machines`, {
         hint: `Use 1 to ${MAX_FORKS}.`,
       });
-    const store: SaveOptions = { store: this.storeDir, signal: options.signal };
-    const ref = typeof from === 'string' ? from : (await from.save(store)).id;
-    const { dir, ref: found } = await locateSnapshot(this.storeDir, ref);
-    const saved = await withStore(dir, { write: false }, (opened) => opened.find(found));
-    if (saved.kind !== 'machine') throw notOfMachine(ref, saved.kind);
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const ref = typeof from === 'string' ? from : (await from.save({ store: this.storeDir, signal })).id;
+    const { dir, saved } = await this.#findSaved(ref);
     const origin = restoreOrigin(dir, saved.id, { ...rest, asNew: true });
     const results: Forked[] = new Array(count);
     let next = 0;
@@ -102,7 +101,17 @@ export class Host implements AsyncDisposable {
       }
     };
     await Promise.all(Array.from({ length: Math.min(STARTED_AT_ONCE, count) }, lane));
-    return results;
+    if (!signal?.aborted) return results;
+    await Promise.all(results.map((each) => 'machine' in each && each.machine[Symbol.asyncDispose]()));
+    throw signal.reason;
+  }
+
+  /** The snapshot of a machine that `ref` names, and the store that has it. Errors: as of {@link restore}. */
+  async #findSaved(ref: string): Promise<{ dir: string; saved: SnapshotSummary }> {
+    const { dir, ref: found } = await locateSnapshot(this.storeDir, ref);
+    const saved = await withStore(dir, { write: false }, (store) => store.find(found));
+    if (saved.kind !== 'machine') throw notOfMachine(ref, saved.kind);
+    return { dir, saved };
   }
 
   /** A machine that runs, by its name, its ID or a unique prefix of that. Errors: NO_SUCH_MACHINE, MACHINE_GONE. */

@@ -4,7 +4,7 @@ import { type Launched, launch } from '../server/launch.js';
 import type { LaunchRequest } from '../server/launch-messages.js';
 import { claimFreeName, drawName, RunDirectory } from '../server/run-directory.js';
 import { WaitingProcess } from '../server/waiting-process.js';
-import { type LongCallOptions, progressOf } from './call-options.js';
+import type { LongCallOptions } from './call-options.js';
 
 /** Gives a process for a machine: one that was spawned before, or a new one. */
 export type TakeProcess = (kind: LaunchRequest['origin']['kind']) => Promise<WaitingProcess>;
@@ -34,7 +34,7 @@ export async function launchMachine(
   takeProcess: TakeProcess | undefined,
   options: LongCallOptions,
 ): Promise<Launched & { readonly name: string }> {
-  const { signal } = options;
+  const { signal, onProgress } = options;
   signal?.throwIfAborted();
   const root = runRoot();
   const directory =
@@ -42,13 +42,9 @@ export async function launchMachine(
   const process = await (takeProcess ?? newProcess)(request.origin.kind);
   const end = (): void => void process.kill();
   signal?.addEventListener('abort', end);
+  if (signal?.aborted) end();
   try {
-    const launched = await launch(
-      directory,
-      request,
-      progressOf({ onProgress: options.onProgress }),
-      process,
-    );
+    const launched = await launch(directory, request, onProgress, process);
     return { ...launched, name: directory.name };
   } catch (error) {
     throw signal?.aborted ? signal.reason : error;

@@ -12,7 +12,7 @@ import { type EndReport, type MachineDescription, STOP_TIMEOUT_MS } from '../ser
 import type { RunDirectory } from '../server/run-directory.js';
 import { unlessAborted } from '../unless-aborted.js';
 import type { MachineSaveResult, SaveThen } from '../vmm/machine-types.js';
-import { type CallOptions, type LongCallOptions, progressOf } from './call-options.js';
+import { type CallOptions, type LongCallOptions, waitingFor } from './call-options.js';
 import { Console, type ConsoleOptions } from './console.js';
 import { requireLifetime } from './machine-options.js';
 import { type Stopped, stopMachine } from './stop-machine.js';
@@ -58,27 +58,29 @@ export class Machine implements AsyncDisposable {
   }
 
   /** Errors: MACHINE_GONE, NOT_POSSIBLE_NOW (its process does not answer). */
-  info({ signal }: CallOptions = {}): Promise<MachineDescription> {
-    return unlessAborted(signal, this.client.describe());
+  info(options: CallOptions = {}): Promise<MachineDescription> {
+    return waitingFor(options, () => this.client.describe());
   }
 
   /** Resolves when no vCPU runs. Errors: MACHINE_GONE, NOT_POSSIBLE_NOW. */
-  async pause({ signal }: CallOptions = {}): Promise<void> {
-    await unlessAborted(signal, this.client.pause());
+  async pause(options: CallOptions = {}): Promise<void> {
+    await waitingFor(options, () => this.client.pause());
   }
 
-  async resume({ signal }: CallOptions = {}): Promise<void> {
-    await unlessAborted(signal, this.client.resume());
+  async resume(options: CallOptions = {}): Promise<void> {
+    await waitingFor(options, () => this.client.resume());
   }
 
   /** Saves the machine while it runs. A save that is cancelled leaves nothing. Errors: MACHINE_GONE, those of a store. */
   async save(options: SaveOptions = {}): Promise<MachineSaveResult> {
-    const { store = null, tags = [], then = null, signal } = options;
+    const { store = null, tags = [], then = null, signal, onProgress = () => {} } = options;
     signal?.throwIfAborted();
     const ended = then === 'stop' ? await this.client.directory.watchEnd() : null;
-    const progress = progressOf({ onProgress: options.onProgress });
-    const saved = await this.client.save({ store, tags, then }, progress, signal);
-    await ended?.(PROCESS_END_TIMEOUT_MS);
+    const saved = await this.client.save({ store, tags, then }, onProgress, signal);
+    if (ended !== null) {
+      this.detach();
+      await ended(PROCESS_END_TIMEOUT_MS);
+    }
     return saved;
   }
 
@@ -87,14 +89,16 @@ export class Machine implements AsyncDisposable {
    * DISKS_NOT_SAVED, TIMED_OUT. A machine that has ended is no error.
    */
   async stop(options: StopOptions = {}): Promise<Stopped> {
-    const { force = false, discard = false, timeoutMs = STOP_TIMEOUT_MS, signal } = options;
-    const stopped = stopMachine(this.client, { force, discard, timeoutMs });
-    this.#letGo?.();
-    return unlessAborted(signal, stopped);
+    const { force = false, discard = false, timeoutMs = STOP_TIMEOUT_MS } = options;
+    return waitingFor(options, () => {
+      this.#letGo?.();
+      return stopMachine(this.client, { force, discard, timeoutMs });
+    });
   }
 
   /** Resolves to how the machine ended, when it has. Errors: MACHINE_GONE (its process died). */
   async wait({ signal }: CallOptions = {}): Promise<EndReport> {
+    signal?.throwIfAborted();
     const ended = await this.client.directory.watchEnd();
     const console = await this.console({ signal });
     const close = (): void => void console.close();
@@ -108,7 +112,7 @@ export class Machine implements AsyncDisposable {
     }
     const { end } = console;
     if (end === null) throw await goneError(this.client.directory);
-    this.#letGo?.();
+    this.detach();
     await unlessAborted(signal, ended(PROCESS_END_TIMEOUT_MS));
     return end;
   }
@@ -120,13 +124,13 @@ export class Machine implements AsyncDisposable {
   }
 
   /** The machine ends after this time from now; null: it has no end. Errors: USAGE. */
-  async setLifetime(lifetimeMs: number | null, { signal }: CallOptions = {}): Promise<void> {
-    await unlessAborted(signal, this.client.change({ lifetimeMs: requireLifetime(lifetimeMs) }));
+  async setLifetime(lifetimeMs: number | null, options: CallOptions = {}): Promise<void> {
+    await waitingFor(options, () => this.client.change({ lifetimeMs: requireLifetime(lifetimeMs) }));
   }
 
   /** Replaces all labels. Errors: USAGE. */
-  async setLabels(labels: Labels, { signal }: CallOptions = {}): Promise<void> {
-    await unlessAborted(signal, this.client.change({ labels: requireLabels(labels) }));
+  async setLabels(labels: Labels, options: CallOptions = {}): Promise<void> {
+    await waitingFor(options, () => this.client.change({ labels: requireLabels(labels) }));
   }
 
   /** Attaches to the console. It resolves when it is attached: all output from then on can be read. */

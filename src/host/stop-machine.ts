@@ -1,7 +1,7 @@
 /** Stops a machine, and waits for the end of its process; or removes what a dead machine has left. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
-import { findMachine, MachineClient } from '../server/client.js';
+import { MachineClient, noSuchMachine } from '../server/client.js';
 import type { StopRequest, StopResult } from '../server/control-api.js';
 import { RunDirectory } from '../server/run-directory.js';
 
@@ -18,7 +18,7 @@ export type Stopped = StopResult | { readonly name: string; readonly state: 'gon
 /** A machine of this name, also a dead one. Errors: USAGE, NO_SUCH_MACHINE, and as of {@link stopMachine}. */
 export async function stopNamedMachine(name: string, request: StopRequest, root: string): Promise<Stopped> {
   const directory = new RunDirectory(root, name);
-  if ((await directory.look()) === 'absent') await findMachine(name, root); // which fails
+  if ((await directory.look()) === 'absent') throw noSuchMachine(name);
   return stopMachine(new MachineClient(directory), request);
 }
 

@@ -43,14 +43,16 @@ export async function goneError(directory: RunDirectory): Promise<LivesnapError>
   );
 }
 
+export const noSuchMachine = (name: string): LivesnapError =>
+  new LivesnapError('NO_SUCH_MACHINE', `there is no machine named ${name}`, {
+    hint: 'livesnap ps lists the machines.',
+  });
+
 /** The machine of this name. Errors: USAGE, NO_SUCH_MACHINE, MACHINE_GONE. */
 export async function findMachine(name: string, root: string = runRoot()): Promise<MachineClient> {
   const directory = new RunDirectory(root, name);
   const found = await directory.look();
-  if (found === 'absent')
-    throw new LivesnapError('NO_SUCH_MACHINE', `there is no machine named ${name}`, {
-      hint: 'livesnap ps lists the machines.',
-    });
+  if (found === 'absent') throw noSuchMachine(name);
   if (found === 'dead') throw await goneError(directory);
   return new MachineClient(directory);
 }

@@ -52,8 +52,9 @@ function findRoute(method: string, path: string, response: ServerResponse): Hand
 /** Errors: MACHINE_GONE if the request is for a machine that had this name before. */
 function requireMeant({ headers }: IncomingMessage, machine: ControlledMachine): void {
   const meant = headers[ID_HEADER];
+  if (meant === undefined) return;
   const { id, name } = machine.describe();
-  if (meant !== undefined && meant !== id)
+  if (meant !== id)
     throw new LivesnapError('MACHINE_GONE', `the machine ${name} with the ID ${meant} has ended`, {
       hint: `The name ${name} is now that of the machine ${id}.`,
     });

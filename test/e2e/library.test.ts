@@ -3,9 +3,12 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import ts from 'typescript';
-import { connect, type Host, LivesnapError, type Machine } from '../../src/host/index.js';
+import { Host } from '../../src/host/host.js';
+import { connect, LivesnapError, type Machine } from '../../src/host/index.js';
 import { projectRoot } from '../../src/native/project-root.js';
+import { WaitingProcess } from '../../src/server/waiting-process.js';
 import { probe } from '../kvm/kvm.js';
 import { limit } from '../timeouts.js';
 import { type World, worldOfEachTest } from './cli.js';
@@ -160,13 +163,69 @@ describe('the library', function () {
     });
     await console.write('cpus\n');
     assert.match(await console.waitFor(/^CPUS/), /^CPUS \d+$/, 'nothing was lost meanwhile');
+    const { id } = await machine.save();
+    await console.write('fill 1 16\n'); // so that the next save takes longer
+    await console.waitFor(/^OK fill/);
     await console.close();
     await assert.rejects(machine.save({ signal: aborted }), isReason);
     const during = new AbortController();
     const saving = machine.save({ signal: during.signal, onProgress: () => during.abort(reason) });
     setTimeout(() => during.abort(reason), 5);
     await assert.rejects(saving, isReason);
-    assert.deepEqual(await world.json('ls'), []);
+    const left = await world.json<{ id: string }[]>('ls');
+    assert.deepEqual(
+      left.map((snapshot) => snapshot.id),
+      [id],
+    );
+  });
+
+  it('does nothing when the signal was aborted before the call', async () => {
+    const reason = new Error('no longer wanted');
+    const aborted = { signal: AbortSignal.abort(reason) };
+    const isReason = (error: unknown): boolean => error === reason;
+    await using machine = await start('web');
+    for (const call of [
+      () => machine.info(aborted),
+      () => machine.pause(aborted),
+      () => machine.stop({ ...aborted, force: true }),
+      () => machine.wait(aborted),
+      () => machine.setLifetime(1, aborted),
+      () => machine.setLabels({ course: 'os' }, aborted),
+      () => machine.console(aborted),
+      () => host.fork(machine, aborted),
+    ])
+      await assert.rejects(call(), isReason, call.toString());
+    await sleep(300); // what was sent has happened by then
+    const { state, endsAt, labels } = await machine.info();
+    assert.deepEqual({ state, endsAt, labels }, { state: 'running', endsAt: null, labels: {} });
+    assert.deepEqual(await world.json('ls').catch(() => []), []);
+  });
+
+  it('starts nothing when the signal is aborted while the process of the machine is spawned', async () => {
+    const reason = new Error('no longer wanted');
+    const cancelled = new AbortController();
+    const cancelling = new Host(world.store, async (kind) => {
+      cancelled.abort(reason);
+      return new WaitingProcess(kind);
+    });
+    const starting = cancelling.start({ kernel: probe('probe.bzImage'), signal: cancelled.signal });
+    await assert.rejects(starting, (error: unknown) => error === reason);
+    assert.deepEqual(world.machines(), []);
+  });
+
+  it('stops the machines of a fork that is cancelled', async () => {
+    const reason = new Error('no longer wanted');
+    const cancelled = new AbortController();
+    await using machine = await start('web');
+    const { id } = await machine.save();
+    let spawned = 0;
+    const cancelling = new Host(world.store, async (kind) => {
+      if (++spawned === 5) cancelled.abort(reason);
+      return new WaitingProcess(kind);
+    });
+    const forking = cancelling.fork(id, { count: 6, name: 'copy', signal: cancelled.signal });
+    await assert.rejects(forking, (error: unknown) => error === reason);
+    assert.deepEqual(world.machines(), ['web']);
   });
 
   it('refuses wrong options before it starts anything', async () => {

@@ -8,6 +8,9 @@
 
 import { stripVTControlCharacters } from 'node:util';
 
+/** An unfinished line, such as a prompt, is matched after this time without output. */
+export const PROMPT_IDLE_MS = 1000;
+
 const MAX_LINE_BYTES = 64 * 1024;
 const LINE_FEED = 0x0a;
 
