@@ -11,8 +11,8 @@ import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { styleText } from 'node:util';
-import { formatBytes, formatCount, formatDuration } from '../dist/src/cli/format.js';
 import { baseDirectory, temporaryDirectory } from '../dist/src/environment.js';
+import { formatBytes, formatCount, formatDuration } from '../dist/src/format.js';
 import { CommandLine, root } from './command-line.mjs';
 
 const main = join(root, 'dist/bin/livesnap.js');

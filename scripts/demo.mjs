@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { join, relative } from 'node:path';
 import { styleText } from 'node:util';
-import { formatBytes, formatCount, formatDuration } from '../dist/src/cli/format.js';
+import { formatBytes, formatCount, formatDuration } from '../dist/src/format.js';
 import { CommandLine, root } from './command-line.mjs';
 
 const PAGE_BYTES = 4096;

@@ -10,7 +10,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { formatCount, formatDuration } from '../dist/src/cli/format.js';
+import { formatCount, formatDuration } from '../dist/src/format.js';
 import { CommandLine, root } from './command-line.mjs';
 
 const { values } = parseArgs({

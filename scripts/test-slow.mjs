@@ -9,8 +9,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { formatDuration } from '../dist/src/cli/format.js';
 import { baseDirectory, temporaryDirectory } from '../dist/src/environment.js';
+import { formatDuration } from '../dist/src/format.js';
 import { root } from './command-line.mjs';
 
 const { values } = parseArgs({

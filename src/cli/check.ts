@@ -1,7 +1,7 @@
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { formatCount, nounFor, shortId } from '../format.js';
 import { withStore } from '../host/open-store.js';
 import type { CheckOptions, Problem } from '../store/types.js';
-import { formatCount, shortId } from './format.js';
 import { printable } from './output.js';
 import { parsePart } from './values.js';
 import { defineVerb, optional } from './verb.js';
@@ -86,7 +86,7 @@ function affecting(problems: readonly Problem[]): string {
   }
   const parts = [...byRegion].map(([region, snapshots]) => {
     const ids = [...snapshots].sort().map(shortId);
-    return `${region}${ids.length === 1 ? 'snapshot' : 'snapshots'} ${ids.join(', ')}`;
+    return `${region}${nounFor(ids.length, 'snapshot')} ${ids.join(', ')}`;
   });
   return parts.length === 0 ? '' : ` (${parts.join('; ')})`;
 }

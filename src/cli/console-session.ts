@@ -13,12 +13,12 @@
  */
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Writable } from 'node:stream';
+import { formatBytes, formatDuration } from '../format.js';
 import { PAGE_BYTES } from '../page-stream.js';
 import { MachineClient } from '../server/client.js';
 import { type EndReport, LINE_HEADER } from '../server/control-api.js';
 import { LineWatch, PROMPT_IDLE_MS } from '../vmm/console/line-watch.js';
 import { EscapeKey, KEYS_HELP } from './escape-key.js';
-import { formatBytes, formatDuration } from './format.js';
 
 /** How long a session that ends waits for the guest to read its input. A guest that reads takes milliseconds. */
 const INPUT_GRACE_MS = 500;

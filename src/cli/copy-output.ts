@@ -1,7 +1,8 @@
 /** The output of copy, export and import. */
+
+import { formatBytes, formatCount, shortId } from '../format.js';
 import { PAGE_BYTES } from '../page-stream.js';
 import type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
-import { formatBytes, formatCount, shortId } from './format.js';
 import type { Output } from './output.js';
 
 /** One line per snapshot, before its pages are sent. */

@@ -1,7 +1,7 @@
+import { formatBytes, formatCount } from '../format.js';
 import { withStore } from '../host/open-store.js';
 import { placesOf } from '../region-places.js';
 import type { RegionDifference } from '../store/types.js';
-import { formatBytes, formatCount } from './format.js';
 import { formatTable } from './output.js';
 import { parseSnapshotRegion, type SnapshotRegion } from './values.js';
 import { defineVerb, flag } from './verb.js';

@@ -8,8 +8,8 @@ import { dirname, join } from 'node:path';
 import { getSystemErrorName } from 'node:util';
 import { runRoot } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { formatBytes, formatCount } from '../format.js';
 import { projectRoot } from '../native/project-root.js';
-import { formatBytes, formatCount } from './format.js';
 import { printable } from './output.js';
 import { defineVerb } from './verb.js';
 

@@ -1,11 +1,11 @@
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { ExitStatus, LivesnapError } from '../errors.js';
+import { shortId } from '../format.js';
 import { locateSnapshot } from '../host/locate-snapshot.js';
 import { withStore } from '../host/open-store.js';
 import { anything, object, parse, satisfying } from '../schema.js';
 import type { FitFinding } from '../vmm/fit/compare.js';
 import type { HostProfile } from '../vmm/fit/host-profile.js';
-import { shortId } from './format.js';
 import { printable } from './output.js';
 import { parseText } from './values.js';
 import { defineVerb, valued } from './verb.js';

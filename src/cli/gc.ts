@@ -1,7 +1,7 @@
 import { ExitStatus } from '../errors.js';
+import { formatBytes, formatCount } from '../format.js';
 import { withStore } from '../host/open-store.js';
 import type { GcResult, Recompression } from '../store/gc/gc.js';
-import { formatBytes, formatCount } from './format.js';
 import { parseSize } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';
 

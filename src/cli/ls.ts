@@ -1,5 +1,5 @@
+import { formatBytes, formatTags, formatTime, shortId } from '../format.js';
 import { withStore } from '../host/open-store.js';
-import { formatBytes, formatTags, formatTime, shortId } from './format.js';
 import { formatTable } from './output.js';
 import { defineVerb } from './verb.js';
 

@@ -10,8 +10,8 @@
  */
 import { styleText } from 'node:util';
 import type { LivesnapError } from '../errors.js';
+import { formatBytes, shortId } from '../format.js';
 import type { Progress } from '../page-stream.js';
-import { formatBytes, shortId } from './format.js';
 
 /** `Tagged 705d4847a1a6 as first (moved from 0123456789ab)`. */
 export const taggedSentence = (id: string, tag: string, movedFrom: string | null): string =>

@@ -1,4 +1,4 @@
-import { formatBytes, formatTime, shortId } from './format.js';
+import { formatBytes, formatTime, shortId } from '../format.js';
 import { formatTable, printable } from './output.js';
 import { defineVerb } from './verb.js';
 

@@ -1,8 +1,8 @@
 import { ExitStatus } from '../errors.js';
+import { formatTags, shortId } from '../format.js';
 import { loadStore } from '../host/open-store.js';
 import { placesOf } from '../region-places.js';
 import type { LostRange } from '../store/types.js';
-import { formatTags, shortId } from './format.js';
 import { printable } from './output.js';
 import { defineVerb } from './verb.js';
 

@@ -1,6 +1,6 @@
+import { formatTags, nounFor } from '../format.js';
 import { withStore } from '../host/open-store.js';
 import type { RemovedSnapshot } from '../store/types.js';
-import { formatTags } from './format.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
@@ -22,5 +22,5 @@ export const verb = defineVerb({
 function sentenceOf({ id, tags }: RemovedSnapshot): string {
   const labels = formatTags(tags);
   if (labels === null) return `Removed ${id}`;
-  return `Removed ${id} with the ${tags.length === 1 ? 'tag' : 'tags'} ${labels}`;
+  return `Removed ${id} with the ${nounFor(tags.length, 'tag')} ${labels}`;
 }

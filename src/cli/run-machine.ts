@@ -1,5 +1,6 @@
 /** Shows a machine that `start` or `restore` starts: attaches to its console unless --detach is given. */
 import { LivesnapError } from '../errors.js';
+import { formatDuration } from '../format.js';
 import type { Host } from '../host/host.js';
 import type { Machine } from '../host/machine.js';
 import type { Progress } from '../page-stream.js';
@@ -7,7 +8,6 @@ import type { MachineClient } from '../server/client.js';
 import type { EndReport } from '../server/control-api.js';
 import { detachedSentence, runConsole } from './console-session.js';
 import { takeProcess } from './early-process.js';
-import { formatDuration } from './format.js';
 import type { Output } from './output.js';
 
 export interface RunOptions {

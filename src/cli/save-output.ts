@@ -1,7 +1,8 @@
 /** The output of save and put. */
+
+import { formatBytes, formatCount, formatDuration, shortId } from '../format.js';
 import { PAGE_BYTES } from '../page-stream.js';
 import type { MachineSaveResult } from '../vmm/machine-types.js';
-import { formatBytes, formatCount, formatDuration, shortId } from './format.js';
 import { type Output, taggedSentence } from './output.js';
 
 /** Prints the result of a save or put: the ID on stdout, the rest as messages. */

@@ -1,6 +1,6 @@
+import { formatBytes, formatTags, formatTime } from '../format.js';
 import { withStore } from '../host/open-store.js';
 import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
-import { formatBytes, formatTags, formatTime } from './format.js';
 import { formatPairs, formatTable, printable } from './output.js';
 import { defineVerb } from './verb.js';
 

@@ -1,5 +1,5 @@
+import { formatBytes, formatCount, formatRatio } from '../format.js';
 import { withStore } from '../host/open-store.js';
-import { formatBytes, formatCount, formatRatio } from './format.js';
 import { formatPairs } from './output.js';
 import { defineVerb } from './verb.js';
 

@@ -1,8 +1,8 @@
 import { runRoot } from '../environment.js';
 import { asLivesnapError } from '../errors.js';
+import { formatCount, formatDuration } from '../format.js';
 import type { Stopped } from '../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../server/control-api.js';
-import { formatCount, formatDuration } from './format.js';
 import { complain } from './output.js';
 import { parseSeconds } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';

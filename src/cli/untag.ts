@@ -1,5 +1,5 @@
+import { shortId } from '../format.js';
 import { withStore } from '../host/open-store.js';
-import { shortId } from './format.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({

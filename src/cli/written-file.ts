@@ -1,11 +1,11 @@
 /** The output of verbs that write data of a snapshot to a file: `get` and `disk`. */
 import { fstatSync, type Stats } from 'node:fs';
 import { LivesnapError } from '../errors.js';
+import { formatBytes } from '../format.js';
 import { withStore } from '../host/open-store.js';
 import type { Progress } from '../page-stream.js';
 import type { Store } from '../store/store.js';
 import { exactName } from './exact-arguments.js';
-import { formatBytes } from './format.js';
 import type { Output } from './output.js';
 import { isSharedTerminal } from './shared-terminal.js';
 

@@ -8,6 +8,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
+import { nounFor } from '../format.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
 import type { OpenSnapshot, Region, SavedRegion, SaveSession, SaveTarget } from '../page-stream.js';
 import { checkStore } from './check.js';
@@ -402,7 +403,7 @@ function hasOtherTags(id: string, given: readonly string[], others: readonly str
   const isOne = given.length === 1;
   return new LivesnapError(
     'HAS_OTHER_TAGS',
-    `the snapshot tagged ${inWords(given)} also has the ${others.length === 1 ? 'tag' : 'tags'} ${inWords(others)}`,
+    `the snapshot tagged ${inWords(given)} also has the ${nounFor(others.length, 'tag')} ${inWords(others)}`,
     {
       hint:
         `To remove only the ${isOne ? 'tag' : 'tags'}: livesnap untag ${given.join(' ')}. ` +

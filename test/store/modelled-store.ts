@@ -10,6 +10,7 @@ import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { LivesnapError } from '../../src/errors.js';
+import { formatCount } from '../../src/format.js';
 import { PAGE_BYTES } from '../../src/page-stream.js';
 import { type Channel, localChannels, type Message } from '../../src/store/copy/channel.js';
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
@@ -17,7 +18,6 @@ import { type MessageType, remoteFailed } from '../../src/store/copy/protocol.js
 import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
-import { counted } from '../../src/store/repair/report.js';
 import { Store } from '../../src/store/store.js';
 import type { SaveResult, SnapshotSummary } from '../../src/store/types.js';
 import { MemorySink, save } from './scratch.js';
@@ -226,7 +226,7 @@ export class ModelledStore {
     assert.deepEqual(await Store.repair(this.dir, undefined, { fingerprintBits }), {
       actions: [
         ...(loseIndex ? ['The index could not be read.'] : []),
-        `The index was rebuilt: ${counted(this.#kept.length, 'snapshot')}, ${counted(tags, 'tag')}, ${counted(packs, 'pack')}.`,
+        `The index was rebuilt: ${formatCount(this.#kept.length, 'snapshot')}, ${formatCount(tags, 'tag')}, ${formatCount(packs, 'pack')}.`,
       ],
       healedChunks: 0,
       lost: [],

@@ -12,7 +12,7 @@ import { projectRoot } from '../../src/native/project-root.js';
 /** Which top-level rooms and files of src/ each of them may import. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: [
-    ...['host', 'server', 'vmm', 'store', 'native', 'labels'],
+    ...['host', 'server', 'vmm', 'store', 'native', 'labels', 'format'],
     ...['environment', 'notes', 'page-stream', 'region-places', 'schema', 'errors'],
   ],
   host: [
@@ -23,7 +23,17 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   labels: ['schema', 'errors'],
   vmm: ['native', 'labels', 'page-stream', 'schema', 'bit-set', 'unless-aborted', 'errors'],
   'unless-aborted': [],
-  store: ['native', 'environment', 'notes', 'page-stream', 'region-places', 'schema', 'bit-set', 'errors'],
+  store: [
+    'format',
+    'native',
+    'environment',
+    'notes',
+    'page-stream',
+    'region-places',
+    'schema',
+    'bit-set',
+    'errors',
+  ],
   native: ['page-stream', 'errors'],
   environment: ['notes', 'errors'],
   notes: [],
@@ -31,6 +41,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'region-places': [],
   schema: [],
   'bit-set': [],
+  format: [],
   errors: [],
 };
 

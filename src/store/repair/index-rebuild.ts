@@ -5,7 +5,9 @@
  * - The new index is complete and fsynced under another name before it replaces the old one.
  * - Its next number is above that of every file in packs/, segments/ and quarantine/ and of every place.
  */
+
 import { LivesnapError } from '../../errors.js';
+import { formatCount } from '../../format.js';
 import { at, HIGHEST_NUMBER, namesIn, RESERVE, removeIfThere, SEGMENTS } from '../disk/layout.js';
 import { rebuildSegments } from '../gc/segment-merge.js';
 import { Index, type PackRow, snapshotRow } from '../index/index-database.js';
@@ -14,7 +16,7 @@ import { hasSegmentHeader, parseSegmentName, segmentFile } from '../segment/segm
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { Tag } from '../types.js';
 import { highestQuarantinedPack, MAX_NUMBER_FROM_NAME } from './quarantine.js';
-import { counted, type RepairReport } from './report.js';
+import type { RepairReport } from './report.js';
 
 /** The IDs in the present index; null when it cannot be read. Errors: NEWER_FORMAT, STORE_BUSY. */
 export function idsInIndex(report: RepairReport): Set<string> | null {
@@ -68,9 +70,9 @@ export async function rebuildIndex(
     throw error;
   }
   const counts = [
-    counted(files.length, 'snapshot'),
-    counted(tags.length, 'tag'),
-    counted(packs.length, 'pack'),
+    formatCount(files.length, 'snapshot'),
+    formatCount(tags.length, 'tag'),
+    formatCount(packs.length, 'pack'),
   ];
   report.add(`The index was rebuilt: ${counts.join(', ')}.`);
   return segments;

@@ -8,6 +8,7 @@
  * - Of the files that one pack loses, the lowest generation is moved to quarantine/ last. An interrupted repair then
  *   still finds all of them.
  */
+import { formatCount } from '../../format.js';
 import {
   at,
   fsyncDirectory,
@@ -23,7 +24,7 @@ import type { ChunkSet } from '../snapshot/chunk-set.js';
 import { Healer } from './healer.js';
 import { chunksOf, fileOf, type PacksUnderRepair } from './packs-under-repair.js';
 import { quarantine, quarantinedGenerations } from './quarantine.js';
-import { counted, type RepairReport } from './report.js';
+import type { RepairReport } from './report.js';
 import { type Heal, nullIfDamaged, type Salvage, type SalvageResult } from './salvage.js';
 
 /**
@@ -110,8 +111,8 @@ export class PackReplacements {
       const [lowest] = this.packs.generations(number);
       const isReported = this.#byNumber.has(number);
       const { lostChunks } = this.#replace(this.packs.salvage(number), missing, () => null);
-      const areLost = `${counted(lostChunks, 'chunk')} ${lostChunks === 1 ? 'is' : 'are'} lost`;
-      const areNeeded = `${counted(missing.length, 'chunk')} that snapshots need`;
+      const areLost = `${formatCount(lostChunks, 'chunk')} ${lostChunks === 1 ? 'is' : 'are'} lost`;
+      const areNeeded = `${formatCount(missing.length, 'chunk')} that snapshots need`;
       if (!lowest) this.report.add(`${packFile(number, 0)} is missing: ${areLost}.`);
       else if (!isReported)
         this.report.add(`${fileOf(lowest)} lacks ${areNeeded} and was moved to ${QUARANTINE}/: ${areLost}.`);
@@ -200,8 +201,8 @@ export class PackReplacements {
 
 /** "3 of its 120 chunks are lost, 5 were healed". */
 function outcomeOf({ pack: { chunks }, lostChunks, healedChunks }: SalvageResult): string {
-  const lost = lostChunks === 0 ? 'none' : lostChunks.toLocaleString('en');
-  const areLost = `${lost} of its ${counted(chunks, 'chunk')} ${lostChunks < 2 ? 'is' : 'are'} lost`;
+  const lost = lostChunks === 0 ? 'none' : formatCount(lostChunks);
+  const areLost = `${lost} of its ${formatCount(chunks, 'chunk')} ${lostChunks < 2 ? 'is' : 'are'} lost`;
   if (healedChunks === 0) return areLost;
-  return `${areLost}, ${healedChunks.toLocaleString('en')} ${healedChunks === 1 ? 'was' : 'were'} healed`;
+  return `${areLost}, ${formatCount(healedChunks)} ${healedChunks === 1 ? 'was' : 'were'} healed`;
 }

@@ -17,7 +17,3 @@ export class RepairReport {
     this.add(`${file} was moved to ${QUARANTINE}/: ${why}.`);
   }
 }
-
-/** "1 chunk", "2 chunks". */
-export const counted = (count: number, noun: string): string =>
-  `${count.toLocaleString('en')} ${noun}${count === 1 ? '' : 's'}`;

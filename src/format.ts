@@ -1,5 +1,5 @@
 /**
- * Values as people read them: sizes, durations, counts, times and IDs. Nothing else in src/cli formats a number.
+ * Values as people read them: sizes, durations, counts, times and IDs. Nothing else formats them.
  */
 
 /** `256 MiB`, `1.5 GiB`: binary units, three digits at most. */
@@ -26,8 +26,11 @@ export const formatDuration = (ms: number): string =>
 /** `49,120`. With a noun: `1 chunk`, `2 chunks`. */
 export function formatCount(count: number, noun?: string): string {
   const number = count.toLocaleString('en');
-  return noun === undefined ? number : `${number} ${noun}${count === 1 ? '' : 's'}`;
+  return noun === undefined ? number : `${number} ${nounFor(count, noun)}`;
 }
+
+/** The noun for a list of things: `tag` for one, `tags` for any other number. */
+export const nounFor = (count: number, noun: string): string => (count === 1 ? noun : `${noun}s`);
 
 /** `3.2 : 1`, `120 : 1`. */
 export const formatRatio = (ratio: number): string => `${ratio.toFixed(ratio < 100 ? 1 : 0)} : 1`;

@@ -6,8 +6,9 @@ import {
   formatRatio,
   formatTags,
   formatTime,
+  nounFor,
   shortId,
-} from '../../../src/cli/format.js';
+} from '../../src/format.js';
 
 describe('the formatter', () => {
   it('writes sizes in binary units with at most three digits', () => {
@@ -34,6 +35,10 @@ describe('the formatter', () => {
     assert.deepEqual(
       [0, 1, 2, 1000].map((count) => formatCount(count, 'chunk')),
       ['0 chunks', '1 chunk', '2 chunks', '1,000 chunks'],
+    );
+    assert.deepEqual(
+      [0, 1, 2].map((count) => nounFor(count, 'tag')),
+      ['tags', 'tag', 'tags'],
     );
   });
 
