@@ -39,6 +39,8 @@ function isExpected(mark: Failed, fault: Fault | null): boolean {
   if (fault === null) return false;
   // SQLite does not report why it cannot create a file. It opens for reading what it cannot open for writing.
   if (message.endsWith('unable to open database file') || code === 'READ_ONLY') return true;
+  // Nor why it cannot shorten one, which takes space on some file systems.
+  if (message.endsWith('disk I/O error') && code === 'SYSTEM') return true;
   if (step.do === 'import') return code === 'NO_SUCH_FILE' || code === 'NOT_A_STORE'; // the export failed
   return step.do === 'repair' && (code === 'NO_SUCH_FILE' || code === 'NOT_A_STORE'); // making the store failed
 }

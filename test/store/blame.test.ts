@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { SystemError } from '../../src/errors.js';
+import { type LivesnapError, SystemError } from '../../src/errors.js';
 import { BATCH_PAGES, type PageRun, type PageSink } from '../../src/page-stream.js';
 import { storeError } from '../../src/store/disk/store-error.js';
 import { exportSnapshot } from '../../src/store/remote/export.js';
@@ -87,6 +87,15 @@ describe('an error', () => {
     ];
     const means = codes.map((code) => of(Object.assign(new Error('x'), { code })).code);
     assert.deepEqual(means, ['STORE_BUSY', 'DAMAGED', 'READ_ONLY', 'NO_SPACE']);
+  });
+
+  it('SQLITE_IOERR names the two things that cause it', () => {
+    const { code, hint } = storeError(
+      '/s',
+      Object.assign(new Error('disk I/O error'), { code: 'SQLITE_IOERR_TRUNCATE' }),
+    ) as LivesnapError;
+    assert.equal(code, 'SYSTEM');
+    assert.match(hint!, /full.*faults of the disk/);
   });
 
   it('EFBIG is not reported as a full disk', () => {

@@ -85,6 +85,11 @@ export function storeError(dir: string, error: unknown): unknown {
         hint: 'Run livesnap repair: it rebuilds the index from the files beside it.',
         cause: error,
       });
+    case 'SQLITE_IOERR': // SQLite does not report which error of the system it was
+      return new LivesnapError('SYSTEM', `the index of the store ${dir}: ${(error as Error).message}`, {
+        hint: 'Check whether the disk is full, and whether the kernel reports faults of the disk (dmesg).',
+        cause: error,
+      });
     default:
       return new LivesnapError('SYSTEM', `the index of the store ${dir}: ${(error as Error).message}`, {
         cause: error,
