@@ -35,6 +35,8 @@ import { build } from 'esbuild';
 /** The entries: the command, the machine's process, and every Worker. */
 export const ENTRIES = {
   livesnap: 'src/cli/main.ts',
+  'host-server': 'src/serve/host-server.ts',
+  'store-queries': 'src/serve/store-queries.ts',
   'machine-process': 'src/server/machine-process.ts',
   'device-thread': 'src/vmm/device-thread.ts',
   'store-thread': 'src/server/store-thread.ts',

@@ -43,7 +43,11 @@ function homeDirectory(env: Env): string | null {
   }
 }
 
-const BELOW_HOME = { XDG_DATA_HOME: '.local/share', XDG_CACHE_HOME: '.cache' } as const;
+const BELOW_HOME = {
+  XDG_DATA_HOME: '.local/share',
+  XDG_CACHE_HOME: '.cache',
+  XDG_STATE_HOME: '.local/state',
+} as const;
 
 /** A base directory of the XDG specification; null when it needs the home directory and that is unknown. */
 export function baseDirectory(name: keyof typeof BELOW_HOME, env: Env = process.env): string | null {
@@ -59,6 +63,15 @@ export function defaultStore(env: Env = process.env): string {
   if (data !== null) return join(data, 'livesnap');
   throw new LivesnapError('USAGE', 'no default store: the home directory is unknown', {
     hint: 'Set HOME, or name the store with --store DIR or LIVESNAP_STORE.',
+  });
+}
+
+/** The path of a file that outlives sessions and belongs to no store. Errors: USAGE. */
+export function stateFile(name: string, env: Env = process.env): string {
+  const state = baseDirectory('XDG_STATE_HOME', env);
+  if (state !== null) return join(state, 'livesnap', name);
+  throw new LivesnapError('USAGE', `no place for the file ${name}: the home directory is unknown`, {
+    hint: 'Set HOME or XDG_STATE_HOME.',
   });
 }
 

@@ -4,12 +4,11 @@
  * Invariant: only the called verb is loaded. The list of verbs in the help, and the suggestion for a mistyped verb,
  * need only the list in verbs.ts.
  */
-import { readFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Command, CommanderError, Help, Option } from 'commander';
 import { defaultStore } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
-import { projectRoot } from '../native/project-root.js';
+import { installedVersion } from '../native/project-root.js';
 import { onNote } from '../notes.js';
 import { requireLocal } from '../store/remote/address.js';
 import { firstWord } from './arguments.js';
@@ -141,11 +140,10 @@ function formatProgramHelp(program: Command, helper: Help): string {
 }
 
 function createProgram(): Command {
-  const { version } = JSON.parse(readFileSync(join(projectRoot, 'package.json'), 'utf8'));
   const program: Command = new Command('livesnap')
     .description('Run virtual machines on KVM and keep deduplicated snapshots of them.')
     .usage('VERB [options] [arguments]')
-    .version(version, '--version', 'Show the version')
+    .version(installedVersion(), '--version', 'Show the version')
     .helpOption('--help', 'Show this help')
     .helpCommand(false)
     .enablePositionalOptions()

@@ -170,3 +170,19 @@ export function parseKernel(text: string): KernelValue {
   if (list.starter_file === '') throw usage('starter_file= is empty', 'Give a file, or leave it out.');
   return { path: list.path, cmdline: list.cmdline ?? null, starterFile: list.starter_file ?? null, ignored };
 }
+
+export interface ListenAddress {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** `127.0.0.1:7070`, `[::1]:7070`, `7070`; null for `none`. Port 0: the system chooses one. */
+export function parseListen(given: string): ListenAddress | null {
+  const text = parseText(given);
+  if (text === 'none') return null;
+  const [, v6, v4 = v6 ?? '127.0.0.1', digits] =
+    /^(?:\[([0-9a-f:]+)\]:|([\w.-]+):)?(\d{1,5})$/i.exec(text) ?? [];
+  const port = Number(digits ?? Number.NaN);
+  if (port <= 65_535) return { address: v6 ?? v4, port };
+  throw usage(`${quoted(text)} is not an address and a port`, 'Examples: 127.0.0.1:7070, 0.0.0.0:443, none.');
+}

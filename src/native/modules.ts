@@ -1,9 +1,10 @@
 /**
- * Loads modules that have compiled parts: packages and the addon. For a module that cannot be loaded (built for another
+ * Loads modules that have compiled parts, packages and the addon, and other bundles. For a module that cannot be loaded (built for another
  * Node or C library, missing, truncated) the error names the module and the command that repairs it.
  */
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type Database from 'better-sqlite3';
 import type { XXHashAPI } from 'xxhash-wasm';
 import { LivesnapError } from '../errors.js';
@@ -18,6 +19,9 @@ const SQLITE_NODE_API = 10;
 /** NODE_MODULE_VERSION of Node 20. */
 const NODE_20 = '115';
 const NEWER_NODE = 'Install Node 22.14 or newer.';
+
+/** Loads an entry of scripts/bundle.mjs into this process. There is no other way: a bundle has no `import()`. */
+export const loadBundle = <T>(entry: URL): T => require(fileURLToPath(entry)) as T;
 
 /** Opens a database once, because better-sqlite3 loads its compiled part only then. Errors: SYSTEM. */
 export function loadSqlite(): typeof Database {

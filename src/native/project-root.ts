@@ -1,5 +1,5 @@
 /** The directory in which livesnap is installed. */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { LivesnapError } from '../errors.js';
@@ -27,3 +27,7 @@ export const isCheckout = existsSync(join(projectRoot, 'package-lock.json'));
 
 /** What to do when a package is missing or was installed for another system. */
 export const REINSTALL = isCheckout ? `Run npm ci in ${projectRoot}.` : 'Install livesnap again.';
+
+/** The version of livesnap. */
+export const installedVersion = (): string =>
+  JSON.parse(readFileSync(join(projectRoot, 'package.json'), 'utf8')).version;

@@ -11,31 +11,16 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { asLivesnapError, type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
+import { asLivesnapError, LivesnapError } from '../errors.js';
 import { ID_HEADER, type StopResult } from './control-api.js';
 import { HttpError, parseTarget, requireLoopback } from './control-requests.js';
 import { type ControlledMachine, type Handler, ROUTES, sendJson } from './control-routes.js';
+import { httpStatusOf } from './http-status.js';
 import { log } from './log.js';
 import { listeningAddress } from './socket-path.js';
 
-const STATUS_BY_CODE: Partial<Record<ErrorCode, number>> = {
-  NO_PERMISSION: 403,
-  NAME_IN_USE: 409,
-  AMBIGUOUS: 409,
-  NOT_POSSIBLE_NOW: 409,
-  STORE_BUSY: 409,
-  MACHINE_GONE: 410,
-  NO_SPACE: 507,
-};
-const STATUS_BY_EXIT: Partial<Record<ExitStatus, number>> = {
-  [ExitStatus.usage]: 400,
-  [ExitStatus.notFound]: 404,
-};
-
 const statusOf = (error: LivesnapError): number =>
-  error instanceof HttpError
-    ? error.status
-    : (STATUS_BY_CODE[error.code] ?? STATUS_BY_EXIT[error.exitStatus] ?? 500);
+  error instanceof HttpError ? error.status : httpStatusOf(error);
 
 /** Errors: HttpError 404, 405 (`Allow` is set then). */
 function findRoute(method: string, path: string, response: ServerResponse): Handler {

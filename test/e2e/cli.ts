@@ -39,8 +39,13 @@ export class World {
   constructor() {
     mkdirSync(this.runDir, { mode: 0o700 });
     const { LIVESNAP_DEBUG: _, ...env } = process.env;
-    const caches = join(this.dir, 'cache');
-    this.env = { ...env, XDG_RUNTIME_DIR: this.runDir, XDG_CACHE_HOME: caches, LIVESNAP_STORE: this.store };
+    this.env = {
+      ...env,
+      XDG_RUNTIME_DIR: this.runDir,
+      XDG_CACHE_HOME: join(this.dir, 'cache'),
+      XDG_STATE_HOME: join(this.dir, 'state'),
+      LIVESNAP_STORE: this.store,
+    };
   }
 
   spawn(...args: string[]): ChildProcess {

@@ -12,13 +12,14 @@ import { projectRoot } from '../../src/native/project-root.js';
 /** Which top-level rooms and files of src/ each of them may import. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: [
-    ...['host', 'server', 'vmm', 'store', 'native', 'labels', 'format'],
+    ...['host', 'serve', 'server', 'vmm', 'store', 'native', 'labels', 'format'],
     ...['environment', 'notes', 'page-stream', 'region-places', 'schema', 'errors'],
   ],
   host: [
     ...['server', 'vmm', 'store', 'native'],
     ...['environment', 'labels', 'page-stream', 'schema', 'unless-aborted', 'errors'],
   ],
+  serve: ['host', 'server', 'store', 'native', 'environment', 'errors'],
   server: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'errors'],
   labels: ['schema', 'errors'],
   vmm: ['native', 'labels', 'page-stream', 'schema', 'bit-set', 'unless-aborted', 'errors'],

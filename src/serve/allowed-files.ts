@@ -1,0 +1,76 @@
+/**
+ * Files of the host that requests may name: regular files below the directories that `serve --allow` names.
+ *
+ * Invariants:
+ * - What is checked is what is used: a file is opened once, and its path in /proc/self/fd decides and goes on.
+ * - Outside of the directories there is one answer, whether a file exists or not.
+ * - Opening blocks on no FIFO and starts no device.
+ */
+import { closeSync, constants, fstatSync, openSync, readlinkSync, realpathSync } from 'node:fs';
+import { isAbsolute, join, resolve } from 'node:path';
+import { LivesnapError } from '../errors.js';
+import { RequestError } from './problem.js';
+
+/** An open file. Its path names it, as long as it is open, also for other processes of this user. */
+export interface AllowedFile extends Disposable {
+  readonly path: string;
+}
+
+export class AllowedFiles {
+  /** Without symbolic links, and with a slash at the end. */
+  readonly #directories: readonly string[];
+  /** As they were given, too. */
+  readonly #names: readonly string[];
+
+  /** Errors: USAGE (a directory does not exist). */
+  constructor(directories: readonly string[]) {
+    this.#directories = directories.map((directory) => {
+      try {
+        return join(realpathSync(directory), '/');
+      } catch (error) {
+        throw new LivesnapError(
+          'USAGE',
+          `--allow: ${directory} cannot be used: ${(error as Error).message}`,
+          {
+            hint: 'Give a directory that exists.',
+          },
+        );
+      }
+    });
+    this.#names = [...this.#directories, ...directories.map((directory) => join(resolve(directory), '/'))];
+  }
+
+  /** Errors: RequestError 403. */
+  open(path: string): AllowedFile {
+    const fd = this.#openPlain(path);
+    if (fd === null) throw refused();
+    return { path: `/proc/${process.pid}/fd/${fd}`, [Symbol.dispose]: () => closeSync(fd) };
+  }
+
+  #openPlain(path: string): number | null {
+    if (!isAbsolute(path) || path.includes('\0') || !this.#names.some((name) => join(path).startsWith(name)))
+      return null; // Opening it would tell, by the time it takes, whether it exists.
+    let fd: number;
+    try {
+      fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+    } catch {
+      return null;
+    }
+    try {
+      const actual = readlinkSync(`/proc/self/fd/${fd}`);
+      if (fstatSync(fd).isFile() && this.#directories.some((directory) => actual.startsWith(directory)))
+        return fd;
+    } catch {
+      // It is refused.
+    }
+    closeSync(fd);
+    return null;
+  }
+}
+
+const refused = (): RequestError =>
+  new RequestError(
+    403,
+    'this file of the host is not allowed',
+    'Store it with livesnap put and name its snapshot, or start the server with --allow DIR.',
+  );

@@ -1,0 +1,126 @@
+/**
+ * The server of a host: what `livesnap serve` runs, a bundle of its own, because the command line does not load fastify.
+ *
+ * It holds no state. Machines are found by their run directories and snapshots in the store, so it can be killed and
+ * started again at any time. Sessions are signed with the token and stay valid.
+ */
+import type { IncomingMessage, RequestListener, Server } from 'node:http';
+import { runRoot } from '../environment.js';
+import { LivesnapError } from '../errors.js';
+import { Host } from '../host/host.js';
+import { Access } from './access.js';
+import { AllowedFiles } from './allowed-files.js';
+import { makeApp } from './app.js';
+import { ConsoleSockets } from './console-socket.js';
+import {
+  arrivalOf,
+  listenOnSocket,
+  listenOnTcp,
+  makeSocketServer,
+  SocketDirectory,
+  type TcpOptions,
+} from './listen.js';
+import { isLoopback, publicOrigin } from './origin.js';
+import { ServerLog } from './server-log.js';
+import type { Service } from './service.js';
+import { StoreClient } from './store-client.js';
+import { tokenIn } from './token-file.js';
+
+export interface ServeOptions {
+  readonly storeDir: string;
+  readonly version: string;
+  readonly tokenFile: string;
+  /** Directories of which requests may name files. */
+  readonly allow: readonly string[];
+  /** Null: only the Unix socket. */
+  readonly listen: { readonly address: string; readonly port: number } | null;
+  /** Paths of PEM files. */
+  readonly tls: TcpOptions['tls'];
+  /** The https address of a proxy in front. */
+  readonly publicUrl: string | null;
+}
+
+export interface RunningServer {
+  readonly socket: string;
+  /** Where it is reached over TCP. */
+  readonly url: string | null;
+  /** Requests in progress are completed, for a few seconds. Machines go on. */
+  close(): Promise<void>;
+}
+
+/** Errors: NAME_IN_USE (another server of this user runs), USAGE, NO_PERMISSION, NO_SUCH_FILE, SYSTEM. */
+export async function serve(options: ServeOptions): Promise<RunningServer> {
+  const { storeDir, version, tokenFile } = options;
+  const files = new AllowedFiles(options.allow);
+  const tcp = tcpOptions(options);
+  const directory = await SocketDirectory.claim(runRoot());
+  const servers: Server[] = [];
+  try {
+    const service: Service = {
+      host: new Host(storeDir),
+      store: new StoreClient(storeDir),
+      access: new Access(tokenIn(tokenFile)),
+      files,
+      log: new ServerLog(),
+      version,
+      startedAt: new Date(),
+    };
+    let answer!: RequestListener;
+    const app = await makeApp(service, arrivalOf, (handler) => {
+      answer = handler as RequestListener;
+      return makeSocketServer(answer);
+    });
+    const sockets = new ConsoleSockets(service, arrivalOf);
+    const socketServer = app.server as Server;
+    servers.push(socketServer);
+    let url: string | null = null;
+    if (tcp !== null) {
+      const { server, origins } = await listenOnTcp(tcp, (request: IncomingMessage, response) =>
+        answer(request as never, response as never),
+      );
+      servers.push(server);
+      url = [...origins][0] ?? null;
+    }
+    await listenOnSocket(socketServer, directory.socket);
+    for (const server of servers) sockets.serve(server);
+    return {
+      socket: directory.socket,
+      url,
+      close: async () => {
+        sockets.close();
+        await Promise.all(servers.map(closed));
+        await app.close();
+        await service.store.close();
+        directory[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    for (const server of servers) server.close();
+    directory[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Errors: USAGE. */
+function tcpOptions({ listen, tls, publicUrl }: ServeOptions): TcpOptions | null {
+  if (listen === null) return null;
+  if (!isLoopback(listen.address) && tls === null && publicUrl === null)
+    throw new LivesnapError('USAGE', `the API is not served on ${listen.address} without encryption`, {
+      hint: 'Give --tls-cert and --tls-key, or --public-url for a proxy that speaks HTTPS.',
+    });
+  return { ...listen, tls, publicOrigin: publicUrl === null ? null : publicOrigin(publicUrl) };
+}
+
+const GRACE_MS = 5_000;
+
+/** Accepts no more connections, and ends those that are left after a few seconds. */
+function closed(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => server.closeAllConnections(), GRACE_MS);
+    server.close(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+    server.closeIdleConnections();
+  });
+}

@@ -1,0 +1,273 @@
+/** Machines of the host. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Type } from 'typebox';
+import { runRoot, temporaryDirectory } from '../../environment.js';
+import { LivesnapError } from '../../errors.js';
+import type { Forked, Host } from '../../host/host.js';
+import type { MachineInfo } from '../../host/machine-info.js';
+import { stopNamedMachine } from '../../host/stop-machine.js';
+import { STOP_TIMEOUT_MS, type StopRequest } from '../../server/control-api.js';
+import { Problem, type ProblemDetails, problemOf, RequestError } from '../problem.js';
+import {
+  ChangeBody,
+  type FileSource,
+  ForkBody,
+  list,
+  Machine,
+  SaveBody,
+  SaveResult,
+  StartBody,
+  StopBody,
+  StopResult,
+} from '../schemas.js';
+import type { App, Service } from '../service.js';
+
+const params = Type.Object({ machine: Type.String() });
+const STATE = Machine.properties.state;
+const MAX_FILTERS = 64;
+const STOP: StopRequest = { force: false, discard: false, timeoutMs: STOP_TIMEOUT_MS };
+
+const described = (info: MachineInfo): Machine => ({ ...info, reason: info.reason ?? null });
+
+/** A machine in any state, by its name, its ID or a unique prefix of that. Errors: NO_SUCH_MACHINE, AMBIGUOUS. */
+export async function machineOf(host: Host, nameOrId: string): Promise<Machine> {
+  const all = await host.machines();
+  const named = all.find(({ name }) => name === nameOrId);
+  const found = named ? [named] : all.filter(({ id }) => nameOrId.length >= 6 && id?.startsWith(nameOrId));
+  if (found.length === 1) return described(found[0]!);
+  throw new LivesnapError(
+    found.length === 0 ? 'NO_SUCH_MACHINE' : 'AMBIGUOUS',
+    found.length === 0 ? `there is no machine ${nameOrId}` : `ambiguous machine ID prefix ${nameOrId}`,
+    { hint: 'GET /v1/machines lists the machines.' },
+  );
+}
+
+/** `key` or `key=value`, one or several, as the library filters. */
+function labelFilter(given: string | readonly string[] | undefined): Record<string, string | null> {
+  return Object.fromEntries(
+    [given ?? []].flat().map((text) => {
+      const at = text.indexOf('=');
+      return at < 0 ? [text, null] : [text.slice(0, at), text.slice(at + 1)];
+    }),
+  );
+}
+
+export function machineRoutes(app: App, { host, store, files }: Service): void {
+  /** Gives `use` the path of a file that a request names, or undefined. */
+  async function withFile<T>(
+    source: FileSource | undefined,
+    use: (path: string | undefined) => Promise<T>,
+  ): Promise<T> {
+    if (source === undefined) return use(undefined);
+    if ('path' in source) {
+      const file = files.open(source.path);
+      try {
+        return await use(file.path);
+      } catch (error) {
+        throw error instanceof LivesnapError ? renamed(error, file.path, source.path) : error;
+      } finally {
+        file[Symbol.dispose]();
+      }
+    }
+    const directory = await mkdtemp(join(temporaryDirectory(), 'livesnap-serve-'));
+    const path = join(directory, 'file');
+    try {
+      await store.ask('get', source.snapshot, path);
+      return await use(path);
+    } catch (error) {
+      throw error instanceof LivesnapError ? renamed(error, path, `of snapshot ${source.snapshot}`) : error;
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+
+  app.get(
+    '/v1/machines',
+    {
+      schema: {
+        summary: 'List machines',
+        querystring: Type.Object(
+          {
+            label: Type.Optional(
+              Type.Union([Type.String(), Type.Array(Type.String(), { maxItems: MAX_FILTERS })], {
+                description: 'KEY or KEY=VALUE; all of several.',
+              }),
+            ),
+            state: Type.Optional(Type.Union([STATE, Type.Array(STATE, { maxItems: MAX_FILTERS })])),
+          },
+          { additionalProperties: false },
+        ),
+        response: { 200: list(Machine) },
+      },
+    },
+    async ({ query: { label, state } }) => {
+      const states = state === undefined ? undefined : ([state].flat() as MachineInfo['state'][]);
+      return (await host.machines({ labels: labelFilter(label), states })).map(described);
+    },
+  );
+
+  app.post(
+    '/v1/machines',
+    {
+      schema: {
+        summary: 'Boot a machine; answered when it runs',
+        body: StartBody,
+        response: { 201: Machine },
+      },
+    },
+    async ({ body: { kernel, initrd, disks, ...rest } }, reply) => {
+      const machine = await withFile(kernel, (kernelPath) =>
+        withFile(initrd, (initrdPath) =>
+          host.start({
+            ...rest,
+            kernel: kernelPath!,
+            initrd: initrdPath,
+            disks: disks?.map(({ snapshot, region = null, mode, onError }) => ({
+              source: { kind: 'snapshot', snapshot, region },
+              mode,
+              onError,
+            })),
+          }),
+        ),
+      );
+      machine.detach();
+      return reply
+        .code(201)
+        .header('location', `/v1/machines/${machine.id}`)
+        .send(await machineOf(host, machine.id));
+    },
+  );
+
+  app.get(
+    '/v1/machines/:machine',
+    { schema: { summary: 'Describe a machine', params, response: { 200: Machine } } },
+    ({ params: { machine } }) => machineOf(host, machine),
+  );
+
+  app.patch(
+    '/v1/machines/:machine',
+    {
+      schema: {
+        summary: 'Change the labels and the lifetime of a machine',
+        params,
+        body: ChangeBody,
+        response: { 200: Machine },
+      },
+    },
+    async ({ params, body: { labels, lifetimeMs } }) => {
+      const machine = await host.machine(params.machine);
+      if (labels !== undefined) await machine.setLabels(labels);
+      if (lifetimeMs !== undefined) await machine.setLifetime(lifetimeMs);
+      return machineOf(host, machine.id);
+    },
+  );
+
+  app.delete(
+    '/v1/machines/:machine',
+    {
+      schema: {
+        summary: 'End a machine at once, or clean up a dead one',
+        params,
+        response: { 204: Type.Null() },
+      },
+    },
+    async ({ params }, reply) => {
+      const { name } = await machineOf(host, params.machine);
+      await stopNamedMachine(name, { ...STOP, force: true }, runRoot());
+      return reply.code(204).send(null);
+    },
+  );
+
+  for (const operation of ['pause', 'resume'] as const)
+    app.post(
+      `/v1/machines/:machine/${operation}`,
+      {
+        schema: {
+          summary: operation === 'pause' ? 'Pause a machine' : 'Resume a paused machine',
+          params,
+          response: { 200: Machine },
+        },
+      },
+      async ({ params }) => {
+        const machine = await host.machine(params.machine);
+        await machine[operation]();
+        return machineOf(host, machine.id);
+      },
+    );
+
+  app.post(
+    '/v1/machines/:machine/stop',
+    {
+      schema: {
+        summary: 'Ask the guest to power off, then end the machine; answered when it has ended',
+        params,
+        body: StopBody,
+        response: { 200: StopResult },
+      },
+    },
+    async ({ params, body }) => {
+      const { name } = await machineOf(host, params.machine);
+      return stopNamedMachine(name, { ...STOP, ...body }, runRoot());
+    },
+  );
+
+  app.post(
+    '/v1/machines/:machine/save',
+    {
+      schema: {
+        summary:
+          'Save a machine to a snapshot; answered when it is stored. A client that hangs up cancels the save',
+        params,
+        body: SaveBody,
+        response: { 200: SaveResult },
+      },
+    },
+    async (request, reply) => {
+      const machine = await host.machine(request.params.machine);
+      const hungUp = new AbortController();
+      reply.raw.once('close', () => {
+        if (!reply.raw.writableFinished) hungUp.abort(new RequestError(400, 'the client hung up'));
+      });
+      return machine.save({ ...request.body, store: host.storeDir, signal: hungUp.signal });
+    },
+  );
+
+  app.post(
+    '/v1/machines/:machine/fork',
+    {
+      schema: {
+        summary:
+          'Save a machine and restore it several times, as clones; each result is a machine or a problem',
+        params,
+        body: ForkBody,
+        response: {
+          200: list(Type.Union([Type.Object({ machine: Machine }), Type.Object({ problem: Problem })])),
+        },
+      },
+    },
+    async ({ params, body }) => {
+      const forked = await host.fork(await host.machine(params.machine), body);
+      return Promise.all(forked.map((each) => forkResult(host, each)));
+    },
+  );
+}
+
+async function forkResult(
+  host: Host,
+  forked: Forked,
+): Promise<{ machine: Machine } | { problem: ProblemDetails }> {
+  if ('error' in forked) return { problem: problemOf(forked.error) };
+  forked.machine.detach();
+  return { machine: await machineOf(host, forked.machine.id) };
+}
+
+/** The error with the name that the client knows. */
+function renamed(error: LivesnapError, path: string, shown: string): LivesnapError {
+  const { code, message, hint, damage } = error;
+  return new LivesnapError(code, message.replaceAll(path, shown), {
+    ...(hint === undefined ? {} : { hint: hint.replaceAll(path, shown) }),
+    damage,
+    cause: error,
+  });
+}

@@ -1,0 +1,70 @@
+/** Snapshots of the store. */
+import { Type } from 'typebox';
+import { Difference, list, Machine, RestoreBody, Snapshot, SnapshotDetails } from '../schemas.js';
+import type { App, Service } from '../service.js';
+import { machineOf } from './machines.js';
+
+const params = Type.Object({ snapshot: Type.String() });
+
+export function snapshotRoutes(app: App, { host, store }: Service): void {
+  app.get(
+    '/v1/snapshots',
+    { schema: { summary: 'List snapshots, oldest first', response: { 200: list(Snapshot) } } },
+    () => store.ask('list'),
+  );
+
+  app.get(
+    '/v1/snapshots/:snapshot',
+    { schema: { summary: 'Describe a snapshot', params, response: { 200: SnapshotDetails } } },
+    ({ params: { snapshot } }) => store.ask('show', snapshot),
+  );
+
+  app.delete(
+    '/v1/snapshots/:snapshot',
+    {
+      schema: {
+        summary: 'Delete a snapshot with its tags; gc then frees the disk space',
+        params,
+        response: { 204: Type.Null() },
+      },
+    },
+    async ({ params: { snapshot } }, reply) => {
+      await store.ask('remove', snapshot);
+      return reply.code(204).send(null);
+    },
+  );
+
+  app.get(
+    '/v1/snapshots/:snapshot/diff/:other',
+    {
+      schema: {
+        summary: 'Which pages differ between two snapshots, by region',
+        params: Type.Object({ snapshot: Type.String(), other: Type.String() }),
+        response: { 200: list(Difference) },
+      },
+    },
+    ({ params: { snapshot, other } }) => store.ask('diff', snapshot, other),
+  );
+
+  app.post(
+    '/v1/snapshots/:snapshot/restore',
+    {
+      schema: {
+        summary: 'Restore a machine from a snapshot; answered when it runs',
+        params,
+        body: RestoreBody,
+        response: { 201: Machine },
+      },
+    },
+    async ({ params: { snapshot }, body }, reply) => {
+      // A path would name an exported directory.
+      const { id } = await store.ask('find', snapshot);
+      const machine = await host.restore(id, body);
+      machine.detach();
+      return reply
+        .code(201)
+        .header('location', `/v1/machines/${machine.id}`)
+        .send(await machineOf(host, machine.id));
+    },
+  );
+}

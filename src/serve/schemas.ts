@@ -1,0 +1,261 @@
+/** What the API takes and gives. Written once: fastify checks requests with these, TypeScript types the handlers, and OpenAPI is made of them. */
+import { type Static, type TSchema, Type } from 'typebox';
+
+const CLOSED = { additionalProperties: false };
+/** As much as any request needs. */
+const MAX_NAME_LENGTH = 64;
+const MAX_TEXT_LENGTH = 4096;
+const MAX_DISKS = 8;
+export const MAX_FORKS = 100;
+
+const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+/** A list in an answer. */
+export const list = <T extends TSchema>(item: T) => Type.Unsafe<readonly Static<T>[]>(Type.Array(item));
+const bytes = (description: string) => Type.Integer({ minimum: 0, description });
+const time = (description: string) => Type.String({ format: 'date-time', description });
+const name = (description: string) => Type.String({ minLength: 1, maxLength: MAX_NAME_LENGTH, description });
+const snapshotRef = Type.String({
+  minLength: 1,
+  maxLength: MAX_NAME_LENGTH,
+  description: 'A tag, an ID, or the beginning of an ID.',
+});
+
+export const Labels = Type.Record(Type.String(), Type.String({ maxLength: 255 }), {
+  maxProperties: 64,
+  description: 'Keys and values.',
+});
+const lifetimeMs = nullable(
+  Type.Integer({ minimum: 1, description: 'The machine ends after this time. Null: it has no end.' }),
+);
+
+// Machines
+
+export const Machine = Type.Object(
+  {
+    id: nullable(Type.String({ description: 'Never changes. Null: the machine is starting.' })),
+    name: Type.String(),
+    labels: Labels,
+    pid: nullable(Type.Integer()),
+    state: Type.Enum(['running', 'paused', 'stopped', 'starting', 'unresponsive', 'failed', 'gone']),
+    reason: nullable(Type.String({ description: 'Why it failed, or why the host paused it.' })),
+    memoryBytes: nullable(bytes('Memory of the guest.')),
+    cpus: nullable(Type.Integer()),
+    startedAt: nullable(time('When it was started or restored.')),
+    endsAt: nullable(time('When its lifetime ends.')),
+    snapshot: nullable(
+      Type.String({ description: 'The snapshot that it was last saved to or restored from.' }),
+    ),
+  },
+  { $id: 'Machine' },
+);
+export type Machine = Static<typeof Machine>;
+
+/** A file for a machine: from the store, or of the host where the server allows it. */
+export const FileSource = Type.Union([
+  Type.Object({ snapshot: snapshotRef }, { ...CLOSED, description: 'A file that was stored with `put`.' }),
+  Type.Object(
+    { path: Type.String({ minLength: 1, maxLength: MAX_TEXT_LENGTH }) },
+    { ...CLOSED, description: 'A file of the host, below a directory that `serve --allow` names.' },
+  ),
+]);
+export type FileSource = Static<typeof FileSource>;
+
+export const Disk = Type.Object(
+  {
+    snapshot: snapshotRef,
+    region: Type.Optional(Type.String({ minLength: 1, maxLength: MAX_NAME_LENGTH })),
+    mode: Type.Optional(Type.Enum(['rw', 'ro', 'cow'])),
+    onError: Type.Optional(Type.Enum(['pause', 'report'])),
+  },
+  { ...CLOSED, description: 'A disk whose contents are in the store.' },
+);
+
+export const StartBody = Type.Object(
+  {
+    kernel: FileSource,
+    initrd: Type.Optional(FileSource),
+    cmdline: Type.Optional(Type.String({ maxLength: MAX_TEXT_LENGTH })),
+    memoryBytes: Type.Optional(
+      Type.Integer({ minimum: 4096, description: 'A multiple of 4096. Default: 256 MiB.' }),
+    ),
+    cpus: Type.Optional(Type.Integer({ minimum: 1, description: 'Default: 1.' })),
+    disks: Type.Optional(Type.Array(Disk, { maxItems: MAX_DISKS })),
+    balloon: Type.Optional(Type.Boolean()),
+    name: Type.Optional(name('Default: a free one.')),
+    labels: Type.Optional(Labels),
+    lifetimeMs: Type.Optional(lifetimeMs),
+  },
+  CLOSED,
+);
+
+export const ChangeBody = Type.Object(
+  { labels: Type.Optional(Labels), lifetimeMs: Type.Optional(lifetimeMs) },
+  { ...CLOSED, minProperties: 1, description: '`labels` replaces all labels.' },
+);
+
+const then = Type.Enum(['resume', 'pause', 'stop']);
+const tag = Type.String({ minLength: 1, maxLength: 64 });
+
+export const SaveBody = Type.Object(
+  {
+    tags: Type.Optional(
+      Type.Array(tag, { maxItems: 64, description: 'A tag in use moves to this snapshot.' }),
+    ),
+    then: Type.Optional(then),
+  },
+  CLOSED,
+);
+
+export const StopBody = Type.Object(
+  {
+    force: Type.Optional(Type.Boolean({ description: 'End it at once, without asking the guest.' })),
+    discard: Type.Optional(Type.Boolean({ description: 'Do not save disks that came from a snapshot.' })),
+    timeoutMs: Type.Optional(
+      Type.Integer({ minimum: 0, maximum: 86_400_000, description: 'Default: 10 s.' }),
+    ),
+  },
+  CLOSED,
+);
+
+export const StopResult = Type.Object(
+  {
+    name: Type.String(),
+    state: Type.Enum(['stopped', 'gone']),
+    how: Type.Optional(Type.Enum(['poweredOff', 'ended'])),
+    reason: Type.Optional(nullable(Type.String())),
+    lostSaves: Type.Optional(Type.Integer()),
+  },
+  { $id: 'StopResult' },
+);
+
+export const SaveResult = Type.Object(
+  {
+    id: Type.String(),
+    tags: list(Type.String()),
+    movedTags: list(Type.Object({ tag: Type.String(), from: Type.String() })),
+    parent: nullable(Type.String()),
+    pages: Type.Integer(),
+    zeroPages: Type.Integer(),
+    unchangedPages: Type.Integer(),
+    newChunks: Type.Integer(),
+    reusedChunks: Type.Integer(),
+    storedBytes: bytes('What the save added to the store.'),
+    pauseMs: Type.Number({ description: 'How long no vCPU ran.' }),
+    saveMs: Type.Number(),
+  },
+  { $id: 'SaveResult' },
+);
+
+export const RestoreBody = Type.Object(
+  {
+    name: Type.Optional(name('Default: a free one, like that of the original.')),
+    labels: Type.Optional(Labels),
+    lifetimeMs: Type.Optional(lifetimeMs),
+    asNew: Type.Optional(Type.Boolean({ description: 'A clone, to run beside the original.' })),
+    clock: Type.Optional(Type.Enum(['host', 'saved'])),
+  },
+  CLOSED,
+);
+
+export const ForkBody = Type.Object(
+  {
+    count: Type.Integer({ minimum: 1, maximum: MAX_FORKS }),
+    name: Type.Optional(name('The machines are called NAME-1, NAME-2 and so on.')),
+    labels: Type.Optional(Labels),
+    lifetimeMs: Type.Optional(lifetimeMs),
+  },
+  CLOSED,
+);
+
+// Snapshots
+
+export const Snapshot = Type.Object(
+  {
+    id: Type.String(),
+    tags: list(Type.String()),
+    kind: Type.Enum(['machine', 'file', 'disk']),
+    vm: nullable(Type.String({ description: "The machine's name, or the file's." })),
+    parent: nullable(Type.String()),
+    createdAt: time('When it was saved.'),
+    memoryBytes: bytes('Memory of the guest, or the size of the file.'),
+    diskBytes: bytes('Size of all disks.'),
+    storedBytes: bytes('What the save added to the store.'),
+  },
+  { $id: 'Snapshot' },
+);
+
+export const SnapshotDetails = Type.Intersect(
+  [
+    Snapshot,
+    Type.Object({
+      uniqueBytes: bytes('What deleting it and gc would free.'),
+      regions: list(
+        Type.Object({
+          name: Type.String(),
+          sizeBytes: bytes('Its size.'),
+          nonZeroPages: Type.Integer(),
+          changedPages: nullable(Type.Integer({ description: "Pages that differ from the parent's." })),
+        }),
+      ),
+      machine: Type.Unknown({ description: 'The configuration of the machine.' }),
+      host: Type.Unknown({ description: 'Where it was saved.' }),
+    }),
+  ],
+  { $id: 'SnapshotDetails' },
+);
+
+export const Difference = Type.Object(
+  {
+    region: Type.String(),
+    otherRegion: Type.String(),
+    sizeBytes: list(nullable(Type.Integer())),
+    pages: Type.Integer(),
+    bytes: bytes('The sizes of these pages.'),
+    ranges: list(Type.Object({ fromBytes: Type.Integer(), toBytes: Type.Integer() })),
+  },
+  { $id: 'Difference' },
+);
+
+export const TagBody = Type.Object({ snapshot: snapshotRef }, CLOSED);
+
+export const Tagged = Type.Object(
+  {
+    id: Type.String(),
+    tags: list(Type.String()),
+    movedTags: list(Type.Object({ tag: Type.String(), from: Type.String() })),
+  },
+  { $id: 'Tagged' },
+);
+
+export const Stats = Type.Object(
+  {
+    snapshots: Type.Integer(),
+    logicalBytes: bytes('Sizes of all snapshots together.'),
+    nonZeroBytes: bytes('Of that, pages that are not zero.'),
+    uniqueBytes: bytes('Of that, different pages.'),
+    storedBytes: bytes('Files of the store without the index.'),
+    indexBytes: bytes('The index.'),
+    deadBytes: bytes('What gc would free.'),
+    chunks: Type.Integer(),
+    packs: Type.Integer(),
+    ratio: Type.Number(),
+  },
+  { $id: 'Stats' },
+);
+
+// Sign-in
+
+export const Grant = Type.Object(
+  { secret: Type.String(), expiresAt: time('When it ends.') },
+  { $id: 'Grant' },
+);
+export const SessionBody = Type.Object({ code: Type.String({ minLength: 1, maxLength: 256 }) }, CLOSED);
+export const TicketBody = Type.Object(
+  { path: Type.String({ pattern: '^/v1/[^?#]{1,1000}$', description: 'What is downloaded.' }) },
+  CLOSED,
+);
+
+/** Answers that others refer to, by their `$id`. */
+export const SHARED = [
+  ...[Machine, StopResult, SaveResult, Snapshot, SnapshotDetails, Difference, Tagged, Stats, Grant],
+] as const;

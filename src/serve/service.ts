@@ -1,0 +1,42 @@
+/** What the routes of the server are given, and how a request came. */
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { FastifyInstance } from 'fastify';
+import type { Host } from '../host/host.js';
+import type { Access, Caller } from './access.js';
+import type { AllowedFiles } from './allowed-files.js';
+import type { Origins } from './origin.js';
+import type { ServerLog } from './server-log.js';
+import type { StoreClient } from './store-client.js';
+
+/** What the routes use. */
+export interface Service {
+  readonly host: Host;
+  readonly store: StoreClient;
+  readonly access: Access;
+  readonly files: AllowedFiles;
+  readonly log: ServerLog;
+  readonly version: string;
+  readonly startedAt: Date;
+}
+
+/** How a request came. Listeners note it for each connection. */
+export interface Arrival {
+  /** The Unix socket, which only this user can open. */
+  readonly isPrivate: boolean;
+  /** The names of the server there. Empty for the Unix socket. */
+  readonly origins: Origins;
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Needs no caller. */
+    readonly isPublic?: boolean;
+  }
+  interface FastifyRequest {
+    caller: Caller | null;
+  }
+}
+
+/** The fastify instance with the types of the schemas. */
+export type App = FastifyInstance<Server, IncomingMessage, ServerResponse, never, TypeBoxTypeProvider>;

@@ -1,0 +1,420 @@
+/** `livesnap serve`: the API of a host, over its socket and over TCP, by friends and by others. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync } from 'node:child_process';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { connect as connectTcp } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import WebSocket from 'ws';
+import { probe } from '../kvm/kvm.js';
+import { limit } from '../timeouts.js';
+import { type World, worldOfEachTest } from './cli.js';
+
+interface Answer<T = Record<string, unknown>> {
+  readonly status: number;
+  readonly type: string;
+  readonly headers: NodeJS.Dict<string | string[]>;
+  readonly body: T;
+}
+
+interface Asked {
+  readonly method?: string;
+  readonly body?: unknown;
+  readonly headers?: Record<string, string>;
+}
+
+/** A server in a process of its own. */
+class Serving {
+  private constructor(
+    readonly child: ChildProcess,
+    readonly socket: string,
+    readonly url: string | null,
+    readonly token: string,
+    readonly log: () => string,
+  ) {}
+
+  static async start(world: World, ...args: string[]): Promise<Serving> {
+    const child = world.spawn('serve', '--listen', '127.0.0.1:0', '--json', ...args);
+    let log = '';
+    child.stderr!.on('data', (part) => {
+      log += part;
+    });
+    const line = await new Promise<string>((resolve, reject) => {
+      let text = '';
+      child.stdout!.on('data', (part) => {
+        text += part;
+        if (text.includes('\n')) resolve(text);
+      });
+      child.once('exit', () => reject(new Error(`serve ended: ${text}${log}`)));
+    });
+    const { socket, url, tokenFile } = JSON.parse(line);
+    assert.equal(statSync(socket).mode & 0o777, 0o600);
+    return new Serving(child, socket, url, readFileSync(tokenFile, 'utf8').trim(), () => log);
+  }
+
+  /** A request over the socket, which needs no token. */
+  ask<T = Record<string, unknown>>(path: string, asked: Asked = {}): Promise<Answer<T>> {
+    return send<T>({ socketPath: this.socket, path }, asked);
+  }
+
+  /** A request over TCP. */
+  askTcp<T = Record<string, unknown>>(path: string, asked: Asked = {}): Promise<Answer<T>> {
+    return send<T>({ host: '127.0.0.1', port: this.port, path }, asked);
+  }
+
+  get port(): number {
+    return Number(new URL(this.url!).port);
+  }
+
+  get bearer(): Record<string, string> {
+    return { authorization: `Bearer ${this.token}` };
+  }
+
+  /** Resolves to the exit status. */
+  async end(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    if (this.child.exitCode !== null) return this.child.exitCode;
+    const ended = new Promise<number | null>((resolve) => {
+      this.child.once('exit', resolve);
+    });
+    this.child.kill(signal);
+    return ended;
+  }
+}
+
+function send<T>(
+  where: { socketPath?: string; host?: string; port?: number; path: string },
+  { method, body, headers = {} }: Asked,
+): Promise<Answer<T>> {
+  const text = body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body);
+  return new Promise((resolve, reject) => {
+    const request = httpRequest({
+      ...where,
+      method: method ?? (text === null ? 'GET' : 'POST'),
+      agent: false,
+      headers: { ...(text === null ? {} : { 'content-type': 'application/json' }), ...headers },
+    });
+    request.once('error', reject);
+    request.once('response', (response) => {
+      let answer = '';
+      response.setEncoding('utf8').on('data', (part) => {
+        answer += part;
+      });
+      response.once('end', () => {
+        const type = response.headers['content-type'] ?? '';
+        resolve({
+          status: response.statusCode!,
+          type,
+          headers: response.headers,
+          body: (type.includes('json') ? JSON.parse(answer) : answer) as T,
+        });
+      });
+    });
+    request.end(text ?? undefined);
+  });
+}
+
+type MachineBody = { id: string; name: string; state: string; labels: Record<string, string>; pid: number };
+
+describe('livesnap serve', function () {
+  this.timeout(limit(120_000));
+  let world: World;
+  let server: Serving;
+  worldOfEachTest((made) => {
+    world = made;
+  });
+  afterEach(async () => {
+    await server?.end('SIGKILL');
+  });
+
+  const start = (name: string): Promise<Answer<MachineBody>> =>
+    server.ask('/v1/machines', {
+      body: { kernel: { snapshot: 'kernel' }, memoryBytes: 32 << 20, name, labels: { course: 'os' } },
+    });
+  const putKernel = (): Promise<unknown> => world.json('put', probe('probe.bzImage'), '--tag', 'kernel');
+
+  it('boots, saves, forks, restores and stops machines, and they outlive a server that was killed', async () => {
+    server = await Serving.start(world);
+    await putKernel();
+    const started = await start('web');
+    assert.equal(started.status, 201);
+    assert.equal(started.headers.location, `/v1/machines/${started.body.id}`);
+    assert.deepEqual([started.body.state, started.body.labels], ['running', { course: 'os' }]);
+
+    const saved = await server.ask('/v1/machines/web/save', { body: { tags: ['first'], then: 'pause' } });
+    assert.equal(saved.status, 200);
+    assert.deepEqual(saved.body.tags, ['first']);
+    assert.equal((await server.ask('/v1/machines/web')).body.state, 'paused');
+    assert.equal((await server.ask('/v1/machines/web/resume', { method: 'POST' })).body.state, 'running');
+
+    const forked = await server.ask<{ machine: MachineBody }[]>('/v1/machines/web/fork', {
+      body: { count: 2, name: 'copy' },
+    });
+    assert.deepEqual(
+      forked.body.map(({ machine: { name, state } }) => [name, state]),
+      [
+        ['copy-1', 'running'],
+        ['copy-2', 'running'],
+      ],
+    );
+    const restored = await server.ask<MachineBody>('/v1/snapshots/first/restore', {
+      body: { name: 'again', labels: { course: 'net' } },
+    });
+    assert.equal(restored.status, 201);
+
+    await server.end('SIGKILL');
+    server = await Serving.start(world);
+    const all = await server.ask<MachineBody[]>('/v1/machines?label=course=os&state=running');
+    assert.deepEqual(
+      all.body.map(({ name }) => name),
+      ['copy-1', 'copy-2', 'web'],
+    );
+    const changed = await server.ask(`/v1/machines/${started.body.id}`, {
+      method: 'PATCH',
+      body: { labels: { course: 'db' }, lifetimeMs: 3_600_000 },
+    });
+    assert.deepEqual(changed.body.labels, { course: 'db' });
+    assert.match(changed.body.endsAt as string, /Z$/);
+    const stopped = await server.ask('/v1/machines/web/stop', { body: { force: true } });
+    assert.deepEqual([stopped.status, stopped.body.how], [200, 'ended']);
+    // A machine whose process was killed is found, and cleaned up.
+    process.kill(restored.body.pid, 'SIGKILL');
+    while ((await server.ask('/v1/machines/again')).body.state !== 'gone') await sleep(20);
+    for (const name of ['again', 'copy-1', 'copy-2'])
+      assert.equal((await server.ask(`/v1/machines/${name}`, { method: 'DELETE' })).status, 204);
+    assert.deepEqual((await server.ask('/v1/machines')).body, []);
+    assert.equal((await server.ask('/v1/machines/web')).status, 404);
+    assert.equal(await server.end(), 0);
+  });
+
+  it('lists, compares, tags and deletes snapshots, and describes the store', async () => {
+    server = await Serving.start(world);
+    assert.deepEqual((await server.ask('/v1/snapshots')).body, [], 'a store that does not exist yet');
+    await putKernel();
+    await start('web');
+    for (const tag of ['one', 'two']) await server.ask('/v1/machines/web/save', { body: { tags: [tag] } });
+    const tagged = await server.ask('/v1/tags/last', { method: 'PUT', body: { snapshot: 'one' } });
+    assert.deepEqual(tagged.body.tags, ['last', 'one']);
+    const moved = await server.ask('/v1/tags/last', { method: 'PUT', body: { snapshot: 'two' } });
+    assert.deepEqual(moved.body.movedTags, [{ tag: 'last', from: tagged.body.id }]);
+    assert.equal(
+      (await server.ask('/v1/snapshots/two', { method: 'DELETE' })).status,
+      409,
+      'it has another tag',
+    );
+    assert.equal((await server.ask('/v1/tags/last', { method: 'DELETE' })).status, 204);
+    const difference = await server.ask<{ region: string }[]>('/v1/snapshots/one/diff/two');
+    assert.equal(difference.body[0]!.region, 'ram@0x0');
+    const details = await server.ask<{ regions: { name: string }[] }>('/v1/snapshots/two');
+    assert.equal(details.body.regions[0]!.name, 'ram@0x0');
+    assert.equal((await server.ask('/v1/store')).body.snapshots, 3);
+    assert.equal((await server.ask('/v1/snapshots/two', { method: 'DELETE' })).status, 204);
+    assert.equal((await server.ask('/v1/snapshots/two')).status, 404);
+    assert.deepEqual(
+      (await server.ask<{ tags: string[] }[]>('/v1/snapshots')).body.flatMap(({ tags }) => tags),
+      ['kernel', 'one'],
+    );
+    const metrics = await server.ask<string>('/metrics');
+    assert.match(metrics.body as unknown as string, /^livesnap_machines\{state="running"\} 1$/m);
+    assert.match(metrics.body as unknown as string, /^livesnap_snapshots 2$/m);
+  });
+
+  it('carries a console as a WebSocket, for a session too', async () => {
+    server = await Serving.start(world);
+    await putKernel();
+    await start('web');
+    const code = await server.ask<{ secret: string }>('/v1/codes', { method: 'POST' });
+    const session = await server.askTcp<{ secret: string }>('/v1/sessions', {
+      body: { code: code.body.secret },
+    });
+    assert.equal(session.status, 201);
+    assert.equal(
+      (await server.askTcp('/v1/sessions', { body: { code: code.body.secret } })).status,
+      401,
+      'used',
+    );
+    assert.equal(
+      (
+        await server.askTcp('/v1/codes', {
+          method: 'POST',
+          headers: { authorization: `Bearer ${session.body.secret}` },
+        })
+      ).status,
+      403,
+      'a session makes no code',
+    );
+    const socket = new WebSocket(
+      `ws://127.0.0.1:${server.port}/v1/machines/web/console`,
+      ['livesnap', `session.${session.body.secret}`],
+      { origin: server.url! },
+    );
+    const messages: { data: string; isBinary: boolean }[] = [];
+    socket.on('message', (data, isBinary) => messages.push({ data: data.toString(), isBinary }));
+    await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject));
+    assert.equal(socket.protocol, 'livesnap', 'the session is not sent back');
+    const text = (): string => messages.map(({ data }) => data).join('');
+    socket.send('sum 1\n');
+    while (!/SUM/.test(text())) await sleep(20);
+    const closed = new Promise<number>((resolve) => {
+      socket.once('close', resolve);
+    });
+    await server.ask('/v1/machines/web/stop', { body: { force: true } });
+    assert.equal(await closed, 1000);
+    const last = messages.at(-1)!;
+    assert.equal(last.isBinary, false);
+    assert.deepEqual(JSON.parse(last.data), { end: 'stopped', error: null });
+  });
+
+  it('refuses what it does not know, and names it', async () => {
+    server = await Serving.start(world);
+    await putKernel();
+    const refused = async (status: number, detail: RegExp, path: string, asked: Asked): Promise<void> => {
+      const answer = await server.ask(path, asked);
+      assert.equal(answer.status, status, `${path}: ${JSON.stringify(answer.body)}`);
+      assert.match(answer.type, /^application\/problem\+json/);
+      assert.match(answer.body.detail as string, detail);
+    };
+    const kernel = { snapshot: 'kernel' };
+    await refused(400, /unknown field "color"/, '/v1/machines', { body: { kernel, color: 'red' } });
+    await refused(400, /cpus.*integer/, '/v1/machines', { body: { kernel, cpus: '2' } });
+    await refused(400, /kernel/, '/v1/machines', { body: {} });
+    await refused(400, /not JSON/, '/v1/machines', { body: '{' });
+    await refused(400, /not JSON/, '/v1/machines', { body: '{"__proto__":{"x":1}}' });
+    await refused(413, /too long/, '/v1/machines', { body: { kernel, cmdline: 'x'.repeat(70_000) } });
+    await refused(415, /unknown type/, '/v1/machines', {
+      body: 'x',
+      headers: { 'content-type': 'text/xml' },
+    });
+    await refused(403, /not allowed/, '/v1/machines', { body: { kernel: { path: '/etc/passwd' } } });
+    await refused(404, /"absent"/, '/v1/machines', { body: { kernel: { snapshot: 'absent' } } });
+    await refused(400, /a size of memory|memory/, '/v1/machines', { body: { kernel, memoryBytes: 4097 } });
+    await refused(400, /holds a file/, '/v1/snapshots/kernel/restore', { method: 'POST' });
+    await refused(404, /no machine web/, '/v1/machines/web', {});
+    await refused(404, /No route/, '/v2', {});
+    await refused(404, /No route/, '/v1/machines/../../etc/passwd', {});
+    await refused(404, /no snapshot/, '/v1/snapshots/%2e%2e%2f%2e%2e%2fetc', {});
+    await refused(400, /state/, '/v1/machines?state=tired', {});
+    await refused(400, /unknown field "q"/, '/v1/machines?q=1', {});
+    await refused(400, /tag/, '/v1/tags/a%20b', { method: 'PUT', body: { snapshot: 'kernel' } });
+  });
+
+  it('opens files of the host below an allowed directory only', async () => {
+    const path = probe('probe.bzImage');
+    server = await Serving.start(world, '--allow', join(path, '..'));
+    const started = await server.ask('/v1/machines', { body: { kernel: { path }, memoryBytes: 32 << 20 } });
+    assert.equal(started.status, 201);
+    const wrong = await server.ask('/v1/machines', { body: { kernel: { path: `${path}/../../Makefile` } } });
+    assert.equal(wrong.status, 403);
+    writeFileSync(join(world.dir, 'text'), 'no kernel');
+    await server.end();
+    server = await Serving.start(world, '--allow', world.dir);
+    const text = await server.ask('/v1/machines', { body: { kernel: { path: join(world.dir, 'text') } } });
+    assert.deepEqual([text.status, text.body.code], [422, 'BAD_IMAGE']);
+    assert.ok(
+      (text.body.detail as string).includes(join(world.dir, 'text')),
+      'it has the name that was given',
+    );
+  });
+
+  it('answers nobody over TCP without the token, and no page from elsewhere', async () => {
+    server = await Serving.start(world);
+    const { bearer } = server;
+    assert.equal((await server.askTcp('/healthz')).status, 200);
+    for (const path of ['/v1/machines', '/metrics', '/openapi.json', '/v1/nothing']) {
+      const answer = await server.askTcp(path);
+      assert.equal(answer.status, 401, path);
+      assert.equal(answer.headers['www-authenticate'], 'Bearer');
+    }
+    assert.equal((await server.askTcp('/v1/machines', { headers: bearer })).status, 200);
+    for (const headers of [
+      { ...bearer, host: 'evil.example' },
+      { ...bearer, host: `evil.example:${server.port}` },
+      { ...bearer, origin: 'http://evil.example' },
+      { ...bearer, origin: 'null' },
+    ])
+      assert.equal((await server.askTcp('/v1/machines', { headers })).status, 403, JSON.stringify(headers));
+    assert.equal((await server.askTcp('/healthz', { headers: { host: 'evil.example' } })).status, 403);
+
+    const upgrade = (
+      options: { headers?: Record<string, string>; origin?: string },
+      ...protocols: string[]
+    ) =>
+      new Promise<number>((resolve, reject) => {
+        const socket = new WebSocket(
+          `ws://127.0.0.1:${server.port}/v1/machines/web/console`,
+          protocols,
+          options,
+        );
+        socket.once('unexpected-response', (request, response) => {
+          request.destroy();
+          resolve(response.statusCode!);
+        });
+        socket.once('open', () => reject(new Error('it was opened')));
+        socket.on('error', () => {});
+      });
+    assert.equal(await upgrade({}), 401);
+    assert.equal(await upgrade({}, 'livesnap', 'session.s1.zzzzzzzz.AAAAAAAAAAAAAAAAAAAAAA.x'), 401);
+    assert.equal(await upgrade({ headers: bearer, origin: 'http://evil.example' }), 403);
+    assert.equal(await upgrade({ headers: bearer }), 404, 'no such machine');
+    assert.equal(
+      (server.log().match(/the page "http:\/\/evil\.example" are not allowed/g) ?? []).length,
+      2,
+      server.log(),
+    );
+    assert.doesNotMatch(server.log(), new RegExp(server.token));
+  });
+
+  it('goes on while clients send half of a request, or no end of it', async () => {
+    server = await Serving.start(world);
+    const halves = Array.from({ length: 2000 }, () => {
+      const half = connectTcp(server.port, '127.0.0.1');
+      half.on('error', () => {});
+      half.write('POST /v1/machines HTTP/1.1\r\nHost: 127.0.0.1\r\n');
+      return half;
+    });
+    await sleep(200);
+    assert.equal((await server.ask('/v1/machines')).status, 200, 'over the socket');
+    // The first connections are ended when their time is over, and then others are accepted.
+    for (;;) {
+      const answer = await server.askTcp('/healthz').catch(() => null);
+      if (answer?.status === 200) break;
+      await sleep(100);
+    }
+    for (const half of halves) half.destroy();
+    assert.equal((await server.ask('/v1/machines', { body: 'x'.repeat(200_000) })).status, 413);
+    assert.equal(await server.end(), 0);
+  });
+
+  it('is one for each user, and needs encryption beyond loopback', async () => {
+    server = await Serving.start(world);
+    const refusal = async (...args: string[]): Promise<string> => {
+      const { status, stderr } = await world.run(['serve', ...args]);
+      assert.notEqual(status, 0);
+      return stderr;
+    };
+    assert.match(await refusal(), /a server of this user is running already/);
+    await server.end('SIGKILL');
+    assert.match(await refusal('--listen', '0.0.0.0:0'), /not served on 0.0.0.0 without encryption/);
+    assert.match(await refusal('--listen', '127.0.0.1:0', '--tls-cert', 'x'), /belong together/);
+    assert.match(
+      await refusal('--listen', '127.0.0.1:0', '--public-url', 'http://x'),
+      /not the https address/,
+    );
+    assert.match(await refusal('--listen', '127.0.0.1:0', '--allow', '/absent'), /\/absent cannot be used/);
+    assert.match(await refusal('--listen', '127.0.0.1:99999'), /not an address and a port/);
+    const tls = ['--tls-cert', join(world.dir, 'cert.pem'), '--tls-key', join(world.dir, 'key.pem')];
+    assert.match(await refusal('--listen', '127.0.0.1:0', ...tls), /cert\.pem cannot be read/);
+    execFileSync(
+      'openssl',
+      [
+        ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'],
+        ...['-subj', '/CN=vms', '-addext', 'subjectAltName=DNS:vms.example.org,IP:127.0.0.1'],
+        ...['-keyout', join(world.dir, 'key.pem'), '-out', join(world.dir, 'cert.pem')],
+      ],
+      { stdio: 'ignore' },
+    );
+    server = await Serving.start(world, ...tls);
+    assert.match(server.url!, /^https:\/\/vms\.example\.org:\d+$/);
+    await assert.rejects(server.askTcp('/healthz'), 'plain HTTP');
+  });
+});

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { AllowedFiles } from '../../../src/serve/allowed-files.js';
+
+describe('files of the host that requests name', () => {
+  let dir = '';
+  let files: AllowedFiles;
+  beforeEach(() => {
+    dir = realpathSync(mkdtempSync(join(tmpdir(), 'livesnap-allow-')));
+    mkdirSync(join(dir, 'images/sub'), { recursive: true });
+    mkdirSync(join(dir, 'images-secret'));
+    writeFileSync(join(dir, 'images/kernel'), 'kernel');
+    writeFileSync(join(dir, 'secret'), 'secret');
+    writeFileSync(join(dir, 'images-secret/file'), 'secret');
+    files = new AllowedFiles([join(dir, 'images')]);
+  });
+  afterEach(() => rmSync(dir, { recursive: true }));
+
+  /** The status and the message of a refusal. */
+  const refusal = (path: string): unknown => {
+    try {
+      files.open(path)[Symbol.dispose]();
+    } catch (error) {
+      const { status, message } = error as { status: number; message: string };
+      return { status, message };
+    }
+    return 'opened';
+  };
+
+  it('are opened once: another file under the name is not used', () => {
+    const path = join(dir, 'images/kernel');
+    const file = files.open(path);
+    renameSync(join(dir, 'secret'), path);
+    assert.equal(readFileSync(file.path, 'utf8'), 'kernel');
+    file[Symbol.dispose]();
+    assert.throws(() => readFileSync(file.path));
+  });
+
+  it('may be named through a link to the directory that was allowed', () => {
+    symlinkSync(join(dir, 'images'), join(dir, 'link'));
+    const linked = new AllowedFiles([join(dir, 'link')]);
+    for (const name of ['link/kernel', 'images/kernel']) linked.open(join(dir, name))[Symbol.dispose]();
+  });
+
+  it('are refused with one answer, whatever the reason', () => {
+    symlinkSync(join(dir, 'secret'), join(dir, 'images/link'));
+    symlinkSync('..', join(dir, 'images/up'));
+    execFileSync('mkfifo', [join(dir, 'images/fifo')]);
+    const refusals = [
+      ...[
+        'secret',
+        'absent',
+        'images/absent',
+        'images/link',
+        'images/up/secret',
+        'images/../secret',
+        'images/fifo',
+      ],
+      ...['images', 'images/sub', 'images-secret/file', 'images/kernel/', 'images/kernel\0'],
+    ].map((name) => refusal(`${dir}/${name}`));
+    refusals.push(refusal('images/kernel'), refusal(''), refusal('/dev/zero'), refusal('/proc/self/mem'));
+    for (const each of refusals)
+      assert.deepEqual(each, { status: 403, message: 'this file of the host is not allowed' });
+    assert.equal(refusal(join(dir, 'images/sub/../kernel')), 'opened');
+  });
+
+  it('are none without an allowed directory, and a directory must exist', () => {
+    assert.throws(() => new AllowedFiles([]).open(join(dir, 'images/kernel')), { status: 403 });
+    assert.throws(() => new AllowedFiles([join(dir, 'absent')]), { code: 'USAGE' });
+  });
+});
