@@ -19,10 +19,10 @@ async function newProcess(kind: 'start' | 'restore'): Promise<WaitingProcess> {
 /** Spawns the process if the arguments are those of a verb that starts a machine. */
 export async function spawnEarly(args: readonly string[]): Promise<void> {
   const verb = firstWord(args);
-  if (verb !== 'start' && verb !== 'restore') return;
+  if (verb !== 'start' && verb !== 'restore' && verb !== 'fork') return;
   const end = args.indexOf('--');
   if (args.slice(0, end < 0 ? undefined : end).some((arg) => arg === '--help' || arg === '--version')) return;
-  waiting = await newProcess(verb);
+  waiting = await newProcess(verb === 'start' ? 'start' : 'restore');
 }
 
 /** The process, for a machine: the one that was spawned, or else a new one. */

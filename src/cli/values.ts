@@ -37,6 +37,12 @@ export function parseCpus(text: string): number {
   return Number(text);
 }
 
+/** How many of something: 1 to 1000. */
+export function parseCount(text: string): number {
+  if (/^[1-9]\d{0,3}$/.test(text) && Number(text) <= 1000) return Number(text);
+  throw usage(`${quoted(text)} is not a number from 1 to 1000`, 'Example: 5.');
+}
+
 export function parseVcpu(text: string): number {
   return parseCpus(parseList(text, ['num']).num ?? '');
 }

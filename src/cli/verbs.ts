@@ -28,6 +28,7 @@ const GROUPS: Record<string, Record<string, Listing>> = {
   Snapshots: {
     save: listed('Save a machine as a snapshot', () => import('./save.js')),
     restore: listed('Restore a machine from a snapshot', () => import('./restore.js')),
+    fork: listed('Start clones of a machine or of a snapshot', () => import('./fork.js')),
     ls: listed('List snapshots', () => import('./ls.js')),
     show: listed('Show details of a snapshot', () => import('./show.js')),
     diff: listed('Show how much two snapshots, or two regions, differ', () => import('./diff.js')),

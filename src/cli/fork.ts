@@ -1,0 +1,168 @@
+import { asLivesnapError, LivesnapError } from '../errors.js';
+import { formatCount, formatDuration, nounFor, shortId } from '../format.js';
+import type { Forked, Host } from '../host/host.js';
+import type { Machine } from '../host/machine.js';
+import { parseLabel } from '../labels.js';
+import { takeProcess } from './early-process.js';
+import { parseConnection } from './net-option.js';
+import { complain, type Output } from './output.js';
+import { parseCount, parseDuration, parseText, parseWord } from './values.js';
+import { defineVerb, flag, repeated, valued } from './verb.js';
+
+export const verb = defineVerb({
+  name: 'fork',
+  operands: ['<machine|snapshot>'],
+  defaultStore: "the machine's store",
+  options: {
+    count: valued('--count <number>', 'How many clones (default: 1)', parseCount),
+    name: valued(
+      '--name <name>',
+      'Name the clones NAME-1, NAME-2, … (default: like the original)',
+      parseText,
+    ),
+    type: valued(
+      '--type <machine|snapshot>',
+      'What to fork, if both have the name',
+      parseWord('machine', 'snapshot'),
+    ),
+    tag: repeated('--tag <tag>', 'Tag the snapshot of a machine; may be repeated', parseText),
+    label: repeated(
+      '--label <key=value>',
+      'Label of the clones (default: those of the original); may be repeated',
+      parseLabel,
+    ),
+    lifetime: valued('--lifetime <time>', 'Stop the clones after this time: 90s, 10m, 8h, 7d', parseDuration),
+    net: repeated('--net <network>', 'Connect a network: N:user or N:none; may be repeated', parseConnection),
+    overlayDir: valued(
+      '--overlay-dir <dir>',
+      'Directory for writes to disks (default: the store)',
+      parseText,
+    ),
+    eager: flag('--eager', 'Read all of RAM before a clone runs'),
+  },
+  notes: [
+    'A machine is saved once, while it runs, and the clones are restored from that',
+    'snapshot, each as with restore --as-new. The snapshot stays in the store.',
+    'If a clone cannot be started, the others run all the same, and the exit status',
+    'is that of the first error. If the command is interrupted, no clone is left.',
+  ].join('\n'),
+  async run({ operands, options, output, storeDir, namedStoreDir }) {
+    const [ref] = operands as [string];
+    const { Host } = await import('../host/host.js');
+    const found = await findOriginal(new Host(storeDir), ref, options.type);
+    if (typeof found === 'string' && options.tag.length > 0)
+      throw new LivesnapError('USAGE', '--tag is for the snapshot of a machine, and nothing is saved here', {
+        hint: `To tag the snapshot: livesnap tag ${ref} TAG.`,
+      });
+    const host = new Host(
+      typeof found === 'string' ? storeDir : (namedStoreDir ?? found.about.store),
+      takeProcess,
+    );
+    const interrupted = new AbortController();
+    const { signal } = interrupted;
+    for (const each of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+      process.once(each, () =>
+        interrupted.abort(new LivesnapError('NOT_POSSIBLE_NOW', `the fork was cancelled by ${each}`)),
+      );
+    const saved =
+      typeof found === 'string'
+        ? null
+        : await output.withProgress(`saving ${ref}`, (onProgress) =>
+            found.save({ store: host.storeDir, tags: options.tag, signal, onProgress }),
+          );
+    const snapshot = saved?.id ?? (found as string);
+    const startedMs = performance.now();
+    const forked = await host
+      .fork(snapshot, {
+        count: options.count ?? 1,
+        name: options.name,
+        ...(options.label.length === 0 ? {} : { labels: Object.fromEntries(options.label) }),
+        lifetimeMs: options.lifetime,
+        nets: options.net,
+        overlayDir: options.overlayDir,
+        fill: options.eager ? 'eager' : 'auto',
+        signal,
+      })
+      .catch((error: unknown) => {
+        const isUnknown = ['NO_SUCH_SNAPSHOT', 'NO_SUCH_FILE'].includes(asLivesnapError(error).code);
+        throw isUnknown && saved === null && options.type === undefined ? nothingNamed(ref) : error;
+      });
+    const readyMs = Math.round(performance.now() - startedMs);
+    const machines = forked.flatMap((each) => ('machine' in each ? [each.machine] : []));
+    for (const machine of machines) machine.detach();
+    output.result(
+      { snapshot, pauseMs: saved?.pauseMs ?? null, readyMs, forks: forked.map(described) },
+      () => machines.map(({ name }) => name).join('\n'),
+      () => machines.map(({ name }) => name).join('\n'),
+    );
+    if (saved !== null)
+      output.remark(
+        `Saved ${ref} as ${shortId(snapshot)} (paused ${formatDuration(saved.pauseMs)}). To remove it: livesnap rm ${shortId(snapshot)}`,
+      );
+    output.remark(
+      `${formatCount(machines.length, 'clone')} ${machines.length === 1 ? 'runs' : 'run'} after ${formatDuration(readyMs)}.`,
+    );
+    return complainOf(forked, output);
+  },
+});
+
+/** The machine, or the reference of the snapshot. Errors: AMBIGUOUS, NO_SUCH_SNAPSHOT, and those of a machine. */
+async function findOriginal(
+  host: Host,
+  ref: string,
+  type: 'machine' | 'snapshot' | undefined,
+): Promise<Machine | string> {
+  if (type === 'snapshot') return ref;
+  let machine: Machine;
+  try {
+    machine = await host.machine(ref);
+  } catch (error) {
+    // A name that no machine can have, or none has, is that of a snapshot.
+    const { code } = asLivesnapError(error);
+    if (type === 'machine' || (code !== 'NO_SUCH_MACHINE' && code !== 'USAGE')) throw error;
+    return ref;
+  }
+  if (type === 'machine' || !(await isSnapshot(host, ref))) return machine;
+  throw new LivesnapError('AMBIGUOUS', `${ref} is a machine and a snapshot`, {
+    hint: 'Add --type machine to save the machine and fork that, or --type snapshot.',
+  });
+}
+
+const nothingNamed = (ref: string): LivesnapError =>
+  new LivesnapError('NO_SUCH_SNAPSHOT', `there is no machine and no snapshot named ${ref}`, {
+    hint: 'livesnap ps lists the machines, and livesnap ls the snapshots.',
+  });
+
+/** Whether the store has a snapshot with this tag or ID. A prefix of an ID does not count beside a machine's name. */
+async function isSnapshot(host: Host, ref: string): Promise<boolean> {
+  const { withStore } = await import('../host/open-store.js');
+  try {
+    return await withStore(host.storeDir, { write: false }, (store) => {
+      const { id, tags } = store.find(ref);
+      return id === ref || tags.includes(ref);
+    });
+  } catch (error) {
+    const { code } = asLivesnapError(error);
+    if (code === 'NO_SUCH_SNAPSHOT' || code === 'NO_SUCH_FILE' || code === 'AMBIGUOUS') return false;
+    throw error;
+  }
+}
+
+const described = (forked: Forked): unknown => {
+  if ('error' in forked) return { error: forked.error.toJSON() };
+  const { id, name, pid, startedAt, endsAt } = forked.machine.about;
+  return { id, name, pid, startedAt, endsAt };
+};
+
+/** Prints the errors. Returns the exit status. */
+function complainOf(forked: readonly Forked[], output: Output): number {
+  const errors = forked.flatMap((each) => ('error' in each ? [each.error] : []));
+  if (!output.json) {
+    errors.slice(0, MAX_COMPLAINTS).forEach(complain);
+    const rest = errors.length - MAX_COMPLAINTS;
+    if (rest > 0) output.say(`${formatCount(rest)} more ${nounFor(rest, 'clone')} could not be started.`);
+  }
+  return errors[0]?.exitStatus ?? 0;
+}
+
+const MAX_COMPLAINTS = 10;
