@@ -4,6 +4,7 @@
       "target_name": "livesnap",
       "sources": [
         "addon.cc",
+        "blake3_pages.cc",
         "block_io.cc",
         "errors.cc",
         "events.cc",
@@ -26,6 +27,12 @@
         "passed_files.cc",
         "region_reader.cc",
         "tap.cc",
+        "third_party/blake3/blake3_avx2_x86-64_unix.S",
+        "third_party/blake3/blake3_avx512_x86-64_unix.S",
+        "third_party/blake3/blake3_dispatch.c",
+        "third_party/blake3/blake3_portable.c",
+        "third_party/blake3/blake3_sse2_x86-64_unix.S",
+        "third_party/blake3/blake3_sse41_x86-64_unix.S",
         "third_party/lz4/lz4.c",
         "third_party/lz4/lz4hc.c",
         "user_fault.cc",
@@ -41,7 +48,9 @@
         "_FILE_OFFSET_BITS=64",
       ],
       # Node unloads an addon with the last Worker that loaded it, although native threads may still run its code.
-      "ldflags": ["-Wl,-z,nodelete"],
+      # Only the functions that Node calls are visible outside. So no other library of the process gets the BLAKE3 or LZ4
+      # of the addon, nor the addon theirs.
+      "ldflags": ["-Wl,-z,nodelete", "-Wl,--version-script=<(module_root_dir)/exports.map"],
       "cflags": ["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
       "cflags_cc": ["-std=c++17", "-fno-rtti"],
       "cflags_cc!": ["-fno-exceptions"],

@@ -53,8 +53,9 @@ export function misfits(dump) {
 }
 
 /**
- * Links the addon's objects once more, with the C++ library in it: that of RHEL 9 is older than this compiler. Its
- * symbols are not visible outside, and the addon's own are bound here, so that neither meets the ones that Node uses.
+ * Links the addon's objects once more, with the C++ library in it: that of RHEL 9 is older than this compiler. Neither
+ * its symbols nor the addon's own are visible outside, and both are bound here, so that neither meets the ones that Node
+ * uses.
  */
 function linkAddon(file) {
   const objects = join(root, 'addon/build/Release/obj.target/livesnap');
@@ -62,7 +63,13 @@ function linkAddon(file) {
   run(
     process.env.CXX || 'g++',
     ...['-shared', '-pthread', '-m64', '-s', '-static-libstdc++', '-Wl,-z,nodelete', '-Wl,-Bsymbolic'],
-    ...['-Wl,--exclude-libs,ALL', '-Wl,--gc-sections', '-Wl,-soname=livesnap.node', '-o', file],
+    ...[
+      `-Wl,--version-script=${join(root, 'addon/exports.map')}`,
+      '-Wl,--gc-sections',
+      '-Wl,-soname=livesnap.node',
+      '-o',
+      file,
+    ],
     ...sources.filter((name) => name.endsWith('.o')).map((name) => join(objects, name)),
   );
   const flags = BigInt(/^\s*FLAGS_1\s+(\S+)/m.exec(run('objdump', '-p', file))?.[1] ?? 0);

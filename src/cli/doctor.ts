@@ -72,6 +72,12 @@ async function checkXxhash(): Promise<Finding> {
   return fine('xxhash-wasm loads');
 }
 
+async function checkBlake3(): Promise<Finding> {
+  const { loadBlake3 } = await import('../native/modules.js');
+  loadBlake3();
+  return fine('@noble/hashes loads');
+}
+
 function checkProbe(): Finding {
   const file = join(projectRoot, 'guest/build/probe.bzImage');
   return existsSync(file)
@@ -178,6 +184,7 @@ async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: 
     await examine('better-sqlite3', checkSqlite),
     await examine('lz4-napi', checkLz4),
     await examine('xxhash-wasm', checkXxhash),
+    await examine('@noble/hashes', checkBlake3),
     await examine('guest', checkProbe),
     await examine('kvm', checkKvm),
     await examine('userfaultfd', checkUserfaultfd),

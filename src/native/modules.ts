@@ -66,6 +66,13 @@ export const loadLz4 = (): typeof import('lz4-napi') => load('lz4-napi', () => r
 export const loadXxhash = (): (() => Promise<XXHashAPI>) => load('xxhash-wasm', () => require('xxhash-wasm'));
 
 /** Errors: SYSTEM. */
+export const loadBlake3 = (): ((bytes: Uint8Array) => Uint8Array) =>
+  load(
+    '@noble/hashes',
+    () => (require('@noble/hashes/blake3') as typeof import('@noble/hashes/blake3')).blake3,
+  );
+
+/** Errors: SYSTEM. */
 export const loadAddon = (file: string): Record<string, unknown> =>
   load('the C++ addon', () => require(file), BUILD);
 

@@ -1,15 +1,15 @@
 /**
- * Page work in batches: zero scan, XXH64, comparison, LZ4 blocks (docs/format.md, "Words" and "Frames").
+ * Page work in batches: zero scan, XXH64, BLAKE3, comparison, LZ4 blocks (docs/format.md, "Words" and "Frames").
  *
  * One interface has two implementations: the addon's, which bench/pages.ts justifies, and a portable one of xxhash-wasm,
- * lz4-napi and Buffer. The portable one is used where the addon is not built, and with LIVESNAP_NATIVE_PAGES=0.
+ * @noble/hashes, lz4-napi and Buffer. The portable one is used where the addon is not built, and with LIVESNAP_NATIVE_PAGES=0.
  *
  * Invariants:
  * - Each implementation reads what the other has written.
- * - Fingerprints and checksums are equal bit for bit. LZ4 blocks may differ.
+ * - Fingerprints, digests and checksums are equal bit for bit. LZ4 blocks may differ.
  */
 import { addon, isAddonBuilt } from './addon.js';
-import { loadLz4, loadXxhash } from './modules.js';
+import { loadBlake3, loadLz4, loadXxhash } from './modules.js';
 
 export interface PageOps {
   /** Which implementation this is. */
@@ -18,6 +18,8 @@ export interface PageOps {
   readonly hasHigh: boolean;
   /** Fills `hashes`, 8 little-endian bytes a page: 0 for a zero page, else the page's XXH64, where 0 becomes 1. */
   hashPages(bytes: Uint8Array, count: number, hashes: Uint8Array): void;
+  /** Fills `digests`, 32 bytes a page, with the BLAKE3 of each page. */
+  blake3(bytes: Uint8Array, count: number, digests: Uint8Array): void;
   /** XXH64 of a range, seeded with seedHigh × 2^32 + seedLow, as 8 little-endian bytes into `out`. */
   checksum(
     bytes: Uint8Array,
@@ -60,6 +62,7 @@ export interface ChecksumInParts {
 }
 
 const PAGE_BYTES = 4096;
+const BLAKE3_BYTES = 32;
 
 /** The portable implementation. It needs no code compiled here. */
 export async function loadPortablePageOps(): Promise<PageOps> {
@@ -80,6 +83,11 @@ export async function loadPortablePageOps(): Promise<PageOps> {
         if (page[0] !== 0 || Buffer.compare(page, zeros) !== 0) hash = h64Raw(page) || 1n;
         out.setBigUint64(i * 8, hash, true);
       }
+    },
+    blake3(bytes, count, digests) {
+      const blake3 = loadBlake3();
+      for (let i = 0; i < count; i++)
+        digests.set(blake3(bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES)), i * BLAKE3_BYTES);
     },
     checksum(bytes, offset, length, seedLow, seedHigh, out) {
       const hash = h64Raw(
@@ -139,7 +147,7 @@ interface NativeChecksum {
 /** The addon's implementation. Errors: SYSTEM. */
 export function loadNativePageOps(): PageOps {
   const native = addon<Omit<PageOps, 'name' | 'hasHigh' | 'checksumInParts'> & NativeChecksum>();
-  const { hashPages, checksum, equal, compress, decompress } = native;
+  const { hashPages, blake3, checksum, equal, compress, decompress } = native;
   const checksumInParts = (): ChecksumInParts => {
     const state = new Uint8Array(native.checksumStateBytes);
     native.checksumBegin(state);
@@ -154,7 +162,7 @@ export function loadNativePageOps(): PageOps {
   };
   return {
     ...{ name: 'native', hasHigh: true },
-    ...{ hashPages, checksum, checksumInParts, equal, compress, decompress },
+    ...{ hashPages, blake3, checksum, checksumInParts, equal, compress, decompress },
   };
 }
 

@@ -78,7 +78,7 @@ describe('an installation', () => {
 
   it('that is complete passes the checks of its modules', () => {
     const { result } = run('doctor');
-    const modules = ['addon', 'better-sqlite3', 'lz4-napi', 'xxhash-wasm'];
+    const modules = ['addon', 'better-sqlite3', 'lz4-napi', 'xxhash-wasm', '@noble/hashes'];
     assert.deepEqual(
       result.checks
         .filter(({ name }: { name: string }) => modules.includes(name))

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import fc from 'fast-check';
+import { loadBlake3 } from '../../../src/native/modules.js';
 import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../../../src/native/pages.js';
 import { textPages } from '../../store/scratch.js';
 
@@ -33,6 +35,56 @@ describe('page operations, native and portable,', () => {
     const out = new Uint8Array(8);
     native.checksum(Buffer.from('abc'), 0, 3, 0, 0, out);
     assert.equal(Buffer.from(out).readBigUInt64LE(), 0x44bc2cf5ad770999n);
+  });
+
+  it('compute the BLAKE3 of the official test vectors', () => {
+    // BLAKE3 1.3.1, test_vectors/test_vectors.json: the input repeats the bytes 0 to 250.
+    const vectors: Record<number, string> = {
+      0: 'af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262',
+      1: '2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213',
+      1023: '10108970eeda3eb932baac1428c7a2163b0e924c9a9e25b35bba72b28f70bd11',
+      1024: '42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af7',
+      1025: 'd00278ae47eb27b34faecf67b4fe263f82d5412916c1ffd97c8cb7fb814b8444',
+      2048: 'e776b6028c7cd22a4d0ba182a8bf62205d2ef576467e838ed6f2529b85fba24a',
+      2049: '5f4d72f40d7a5f82b15ca2b2e44b1de3c2ef86c426c95c1af0b6879522563030',
+      3072: 'b98cb0ff3623be03326b373de6b9095218513e64f1ee2edd2525c7ad1e5cffd2',
+      3073: '7124b49501012f81cc7f11ca069ec9226cecb8a2c850cfe644e327d22d3e1cd3',
+      4096: '015094013f57a5277b59d8475c0501042c0b642e531b0a1c8f58d2163229e969',
+    };
+    const input = (length: number): Uint8Array => Uint8Array.from({ length }, (_, i) => i % 251);
+    // The page operations hash whole pages; the package behind the portable ones hashes any length.
+    for (const [length, expected] of Object.entries(vectors))
+      assert.equal(Buffer.from(loadBlake3()(input(Number(length)))).toString('hex'), expected, length);
+    for (const ops of [native, portable]) {
+      const out = new Uint8Array(32);
+      ops.blake3(input(PAGE), 1, out);
+      assert.equal(Buffer.from(out).toString('hex'), vectors[PAGE], ops.name);
+    }
+  });
+
+  it('compute the same BLAKE3 of any number of pages, each by itself', () => {
+    const page = fc.oneof(
+      fc.constant(null).map(() => randomBytes(PAGE)),
+      fc.nat(255).map((byte) => Buffer.alloc(PAGE, byte)),
+      fc.tuple(fc.nat(PAGE - 1), fc.nat(255)).map(([at, byte]) => Buffer.alloc(PAGE).fill(byte, at, at + 1)),
+    );
+    fc.assert(
+      fc.property(fc.array(page, { maxLength: 40 }), fc.nat(70), (pages, offset) => {
+        const bytes = Buffer.concat([Buffer.alloc(offset), ...pages]).subarray(offset);
+        const [mine, theirs] = [native, portable].map((ops) => {
+          const out = new Uint8Array(32 * pages.length);
+          ops.blake3(bytes, pages.length, out);
+          return out;
+        });
+        assert.deepEqual(mine, theirs);
+        pages.forEach((one, i) => {
+          const alone = new Uint8Array(32);
+          native.blake3(one, 1, alone);
+          assert.deepEqual(alone, mine!.slice(32 * i, 32 * i + 32));
+        });
+      }),
+      { numRuns: 60 },
+    );
   });
 
   it('compute the same seeded checksums', () => {
@@ -128,6 +180,8 @@ describe('page operations, native and portable,', () => {
   it('refuse ranges outside a buffer, where the code is native', () => {
     const small = new Uint8Array(16);
     assert.throws(() => native.hashPages(small, 1, new Uint8Array(8)), TypeError);
+    assert.throws(() => native.blake3(small, 1, new Uint8Array(32)), TypeError);
+    assert.throws(() => native.blake3(new Uint8Array(PAGE), 1, new Uint8Array(31)), TypeError);
     assert.throws(() => native.equal(small, 8, small, 0, 16), TypeError);
     assert.throws(() => native.decompress(small, 0, 16, small, 8, 16), TypeError);
   });
