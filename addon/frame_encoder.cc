@@ -9,6 +9,7 @@
 #include <utility>
 
 #define XXH_INLINE_ALL
+#include "blake3_pages.h"
 #include "errors.h"
 #include "page_pool.h"
 #include "pages.h"
@@ -68,12 +69,31 @@ class Sha256 {
   void* context_;
 };
 
+// Writes the digests of the chunks whose bit in `hashed` is set.
+static bool hashChunks(FrameSlot& slot, Sha256& sha256) {
+  const uint8_t* pages[kFrameChunks];
+  uint8_t* digests[kFrameChunks];
+  size_t count = 0;
+  for (size_t i = 0; i < slot.chunks; i++) {
+    if ((slot.hashed >> i & 1) == 0) continue;
+    pages[count] = slot.raw + i * kPageBytes;
+    digests[count++] = slot.digests + i * kDigestBytes;
+  }
+  if (slot.digest == FrameSlot::kSha256) {
+    for (size_t i = 0; i < count; i++)
+      if (!sha256.hash(pages[i], kPageBytes, digests[i])) return false;
+    return true;
+  }
+  static_assert(kFrameChunks <= kBlake3Pages && kDigestBytes == kBlake3Bytes, "one call hashes a frame");
+  uint8_t found[kFrameChunks][kDigestBytes];
+  blake3Pages(pages, count, found[0]);
+  for (size_t i = 0; i < count; i++) memcpy(digests[i], found[i], kDigestBytes);
+  return true;
+}
+
 static bool encode(FrameSlot& slot, Sha256& sha256) {
   size_t rawBytes = slot.chunks * kPageBytes;
-  for (size_t i = 0; i < slot.chunks; i++)
-    if ((slot.hashed >> i & 1) != 0 &&
-        !sha256.hash(slot.raw + i * kPageBytes, kPageBytes, slot.digests + i * kDigestBytes))
-      return false;
+  if (!hashChunks(slot, sha256)) return false;
   uint8_t* payload = slot.frame + kFrameHeadBytes + 2 * slot.chunks;
   uint32_t stored = 0;
   if (slot.maxCompressed > 0) {
@@ -164,7 +184,7 @@ static void frameSubmit(const Napi::CallbackInfo& info) {
   Held* held;
   FrameSlot& slot = slotArg(info, &held);
   if (slot.state.load() == FrameSlot::kSubmitted) throwContract(info.Env(), "this slot is submitted already");
-  if (slot.chunks < 1 || slot.chunks > kFrameChunks || slot.maxCompressed > kRawBytes)
+  if (slot.chunks < 1 || slot.chunks > kFrameChunks || slot.maxCompressed > kRawBytes || slot.digest > FrameSlot::kBlake3)
     throwContract(info.Env(), "this slot is not filled");
   auto job = std::make_shared<EncodeJob>(*held, slot);
   slot.state.store(FrameSlot::kSubmitted);

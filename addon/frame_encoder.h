@@ -1,5 +1,5 @@
-// Encodes the frames of packs (docs/format.md, "Frames") on all cores: the SHA-256 of each chunk, an LZ4 block of them all,
-// the head of the frame and its checksum. bench/store.ts justifies it.
+// Encodes the frames of packs (docs/format.md, "Frames") on all cores: a digest of each chunk, an LZ4 block of them all, the
+// head of the frame and its checksum. bench/store.ts justifies it.
 //
 //     the caller fills a slot ──▶ submit ──▶ a thread of the pool encodes ──▶ the caller takes frame and digests
 //
@@ -36,12 +36,14 @@ struct FrameSlot {
   uint32_t maxCompressed;  // a longer LZ4 block is not used; 0: the frame has no payload
   uint32_t pack, index;    // the place of the frame, which seeds its checksum
   uint32_t effort;         // 0: LZ4; 1: LZ4-HC, whose blocks are smaller
+  uint32_t digest;         // the ID of the digest of each chunk: kSha256 or kBlake3
   uint16_t numbers[kFrameChunks];
-  uint32_t unused[14];
+  uint32_t unused[13];
   uint8_t digests[kFrameChunks * kDigestBytes];
   alignas(64) uint8_t frame[kFrameHeadBytes + 2 * kFrameChunks + kRawBytes];
   alignas(64) uint8_t raw[kRawBytes];
 
+  static constexpr uint32_t kSha256 = 0, kBlake3 = 1;
   static constexpr uint32_t kIdle = 0, kSubmitted = 1, kEncoded = 2, kFailed = 3;
 };
 

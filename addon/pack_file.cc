@@ -15,14 +15,15 @@
 
 namespace livesnap {
 
-static constexpr uint32_t kFormatVersion = 1;
+static constexpr uint32_t kPackVersion = 2;
 static constexpr size_t kHeaderBytes = 32, kHeaderChecksumAt = 24;
 static constexpr size_t kFooterBytes = 64, kFooterChecksumAt = 56;
 static constexpr size_t kFrameEntryBytes = 16;
-static constexpr size_t kIdentityBytes = 8 + 32;  // fingerprint and SHA-256
+static constexpr size_t kIdentityBytes = 8 + 32;  // fingerprint and digest
 static constexpr uint64_t kMaxPackBytes = 0xffffffff;
 static constexpr uint32_t kFlagLz4 = 1, kFlagLost = 4;
 static constexpr uint32_t kCodecRaw = 0, kCodecLz4 = 1;
+static constexpr uint32_t kDigestBlake3 = 1;  // the highest ID of a digest that this livesnap knows
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers of the format are copied as they are");
 
@@ -123,7 +124,7 @@ void PackFile::readExactly(uint8_t* into, uint64_t offset, size_t length) const 
 }
 
 static void refuseNewer(const std::string& file, uint32_t version) {
-  if (version > kFormatVersion)
+  if (version > kPackVersion)
     throw ReadFailure{EOPNOTSUPP, file, -1, "the file has format version " + std::to_string(version)};
 }
 
@@ -147,6 +148,10 @@ void PackFile::readLists() {
   refuseNewer(name, numberAt<uint32_t>(footer + 8));
   if (numberAt<uint32_t>(footer + 12) != number || numberAt<uint32_t>(footer + 16) != generation)
     damaged(at, "the footer is of another pack");
+  // Digests are not verified here, but a newer one may come with other lengths.
+  uint32_t digest = numberAt<uint32_t>(footer + 8) == 1 ? 0 : numberAt<uint16_t>(footer + 30);
+  if (digest > kDigestBlake3)
+    throw ReadFailure{EOPNOTSUPP, name, -1, "the pack has digests of ID " + std::to_string(digest)};
   auto frames = numberAt<uint32_t>(footer + 20), chunks = numberAt<uint32_t>(footer + 24);
   trailerOffset_ = numberAt<uint64_t>(footer + 32);
   if (frames > chunks || chunks < 1 || chunks > kPackChunks || trailerOffset_ < kHeaderBytes ||

@@ -6,6 +6,7 @@
 import { randomFillSync } from 'node:crypto';
 import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../src/native/pages.js';
 import { PAGE_BYTES } from '../src/page-stream.js';
+import { DIGEST_BYTES, DIGESTS } from '../src/store/pack/digest.js';
 import { FRAME_BYTES, FRAME_CHUNKS } from '../src/store/pack/pack-format.js';
 
 const MIB = 1 << 20;
@@ -38,12 +39,22 @@ const pages = mixedPages();
 const copy = new Uint8Array(pages);
 const hashes = new Uint8Array((SIZE / PAGE_BYTES) * 8);
 const sum = new Uint8Array(8);
+const digests = new Uint8Array(FRAME_CHUNKS * DIGEST_BYTES);
 
 const jobs: Record<string, (ops: PageOps) => () => void> = {
   'zero scan and XXH64 of pages': (ops) => () => ops.hashPages(pages, SIZE / PAGE_BYTES, hashes),
   'XXH64 of frames': (ops) => () => {
     for (let i = 0; i < FRAMES; i++) ops.checksum(pages, i * FRAME_BYTES, FRAME_BYTES, i, 0, sum);
   },
+  ...Object.fromEntries(
+    DIGESTS.map(({ name, compute }) => [
+      `${name} of the pages of frames`,
+      (ops: PageOps) => () => {
+        for (let at = 0; at < SIZE; at += FRAME_BYTES)
+          compute(ops, pages.subarray(at, at + FRAME_BYTES), FRAME_CHUNKS, digests);
+      },
+    ]),
+  ),
   'comparison of pages': (ops) => () => {
     for (let at = 0; at < SIZE; at += PAGE_BYTES) ops.equal(pages, at, copy, at, PAGE_BYTES);
   },

@@ -3,6 +3,7 @@
  * is compared with the bare pipeline, which shares the image and the disk.
  */
 import { join } from 'node:path';
+import { SHA256 } from '../../src/store/pack/digest.js';
 import { Store } from '../../src/store/store.js';
 import type { Context, Entry, Figure } from '../harness/figure.js';
 import { imagePaths, readImage } from '../harness/images.js';
@@ -22,7 +23,7 @@ async function measure(context: Context): Promise<readonly Figure[]> {
   const pages = memory.everyPage();
   const none = new Uint32Array(0);
   const [first, again, incremental, idle]: [number[], number[], number[], number[]] = [[], [], [], []];
-  const limit: number[] = [];
+  const [limit, older]: [number[], number[]] = [[], []];
   // The first round starts the threads and is not counted: a machine keeps them as long as it runs.
   for (let round = -1; round < context.rounds; round++) {
     const store = Store.open(join(context.dir, `store-${round}`), { write: true, create: true });
@@ -35,6 +36,14 @@ async function measure(context: Context): Promise<readonly Figure[]> {
     last = await counted(incremental, () => memory.save(store, dirty, last));
     await counted(idle, () => memory.save(store, none, last));
     store.close();
+    const other = Store.open(join(context.dir, `older-${round}`), {
+      write: true,
+      create: true,
+      digest: SHA256,
+    });
+    await other.put(new URL(import.meta.url).pathname, { tags: [], name: null });
+    await counted(older, () => memory.save(other, pages, null));
+    other.close();
     // Beside each save, because a shared host changes its speed within a minute.
     if (round >= 0) limit.push(...(bareLimit([path!], context.dir, 1)?.seconds.map((s) => s * 1000) ?? []));
   }
@@ -47,6 +56,7 @@ async function measure(context: Context): Promise<readonly Figure[]> {
     figure('full, into an empty store', first, {
       ...(limit.length > 0 && { reference: { name: 'bare pipeline', values: limit }, target: 1.2 }),
     }),
+    figure('full, with SHA-256', older, { reference: { name: 'with BLAKE3', values: first } }),
     figure('the same again', again, { reference: { name: 'full', values: first }, target: 0.35 }),
     figure('1% of the pages', incremental, { target: 20, margin: 1 }),
     figure('no page', idle, { target: 12, margin: 1 }),

@@ -24,9 +24,7 @@ export function bareLimit(images: readonly string[], dir: string, rounds: number
     const built = spawnSync(join(projectRoot, 'bench/limit/build'), [program], { encoding: 'utf8' });
     isBuilt = built.status === 0;
     if (!isBuilt)
-      process.stderr.write(
-        `bench: the bare pipeline is not built (it needs a compiler and libssl-dev)\n${built.stderr}`,
-      );
+      process.stderr.write(`bench: the bare pipeline is not built (it needs a compiler)\n${built.stderr}`);
   }
   if (!isBuilt) return null;
   const output = join(dir, 'bare');

@@ -1,8 +1,8 @@
 // The bare pipeline: what a full save takes at least on this host. Two threads (as many as the host has cores, at most)
 // work on the same image without a store, an index or JavaScript between them:
 //
-//   zero scan and XXH64 of pages → equal pages are dropped after a comparison → SHA-256 of each new page → LZ4 of 16 new
-//   pages at a time → writing to one file, with early write-back → fsync
+//   zero scan and XXH64 of pages → equal pages are dropped after a comparison → BLAKE3 and LZ4 of 16 new pages at a time →
+//   writing to one file, with early write-back → fsync
 //
 // Threads: `--threads` workers take blocks of 256 pages in turn, so all steps overlap.
 // Invariants:
@@ -13,7 +13,6 @@
 //
 // With a level from 1 on, LZ4-HC compresses, at that level.
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,6 +29,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../addon/blake3_pages.h"
 #include "../../addon/third_party/lz4/lz4.h"
 #include "../../addon/third_party/lz4/lz4hc.h"
 #define XXH_INLINE_ALL
@@ -40,7 +40,7 @@ namespace {
 constexpr size_t kPage = 4096;
 constexpr size_t kFramePages = 16;
 constexpr size_t kBlockPages = 256;
-constexpr size_t kDigest = 32;
+constexpr size_t kDigest = livesnap::kBlake3Bytes;
 constexpr size_t kWrite = 1 << 20;
 /** Between two requests for write-back. */
 constexpr uint64_t kWriteBack = 8 << 20;
@@ -100,12 +100,7 @@ bool isZero(const uint8_t* page) { return page[0] == 0 && memcmp(page, page + 1,
 
 class Worker {
  public:
-  explicit Worker(Run& run) : run_(run), context_(EVP_MD_CTX_new()), sha256_(EVP_MD_fetch(nullptr, "SHA256", nullptr)) {
-  }
-  ~Worker() {
-    EVP_MD_CTX_free(context_);
-    EVP_MD_free(sha256_);
-  }
+  explicit Worker(Run& run) : run_(run) {}
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
@@ -146,18 +141,18 @@ class Worker {
 
   void add(uint64_t fingerprint, const uint8_t* page) {
     memcpy(raw_ + frame_ * kPage, page, kPage);
-    uint8_t* entry = entries_ + frame_ * (kDigest + 8);
-    if (EVP_DigestInit_ex2(context_, sha256_, nullptr) != 1 || EVP_DigestUpdate(context_, page, kPage) != 1 ||
-        EVP_DigestFinal_ex(context_, entry, nullptr) != 1)
-      fail("SHA-256");
-    memcpy(entry + kDigest, &fingerprint, 8);
+    fingerprints_[frame_] = fingerprint;
     storedPages_++;
     if (++frame_ == kFramePages) store();
   }
 
   void store() {
     const size_t bytes = frame_ * kPage;
-    const size_t entries = frame_ * (kDigest + 8);
+    const uint8_t* pages[kFramePages];
+    for (size_t i = 0; i < frame_; i++) pages[i] = raw_ + i * kPage;
+    uint8_t digests[kFramePages][kDigest];
+    static_assert(kFramePages <= livesnap::kBlake3Pages, "one call hashes a frame");
+    livesnap::blake3Pages(pages, frame_, digests[0]);
     uint8_t* output = output_.get() + used_;
     const char* from = reinterpret_cast<char*>(raw_);
     char* to = reinterpret_cast<char*>(output);
@@ -168,8 +163,9 @@ class Worker {
       memcpy(output, raw_, bytes);
       size = static_cast<int>(bytes);
     }
-    memcpy(output + size, entries_, entries);
-    used_ += static_cast<size_t>(size) + entries;
+    memcpy(output + size, digests, frame_ * kDigest);
+    memcpy(output + size + frame_ * kDigest, fingerprints_, frame_ * 8);
+    used_ += static_cast<size_t>(size) + frame_ * (kDigest + 8);
     run_.frames += static_cast<uint64_t>(size);
     frame_ = 0;
     if (used_ >= kWrite) write();
@@ -190,12 +186,10 @@ class Worker {
   }
 
   Run& run_;
-  EVP_MD_CTX* context_;
-  EVP_MD* sha256_;
   std::unique_ptr<uint8_t[]> output_{new uint8_t[kWrite + kFramePages * (kPage + kDigest + 8)]};
   size_t used_ = 0;
   uint8_t raw_[kFramePages * kPage];
-  uint8_t entries_[kFramePages * (kDigest + 8)];
+  uint64_t fingerprints_[kFramePages];
   size_t frame_ = 0;
   uint64_t storedPages_ = 0;
   uint64_t zeroPages_ = 0;
@@ -233,6 +227,7 @@ int main(int argc, char** argv) {
     fprintf(stderr, "usage: pipeline [--threads N] [--rounds N] [--level N] FILE IMAGE...\n");
     return 2;
   }
+  livesnap::prepareBlake3();
   const char* target = argv[at];
   const std::vector<const char*> images(argv + at + 1, argv + argc);
   size_t size = 0;

@@ -1,5 +1,5 @@
 /**
- * Slots in which native threads encode frames of packs: SHA-256, LZ4 block, head and checksum (addon/frame_encoder.h).
+ * Slots in which native threads encode frames of packs: digests, LZ4 block, head and checksum (addon/frame_encoder.h).
  *
  * Invariant: a slot is not written to between {@link submitFrame} and its end.
  */
@@ -38,8 +38,9 @@ const Word = {
   pack: 7,
   index: 8,
   effort: 9,
+  digest: 10,
 } as const;
-const WORDS = 10;
+const WORDS = 11;
 const SUBMITTED = 1;
 
 /** A frame that is to be encoded: the fields of struct FrameSlot that its caller sets. */
@@ -53,6 +54,8 @@ export interface FrameInput {
   readonly numbers: Uint32Array;
   /** Bit i: the digest of chunk i is computed. The others are in the slot already. */
   readonly hashed: number;
+  /** The ID of the digest (digest.ts). */
+  readonly digest: number;
   readonly pack: number;
   readonly index: number;
   /** Of the compression (pack-format.ts). */
@@ -62,7 +65,7 @@ export interface FrameInput {
 export class FrameSlot {
   /** The chunks, uncompressed. */
   readonly raw: Uint8Array;
-  /** A SHA-256 for each chunk. */
+  /** One for each chunk. */
   readonly digests: Uint8Array;
   readonly #frame: Uint8Array;
   readonly #words: Uint32Array;
@@ -84,7 +87,8 @@ export class FrameSlot {
     this.#numbers = new Uint16Array(buffer, at + layout.numbers, chunks);
   }
 
-  submit({ flags, lz4Flag, maxCompressed, numbers, hashed, pack, index, effort }: FrameInput): void {
+  submit(input: FrameInput): void {
+    const { flags, lz4Flag, maxCompressed, numbers, hashed, digest, pack, index, effort } = input;
     const words = this.#words;
     words[Word.flags] = flags;
     words[Word.chunks] = numbers.length;
@@ -94,6 +98,7 @@ export class FrameSlot {
     words[Word.pack] = pack;
     words[Word.index] = index;
     words[Word.effort] = effort;
+    words[Word.digest] = digest;
     this.#numbers.set(numbers);
     addon<FrameFunctions>().frameSubmit(this.slots, this.number);
   }

@@ -2,7 +2,7 @@
  * check: finds damage and names the snapshots and regions that it affects (docs/format.md, "check").
  *
  * It always reads the index, all snapshot files, manifests and segments, and the lists of all packs. With `readData`
- * it also verifies the bytes of packs against checksum, SHA-256 and fingerprint, and the fingerprints of packs against
+ * it also verifies the bytes of packs against checksum, digest and fingerprint, and the fingerprints of packs against
  * those of manifests.
  *
  * Invariants:

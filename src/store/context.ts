@@ -5,6 +5,7 @@ import type { PageOps } from '../native/pages.js';
 import { storeError } from './disk/layout.js';
 import { StoreLock } from './disk/store-lock.js';
 import type { Index } from './index/index-database.js';
+import { DEFAULT_DIGEST } from './pack/digest.js';
 import { PackSet } from './pack/pack-set.js';
 
 export class StoreContext {
@@ -18,6 +19,8 @@ export class StoreContext {
     index: Index,
     readonly ops: PageOps,
     readonly fingerprintBits: number,
+    /** The ID of the digests of new packs. */
+    readonly digest: number = DEFAULT_DIGEST,
   ) {
     this.key = realpathSync(dir);
     this.#index = index;

@@ -61,6 +61,8 @@ export interface OpenOptions {
   readonly isPrivate?: boolean;
   /** Only for tests: shorter fingerprints, which collide. All fingerprints of a store have the same length. */
   readonly fingerprintBits?: number;
+  /** Only for tests and benchmarks: the ID of the digests of new packs. */
+  readonly digest?: number;
 }
 
 export class Store implements SaveTarget {
@@ -78,13 +80,13 @@ export class Store implements SaveTarget {
    */
   static open(
     dir: string,
-    { write, create = false, isPrivate = false, fingerprintBits = 64 }: OpenOptions,
+    { write, create = false, isPrivate = false, fingerprintBits = 64, digest }: OpenOptions,
   ): Store {
     if (write && !isPrivate) requireLocksToWrite(dir);
     if (!write) noteMissingLocks();
     const index = openIndex(dir, write, create);
     const ops = withFingerprintBits(pageOps, fingerprintBits);
-    return new Store(new StoreContext(dir, write, index, ops, fingerprintBits));
+    return new Store(new StoreContext(dir, write, index, ops, fingerprintBits, digest));
   }
 
   /**

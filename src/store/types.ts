@@ -102,7 +102,7 @@ export interface LostRange {
 export interface RepairResult {
   /** One sentence for each problem found and each action taken. */
   readonly actions: string[];
-  /** Chunks that were restored from another chunk with the same SHA-256. */
+  /** Chunks that were restored from another chunk with the same digest. */
   readonly healedChunks: number;
   /** The parts of snapshots that are lost. */
   readonly lost: LostRange[];

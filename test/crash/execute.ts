@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { LivesnapError } from '../../src/errors.js';
 import { PAGE_BYTES, type SavedRegion } from '../../src/page-stream.js';
+import { DIGESTS } from '../../src/store/pack/digest.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
@@ -21,13 +22,16 @@ export interface Workplace {
 /** The open stores of one sequence of steps. Each is opened when it is first needed. */
 class Stores {
   readonly #open = new Map<string, Store>();
+  #opened = 0;
 
   constructor(readonly at: Workplace) {}
 
   get(name: string): Store {
     let store = this.#open.get(name);
     if (!store) {
-      const options = { write: true, create: true, fingerprintBits: this.at.fingerprintBits };
+      // In turn, so that a store has packs of all digests.
+      const digest = DIGESTS.length - 1 - (this.#opened++ % DIGESTS.length);
+      const options = { write: true, create: true, fingerprintBits: this.at.fingerprintBits, digest };
       store = Store.open(join(this.at.disk, name), options);
       this.#open.set(name, store);
     }

@@ -1,13 +1,15 @@
 /** The destination end against a hostile source: every violation of the protocol is refused and leaves no trace. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { hash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { pageOps } from '../../src/native/pages.js';
 import { type Channel, localChannels, StreamChannel } from '../../src/store/copy/channel.js';
 import { encodeHello, MessageType } from '../../src/store/copy/protocol.js';
 import { serveCopies } from '../../src/store/copy/sessions.js';
+import { BLAKE3, DIGESTS, digestsOf, SHA256 } from '../../src/store/pack/digest.js';
 import { jsonOffer, offerOf, requireSound, silent } from './copying.js';
 import { dropScratch, load, newStore, noise } from './scratch.js';
 
@@ -40,12 +42,15 @@ describe('the destination end of a copy', () => {
   const { offer, have, chunks, offered, need, pages, sent, blocks, layout, placed, error } = MessageType;
   const nothing = Buffer.alloc(0);
   const content = noise(1, 2);
-  const identities = Buffer.concat(
-    [0, 4096].flatMap((from) => [
-      Buffer.alloc(8, 7),
-      hash('sha256', content.subarray(from, from + 4096), 'buffer'),
-    ]),
-  );
+  /** A list of the two chunks, by digests of this ID. */
+  const listOf = (id: number): Buffer => {
+    const digests = digestsOf(pageOps, id, content, 2);
+    return Buffer.concat([
+      words(id),
+      ...[0, 32].flatMap((at) => [Buffer.alloc(8, 7), digests.subarray(at, at + 32)]),
+    ]);
+  };
+  const identities = listOf(BLAKE3);
   const block = (...numbers: number[]): Buffer => {
     const bits = Buffer.alloc(64);
     numbers.forEach((_, page) => {
@@ -107,12 +112,26 @@ describe('the destination end of a copy', () => {
         ),
       ],
     ],
-    'half an identity': [[offer, validOffer], 'wait have', [chunks, Buffer.alloc(39)]],
+    'half an identity': [[offer, validOffer], 'wait have', [chunks, Buffer.alloc(43)]],
     'more identities than fit one message': [
       [offer, validOffer],
       'wait have',
-      [chunks, Buffer.alloc(40 * 5000, 1)],
+      [chunks, Buffer.concat([words(BLAKE3), Buffer.alloc(40 * 5000, 1)])],
     ],
+    'a list of chunks without the ID of its digests': [
+      [offer, validOffer],
+      'wait have',
+      [chunks, identities.subarray(4)],
+    ],
+    'digests of an unknown ID': [
+      [offer, validOffer],
+      'wait have',
+      [chunks, Buffer.concat([words(DIGESTS.length), identities.subarray(4)])],
+    ],
+    'digests of another ID than it announces': [
+      ...[[offer, validOffer], 'wait have', [chunks, Buffer.concat([words(SHA256), identities.subarray(4)])]],
+      ...[[offered, nothing], 'wait need', [pages, rawPages]],
+    ] as Step[],
     'a block before the pages': [...until, [blocks, block(0, 1)]],
     'a block without pages': [...arrived, [blocks, block()]],
     'a truncated block': [...arrived, [blocks, block(0, 1).subarray(0, 70)]],
@@ -148,13 +167,18 @@ describe('the destination end of a copy', () => {
     ],
     'a count of 200 pages': [...until, [pages, Buffer.concat([Buffer.from([0, 200, 0, 0]), words(0)])]],
     'an empty message of pages': [...until, [pages, Buffer.alloc(0)]],
-    'a page that does not have its announced SHA-256': [
-      ...until,
-      [
-        pages,
-        Buffer.concat([Buffer.from([0, 2, 0, 0]), words(0, 1), content.subarray(0, 4096), noise(2, 1)]),
-      ],
-    ],
+    ...Object.fromEntries(
+      DIGESTS.map(({ name }, id): [string, Step[]] => [
+        `a page that does not have its announced ${name}`,
+        [
+          ...[[offer, validOffer], 'wait have', [chunks, listOf(id)], [offered, nothing], 'wait need'],
+          [
+            pages,
+            Buffer.concat([Buffer.from([0, 2, 0, 0]), words(0, 1), content.subarray(0, 4096), noise(2, 1)]),
+          ],
+        ] as Step[],
+      ]),
+    ),
     'pages of a wrong length': [
       ...until,
       [pages, Buffer.concat([Buffer.from([0, 2, 0, 0]), words(0, 1), Buffer.alloc(9000)])],
@@ -179,19 +203,31 @@ describe('the destination end of a copy', () => {
     }
   }
 
-  it('accepts a valid sequence of messages', async function () {
-    const { store } = newStore(this);
-    const [mine, theirs] = localChannels();
-    const received = store.receiveCopy(mine, silent);
-    for (const step of [...stored, [layout, words(0, 0, 0)], [placed, nothing]] as Step[]) {
-      if (step === 'wait have') await theirs.receive(have);
-      else if (step === 'wait need') assert.deepEqual([...(await theirs.receive(need)).bytes], [3]);
-      else await theirs.send(...step);
-    }
-    await received;
-    assert.deepEqual(await load(store, ID), { file: content });
-    await requireSound(store);
-  });
+  const one = (id: number, chunk: number): Step => {
+    const at = 4 + 40 * chunk;
+    return [chunks, Buffer.concat([words(id), listOf(id).subarray(at, at + 40)])];
+  };
+  const lists: Record<string, Step[]> = {
+    'with digests of one ID': [[chunks, identities]],
+    'with an older digest': [[chunks, listOf(SHA256)]],
+    'with digests of two IDs': [one(BLAKE3, 0), one(SHA256, 1)],
+  };
+  for (const [what, given] of Object.entries(lists))
+    it(`accepts a valid sequence of messages ${what}`, async function () {
+      const { store } = newStore(this);
+      const [mine, theirs] = localChannels();
+      const received = store.receiveCopy(mine, silent);
+      const rest = stored.filter((step) => step[0] !== chunks && step[0] !== offer && step !== 'wait have');
+      const all: Step[] = [[offer, validOffer], 'wait have', ...given, ...rest];
+      for (const step of [...all, [layout, words(0, 0, 0)], [placed, nothing]] as Step[]) {
+        if (step === 'wait have') await theirs.receive(have);
+        else if (step === 'wait need') assert.deepEqual([...(await theirs.receive(need)).bytes], [3]);
+        else await theirs.send(...step);
+      }
+      await received;
+      assert.deepEqual(await load(store, ID), { file: content });
+      await requireSound(store);
+    });
 
   it('accepts a description of nearly 1 MiB', async function () {
     const { store } = newStore(this);
@@ -220,7 +256,7 @@ describe('the destination end of a copy', () => {
     await channel.send(offer, validOffer);
     await channel.receive(have);
     const messages = 150;
-    for (let i = 0; i < messages; i++) await channel.send(chunks, randomBytes(4096 * 40));
+    for (let i = 0; i < messages; i++) await channel.send(chunks, words(BLAKE3), randomBytes(4096 * 40));
     await channel.send(offered);
     const { bytes } = await channel.receive(need);
     assert.equal(bytes.length, (messages * 4096) / 8);

@@ -1,27 +1,9 @@
 /** Copies over ssh, with a script in place of ssh. Copies through a real sshd: test/e2e/copy-ssh.test.ts. */
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { copy, silent, smallDisk } from './copying.js';
-import { dropScratch, newStore, noise, onDrop, save, scratchDir } from './scratch.js';
-
-const MAIN = fileURLToPath(new URL('../../bin/livesnap.js', import.meta.url));
-
-/** Until the test ends, `ssh` is a script, and the remote command is the livesnap under test. */
-function useSsh(test: Mocha.Context, script: string): void {
-  const bin = scratchDir(test);
-  writeFileSync(join(bin, 'ssh'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
-  const { PATH, LIVESNAP_REMOTE_COMMAND } = process.env;
-  onDrop(test, () => {
-    for (const [name, value] of Object.entries({ PATH, LIVESNAP_REMOTE_COMMAND }))
-      if (value === undefined) delete process.env[name];
-      else process.env[name] = value;
-  });
-  process.env.PATH = `${bin}:${PATH}`;
-  process.env.LIVESNAP_REMOTE_COMMAND = `'${process.execPath}' '${MAIN}'`;
-}
+import { remoteCommandHere, useSsh } from './remotes.js';
+import { dropScratch, newStore, noise, save } from './scratch.js';
 
 describe('a copy over ssh', () => {
   afterEach(function () {
@@ -32,8 +14,7 @@ describe('a copy over ssh', () => {
     const { store: here, dir } = newStore(this);
     await save(here, { x: noise(6, 9000) }, { tag: 'a' });
     const small = smallDisk(this, 12 << 20);
-    // Runs the remote command here.
-    useSsh(this, 'for command; do :; done; exec sh -c "$command"');
+    useSsh(this, remoteCommandHere);
     await assert.rejects(copy(dir, 'to', `ssh://host${small}`, ['a']), {
       code: 'NO_SPACE',
       message: /^remote: .*full/,

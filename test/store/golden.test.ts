@@ -46,6 +46,10 @@ const SOUND: Record<string, Lost> = {
   'v1/disks': {},
   'v1/several-tags': {},
   'v1/repaired': { holed: [['ram@0x0', 16, 32]], blind: [['ram@0x0', 0, 5]] },
+  'v2/whole': {},
+  'v2/recompressed': {},
+  'v2/repaired': { holed: [['ram@0x0', 16, 32]], blind: [['ram@0x0', 0, 5]] },
+  'v2/mixed': { holed: [['ram@0x0', 16, 20]] },
 };
 
 const summaryOf = (snapshot: GoldenSnapshot): unknown => {
@@ -340,7 +344,7 @@ function pagesOf(reader: IndependentReader, entry: Parameters<IndependentReader[
   }
 }
 
-describe('the golden stores of format version 1', () => {
+describe('the golden stores', () => {
   afterEach(function () {
     dropScratch(this);
   });
@@ -372,7 +376,8 @@ describe('the golden stores of format version 1', () => {
       }
       const identities = new Map<bigint, Buffer[]>();
       for (const number of reader.packs()) {
-        const { effort, frames, generation, numbers, fingerprints, digests } = reader.pack(number);
+        const { digest, effort, frames, generation, numbers, fingerprints, digests } = reader.pack(number);
+        found.add(`digests of ID ${digest}`);
         if (effort === 1) found.add('a recompressed pack');
         for (const { flags, chunks } of frames) {
           if ((flags & (Flag.lost | Flag.compressed)) === 0) found.add('an uncompressed frame');
@@ -427,6 +432,8 @@ describe('the golden stores of format version 1', () => {
       'a tag of a removed snapshot',
       'an empty file',
       'an uncompressed frame',
+      'digests of ID 0',
+      'digests of ID 1',
       'quarantine',
       'several segments',
     ]);

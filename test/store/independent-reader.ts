@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { blake3 } from '@noble/hashes/blake3';
 import xxhash from 'xxhash-wasm';
 
 const PAGE = 4096;
@@ -16,6 +17,8 @@ const { h64Raw } = await xxhash();
 
 const xxh64 = (bytes: Uint8Array, seed = 0n): bigint => h64Raw(bytes, seed);
 const sha256 = (bytes: Uint8Array): Buffer => createHash('sha256').update(bytes).digest();
+/** The digests of chunks, by their ID. */
+const DIGESTS = [sha256, (bytes: Uint8Array): Buffer => Buffer.from(blake3(bytes))];
 
 function must(condition: boolean, what: string): asserts condition {
   if (!condition) throw new Error(what);
@@ -26,8 +29,10 @@ type Frame = Record<'offset' | 'payloadBytes' | 'first' | 'chunks' | 'flags', nu
 class Pack {
   readonly #bytes: Buffer;
   readonly effort: number;
+  /** The ID of the digests. */
+  readonly digest: number;
   readonly frames: Frame[] = [];
-  /** Ascending. Fingerprints and SHA-256s are in the same order; those of a lost chunk are 0 where they are unknown. */
+  /** Ascending. Fingerprints and digests are in the same order; those of a lost chunk are 0 where they are unknown. */
   readonly numbers: number[] = [];
   readonly fingerprints: bigint[] = [];
   readonly digests: Buffer[] = [];
@@ -40,7 +45,8 @@ class Pack {
     const bytes = readFileSync(path);
     this.#bytes = bytes;
     must(bytes.toString('latin1', 0, 8) === 'LIVESNPK', 'this is not a pack');
-    must(bytes.readUInt32LE(8) === 1, 'the format version is not 1');
+    const version = bytes.readUInt32LE(8);
+    must(version === 1 || version === 2, 'the format version is neither 1 nor 2');
     must(bytes.readUInt32LE(12) === number && bytes.readUInt32LE(16) === generation, 'another pack');
     must(bytes.readUInt32LE(20) === 0, 'a reserved field is not 0');
     must(bytes.readBigUInt64LE(24) === xxh64(bytes.subarray(0, 24)), 'the checksum of the header is wrong');
@@ -48,9 +54,11 @@ class Pack {
     const footer = bytes.subarray(bytes.length - 64);
     must(footer.toString('latin1', 0, 8) === 'LIVESNPT', 'the pack is not sealed');
     must(footer.readBigUInt64LE(56) === xxh64(footer.subarray(0, 56)), 'the checksum of the footer is wrong');
-    must(footer.readUInt32LE(8) === 1, 'the format version is not 1');
+    must(footer.readUInt32LE(8) === version, 'header and footer have different versions');
     must(footer.readUInt32LE(12) === number && footer.readUInt32LE(16) === generation, 'another pack');
-    this.effort = footer.readUInt32LE(28);
+    this.effort = version === 1 ? footer.readUInt32LE(28) : footer.readUInt16LE(28);
+    this.digest = version === 1 ? 0 : footer.readUInt16LE(30);
+    must(this.digest < DIGESTS.length, 'the ID of the digests is unknown');
     const frames = footer.readUInt32LE(20);
     const chunks = footer.readUInt32LE(24);
     const trailer = Number(footer.readBigUInt64LE(32));
@@ -65,7 +73,7 @@ class Pack {
     );
     must(
       footer.readBigUInt64LE(48) === xxh64(bytes.subarray(fingerprintsAt, end)),
-      'the checksum of the fingerprints and SHA-256s is wrong',
+      'the checksum of the fingerprints and digests is wrong',
     );
 
     let offset = 32;
@@ -96,7 +104,7 @@ class Pack {
     );
   }
 
-  /** A chunk by its number, verified by the checksum of its frame, its fingerprint and its SHA-256. */
+  /** A chunk by its number, verified by the checksum of its frame, its fingerprint and its digest. */
   chunk(number: number): Buffer {
     const position = this.numbers.indexOf(number);
     must(position >= 0, `pack ${this.number} has no chunk ${number}`);
@@ -118,7 +126,7 @@ class Pack {
     const raw = (flags & 1) === 0 ? payload : lz4Block(payload, chunks * PAGE);
     must(raw.length === chunks * PAGE, 'a frame has the wrong length');
     const page = raw.subarray((position - first) * PAGE, (position - first + 1) * PAGE);
-    must(sha256(page).equals(this.digests[position]!), 'the SHA-256 of a chunk is wrong');
+    must(DIGESTS[this.digest]!(page).equals(this.digests[position]!), 'the digest of a chunk is wrong');
     must((xxh64(page) || 1n) === this.fingerprints[position], 'the fingerprint of a chunk is wrong');
     return page;
   }

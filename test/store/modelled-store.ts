@@ -16,6 +16,7 @@ import { type Channel, localChannels, type Message } from '../../src/store/copy/
 import type { CopyPlan, CopyResult } from '../../src/store/copy/copy-result.js';
 import { type MessageType, remoteFailed } from '../../src/store/copy/protocol.js';
 import { requestCopies, serveCopies } from '../../src/store/copy/sessions.js';
+import { DIGESTS } from '../../src/store/pack/digest.js';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { exportedSnapshots, exportSnapshot, importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
@@ -96,6 +97,7 @@ export interface Exported extends Kept {
 
 export class ModelledStore {
   #store: Store;
+  #opened = 0;
   #kept: Kept[] = [];
 
   constructor(
@@ -105,8 +107,11 @@ export class ModelledStore {
     this.#store = this.#open();
   }
 
+  /** Each time with another digest for new packs, so that a store has packs of all. */
   #open(): Store {
-    return Store.open(this.dir, { write: true, create: true, fingerprintBits: this.fingerprintBits });
+    const digest = DIGESTS.length - 1 - (this.#opened++ % DIGESTS.length);
+    const { fingerprintBits } = this;
+    return Store.open(this.dir, { write: true, create: true, fingerprintBits, digest });
   }
 
   close(): void {

@@ -257,7 +257,7 @@ describe(`the reader of a stored region in a damaged store (seed ${SEED})`, func
     assert.equal(error!.why, 'chunks were lost here');
   });
 
-  it('fails for a codec and a version that it does not know', async function () {
+  it('fails for a codec, a digest and a version that it does not know', async function () {
     const { names, paths, readAll } = await build(this);
     const [, path] = paths as [string, string];
     const original = readFileSync(path);
@@ -270,7 +270,8 @@ describe(`the reader of a stored region in a damaged store (seed ${SEED})`, func
         },
         /^the frame is compressed by codec 7$/,
       ],
-      [(bytes) => void bytes.writeUInt32LE(2, 8), /^the file has format version 2$/],
+      [(bytes) => void bytes.writeUInt16LE(9, bytes.length - 34), /^the pack has digests of ID 9$/],
+      [(bytes) => void bytes.writeUInt32LE(3, 8), /^the file has format version 3$/],
       [(bytes) => void bytes.writeUInt32LE(9, bytes.length - 56), /^the file has format version 9$/],
     ];
     for (const [change, why] of changes) {

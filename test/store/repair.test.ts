@@ -56,7 +56,7 @@ function ofGeneration(pack: Buffer, generation: number): Buffer {
   const number = bytes.readUInt32LE(12);
   const own = { number, generation: bytes.readUInt32LE(16) };
   const footer = decodeFooter(pageOps, bytes.subarray(-FOOTER_BYTES), own, bytes.length, 'the pack');
-  bytes.set(encodePackHeader(pageOps, { number, generation }));
+  bytes.set(encodePackHeader(pageOps, { number, generation }, footer.digest));
   bytes.set(encodeFooter(pageOps, { ...footer, generation }), bytes.length - FOOTER_BYTES);
   return bytes;
 }

@@ -3,8 +3,8 @@
  * (docs/copy.md).
  *
  * Invariants:
- * - A chunk counts as present only when it was read here and has the announced SHA-256.
- * - A received page must have the announced SHA-256.
+ * - A chunk counts as present only when it was read here and has the announced digest, whatever digest its pack lists.
+ * - A received page must have the announced digest.
  * - Every number from the source is checked before it is used.
  * - Memory grows with what has arrived: a few bytes per chunk and per block.
  * - What an interrupted copy stored can be found by the next attempt.
@@ -14,7 +14,8 @@ import { pageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
 import { LOOKS_LIKE_ID } from '../disk/layout.js';
-import { FRAME_BYTES, PACK_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
+import { DIGEST_BYTES } from '../pack/digest.js';
+import { FRAME_BYTES, PACK_CHUNKS } from '../pack/pack-format.js';
 import type { SnapshotOrigin } from '../save/commit.js';
 import { makeRoom, SnapshotExistsError } from '../save/room-for-snapshot.js';
 import { Save } from '../save/save.js';
@@ -143,15 +144,15 @@ class IncomingSnapshot {
   }
 
   async #locate(bytes: Buffer): Promise<void> {
-    const { count, fingerprints, digests } = decodeChunks(bytes);
+    const { count, digestId, fingerprints, digests } = decodeChunks(bytes);
     const before = this.#places.length;
     if (before + count > MAX_CHUNKS) throw protocolError(`offered more than ${MAX_CHUNKS} chunks`);
-    const places = await this.save.locate(fingerprints, digests);
+    const places = await this.save.locate(fingerprints, digests, digestId);
     this.#places.push(places);
     this.#fingerprints.push(new Uint32Array(fingerprints.buffer));
     for (let i = 0; i < count; i++)
       if (places[2 * i] === 0)
-        this.#missing.add(before + i, digests.subarray(SHA256_BYTES * i, SHA256_BYTES * (i + 1)));
+        this.#missing.add(before + i, digestId, digests.subarray(DIGEST_BYTES * i, DIGEST_BYTES * (i + 1)));
   }
 
   /** Receives exactly the missing pages, in ascending order. Returns the bytes of their payloads. */
@@ -175,8 +176,8 @@ class IncomingSnapshot {
         if (numbers[i] !== number) throw protocolError('sent pages that were not requested');
       }
       unpack(message, raw);
-      const digest = missing.digestOf(stored / PAGES_PER_MESSAGE);
-      const { places, fingerprints } = await this.save.storeReceived(raw, count, digest);
+      const { ids, digest } = missing.frame(stored / PAGES_PER_MESSAGE);
+      const { places, fingerprints } = await this.save.storeReceived(raw, ids, digest);
       for (let i = 0; i < count; i++) this.#recordStored(numbers[i]!, places, fingerprints, i);
       stored += count;
       sentBytes += payload.length;

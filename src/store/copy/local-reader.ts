@@ -1,6 +1,6 @@
 /** Reads a snapshot of a local store for the source end. The snapshot stays pinned until the reader is closed. */
 import { PAGE_BYTES } from '../../page-stream.js';
-import { SHA256_BYTES } from '../pack/pack-format.js';
+import { DIGEST_BYTES } from '../pack/digest.js';
 import type { PackReader } from '../pack/pack-reader.js';
 import type { PackSet } from '../pack/pack-set.js';
 import type { BlockEntry, BlockList } from '../snapshot/block-list.js';
@@ -12,12 +12,13 @@ import type { PackIdentities, SnapshotReader } from './snapshot-reader.js';
 export function identitiesOf(reader: PackReader): PackIdentities {
   const { fingerprints, digests } = reader.readIdentities();
   return {
+    digestId: reader.footer.digest,
     of(chunk) {
       const position = reader.positionOf(chunk);
       if (position < 0) return null;
       return {
         fingerprint: fingerprints.subarray(8 * position, 8 * position + 8),
-        digest: digests.subarray(SHA256_BYTES * position, SHA256_BYTES * (position + 1)),
+        digest: digests.subarray(DIGEST_BYTES * position, DIGEST_BYTES * (position + 1)),
       };
     },
   };

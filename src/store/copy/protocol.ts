@@ -24,7 +24,8 @@ import {
   text,
 } from '../../schema.js';
 import { LOOKS_LIKE_ID, SNAPSHOT_ID, TAG_LABEL } from '../disk/layout.js';
-import { FRAME_CHUNKS, SHA256_BYTES } from '../pack/pack-format.js';
+import { DIGEST_BYTES, DIGESTS } from '../pack/digest.js';
+import { FRAME_CHUNKS } from '../pack/pack-format.js';
 import { BLOCK_PAGES } from '../snapshot/block-list.js';
 import {
   isDescribable,
@@ -39,7 +40,7 @@ import { MAX_STATE_BYTES } from '../snapshot/snapshot-file.js';
 import { MAX_TAGS } from '../tags.js';
 
 /** Both ends must use the same version. It changes when the meaning of any message changes. */
-const PROTOCOL_VERSION = 1;
+const PROTOCOL_VERSION = 2;
 
 /** docs/copy.md says which end sends each type, and when. */
 export const MessageType = {
@@ -71,7 +72,9 @@ export const LAYOUT_PER_MESSAGE = 16384;
 const HELLO_BYTES = 12;
 const HELLO_MAGIC = 'LIVESNAP';
 const FINGERPRINT_BYTES = 8;
-const IDENTITY_BYTES = FINGERPRINT_BYTES + SHA256_BYTES;
+const IDENTITY_BYTES = FINGERPRINT_BYTES + DIGEST_BYTES;
+/** The ID of the digests; the identities follow. */
+const CHUNKS_HEADER_BYTES = 4;
 /** A label of 64 characters, quotes and a comma. */
 const MAX_TAG_JSON_BYTES = 67;
 /** A description and tags. */
@@ -89,7 +92,7 @@ const MAX_BYTES: Record<MessageType, number> = {
   [MessageType.request]: 1 << 20, // a reference is a word of a command line
   [MessageType.offer]: 4 + MAX_OFFER_JSON_BYTES + MAX_STATE_BYTES,
   [MessageType.have]: 1,
-  [MessageType.chunks]: CHUNKS_PER_MESSAGE * IDENTITY_BYTES,
+  [MessageType.chunks]: CHUNKS_HEADER_BYTES + CHUNKS_PER_MESSAGE * IDENTITY_BYTES,
   [MessageType.offered]: 0,
   [MessageType.need]: MAX_CHUNKS / 8,
   [MessageType.pages]: PAGES_HEADER_BYTES + PAGES_PER_MESSAGE * (4 + PAGE_BYTES),
@@ -297,20 +300,23 @@ export const decodeFlag = (bytes: Buffer): boolean => bytes[0] === 1;
 
 // chunks
 
-/** Collects the identities of one message. */
+/** Collects the identities of one message: their digests have the same ID. */
 export class IdentityList {
-  readonly #bytes = new Uint8Array(CHUNKS_PER_MESSAGE * IDENTITY_BYTES);
-  #filled = 0;
+  readonly #bytes = Buffer.alloc(CHUNKS_HEADER_BYTES + CHUNKS_PER_MESSAGE * IDENTITY_BYTES);
+  #filled = CHUNKS_HEADER_BYTES;
 
   get isEmpty(): boolean {
-    return this.#filled === 0;
+    return this.#filled === CHUNKS_HEADER_BYTES;
   }
 
-  get isFull(): boolean {
-    return this.#filled === this.#bytes.length;
+  /** Whether an identity with a digest of this ID has to wait for the next message. */
+  isFullFor(digestId: number): boolean {
+    return this.#filled === this.#bytes.length || (!this.isEmpty && this.#bytes.readUInt32LE(0) !== digestId);
   }
 
-  push(fingerprint: Uint8Array, digest: Uint8Array): void {
+  push(digestId: number, fingerprint: Uint8Array, digest: Uint8Array): void {
+    assert(!this.isFullFor(digestId), 'the identity fits into the message');
+    this.#bytes.writeUInt32LE(digestId);
     this.#bytes.set(fingerprint, this.#filled);
     this.#bytes.set(digest, this.#filled + FINGERPRINT_BYTES);
     this.#filled += IDENTITY_BYTES;
@@ -319,30 +325,35 @@ export class IdentityList {
   /** Empties the list. The result is valid until the next `push`. */
   take(): Uint8Array {
     const bytes = this.#bytes.subarray(0, this.#filled);
-    this.#filled = 0;
+    this.#filled = CHUNKS_HEADER_BYTES;
     return bytes;
   }
 }
 
 export interface Identities {
   readonly count: number;
+  /** The ID of all digests. */
+  readonly digestId: number;
   readonly fingerprints: Uint8Array;
   readonly digests: Uint8Array;
 }
 
 /** Errors: REMOTE_FAILED. */
 export function decodeChunks(bytes: Buffer): Identities {
-  const count = bytes.length / IDENTITY_BYTES;
+  const count = (bytes.length - CHUNKS_HEADER_BYTES) / IDENTITY_BYTES;
   if (!Number.isInteger(count) || count < 1 || count > CHUNKS_PER_MESSAGE)
     throw protocolError(`sent a list of chunks with ${bytes.length} bytes`);
+  const digestId = bytes.readUInt32LE(0);
+  if (!DIGESTS[digestId])
+    throw protocolError(`sent digests of ID ${digestId}, which this livesnap does not know`);
   const fingerprints = new Uint8Array(FINGERPRINT_BYTES * count);
-  const digests = new Uint8Array(SHA256_BYTES * count);
+  const digests = new Uint8Array(DIGEST_BYTES * count);
   for (let i = 0; i < count; i++) {
-    const at = i * IDENTITY_BYTES;
+    const at = CHUNKS_HEADER_BYTES + i * IDENTITY_BYTES;
     fingerprints.set(bytes.subarray(at, at + FINGERPRINT_BYTES), FINGERPRINT_BYTES * i);
-    digests.set(bytes.subarray(at + FINGERPRINT_BYTES, at + IDENTITY_BYTES), SHA256_BYTES * i);
+    digests.set(bytes.subarray(at + FINGERPRINT_BYTES, at + IDENTITY_BYTES), DIGEST_BYTES * i);
   }
-  return { count, fingerprints, digests };
+  return { count, digestId, fingerprints, digests };
 }
 
 // need: one bit per chunk

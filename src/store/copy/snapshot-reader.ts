@@ -6,6 +6,8 @@ import type { ManifestBlock } from '../snapshot/manifest.js';
 
 /** The identities of the chunks of one pack. */
 export interface PackIdentities {
+  /** The ID of the digests. */
+  readonly digestId: number;
   /** `fingerprint`: 8 bytes; `digest`: 32 bytes. Null: the pack has no such chunk. */
   of(chunk: number): { fingerprint: Uint8Array; digest: Uint8Array } | null;
 }

@@ -143,16 +143,17 @@ class OutgoingSnapshot {
     const list = new IdentityList();
     let number = 0;
     for (const { pack, chunk } of chunks.places()) {
-      const identity = await this.#named(pack, chunk, async () => {
-        const found = (await reader.identities(pack)).of(chunk);
+      const { digestId, fingerprint, digest } = await this.#named(pack, chunk, async () => {
+        const identities = await reader.identities(pack);
+        const found = identities.of(chunk);
         if (!found) throw noSuchChunk(pack, chunk);
-        return found;
+        return { ...found, digestId: identities.digestId };
       });
-      list.push(identity.fingerprint, identity.digest);
-      const { buffer, byteOffset } = identity.fingerprint;
+      if (list.isFullFor(digestId)) await channel.send(MessageType.chunks, list.take());
+      list.push(digestId, fingerprint, digest);
+      const { buffer, byteOffset } = fingerprint;
       const words = new DataView(buffer, byteOffset, 8);
       this.#folded[number++] = words.getUint32(0, true) ^ words.getUint32(4, true);
-      if (list.isFull) await channel.send(MessageType.chunks, list.take());
     }
     if (!list.isEmpty) await channel.send(MessageType.chunks, list.take());
     await channel.send(MessageType.offered);

@@ -3,6 +3,9 @@ import { LivesnapError } from '../../errors.js';
 
 export const FORMAT_VERSION = 1;
 
+/** The version of packs whose footer names their digest. Packs of version 1 have SHA-256. */
+export const PACK_VERSION = 2;
+
 /** The version of snapshot files of kind `disk`, which format version 1 does not know. */
 export const DISK_SNAPSHOT_VERSION = 2;
 

@@ -1,16 +1,16 @@
 /**
- * Encodes frames: the SHA-256 of each chunk, the payload, and the head (docs/format.md, "Frames").
+ * Encodes frames: the digest of each chunk, the payload, and the head (docs/format.md, "Frames").
  *
  * A frame is gathered in a slot, submitted, and taken when it is encoded. With the addon, native threads encode several
  * slots at once (native/frame-slots.ts). Without it, a slot is encoded when it is submitted.
  *
  * Thread: any. Each thread keeps slots for the next pack.
  */
-import { hash } from 'node:crypto';
 import { createFrameSlots, type FrameInput } from '../../native/frame-slots.js';
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { CODECS, DEFAULT_CODEC, LZ4, RAW } from './codec.js';
+import { DIGEST_BYTES, DIGESTS } from './digest.js';
 import {
   codecFlags,
   Effort,
@@ -19,7 +19,6 @@ import {
   FRAME_CHUNKS,
   MAX_FRAME_BYTES,
   payloadOffset,
-  SHA256_BYTES,
 } from './pack-format.js';
 
 /** Enough for the native threads to have work while the caller writes a mebibyte of frames. */
@@ -28,7 +27,7 @@ const NATIVE_SLOTS = 32;
 export interface FrameSlot {
   /** The chunks, uncompressed. */
   readonly raw: Uint8Array;
-  /** A SHA-256 for each chunk. */
+  /** One for each chunk. */
   readonly digests: Uint8Array;
   /** Begins to encode the frame. Until it is taken, `raw` may be read only. */
   submit(input: FrameInput): void;
@@ -51,20 +50,22 @@ export const compression = (
 
 export class PortableFrameSlot implements FrameSlot {
   readonly raw = new Uint8Array(FRAME_BYTES);
-  readonly digests = new Uint8Array(FRAME_CHUNKS * SHA256_BYTES);
+  readonly digests = new Uint8Array(FRAME_CHUNKS * DIGEST_BYTES);
   readonly isEncoded = true;
   readonly #frame = new Uint8Array(MAX_FRAME_BYTES);
   #result = { flags: 0, storedBytes: 0 };
 
   constructor(readonly ops: PageOps) {}
 
-  submit({ flags, maxCompressed, numbers, hashed, pack, index, effort }: FrameInput): void {
+  submit({ flags, maxCompressed, numbers, hashed, digest, pack, index, effort }: FrameInput): void {
     const chunks = numbers.length;
     for (let i = 0; i < chunks; i++)
       if ((hashed & (1 << i)) !== 0)
-        this.digests.set(
-          hash('sha256', this.raw.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES), 'buffer'),
-          i * SHA256_BYTES,
+        DIGESTS[digest]!.compute(
+          this.ops,
+          this.raw.subarray(i * PAGE_BYTES),
+          1,
+          this.digests.subarray(i * DIGEST_BYTES),
         );
     this.#result =
       maxCompressed === 0

@@ -9,8 +9,9 @@
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError, LostChunkError } from '../disk/damage.js';
-import { FORMAT_VERSION, refuseNewer } from '../disk/format-version.js';
+import { FORMAT_VERSION, PACK_VERSION, refuseNewer } from '../disk/format-version.js';
 import { codecById, LZ4, RAW } from './codec.js';
+import { DIGEST_BYTES, requireKnownDigest, SHA256 } from './digest.js';
 
 /** The most chunks of a frame, which are compressed together. bench/store-frames.ts compares sizes. */
 export const FRAME_CHUNKS = 16;
@@ -27,9 +28,8 @@ export const FRAME_HEADER_BYTES = 16;
 export const FRAME_ENTRY_BYTES = 16;
 export const FOOTER_BYTES = 64;
 export const FINGERPRINT_BYTES = 8;
-export const SHA256_BYTES = 32;
-/** What the trailer holds for a chunk: its number, fingerprint and SHA-256. */
-export const CHUNK_ENTRY_BYTES = 4 + FINGERPRINT_BYTES + SHA256_BYTES;
+/** What the trailer holds for a chunk: its number, fingerprint and digest. */
+export const CHUNK_ENTRY_BYTES = 4 + FINGERPRINT_BYTES + DIGEST_BYTES;
 
 const PACK_MAGIC = 'LIVESNPK';
 const FOOTER_MAGIC = 'LIVESNPT';
@@ -78,13 +78,17 @@ export interface PackName {
   readonly generation: number;
 }
 
+/** An earlier livesnap takes all digests for SHA-256, so it has to refuse packs with others. */
+const versionFor = (digest: number): number => (digest === SHA256 ? FORMAT_VERSION : PACK_VERSION);
+
 const HEADER_CHECKSUM_AT = 24;
 
-export function encodePackHeader(ops: PageOps, pack: PackName): Uint8Array {
+/** `digest`: the ID of the pack's digests. */
+export function encodePackHeader(ops: PageOps, pack: PackName, digest: number): Uint8Array {
   const bytes = new Uint8Array(PACK_HEADER_BYTES);
   const view = viewOf(bytes);
   Buffer.from(bytes.buffer).write(PACK_MAGIC, 'latin1');
-  view.setUint32(8, FORMAT_VERSION, true);
+  view.setUint32(8, versionFor(digest), true);
   view.setUint32(12, pack.number, true);
   view.setUint32(16, pack.generation, true);
   ops.checksum(bytes, 0, HEADER_CHECKSUM_AT, 0, 0, bytes.subarray(HEADER_CHECKSUM_AT));
@@ -96,7 +100,7 @@ export function decodePackHeader(ops: PageOps, bytes: Uint8Array, pack: PackName
   const view = viewOf(bytes);
   if (!hasMagic(bytes, PACK_MAGIC)) throw new FormatError('this is not a pack');
   requireChecksum(ops, bytes, HEADER_CHECKSUM_AT, 'the header');
-  refuseNewer(file, view.getUint32(8, true));
+  refuseNewer(file, view.getUint32(8, true), PACK_VERSION);
   if (view.getUint32(12, true) !== pack.number || view.getUint32(16, true) !== pack.generation)
     throw new FormatError('the header is of another pack');
 }
@@ -208,18 +212,20 @@ export interface PackFooter extends PackName {
   chunks: number;
   /** {@link Effort}, or a value that this livesnap does not know. */
   effort: number;
-  /** Where the trailer begins: frame table, chunk numbers, fingerprints, SHA-256s, footer. */
+  /** The ID of the digests. */
+  digest: number;
+  /** Where the trailer begins: frame table, chunk numbers, fingerprints, digests, footer. */
   trailerOffset: number;
   /** XXH64 of the frame table and the chunk numbers. */
   tablesChecksum: bigint;
-  /** XXH64 of the fingerprints and the SHA-256s. */
+  /** XXH64 of the fingerprints and the digests. */
   identitiesChecksum: bigint;
 }
 
 /** Lengths of the trailer's parts. */
 export const tablesBytes = ({ frames, chunks }: { frames: number; chunks: number }): number =>
   frames * FRAME_ENTRY_BYTES + chunks * 4;
-export const identitiesBytes = (chunks: number): number => chunks * (FINGERPRINT_BYTES + SHA256_BYTES);
+export const identitiesBytes = (chunks: number): number => chunks * (FINGERPRINT_BYTES + DIGEST_BYTES);
 
 const FOOTER_CHECKSUM_AT = 56;
 
@@ -227,12 +233,13 @@ export function encodeFooter(ops: PageOps, footer: PackFooter): Uint8Array {
   const bytes = new Uint8Array(FOOTER_BYTES);
   const view = viewOf(bytes);
   Buffer.from(bytes.buffer).write(FOOTER_MAGIC, 'latin1');
-  view.setUint32(8, FORMAT_VERSION, true);
+  view.setUint32(8, versionFor(footer.digest), true);
   view.setUint32(12, footer.number, true);
   view.setUint32(16, footer.generation, true);
   view.setUint32(20, footer.frames, true);
   view.setUint32(24, footer.chunks, true);
-  view.setUint32(28, footer.effort, true);
+  view.setUint16(28, footer.effort, true);
+  view.setUint16(30, footer.digest, true);
   view.setBigUint64(32, BigInt(footer.trailerOffset), true);
   view.setBigUint64(40, footer.tablesChecksum, true);
   view.setBigUint64(48, footer.identitiesChecksum, true);
@@ -251,13 +258,18 @@ export function decodeFooter(
   const view = viewOf(bytes);
   if (!hasMagic(bytes, FOOTER_MAGIC)) throw new FormatError('the pack is not sealed: its footer is missing');
   requireChecksum(ops, bytes, FOOTER_CHECKSUM_AT, 'the footer');
-  refuseNewer(file, view.getUint32(8, true));
+  const version = view.getUint32(8, true);
+  refuseNewer(file, version, PACK_VERSION);
+  const namesDigest = version >= PACK_VERSION;
+  const digest = namesDigest ? view.getUint16(30, true) : SHA256;
+  requireKnownDigest(digest, file);
   const footer: PackFooter = {
     number: view.getUint32(12, true),
     generation: view.getUint32(16, true),
     frames: view.getUint32(20, true),
     chunks: view.getUint32(24, true),
-    effort: view.getUint32(28, true),
+    effort: namesDigest ? view.getUint16(28, true) : view.getUint32(28, true),
+    digest,
     trailerOffset: Number(view.getBigUint64(32, true)),
     tablesChecksum: view.getBigUint64(40, true),
     identitiesChecksum: view.getBigUint64(48, true),

@@ -103,7 +103,7 @@ export class PackReader {
     decodeFrame(this.ops, frameScratch, entry, numbers, this.pack.number, index, raw, this.file);
   }
 
-  /** Reads and verifies the fingerprints (8 bytes each) and SHA-256s (32 bytes each), by position. Errors: DAMAGED. */
+  /** Reads and verifies the fingerprints (8 bytes each) and digests (32 bytes each), by position. Errors: DAMAGED. */
   readIdentities(): { fingerprints: Buffer; digests: Buffer } {
     const { chunks, trailerOffset, identitiesChecksum } = this.footer;
     if (!this.isSealed)

@@ -8,6 +8,7 @@ import type { PageOps } from '../../native/pages.js';
 import { DamageError } from '../disk/damage.js';
 import { packFile } from '../disk/layout.js';
 import { StoreFile } from '../disk/store-file.js';
+import { DEFAULT_DIGEST } from './digest.js';
 import { FrameTable } from './frame-table.js';
 import {
   checkFrame,
@@ -68,6 +69,7 @@ export function scanFrames(ops: PageOps, bytes: PackBytes, pack: PackName): Pack
     frames: frames.length,
     chunks: numbers.length,
     effort: Effort.fast,
+    digest: DEFAULT_DIGEST, // there are none to which this would apply
     trailerOffset: offset,
     tablesChecksum: 0n,
     identitiesChecksum: 0n,

@@ -19,6 +19,7 @@ import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { createLocked } from '../disk/file-locks.js';
 import { at, packFile, removeIfThere } from '../disk/layout.js';
+import { DEFAULT_DIGEST, DIGEST_BYTES } from './digest.js';
 import { acquireFrameSlots, compression, type FrameSlot, releaseFrameSlots } from './frame-encoder.js';
 import { FrameTable } from './frame-table.js';
 import { xxh64 } from './hashes.js';
@@ -37,7 +38,6 @@ import {
   MAX_FRAME_BYTES,
   PACK_CHUNKS,
   PACK_HEADER_BYTES,
-  SHA256_BYTES,
 } from './pack-format.js';
 
 /** Frames are written once this much has been gathered, with one system call. */
@@ -78,7 +78,7 @@ export class PackWriter {
   #nextNumber = 0;
   readonly #numbers = new Uint32Array(PACK_CHUNKS);
   readonly #fingerprints = new Uint8Array(PACK_CHUNKS * FINGERPRINT_BYTES);
-  readonly #digests = Buffer.alloc(PACK_CHUNKS * SHA256_BYTES);
+  readonly #digests = Buffer.alloc(PACK_CHUNKS * DIGEST_BYTES);
 
   readonly #slots: FrameSlot[];
   readonly #freeSlots: FrameSlot[];
@@ -94,6 +94,8 @@ export class PackWriter {
   #writebackFrom = 0;
 
   readonly #effort: Effort;
+  /** The ID of the digests. */
+  readonly #digest: number;
   /** Writes nothing and creates no file, only computes the size. */
   readonly #dryRun: boolean;
 
@@ -102,17 +104,22 @@ export class PackWriter {
     readonly dir: string,
     readonly number: number,
     readonly generation: number,
-    { effort = Effort.fast, dryRun = false }: { effort?: Effort; dryRun?: boolean } = {},
+    {
+      effort = Effort.fast,
+      digest = DEFAULT_DIGEST,
+      dryRun = false,
+    }: { effort?: Effort; digest?: number; dryRun?: boolean } = {},
   ) {
     assert(effort === Effort.fast || ops.hasHigh, 'LZ4-HC is there');
     this.#effort = effort;
+    this.#digest = digest;
     this.#dryRun = dryRun;
     this.file = packFile(number, generation);
     this.#open = !dryRun;
     this.#fd = dryRun ? -1 : createLocked(at(dir, this.file));
     this.#slots = acquireFrameSlots(ops);
     this.#freeSlots = [...this.#slots];
-    this.#gathered.set(encodePackHeader(ops, this));
+    this.#gathered.set(encodePackHeader(ops, this, digest));
     this.#gatheredBytes = PACK_HEADER_BYTES;
   }
 
@@ -133,8 +140,8 @@ export class PackWriter {
   }
 
   /**
-   * Appends a chunk under the number that it had in an earlier generation. `digest`: its SHA-256, where an earlier
-   * generation lists it.
+   * Appends a chunk under the number that it had in an earlier generation. `digest`: its digest under the ID of
+   * this pack, where an earlier generation lists it.
    */
   appendNumbered(
     source: Uint8Array,
@@ -147,7 +154,7 @@ export class PackWriter {
     const frame = this.#beginChunk(manifest ? FrameFlag.manifest : 0, number, fingerprint);
     const i = frame.chunks;
     frame.slot.raw.set(source.subarray(offset, offset + PAGE_BYTES), i * PAGE_BYTES);
-    if (digest) frame.slot.digests.set(digest, i * SHA256_BYTES);
+    if (digest) frame.slot.digests.set(digest, i * DIGEST_BYTES);
     else frame.hashed |= 1 << i;
     this.#endChunk(frame, number);
   }
@@ -155,7 +162,7 @@ export class PackWriter {
   /** Appends a chunk whose bytes are lost; only its identity is kept. */
   appendLost(number: number, fingerprint: Uint8Array, digest: Uint8Array, manifest: boolean): void {
     const frame = this.#beginChunk(FrameFlag.lost | (manifest ? FrameFlag.manifest : 0), number, fingerprint);
-    frame.slot.digests.set(digest, frame.chunks * SHA256_BYTES);
+    frame.slot.digests.set(digest, frame.chunks * DIGEST_BYTES);
     this.#endChunk(frame, number);
   }
 
@@ -215,6 +222,7 @@ export class PackWriter {
     const { slot, first, chunks, flags, hashed } = frame;
     slot.submit({
       flags,
+      digest: this.#digest,
       ...((flags & FrameFlag.lost) === 0 ? compression(chunks, this.#effort) : NO_PAYLOAD),
       numbers: this.#numbers.subarray(first, first + chunks),
       hashed,
@@ -242,7 +250,7 @@ export class PackWriter {
     };
     assert(isValidFrame(entry), 'a frame has its layout');
     this.#gathered.set(slot.frame(frameBytes(entry)), this.#gatheredBytes);
-    this.#digests.set(slot.digests.subarray(0, chunks * SHA256_BYTES), first * SHA256_BYTES);
+    this.#digests.set(slot.digests.subarray(0, chunks * DIGEST_BYTES), first * DIGEST_BYTES);
     this.#gatheredBytes += frameBytes(entry);
     this.#frames.push(entry);
     this.#freeSlots.push(slot);
@@ -281,13 +289,14 @@ export class PackWriter {
     for (let i = 0; i < chunks; i++) tables.writeUInt32LE(this.#numbers[i]!, table.length + i * 4);
     const identities = Buffer.allocUnsafe(identitiesBytes(chunks));
     identities.set(this.#fingerprints.subarray(0, chunks * FINGERPRINT_BYTES));
-    identities.set(this.#digests.subarray(0, chunks * SHA256_BYTES), chunks * FINGERPRINT_BYTES);
+    identities.set(this.#digests.subarray(0, chunks * DIGEST_BYTES), chunks * FINGERPRINT_BYTES);
     const footer = encodeFooter(this.ops, {
       number: this.number,
       generation: this.generation,
       frames: this.#frames.length,
       chunks,
       effort: this.#effort,
+      digest: this.#digest,
       trailerOffset: this.#sizeBytes,
       tablesChecksum: xxh64(this.ops, tables),
       identitiesChecksum: xxh64(this.ops, identities),

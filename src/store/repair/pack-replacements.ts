@@ -182,7 +182,7 @@ export class PackReplacements {
       const identities = salvage.identities();
       const canHeal = (number: number): boolean => {
         const identity = identities.of(number);
-        return identity !== null && heal(identity.digest) !== null;
+        return identity !== null && heal(identity) !== null;
       };
       const marked = [...reader.frames].filter(({ flags }) => (flags & FrameFlag.lost) !== 0);
       const markedChunks = marked.reduce((total, { chunks }) => total + chunks, 0);

@@ -4,7 +4,9 @@
  *
  * Invariants:
  * - A chunk keeps its number.
- * - Bytes come only from a frame that passed its checksum, or from a chunk of another pack with the same SHA-256.
+ * - Bytes come only from a frame that passed its checksum, or from a chunk of another pack with the same digest.
+ * - All digests of the new pack have one ID, that of the lowest generation whose digests can be read. A chunk that another
+ *   generation lists under another ID is verified by that one, and gets its new digest from the verified bytes.
  * - A chunk that cannot be recovered stays listed as lost, with its identity if that is known.
  * - The damaged files are not changed.
  * - Memory: a few bits a chunk for each damaged pack, since every pack of a store may be damaged. Files and lists are
@@ -16,16 +18,18 @@ import { BitSet } from '../../bit-set.js';
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
-import { hasSha256 } from '../pack/hashes.js';
-import { FRAME_BYTES, FrameFlag, PACK_CHUNKS, type PackName, SHA256_BYTES } from '../pack/pack-format.js';
+import { DEFAULT_DIGEST, DIGEST_BYTES, hasDigest } from '../pack/digest.js';
+import { FRAME_BYTES, FrameFlag, PACK_CHUNKS, type PackName } from '../pack/pack-format.js';
 import type { PackLists } from '../pack/pack-lists.js';
 import type { PackReader } from '../pack/pack-reader.js';
 import { openDamagedPack } from '../pack/pack-scan.js';
 import { PackSet } from '../pack/pack-set.js';
 import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
 
-interface Identity {
+export interface Identity {
   readonly fingerprint: Uint8Array;
+  /** The ID of the digest. */
+  readonly digestId: number;
   readonly digest: Uint8Array;
 }
 
@@ -35,11 +39,10 @@ export interface SalvageResult {
   readonly lostChunks: number;
 }
 
-/** Finds the bytes of a chunk with this SHA-256 in another pack, or null. */
-export type Heal = (digest: Uint8Array) => Uint8Array | null;
+/** Finds the bytes of a chunk with this digest in another pack, or null. */
+export type Heal = (identity: Identity) => Uint8Array | null;
 
-const NOTHING = new Uint8Array(0);
-const NO_IDENTITY: Identity = { fingerprint: new Uint8Array(8), digest: new Uint8Array(SHA256_BYTES) };
+const NO_IDENTITY = { fingerprint: new Uint8Array(8), digest: new Uint8Array(DIGEST_BYTES) };
 
 /** Chunk numbers of one pack. */
 const newChunkSet = (): BitSet => new BitSet(PACK_CHUNKS);
@@ -48,21 +51,31 @@ const newChunkSet = (): BitSet => new BitSet(PACK_CHUNKS);
 export class Identities {
   readonly known = newChunkSet();
   readonly #fingerprints = new Uint8Array(PACK_CHUNKS * 8);
-  readonly #digests = new Uint8Array(PACK_CHUNKS * SHA256_BYTES);
+  readonly #digests = new Uint8Array(PACK_CHUNKS * DIGEST_BYTES);
+  readonly #digestIds = new Uint16Array(PACK_CHUNKS);
+  #firstId: number | null = null;
+
+  /** The ID of the digest that was added first; null: there is none. */
+  get firstId(): number | null {
+    return this.#firstId;
+  }
 
   /** The first identity of a chunk counts. A chunk that was lost with its list has zeros, which are not an identity. */
-  add(number: number, { fingerprint, digest }: Identity): void {
+  add(number: number, { fingerprint, digestId, digest }: Identity): void {
     if (this.known.has(number) || digest.every((byte) => byte === 0)) return;
     this.known.add(number);
     this.#fingerprints.set(fingerprint, number * 8);
-    this.#digests.set(digest, number * SHA256_BYTES);
+    this.#digests.set(digest, number * DIGEST_BYTES);
+    this.#digestIds[number] = digestId;
+    this.#firstId ??= digestId;
   }
 
   of(number: number): Identity | null {
     if (!this.known.has(number)) return null;
     return {
       fingerprint: this.#fingerprints.subarray(number * 8, number * 8 + 8),
-      digest: this.#digests.subarray(number * SHA256_BYTES, (number + 1) * SHA256_BYTES),
+      digestId: this.#digestIds[number]!,
+      digest: this.#digests.subarray(number * DIGEST_BYTES, (number + 1) * DIGEST_BYTES),
     };
   }
 }
@@ -158,8 +171,7 @@ export class Salvage {
       if (this.#listed.has(number) !== (other.#listed.has(number) || other.#sourceOf(number) !== undefined))
         return false;
       const theirIdentity = theirs.of(number);
-      if (theirIdentity && Buffer.compare(mine.of(number)?.digest ?? NOTHING, theirIdentity.digest) !== 0)
-        return false;
+      if (theirIdentity && !isSame(mine.of(number), theirIdentity)) return false;
     }
     return true;
   }
@@ -186,13 +198,14 @@ export class Salvage {
         if (lists) {
           this.#listed.add(number);
           const before = identities.known.has(number);
-          identities.add(number, identityAt(lists, position));
+          identities.add(number, identityAt(reader, lists, position));
           if (!before && identities.known.has(number)) identified.add(number);
         }
         if (!isReadable) continue;
         const identity = identities.of(number);
         const page = scratch.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-        if (!identity || hasSha256(page, identity.digest)) found.add(number);
+        if (!identity || hasDigest(this.files.ops, identity.digestId, page, identity.digest))
+          found.add(number);
       }
     }
     if (!identified.isEmpty || !found.isEmpty)
@@ -207,7 +220,7 @@ export class Salvage {
       const lists = reader && identitiesOf(reader);
       if (lists)
         reader.numbers.forEach((number, position) => {
-          if (identified.has(number)) identities.add(number, identityAt(lists, position));
+          if (identified.has(number)) identities.add(number, identityAt(reader, lists, position));
         });
     }
     return identities;
@@ -227,24 +240,26 @@ export class Salvage {
     const numbers = newChunkSet();
     for (const some of [this.#listed, this.found, needed]) for (const number of some) numbers.add(number);
     const identities = this.identities();
-    const writer = new PackWriter(this.files.ops, this.files.dir, this.number, generation);
+    const digest = identities.firstId ?? DEFAULT_DIGEST;
+    const writer = new PackWriter(this.files.ops, this.files.dir, this.number, generation, { digest });
     let healedChunks = 0;
     let lostChunks = 0;
     try {
       for (const number of numbers) {
         const identity = identities.of(number);
+        const listed = identity?.digestId === digest ? identity : null;
         const isManifest = this.#manifest.has(number);
         const own = this.read(number);
-        const other = !own && identity ? heal(identity.digest) : null;
+        const other = !own && identity ? heal(identity) : null;
         if (own || other) {
           const bytes = own?.bytes ?? other!;
           const offset = own?.offset ?? 0;
           const fingerprint = identity?.fingerprint ?? this.#hash(bytes, offset);
-          writer.appendNumbered(bytes, offset, fingerprint, isManifest, number, identity?.digest);
+          writer.appendNumbered(bytes, offset, fingerprint, isManifest, number, listed?.digest);
           if (!own) healedChunks++;
         } else {
-          const { fingerprint, digest } = identity ?? NO_IDENTITY;
-          writer.appendLost(number, fingerprint, digest, isManifest);
+          const known = listed ?? NO_IDENTITY;
+          writer.appendLost(number, known.fingerprint, known.digest, isManifest);
           lostChunks++;
         }
       }
@@ -266,10 +281,18 @@ export class Salvage {
 
 type IdentityLists = ReturnType<PackReader['readIdentities']>;
 
-const identityAt = ({ fingerprints, digests }: IdentityLists, position: number): Identity => ({
+const identityAt = (
+  { footer }: PackReader,
+  { fingerprints, digests }: IdentityLists,
+  position: number,
+): Identity => ({
   fingerprint: fingerprints.subarray(position * 8, position * 8 + 8),
-  digest: digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES),
+  digestId: footer.digest,
+  digest: digests.subarray(position * DIGEST_BYTES, (position + 1) * DIGEST_BYTES),
 });
+
+const isSame = (one: Identity | null, other: Identity): boolean =>
+  one?.digestId === other.digestId && Buffer.compare(one.digest, other.digest) === 0;
 
 const identitiesOf = (reader: PackReader): IdentityLists | null =>
   nullIfDamaged(() => reader.readIdentities());

@@ -55,13 +55,14 @@ export class PackingSession {
   constructor(readonly context: StoreContext) {}
 
   async begin(): Promise<void> {
-    const { dir, fingerprintBits, index } = this.context;
+    const { dir, fingerprintBits, digest, index } = this.context;
     let segments = index.segments();
     for (;;) {
       const { missing } = await this.#worker.do('packBegin', {
         session: this.#session,
         dir,
         fingerprintBits,
+        digest,
         packs: packList(index.packs()),
         segments,
       });
@@ -147,14 +148,15 @@ export class PackingSession {
   /** As `Save.storeReceived`. */
   async storeReceived(
     pages: Uint8Array,
-    count: number,
+    ids: Uint8Array,
     digest: Uint8Array,
   ): Promise<{ places: Uint32Array; fingerprints: Uint32Array }> {
     const batch = this.acquireBatch();
+    const count = ids.length;
     batch.pages.set(pages.subarray(0, count * PAGE_BYTES));
     this.#requireSpace(count);
     const newNumbers = this.#newNumbers();
-    const input = { session: this.#session, batch: batch.shared, count, digest, newNumbers };
+    const input = { session: this.#session, batch: batch.shared, ids, digest, newNumbers };
     this.#spareNumbers = (await this.#worker.do('packReceived', input)).spareNumbers;
     const places = batch.places.slice(0, 2 * count);
     const fingerprints = batch.fingerprintWords.slice(0, 2 * count);
@@ -163,8 +165,9 @@ export class PackingSession {
   }
 
   /** As `Save.locate`. */
-  async locate(fingerprints: Uint8Array, digests: Uint8Array): Promise<Uint32Array> {
-    return (await this.#worker.do('packLocate', { session: this.#session, fingerprints, digests })).places;
+  async locate(fingerprints: Uint8Array, digests: Uint8Array, id: number): Promise<Uint32Array> {
+    const input = { session: this.#session, fingerprints, digests, id };
+    return (await this.#worker.do('packLocate', input)).places;
   }
 
   #newNumbers(): number[] {

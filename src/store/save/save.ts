@@ -192,23 +192,23 @@ export class Save implements SaveSession {
   }
 
   /**
-   * Finds chunks by fingerprint (8 bytes each) and SHA-256 (32 bytes each). Returns pairs of pack and chunk; 0, 0: not
-   * found. The chunks stay in the store until the save ends.
+   * Finds chunks by fingerprint (8 bytes each) and digest (32 bytes each, all under the ID `id`). Returns pairs of pack and
+   * chunk; 0, 0: not found. The chunks stay in the store until the save ends.
    */
-  async locate(fingerprints: Uint8Array, digests: Uint8Array): Promise<Uint32Array> {
-    return this.#step(() => this.#packing.locate(fingerprints, digests));
+  async locate(fingerprints: Uint8Array, digests: Uint8Array, id: number): Promise<Uint32Array> {
+    return this.#step(() => this.#packing.locate(fingerprints, digests, id));
   }
 
   /**
-   * Stores `count` pages from another store. `digest` is the expected SHA-256 of their SHA-256s. Returns places and
-   * fingerprints, as pairs of words. Errors: REMOTE_FAILED.
+   * Stores pages from another store. `ids`: the ID of each page's digest. `digest`: the expected SHA-256 of their digests.
+   * Returns places and fingerprints, as pairs of words. Errors: REMOTE_FAILED.
    */
   async storeReceived(
     pages: Uint8Array,
-    count: number,
+    ids: Uint8Array,
     digest: Uint8Array,
   ): Promise<{ places: Uint32Array; fingerprints: Uint32Array }> {
-    return this.#step(() => this.#packing.storeReceived(pages, count, digest));
+    return this.#step(() => this.#packing.storeReceived(pages, ids, digest));
   }
 
   /**

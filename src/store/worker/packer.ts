@@ -18,8 +18,7 @@ import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
 import { isOutOfDescriptors } from '../disk/descriptors.js';
 import { at, PACKS, packFile, removeIfThere } from '../disk/layout.js';
-import { hasSha256 } from '../pack/hashes.js';
-import { SHA256_BYTES } from '../pack/pack-format.js';
+import { DEFAULT_DIGEST, DIGEST_BYTES, digestsOf, hasDigest } from '../pack/digest.js';
 import { PackHolds } from '../pack/pack-holds.js';
 import { FrameCache, PackSet } from '../pack/pack-set.js';
 import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
@@ -77,12 +76,13 @@ export class Packer {
   #entries = new Uint32Array(4096 * ENTRY_WORDS);
   #entryWords = 0;
 
-  /** `generations`: the packs of the index. */
+  /** `generations`: the packs of the index. `digest`: the ID of the digests of new packs. */
   constructor(
     readonly ops: PageOps,
     readonly dir: string,
     generations: Map<number, number>,
     segments: readonly Segment[],
+    readonly digest = DEFAULT_DIGEST,
   ) {
     this.#generations = generations;
     this.#packs = new PackSet(ops, dir, (number) => generations.get(number));
@@ -223,9 +223,13 @@ export class Packer {
     return known !== null && this.ops.equal(known.bytes, known.offset, pages, offset, PAGE_BYTES);
   }
 
-  #hasDigest(pack: number, chunk: number, digest: Uint8Array): boolean {
+  /** Whatever digest the pack lists, the one that is wanted is computed from the bytes. */
+  #hasDigest(pack: number, chunk: number, id: number, digest: Uint8Array): boolean {
     const known = this.#readIfIntact(pack, chunk);
-    return known !== null && hasSha256(known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), digest);
+    return (
+      known !== null &&
+      hasDigest(this.ops, id, known.bytes.subarray(known.offset, known.offset + PAGE_BYTES), digest)
+    );
   }
 
   #readIfIntact(pack: number, chunk: number): ChunkBytes | null {
@@ -288,7 +292,7 @@ export class Packer {
     if (!this.#writer) {
       const number = this.#unusedNumbers.shift();
       if (number === undefined) throw new Error('the save has run out of pack numbers');
-      this.#writer = new PackWriter(this.ops, this.dir, number, 0);
+      this.#writer = new PackWriter(this.ops, this.dir, number, 0, { digest: this.digest });
       this.#ownFrames = new FrameCache(64);
     }
     return this.#writer;
@@ -382,16 +386,16 @@ export class Packer {
   }
 
   /**
-   * Finds chunks by fingerprint (8 bytes each) and SHA-256 (32 bytes each). Returns their places in locked packs; 0, 0:
-   * not found.
+   * Finds chunks by fingerprint (8 bytes each) and digest (32 bytes each, all under the ID `id`). Returns their places in
+   * locked packs; 0, 0: not found.
    */
-  locate(fingerprints: Uint8Array, digests: Uint8Array): Uint32Array {
+  locate(fingerprints: Uint8Array, digests: Uint8Array, id: number): Uint32Array {
     const words = new Uint32Array(fingerprints.slice().buffer);
     const places = new Uint32Array(words.length);
     for (let i = 0; i < words.length; i += 2) {
-      const digest = digests.subarray(16 * i, 16 * i + SHA256_BYTES);
+      const digest = digests.subarray(16 * i, 16 * i + DIGEST_BYTES);
       const hit = this.#search(words[i]!, words[i + 1]!, this.#segments, (pack, chunk) =>
-        this.#hasDigest(pack, chunk, digest),
+        this.#hasDigest(pack, chunk, id, digest),
       );
       if (hit < 0) continue;
       places[i] = this.#candidates[2 * hit]!;
@@ -400,16 +404,21 @@ export class Packer {
     return places;
   }
 
-  /** Stores pages from another store. `digest` is the expected SHA-256 of their SHA-256s. Errors: REMOTE_FAILED. */
-  storeReceived(batch: PageBatch, count: number, digest: Uint8Array): void {
-    const digests = Buffer.alloc(count * SHA256_BYTES);
-    for (let i = 0; i < count; i++)
-      digests.set(
-        hash('sha256', batch.pages.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES), 'buffer'),
-        i * SHA256_BYTES,
-      );
-    if (!hasSha256(digests, digest))
-      throw new LivesnapError('REMOTE_FAILED', 'received a page that does not match its SHA-256', {
+  /**
+   * Stores pages from another store. `ids`: the ID of each page's digest. `digest`: the expected SHA-256 of their digests.
+   * Errors: REMOTE_FAILED.
+   */
+  storeReceived(batch: PageBatch, ids: Uint8Array, digest: Uint8Array): void {
+    const count = ids.length;
+    const digests = Buffer.alloc(count * DIGEST_BYTES);
+    for (const id of new Set(ids)) {
+      const found = digestsOf(this.ops, id, batch.pages, count);
+      ids.forEach((other, i) => {
+        if (other === id) found.copy(digests, i * DIGEST_BYTES, i * DIGEST_BYTES, (i + 1) * DIGEST_BYTES);
+      });
+    }
+    if (!hash('sha256', digests, 'buffer').equals(digest))
+      throw new LivesnapError('REMOTE_FAILED', 'received a page that does not match its digest', {
         hint: 'Copy again. If it fails again, run livesnap check --read-data at the source.',
       });
     batch.priorPlaces.fill(0);

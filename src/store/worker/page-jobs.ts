@@ -22,6 +22,8 @@ export interface Jobs {
     session: number;
     dir: string;
     fingerprintBits: number;
+    /** The ID of the digests of new packs. */
+    digest: number;
     packs: PackList;
     segments: readonly SegmentRow[];
   }): { missing: readonly number[] };
@@ -50,16 +52,19 @@ export interface Jobs {
   /** Reads the chunks at a batch's places, which this session has stored. Errors: DAMAGED. */
   packRead(input: { session: number; batch: SharedArrayBuffer; count: number }): null;
 
-  /** Finds chunks by fingerprint and SHA-256, and verifies them by their bytes. 0, 0: not found. */
-  packLocate(input: { session: number; fingerprints: Uint8Array; digests: Uint8Array }): {
+  /** Finds chunks by fingerprint and digest, all under one ID, and verifies them by their bytes. 0, 0: not found. */
+  packLocate(input: { session: number; fingerprints: Uint8Array; digests: Uint8Array; id: number }): {
     places: Uint32Array;
   };
 
-  /** As `packBatch`, for pages from another store. `digest` is the expected SHA-256 of their SHA-256s. */
+  /**
+   * As `packBatch`, for pages from another store. `ids`: the ID of each page's digest. `digest`: the expected SHA-256 of
+   * their digests.
+   */
   packReceived(input: {
     session: number;
     batch: SharedArrayBuffer;
-    count: number;
+    ids: Uint8Array;
     digest: Uint8Array;
     newNumbers: readonly number[];
   }): { spareNumbers: number };

@@ -45,10 +45,10 @@ function sessionOf<T>(sessions: Map<number, T>, session: number): T {
 }
 
 const jobs: Jobs = {
-  packBegin({ session, dir, fingerprintBits, packs, segments }) {
+  packBegin({ session, dir, fingerprintBits, digest, packs, segments }) {
     const ops = withFingerprintBits(pageOps, fingerprintBits);
     const mapped = mapSegments(dir, segments, packers.size > 0);
-    packers.set(session, new Packer(ops, dir, generationsOf(packs), [...mapped.values()]));
+    packers.set(session, new Packer(ops, dir, generationsOf(packs), [...mapped.values()], digest));
     return { missing: segments.flatMap(({ number }) => (mapped.has(number) ? [] : [number])) };
   },
   packBatch({ session, batch, count, manifest, newNumbers }) {
@@ -67,13 +67,13 @@ const jobs: Jobs = {
     sessionOf(packers, session).readBack(batchOf(batch), count);
     return null;
   },
-  packLocate: ({ session, fingerprints, digests }) => ({
-    places: sessionOf(packers, session).locate(fingerprints, digests),
+  packLocate: ({ session, fingerprints, digests, id }) => ({
+    places: sessionOf(packers, session).locate(fingerprints, digests, id),
   }),
-  packReceived({ session, batch, count, digest, newNumbers }) {
+  packReceived({ session, batch, ids, digest, newNumbers }) {
     const packer = sessionOf(packers, session);
     packer.addPackNumbers(newNumbers);
-    packer.storeReceived(batchOf(batch), count, digest);
+    packer.storeReceived(batchOf(batch), ids, digest);
     return { spareNumbers: packer.spareNumbers };
   },
   packCheckpoint: ({ session }) => sessionOf(packers, session).checkpoint(),

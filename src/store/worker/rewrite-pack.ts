@@ -2,18 +2,19 @@
  * Writes the next generation of a pack, without unreferenced chunks, in a page Worker.
  *
  * Invariants:
- * - Chunks keep their numbers, digests and fingerprints.
+ * - Chunks keep their numbers, digests and fingerprints. The pack keeps the ID of its digests, so a chunk is proven by the
+ *   digest that it got when it was saved.
  * - A pack that LZ4-HC has compressed stays so, where there is LZ4-HC.
- * - The new file is read back: its chunks have the SHA-256s that the old generation lists.
+ * - The new file is read back: its chunks have the digests that the old generation lists.
  * - If it fails, there is no new file.
  */
 
-import { hash } from 'node:crypto';
 import { BitSet } from '../../bit-set.js';
 import { type PageOps, pageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError } from '../disk/damage.js';
-import { Effort, FINGERPRINT_BYTES, FRAME_BYTES, FrameFlag, SHA256_BYTES } from '../pack/pack-format.js';
+import { DIGEST_BYTES, digestsOf } from '../pack/digest.js';
+import { Effort, FINGERPRINT_BYTES, FRAME_BYTES, FrameFlag } from '../pack/pack-format.js';
 import { PackReader } from '../pack/pack-reader.js';
 import { PackWriter, type SealedPack } from '../pack/pack-writer.js';
 import type { JobInput } from './page-jobs.js';
@@ -29,7 +30,10 @@ export function rewritePack({ dir, pack, live, recompress, dryRun }: JobInput<'r
     const chunks = new LiveChunks(reader, live);
     const isHigh = (recompress || reader.footer.effort >= Effort.high) && pageOps.hasHigh;
     const effort = isHigh ? Effort.high : Effort.fast;
-    writer = new PackWriter(pageOps, dir, pack.number, pack.generation + 1, { effort, dryRun });
+    writer = new PackWriter(pageOps, dir, pack.number, pack.generation + 1, {
+      ...{ effort, dryRun },
+      digest: reader.footer.digest,
+    });
     const isSampled = dryRun && recompress;
     copyChunks(reader, writer, chunks, isSampled ? FRAMES_PER_SAMPLE : 1);
     let sealed = writer.seal();
@@ -84,7 +88,7 @@ class LiveChunks {
   }
 
   digest(position: number): Buffer {
-    return this.#digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES);
+    return this.#digests.subarray(position * DIGEST_BYTES, (position + 1) * DIGEST_BYTES);
   }
 }
 
@@ -125,15 +129,15 @@ function proveChunks(ops: PageOps, dir: string, sealed: SealedPack, live: LiveCh
       const isLost = (flags & FrameFlag.lost) !== 0;
       if (!isLost) reader.readFrame(index, raw);
       index++;
+      const digests = digestsOf(ops, reader.footer.digest, raw, chunks);
       for (let i = 0; i < chunks; i++) {
         const position = first + i;
         const before = live.positions[position]!;
-        const page = raw.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
         if (
           reader.numbers[position] !== live.reader.numbers[before] ||
           !listed.fingerprint(position).equals(live.fingerprint(before)) ||
           !listed.digest(position).equals(live.digest(before)) ||
-          !(isLost || hash('sha256', page, 'buffer').equals(live.digest(before)))
+          !(isLost || digests.subarray(i * DIGEST_BYTES, (i + 1) * DIGEST_BYTES).equals(live.digest(before)))
         )
           throw new DamageError(live.reader.file, null, 'chunks are not those that the pack lists');
       }

@@ -3,11 +3,10 @@
  *
  * Damage is a result, not an error: the caller needs all of it.
  */
-import { createHash } from 'node:crypto';
 import type { PageOps } from '../../native/pages.js';
-import { PAGE_BYTES } from '../../page-stream.js';
 import { DamageError, LostChunkError } from '../disk/damage.js';
-import { FRAME_BYTES, FRAME_CHUNKS, FrameFlag, type PackName, SHA256_BYTES } from '../pack/pack-format.js';
+import { DIGEST_BYTES, digestsOf } from '../pack/digest.js';
+import { FRAME_BYTES, FRAME_CHUNKS, FrameFlag, type PackName } from '../pack/pack-format.js';
 import { PackReader } from '../pack/pack-reader.js';
 import type { PackProblem, PackVerdict } from './page-jobs.js';
 
@@ -72,14 +71,12 @@ function verifyData(
       return;
     }
     ops.hashPages(raw, frame.chunks, hashes);
-    const wrong = positions.filter((position, i) => {
-      const page = raw.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-      const digest = createHash('sha256').update(page).digest();
-      return (
-        Buffer.compare(digest, digests.subarray(position * SHA256_BYTES, (position + 1) * SHA256_BYTES)) !==
-          0 || !ops.equal(hashes, i * 8, fingerprints, position * 8, 8)
-      );
-    });
+    const found = digestsOf(ops, reader.footer.digest, raw, frame.chunks);
+    const wrong = positions.filter(
+      (position, i) =>
+        !ops.equal(found, i * DIGEST_BYTES, digests, position * DIGEST_BYTES, DIGEST_BYTES) ||
+        !ops.equal(hashes, i * 8, fingerprints, position * 8, 8),
+    );
     if (wrong.length > 0) addProblem(wrong, 'chunks are not those that the pack lists');
   });
 }

@@ -123,7 +123,7 @@ describe('a channel over streams', () => {
       [hello, 13],
       [request, (1 << 20) + 1],
       [have, 2],
-      [chunks, 40 * 4096 + 1],
+      [chunks, 4 + 40 * 4096 + 1],
       [need, (1 << 23) + 1],
       [pages, 4 + 16 * 4100 + 1],
       [blocks, 32 * (64 + 2048) + 1],

@@ -28,6 +28,7 @@ import {
   requireHello,
   ZERO_PAGE,
 } from '../../../../src/store/copy/protocol.js';
+import { BLAKE3, DIGESTS, SHA256 } from '../../../../src/store/pack/digest.js';
 import type { SnapshotDescription } from '../../../../src/store/snapshot/description.js';
 
 const words = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);
@@ -57,10 +58,16 @@ describe('the copy protocol', () => {
 
   it('begins with a magic and the version, and names an unsupported version', () => {
     const hello = encodeHello();
-    assert.deepEqual(hello, Buffer.concat([Buffer.from('LIVESNAP'), words(1)]));
+    assert.deepEqual(hello, Buffer.concat([Buffer.from('LIVESNAP'), words(2)]));
     requireHello(hello);
-    hello[8] = 2;
-    assert.throws(() => requireHello(hello), { ...refused, message: /version 2; this livesnap uses 1/ });
+    for (const version of [1, 3]) {
+      hello[8] = version;
+      assert.throws(() => requireHello(hello), {
+        ...refused,
+        message: `the remote uses copy protocol version ${version}; this livesnap uses 2`,
+        hint: 'Use the same livesnap version at both ends.',
+      });
+    }
     assert.throws(() => requireHello(Buffer.from('Welcome host')), {
       ...refused,
       message: /does not speak the copy protocol/,
@@ -128,23 +135,37 @@ describe('the copy protocol', () => {
     assert.deepEqual([...encodeFlag(true)], [1]);
   });
 
-  it('encodes an identity as fingerprint and SHA-256', () => {
+  it('encodes identities as the ID of their digests, then fingerprint and digest of each', () => {
     const list = new IdentityList();
     assert.ok(list.isEmpty);
-    for (const i of [1, 2]) list.push(Buffer.alloc(8, i), Buffer.alloc(32, 16 * i));
+    for (const i of [1, 2]) list.push(BLAKE3, Buffer.alloc(8, i), Buffer.alloc(32, 16 * i));
+    assert.deepEqual([list.isFullFor(BLAKE3), list.isFullFor(SHA256)], [false, true]);
     const bytes = Buffer.from(list.take());
-    assert.ok(list.isEmpty);
-    const hex = `${'01'.repeat(8)}${'10'.repeat(32)}${'02'.repeat(8)}${'20'.repeat(32)}`;
+    assert.deepEqual([list.isEmpty, list.isFullFor(SHA256)], [true, false]);
+    const hex = `01000000${'01'.repeat(8)}${'10'.repeat(32)}${'02'.repeat(8)}${'20'.repeat(32)}`;
     assert.equal(bytes.toString('hex'), hex);
-    const { count, fingerprints, digests } = decodeChunks(bytes);
-    assert.equal(count, 2);
+    const { count, digestId, fingerprints, digests } = decodeChunks(bytes);
+    assert.deepEqual([count, digestId], [2, BLAKE3]);
     assert.deepEqual(Buffer.from(fingerprints), Buffer.concat([Buffer.alloc(8, 1), Buffer.alloc(8, 2)]));
     assert.deepEqual(Buffer.from(digests), Buffer.concat([Buffer.alloc(32, 16), Buffer.alloc(32, 32)]));
-    for (let i = 0; i < 4096; i++) list.push(Buffer.alloc(8), Buffer.alloc(32));
-    assert.ok(list.isFull);
-    assert.equal(decodeChunks(Buffer.from(list.take())).count, 4096);
-    for (const bad of [0, 39, 41, 4097 * 40])
+    for (let i = 0; i < 4096; i++) list.push(SHA256, Buffer.alloc(8), Buffer.alloc(32));
+    assert.ok(list.isFullFor(SHA256));
+    const full = decodeChunks(Buffer.from(list.take()));
+    assert.deepEqual([full.count, full.digestId], [4096, SHA256]);
+    for (const bad of [0, 3, 4, 40, 43, 45, 4 + 4097 * 40])
       assert.throws(() => decodeChunks(Buffer.alloc(bad)), refused, `${bad} bytes`);
+  });
+
+  it('refuses digests of an unknown ID', () => {
+    for (const id of [DIGESTS.length, 256, 0xffffffff]) {
+      const bytes = Buffer.alloc(44);
+      bytes.writeUInt32LE(id);
+      assert.throws(() => decodeChunks(bytes), {
+        code: 'REMOTE_FAILED',
+        message: `the remote sent digests of ID ${id}, which this livesnap does not know`,
+        hint: 'Use the same livesnap version at both ends.',
+      });
+    }
   });
 
   it('encodes needed chunks as one bit each', () => {

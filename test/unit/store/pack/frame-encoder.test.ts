@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { hash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import type { FrameInput } from '../../../../src/native/frame-slots.js';
 import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../../../../src/native/pages.js';
 import { PAGE_BYTES } from '../../../../src/page-stream.js';
+import { BLAKE3, DIGEST_BYTES, DIGESTS, digestsOf } from '../../../../src/store/pack/digest.js';
 import {
   acquireFrameSlots,
   compression,
@@ -20,7 +21,6 @@ import {
   FRAME_CHUNKS,
   FrameFlag,
   frameBytes,
-  SHA256_BYTES,
 } from '../../../../src/store/pack/pack-format.js';
 import { textPages } from '../../../store/scratch.js';
 
@@ -31,7 +31,7 @@ const page = fc.oneof(
   fc.string({ minLength: 1, maxLength: 40 }).map((text) => Buffer.alloc(PAGE_BYTES, `${text}.`)),
   fc.nat(PAGE_BYTES).map((noise) => Buffer.concat([randomBytes(noise), Buffer.alloc(PAGE_BYTES - noise)])),
 );
-const GIVEN = Buffer.alloc(SHA256_BYTES, 7);
+const GIVEN = Buffer.alloc(DIGEST_BYTES, 7);
 
 interface Encoded {
   readonly frame: Uint8Array;
@@ -43,7 +43,7 @@ interface Encoded {
 function encode(slot: FrameSlot, pages: readonly Uint8Array[], input: FrameInput): Encoded {
   pages.forEach((bytes, i) => {
     slot.raw.set(bytes, i * PAGE_BYTES);
-    if ((input.hashed & (1 << i)) === 0) slot.digests.set(GIVEN, i * SHA256_BYTES);
+    if ((input.hashed & (1 << i)) === 0) slot.digests.set(GIVEN, i * DIGEST_BYTES);
   });
   slot.submit(input);
   const { flags, storedBytes } = slot.wait();
@@ -51,7 +51,7 @@ function encode(slot: FrameSlot, pages: readonly Uint8Array[], input: FrameInput
     flags,
     storedBytes,
     frame: slot.frame(frameBytes({ chunks: pages.length, storedBytes })).slice(),
-    digests: slot.digests.slice(0, pages.length * SHA256_BYTES),
+    digests: slot.digests.slice(0, pages.length * DIGEST_BYTES),
   };
 }
 
@@ -70,7 +70,7 @@ describe('a frame', () => {
     assert.ok(slots.length > 1 && !(slots[0] instanceof PortableFrameSlot));
   });
 
-  it('is the same whoever encodes it, with the same SHA-256s, and is read back by both', () => {
+  it('is the same whoever encodes it, with the same digests, and is read back by both', () => {
     fc.assert(
       fc.property(
         fc.array(page, { minLength: 1, maxLength: FRAME_CHUNKS }),
@@ -78,19 +78,20 @@ describe('a frame', () => {
         fc.constantFrom(0, FrameFlag.manifest),
         fc.record({ pack: fc.nat(0xffffffff), index: fc.nat(0x7fff) }),
         fc.constantFrom(Effort.fast, Effort.high),
-        (pages, hashed, flags, place, effort) => {
+        fc.constantFrom(...DIGESTS.keys()),
+        (pages, hashed, flags, place, effort, digest) => {
           const chunks = pages.length;
           const numbers = Uint32Array.from(pages, (_, i) => 3 * i);
-          const input = { flags, ...compression(chunks, effort), numbers, hashed, ...place };
+          const input = { flags, ...compression(chunks, effort), numbers, hashed, digest, ...place };
           const results = [slots[0]!, new PortableFrameSlot(native), new PortableFrameSlot(portable)].map(
             (slot) => encode(slot, pages, input),
           );
           assert.deepEqual(results[0], results[1], 'the same code compresses both');
           for (const { frame, digests, ...entry } of results) {
             pages.forEach((bytes, i) => {
-              const expected = (hashed & (1 << i)) === 0 ? GIVEN : hash('sha256', bytes, 'buffer');
+              const expected = (hashed & (1 << i)) === 0 ? GIVEN : digestsOf(portable, digest, bytes, 1);
               assert.deepEqual(
-                Buffer.from(digests.subarray(i * SHA256_BYTES, (i + 1) * SHA256_BYTES)),
+                Buffer.from(digests.subarray(i * DIGEST_BYTES, (i + 1) * DIGEST_BYTES)),
                 expected,
               );
             });
@@ -116,7 +117,7 @@ describe('a frame', () => {
     const [fast, high] = [Effort.fast, Effort.high].map((effort) =>
       encode(slots[0]!, pages, {
         ...{ flags: 0, ...compression(FRAME_CHUNKS, effort) },
-        ...{ numbers, hashed: 0xffff, pack: 1, index: 0 },
+        ...{ numbers, hashed: 0xffff, digest: BLAKE3, pack: 1, index: 0 },
       }),
     );
     assert.ok(high!.storedBytes < 0.95 * fast!.storedBytes, `${fast!.storedBytes} to ${high!.storedBytes}`);
@@ -133,6 +134,7 @@ describe('a frame', () => {
       effort: 0,
       numbers,
       hashed: 0,
+      digest: BLAKE3,
       pack: 1,
       index: 2,
     };
@@ -154,6 +156,7 @@ describe('a frame', () => {
           ...compression(FRAME_CHUNKS),
           numbers,
           hashed: 0xffff,
+          digest: BLAKE3,
           pack: i + 1,
           index: round,
         });
@@ -176,7 +179,7 @@ describe('a frame', () => {
       const { parentPort } = await import('node:worker_threads');
       const numbers = Uint32Array.from({ length: 16 }, (_, i) => i);
       for (const slot of acquireFrameSlots(loadNativePageOps()))
-        slot.submit({ flags: 0, ...compression(16), numbers, hashed: 0xffff, pack: 1, index: 0 });
+        slot.submit({ flags: 0, ...compression(16), numbers, hashed: 0xffff, digest: 1, pack: 1, index: 0 });
       parentPort.postMessage('submitted');
       setInterval(() => {}, 1000);`;
     for (let i = 0; i < 5; i++) {
@@ -186,7 +189,7 @@ describe('a frame', () => {
     }
     const pages = [Buffer.alloc(PAGE_BYTES, 1)];
     const numbers = Uint32Array.of(0);
-    const input = { flags: 0, ...compression(1), numbers, hashed: 1, pack: 1, index: 0 };
+    const input = { flags: 0, ...compression(1), numbers, hashed: 1, digest: BLAKE3, pack: 1, index: 0 };
     assert.deepEqual(encode(slots[2]!, pages, input), encode(new PortableFrameSlot(native), pages, input));
   });
 });
