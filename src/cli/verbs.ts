@@ -58,6 +58,7 @@ const GROUPS: Record<string, Record<string, Listing>> = {
   },
   Host: {
     doctor: listed('Check this host and the installation', () => import('./doctor.js')),
+    demo: listed('See a machine saved, forked and restored', () => import('./demo.js')),
     fit: listed('Check whether a snapshot fits a host', () => import('./fit.js')),
     serve: listed('Serve an API for the machines and the store of this host', () => import('./serve.js')),
   },
