@@ -37,7 +37,7 @@ const TAIL_LINES = 40;
 
 function usageError(message: string): never {
   console.error(`test:svm: ${message}`);
-  console.error('usage: npm run test:svm -- [--dir DIR] [--limit MINUTES] [JOB...]');
+  console.error('usage: npm run test:svm -- [--yes] [--dir DIR] [--limit MINUTES] [JOB...]');
   console.error(`jobs: ${Object.keys(JOBS).join(', ')} (default: all)`);
   process.exit(2);
 }
@@ -46,7 +46,7 @@ function parseUsage() {
   try {
     return parseArgs({
       allowPositionals: true,
-      options: { dir: { type: 'string' }, limit: { type: 'string', default: '45' } },
+      options: { dir: { type: 'string' }, limit: { type: 'string', default: '45' }, yes: { type: 'boolean' } },
     });
   } catch (error) {
     return usageError((error as Error).message);
@@ -91,7 +91,7 @@ const printable = (text: string): string =>
 
 /** Makes the outer machine. It is a process group of its own, so that all of it can be stopped. */
 async function build(): Promise<boolean> {
-  const child = spawn(join(projectRoot, 'scripts/svm-host'), [dir], {
+  const child = spawn(join(projectRoot, 'scripts/svm-host'), [...(values.yes ? ['--yes'] : []), dir], {
     stdio: ['ignore', 'inherit', 'inherit'],
     detached: true,
   });
