@@ -107,7 +107,7 @@ describe('disks on the command line', function () {
     await start('m', `path=${image}`);
   });
 
-  it('refuses snapshots without a disk, and regions that do not exist', async () => {
+  it('refuses snapshots without a disk, and regions that are none or do not exist', async () => {
     await world.json('put', image, '--tag', 'image');
     await start('a', 'snapshot=image', 'snapshot=image');
     await world.json('save', 'a', '--tag', 'two', '--then', 'stop');
@@ -122,6 +122,7 @@ describe('disks on the command line', function () {
       ],
       ['snapshot=two', 2, 'USAGE', 'snapshot two has 2 disks', choices],
       ['snapshot=two:disk7', 3, 'NO_SUCH_REGION', 'snapshot two has no region disk7', choices],
+      ['snapshot=two:ram@0x0', 2, 'USAGE', 'region ram@0x0 of snapshot two is memory, not a disk', choices],
       [
         'snapshot=image:disk0',
         3,

@@ -46,7 +46,11 @@ function parseUsage() {
   try {
     return parseArgs({
       allowPositionals: true,
-      options: { dir: { type: 'string' }, limit: { type: 'string', default: '45' }, yes: { type: 'boolean' } },
+      options: {
+        dir: { type: 'string' },
+        limit: { type: 'string', default: '45' },
+        yes: { type: 'boolean' },
+      },
     });
   } catch (error) {
     return usageError((error as Error).message);

@@ -186,6 +186,10 @@ export class MachineDisks {
         throw new LivesnapError('NO_SUCH_REGION', `snapshot ${ref} has no region ${name}`, {
           hint: chooseDisk(snapshot, ref),
         });
+      if (!diskRegions(snapshot).includes(name))
+        throw new LivesnapError('USAGE', `region ${name} of snapshot ${ref} is memory, not a disk`, {
+          hint: chooseDisk(snapshot, ref),
+        });
       const region = await snapshot.openRegion(name);
       this.#regions.push(region);
       const { sizeBytes } = region;
