@@ -1,12 +1,12 @@
-import { asLivesnapError, LivesnapError } from '../errors.js';
+import { LivesnapError } from '../errors.js';
 import { formatCount, formatDuration, nounFor, shortId } from '../format.js';
-import type { Forked, Host } from '../host/host.js';
-import type { Machine } from '../host/machine.js';
+import type { Forked } from '../host/host.js';
 import { parseLabel } from '../labels.js';
 import { takeProcess } from './early-process.js';
+import { kindOf, typeOption } from './machine-or-snapshot.js';
 import { parseConnection } from './net-option.js';
 import { complain, type Output } from './output.js';
-import { parseCount, parseDuration, parseText, parseWord } from './values.js';
+import { parseCount, parseDuration, parseText } from './values.js';
 import { defineVerb, flag, repeated, valued } from './verb.js';
 
 export const verb = defineVerb({
@@ -20,11 +20,7 @@ export const verb = defineVerb({
       'Name the clones NAME-1, NAME-2, … (default: like the original)',
       parseText,
     ),
-    type: valued(
-      '--type <machine|snapshot>',
-      'What to fork, if both have the name',
-      parseWord('machine', 'snapshot'),
-    ),
+    type: typeOption('What to fork, if both have the name'),
     tag: repeated('--tag <tag>', 'Tag the snapshot of a machine; may be repeated', parseText),
     label: repeated(
       '--label <key=value>',
@@ -49,15 +45,13 @@ export const verb = defineVerb({
   async run({ operands, options, output, storeDir, namedStoreDir }) {
     const [ref] = operands as [string];
     const { Host } = await import('../host/host.js');
-    const found = await findOriginal(new Host(storeDir), ref, options.type);
-    if (typeof found === 'string' && options.tag.length > 0)
+    const kind = await kindOf(new Host(storeDir), ref, options.type);
+    if (kind === 'snapshot' && options.tag.length > 0)
       throw new LivesnapError('USAGE', '--tag is for the snapshot of a machine, and nothing is saved here', {
         hint: `To tag the snapshot: livesnap tag ${ref} TAG.`,
       });
-    const host = new Host(
-      typeof found === 'string' ? storeDir : (namedStoreDir ?? found.about.store),
-      takeProcess,
-    );
+    const machine = kind === 'machine' ? await new Host(storeDir).machine(ref) : null;
+    const host = new Host(machine === null ? storeDir : (namedStoreDir ?? machine.about.store), takeProcess);
     const interrupted = new AbortController();
     const { signal } = interrupted;
     for (const each of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
@@ -65,31 +59,26 @@ export const verb = defineVerb({
         interrupted.abort(new LivesnapError('NOT_POSSIBLE_NOW', `the fork was cancelled by ${each}`)),
       );
     const saved =
-      typeof found === 'string'
+      machine === null
         ? null
         : await output.withProgress(`saving ${ref}`, (onProgress) =>
-            found.save({ store: host.storeDir, tags: options.tag, signal, onProgress }),
+            machine.save({ store: host.storeDir, tags: options.tag, signal, onProgress }),
           );
-    const snapshot = saved?.id ?? (found as string);
+    const snapshot = saved?.id ?? ref;
     const startedMs = performance.now();
-    const forked = await host
-      .fork(snapshot, {
-        count: options.count ?? 1,
-        name: options.name,
-        ...(options.label.length === 0 ? {} : { labels: Object.fromEntries(options.label) }),
-        lifetimeMs: options.lifetime,
-        nets: options.net,
-        overlayDir: options.overlayDir,
-        fill: options.eager ? 'eager' : 'auto',
-        signal,
-      })
-      .catch((error: unknown) => {
-        const isUnknown = ['NO_SUCH_SNAPSHOT', 'NO_SUCH_FILE'].includes(asLivesnapError(error).code);
-        throw isUnknown && saved === null && options.type === undefined ? nothingNamed(ref) : error;
-      });
+    const forked = await host.fork(snapshot, {
+      count: options.count ?? 1,
+      name: options.name,
+      ...(options.label.length === 0 ? {} : { labels: Object.fromEntries(options.label) }),
+      lifetimeMs: options.lifetime,
+      nets: options.net,
+      overlayDir: options.overlayDir,
+      fill: options.eager ? 'eager' : 'auto',
+      signal,
+    });
     const readyMs = Math.round(performance.now() - startedMs);
     const machines = forked.flatMap((each) => ('machine' in each ? [each.machine] : []));
-    for (const machine of machines) machine.detach();
+    for (const clone of machines) clone.detach();
     output.result(
       { snapshot, pauseMs: saved?.pauseMs ?? null, readyMs, forks: forked.map(described) },
       () => machines.map(({ name }) => name).join('\n'),
@@ -105,48 +94,6 @@ export const verb = defineVerb({
     return complainOf(forked, output);
   },
 });
-
-/** The machine, or the reference of the snapshot. Errors: AMBIGUOUS, NO_SUCH_SNAPSHOT, and those of a machine. */
-async function findOriginal(
-  host: Host,
-  ref: string,
-  type: 'machine' | 'snapshot' | undefined,
-): Promise<Machine | string> {
-  if (type === 'snapshot') return ref;
-  let machine: Machine;
-  try {
-    machine = await host.machine(ref);
-  } catch (error) {
-    // A name that no machine can have, or none has, is that of a snapshot.
-    const { code } = asLivesnapError(error);
-    if (type === 'machine' || (code !== 'NO_SUCH_MACHINE' && code !== 'USAGE')) throw error;
-    return ref;
-  }
-  if (type === 'machine' || !(await isSnapshot(host, ref))) return machine;
-  throw new LivesnapError('AMBIGUOUS', `${ref} is a machine and a snapshot`, {
-    hint: 'Add --type machine to save the machine and fork that, or --type snapshot.',
-  });
-}
-
-const nothingNamed = (ref: string): LivesnapError =>
-  new LivesnapError('NO_SUCH_SNAPSHOT', `there is no machine and no snapshot named ${ref}`, {
-    hint: 'livesnap ps lists the machines, and livesnap ls the snapshots.',
-  });
-
-/** Whether the store has a snapshot with this tag or ID. A prefix of an ID does not count beside a machine's name. */
-async function isSnapshot(host: Host, ref: string): Promise<boolean> {
-  const { withStore } = await import('../host/open-store.js');
-  try {
-    return await withStore(host.storeDir, { write: false }, (store) => {
-      const { id, tags } = store.find(ref);
-      return id === ref || tags.includes(ref);
-    });
-  } catch (error) {
-    const { code } = asLivesnapError(error);
-    if (code === 'NO_SUCH_SNAPSHOT' || code === 'NO_SUCH_FILE' || code === 'AMBIGUOUS') return false;
-    throw error;
-  }
-}
 
 const described = (forked: Forked): unknown => {
   if ('error' in forked) return { error: forked.error.toJSON() };

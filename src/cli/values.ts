@@ -37,6 +37,12 @@ export function parseCpus(text: string): number {
   return Number(text);
 }
 
+/** A number of lines. */
+export function parseLines(text: string): number {
+  if (/^\d{1,7}$/.test(text)) return Number(text);
+  throw usage(`${quoted(text)} is not a number of lines`, 'Example: 20.');
+}
+
 /** How many of something: 1 to 1000. */
 export function parseCount(text: string): number {
   if (/^[1-9]\d{0,3}$/.test(text) && Number(text) <= 1000) return Number(text);

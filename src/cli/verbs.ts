@@ -20,6 +20,7 @@ const GROUPS: Record<string, Record<string, Listing>> = {
   Machines: {
     start: listed('Boot a machine and attach to its console', () => import('./start.js')),
     ps: listed('List machines', () => import('./ps.js')),
+    logs: listed("Show a guest's output, or a machine's log", () => import('./logs.js')),
     console: listed("Attach to a machine's console", () => import('./console.js')),
     pause: listed('Pause a machine', () => import('./pause.js')),
     resume: listed('Resume a paused machine', () => import('./resume.js')),

@@ -16,7 +16,7 @@ import type { CallOptions } from './call-options.js';
 import type { ChosenName, TakeProcess } from './launch-machine.js';
 import { locateSnapshot } from './locate-snapshot.js';
 import { Machine } from './machine.js';
-import { type MachineFilter, type MachineInfo, machineInfos } from './machine-info.js';
+import { type MachineFilter, type MachineInfo, machineInfos, machineNamed } from './machine-info.js';
 import {
   launchRequest,
   type RestoreOptions,
@@ -123,14 +123,8 @@ export class Host implements AsyncDisposable {
   }
 
   async #nameOf(nameOrId: string): Promise<string> {
-    if (!ID_PREFIX.test(nameOrId) || (await new RunDirectory(runRoot(), nameOrId).look()) !== 'absent')
-      return nameOrId;
-    const found = (await machineInfos()).filter(({ id }) => id?.startsWith(nameOrId));
-    if (found.length > 1)
-      throw new LivesnapError('AMBIGUOUS', `ambiguous machine ID prefix ${nameOrId}`, {
-        hint: `Give more digits, or a name: ${found.map(({ name }) => name).join(', ')}.`,
-      });
-    return found[0]?.name ?? nameOrId;
+    if ((await new RunDirectory(runRoot(), nameOrId).look()) !== 'absent') return nameOrId;
+    return machineNamed(await machineInfos(), nameOrId)?.name ?? nameOrId;
   }
 
   /** All machines of this user, by name; also those that failed or whose process died. */
@@ -154,9 +148,6 @@ export class Host implements AsyncDisposable {
   /** Ends nothing: machines go on. */
   async [Symbol.asyncDispose](): Promise<void> {}
 }
-
-/** Shorter words are names. */
-const ID_PREFIX = /^[0-9a-f]{6,32}$/;
 
 function notOfMachine(snapshot: string, kind: 'file' | 'disk'): LivesnapError {
   return kind === 'file'

@@ -46,9 +46,14 @@ export class ConsoleHub {
     return this.#viewers.size;
   }
 
+  /** How much of the output a viewer gets that asks for `most` bytes. */
+  historyBytes(most: number): number {
+    return Math.min(most, this.#written, RING_BYTES);
+  }
+
   /** A copy of the end of the output, at most `most` bytes. */
   lastBytes(most: number): Uint8Array {
-    const length = Math.min(most, this.#written, RING_BYTES);
+    const length = this.historyBytes(most);
     const at = (this.#written - length) % RING_BYTES;
     const head = this.#ring.slice(at, at + length);
     return Buffer.concat([head, this.#ring.subarray(0, length - head.length)]);
@@ -84,8 +89,12 @@ export class ConsoleHub {
    * removes the viewer.
    */
   join(out: Writable, historyBytes: number, onEnd: () => void): () => void {
-    const kept = Math.min(historyBytes, this.#written, RING_BYTES);
-    const viewer: Viewer = { out, position: this.#written - kept, waiting: false, onEnd };
+    const viewer: Viewer = {
+      out,
+      position: this.#written - this.historyBytes(historyBytes),
+      waiting: false,
+      onEnd,
+    };
     const onDrain = () => {
       viewer.waiting = false;
       this.#feed(viewer);

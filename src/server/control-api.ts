@@ -81,5 +81,8 @@ export const END_TRAILER = 'livesnap-end';
 /** The header of a request that has the ID of the machine that is meant. Another machine refuses it (MACHINE_GONE). */
 export const ID_HEADER = 'livesnap-machine';
 
+/** The header of `GET /console` that has the number of bytes of past output that come first. */
+export const HISTORY_HEADER = 'livesnap-history';
+
 /** The header of `GET /console` that tells whether the guest is at the beginning (`new`) or inside (`begun`) of a line. */
 export const LINE_HEADER = 'livesnap-line';

@@ -8,6 +8,7 @@ import type { ConsoleHub } from './console-hub.js';
 import {
   END_TRAILER,
   type EndReport,
+  HISTORY_HEADER,
   LINE_HEADER,
   type MachineChange,
   type MachineDescription,
@@ -134,6 +135,7 @@ async function getConsole({ machine, response, query }: Exchange): Promise<void>
     'content-type': 'application/octet-stream',
     'cache-control': 'no-store',
     trailer: END_TRAILER,
+    [HISTORY_HEADER]: machine.console.historyBytes(historyBytes),
     [LINE_HEADER]: machine.console.atLineStart ? 'new' : 'begun',
   });
   // A viewer that has these headers receives everything that the guest writes from now on.

@@ -457,7 +457,12 @@ export class MachineService implements ControlledMachine {
     await this.#last;
     await this.#tidying;
     clearTimeout(lastWait);
-    if (end.kind === 'failed') await this.#updateRecord(end.error.message);
+    if (end.kind === 'failed') {
+      await this.#updateRecord(end.error.message);
+      await directory
+        .writeConsole(this.console.lastBytes(SAVED_HISTORY_BYTES))
+        .catch((error: Error) => log(`the console was not kept: ${error.message}`));
+    }
     await this.#starterDone(end, closeGraceMs);
     await server.close(closeGraceMs);
     if (end.kind !== 'failed')

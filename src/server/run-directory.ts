@@ -154,6 +154,10 @@ export class RunDirectory {
   get log(): string {
     return join(this.path, 'log');
   }
+  /** The last output of the guest of a machine that failed. */
+  get consoleFile(): string {
+    return join(this.path, 'console');
+  }
   get recordFile(): string {
     return join(this.path, 'machine.json');
   }
@@ -292,6 +296,14 @@ export class ClaimedRunDirectory extends RunDirectory {
     } catch (error) {
       throw runDirectoryError(this.path, 'write to', error);
     }
+  }
+
+  /** Errors: NO_SPACE, SYSTEM. */
+  async writeConsole(output: Uint8Array): Promise<void> {
+    if (!this.isStillOurs()) return;
+    await writeFile(this.consoleFile, output, { mode: 0o600 }).catch((error: unknown) => {
+      throw runDirectoryError(this.path, 'write to', error);
+    });
   }
 
   /** Removes the directory. The name is free once the lock is released too. */

@@ -68,6 +68,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     tokenFile: EMPTY,
     allow: EMPTY,
   },
+  logs: { tail: ['few', /not a number of lines/], type: ['file', /not machine or snapshot/] },
   fork: {
     count: ['0', /not a number from 1 to 1000/],
     name: EMPTY,

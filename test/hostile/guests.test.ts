@@ -135,6 +135,9 @@ describe('a hostile guest', function () {
       assert.match(ran.stderr, reason);
       const [row] = await world.json<{ name: string; state: string }[]>('ps');
       assert.deepEqual([row!.name, row!.state], ['h', 'failed']);
+      const logs = await world.run(['logs', 'h']);
+      assert.equal(logs.status, 0, logs.stderr);
+      assert.ok(logs.stdout.endsWith(ran.stdout), 'its last output is kept');
       assert.deepEqual(await world.json('stop', 'h'), { name: 'h', state: 'gone' });
       assert.deepEqual(world.machines(), []);
     });

@@ -5,7 +5,7 @@ import { Type } from 'typebox';
 import { runRoot, temporaryDirectory } from '../../environment.js';
 import { LivesnapError } from '../../errors.js';
 import type { Forked, Host } from '../../host/host.js';
-import type { MachineInfo } from '../../host/machine-info.js';
+import { type MachineInfo, machineNamed } from '../../host/machine-info.js';
 import { stopNamedMachine } from '../../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../../server/control-api.js';
 import { Problem, type ProblemDetails, problemOf, RequestError } from '../problem.js';
@@ -32,15 +32,11 @@ const described = (info: MachineInfo): Machine => ({ ...info, reason: info.reaso
 
 /** A machine in any state, by its name, its ID or a unique prefix of that. Errors: NO_SUCH_MACHINE, AMBIGUOUS. */
 export async function machineOf(host: Host, nameOrId: string): Promise<Machine> {
-  const all = await host.machines();
-  const named = all.find(({ name }) => name === nameOrId);
-  const found = named ? [named] : all.filter(({ id }) => nameOrId.length >= 6 && id?.startsWith(nameOrId));
-  if (found.length === 1) return described(found[0]!);
-  throw new LivesnapError(
-    found.length === 0 ? 'NO_SUCH_MACHINE' : 'AMBIGUOUS',
-    found.length === 0 ? `there is no machine ${nameOrId}` : `ambiguous machine ID prefix ${nameOrId}`,
-    { hint: 'GET /v1/machines lists the machines.' },
-  );
+  const found = machineNamed(await host.machines(), nameOrId);
+  if (found !== null) return described(found);
+  throw new LivesnapError('NO_SUCH_MACHINE', `there is no machine ${nameOrId}`, {
+    hint: 'GET /v1/machines lists the machines.',
+  });
 }
 
 /** `key` or `key=value`, one or several, as the library filters. */
