@@ -209,16 +209,18 @@ export interface SnapshotSummary {
   readonly diskBytes: number;
   /** Bytes that the save added to the store, without the index. */
   readonly storedBytes: number;
+  /** Those of the machine, by key. None for a file. */
+  readonly labels: Readonly<Record<string, string>>;
 }
 
-/** What a snapshot has beside its pages. The store keeps it and does not interpret it. */
+/** What a snapshot has beside its pages. The store keeps it, and interprets nothing of it but the labels. */
 export interface SnapshotMetadata {
   readonly kind: SnapshotKind;
   readonly vm: string | null;
   readonly tags: readonly string[];
   readonly memoryBytes: number;
   readonly diskBytes: number;
-  /** The machine's configuration, as JSON data that `show` prints. Null for a file. */
+  /** The machine's configuration, as JSON data that `show` prints; `labels` in it are listed. Null for a file. */
   readonly machine: unknown;
   /** The host, likewise. */
   readonly host: unknown;

@@ -315,7 +315,8 @@ class Check {
       return;
     }
     const listed = context.index.row(id, leaveOut);
-    if (listed && JSON.stringify(snapshotRow(file)) !== JSON.stringify(listed))
+    const row = snapshotRow(file);
+    if (listed && JSON.stringify(row) !== JSON.stringify({ ...listed, labels: listed.labels ?? row.labels }))
       this.#find(DATABASE, null, `the row of snapshot ${id} differs from its file`, whole);
     const { description } = file;
     const regions = description.regions.map(({ name }) => ({ snapshot: id, region: name }));

@@ -307,7 +307,7 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Upkeep after saves: merges small segments and empties SQLite's log. Call it when the save has been answered. gc
+   * Upkeep after saves: merges small segments, completes rows of an older index, and empties SQLite's log. Call it when the save has been answered. gc
    * does the same, so the store works without it: a failure is returned, not thrown.
    */
   async tidy(): Promise<LivesnapError | null> {
@@ -317,6 +317,7 @@ export class Store implements SaveTarget {
         const lock = await context.lock('shared');
         try {
           await mergeNewest(context);
+          context.index.fillLabels();
           context.index.checkpoint();
         } finally {
           lock.release();

@@ -149,6 +149,11 @@ export class Contents {
     return bytes.subarray(0, sizeBytes);
   }
 
+  /** The labels of a machine. */
+  static labels(label: string): Record<string, string> {
+    return { plan: label };
+  }
+
   /** The state of a machine. */
   static state(label: string): Buffer {
     return Buffer.from(`state of ${label} `.repeat(20));

@@ -85,6 +85,7 @@ async function saveMachine(
         tags,
         memoryBytes: bytes['ram@0x0']!.length,
         diskBytes: disk?.sizeBytes ?? 0,
+        machine: { labels: Contents.labels(label) },
         state: Contents.state(label),
       }),
     );

@@ -161,6 +161,11 @@ function expectSnapshots(
       () => `${label} was removed and exists again (${when})`,
     );
   }
+  for (const { vm, kind, labels } of list)
+    expect(
+      JSON.stringify(labels) === JSON.stringify(kind === 'machine' ? Contents.labels(vm!) : {}),
+      () => `${vm} has the labels ${JSON.stringify(labels)} (${when})`,
+    );
   if (model.tagsUnknown || (repaired && model.disturbed)) return;
   const holders = new Map(list.flatMap(({ vm, tags }) => tags.map((tag) => [tag, vm ?? ''] as const)));
   for (const tag of new Set([...holders.keys(), ...model.holders.keys()])) {

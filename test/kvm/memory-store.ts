@@ -100,7 +100,10 @@ export class MemoryStore {
     const { regions, pages, metadata } = this.snapshots.get(id)!;
     const { kind, vm, tags, memoryBytes, diskBytes } = metadata;
     return {
-      summary: { id, tags, kind, vm, parent: null, createdAt: '', memoryBytes, diskBytes, storedBytes: 0 },
+      summary: {
+        ...{ id, tags, kind, vm, parent: null, createdAt: '', memoryBytes, diskBytes },
+        ...{ storedBytes: 0, labels: {} },
+      },
       metadata,
       regions,
       fill: async (sink: PageSink) => {

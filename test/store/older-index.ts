@@ -19,8 +19,14 @@ export function makeIndexOlder(dir: string, version: number): void {
       database.exec(readFileSync(join(projectRoot, 'migrations', name), 'utf8'));
   database.prepare('ATTACH ? AS present').run(path);
   database.exec('DELETE FROM main.counters');
-  for (const table of ['counters', 'packs', 'segments', 'snapshots', 'tags'])
-    database.exec(`INSERT INTO main.${table} SELECT * FROM present.${table}`);
+  for (const table of ['counters', 'packs', 'segments', 'snapshots', 'tags']) {
+    const columns = database
+      .prepare(`SELECT name FROM pragma_table_info('${table}')`)
+      .pluck()
+      .all()
+      .join(', ');
+    database.exec(`INSERT INTO main.${table} (${columns}) SELECT ${columns} FROM present.${table}`);
+  }
   database.exec('DETACH present');
   database.pragma(`user_version = ${version}`);
   database.pragma(`application_id = ${APPLICATION_ID}`);

@@ -38,7 +38,7 @@ const tagRow = (label: string, id: string): string =>
 /** Copies the row of the first snapshot, with some columns changed. */
 const snapshotRow = (over: Record<string, string>): string => {
   const columns = ['id', 'kind', 'vm', 'parent', 'createdAt', 'memoryBytes', 'diskBytes', 'storedBytes'];
-  columns.push('logicalBytes', 'nonZeroPages');
+  columns.push('logicalBytes', 'nonZeroPages', 'labels');
   const values = columns.map((column) => over[column] ?? column);
   return `INSERT INTO snapshots SELECT ${values.join(', ')} FROM snapshots LIMIT 1`;
 };
@@ -90,6 +90,12 @@ const forgeries: Record<string, [table: string, statement: (id: string) => strin
   'an invalid date': ['snapshots', () => [snapshotRow({ id: other, createdAt: "'never'" })]],
   'a negative size': ['snapshots', () => [snapshotRow({ id: other, memoryBytes: '-1' })]],
   'a size of 2^60': ['snapshots', () => [snapshotRow({ id: other, storedBytes: `${2n ** 60n}` })]],
+  'labels that are not JSON': ['snapshots', () => ["UPDATE snapshots SET labels = '{'"]],
+  'labels that are a list': ['snapshots', () => ["UPDATE snapshots SET labels = '[]'"]],
+  'a label with a control character': [
+    'snapshots',
+    () => ["UPDATE snapshots SET labels = json_object('k', char(27))"],
+  ],
   'pack 0': ['packs', () => ['INSERT INTO packs VALUES (0, 0, 1, 100, 0)']],
   'a pack number beyond 32 bits': ['packs', () => [`INSERT INTO packs VALUES (${2n ** 40n}, 0, 1, 100, 0)`]],
   'a negative generation': ['packs', () => ['INSERT INTO packs VALUES (77, -1, 1, 100, 0)']],

@@ -26,6 +26,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'unless-aborted': [],
   store: [
     'format',
+    'labels',
     'native',
     'environment',
     'notes',

@@ -36,6 +36,11 @@ export class Connection {
     this.lock?.release();
   }
 
+  /** The number of the last migration of this index. Another process may migrate it at any time. */
+  get schemaVersion(): number {
+    return this.#guarded(() => whenIndexIsFree(() => this.#pragma('user_version')));
+  }
+
   #statement(sql: string): BetterSqlite3.Statement<unknown[]> {
     let statement = this.#statements.get(sql);
     if (!statement) {

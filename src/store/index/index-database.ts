@@ -8,11 +8,14 @@
  */
 import { hash } from 'node:crypto';
 import type BetterSqlite3 from 'better-sqlite3';
+import { LivesnapError } from '../../errors.js';
+import type { Labels } from '../../labels.js';
 import type { SnapshotSummary } from '../../page-stream.js';
 import type { DamageError } from '../disk/damage.js';
 import { DATABASE, MAX_NUMBER } from '../disk/layout.js';
 import type { SegmentRow } from '../segment/segment-file.js';
-import type { SnapshotFile } from '../snapshot/snapshot-file.js';
+import { labelsOf } from '../snapshot/description.js';
+import { readSnapshotFile, type SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { MovedTag, RemovedSnapshot, Tag, TaggedSnapshot } from '../types.js';
 import { type Connection, type OnInvalidRow, throwProblem } from './connection.js';
 import { damagedTable } from './index-rows.js';
@@ -33,6 +36,7 @@ export function snapshotRow({
   return {
     ...{ id, kind, vm, parent, createdAt, memoryBytes, diskBytes },
     storedBytes: packBytes + sizeBytes,
+    labels: labelsOf(description),
     logicalBytes: regions.reduce((total, region) => total + region.sizeBytes, 0),
     nonZeroPages: regions.reduce((total, region) => total + region.nonZeroPages, 0),
   };
@@ -45,11 +49,17 @@ export interface PackRow {
   readonly sizeBytes: number;
 }
 
+/** The schema version since which the index has labels. */
+const LABELS_VERSION = 4;
+
 export class Index {
   readonly #db: Connection;
+  /** The column of labels, or what stands for it in an older index. */
+  readonly #labelsColumn: string;
 
   private constructor(db: Connection) {
     this.#db = db;
+    this.#labelsColumn = db.schemaVersion >= LABELS_VERSION ? 'labels' : 'NULL AS labels';
   }
 
   /** Creates the database of a new store, or completes one that a crash left empty. */
@@ -104,11 +114,51 @@ export class Index {
   // Snapshots and tags
 
   summaries(): SnapshotSummary[] {
-    return withTags(this.#db.rows('snapshots', `${SUMMARY} ORDER BY createdAt, id, tag`));
+    return this.#summaries('ORDER BY createdAt, id, tag');
   }
 
   summary(id: string): SnapshotSummary | undefined {
-    return withTags(this.#db.rows('snapshots', `${SUMMARY} WHERE id = ? ORDER BY tag`, [id]))[0];
+    return this.#summaries('WHERE id = ? ORDER BY tag', [id])[0];
+  }
+
+  /** One query for snapshots and tags: between two, a tag could move. */
+  #summaries(which: string, values: unknown[] = []): SnapshotSummary[] {
+    const rows = this.#db.rows<SummaryRow>(
+      'snapshots',
+      `SELECT id, label AS tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, ${this.#labelsColumn}
+       FROM snapshots LEFT JOIN tags ON tags.snapshot = snapshots.id ${which}`,
+      values,
+    );
+    return withTags(rows).map((row) => ({
+      ...row,
+      labels: parsedLabels(row) ?? this.#labelsInFile(row.id) ?? {},
+    }));
+  }
+
+  /** For a row that was written before the index had labels. Null: the file cannot be read. */
+  #labelsInFile(id: string): Labels | null {
+    try {
+      return labelsOf(readSnapshotFile(this.#db.dir, id).description);
+    } catch (error) {
+      // Lists do not fail because of a damaged snapshot. check names it.
+      if (error instanceof LivesnapError) return null;
+      throw error;
+    }
+  }
+
+  /** Fills in the labels of rows that were written before the index had them. */
+  fillLabels(): void {
+    const known = this.#db
+      .rows<{ id: string }>('snapshots', 'SELECT id FROM snapshots WHERE labels IS NULL')
+      .flatMap(({ id }) => {
+        const labels = this.#labelsInFile(id);
+        return labels === null ? [] : [{ id, labels }];
+      });
+    if (known.length === 0) return;
+    this.#db.transaction(() => {
+      for (const { id, labels } of known)
+        this.#db.run('UPDATE snapshots SET labels = ? WHERE id = ?', JSON.stringify(labels), id);
+    });
   }
 
   has(id: string): boolean {
@@ -122,14 +172,20 @@ export class Index {
       .map(({ id }) => id);
   }
 
-  row(id: string, onInvalid?: OnInvalidRow): SnapshotRow | undefined {
-    return this.#db.row(
+  /** The labels are null in a row that was written before the index had them. */
+  row(
+    id: string,
+    onInvalid?: OnInvalidRow,
+  ): (Omit<SnapshotRow, 'labels'> & { labels: Labels | null }) | undefined {
+    const row = this.#db.row<Omit<SnapshotRow, 'labels'> & { labels: string | null }>(
       'snapshots',
-      `SELECT id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages
+      `SELECT id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, ${this.#labelsColumn},
+         logicalBytes, nonZeroPages
        FROM snapshots WHERE id = ?`,
       [id],
       onInvalid,
     );
+    return row && { ...row, labels: parsedLabels(row) };
   }
 
   /** The snapshot that has a tag. */
@@ -315,8 +371,8 @@ export class Index {
   #insertSnapshot(row: SnapshotRow): void {
     this.#db.run(
       `INSERT INTO snapshots
-         (id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+         (id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages, labels)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       row.id,
       row.kind,
       row.vm,
@@ -327,6 +383,7 @@ export class Index {
       row.storedBytes,
       row.logicalBytes,
       row.nonZeroPages,
+      JSON.stringify(row.labels),
     );
   }
 
@@ -452,16 +509,18 @@ const tagDigest = (label: string, snapshot: string): string =>
 const TAG = `
   SELECT label, snapshot, digest, EXISTS (SELECT 1 FROM snapshots WHERE id = snapshot) AS snapshotExists FROM tags`;
 
-const SUMMARY = `
-  SELECT id, label AS tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes
-  FROM snapshots LEFT JOIN tags ON tags.snapshot = snapshots.id`;
+/** A row for each tag of a snapshot, or one without a tag. `labels` is JSON. */
+type SummaryRow = Omit<SnapshotSummary, 'tags' | 'labels'> & {
+  readonly tag: string | null;
+  readonly labels: string | null;
+};
 
-/** A row for each tag of a snapshot, or one without a tag. */
-type SummaryRow = Omit<SnapshotSummary, 'tags'> & { readonly tag: string | null };
+const parsedLabels = ({ labels }: { readonly labels: string | null }): Labels | null =>
+  labels === null ? null : JSON.parse(labels);
 
-/** One query for snapshots and tags: between two, a tag could move. Rows of a snapshot follow each other. */
-function withTags(rows: readonly SummaryRow[]): SnapshotSummary[] {
-  const summaries: (Omit<SnapshotSummary, 'tags'> & { tags: string[] })[] = [];
+/** Rows of a snapshot follow each other. */
+function withTags(rows: readonly SummaryRow[]): (Omit<SummaryRow, 'tag'> & { tags: string[] })[] {
+  const summaries: (Omit<SummaryRow, 'tag'> & { tags: string[] })[] = [];
   for (const { id, tag, ...described } of rows) {
     let last = summaries.at(-1);
     if (last?.id !== id) {

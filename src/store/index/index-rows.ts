@@ -4,7 +4,8 @@
  * Invariant: no value of a row is used, least of all in a path, before it was checked here. SQLite checks types,
  * constraints and references when it writes, not when it reads, and a store may come from anywhere.
  */
-import { type Check, integer, nullable, oneOf, SchemaError, text } from '../../schema.js';
+import { labels } from '../../labels.js';
+import { type Check, integer, nullable, oneOf, passes, SchemaError, satisfying, text } from '../../schema.js';
 import { DamageError } from '../disk/damage.js';
 import { DATABASE, MAX_GENERATION, MAX_NUMBER, SNAPSHOT_ID, TAG_LABEL } from '../disk/layout.js';
 import { MAX_PACK_BYTES, PACK_CHUNKS } from '../pack/pack-format.js';
@@ -14,6 +15,14 @@ const number = integer(1, MAX_NUMBER);
 const id = text(SNAPSHOT_ID, 'a snapshot ID');
 const label = text(TAG_LABEL, 'a tag');
 const sizeBytes = integer();
+
+function isLabels(json: string): boolean {
+  try {
+    return passes(labels, JSON.parse(json));
+  } catch {
+    return false;
+  }
+}
 
 /** By table and column; `tag` and `snapshotExists` come from queries over two tables. */
 const TABLES = {
@@ -29,6 +38,7 @@ const TABLES = {
     storedBytes: sizeBytes,
     logicalBytes: sizeBytes,
     nonZeroPages: integer(),
+    labels: nullable(satisfying(text(), isLabels, 'is not an object of labels')),
   },
   tags: { label, snapshot: id, snapshotExists: integer(1, 1) },
   packs: {

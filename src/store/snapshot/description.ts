@@ -7,11 +7,13 @@
  * - Unknown fields are ignored. `machine` and `host` may be any JSON that is not nested too deeply.
  */
 import { LivesnapError } from '../../errors.js';
+import { type Labels, labels } from '../../labels.js';
 import { PAGE_BYTES, type Region } from '../../page-stream.js';
 import {
   anything,
   type Check,
   integer,
+  isRecord,
   list,
   nullable,
   object,
@@ -108,6 +110,13 @@ const descriptionFields: Check<SnapshotDescription> = object(
 
 /** Whether these are regions that a snapshot may have. */
 export const areRegions = (regions: unknown): regions is Region[] => passes(regionList, regions);
+
+/** The labels of a machine, by sorted keys. None if `machine` has no valid labels. */
+export function labelsOf({ machine }: Pick<SnapshotDescription, 'machine'>): Labels {
+  const found = isRecord(machine) ? machine.labels : undefined;
+  if (!passes(labels, found)) return {};
+  return Object.fromEntries(Object.entries(found as Labels).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
 
 /** The index of the region with this name. Errors: NO_SUCH_REGION. */
 export function findRegion(
