@@ -9,6 +9,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { nounFor } from '../format.js';
+import { isGlob, matchesGlob } from '../glob.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
 import type { OpenSnapshot, Region, SavedRegion, SaveSession, SaveTarget } from '../page-stream.js';
 import { checkStore } from './check.js';
@@ -229,15 +230,33 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Removes all of the snapshots with all of their tags, or none when one cannot be found. A tag counts as the name of
-   * its snapshot only if the snapshot has no other tags but those given. gc deletes the data that they no longer
-   * reference. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, HAS_OTHER_TAGS, READ_ONLY.
+   * Removes all of the snapshots with all of their tags, or none when one cannot be found. A name with `*` or `?` is a
+   * pattern of tags. A tag counts as the name of its snapshot only if the snapshot has no other tags but those given. gc
+   * deletes the data that they no longer reference. `dryRun`: returns what would be removed. Errors: NO_SUCH_SNAPSHOT,
+   * NO_SUCH_TAG (no tag matches a pattern), AMBIGUOUS, HAS_OTHER_TAGS, READ_ONLY.
    */
-  remove(refs: readonly string[]): RemovedSnapshot[] {
+  remove(refs: readonly string[], { dryRun = false }: { dryRun?: boolean } = {}): RemovedSnapshot[] {
+    return this.#remove(() => this.#toRemove(this.#expand(refs)), dryRun);
+  }
+
+  /**
+   * Removes the snapshots whose IDs `choose` returns, with all of their tags, or none when it throws. It is given all
+   * snapshots, oldest first, as they are within the transaction: what another process saves, tags or removes is there
+   * or comes later, and nothing is removed for a reason that no longer holds. Errors: those of `choose`, READ_ONLY.
+   */
+  removeChosen(
+    choose: (all: readonly SnapshotSummary[]) => readonly string[],
+    { dryRun = false }: { dryRun?: boolean } = {},
+  ): RemovedSnapshot[] {
+    return this.#remove(() => choose(this.list()), dryRun);
+  }
+
+  #remove(choose: () => readonly string[], dryRun: boolean): RemovedSnapshot[] {
     const context = this.#context;
+    if (dryRun) return choose().map((id) => ({ id, tags: context.index.tagsOf(id) }));
     context.requireWrite();
     return context.withLock(() => {
-      const removed = context.index.removeSnapshots(() => this.#toRemove(refs));
+      const removed = context.index.removeSnapshots(choose);
       this.#unlinkRemoved(removed.map(({ id }) => id));
       syncTagFiles(
         context,
@@ -245,6 +264,28 @@ export class Store implements SaveTarget {
       );
       fsyncDirectory(at(context.dir, SNAPSHOTS));
       return removed;
+    });
+  }
+
+  /**
+   * The IDs of the snapshots that `refs` name, each once. A name with `*` or `?` is a pattern of tags. Errors:
+   * NO_SUCH_SNAPSHOT, NO_SUCH_TAG (no tag matches a pattern), AMBIGUOUS.
+   */
+  resolveAll(refs: readonly string[]): string[] {
+    return [...new Set(this.#expand(refs).map((ref) => this.resolve(ref)))];
+  }
+
+  /** Replaces patterns by the tags that match. Errors: NO_SUCH_TAG. */
+  #expand(refs: readonly string[]): string[] {
+    if (!refs.some(isGlob)) return [...refs];
+    const all = this.#context.index.tags().map(({ label }) => label);
+    return refs.flatMap((ref) => {
+      if (!isGlob(ref)) return [ref];
+      const matching = all.filter((tag) => matchesGlob(ref, tag));
+      if (matching.length > 0) return matching;
+      throw new LivesnapError('NO_SUCH_TAG', `no tag in ${this.dir} matches ${JSON.stringify(ref)}`, {
+        hint: 'livesnap ls lists the tags.',
+      });
     });
   }
 

@@ -158,6 +158,36 @@ describe('the tags of a snapshot', () => {
     assert.deepEqual(filesOf(dir), {});
   });
 
+  it('name it for rm by a pattern only if all of them match or are given', async function () {
+    const { store, dir } = newStore(this);
+    const a = await save(store, ram(1), { tags: ['run-1', 'run-2'] });
+    const b = await save(store, ram(2), { tags: ['run-10', 'keep'] });
+    const c = await save(store, ram(3), { tags: ['other'] });
+    assert.throws(() => store.remove(['other', 'run-*']), {
+      code: 'HAS_OTHER_TAGS',
+      message: 'the snapshot tagged run-10 also has the tag keep',
+      hint: `To remove only the tag: livesnap untag run-10. To remove the snapshot with all its tags: livesnap rm ${b.id}.`,
+    });
+    for (const dryRun of [true, false])
+      assert.throws(() => store.remove(['other', 'runs-*'], { dryRun }), {
+        code: 'NO_SUCH_TAG',
+        message: `no tag in ${dir} matches "runs-*"`,
+        hint: 'livesnap ls lists the tags.',
+      });
+    assert.equal(store.list().length, 3);
+    const reader = Store.open(dir, { write: false });
+    const would = reader.remove(['run-?', 'run-2'], { dryRun: true });
+    reader.close();
+    assert.deepEqual(would, [{ id: a.id, tags: ['run-1', 'run-2'] }]);
+    assert.equal(store.list().length, 3);
+    assert.deepEqual(store.remove(['run-?', 'run-2']), would);
+    assert.deepEqual(store.remove(['run-*', 'k*', 'other']), [
+      { id: b.id, tags: ['keep', 'run-10'] },
+      { id: c.id, tags: ['other'] },
+    ]);
+    assert.deepEqual(filesOf(dir), {});
+  });
+
   it('are removed with it when it is named by its ID', async function () {
     const { store, dir } = newStore(this);
     for (const ref of ['whole', 'prefix', 'both']) {

@@ -12,12 +12,12 @@ import { projectRoot } from '../../src/native/project-root.js';
 /** Which top-level rooms and files of src/ each of them may import. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: [
-    ...['host', 'serve', 'server', 'vmm', 'store', 'native', 'labels', 'format'],
+    ...['host', 'serve', 'server', 'vmm', 'store', 'native', 'labels', 'format', 'glob'],
     ...['environment', 'notes', 'page-stream', 'region-places', 'schema', 'errors'],
   ],
   host: [
     ...['server', 'vmm', 'store', 'native'],
-    ...['environment', 'labels', 'page-stream', 'schema', 'unless-aborted', 'errors'],
+    ...['environment', 'glob', 'labels', 'page-stream', 'schema', 'unless-aborted', 'errors'],
   ],
   serve: ['host', 'server', 'store', 'native', 'environment', 'errors'],
   server: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'errors'],
@@ -26,6 +26,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'unless-aborted': [],
   store: [
     'format',
+    'glob',
     'labels',
     'native',
     'environment',
@@ -44,6 +45,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   schema: [],
   'bit-set': [],
   format: [],
+  glob: [],
   errors: [],
 };
 
