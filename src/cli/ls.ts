@@ -1,20 +1,44 @@
 import { formatBytes, formatTags, formatTime, shortId } from '../format.js';
 import { withStore } from '../host/open-store.js';
+import { chooseSnapshots, sortSnapshots } from '../host/snapshot-filter.js';
+import { FILTER_NOTES, snapshotFilter } from './filter-option.js';
 import { formatTable } from './output.js';
-import { defineVerb } from './verb.js';
+import { parseCount, parseMoment, parseWord } from './values.js';
+import { defineVerb, flag, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'ls',
   operands: [],
-  options: {},
-  async run({ output, storeDir }) {
-    const rows = await withStore(storeDir, { write: false }, (store) => store.list());
+  options: {
+    filter: snapshotFilter('Only snapshots that pass; repeatable'),
+    since: valued('--since <time>', 'Only snapshots made at TIME or later', (text) => parseMoment(text)),
+    until: valued('--until <time>', 'Only snapshots made before TIME', (text) => parseMoment(text)),
+    sort: valued(
+      '--sort <key>',
+      'created (default), size, stored or name',
+      parseWord('created', 'size', 'stored', 'name'),
+    ),
+    reverse: flag('-r, --reverse', 'Reverse the order'),
+    limit: valued('--limit <n>', 'Only the first N', parseCount),
+  },
+  notes: [
+    ...FILTER_NOTES,
+    'TIME is a time ago (90s, 10m, 8h, 7d) or a local time: 2026-01-31,',
+    '2026-01-31T18:30. By created the oldest is first, by size the largest.',
+  ].join('\n'),
+  async run({ options, output, storeDir }) {
+    const { filter: filters, since: sinceMs, until: untilMs, sort = 'created', reverse, limit } = options;
+    const all = await withStore(storeDir, { write: false }, (store) => store.list());
+    const sorted = sortSnapshots(chooseSnapshots(all, { filters, sinceMs, untilMs }), sort);
+    if (reverse) sorted.reverse();
+    const rows = sorted.slice(0, limit);
     output.result(
-      rows.map(({ id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes }) => ({
+      rows.map(({ id, tags, kind, vm, labels, parent, createdAt, memoryBytes, diskBytes, storedBytes }) => ({
         id,
         tags,
         kind,
         vm,
+        labels,
         parent,
         createdAt,
         memoryBytes,
@@ -24,13 +48,22 @@ export const verb = defineVerb({
       () =>
         formatTable(rows, [
           { title: 'ID', cell: (row) => shortId(row.id) },
-          { title: 'TAGS', cell: (row) => formatTags(row.tags) },
-          { title: 'KIND', cell: (row) => row.kind },
-          { title: 'NAME', cell: (row) => row.vm },
-          { title: 'PARENT', cell: (row) => (row.parent === null ? null : shortId(row.parent)) },
-          { title: 'CREATED', cell: (row) => formatTime(row.createdAt) },
-          { title: 'SIZE', cell: (row) => formatBytes(row.memoryBytes + row.diskBytes), right: true },
-          { title: 'STORED', cell: (row) => formatBytes(row.storedBytes), right: true },
+          { title: 'TAGS', cell: (row) => formatTags(row.tags), cutTo: 12, spare: 7 },
+          { title: 'KIND', cell: (row) => row.kind, spare: 3 },
+          { title: 'NAME', cell: (row) => row.vm, cutTo: 8, spare: 6 },
+          {
+            title: 'PARENT',
+            cell: (row) => (row.parent === null ? null : shortId(row.parent)),
+            spare: 1,
+          },
+          { title: 'CREATED', cell: (row) => formatTime(row.createdAt), spare: 5 },
+          {
+            title: 'SIZE',
+            cell: (row) => formatBytes(row.memoryBytes + row.diskBytes),
+            right: true,
+            spare: 4,
+          },
+          { title: 'STORED', cell: (row) => formatBytes(row.storedBytes), right: true, spare: 2 },
         ]),
       () => rows.map((row) => row.id).join('\n'),
     );

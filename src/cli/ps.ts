@@ -1,30 +1,49 @@
 import { formatBytes, formatTime, shortId } from '../format.js';
+import { chooseMachines, parseMachineFilter } from '../host/machine-filter.js';
 import { formatTable, printable } from './output.js';
-import { defineVerb } from './verb.js';
+import { defineVerb, repeated } from './verb.js';
 
 export const verb = defineVerb({
   name: 'ps',
   operands: [],
   usesStore: false,
-  options: {},
-  async run({ output }) {
+  options: {
+    filter: repeated('--filter <filter>', 'Only machines that pass; repeatable', parseMachineFilter),
+  },
+  notes: [
+    'FILTER is one of:',
+    '  label=KEY, label=KEY=VALUE',
+    '  name=PATTERN                  with * for any characters, ? for one',
+    '  state=STATE                   running, paused, stopped, starting, failed, ...',
+    'Filters with the same key mean or, and with different keys and.',
+  ].join('\n'),
+  async run({ options, output }) {
     const { machineInfos } = await import('../host/machine-info.js');
-    const rows = await machineInfos();
+    const rows = chooseMachines(await machineInfos(), options.filter);
     output.result(
       rows,
       () => {
         const table = formatTable(rows, [
           { title: 'NAME', cell: (row) => row.name },
-          { title: 'PID', cell: (row) => row.pid?.toString() ?? null, right: true },
+          { title: 'PID', cell: (row) => row.pid?.toString() ?? null, right: true, spare: 2 },
           { title: 'STATE', cell: (row) => row.state },
           {
             title: 'MEMORY',
             cell: (row) => (row.memoryBytes === null ? null : formatBytes(row.memoryBytes)),
             right: true,
+            spare: 4,
           },
-          { title: 'CPUS', cell: (row) => row.cpus?.toString() ?? null, right: true },
-          { title: 'STARTED', cell: (row) => (row.startedAt === null ? null : formatTime(row.startedAt)) },
-          { title: 'SNAPSHOT', cell: (row) => (row.snapshot === null ? null : shortId(row.snapshot)) },
+          { title: 'CPUS', cell: (row) => row.cpus?.toString() ?? null, right: true, spare: 3 },
+          {
+            title: 'STARTED',
+            cell: (row) => (row.startedAt === null ? null : formatTime(row.startedAt)),
+            spare: 5,
+          },
+          {
+            title: 'SNAPSHOT',
+            cell: (row) => (row.snapshot === null ? null : shortId(row.snapshot)),
+            spare: 1,
+          },
         ]);
         const reasons = rows.filter((row) => row.reason !== undefined);
         return [table, ...reasons.map((row) => printable(`${row.name} ${row.state}: ${row.reason}`))].join(

@@ -96,6 +96,27 @@ export function parseDuration(text: string): number {
   return Math.round(Number(number) * UNIT_MS[unit!]!);
 }
 
+const MOMENT_HINT =
+  'Examples: 90s, 10m, 8h, 7d (that long ago), 2026-01-31, 2026-01-31T18:30, 2026-01-31T18:30:00Z.';
+const DATE = /^(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)(?::(\d\d))?(Z|[+-]\d\d:\d\d)?)?$/;
+
+/** A moment: a time before `nowMs`, or a date with or without a time, which is local unless it says. In ms since 1970. */
+export function parseMoment(text: string, nowMs = Date.now()): number {
+  if (/^[\d.]+[smhd]$/.test(text)) return nowMs - parseDuration(text);
+  const [, date, minutes = '00:00', seconds = '00', zone = ''] = DATE.exec(text) ?? [];
+  const ms = Date.parse(`${date}T${minutes}:${seconds}${zone}`);
+  // Date would take February 30 for March 2.
+  const isDay = date !== undefined && new Date(`${date}T00:00:00Z`).toJSON()?.startsWith(date);
+  if (Number.isNaN(ms) || !isDay) throw usage(`${quoted(text)} is not a time`, MOMENT_HINT);
+  return ms;
+}
+
+/** A number of things: 1 or more. */
+export function parseCount(text: string): number {
+  if (!/^[1-9]\d{0,8}$/.test(text)) throw usage(`${quoted(text)} is not a number`, 'Specify 1 or more.');
+  return Number(text);
+}
+
 export function parsePattern(text: string): RegExp {
   try {
     return new RegExp(text);

@@ -24,6 +24,39 @@ describe('the output', () => {
     );
   });
 
+  it('cuts the columns of tables for a narrow terminal, then leaves out the least useful ones', () => {
+    const rows = [
+      { id: '0123456789ab', tags: 'alpha, beta, gamma', name: 'a-long-name', size: '1 MiB' },
+      { id: 'ba9876543210', tags: '\u{1f600}'.repeat(20), name: 'b', size: '2 MiB' },
+    ];
+    const table = (width: number): string[] =>
+      formatTable(
+        rows,
+        [
+          { title: 'ID', cell: ({ id }) => id },
+          { title: 'TAGS', cell: ({ tags }) => tags, cutTo: 8, spare: 2 },
+          { title: 'NAME', cell: ({ name }) => name, cutTo: 4, spare: 3 },
+          { title: 'SIZE', cell: ({ size }) => size, right: true, spare: 1 },
+        ],
+        width,
+      ).split('\n');
+    const titles = (width: number): string[] => table(width)[0]!.split(/ +/);
+    const whole = table(Infinity);
+    assert.equal(whole[1], '0123456789ab  alpha, beta, gamma    a-long-name  1 MiB');
+    assert.deepEqual(table(54), whole);
+    assert.equal(table(53)[1], '0123456789ab  alpha, beta, gamma   a-long-name  1 MiB');
+    assert.equal(table(42)[1], '0123456789ab  alpha, b…  a-long-na…  1 MiB');
+    assert.equal(table(42)[2], `ba9876543210  ${'\u{1f600}'.repeat(8)}…  b           2 MiB`);
+    assert.equal(table(35)[1], '0123456789ab  alpha, …  a-l…  1 MiB');
+    for (let width = 1; width < 60; width++)
+      for (const line of table(width))
+        assert.ok([...line].length <= Math.max(width, 12), `${width}: ${line}`);
+    assert.deepEqual(titles(34), ['ID', 'TAGS', 'NAME']);
+    assert.deepEqual(titles(27), ['ID', 'NAME']);
+    assert.deepEqual(table(17), ['ID', '0123456789ab', 'ba9876543210']);
+    assert.deepEqual(table(3), table(17));
+  });
+
   it('names the snapshot that a tag is moved from', () => {
     const [id, other] = ['a'.repeat(32), 'b'.repeat(32)];
     assert.equal(taggedSentence(id, 'first', null), 'Tagged aaaaaaaaaaaa as first');

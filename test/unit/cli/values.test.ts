@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import {
+  parseCount,
   parseCpus,
   parseDuration,
   parseKernel,
   parseList,
   parseMemory,
+  parseMoment,
   parsePattern,
   parsePort,
   parseSeconds,
@@ -78,6 +80,19 @@ describe('the value of an option', () => {
     assert.equal(parseDuration('1.5h'), 5_400_000);
     for (const bad of ['', '10', '0m', '-1s', '1w', '1e3s', 's'])
       refuses(() => parseDuration(bad), /not a time/);
+    assert.equal(parseCount('12'), 12);
+    for (const bad of ['', '0', '-1', '1.5', 'all', '1e3']) refuses(() => parseCount(bad), /not a number/);
+    assert.equal(parseMoment('90s', 100_000), 10_000);
+    assert.equal(parseMoment('1.5h', 5_400_000), 0);
+    assert.equal(parseMoment('2026-01-31'), new Date(2026, 0, 31).getTime());
+    assert.equal(parseMoment('2024-02-29T18:30'), new Date(2024, 1, 29, 18, 30).getTime());
+    assert.equal(parseMoment('2026-01-31T18:30:05'), new Date(2026, 0, 31, 18, 30, 5).getTime());
+    assert.equal(parseMoment('2026-01-31T18:30Z'), Date.UTC(2026, 0, 31, 18, 30));
+    assert.equal(parseMoment('2026-01-31T18:30:00+02:00'), Date.UTC(2026, 0, 31, 16, 30));
+    for (const bad of ['', '2d3h', '1w', '0s', '2026', '2026-02-29', '2026-13-01', '2026-01-31T25:00'])
+      refuses(() => parseMoment(bad), /not a time/);
+    for (const bad of ['31.1.2026', '2026-01-31 18:30', 'yesterday', '2026-1-3', '2026-01-31T1', '-1d'])
+      refuses(() => parseMoment(bad), /not a time/);
     assert.ok(parsePattern('^SUM').test('SUM 1'));
     refuses(() => parsePattern('('), /regular expression/);
     assert.equal(parseWord('resume', 'pause', 'stop')('stop'), 'stop');
