@@ -2,6 +2,7 @@ import { ExitStatus } from '../errors.js';
 import { formatBytes, formatCount } from '../format.js';
 import { withStore } from '../host/open-store.js';
 import type { GcResult, Recompression } from '../store/gc/gc.js';
+import { freedText } from './gc-output.js';
 import { parseSize } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';
 
@@ -62,11 +63,10 @@ const REASONS = {
   interrupted: 'interrupted',
 } as const;
 
-function linesOf({ removedChunks, freedBytes, recompressed }: GcResult, dryRun: boolean): string[] {
-  // Files that no index lists are deleted whole; nobody knows their chunks.
-  const chunks = removedChunks === 0 ? '' : ` (${formatCount(removedChunks, 'chunk')})`;
+function linesOf(result: GcResult, dryRun: boolean): string[] {
+  const { recompressed } = result;
   const about = dryRun && recompressed !== null && recompressed.packs > 0 ? 'about ' : '';
-  const freed = `${about}${formatBytes(freedBytes)}${chunks}`;
+  const freed = `${about}${freedText(result)}`;
   const lines = [dryRun ? `Would free ${freed}` : `Freed ${freed}`];
   if (recompressed === null) return lines;
   const { packs, beforeBytes, afterBytes, leftPacks } = recompressed;

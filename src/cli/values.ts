@@ -2,6 +2,7 @@
  * Parsers of option values. Each one raises USAGE with a message about the value; the caller adds the option's name.
  */
 import { LivesnapError } from '../errors.js';
+import type { CalendarSpan, GroupKey } from '../host/forget-policy.js';
 import { requireMemory } from '../host/guest-memory.js';
 
 const usage = (message: string, hint: string): LivesnapError => new LivesnapError('USAGE', message, { hint });
@@ -115,6 +116,43 @@ export function parseMoment(text: string, nowMs = Date.now()): number {
 export function parseCount(text: string): number {
   if (!/^[1-9]\d{0,8}$/.test(text)) throw usage(`${quoted(text)} is not a number`, 'Specify 1 or more.');
   return Number(text);
+}
+
+/** How many snapshots a rule keeps: 1 or more, or all. */
+export function parseKeepCount(text: string): number {
+  if (text === 'unlimited') return Infinity;
+  if (!/^[1-9]\d{0,8}$/.test(text))
+    throw usage(`${quoted(text)} is not a number`, 'Specify 1 or more, or unlimited.');
+  return Number(text);
+}
+
+const SPAN_UNITS = { y: 'years', m: 'months', d: 'days', h: 'hours' } as const;
+
+/** `2y5m7d3h`: years, months, days and hours of the calendar, as restic has them. */
+export function parseSpan(text: string): CalendarSpan {
+  const span = { years: 0, months: 0, days: 0, hours: 0 };
+  const isSpan = /^(?:\d{1,4}[ymdh])+$/.test(text);
+  for (const [, number, unit] of isSpan ? text.matchAll(/(\d+)([ymdh])/g) : [])
+    span[SPAN_UNITS[unit as keyof typeof SPAN_UNITS]] += Number(number);
+  if (Object.values(span).every((number) => number === 0))
+    throw usage(
+      `${quoted(text)} is not a number of years, months, days and hours`,
+      'Examples: 7d, 1m (a month), 2y5m7d3h.',
+    );
+  return span;
+}
+
+/** `machine`, `label:KEY` or both with a comma; `none`. */
+export function parseGroupBy(text: string): GroupKey[] {
+  if (text === 'none') return [];
+  return text.split(',').map((part): GroupKey => {
+    if (part === 'machine') return { by: 'machine' };
+    if (/^label:./.test(part)) return { by: 'label', label: part.slice('label:'.length) };
+    throw usage(
+      `${quoted(text)} is no way to group`,
+      'Use machine, label:KEY, both as in machine,label:KEY, or none.',
+    );
+  });
 }
 
 export function parsePattern(text: string): RegExp {

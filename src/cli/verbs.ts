@@ -36,6 +36,7 @@ const GROUPS: Record<string, Record<string, Listing>> = {
     tag: listed('Add tags to a snapshot; a tag in use moves', () => import('./tag.js')),
     untag: listed('Remove tags and keep their snapshots', () => import('./untag.js')),
     rm: listed('Remove snapshots', () => import('./rm.js')),
+    forget: listed('Remove snapshots that a policy does not keep', () => import('./forget.js')),
   },
   Store: {
     stats: listed('Show store statistics', () => import('./stats.js')),

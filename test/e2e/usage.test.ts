@@ -87,6 +87,18 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     sort: ['colour', /not created, size, stored or name/],
     limit: ['0', /not a number/],
   },
+  forget: {
+    last: ['0', /"0" is not a number/],
+    hourly: ['some', /not a number/],
+    daily: ['-1', /not a number/],
+    weekly: ['1.5', /not a number/],
+    monthly: ['all', /not a number/],
+    yearly: ['', /not a number/],
+    within: ['7w', /"7w" is not a number of years, months, days and hours/],
+    tags: EMPTY,
+    groupBy: ['colour', /no way to group/],
+    filter: ['parent', /not a filter/],
+  },
   gc: { maxRepack: ['-1', /not a size/] },
   check: { readData: ['3/2', /not a part/] },
   copy: { to: EMPTY, from: EMPTY },
@@ -114,6 +126,8 @@ const MORE: readonly (readonly [args: readonly string[], message: RegExp])[] = [
   [['restore', 'a', '--cpu_path', 'b'], /different snapshots/],
   [['--cpu_path', 'a', '--memory_path', 'b'], /different snapshots/],
   [['stop', '../a'], /not a valid machine name/],
+  [['forget'], /no rule says which snapshots to keep/],
+  [['forget', 'a', '--prune', '--dry-run'], /no rule says/],
   [['copy', 'a'], /needs --to or --from/],
 ];
 

@@ -3,6 +3,8 @@ import {
   parseCount,
   parseCpus,
   parseDuration,
+  parseGroupBy,
+  parseKeepCount,
   parseKernel,
   parseList,
   parseMemory,
@@ -12,6 +14,7 @@ import {
   parseSeconds,
   parseSize,
   parseSnapshotRegion,
+  parseSpan,
   parseVcpu,
   parseWord,
 } from '../../../src/cli/values.js';
@@ -82,6 +85,16 @@ describe('the value of an option', () => {
       refuses(() => parseDuration(bad), /not a time/);
     assert.equal(parseCount('12'), 12);
     for (const bad of ['', '0', '-1', '1.5', 'all', '1e3']) refuses(() => parseCount(bad), /not a number/);
+    assert.deepEqual([parseKeepCount('7'), parseKeepCount('unlimited')], [7, Infinity]);
+    for (const bad of ['', '0', '-1', 'all', '1e3']) refuses(() => parseKeepCount(bad), /not a number/);
+    assert.deepEqual(parseSpan('2y5m7d3h'), { years: 2, months: 5, days: 7, hours: 3 });
+    assert.deepEqual(parseSpan('10d'), { years: 0, months: 0, days: 10, hours: 0 });
+    for (const bad of ['', '7', '7w', '0d', '1.5d', '-1d', '1d 2h', 'd'])
+      refuses(() => parseSpan(bad), /not a number of/);
+    assert.deepEqual(parseGroupBy('none'), []);
+    assert.deepEqual(parseGroupBy('machine,label:a:b'), [{ by: 'machine' }, { by: 'label', label: 'a:b' }]);
+    for (const bad of ['', 'label', 'label:', 'machine,', 'machine,none', 'tag'])
+      refuses(() => parseGroupBy(bad), /no way to group/);
     assert.equal(parseMoment('90s', 100_000), 10_000);
     assert.equal(parseMoment('1.5h', 5_400_000), 0);
     assert.equal(parseMoment('2026-01-31'), new Date(2026, 0, 31).getTime());
