@@ -1,16 +1,20 @@
 import { LivesnapError } from '../errors.js';
-import { announce, printCopies } from './copy-output.js';
+import { chooseSnapshots } from '../host/snapshot-filter.js';
+import { announce, printAll, printCopies } from './copy-output.js';
 import { requireUtf8 } from './exact-arguments.js';
+import { FILTER_NOTES, snapshotFilter } from './filter-option.js';
 import { parseText } from './values.js';
-import { defineVerb, valued } from './verb.js';
+import { defineVerb, flag, valued } from './verb.js';
 
 export const verb = defineVerb({
   name: 'copy',
-  operands: ['<snapshot...>'],
-  usage: '(--to <remote> | --from <remote>) [options] <snapshot...>',
+  operands: ['[snapshot...]'],
+  usage: '(--to|--from) <remote> [options] (<snapshot...> | --all)',
   options: {
     to: valued('--to <remote>', 'Destination store', parseText),
     from: valued('--from <remote>', 'Source store', parseText),
+    all: flag('--all', 'Copy all snapshots, parents first'),
+    filter: snapshotFilter('With --all: only snapshots that pass; repeatable'),
   },
   notes: [
     'REMOTE is one of:',
@@ -19,24 +23,39 @@ export const verb = defineVerb({
     '  http(s)://host/path             a store on a web server (only with --from)',
     'Only pages that the destination lacks are sent.',
     'If a copy is interrupted, run the same command again: it resumes.',
+    ...FILTER_NOTES,
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
-    const { to, from } = options;
+    const { to, from, all, filter: filters } = options;
     if ((to === undefined) === (from === undefined))
       throw new LivesnapError('USAGE', 'copy needs --to or --from, and not both', {
         hint: 'Example: livesnap copy SNAPSHOT --to /other/store',
       });
+    if (all === operands.length > 0)
+      throw new LivesnapError('USAGE', 'copy needs snapshots or --all, and not both', {
+        hint: 'Example: livesnap copy --all --to /other/store',
+      });
+    if (filters.length > 0 && !all)
+      throw new LivesnapError('USAGE', '--filter needs --all', {
+        hint: 'Example: livesnap copy --all --filter label=course=os --to /other/store',
+      });
+    const request = {
+      storeDir,
+      direction: to === undefined ? ('from' as const) : ('to' as const),
+      remote: requireUtf8(to ?? from!),
+      onPlan: (plan: Parameters<typeof announce>[1]) => announce(output, plan),
+      onNotice: (line: string) => output.say(line),
+    };
+    if (all) {
+      const { copyAll } = await import('../store/remote/copy-all.js');
+      const result = await output.withProgress('copying', (progress) =>
+        copyAll({ ...request, choose: (found) => chooseSnapshots(found, { filters }), progress }),
+      );
+      return printAll(output, result);
+    }
     const { copySnapshots } = await import('../store/remote/copy.js');
     const results = await output.withProgress('copying', (progress) =>
-      copySnapshots({
-        storeDir,
-        direction: to === undefined ? 'from' : 'to',
-        remote: requireUtf8(to ?? from!),
-        refs: operands,
-        onPlan: (plan) => announce(output, plan),
-        onNotice: (line) => output.say(line),
-        progress,
-      }),
+      copySnapshots({ ...request, refs: operands, progress }),
     );
     printCopies(output, results);
     return 0;

@@ -101,7 +101,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
   },
   gc: { maxRepack: ['-1', /not a size/] },
   check: { readData: ['3/2', /not a part/] },
-  copy: { to: EMPTY, from: EMPTY },
+  copy: { to: EMPTY, from: EMPTY, filter: ['kind=all', /not a filter/] },
   put: { tag: EMPTY, name: EMPTY },
   fit: { against: EMPTY },
 };
@@ -129,6 +129,9 @@ const MORE: readonly (readonly [args: readonly string[], message: RegExp])[] = [
   [['forget'], /no rule says which snapshots to keep/],
   [['forget', 'a', '--prune', '--dry-run'], /no rule says/],
   [['copy', 'a'], /needs --to or --from/],
+  [['copy', '--to', '/x'], /needs snapshots or --all/],
+  [['copy', 'a', '--all', '--to', '/x'], /needs snapshots or --all/],
+  [['copy', 'a', '--filter', 'untagged', '--to', '/x'], /--filter needs --all/],
 ];
 
 /** Wrong input that follows from what a verb declares. */

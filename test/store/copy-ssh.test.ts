@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { copy, silent, smallDisk } from './copying.js';
-import { remoteCommandHere, useSsh } from './remotes.js';
+import { remoteCommandHere, useSsh } from './fake-ssh.js';
 import { dropScratch, newStore, noise, save } from './scratch.js';
 
 describe('a copy over ssh', () => {

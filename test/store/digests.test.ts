@@ -28,7 +28,8 @@ import { filesOf } from '../fixtures/golden-stores.js';
 import { copy, requireEqual, requireSound, silent } from './copying.js';
 import { IndependentReader } from './independent-reader.js';
 import { openRegion } from './regions.js';
-import { remoteCommandHere, serve, useSsh } from './remotes.js';
+import { remoteCommandHere, useSsh } from './fake-ssh.js';
+import { serve } from './web-server.js';
 import { dropScratch, flipBit, load, noise, onDrop, save, scratchDir, textPages } from './scratch.js';
 
 const NAMES = DIGESTS.map(({ name }) => name);

@@ -13,6 +13,9 @@ export interface CopyPlan {
 /** Called once per snapshot, before any page is sent. */
 export type OnPlan = (plan: CopyPlan) => void;
 
+/** Called after each snapshot. */
+export type OnDone = (result: CopyResult) => void;
+
 export interface SendOptions {
   /** Compress pages for the connection. Copies within one machine do not. */
   readonly compress: boolean;

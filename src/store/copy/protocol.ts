@@ -39,7 +39,10 @@ import {
 import { MAX_STATE_BYTES } from '../snapshot/snapshot-file.js';
 import { MAX_TAGS } from '../tags.js';
 
-/** Both ends must use the same version. It changes when the meaning of any message changes. */
+/**
+ * Both ends must use the same version. It changes when the meaning of any message changes. A message that is only sent
+ * to a peer that asked for it needs no new version: an earlier livesnap refuses the request.
+ */
 const PROTOCOL_VERSION = 2;
 
 /** docs/copy.md says which end sends each type, and when. */
@@ -58,6 +61,8 @@ export const MessageType = {
   placed: 12,
   done: 13,
   error: 14,
+  snapshots: 15,
+  listed: 16,
 } as const;
 export type MessageType = (typeof MessageType)[keyof typeof MessageType];
 
@@ -102,6 +107,8 @@ const MAX_BYTES: Record<MessageType, number> = {
   [MessageType.placed]: 0,
   [MessageType.done]: 1 + MAX_TAGS / 8,
   [MessageType.error]: 64 << 10,
+  [MessageType.snapshots]: MAX_OFFER_JSON_BYTES, // what is listed of a snapshot is also in its offer
+  [MessageType.listed]: 0,
 };
 
 // Failures of the peer. People read them at the end that they started, where the peer is "the remote".
@@ -146,7 +153,7 @@ export function encodeHeader(type: MessageType, bytes: number): Buffer {
 /** `length`: of the bytes that follow the header. Errors: REMOTE_FAILED. */
 export function decodeHeader(header: Buffer): { type: MessageType; length: number } {
   const type = header[4] as MessageType;
-  if (type < MessageType.hello || type > MessageType.error || header.readUIntLE(5, 3) !== 0)
+  if (type < MessageType.hello || type > MessageType.listed || header.readUIntLE(5, 3) !== 0)
     throw notLivesnap();
   const length = header.readUInt32LE(0);
   requireLength(type, length);
@@ -170,10 +177,10 @@ export function requireHello(bytes: Buffer): void {
     throw protocolError(`uses copy protocol version ${version}; this livesnap uses ${PROTOCOL_VERSION}`);
 }
 
-// JSON messages: request, offer, error
+// JSON messages: request, offer, error, and snapshots (snapshot-list.ts)
 
 /** Any value; null where the text is not JSON. */
-function parseJson(json: string): unknown {
+export function parseJson(json: string): unknown {
   try {
     return JSON.parse(json);
   } catch {
@@ -190,10 +197,11 @@ const LENIENT = { others: 'ignore' } as const;
 export type SessionRequest =
   | { readonly verb: 'send'; readonly ref: string }
   | { readonly verb: 'receive' }
+  | { readonly verb: 'list' }
   | { readonly verb: 'end' };
 
 const sendRequest = object({ verb: oneOf('send'), ref: text() }, LENIENT);
-const bareRequest = object({ verb: oneOf('receive', 'end') }, LENIENT);
+const bareRequest = object({ verb: oneOf('receive', 'list', 'end') }, LENIENT);
 
 export const encodeRequest = (request: SessionRequest): Buffer => Buffer.from(JSON.stringify(request));
 

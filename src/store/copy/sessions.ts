@@ -2,9 +2,11 @@
  * A session: one client and one server copy snapshots over a channel (docs/copy.md). The client asks for one snapshot
  * after another. Either side can be the source. Within one machine both run in this process.
  */
+import { LivesnapError } from '../../errors.js';
 import { SNAPSHOT_ID, storeError } from '../disk/layout.js';
+import type { SnapshotSummary } from '../types.js';
 import { type Channel, localChannels } from './channel.js';
-import type { CopyResult, ReceiveOptions, SendOptions } from './copy-result.js';
+import type { CopyResult, OnDone, ReceiveOptions, SendOptions } from './copy-result.js';
 import {
   decodeRequest,
   encodeError,
@@ -14,10 +16,13 @@ import {
   requireHello,
   type SessionRequest,
 } from './protocol.js';
+import { receiveList, sendList } from './snapshot-list.js';
 
 /** A store, as one end of a copy. */
 export interface CopyEnd {
   readonly dir: string;
+  /** All snapshots. */
+  list(): readonly SnapshotSummary[] | Promise<readonly SnapshotSummary[]>;
   sendCopy(channel: Channel, ref: string, options: SendOptions): Promise<CopyResult>;
   receiveCopy(channel: Channel, options: ReceiveOptions): Promise<CopyResult>;
 }
@@ -34,24 +39,46 @@ const sendRequest = (channel: Channel, request: SessionRequest): Promise<void> =
 const reportError = (channel: Channel, error: unknown): Promise<void> =>
   channel.send(MessageType.error, encodeError(error)).catch(() => {});
 
+/** Chooses among all snapshots of the server. */
+export type ChooseRefs = (all: readonly SnapshotSummary[]) => readonly string[];
+
+/** What is copied: the snapshots named as at the source, or chosen from a list that the server sends. */
+export type Refs = readonly string[] | ChooseRefs;
+
+/** Asks for the list of the server's snapshots. Errors: REMOTE_FAILED. */
+async function requestList(channel: Channel): Promise<SnapshotSummary[]> {
+  await sendRequest(channel, { verb: 'list' });
+  try {
+    return await receiveList(channel);
+  } catch (error) {
+    if (!(error instanceof LivesnapError) || !error.message.includes('invalid request')) throw error;
+    throw new LivesnapError('REMOTE_FAILED', 'the livesnap of the remote is too old to list its snapshots', {
+      hint: 'Name the snapshots, or use the same livesnap version at both ends.',
+      cause: error,
+    });
+  }
+}
+
 /** The client: copies the snapshots `refs` between `end` and the store of the server. */
 export async function requestCopies(
   channel: Channel,
   end: CopyEnd,
   direction: 'to' | 'from',
-  refs: readonly string[],
-  options: SendOptions,
+  refs: Refs,
+  { onDone = () => {}, ...options }: SendOptions & { readonly onDone?: OnDone },
 ): Promise<CopyResult[]> {
   try {
     await exchangeHello(channel);
     const results: CopyResult[] = [];
-    for (const ref of refs) {
+    const named = typeof refs === 'function' ? refs(await requestList(channel)) : refs;
+    for (const ref of named) {
       await sendRequest(channel, direction === 'to' ? { verb: 'receive' } : { verb: 'send', ref });
-      results.push(
+      const result =
         direction === 'to'
           ? await end.sendCopy(channel, ref, options)
-          : await end.receiveCopy(channel, { ...options, id: SNAPSHOT_ID.test(ref) ? ref : null }),
-      );
+          : await end.receiveCopy(channel, { ...options, id: SNAPSHOT_ID.test(ref) ? ref : null });
+      results.push(result);
+      onDone(result);
     }
     await sendRequest(channel, { verb: 'end' });
     return results;
@@ -76,6 +103,10 @@ export async function serveCopies(
       const request = decodeRequest((await channel.receive(MessageType.request)).bytes);
       if (request.verb === 'end') return;
       const end = openEnd(request.verb === 'receive');
+      if (request.verb === 'list') {
+        await sendList(channel, await end.list());
+        continue;
+      }
       const silent = { onPlan: () => {}, progress: () => {} };
       if (request.verb === 'receive') await end.receiveCopy(channel, silent);
       else await end.sendCopy(channel, request.ref, { compress, ...silent });
@@ -93,8 +124,8 @@ export async function copyInProcess(
   here: CopyEnd,
   there: CopyEnd,
   direction: 'to' | 'from',
-  refs: readonly string[],
-  options: Omit<SendOptions, 'compress'>,
+  refs: Refs,
+  options: Omit<SendOptions, 'compress'> & { readonly onDone?: OnDone },
 ): Promise<CopyResult[]> {
   const [client, server] = localChannels();
   const served = serveCopies(server, () => there, { compress: false });

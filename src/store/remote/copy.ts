@@ -36,8 +36,10 @@ export async function copySnapshots(request: CopyRequest): Promise<CopyResult[]>
   const store = Store.open(storeDir, { write, create: write, fingerprintBits });
   try {
     // All of them first, so that a wrong name copies nothing, and creates no store at the remote.
-    if (!write) for (const ref of request.refs) store.resolve(ref);
-    const results = await remote.copy(store, request);
+    let { refs } = request;
+    if (!write && typeof refs === 'function') refs = refs(store.list());
+    else if (!write && typeof refs !== 'function') for (const ref of refs) store.resolve(ref);
+    const results = await remote.copy(store, { ...request, refs });
     if (write) await store.tidy();
     return results;
   } finally {

@@ -11,7 +11,7 @@ export const openDirectory = (dir: string, isPrivate: boolean, fingerprintBits: 
     try {
       const source = Store.open(dir, { write: false, isPrivate, fingerprintBits });
       try {
-        for (const ref of refs) source.resolve(ref);
+        if (typeof refs !== 'function') for (const ref of refs) source.resolve(ref);
       } finally {
         source.close();
       }
@@ -19,12 +19,12 @@ export const openDirectory = (dir: string, isPrivate: boolean, fingerprintBits: 
       throw operandError(dir, error);
     }
   },
-  async copy(store, { direction, refs, onPlan, progress }) {
+  async copy(store, { direction, refs, ...options }) {
     const write = direction === 'to';
     let other: Store | null = null;
     try {
       other = Store.open(dir, { write, create: write, isPrivate, fingerprintBits });
-      const results = await copyInProcess(store, other, direction, refs, { onPlan, progress });
+      const results = await copyInProcess(store, other, direction, refs, options);
       if (write) await other.tidy();
       return results;
     } catch (error) {

@@ -12,8 +12,10 @@ import type { Channel } from '../copy/channel.js';
 import type { CopyResult, SendOptions } from '../copy/copy-result.js';
 import { type CopyEnd, copyInProcess } from '../copy/sessions.js';
 import { sendSnapshot } from '../copy/source-end.js';
-import { SNAPSHOT_ID, TAG_LABEL, TAGS } from '../disk/layout.js';
+import { SNAPSHOT_ID, SNAPSHOTS, TAG_LABEL, TAGS } from '../disk/layout.js';
+import { snapshotRow } from '../index/index-database.js';
 import { decodeSnapshot, MAX_COPIED_FILE_BYTES, snapshotFile } from '../snapshot/snapshot-file.js';
+import type { SnapshotSummary } from '../types.js';
 import type { CopyTask } from './remote.js';
 import type { RemoteFiles } from './remote-files.js';
 import { PageWindow } from './remote-pack.js';
@@ -24,13 +26,21 @@ import { Spool } from './spool.js';
 export async function copyFromFiles(
   files: RemoteFiles,
   store: CopyEnd,
-  { refs, onPlan, progress }: CopyTask,
+  { refs, onPlan, onDone = () => {}, progress }: CopyTask,
 ): Promise<CopyResult[]> {
   const source = new FilesSource(files, store.dir);
+  const results: CopyResult[] = [];
+  let before = 0;
+  /** The network carried frames of packs, not the pages of the protocol. */
+  const count = (result: CopyResult): void => {
+    const counted = { ...result, sentBytes: files.fetchedBytes - before };
+    before = files.fetchedBytes;
+    results.push(counted);
+    onDone(counted);
+  };
   try {
-    const results = await copyInProcess(store, source, 'from', refs, { onPlan, progress });
-    // The network carried frames of packs, not the pages of the protocol.
-    return results.map((result, i) => ({ ...result, sentBytes: source.sentBytes[i] ?? result.sentBytes }));
+    await copyInProcess(store, source, 'from', refs, { onPlan, onDone: count, progress });
+    return results;
   } catch (error) {
     throw source.localFailure ?? error;
   } finally {
@@ -39,8 +49,8 @@ export async function copyFromFiles(
 }
 
 class FilesSource implements CopyEnd {
-  /** Bytes fetched for each snapshot. */
-  readonly sentBytes: number[] = [];
+  /** By snapshot, once they were listed. */
+  #tags: ReadonlyMap<string, readonly string[]> = new Map();
   readonly #lists: Spool;
   readonly #window: PageWindow;
 
@@ -58,14 +68,33 @@ class FilesSource implements CopyEnd {
   }
 
   async sendCopy(channel: Channel, ref: string, options: SendOptions): Promise<CopyResult> {
-    const before = this.files.fetchedBytes;
     const reader = await this.#open(ref);
     try {
       return await sendSnapshot(channel, reader, options);
     } finally {
       reader.close();
-      this.sentBytes.push(this.files.fetchedBytes - before);
     }
+  }
+
+  /** Reads every snapshot's file. Errors: REMOTE_FAILED. */
+  async list(): Promise<SnapshotSummary[]> {
+    const ids = await this.files.list(SNAPSHOTS, SNAPSHOT_ID);
+    if (ids === null)
+      throw new LivesnapError('REMOTE_FAILED', `${this.dir} does not list its files`, {
+        hint: 'Turn on directory listings in the web server, or name the snapshots to copy.',
+      });
+    const tags = new Map<string, string[]>();
+    for (const tag of (await this.files.list(TAGS, TAG_LABEL)) ?? []) {
+      const id = await this.#readTag(tag);
+      if (id !== null) tags.set(id, [...(tags.get(id) ?? []), tag].sort());
+    }
+    this.#tags = tags;
+    const all: SnapshotSummary[] = [];
+    for (const id of ids) {
+      const bytes = await this.#readSmall(snapshotFile(id), MAX_COPIED_FILE_BYTES);
+      if (bytes !== null) all.push({ ...summaryOf(id, bytes), tags: tags.get(id) ?? [] });
+    }
+    return all;
   }
 
   receiveCopy(): Promise<CopyResult> {
@@ -76,14 +105,11 @@ class FilesSource implements CopyEnd {
 
   async #open(ref: string): Promise<RemoteReader> {
     let id = SNAPSHOT_ID.test(ref) ? ref : null;
-    // The other tags of the snapshot are not known: only the index could list them.
-    let tags: string[] = [];
+    // Unless they were listed, the other tags of the snapshot are not known: only the index has them.
+    let tags = this.#tags.get(ref) ?? [];
     if (TAG_LABEL.test(ref)) {
-      const text = (await this.#readSmall(`${TAGS}/${ref}`, 64))?.toString('latin1').trim();
-      if (text !== undefined && SNAPSHOT_ID.test(text)) {
-        id = text;
-        tags = [ref];
-      }
+      id = await this.#readTag(ref);
+      tags = [ref];
     }
     const bytes = id === null ? null : await this.#readSmall(snapshotFile(id), MAX_COPIED_FILE_BYTES);
     if (id === null || bytes === null)
@@ -93,6 +119,12 @@ class FilesSource implements CopyEnd {
     this.#lists.clear();
     this.#window.begin(null, 0);
     return new RemoteReader(this.files, this.#lists, this.#window, decodeSnapshot(bytes, id), tags);
+  }
+
+  /** The ID that a tag's file names. Null: there is no such file, or it does not name a snapshot. */
+  async #readTag(tag: string): Promise<string | null> {
+    const text = (await this.#readSmall(`${TAGS}/${tag}`, 64))?.toString('latin1').trim();
+    return text !== undefined && SNAPSHOT_ID.test(text) ? text : null;
   }
 
   async #readSmall(file: string, maxBytes: number): Promise<Buffer | null> {
@@ -109,5 +141,19 @@ class FilesSource implements CopyEnd {
   close(): void {
     this.#lists.close();
     this.#window.spool.close();
+  }
+}
+
+/** What the file of a snapshot tells. Of one that is damaged nothing is known; its copy will report the damage. */
+function summaryOf(id: string, bytes: Buffer): Omit<SnapshotSummary, 'tags'> {
+  try {
+    const { logicalBytes: _, nonZeroPages: __, ...summary } = snapshotRow(decodeSnapshot(bytes, id));
+    return summary;
+  } catch (error) {
+    if (!(error instanceof LivesnapError)) throw error;
+    return {
+      ...{ id, kind: 'file', vm: null, parent: null, createdAt: new Date(0).toISOString() },
+      ...{ memoryBytes: 0, diskBytes: 0, storedBytes: 0, labels: {} },
+    };
   }
 }

@@ -13,6 +13,19 @@ import type { ByteSink, RemoteFiles } from './remote-files.js';
 
 const CHECK_ADDRESS = "The address must be that of a store's directory, with files that the server can read.";
 
+/** A page that lists a hundred thousand files. */
+const MAX_LISTING_BYTES = 32 << 20;
+const LINK = /\bhref\s*=\s*(?:"([^"]{1,400})"|'([^']{1,400})')/gi;
+
+/** The name that a link to a file of the same directory stands for. Any other link gives no name of a store's file. */
+function linkedName(link: string): string {
+  try {
+    return decodeURIComponent(link.replace(/^\.\//, ''));
+  } catch {
+    return '';
+  }
+}
+
 const webServer = (example: string): Scheme => ({
   example,
   receives: false,
@@ -73,6 +86,20 @@ class HttpFiles implements RemoteFiles {
     return { sizeBytes, bytes: Buffer.concat(parts) };
   }
 
+  /** Web servers list a directory as a page with a link to each file. */
+  async list(folder: string, name: RegExp): Promise<string[] | null> {
+    const response = await this.#request(`${folder}/`);
+    if (!response.ok) {
+      await response.body?.cancel();
+      return null;
+    }
+    const parts: Buffer[] = [];
+    await this.#consume(response, MAX_LISTING_BYTES, (part) => parts.push(part));
+    const page = Buffer.concat(parts).toString('utf8');
+    const links = Array.from(page.matchAll(LINK), ([, quoted, single]) => linkedName(quoted ?? single!));
+    return [...new Set(links.filter((link) => name.test(link)))];
+  }
+
   async readRange(file: string, from: number, to: number, sink: ByteSink): Promise<void> {
     const response = await this.#request(file, `bytes=${from}-${to - 1}`);
     const range = response.headers.get('content-range') ?? '';
@@ -84,7 +111,7 @@ class HttpFiles implements RemoteFiles {
       throw this.#failed(`${file}: the response is too short`);
   }
 
-  /** A response with status 2xx, 404 or 416. Errors: REMOTE_FAILED. */
+  /** A response with status 2xx, 404 or 416, for a directory also 403. Errors: REMOTE_FAILED. */
   async #request(file: string, range?: string): Promise<Response> {
     let response: Response;
     try {
@@ -98,7 +125,7 @@ class HttpFiles implements RemoteFiles {
       });
     }
     const { ok, status } = response;
-    if (ok || status === 404 || status === 416) return response;
+    if (ok || status === 404 || status === 416 || (status === 403 && file.endsWith('/'))) return response;
     await response.body?.cancel();
     const location = response.headers.get('location');
     if (status < 300 || status >= 400 || location === null)

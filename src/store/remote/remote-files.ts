@@ -28,6 +28,11 @@ export interface RemoteFiles {
     maxBytes: number,
     wholeSink: ByteSink,
   ): Promise<{ readonly sizeBytes: number; readonly bytes: Buffer | null } | null>;
+  /**
+   * The names of the files in a folder of the store, as far as they match `name`. The remote may list others, and some
+   * that do not exist. Null: it lists none.
+   */
+  list(folder: string, name: RegExp): Promise<string[] | null>;
   /** Reads exactly the bytes `from` to `to`, the latter excluded. Only for remotes that support ranges. */
   readRange(file: string, from: number, to: number, sink: ByteSink): Promise<void>;
 }

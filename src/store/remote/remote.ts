@@ -1,14 +1,15 @@
 /** The interface of a remote: the other store of a copy. Each kind is one file here and one line of schemes.ts. */
-import type { CopyResult, OnPlan } from '../copy/copy-result.js';
-import type { CopyEnd } from '../copy/sessions.js';
+import type { CopyResult, OnDone, OnPlan } from '../copy/copy-result.js';
+import type { CopyEnd, Refs } from '../copy/sessions.js';
 import type { Progress } from '../types.js';
 
 /** What to copy. */
 export interface CopyTask {
   readonly direction: 'to' | 'from';
-  /** Snapshots, named as at the source. */
-  readonly refs: readonly string[];
+  /** Snapshots, named as at the source, or chosen among all of the source. */
+  readonly refs: Refs;
   readonly onPlan: OnPlan;
+  readonly onDone?: OnDone;
   /** Called with each line that a helper program such as ssh prints. */
   readonly onNotice?: (line: string) => void;
   readonly progress: Progress;

@@ -18,9 +18,9 @@ export const ssh: Scheme = {
   open(address) {
     const parsed = parseSshAddress(address);
     return {
-      copy: (store, { direction, refs, onPlan, progress, onNotice = () => {} }) =>
+      copy: (store, { direction, refs, onNotice = () => {}, ...options }) =>
         withSshChannel(parsed, onNotice, (channel) =>
-          requestCopies(channel, store, direction, refs, { onPlan, progress, compress: true }),
+          requestCopies(channel, store, direction, refs, { ...options, compress: true }),
         ),
     };
   },

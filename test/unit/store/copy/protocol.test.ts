@@ -52,7 +52,7 @@ describe('the copy protocol', () => {
     const header = encodeHeader(MessageType.pages, 0x1234);
     assert.deepEqual(header, Buffer.from('3412000008000000', 'hex'));
     assert.deepEqual(decodeHeader(header), { type: MessageType.pages, length: 0x1234 });
-    for (const bad of ['0000000000000000', '000000000f000000', '0000000004010000', '0000000004000001'])
+    for (const bad of ['0000000000000000', '0000000011000000', '0000000004010000', '0000000004000001'])
       assert.throws(() => decodeHeader(Buffer.from(bad, 'hex')), refused, bad);
   });
 
@@ -75,7 +75,12 @@ describe('the copy protocol', () => {
   });
 
   it('encodes requests as JSON', () => {
-    for (const request of [{ verb: 'send', ref: 'a' }, { verb: 'receive' }, { verb: 'end' }] as const) {
+    for (const request of [
+      { verb: 'send', ref: 'a' },
+      { verb: 'receive' },
+      { verb: 'list' },
+      { verb: 'end' },
+    ] as const) {
       assert.deepEqual(JSON.parse(`${encodeRequest(request)}`), request);
       assert.deepEqual(decodeRequest(encodeRequest(request)), request);
     }

@@ -1,12 +1,9 @@
-/** Remotes for the copy tests: a web server for the files of a store, and a script in place of ssh. */
-import { readFileSync, writeFileSync } from 'node:fs';
+/** A web server for tests of copies over http. */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, normalize } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { onDrop, scratchDir } from './scratch.js';
-
-const MAIN = fileURLToPath(new URL('../../bin/livesnap.js', import.meta.url));
+import { onDrop } from './scratch.js';
 
 /** A web server for the files of a directory. `spoil` returns true when it has answered in its place. */
 export async function serve(
@@ -14,14 +11,26 @@ export async function serve(
   dir: string,
   {
     ranges = true,
+    listing = null,
     spoil = () => false,
-  }: { ranges?: boolean; spoil?: (path: string, response: ServerResponse, bytes: Buffer) => boolean } = {},
+  }: {
+    ranges?: boolean;
+    /** The page for a directory with these names. Null: there are no such pages. */
+    listing?: ((names: readonly string[]) => string) | null;
+    spoil?: (path: string, response: ServerResponse, bytes: Buffer) => boolean;
+  } = {},
 ): Promise<{ address: string; requests: string[] }> {
   const requests: string[] = [];
   const server: Server = createServer((request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url!, 'http://x').pathname)).slice(1);
     requests.push(`${path} ${request.headers.range ?? ''}`);
     let bytes: Buffer;
+    const folder = statSync(join(dir, path), { throwIfNoEntry: false })?.isDirectory();
+    if (folder && path.endsWith('/')) {
+      if (listing === null) response.writeHead(403).end();
+      else response.end(listing(readdirSync(join(dir, path))));
+      return;
+    }
     try {
       bytes = readFileSync(join(dir, path));
     } catch {
@@ -46,20 +55,3 @@ export async function serve(
   });
   return { address: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, requests };
 }
-
-/** Until the test ends, `ssh` is a script, and the remote command is the livesnap under test. */
-export function useSsh(test: Mocha.Context, script: string): void {
-  const bin = scratchDir(test);
-  writeFileSync(join(bin, 'ssh'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
-  const { PATH, LIVESNAP_REMOTE_COMMAND } = process.env;
-  onDrop(test, () => {
-    for (const [name, value] of Object.entries({ PATH, LIVESNAP_REMOTE_COMMAND }))
-      if (value === undefined) delete process.env[name];
-      else process.env[name] = value;
-  });
-  process.env.PATH = `${bin}:${PATH}`;
-  process.env.LIVESNAP_REMOTE_COMMAND = `'${process.execPath}' '${MAIN}'`;
-}
-
-/** For {@link useSsh}: runs the remote command here. */
-export const remoteCommandHere = 'for command; do :; done; exec sh -c "$command"';
