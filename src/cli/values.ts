@@ -44,12 +44,6 @@ export function parseLines(text: string): number {
   throw usage(`${quoted(text)} is not a number of lines`, 'Example: 20.');
 }
 
-/** How many of something: 1 to 1000. */
-export function parseCount(text: string): number {
-  if (/^[1-9]\d{0,3}$/.test(text) && Number(text) <= 1000) return Number(text);
-  throw usage(`${quoted(text)} is not a number from 1 to 1000`, 'Example: 5.');
-}
-
 export function parseVcpu(text: string): number {
   return parseCpus(parseList(text, ['num']).num ?? '');
 }

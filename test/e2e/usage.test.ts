@@ -70,7 +70,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
   },
   logs: { tail: ['few', /not a number of lines/], type: ['file', /not machine or snapshot/] },
   fork: {
-    count: ['0', /not a number from 1 to 1000/],
+    count: ['0', /not a number/],
     name: EMPTY,
     type: ['file', /not machine or snapshot/],
     tag: EMPTY,

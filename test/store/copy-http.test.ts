@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import type { LivesnapError } from '../../src/errors.js';
 import { Store } from '../../src/store/store.js';
 import { copy, RAM, requireEqual, requireSound, smallDisk } from './copying.js';
-import { serve } from './web-server.js';
 import { dropScratch, newStore, noise, onDrop, save, scratchDir } from './scratch.js';
+import { serve } from './web-server.js';
 
 describe('a copy over http', () => {
   afterEach(function () {

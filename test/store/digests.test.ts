@@ -26,11 +26,11 @@ import { exportSnapshot, importSnapshots } from '../../src/store/remote/export.j
 import { Store } from '../../src/store/store.js';
 import { filesOf } from '../fixtures/golden-stores.js';
 import { copy, requireEqual, requireSound, silent } from './copying.js';
+import { remoteCommandHere, useSsh } from './fake-ssh.js';
 import { IndependentReader } from './independent-reader.js';
 import { openRegion } from './regions.js';
-import { remoteCommandHere, useSsh } from './fake-ssh.js';
-import { serve } from './web-server.js';
 import { dropScratch, flipBit, load, noise, onDrop, save, scratchDir, textPages } from './scratch.js';
+import { serve } from './web-server.js';
 
 const NAMES = DIGESTS.map(({ name }) => name);
 /** The digest of a pack, and another one. */
