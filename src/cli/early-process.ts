@@ -7,7 +7,7 @@
  * - Other command lines do not load Node's code for child processes, which takes 6 ms.
  */
 import type { WaitingProcess } from '../server/waiting-process.js';
-import { firstWord } from './arguments.js';
+import { asksForHelp, asksForVersion, firstWord } from './arguments.js';
 
 let waiting: WaitingProcess | null = null;
 
@@ -20,8 +20,7 @@ async function newProcess(kind: 'start' | 'restore'): Promise<WaitingProcess> {
 export async function spawnEarly(args: readonly string[]): Promise<void> {
   const verb = firstWord(args);
   if (verb !== 'start' && verb !== 'restore' && verb !== 'fork') return;
-  const end = args.indexOf('--');
-  if (args.slice(0, end < 0 ? undefined : end).some((arg) => arg === '--help' || arg === '--version')) return;
+  if (asksForHelp(args) || asksForVersion(args)) return;
   waiting = await newProcess(verb === 'start' ? 'start' : 'restore');
 }
 

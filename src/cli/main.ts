@@ -1,9 +1,10 @@
 /** The command `livesnap`: runs a verb, prints its error if it fails, and ends with its exit status. */
 import { asLivesnapError } from '../errors.js';
-import { withVerb } from './arguments.js';
+import { asksForJson } from './arguments.js';
 import { dropProcess, spawnEarly } from './early-process.js';
 import { complain, Output } from './output.js';
 import { flush, guardStandardStreams } from './standard-output.js';
+import { withVerb } from './with-verb.js';
 
 guardStandardStreams();
 
@@ -16,8 +17,7 @@ async function main(): Promise<void> {
     status = await run(args);
   } catch (thrown) {
     const error = asLivesnapError(thrown, 'Set LIVESNAP_DEBUG=1 to see the stack.');
-    const end = args.indexOf('--');
-    if (args.slice(0, end < 0 ? undefined : end).includes('--json')) new Output(true, true).error(error);
+    if (asksForJson(args)) new Output(true, true).error(error);
     else complain(error);
     status = error.exitStatus;
   }

@@ -219,4 +219,6 @@ export function complain(error: LivesnapError): void {
     process.stderr.write(`${printableLines((error.cause as Error)?.stack ?? error.stack ?? '')}\n`);
 }
 
-const dim = (text: string): string => (process.stderr.isTTY ? styleText('dim', text) : text);
+/** Plain with NO_COLOR (no-color.org). */
+const dim = (text: string): string =>
+  process.stderr.isTTY && !process.env.NO_COLOR ? styleText('dim', text) : text;

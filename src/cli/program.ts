@@ -1,8 +1,8 @@
 /**
  * The parser: turns the verbs (verb.ts) into commands of commander, and the arguments into a call of a verb.
  *
- * Invariant: only the called verb is loaded. The list of verbs in the help, and the suggestion for a mistyped verb,
- * need only the list in verbs.ts.
+ * Invariant: only the called verb is loaded. The list of verbs in the help, and the answer to an unknown verb, need only
+ * the list in verbs.ts.
  */
 import { resolve } from 'node:path';
 import { Command, CommanderError, Help, Option } from 'commander';
@@ -11,12 +11,12 @@ import { ExitStatus, LivesnapError } from '../errors.js';
 import { installedVersion } from '../native/project-root.js';
 import { onNote } from '../notes.js';
 import { requireLocal } from '../store/remote/address.js';
-import { firstWord } from './arguments.js';
+import { asksForHelp, asksForVersion, firstWord } from './arguments.js';
 import { requireUtf8 } from './exact-arguments.js';
 import { Output } from './output.js';
 import { parseText } from './values.js';
 import type { OptionSpec, Verb } from './verb.js';
-import { VERBS, type VerbEntry } from './verbs.js';
+import { aliasesOf, VERBS, type VerbEntry } from './verbs.js';
 
 /** `parse` with errors that name the option. */
 const naming =
@@ -37,7 +37,7 @@ function commonOptions(otherwise = '$XDG_DATA_HOME/livesnap or ~/.local/share/li
   return [
     store.argParser(naming(store, parseText)),
     new Option('--json', 'Print the result or the error as JSON'),
-    new Option('--quiet', 'Suppress messages and progress'),
+    new Option('-q, --quiet', 'Suppress messages and progress'),
   ];
 }
 
@@ -73,7 +73,9 @@ function addVerb(program: Command, command: Command, verb: Verb, onStatus: (stat
     command.addOption(option.helpGroup(COMMON_HEADING));
   }
   if (verb.usage !== undefined) command.usage(verb.usage);
-  command.addHelpOption(new Option('--help', 'Show this help').helpGroup(COMMON_HEADING));
+  command.addHelpOption(new Option('-h, --help', 'Show this help').helpGroup(COMMON_HEADING));
+  const aliases = aliasesOf(verb.name);
+  if (aliases.length > 0) command.addHelpText('after', `\nAlias: ${aliases.join(', ')}`);
   if (verb.notes !== undefined) command.addHelpText('after', `\n${verb.notes}`);
   command.action(async () => {
     const given = command.opts();
@@ -101,6 +103,25 @@ function addVerb(program: Command, command: Command, verb: Verb, onStatus: (stat
     );
   });
 }
+
+/** Variables that users may set, for the help. docs/cli.md says more about each. */
+const VARIABLES = [
+  ['LIVESNAP_STORE', 'Store directory, unless --store is given'],
+  ['LIVESNAP_DEBUG', '1: add the stack to an error'],
+  ['XDG_DATA_HOME', 'Directory of the default store (default: ~/.local/share)'],
+  ['XDG_RUNTIME_DIR', 'Directory for sockets and logs of machines'],
+  ['XDG_CACHE_HOME', 'Directory for caches (default: ~/.cache)'],
+  ['NO_COLOR', 'If set, text has no colors or styles'],
+] as const;
+
+const EXIT_STATUSES = [
+  ['0', 'Success'],
+  [String(ExitStatus.failed), 'The work failed'],
+  [String(ExitStatus.usage), 'The command line is wrong'],
+  [String(ExitStatus.notFound), 'A file, machine, snapshot or tag does not exist'],
+  [String(ExitStatus.damaged), 'Data is damaged'],
+  [String(ExitStatus.unsupportedHost), 'This host lacks something, such as KVM'],
+] as const;
 
 /** Verbs in groups first, then options: the order that readers know from docker and restic. */
 function formatProgramHelp(program: Command, helper: Help): string {
@@ -133,8 +154,10 @@ function formatProgramHelp(program: Command, helper: Help): string {
       'Options',
       options.map((option) => [helper.optionTerm(option), option.description] as const),
     ),
+    ...section('Environment variables', VARIABLES),
+    ...section('Exit statuses', EXIT_STATUSES),
     'Run "livesnap VERB --help" for the options of a verb.',
-    'The manual is docs/cli.md. docs/errors.md lists error codes and exit statuses.',
+    'The manual is docs/cli.md. docs/errors.md lists error codes.',
     '',
   ].join('\n');
 }
@@ -143,13 +166,15 @@ function createProgram(): Command {
   const program: Command = new Command('livesnap')
     .description('Run virtual machines on KVM and keep deduplicated snapshots of them.')
     .usage('VERB [options] [arguments]')
-    .version(installedVersion(), '--version', 'Show the version')
-    .helpOption('--help', 'Show this help')
+    .version(installedVersion(), '-V, --version', 'Show the version')
+    .helpOption('-h, --help', 'Show this help')
     .helpCommand(false)
     .enablePositionalOptions()
     .exitOverride()
     .configureOutput({ writeErr: () => {} })
     .configureHelp({
+      // Long options without a short one are aligned with those that have one.
+      optionTerm: ({ short, flags }): string => (short === undefined ? `    ${flags}` : flags),
       formatHelp: (command, helper): string =>
         command === program
           ? formatProgramHelp(program, helper)
@@ -164,9 +189,7 @@ function usageError(error: CommanderError, verb: string | undefined): LivesnapEr
   const [message = '', ...rest] = error.message.replace(/^error: /, '').split('\n');
   const more = `See livesnap ${verb === undefined ? '' : `${verb} `}--help.`;
   const advice = rest.join(' ').replace(/^\((.*)\)$/, '$1');
-  return new LivesnapError('USAGE', message.replace(/^unknown command/, 'unknown verb'), {
-    hint: advice === '' ? more : `${advice} ${more}`,
-  });
+  return new LivesnapError('USAGE', message, { hint: advice === '' ? more : `${advice} ${more}` });
 }
 
 /** Runs the command line. Resolves to the exit status. */
@@ -174,8 +197,8 @@ export async function run(args: readonly string[]): Promise<number> {
   const program = createProgram();
   const word = firstWord(args);
   const called = word !== undefined && VERBS.has(word) ? word : undefined;
-  const wantsHelp = args.length === 0 || args.includes('--help');
-  if (word === undefined && !wantsHelp && !args.includes('--version'))
+  const wantsHelp = args.length === 0 || asksForHelp(args);
+  if (word === undefined && !wantsHelp && !asksForVersion(args))
     throw new LivesnapError('USAGE', 'no verb is given', { hint: 'See livesnap --help.' });
   const isUnknown = word !== undefined && called === undefined && !word.startsWith('-');
   let status = 0;
@@ -185,14 +208,17 @@ export async function run(args: readonly string[]): Promise<number> {
     addVerb(program, addCommand(program, called, entry), verb, (result) => {
       status = result;
     });
-  } else if (wantsHelp || isUnknown) for (const [name, entry] of VERBS) addCommand(program, name, entry);
+  } else if (isUnknown) {
+    // Even if help is asked for.
+    const { unknownVerb } = await import('./unknown-verb.js');
+    throw unknownVerb(word);
+  } else if (wantsHelp) for (const [name, entry] of VERBS) addCommand(program, name, entry);
   if (args.length === 0) {
     process.stderr.write(program.helpInformation());
     return ExitStatus.usage;
   }
   try {
-    // An unknown verb is an error even if help is asked for.
-    await program.parseAsync(isUnknown ? [word] : args, { from: 'user' });
+    await program.parseAsync(args, { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return 0;

@@ -51,7 +51,7 @@ export const verb = defineVerb({
     ),
     lazy: flag('--lazy', 'Run at once and read RAM from the store meanwhile (default)'),
     eager: flag('--eager', 'Read all of RAM before the machine runs'),
-    detach: flag('--detach', 'Run in the background and print the name'),
+    detach: flag('-d, --detach', 'Run in the background and print the name'),
     starterPrompt: valued('--starter-prompt <pattern>', STARTER_PROMPT_HELP, parsePattern),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
     memoryPath: hidden(valued('--memory_path <snapshot>', 'Legacy form of the snapshot', parseText)),

@@ -76,7 +76,7 @@ export const verb = defineVerb({
       'Value of {{key}} in the starter file',
       parseStarterSet,
     ),
-    detach: flag('--detach', 'Run in the background and print the name'),
+    detach: flag('-d, --detach', 'Run in the background and print the name'),
   },
   notes: [
     'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',

@@ -21,8 +21,14 @@ export function parseSize(text: string): number {
 }
 
 /** Guest memory: at least one page, whole pages, and no more than the host has. */
-export const parseMemory = (text: string): number =>
-  requireMemory(text.startsWith('size_mib=') ? sizeMib(text) : parseSize(text));
+export function parseMemory(text: string): number {
+  if (text.startsWith('size_mib=')) return requireMemory(sizeMib(text));
+  const bytes = parseSize(text);
+  // A number without a unit is bytes, but 512 is meant as MiB, as in other VMMs.
+  if (/^\d+$/.test(text) && bytes > 0 && bytes < UNIT_BYTES.M!)
+    throw usage(`${text} bytes of memory are too few`, `Did you mean ${text}M?`);
+  return requireMemory(bytes);
+}
 
 function sizeMib(text: string): number {
   const { size_mib } = parseList(text, ['size_mib']);

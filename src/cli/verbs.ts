@@ -11,31 +11,38 @@ interface Listing {
   readonly load: LoadVerb;
   /** Left out of the help: called by other programs. */
   readonly isHidden: boolean;
+  /** Other names of the verb, each with the options that it implies. */
+  readonly aliases: Readonly<Record<string, readonly string[]>>;
 }
 
-const listed = (summary: string, load: LoadVerb): Listing => ({ summary, load, isHidden: false });
-const hidden = (summary: string, load: LoadVerb): Listing => ({ summary, load, isHidden: true });
+const listed = (summary: string, load: LoadVerb, aliases: Listing['aliases'] = {}): Listing => ({
+  summary,
+  load,
+  isHidden: false,
+  aliases,
+});
+const hidden = (summary: string, load: LoadVerb): Listing => ({ summary, load, isHidden: true, aliases: {} });
 
 const GROUPS: Record<string, Record<string, Listing>> = {
   Machines: {
     start: listed('Boot a machine and attach to its console', () => import('./start.js')),
     ps: listed('List machines', () => import('./ps.js')),
     logs: listed("Show a guest's output, or a machine's log", () => import('./logs.js')),
-    console: listed("Attach to a machine's console", () => import('./console.js')),
+    console: listed("Attach to a machine's console", () => import('./console.js'), { attach: [] }),
     pause: listed('Pause a machine', () => import('./pause.js')),
     resume: listed('Resume a paused machine', () => import('./resume.js')),
-    stop: listed('Stop machines, or clean up dead ones', () => import('./stop.js')),
+    stop: listed('Stop machines, or clean up dead ones', () => import('./stop.js'), { kill: ['--force'] }),
   },
   Snapshots: {
     save: listed('Save a machine as a snapshot', () => import('./save.js')),
     restore: listed('Restore a machine from a snapshot', () => import('./restore.js')),
     fork: listed('Start clones of a machine or of a snapshot', () => import('./fork.js')),
     ls: listed('List snapshots', () => import('./ls.js')),
-    show: listed('Show details of a snapshot', () => import('./show.js')),
+    show: listed('Show details of a snapshot', () => import('./show.js'), { inspect: [] }),
     diff: listed('Show how much two snapshots, or two regions, differ', () => import('./diff.js')),
     tag: listed('Add tags to a snapshot; a tag in use moves', () => import('./tag.js')),
     untag: listed('Remove tags and keep their snapshots', () => import('./untag.js')),
-    rm: listed('Remove snapshots', () => import('./rm.js')),
+    rm: listed('Remove snapshots', () => import('./rm.js'), { delete: [] }),
     forget: listed('Remove snapshots that a policy does not keep', () => import('./forget.js')),
   },
   Store: {
@@ -66,6 +73,11 @@ const GROUPS: Record<string, Record<string, Listing>> = {
   },
 };
 
+interface Alias {
+  readonly verb: string;
+  readonly options: readonly string[];
+}
+
 export interface VerbEntry extends Listing {
   readonly group: string;
 }
@@ -75,3 +87,16 @@ export const VERBS: ReadonlyMap<string, VerbEntry> = new Map(
     Object.entries(verbs).map(([name, listing]) => [name, { group, ...listing }] as const),
   ),
 );
+
+/** Every alias. */
+export const ALIASES: ReadonlyMap<string, Alias> = new Map(
+  [...VERBS].flatMap(([verb, { aliases }]) =>
+    Object.entries(aliases).map(([alias, options]) => [alias, { verb, options }] as const),
+  ),
+);
+
+/** `attach`; `kill (stop --force)`. */
+export const aliasesOf = (verb: string): string[] =>
+  Object.entries(VERBS.get(verb)?.aliases ?? {}).map(([alias, options]) =>
+    options.length === 0 ? alias : `${alias} (${[verb, ...options].join(' ')})`,
+  );

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { anyText } from '../../src/cli/values.js';
 import type { OptionSpec, Verb } from '../../src/cli/verb.js';
-import { VERBS } from '../../src/cli/verbs.js';
+import { ALIASES, VERBS } from '../../src/cli/verbs.js';
+import { ERROR_CODES } from '../../src/errors.js';
 import { World } from './cli.js';
 
 const verbs = await Promise.all(
@@ -109,13 +110,15 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
 /** More wrong input: combinations of options, and values that a verb checks itself. */
 const MORE: readonly (readonly [args: readonly string[], message: RegExp])[] = [
   [['frobnicate'], /unknown verb 'frobnicate'/],
+  [['frobnicate', '-h'], /unknown verb 'frobnicate'/],
   [['help', 'frobnicate'], /unknown verb 'frobnicate'/],
   [['compare', 'a', 'b'], /unknown verb/],
   [['ls', '--store', ''], /--store: the value is empty/],
   [['start'], /needs a kernel/],
   [['start', '--kernel', '/dev/null', '--memory', '0'], /needs memory/],
   [['start', '--kernel', '/dev/null', '--memory', '100T'], /more than this host has/],
-  [['start', '--kernel', '/dev/null', '--memory', '12345'], /multiple of 4096/],
+  [['start', '--kernel', '/dev/null', '--memory', '512'], /512 bytes of memory are too few/],
+  [['start', '--kernel', '/dev/null', '--memory', '1234567'], /multiple of 4096/],
   [['start', '--kernel', '/dev/null', '--cpus', '2', '--vcpu', 'num=2'], /both give the number of vCPUs/],
   [['start', '--kernel', 'path=/dev/null,cmdline=a', '--cmdline', 'b'], /twice/],
   [['start', '--kernel', '/dev/null', '--lazy'], /unknown option/],
@@ -186,8 +189,40 @@ describe('livesnap', () => {
     assert.match(stdout, /livesnap VERB --help/);
   });
 
+  it('has environment variables and exit statuses in the help, in lines of less than 80 columns', async () => {
+    const { stdout } = await world.run(['-h']);
+    assert.equal(stdout, (await world.run(['--help'])).stdout);
+    for (const line of stdout.split('\n')) assert.ok(line.length < 80, line);
+    for (const name of ['LIVESNAP_STORE', 'LIVESNAP_DEBUG', 'XDG_RUNTIME_DIR', 'NO_COLOR'])
+      assert.match(stdout, new RegExp(`^  ${name} `, 'm'));
+    for (const status of new Set([0, ...Object.values(ERROR_CODES)]))
+      assert.match(stdout, new RegExp(`^  ${status} `, 'm'));
+  });
+
+  it('runs the verb of an alias, and names the alias in the help of the verb', async () => {
+    for (const [alias, { verb }] of ALIASES) {
+      const { status, stdout } = await world.run([alias, '-h']);
+      assert.equal(status, 0);
+      assert.equal(stdout, (await world.run([verb, '--help'])).stdout);
+      assert.match(stdout, new RegExp(`^Alias: ${alias}`, 'm'));
+    }
+    const killed = await world.fails(3, 'NO_SUCH_MACHINE', ['kill', 'nobody']);
+    assert.match(killed.message, /nobody/);
+  });
+
+  it('answers a word of another tool with the command to use', async () => {
+    const { message, hint } = await world.fails(2, 'USAGE', ['prune']);
+    assert.deepEqual([message, hint], ["unknown verb 'prune'", 'To delete unreferenced data: livesnap gc']);
+  });
+
+  it('asks for a unit if --memory is a small number', async () => {
+    const { hint } = await world.fails(2, 'USAGE', ['start', '--kernel', '/dev/null', '--memory', '512']);
+    assert.equal(hint, 'Did you mean 512M?');
+  });
+
   it('shows its version', async () => {
-    assert.match((await world.run(['--version'])).stdout, /^\d+\.\d+\.\d+\n$/);
+    for (const option of ['--version', '-V', '-v'])
+      assert.match((await world.run([option])).stdout, /^\d+\.\d+\.\d+\n$/);
   });
 
   it('shows its help on stderr if there are no arguments', async () => {
@@ -253,7 +288,7 @@ describe('livesnap', () => {
         assert.equal(status, 0);
         assert.ok(stdout.startsWith(`Usage: livesnap ${name} ${verb.usage ?? '[options]'}`));
         for (const line of stdout.split('\n')) assert.ok(line.length <= 80, line);
-        for (const option of ['--json', '--quiet', '--help'])
+        for (const option of ['--json', '-q, --quiet', '-h, --help'])
           assert.ok(stdout.includes(`  ${option}  `), option);
         assert.equal(stdout.includes('  --store <dir>  '), verb.usesStore !== false, '--store');
         for (const option of Object.values(verb.options))

@@ -52,12 +52,24 @@ describe('the value of an option', () => {
       refuses(() => parseSize(bad), /not a size/);
   });
 
+  it('is no memory size below 1 MiB without a unit', () => {
+    for (const text of ['1', '512', '1048575'])
+      assert.throws(
+        () => parseMemory(text),
+        ({ message, hint }: LivesnapError) =>
+          message === `${text} bytes of memory are too few` && hint === `Did you mean ${text}M?`,
+      );
+    assert.equal(parseMemory('1048576'), 2 ** 20);
+    assert.equal(parseMemory('64K'), 2 ** 16);
+  });
+
   it('is a memory size of whole pages that the host has', () => {
     assert.equal(parseMemory('64M'), 2 ** 26);
     assert.equal(parseMemory('size_mib=64'), 2 ** 26);
     refuses(() => parseMemory('0'), /needs memory/);
     refuses(() => parseMemory('size_mib=0'), /needs memory/);
-    refuses(() => parseMemory('5000'), /multiple of 4096/);
+    refuses(() => parseMemory('1050000'), /multiple of 4096/);
+    refuses(() => parseMemory('1K'), /multiple of 4096/);
     refuses(() => parseMemory('1000T'), /more than this host has/);
     refuses(() => parseMemory('size_mib='));
     refuses(() => parseMemory('size_mib=1,size_mib=2'), /twice/);
