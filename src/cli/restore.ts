@@ -4,6 +4,7 @@ import { parseConnection } from './net-option.js';
 import { runMachine } from './run-machine.js';
 import {
   parseDuration,
+  parseKernel,
   parsePattern,
   parsePort,
   parseText,
@@ -53,6 +54,7 @@ export const verb = defineVerb({
     eager: flag('--eager', 'Read all of RAM before the machine runs'),
     detach: flag('-d, --detach', 'Run in the background and print the name'),
     starterPrompt: valued('--starter-prompt <pattern>', STARTER_PROMPT_HELP, parsePattern),
+    kernel: hidden(valued('--kernel <file>', 'Legacy option without effect', parseKernel)),
     cpuPath: hidden(valued('--cpu_path <snapshot>', 'Legacy form of the snapshot', parseText)),
     memoryPath: hidden(valued('--memory_path <snapshot>', 'Legacy form of the snapshot', parseText)),
   },
@@ -68,6 +70,12 @@ export const verb = defineVerb({
       [...operands, options.cpuPath, options.memoryPath].filter((ref) => ref !== undefined),
     );
     const [reference] = given;
+    if (options.cpuPath !== undefined && options.memoryPath !== undefined && given.size > 1)
+      throw new LivesnapError(
+        'USAGE',
+        `--cpu_path ${options.cpuPath} and --memory_path ${options.memoryPath} are different snapshots`,
+        { hint: 'A snapshot holds vCPUs and memory. Give the same snapshot to both.' },
+      );
     if (reference === undefined)
       throw new LivesnapError('USAGE', 'restore needs a snapshot', {
         hint: 'livesnap ls lists the snapshots.',
@@ -80,6 +88,8 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', '--lazy and --eager exclude each other', {
         hint: 'Give one of them.',
       });
+    if (options.kernel !== undefined)
+      output.say('note: --kernel has no effect on a restore: the kernel is in the memory of the snapshot');
     return runMachine(
       { output, storeDir, shown: `restoring ${reference}`, detach: options.detach },
       (host, progress) =>

@@ -12,11 +12,11 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { noise, textPages } from '../store/scratch.js';
 import { MAIN, World } from './cli.js';
+import { freePort } from './free-port.js';
 import { type Copied, contents, put } from './stored-files.js';
 
 describe('livesnap copy over ssh', function () {
@@ -131,11 +131,3 @@ describe('livesnap copy over ssh', function () {
     assert.deepEqual(await contents(world, there, 'big'), bytes);
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}

@@ -58,6 +58,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     port: ['65536', /not a port/],
     clock: ['guest', /not host or saved/],
     starterPrompt: ['(', /not a regular expression/],
+    kernel: ['cmdline=x', /has no path=/],
     cpuPath: EMPTY,
     memoryPath: EMPTY,
   },

@@ -1,0 +1,108 @@
+/** The command lines of the program that livesnap replaces, from an empty directory, as docs/cli.md describes them. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { copyFileSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { probe } from '../kvm/kvm.js';
+import { ending, hearing, MAIN, type Ran, type World, worldOfEachTest } from './cli.js';
+import { freePort } from './free-port.js';
+
+/** Nothing else writes `nonce=`, which is drawn when the guest boots and stays in its memory. */
+const TICK = /TICK (\d+) nonce=([0-9a-f]{16})\r?\n/;
+
+describe('the command lines of the original program', function () {
+  this.timeout(120_000);
+  let world: World;
+  let dir: string;
+  worldOfEachTest((made) => {
+    world = made;
+  });
+  beforeEach(() => {
+    dir = join(world.dir, 'empty');
+    mkdirSync(dir);
+    copyFileSync(probe('probe.bzImage'), join(dir, 'bzImage'));
+  });
+
+  /** Runs a command line in the directory. */
+  const run = (...args: string[]): ChildProcess =>
+    spawn(process.execPath, [MAIN, ...args], { cwd: dir, env: world.env, stdio: ['pipe', 'pipe', 'pipe'] });
+
+  const request = async (port: number, path: string, body?: unknown): Promise<Record<string, unknown>> => {
+    const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
+      ...(body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) }),
+    });
+    assert.equal(answer.status, 200, path);
+    return (await answer.json()) as Record<string, unknown>;
+  };
+
+  /** Runs a command line until the guest ticks; then `use` it and end it. */
+  async function whileItTicks(
+    args: readonly string[],
+    use: (tick: { count: number; nonce: string }) => Promise<void>,
+  ): Promise<Ran> {
+    const child = run(...args);
+    const ended = ending(child);
+    const [, count, nonce] = TICK.exec(await hearing(child, 'stdout', TICK))!;
+    await use({ count: Number(count), nonce: nonce! });
+    child.kill('SIGTERM');
+    const ran = await ended;
+    assert.equal(ran.status, 0, ran.stderr);
+    return ran;
+  }
+
+  it('start a machine with an API on a port, and restore what was saved there', async () => {
+    const port = await freePort();
+    const api = ['--port', String(port)];
+    const cmdline = 'console=ttyS0 a=1,b';
+    let nonce = '';
+    const started = await whileItTicks(
+      [
+        ...['--kernel', `path=bzImage,cmdline=${cmdline},kernel_load_addr=0x1000000`],
+        ...['--memory', 'size_mib=64', '--vcpu', 'num=2', ...api],
+      ],
+      async (tick) => {
+        nonce = tick.nonce;
+        const { memoryBytes, cpus } = await request(port, '/machine');
+        assert.deepEqual([memoryBytes, cpus], [64 * 2 ** 20, 2]);
+        await request(port, '/save', { tags: ['saved'] });
+      },
+    );
+    assert.match(started.stderr, /^note: kernel_load_addr has no effect/m);
+    const { machine } = await world.json<{ machine: { cmdline: string } }>('show', 'saved');
+    assert.ok(JSON.stringify(machine).includes(cmdline), 'the command line may have commas');
+
+    const saved = ['--cpu_path', 'saved', '--memory_path', 'saved'];
+    for (const [args, hasNote] of [
+      [saved, false],
+      [[...api, ...saved], false],
+      [['--kernel', 'path=bzImage', ...api, ...saved], true],
+      [['--kernel', 'path=gone,cmdline=x', ...saved, ...api], true],
+    ] as const) {
+      const restored = await whileItTicks(args, async (tick) => {
+        assert.equal(tick.nonce, nonce, 'it is the saved machine');
+        if (args.includes('--port')) assert.equal((await request(port, '/machine')).cpus, 2);
+      });
+      const note =
+        /^note: --kernel has no effect on a restore: the kernel is in the memory of the snapshot$/m;
+      assert.equal(note.test(restored.stderr), hasNote, restored.stderr);
+    }
+    assert.deepEqual(world.machines(), []);
+  });
+
+  it('start a machine with the default memory and one vCPU', async () => {
+    const port = await freePort();
+    await whileItTicks(['--kernel', 'path=bzImage', '--port', String(port)], async () => {
+      const { memoryBytes, cpus } = await request(port, '/machine');
+      assert.deepEqual([memoryBytes, cpus], [256 * 2 ** 20, 1]);
+    });
+  });
+
+  it('name one snapshot: two different ones are refused', async () => {
+    for (const before of [[], ['--kernel', 'path=bzImage']]) {
+      const error = await world.fails(2, 'USAGE', [...before, '--cpu_path', 'a', '--memory_path', 'b']);
+      assert.equal(error.message, '--cpu_path a and --memory_path b are different snapshots');
+      assert.match(error.hint, /the same snapshot/);
+    }
+    assert.deepEqual(world.machines(), []);
+  });
+});
