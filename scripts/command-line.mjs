@@ -15,7 +15,12 @@ export class CommandLine {
 
   constructor() {
     mkdirSync(join(this.dir, 'run'), { mode: 0o700 });
-    this.env = { ...process.env, XDG_RUNTIME_DIR: join(this.dir, 'run'), LIVESNAP_STORE: this.store };
+    this.env = {
+      ...process.env,
+      XDG_RUNTIME_DIR: join(this.dir, 'run'),
+      XDG_CONFIG_HOME: join(this.dir, 'config'),
+      LIVESNAP_STORE: this.store,
+    };
   }
 
   /** Runs a verb. Resolves to its stdout. Rejects with its output if it fails. */

@@ -45,6 +45,7 @@ function homeDirectory(env: Env): string | null {
 
 const BELOW_HOME = {
   XDG_DATA_HOME: '.local/share',
+  XDG_CONFIG_HOME: '.config',
   XDG_CACHE_HOME: '.cache',
   XDG_STATE_HOME: '.local/state',
 } as const;
@@ -57,7 +58,7 @@ export function baseDirectory(name: keyof typeof BELOW_HOME, env: Env = process.
   return home === null ? null : join(home, BELOW_HOME[name]);
 }
 
-/** The store when neither --store nor LIVESNAP_STORE names one. Errors: USAGE. */
+/** The store when nothing names one (chosen-store.ts). Errors: USAGE. */
 export function defaultStore(env: Env = process.env): string {
   const data = baseDirectory('XDG_DATA_HOME', env);
   if (data !== null) return join(data, 'livesnap');

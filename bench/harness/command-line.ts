@@ -11,7 +11,12 @@ export class CommandLine {
 
   constructor(dir: string) {
     mkdirSync(join(dir, 'run'), { mode: 0o700 });
-    this.#env = { ...process.env, XDG_RUNTIME_DIR: join(dir, 'run'), LIVESNAP_STORE: join(dir, 'store') };
+    this.#env = {
+      ...process.env,
+      XDG_RUNTIME_DIR: join(dir, 'run'),
+      XDG_CONFIG_HOME: join(dir, 'config'),
+      LIVESNAP_STORE: join(dir, 'store'),
+    };
   }
 
   /** Runs Node with arguments, and returns the milliseconds and the output. */

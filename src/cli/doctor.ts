@@ -6,11 +6,14 @@ import { accessSync, constants, existsSync, readFileSync, statfsSync } from 'nod
 import { constants as osConstants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { getSystemErrorName } from 'node:util';
+import { type ChosenStore, namedStore } from '../chosen-store.js';
+import { configFile, readConfig } from '../config.js';
 import { runRoot } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { formatBytes, formatCount } from '../format.js';
 import { projectRoot } from '../native/project-root.js';
 import { printable } from './output.js';
+import { startDefaults } from './start-defaults.js';
 import { defineVerb } from './verb.js';
 
 export interface Check {
@@ -159,6 +162,26 @@ function checkStore(storeDir: string): Finding {
   return checkSpace(dir, MIN_STORE_BYTES, 'Free some space, or choose another store with --store DIR.');
 }
 
+/** What the config file says, and whether its store is used. Errors: those of {@link readConfig}, USAGE. */
+function checkConfig(file: string | null, store: ChosenStore | null): Finding {
+  if (file === null) return fine('there is no config file: the home directory is unknown');
+  if (!existsSync(file)) return fine(`there is no config file ${file}`);
+  const config = readConfig(file);
+  startDefaults(file, config);
+  const values = Object.entries(config).map(([key, value]) => `${key} ${[value].flat().join(' and ')}`);
+  if (values.length === 0) return fine(`${file} sets nothing`);
+  const winner = store === null ? undefined : WINNERS[store.from];
+  const unused =
+    config.store === undefined || winner === undefined ? '' : `; ${winner} has precedence over its store`;
+  return fine(`${file}: ${values.join(', ')}${unused}`);
+}
+
+/** What has precedence over the config file. */
+const WINNERS: Partial<Record<ChosenStore['from'], string>> = {
+  caller: '--store',
+  environment: 'LIVESNAP_STORE',
+};
+
 async function checkRunDirectory(): Promise<Finding> {
   const { checkRunRoot } = await import('../server/run-directory.js');
   const root = runRoot();
@@ -177,7 +200,10 @@ async function examine(name: string, check: () => Finding | Promise<Finding>): P
   }
 }
 
-async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: Check[] }> {
+async function diagnose(
+  storeDir: () => string,
+  named: ChosenStore | null,
+): Promise<{ ok: boolean; checks: Check[] }> {
   const checks = [
     await examine('node', checkNode),
     await examine('addon', checkAddon),
@@ -189,6 +215,7 @@ async function diagnose(storeDir: () => string): Promise<{ ok: boolean; checks: 
     await examine('kvm', checkKvm),
     await examine('userfaultfd', checkUserfaultfd),
     await examine('memory', checkMemory),
+    await examine('config', () => checkConfig(configFile(), named)),
     await examine('store', () => checkStore(storeDir())),
     await examine('run directory', checkRunDirectory),
   ];
@@ -207,7 +234,7 @@ async function describeThisHost(): Promise<Record<string, unknown> | null> {
 }
 
 /** For tests. */
-export const judge = { checkMemory, checkNode, checkSpace, judgeUserfaultfd, missingKvmRemedy };
+export const judge = { checkConfig, checkMemory, checkNode, checkSpace, judgeUserfaultfd, missingKvmRemedy };
 
 const MARKS = { ok: 'ok   ', note: 'note ', wrong: 'WRONG' } as const;
 
@@ -221,7 +248,7 @@ export const verb = defineVerb({
   ].join('\n'),
   async run(call) {
     const { output } = call;
-    const { ok, checks } = await diagnose(() => call.storeDir);
+    const { ok, checks } = await diagnose(() => call.storeDir, namedStore(call.storeOption));
     const width = Math.max(...checks.map(({ name }) => name.length));
     const lines = (list: readonly Check[]) =>
       list

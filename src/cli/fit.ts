@@ -1,9 +1,9 @@
-import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { shortId } from '../format.js';
 import { locateSnapshot } from '../host/locate-snapshot.js';
 import { withStore } from '../host/open-store.js';
 import { anything, object, parse, satisfying } from '../schema.js';
+import { readSmallFile } from '../small-file.js';
 import type { FitFinding } from '../vmm/fit/compare.js';
 import type { HostProfile } from '../vmm/fit/host-profile.js';
 import { printable } from './output.js';
@@ -22,33 +22,9 @@ const notAHost = (path: string, problem: string, cause?: unknown): LivesnapError
 const isGiven = (value: unknown): boolean => value !== undefined;
 const DOCTOR_RESULT = object({ host: satisfying(anything, isGiven, 'is missing') }, { others: 'ignore' });
 
-/** Reads a file that may be anything. Errors: NO_SUCH_FILE, NO_PERMISSION, USAGE, SYSTEM. */
-function readBounded(path: string): string {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR')
-      throw new LivesnapError('NO_SUCH_FILE', `${path} does not exist`, { hint: 'Check the path.' });
-    throw new LivesnapError(
-      code === 'EACCES' ? 'NO_PERMISSION' : 'SYSTEM',
-      `${path} cannot be read: ${message}`,
-    );
-  }
-  try {
-    const stats = fstatSync(fd);
-    if (!stats.isFile()) throw notAHost(path, 'it is not a regular file');
-    if (stats.size > MAX_FILE_BYTES) throw notAHost(path, `it is larger than ${MAX_FILE_BYTES} bytes`);
-    return readFileSync(fd, 'utf8');
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** The host in a file made by `doctor --json`. Errors: those of {@link readBounded}; NEWER_FORMAT. */
+/** The host in a file made by `doctor --json`. Errors: those of {@link readSmallFile}; USAGE, NEWER_FORMAT. */
 async function hostInFile(path: string): Promise<HostProfile> {
-  const text = readBounded(path);
+  const text = readSmallFile(path, MAX_FILE_BYTES, (problem) => notAHost(path, problem));
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -6,7 +6,7 @@
  */
 import { resolve } from 'node:path';
 import { Command, CommanderError, Help, Option } from 'commander';
-import { defaultStore } from '../environment.js';
+import { type ChosenStore, chosenStore, namedStore } from '../chosen-store.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { installedVersion } from '../native/project-root.js';
 import { onNote } from '../notes.js';
@@ -32,7 +32,7 @@ const naming =
   };
 
 /** The options of every verb. They may stand before the verb or after it. */
-function commonOptions(otherwise = '$XDG_DATA_HOME/livesnap or ~/.local/share/livesnap'): Option[] {
+function commonOptions(otherwise = 'that of the config file, else ~/.local/share/livesnap'): Option[] {
   const store = new Option('--store <dir>', `Store directory (default: $LIVESNAP_STORE, else ${otherwise})`);
   return [
     store.argParser(naming(store, parseText)),
@@ -56,6 +56,8 @@ interface CommonValues {
 /** The command of a verb, as the list in the help has it. */
 const addCommand = (program: Command, name: string, { group, summary, isHidden }: VerbEntry): Command =>
   program.command(name, { hidden: isHidden }).helpGroup(group).description(summary);
+
+const absoluteStore = ({ dir }: ChosenStore): string => resolve(requireUtf8(requireLocal(dir)));
 
 function addVerb(program: Command, command: Command, verb: Verb, onStatus: (status: number) => void): void {
   for (const operand of verb.operands) command.argument(operand);
@@ -89,15 +91,14 @@ function addVerb(program: Command, command: Command, verb: Verb, onStatus: (stat
           options.map(([key, name]) => [key, given[name] ?? absent(verb.options[key]!)]),
         ),
         output,
+        storeOption: common.store,
         // Getters: some verbs need no store, and then a missing default is no error.
         get storeDir() {
-          return resolve(
-            requireUtf8(requireLocal(common.store ?? (process.env.LIVESNAP_STORE || defaultStore()))),
-          );
+          return absoluteStore(chosenStore(common.store));
         },
         get namedStoreDir() {
-          const named = common.store ?? (process.env.LIVESNAP_STORE || null);
-          return named === null ? null : resolve(requireUtf8(requireLocal(named)));
+          const named = namedStore(common.store);
+          return named && absoluteStore(named);
         },
       }),
     );
@@ -108,6 +109,7 @@ function addVerb(program: Command, command: Command, verb: Verb, onStatus: (stat
 const VARIABLES = [
   ['LIVESNAP_STORE', 'Store directory, unless --store is given'],
   ['LIVESNAP_DEBUG', '1: add the stack to an error'],
+  ['XDG_CONFIG_HOME', 'Directory of livesnap/config.json (default: ~/.config)'],
   ['XDG_DATA_HOME', 'Directory of the default store (default: ~/.local/share)'],
   ['XDG_RUNTIME_DIR', 'Directory for sockets and logs of machines'],
   ['XDG_CACHE_HOME', 'Directory for caches (default: ~/.cache)'],

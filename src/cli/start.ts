@@ -1,3 +1,4 @@
+import { configFile, readConfig } from '../config.js';
 import { LivesnapError } from '../errors.js';
 import { type DiskOptions, readableFile } from '../host/machine-options.js';
 import { parseLabel } from '../labels.js';
@@ -5,6 +6,7 @@ import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { parseBlock } from './block-option.js';
 import { parseNet } from './net-option.js';
 import { runMachine } from './run-machine.js';
+import { givenOr, orNone, startDefaults } from './start-defaults.js';
 import { parseStarterSet, readStarterFile } from './starter-file.js';
 import {
   anyText,
@@ -35,13 +37,17 @@ export const verb = defineVerb({
     memory: valued('--memory <size>', 'Memory (default: 256M)', parseMemory),
     cpus: valued('--cpus <number>', 'Number of vCPUs (default: 1)', parseCpus),
     vcpu: hidden(valued('--vcpu <list>', 'Legacy form of --cpus: num=N', parseVcpu)),
-    block: repeated('--block <disk>', 'Disk: path=FILE or snapshot=SNAPSHOT; may be repeated', parseBlock),
+    block: repeated(
+      '--block <disk>',
+      'Disk: path=FILE, snapshot=SNAPSHOT or none; may be repeated',
+      orNone(parseBlock),
+    ),
     share: repeated(
       '--share <path>',
       'Read-only disk with a copy of a directory or a file; may be repeated',
       parseText,
     ),
-    net: repeated('--net <network>', 'Network: user or tap=TAP; may be repeated', parseNet),
+    net: repeated('--net <network>', 'Network: user, tap=TAP or none; may be repeated', orNone(parseNet)),
     overlayDir: valued(
       '--overlay-dir <dir>',
       'Directory for overlays of disks (default: the store)',
@@ -94,6 +100,8 @@ export const verb = defineVerb({
     '  tap=TAP              an interface of the host; ,netns=NAME is its namespace',
     '  tap=TAP,create       makes it; ,ip=ADDRESS/PREFIX is the address of the host',
     'With ,mac=ADDRESS the guest has this MAC address.',
+    'The config file may have other defaults: store, memory, cpus, block and net.',
+    'none stands for no disk or no network, whatever the config file has.',
     'With --json and without --detach, start does not attach. It prints the result',
     'and waits until the machine ends.',
   ].join('\n'),
@@ -127,18 +135,23 @@ export const verb = defineVerb({
           : readStarterFile(readableFile(starterFile, 'starter file'), new Map(options.starterSet)),
       prompt: options.starterPrompt?.source ?? null,
     };
+    const file = configFile();
+    const defaults = startDefaults(file, readConfig(file));
     for (const sentence of kernel.ignored) output.say(`note: ${sentence}`);
     return runMachine({ output, storeDir, shown: null, detach: options.detach }, (host, progress) =>
       host.start({
         kernel: kernel.path,
         initrd: options.initrd,
         cmdline: options.cmdline ?? kernel.cmdline ?? undefined,
-        memoryBytes: options.memory,
-        cpus: options.cpus ?? options.vcpu,
+        memoryBytes: options.memory ?? defaults.memoryBytes,
+        cpus: options.cpus ?? options.vcpu ?? defaults.cpus,
         balloon: options.balloon,
         cpuTemplate: options.cpuTemplate,
-        disks: [...options.block, ...options.share.map(sharedDisk)],
-        nets: options.net,
+        disks: [
+          ...givenOr<DiskOptions>('--block', options.block, defaults.disks),
+          ...options.share.map(sharedDisk),
+        ],
+        nets: givenOr('--net', options.net, defaults.nets),
         name: options.name,
         labels: Object.fromEntries(options.label),
         lifetimeMs: options.lifetime,

@@ -55,7 +55,9 @@ export interface Call<O> {
   readonly operands: readonly string[];
   readonly options: Values<O>;
   readonly output: Output;
-  /** Absolute path of the store. Errors: USAGE (no store is named and there is no default). */
+  /** The value of --store. */
+  readonly storeOption: string | undefined;
+  /** Absolute path of the store. Errors: USAGE (no store is named and there is no default; the config file is wrong). */
   readonly storeDir: string;
   /** The store named by --store or LIVESNAP_STORE. Null: `storeDir` is the default, and a machine's own store wins. */
   readonly namedStoreDir: string | null;

@@ -44,6 +44,7 @@ export class World {
       XDG_RUNTIME_DIR: this.runDir,
       XDG_CACHE_HOME: join(this.dir, 'cache'),
       XDG_STATE_HOME: join(this.dir, 'state'),
+      XDG_CONFIG_HOME: join(this.dir, 'config'),
       LIVESNAP_STORE: this.store,
     };
   }
