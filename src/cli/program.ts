@@ -12,11 +12,11 @@ import { installedVersion } from '../native/project-root.js';
 import { onNote } from '../notes.js';
 import { requireLocal } from '../store/remote/address.js';
 import { asksForHelp, asksForVersion, firstWord } from './arguments.js';
+import { commonOptions, HELP_OPTION, VERSION_OPTION } from './common-options.js';
 import { requireUtf8 } from './exact-arguments.js';
 import { Output } from './output.js';
-import { parseText } from './values.js';
-import type { OptionSpec, Verb } from './verb.js';
-import { aliasesOf, VERBS, type VerbEntry } from './verbs.js';
+import type { OptionSpec, Verb, VerbEntry } from './verb.js';
+import { aliasesOf, VERBS } from './verbs.js';
 
 /** `parse` with errors that name the option. */
 const naming =
@@ -31,14 +31,13 @@ const naming =
     }
   };
 
-/** The options of every verb. They may stand before the verb or after it. */
-function commonOptions(otherwise = 'that of the config file, else ~/.local/share/livesnap'): Option[] {
-  const store = new Option('--store <dir>', `Store directory (default: $LIVESNAP_STORE, else ${otherwise})`);
-  return [
-    store.argParser(naming(store, parseText)),
-    new Option('--json', 'Print the result or the error as JSON'),
-    new Option('-q, --quiet', 'Suppress messages and progress'),
-  ];
+function optionOf({ flags, help, hidden, repeated, parse }: OptionSpec<unknown>): Option {
+  const option = new Option(flags, help).hideHelp(hidden ?? false);
+  if (parse === undefined) return option;
+  const one = naming(option, parse);
+  return repeated
+    ? option.argParser((text, before: unknown[] | undefined) => [...(before ?? []), one(text)])
+    : option.argParser(one);
 }
 
 /** The value of an option that is not given. */
@@ -62,20 +61,13 @@ const absoluteStore = ({ dir }: ChosenStore): string => resolve(requireUtf8(requ
 function addVerb(program: Command, command: Command, verb: Verb, onStatus: (status: number) => void): void {
   for (const operand of verb.operands) command.argument(operand);
   const options = Object.entries(verb.options).map(([key, spec]) => {
-    const option = new Option(spec.flags, spec.help).hideHelp(spec.hidden ?? false);
-    if (spec.parse && spec.repeated) {
-      const one = naming(option, spec.parse);
-      option.argParser((text, before: unknown[] | undefined) => [...(before ?? []), one(text)]);
-    } else if (spec.parse) option.argParser(naming(option, spec.parse));
+    const option = optionOf(spec);
     command.addOption(option);
     return [key, option.attributeName()] as const;
   });
-  for (const option of commonOptions(verb.defaultStore)) {
-    if (option.long === '--store') option.hideHelp(verb.usesStore === false);
-    command.addOption(option.helpGroup(COMMON_HEADING));
-  }
+  for (const spec of commonOptions(verb)) command.addOption(optionOf(spec).helpGroup(COMMON_HEADING));
   if (verb.usage !== undefined) command.usage(verb.usage);
-  command.addHelpOption(new Option('-h, --help', 'Show this help').helpGroup(COMMON_HEADING));
+  command.addHelpOption(optionOf(HELP_OPTION).helpGroup(COMMON_HEADING));
   const aliases = aliasesOf(verb.name);
   if (aliases.length > 0) command.addHelpText('after', `\nAlias: ${aliases.join(', ')}`);
   if (verb.notes !== undefined) command.addHelpText('after', `\n${verb.notes}`);
@@ -91,6 +83,7 @@ function addVerb(program: Command, command: Command, verb: Verb, onStatus: (stat
           options.map(([key, name]) => [key, given[name] ?? absent(verb.options[key]!)]),
         ),
         output,
+        verbs: VERBS,
         storeOption: common.store,
         // Getters: some verbs need no store, and then a missing default is no error.
         get storeDir() {
@@ -168,13 +161,14 @@ function createProgram(): Command {
   const program: Command = new Command('livesnap')
     .description('Run virtual machines on KVM and keep deduplicated snapshots of them.')
     .usage('VERB [options] [arguments]')
-    .version(installedVersion(), '-V, --version', 'Show the version')
-    .helpOption('-h, --help', 'Show this help')
+    .version(installedVersion(), VERSION_OPTION.flags, VERSION_OPTION.help)
+    .helpOption(HELP_OPTION.flags, HELP_OPTION.help)
     .helpCommand(false)
     .enablePositionalOptions()
     .exitOverride()
     .configureOutput({ writeErr: () => {} })
     .configureHelp({
+      helpWidth: 79,
       // Long options without a short one are aligned with those that have one.
       optionTerm: ({ short, flags }): string => (short === undefined ? `    ${flags}` : flags),
       formatHelp: (command, helper): string =>
@@ -182,7 +176,7 @@ function createProgram(): Command {
           ? formatProgramHelp(program, helper)
           : Help.prototype.formatHelp.call(helper, command, helper),
     });
-  for (const option of commonOptions()) program.addOption(option);
+  for (const spec of commonOptions()) program.addOption(optionOf(spec));
   return program;
 }
 

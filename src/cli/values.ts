@@ -4,6 +4,7 @@
 import { LivesnapError } from '../errors.js';
 import type { CalendarSpan, GroupKey } from '../host/forget-policy.js';
 import { requireMemory } from '../host/guest-memory.js';
+import type { ValueParser } from './verb.js';
 
 const usage = (message: string, hint: string): LivesnapError => new LivesnapError('USAGE', message, { hint });
 
@@ -179,13 +180,14 @@ export function parsePart(text: string): { part: number; of: number } {
 }
 
 /** One of a few words. */
-export const parseWord =
-  <W extends string>(...words: W[]) =>
-  (text: string): W => {
+export function parseWord<W extends string>(...words: W[]): ValueParser<W> {
+  const parse = (text: string): W => {
     if ((words as string[]).includes(text)) return text as W;
     const list = `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
     throw usage(`${quoted(text)} is not ${list}`, `Specify ${list}.`);
   };
+  return Object.assign(parse, { words });
+}
 
 /** Any text but the empty one. */
 export function parseText(text: string): string {

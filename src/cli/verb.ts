@@ -3,6 +3,13 @@
  */
 import type { Output } from './output.js';
 
+/** Makes a value of the text of an option. Errors: USAGE. */
+export interface ValueParser<T> {
+  (text: string): T;
+  /** All values that it takes, if they are a few words. */
+  readonly words?: readonly string[];
+}
+
 /** An option. It takes a value if it has `parse`; otherwise it is a flag. */
 export interface OptionSpec<T> {
   /** As shown in the help: `--tag <tag>`. */
@@ -12,34 +19,33 @@ export interface OptionSpec<T> {
   readonly hidden?: boolean;
   /** It may be given several times: its value is a list. */
   readonly repeated?: boolean;
-  /** Errors: USAGE. */
-  readonly parse?: (text: string) => T;
+  readonly parse?: ValueParser<T>;
 }
 
 /** An option with a value. It is undefined when it is not given. */
-export const valued = <T>(
-  flags: string,
-  help: string,
-  parse: (text: string) => T,
-): OptionSpec<T | undefined> => ({ flags, help, parse });
+export const valued = <T>(flags: string, help: string, parse: ValueParser<T>): OptionSpec<T | undefined> => ({
+  flags,
+  help,
+  parse,
+});
 
 /** An option with an optional value. Without a value it is true. */
 export const optional = <T>(
   flags: string,
   help: string,
-  parse: (text: string) => T,
+  parse: ValueParser<T>,
 ): OptionSpec<T | true | undefined> => ({ flags, help, parse });
 
 /** An option with a value that may be given several times. Its value is the list of them, in order. */
 export const repeated = <T>(
   flags: string,
   help: string,
-  parse: (text: string) => T,
+  parse: ValueParser<T>,
 ): OptionSpec<readonly T[]> => ({
   flags,
   help,
   repeated: true,
-  parse: parse as unknown as (text: string) => readonly T[],
+  parse: parse as unknown as ValueParser<readonly T[]>,
 });
 
 /** An option without a value. */
@@ -55,6 +61,8 @@ export interface Call<O> {
   readonly operands: readonly string[];
   readonly options: Values<O>;
   readonly output: Output;
+  /** All verbs, by name. */
+  readonly verbs: ReadonlyMap<string, VerbEntry>;
   /** The value of --store. */
   readonly storeOption: string | undefined;
   /** Absolute path of the store. Errors: USAGE (no store is named and there is no default; the config file is wrong). */
@@ -78,6 +86,17 @@ export interface Verb<O extends Record<string, OptionSpec<unknown>> = Record<str
   readonly notes?: string;
   /** Resolves to the exit status. */
   run(call: Call<O>): Promise<number>;
+}
+
+/** A verb in the list of verbs.ts. */
+export interface VerbEntry {
+  readonly group: string;
+  readonly summary: string;
+  readonly load: () => Promise<{ readonly verb: Verb }>;
+  /** Left out of the help: called by other programs. */
+  readonly isHidden: boolean;
+  /** Other names of the verb, each with the options that it implies. */
+  readonly aliases: Readonly<Record<string, readonly string[]>>;
 }
 
 /** Gives `run` the types of the options beside it. */

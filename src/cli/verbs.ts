@@ -2,26 +2,22 @@
  * The list of verbs, by group, in the order of the help, each with its summary. The file of a verb is loaded only when
  * the verb is called.
  */
-import type { Verb } from './verb.js';
+import type { VerbEntry } from './verb.js';
 
-type LoadVerb = () => Promise<{ readonly verb: Verb }>;
+type Listing = Omit<VerbEntry, 'group'>;
 
-interface Listing {
-  readonly summary: string;
-  readonly load: LoadVerb;
-  /** Left out of the help: called by other programs. */
-  readonly isHidden: boolean;
-  /** Other names of the verb, each with the options that it implies. */
-  readonly aliases: Readonly<Record<string, readonly string[]>>;
-}
-
-const listed = (summary: string, load: LoadVerb, aliases: Listing['aliases'] = {}): Listing => ({
+const listed = (summary: string, load: VerbEntry['load'], aliases: Listing['aliases'] = {}): Listing => ({
   summary,
   load,
   isHidden: false,
   aliases,
 });
-const hidden = (summary: string, load: LoadVerb): Listing => ({ summary, load, isHidden: true, aliases: {} });
+const hidden = (summary: string, load: VerbEntry['load']): Listing => ({
+  summary,
+  load,
+  isHidden: true,
+  aliases: {},
+});
 
 const GROUPS: Record<string, Record<string, Listing>> = {
   Machines: {
@@ -70,16 +66,14 @@ const GROUPS: Record<string, Record<string, Listing>> = {
     demo: listed('See a machine saved, forked and restored', () => import('./demo.js')),
     fit: listed('Check whether a snapshot fits a host', () => import('./fit.js')),
     serve: listed('Serve an API for the machines and the store of this host', () => import('./serve.js')),
+    completion: listed('Print a script that completes commands in a shell', () => import('./completion.js')),
+    'list-names': hidden('List names for completion scripts', () => import('./list-names.js')),
   },
 };
 
 interface Alias {
   readonly verb: string;
   readonly options: readonly string[];
-}
-
-export interface VerbEntry extends Listing {
-  readonly group: string;
 }
 
 export const VERBS: ReadonlyMap<string, VerbEntry> = new Map(

@@ -132,6 +132,8 @@ const MORE: readonly (readonly [args: readonly string[], message: RegExp])[] = [
   [['stop', '../a'], /not a valid machine name/],
   [['forget'], /no rule says which snapshots to keep/],
   [['forget', 'a', '--prune', '--dry-run'], /no rule says/],
+  [['completion', 'tcsh'], /"tcsh" is not bash, zsh or fish/],
+  [['list-names', 'toString'], /not a kind of names/],
   [['copy', 'a'], /needs --to or --from/],
   [['copy', '--to', '/x'], /needs snapshots or --all/],
   [['copy', 'a', '--all', '--to', '/x'], /needs snapshots or --all/],
