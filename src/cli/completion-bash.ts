@@ -69,12 +69,12 @@ _livesnap_reply() {
     compopt -o filenames 2>/dev/null
     mapfile -t COMPREPLY < <(compgen -d -- "$2")
     ;;
-  machines | snapshots | tags)
+  machines | snapshots | machines-and-snapshots | tags)
     while IFS= read -r word; do
       [[ $word != "$2"* ]] || COMPREPLY+=("$word")
     done < <(livesnap list-names "$1" \${store:+"--store=$store"} </dev/null 2>/dev/null)
     # An exported directory is a snapshot, too.
-    [[ $1 != snapshots || \${#COMPREPLY[@]} -gt 0 ]] || _livesnap_reply directories "$2"
+    [[ $1 != *snapshots || \${#COMPREPLY[@]} -gt 0 ]] || _livesnap_reply directories "$2"
     ;;
   words\\ *)
     for word in \${1#words }; do

@@ -97,7 +97,7 @@ function __livesnap_names
     end
     set -l names (livesnap list-names $argv[1] $store </dev/null 2>/dev/null)
     set -l begun (commandline -ct)
-    if test $argv[1] != snapshots; or string match -q -- "$begun*" $names
+    if not string match -q '*snapshots' $argv[1]; or string match -q -- "$begun*" $names
         printf '%s\\n' $names
     else
         # An exported directory is a snapshot, too.

@@ -6,9 +6,19 @@
 import { commonOptions, HELP_OPTION, VERSION_OPTION } from './common-options.js';
 import type { OptionSpec, Verb, VerbEntry } from './verb.js';
 
+/** `list-names` lists the names of the last four. */
+type Kind =
+  | 'anything'
+  | 'files'
+  | 'directories'
+  | 'machines'
+  | 'snapshots'
+  | 'machines-and-snapshots'
+  | 'tags';
+
 /** What comes in question for a value. `anything`: the shell has nothing to offer. */
 export type Candidates =
-  | { readonly kind: 'anything' | 'files' | 'directories' | 'machines' | 'snapshots' | 'tags' }
+  | { readonly kind: Kind }
   | { readonly kind: 'words'; readonly words: readonly string[] };
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
@@ -22,6 +32,7 @@ const PLACEHOLDERS: Readonly<Record<string, Candidates>> = {
   machine: { kind: 'machines' },
   snapshot: { kind: 'snapshots' },
   'other-snapshot': { kind: 'snapshots' },
+  'machine|snapshot': { kind: 'machines-and-snapshots' },
   tag: { kind: 'tags' },
   shell: { kind: 'words', words: SHELLS },
 };
@@ -80,7 +91,7 @@ function completedOption({ flags, help, repeated = false, parse }: OptionSpec<un
 }
 
 function completedOperand(operand: string): CompletedOperand {
-  const [, placeholder, dots] = /^[<[]([\w-]+)(\.\.\.)?[>\]]$/.exec(operand)!;
+  const [, placeholder, dots] = /^[<[]([\w|-]+)(\.\.\.)?[>\]]$/.exec(operand)!;
   return {
     placeholder: placeholder!,
     candidates: candidatesFor(placeholder!),

@@ -81,7 +81,7 @@ _livesnap_names() {
   names=(\${(f)"$(livesnap list-names $1 \${dir:+--store=$dir} </dev/null 2>/dev/null)"})
   compadd -a names && return
   # An exported directory is a snapshot, too.
-  [[ $1 == snapshots ]] && _directories
+  [[ $1 == *snapshots ]] && _directories
 }
 
 _livesnap() {

@@ -21,12 +21,20 @@ const summaries = (storeDir: string) =>
     store.list().map(({ id, tags }) => ({ id: shortId(id), tags })),
   );
 
+async function snapshots(storeDir: () => string): Promise<string[]> {
+  return (await summaries(storeDir())).flatMap(({ id, tags }) => (tags.length === 0 ? [id] : tags));
+}
+
 /** What to list, by the word for it. */
 const LISTS: Readonly<Record<string, (storeDir: () => string) => Promise<string[]>>> = {
   machines,
+  snapshots,
+  // Without a store there may be machines all the same.
+  'machines-and-snapshots': async (storeDir) => [
+    ...(await machines()),
+    ...(await snapshots(storeDir).catch(() => [])),
+  ],
   tags: async (storeDir) => (await summaries(storeDir())).flatMap(({ tags }) => tags),
-  snapshots: async (storeDir) =>
-    (await summaries(storeDir())).flatMap(({ id, tags }) => (tags.length === 0 ? [id] : tags)),
 };
 
 export const verb = defineVerb({

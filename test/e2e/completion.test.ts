@@ -28,6 +28,9 @@ const OFFERED: readonly (readonly [line: string, words: readonly string[]])[] = 
   ['attach w', ['web']],
   ['stop web d', ['db']],
   ['console web w', []],
+  ['fork ', ['db', 'first', 'second', 'web']],
+  ['fork --store nowhere ', ['db', 'web']],
+  ['fork --type m', ['machine']],
   // snapshots and tags
   ['show ', ['first', 'second']],
   ['delete first s', ['second']],
