@@ -219,6 +219,6 @@ export function complain(error: LivesnapError): void {
     process.stderr.write(`${printableLines((error.cause as Error)?.stack ?? error.stack ?? '')}\n`);
 }
 
-/** Plain with NO_COLOR (no-color.org). */
+/** Plain with NO_COLOR (no-color.org), which Node 20.12 does not heed by itself. */
 const dim = (text: string): string =>
   process.stderr.isTTY && !process.env.NO_COLOR ? styleText('dim', text) : text;

@@ -89,6 +89,15 @@ describe('the command lines of the original program', function () {
     assert.deepEqual(world.machines(), []);
   });
 
+  it('take options of the verb, also short ones', async () => {
+    const started = await world.run([
+      ...['--kernel', `path=${join(dir, 'bzImage')}`, '--memory', 'size_mib=64', '-dq', '--name', 'a'],
+    ]);
+    assert.deepEqual(started, { status: 0, stdout: 'a\n', stderr: '' });
+    const killed = await world.json('kill', 'a');
+    assert.deepEqual([killed.how, killed.reason], ['ended', 'forced']);
+  });
+
   it('start a machine with the default memory and one vCPU', async () => {
     const port = await freePort();
     await whileItTicks(['--kernel', 'path=bzImage', '--port', String(port)], async () => {

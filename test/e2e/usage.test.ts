@@ -1,11 +1,12 @@
 /** The help, and the errors for wrong input, of every verb in VERBS; machines and kernels that do not exist. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { anyText } from '../../src/cli/values.js';
 import type { OptionSpec, Verb } from '../../src/cli/verb.js';
 import { ALIASES, VERBS } from '../../src/cli/verbs.js';
 import { ERROR_CODES } from '../../src/errors.js';
-import { World } from './cli.js';
+import { MAIN, World } from './cli.js';
 
 const verbs = await Promise.all(
   [...VERBS].map(async ([name, { load, ...listed }]) => ({ name, ...listed, verb: (await load()).verb })),
@@ -216,6 +217,21 @@ describe('livesnap', () => {
   it('answers a word of another tool with the command to use', async () => {
     const { message, hint } = await world.fails(2, 'USAGE', ['prune']);
     assert.deepEqual([message, hint], ["unknown verb 'prune'", 'To delete unreferenced data: livesnap gc']);
+  });
+
+  it('dims a hint on a terminal, unless NO_COLOR is set', () => {
+    const onTerminal = (env: NodeJS.ProcessEnv): string => {
+      const command = `"${process.execPath}" "${MAIN}" prune`;
+      return spawnSync('script', ['-qefc', command, '/dev/null'], {
+        env: { ...world.env, TERM: 'xterm-256color', FORCE_COLOR: undefined, ...env },
+        encoding: 'utf8',
+        input: '',
+      }).stdout;
+    };
+    const hint = 'To delete unreferenced data: livesnap gc';
+    assert.ok(onTerminal({ NO_COLOR: undefined }).includes(`\x1b[2m${hint}\x1b[22m`));
+    const plain = onTerminal({ NO_COLOR: '1' });
+    assert.ok(plain.includes(hint) && !plain.includes('\x1b['), plain);
   });
 
   it('asks for a unit if --memory is a small number', async () => {
