@@ -53,6 +53,15 @@ describe('a page of documentation', () => {
     assert.equal(blocks[0]!.notRun, 'it needs root');
   });
 
+  it('has files, which later commands use', () => {
+    const { steps, faults } = readPage(`<!-- file: a.mjs -->\n${fenced('js', 'x;', 'npm y')}`);
+    assert.deepEqual(faults, []);
+    assert.deepEqual(
+      steps.map(({ commands }) => commands),
+      ["cat >a.mjs <<'END OF FILE'\nx;\nnpm y\nEND OF FILE"],
+    );
+  });
+
   for (const [what, text, fault] of [
     ['commands in a block without a language', fenced('', 'livesnap ls'), /line 1: .*"not run"/],
     ['an indented command', 'Text:\n\n    livesnap ls\n', /line 3: .*fence/],

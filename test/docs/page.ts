@@ -22,6 +22,8 @@ export interface Block {
   /** Why it is not run. */
   readonly notRun: string | null;
   readonly keys: string | null;
+  /** The file that has this text, for the commands that follow. */
+  readonly file: string | null;
 }
 
 export interface Page {
@@ -38,14 +40,15 @@ const COMMAND_LANGUAGES = new Set([...RUN_LANGUAGES, 'bash', 'shell', 'zsh']);
 /** A line of code that looks like a command. */
 const COMMAND = /^(?:\$ |(?:sudo )?(?:livesnap|bin\/livesnap|npm|npx|curl|ssh|scripts\/\S+|docker) )/;
 
-const MARK = /^<!-- (not run|hidden|keys):([\s\S]*?)-->$/;
+type MarkKind = 'not run' | 'keys' | 'file';
+const MARK = /^<!-- (not run|hidden|keys|file):([\s\S]*?)-->$/;
 
 export function readPage(text: string): Page {
   const lines = text.split('\n');
   const blocks: Block[] = [];
   const steps: Step[] = [];
   const faults: string[] = [];
-  let mark: { kind: 'not run' | 'keys'; text: string; line: number } | null = null;
+  let mark: { kind: MarkKind; text: string; line: number } | null = null;
   const unused = (): void => {
     if (mark) faults.push(`line ${mark.line}: no block follows the mark "${mark.kind}"`);
     mark = null;
@@ -70,6 +73,7 @@ export function readPage(text: string): Page {
         text: body,
         notRun: mark?.kind === 'not run' ? mark.text : null,
         keys: mark?.kind === 'keys' ? keysOf(mark.text) : null,
+        file: mark?.kind === 'file' ? mark.text : null,
       };
       mark = null;
       blocks.push(block);
@@ -85,7 +89,7 @@ export function readPage(text: string): Page {
         unused();
         const [, kind, content] = found;
         if (kind === 'hidden') steps.push({ line, commands: content!.trim(), output: null, keys: null });
-        else mark = { kind: kind as 'not run' | 'keys', text: content!.trim(), line };
+        else mark = { kind: kind as MarkKind, text: content!.trim(), line };
       }
       if (end > i) i = end;
       continue;
@@ -98,22 +102,27 @@ export function readPage(text: string): Page {
   return { blocks, steps, faults };
 }
 
-function faultsOf({ line, language, text, notRun, keys }: Block): string[] {
+function faultsOf(block: Block): string[] {
+  const { line, language, text, notRun, keys, file } = block;
   if (notRun === '') return [`line ${line}: "not run" needs a reason`];
-  if (notRun !== null) return [];
+  if (notRun !== null || file !== null) return [];
   if (COMMAND_LANGUAGES.has(language) && !RUN_LANGUAGES.has(language))
     return [`line ${line}: use "sh" or "console" in place of "${language}"`];
   if (!RUN_LANGUAGES.has(language) && text.split('\n').some((code) => COMMAND.test(code)))
     return [`line ${line}: a block with commands is "sh" or "console", or says why it is "not run"`];
   if (language === 'console' && !text.startsWith('$ '))
     return [`line ${line}: a block of "console" begins with "$ " and a command`];
-  if (keys !== null && stepsOf({ line, language, text, notRun, keys }).length !== 1)
+  if (keys !== null && stepsOf(block).length !== 1)
     return [`line ${line}: "keys" needs a block of one command`];
   return [];
 }
 
 /** `sh`: all of it is one step. `console`: a step for each command, which begins with "$ ". */
-function stepsOf({ line, language, text, keys }: Block): Step[] {
+function stepsOf({ line, language, text, keys, file }: Block): Step[] {
+  if (file !== null)
+    return [
+      { line, commands: `cat >${file} <<'END OF FILE'\n${text}\nEND OF FILE`, output: null, keys: null },
+    ];
   if (language === 'sh') return [{ line: line + 1, commands: text, output: null, keys }];
   if (language !== 'console') return [];
   const steps: { line: number; commands: string[]; output: string[] }[] = [];

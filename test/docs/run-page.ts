@@ -98,9 +98,10 @@ export class PageRunner {
   private async runStep(
     shell: ChildProcess,
     statuses: AsyncIterator<string>,
-    { commands, keys }: Step,
+    { line, commands, keys }: Step,
   ): Promise<{ status: number; output: string }> {
-    const outputFile = join(this.dir, 'output');
+    // A file of its own: commands in the background still write to earlier ones.
+    const outputFile = join(this.dir, `output-${line}`);
     let text = commands;
     if (keys !== null) {
       const terminal = join(this.dir, 'terminal.py');
