@@ -80,7 +80,9 @@ describe('the documentation', function () {
       requireKvm(this);
     });
     let runner: PageRunner | null = null;
-    afterEach(async () => {
+    afterEach(async function () {
+      if (runner !== null && this.currentTest?.isFailed())
+        process.stderr.write(`    the last command: ${runner.describeLast()}\n`);
       await runner?.end();
       runner = null;
     });

@@ -5,7 +5,15 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -60,6 +68,9 @@ export class PageRunner {
   private readonly otherEnv: Record<string, string>;
   private ssh: SshServer | null = null;
   private shell: ChildProcess | null = null;
+  /** Where the command is that was begun last, and what it has printed so far. */
+  private last = '';
+  private lastOutputFile = '';
 
   constructor() {
     mkdirSync(join(this.dir, 'other'));
@@ -90,6 +101,7 @@ export class PageRunner {
     ]();
     shell.stdin!.write("set -E; trap 'failed=$?' ERR\n");
     for (const step of steps) {
+      this.last = `${name}:${step.line}: ${step.commands}`;
       const { status, output } = await this.runStep(shell, statuses, step);
       compare(`${name}:${step.line}`, step, status, output);
     }
@@ -102,6 +114,7 @@ export class PageRunner {
   ): Promise<{ status: number; output: string }> {
     // A file of its own: commands in the background still write to earlier ones.
     const outputFile = join(this.dir, `output-${line}`);
+    this.lastOutputFile = outputFile;
     let text = commands;
     if (keys !== null) {
       const terminal = join(this.dir, 'terminal.py');
@@ -115,6 +128,11 @@ export class PageRunner {
     const output = stripVTControlCharacters(readFileSync(outputFile, 'utf8')).replaceAll('\r', '');
     assert.ok(!done, `the shell ended: ${output}`);
     return { status: Number(value), output };
+  }
+
+  /** For a command that does not end. */
+  describeLast(): string {
+    return `${this.last}\n${existsSync(this.lastOutputFile) ? readFileSync(this.lastOutputFile, 'utf8') : ''}`;
   }
 
   async end(): Promise<void> {
