@@ -14,11 +14,11 @@ export const verb = defineVerb({
     ranges: flag('--ranges', 'Also list where they differ'),
   },
   notes: [
-    'diff compares regions with the same name, in pages of 4 KiB. It reads which',
-    'pages the snapshots have, and hardly any data.',
-    'If a region is named, diff compares it with the region named on the other side.',
-    'Without a name there, the other region is the only one of a stored file, or the',
-    'one with the same name. Example: livesnap diff debian web:disk0',
+    'diff compares regions with the same name, in pages of 4 KiB. It compares lists',
+    'of pages, and reads hardly any data.',
+    'To compare two regions, name both. If you name only one, the other one is the',
+    'only region of a stored file, or the region with the same name.',
+    'Example: livesnap diff debian web:disk0',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
     const [a, b] = operands.map(parseSnapshotRegion) as [SnapshotRegion, SnapshotRegion];

@@ -9,7 +9,7 @@ export const verb = defineVerb({
   options: {},
   notes: [
     'N is the number of the disk, such as 0 or disk0. If the snapshot has only one',
-    'disk, N may be left out. FILE becomes a raw image. livesnap show lists them.',
+    'disk, N may be left out. FILE becomes a raw image. livesnap show lists disks.',
     FILE_NOTES,
   ].join('\n'),
   run({ operands, output, storeDir }) {

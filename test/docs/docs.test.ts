@@ -36,6 +36,16 @@ describe('the documentation', function () {
         assert.deepEqual(page.faults, []);
       });
 
+  it('has no line of prose longer than 120 characters', () => {
+    const long = pages.flatMap(({ name, text }) =>
+      text
+        .replace(/^```[\s\S]*?^```/gm, (block) => block.replace(/[^\n]/g, ''))
+        .split('\n')
+        .flatMap((line, i) => (line.length > 120 && !line.startsWith('|') ? [`${name}:${i + 1}`] : [])),
+    );
+    assert.deepEqual(long, []);
+  });
+
   it('names only verbs and options that exist', async () => {
     const options = new Map<string, Set<string>>();
     for (const [verb, { load }] of VERBS) {
