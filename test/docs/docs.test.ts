@@ -7,8 +7,8 @@ import { projectRoot } from '../../src/native/addon.js';
 import { missingForSsh } from '../e2e/ssh-server.js';
 import { requireKvm } from '../kvm/kvm.js';
 import { limit } from '../timeouts.js';
-import { invocations, readPage } from './page.js';
-import { PageRunner } from './run-page.js';
+import { invocations, type Page, readPage } from './page.js';
+import { PageRunner, SYSTEM_PATH } from './run-page.js';
 
 /** The reference shows forms of commands, which are no session: only their verbs and options are checked. */
 const REFERENCE = 'docs/cli.md';
@@ -101,7 +101,7 @@ describe('the documentation', function () {
       if (name !== REFERENCE && page.steps.length > 0)
         it(`the commands of ${name}`, async function () {
           const needsSsh = page.steps.some(({ commands }) => /(^|\s)ssh(:\/\/| )/.test(commands));
-          const missing = needsSsh ? missingForSsh() : null;
+          const missing = (needsSsh ? missingForSsh() : null) ?? missingProgram(page);
           if (missing !== null) {
             process.stderr.write(`    SKIPPED, not tested: ${name}: ${missing}\n`);
             this.skip();
@@ -112,6 +112,19 @@ describe('the documentation', function () {
         });
   });
 });
+
+/** Programs of other packages that pages use. */
+const PROGRAMS = ['curl', 'debugfs', 'mkfs.ext4', 'python3'];
+
+function missingProgram({ steps }: Page): string | null {
+  const missing = PROGRAMS.find(
+    (program) =>
+      steps.some(
+        ({ commands, keys }) => commands.split(/\s/).includes(program) || (keys && program === 'python3'),
+      ) && !SYSTEM_PATH.split(':').some((dir) => existsSync(join(dir, program))),
+  );
+  return missing === undefined ? null : `${missing} is not installed`;
+}
 
 /** The anchors of a page's headings, as GitHub makes them. */
 function anchors(file: string): Set<string> {

@@ -39,6 +39,9 @@ sys.stdout.flush()
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 `;
 
+/** Where programs of the system are. */
+export const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
 /** A user of a host: a home directory, and directories for machines and stores. */
 function makeUser(dir: string): Record<string, string> {
   const home = join(dir, 'home');
@@ -47,11 +50,7 @@ function makeUser(dir: string): Record<string, string> {
   const binDir = join(dir, 'bin');
   mkdirSync(binDir);
   symlinkSync(join(projectRoot, 'bin/livesnap'), join(binDir, 'livesnap'));
-  const path = [
-    binDir,
-    dirname(process.execPath),
-    '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-  ];
+  const path = [binDir, dirname(process.execPath), SYSTEM_PATH];
   return {
     HOME: home,
     XDG_RUNTIME_DIR: runDir,
