@@ -1,7 +1,7 @@
 /** Every command of README.md and docs/ exists, and is run: see CONTRIBUTING.md, "Documentation". */
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { VERBS } from '../../src/cli/verbs.js';
 import { projectRoot } from '../../src/native/addon.js';
 import { missingForSsh } from '../e2e/ssh-server.js';
@@ -35,6 +35,14 @@ describe('the documentation', function () {
       it(`says of each command in ${name} how it is tested`, () => {
         assert.deepEqual(page.faults, []);
       });
+
+  it('lists every page in docs/README.md', () => {
+    const index = pages.find(({ name }) => name === 'docs/README.md')!.text;
+    const unlisted = names.filter(
+      (name) => name !== 'docs/README.md' && !index.includes(`(${relative('docs', name)}`),
+    );
+    assert.deepEqual(unlisted, []);
+  });
 
   it('has no line of prose longer than 120 characters', () => {
     const long = pages.flatMap(({ name, text }) =>
