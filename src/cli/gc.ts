@@ -31,7 +31,7 @@ export const verb = defineVerb({
     };
     if (recompress) for (const signal of SIGNALS) process.once(signal, interrupt); // the next one ends the process
     const asked = {
-      ...{ dryRun, recompress, signal: interruption.signal },
+      ...{ dryRun, recompress, endEarly: interruption.signal },
       ...(maxRepack === undefined ? {} : { maxRepackBytes: maxRepack }),
     };
     const result = await output.withProgress(recompress ? 'recompressing' : 'collecting', (progress) =>

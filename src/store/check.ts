@@ -9,6 +9,7 @@
  * - It changes nothing, except for the record of which packs were read.
  * - It runs beside saves, rm and gc: damage counts only if the index still lists the file.
  */
+import { setImmediate } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import { DamageError } from './disk/damage.js';
@@ -35,7 +36,7 @@ import { readSnapshotFile, snapshotFile } from './snapshot/snapshot-file.js';
 import { readTag } from './tags.js';
 import type { CheckOptions, Problem, Progress } from './types.js';
 import type { PackProblem } from './worker/page-jobs.js';
-import { pageWorker, pageWorkerCount } from './worker/page-pool.js';
+import { onPageWorkers, pageWorker } from './worker/page-pool.js';
 
 /** What a finding affects: a region of a snapshot; null: the snapshot's file. One object for each. */
 interface Affected {
@@ -53,15 +54,15 @@ interface Finding {
 
 export async function checkStore(
   context: StoreContext,
-  { readData }: CheckOptions,
+  { readData, signal }: CheckOptions,
   progress?: Progress,
 ): Promise<{ ok: boolean; problems: Problem[] }> {
-  const lock = await context.lock('shared');
+  const lock = await context.lock('shared', signal);
   try {
-    const check = new Check(context, readData !== false);
+    const check = new Check(context, readData !== false, signal);
     check.index();
     await check.packs(readData, progress);
-    check.snapshots();
+    await check.snapshots();
     check.numbers();
     await check.segments();
     const problems = check.problems();
@@ -193,6 +194,7 @@ class Check {
   constructor(
     readonly context: StoreContext,
     readonly readData: boolean,
+    readonly signal: AbortSignal | undefined,
   ) {}
 
   problems(): Problem[] {
@@ -230,19 +232,17 @@ class Check {
     const { index, write } = this.context;
     const toRead = packsToRead(this.context, readData);
     const isRead = new Set(toRead.map(({ number }) => number));
-    const waiting = index.packs(leaveOut);
+    const rows = index.packs(leaveOut);
     const weight = (row: PackRow): number => (isRead.has(row.number) ? row.sizeBytes : row.chunks * 44);
-    const totalBytes = waiting.reduce((total, row) => total + weight(row), 0);
+    const totalBytes = rows.reduce((total, row) => total + weight(row), 0);
     let doneBytes = 0;
-    const lane = async (worker: number): Promise<void> => {
-      for (let row = waiting.shift(); row; row = waiting.shift()) {
-        this.#highest = Math.max(this.#highest, row.number);
-        await this.#pack(worker, row, isRead.has(row.number));
-        doneBytes += weight(row);
-        progress?.(doneBytes, totalBytes);
-      }
+    const checkPack = async (worker: number, row: PackRow): Promise<void> => {
+      this.#highest = Math.max(this.#highest, row.number);
+      await this.#pack(worker, row, isRead.has(row.number));
+      doneBytes += weight(row);
+      progress?.(doneBytes, totalBytes);
     };
-    await Promise.all(Array.from({ length: pageWorkerCount }, (_, i) => lane(i)));
+    await onPageWorkers(rows, checkPack, this.signal);
     if (write && toRead.length > 0) index.noteRead(toRead);
   }
 
@@ -282,12 +282,16 @@ class Check {
     }
   }
 
-  snapshots(): void {
+  async snapshots(): Promise<void> {
     const { index } = this.context;
     const packs = this.context.packSet();
     const validBlocks = new ChunkSet();
     try {
-      for (const id of index.ids(leaveOut)) this.#snapshot(packs, validBlocks, id);
+      for (const id of index.ids(leaveOut)) {
+        await setImmediate(); // so that the signal can be aborted
+        this.signal?.throwIfAborted();
+        this.#snapshot(packs, validBlocks, id);
+      }
     } finally {
       packs.close();
     }
@@ -401,6 +405,7 @@ class Check {
   async segments(): Promise<void> {
     const { index, dir } = this.context;
     for (const row of index.segments(leaveOut)) {
+      this.signal?.throwIfAborted();
       const problem = await pageWorker(0).do('verifySegment', { dir, row });
       if (problem && index.hasSegment(row.number)) this.#find(problem.file, problem.offset, problem.message);
     }

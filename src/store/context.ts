@@ -2,7 +2,7 @@
 import { realpathSync } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import type { PageOps } from '../native/pages.js';
-import { storeError } from './disk/layout.js';
+import { LOCK, storeError } from './disk/layout.js';
 import { StoreLock } from './disk/store-lock.js';
 import type { Index } from './index/index-database.js';
 import { DEFAULT_DIGEST } from './pack/digest.js';
@@ -38,8 +38,8 @@ export class StoreContext {
       });
   }
 
-  lock(mode: 'shared' | 'exclusive'): Promise<StoreLock> {
-    return StoreLock.acquire(this.dir, mode);
+  lock(mode: 'shared' | 'exclusive', signal?: AbortSignal): Promise<StoreLock> {
+    return StoreLock.acquire(this.dir, mode, LOCK, signal);
   }
 
   /** Runs work with the lock held; for verbs that are synchronous. */

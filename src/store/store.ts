@@ -24,12 +24,12 @@ import { at, fsyncDirectory, SNAPSHOT_ID, SNAPSHOTS, storeError, TAG_LABEL } fro
 import { noteMissingLocks, requireLocksToWrite } from './disk/locking.js';
 import type { FileName } from './file/file-names.js';
 import { diskRegionOf, fileRegionOf } from './file/file-regions.js';
-import { getFile, putFile } from './file/file-snapshots.js';
+import { getFile, type PutOptions, putFile } from './file/file-snapshots.js';
 import { collectGarbage, type GcOptions, type GcResult } from './gc/gc.js';
 import { mergeNewest } from './gc/segment-merge.js';
 import { unlinkUnlisted } from './gc/unlisted-files.js';
 import { openIndex, requireRepairable } from './open-store.js';
-import { repairStore } from './repair/repair.js';
+import { type RepairOptions, repairStore } from './repair/repair.js';
 import { Save } from './save/save.js';
 import { snapshotFile } from './snapshot/snapshot-file.js';
 import { snapshotDetails, storeStats } from './statistics.js';
@@ -94,11 +94,7 @@ export class Store implements SaveTarget {
    * Rebuilds the index of the store in `dir` from its files, and heals damaged chunks of which there is a copy. Errors:
    * USAGE, NO_SUCH_FILE, NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_PERMISSION, NO_SPACE.
    */
-  static async repair(
-    dir: string,
-    progress?: Progress,
-    options: Pick<OpenOptions, 'fingerprintBits'> = {},
-  ): Promise<RepairResult> {
+  static async repair(dir: string, progress?: Progress, options: RepairOptions = {}): Promise<RepairResult> {
     requireLocksToWrite(dir);
     requireRepairable(dir);
     return repairStore(dir, options, progress);
@@ -398,11 +394,7 @@ export class Store implements SaveTarget {
    * Stores a file or a stream as a snapshot of kind `file`. Errors: NO_SUCH_FILE, USAGE, NO_PERMISSION, SYSTEM (the
    * source cannot be read), and those of a save.
    */
-  put(
-    input: FileName | Readable,
-    options: { tags: readonly string[]; name: string | null },
-    progress?: Progress,
-  ): Promise<SaveResult> {
+  put(input: FileName | Readable, options: PutOptions, progress?: Progress): Promise<SaveResult> {
     return putFile(this.#context, input, options, progress);
   }
 
@@ -411,8 +403,13 @@ export class Store implements SaveTarget {
    * regular file appears only when it is complete. FIFOs, character devices and open descriptors (/dev/fd/N) are written
    * to directly. Errors: those of `openSnapshot`, USAGE, NO_SUCH_FILE, NO_SPACE, READ_ONLY, SYSTEM.
    */
-  get(ref: string, to: FileName | Writable, progress?: Progress): Promise<{ bytes: number }> {
-    return this.#getRegion(ref, fileRegionOf, to, progress);
+  get(
+    ref: string,
+    to: FileName | Writable,
+    progress?: Progress,
+    signal?: AbortSignal,
+  ): Promise<{ bytes: number }> {
+    return this.#getRegion(ref, fileRegionOf, to, progress, signal);
   }
 
   /**
@@ -424,8 +421,9 @@ export class Store implements SaveTarget {
     number: number | null,
     to: FileName | Writable,
     progress?: Progress,
+    signal?: AbortSignal,
   ): Promise<{ bytes: number }> {
-    return this.#getRegion(ref, (snapshot) => diskRegionOf(snapshot, number), to, progress);
+    return this.#getRegion(ref, (snapshot) => diskRegionOf(snapshot, number), to, progress, signal);
   }
 
   async #getRegion(
@@ -433,10 +431,11 @@ export class Store implements SaveTarget {
     choose: (snapshot: StoredSnapshot) => Region,
     to: FileName | Writable,
     progress?: Progress,
+    signal?: AbortSignal,
   ): Promise<{ bytes: number }> {
     const snapshot = await StoredSnapshot.open(this.#context, () => this.resolve(ref));
     try {
-      return await getFile(snapshot, choose(snapshot), to, progress);
+      return await getFile(snapshot, choose(snapshot), to, progress, signal);
     } finally {
       snapshot.close();
     }

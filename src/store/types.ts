@@ -88,6 +88,8 @@ export interface CheckOptions {
    * least recently read packs first.
    */
   readonly readData: boolean | { readonly part: number; readonly of: number };
+  /** Ends the check between two packs, snapshots or segments. What was read counts as unread. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Lost bytes of a region: from `fromBytes` up to, but not including, `toBytes`. */

@@ -287,7 +287,7 @@ describe('gc --recompress', () => {
     const { store, dir } = newStore(this);
     const expected = await fill(store);
     const abort = new AbortController();
-    const result = store.gc({ dryRun: false, recompress: true, signal: abort.signal }, () => abort.abort());
+    const result = store.gc({ dryRun: false, recompress: true, endEarly: abort.signal }, () => abort.abort());
     const { recompressed } = await result;
     assert.equal(recompressed!.packs, 1);
     assert.deepEqual(recompressed!.leftPacks, { ...NOTHING_LEFT, interrupted: 2 });

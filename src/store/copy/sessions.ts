@@ -59,15 +59,24 @@ async function requestList(channel: Channel): Promise<SnapshotSummary[]> {
   }
 }
 
+export interface SessionOptions extends SendOptions {
+  readonly onDone?: OnDone | undefined;
+  /** Closes the connection when it is aborted. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The client: copies the snapshots `refs` between `end` and the store of the server. */
 export async function requestCopies(
   channel: Channel,
   end: CopyEnd,
   direction: 'to' | 'from',
   refs: Refs,
-  { onDone = () => {}, ...options }: SendOptions & { readonly onDone?: OnDone },
+  { onDone = () => {}, signal, ...options }: SessionOptions,
 ): Promise<CopyResult[]> {
+  const close = (): void => channel.close();
+  signal?.addEventListener('abort', close);
   try {
+    signal?.throwIfAborted();
     await exchangeHello(channel);
     const results: CopyResult[] = [];
     const named = typeof refs === 'function' ? refs(await requestList(channel)) : refs;
@@ -87,6 +96,7 @@ export async function requestCopies(
     await reportError(channel, known);
     throw known;
   } finally {
+    signal?.removeEventListener('abort', close);
     channel.close();
   }
 }
@@ -125,7 +135,7 @@ export async function copyInProcess(
   there: CopyEnd,
   direction: 'to' | 'from',
   refs: Refs,
-  options: Omit<SendOptions, 'compress'> & { readonly onDone?: OnDone },
+  options: Omit<SessionOptions, 'compress'>,
 ): Promise<CopyResult[]> {
   const [client, server] = localChannels();
   const served = serveCopies(server, () => there, { compress: false });

@@ -34,12 +34,17 @@ export class StoreLock {
     this.#fd = canLock ? openLockFile(dir, file) : -1;
   }
 
-  /** Errors: STORE_BUSY. */
-  static async acquire(dir: string, mode: Mode, file: LockFile = LOCK): Promise<StoreLock> {
+  /** `signal` ends the wait for another process. Errors: STORE_BUSY, the signal's reason. */
+  static async acquire(
+    dir: string,
+    mode: Mode,
+    file: LockFile = LOCK,
+    signal?: AbortSignal,
+  ): Promise<StoreLock> {
     const lock = new StoreLock(dir, file);
     for (let waitedMs = 0; !lock.#try(mode); waitedMs += STEP_MS) {
       if (waitedMs >= waitMs(mode, file)) throw lock.#busy(mode);
-      await sleepAStep().catch((error) => lock.#releaseAndThrow(error));
+      await sleepAStep(signal).catch((error) => lock.#releaseAndThrow(error));
     }
     return lock;
   }

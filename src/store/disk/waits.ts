@@ -37,9 +37,10 @@ export function waitAStep(): void {
   requireNotCancelled();
 }
 
-/** As {@link waitAStep}, without blocking the thread. */
-export async function sleepAStep(): Promise<void> {
+/** As {@link waitAStep}, without blocking the thread. Errors: the signal's reason, too. */
+export async function sleepAStep(signal?: AbortSignal): Promise<void> {
   await sleep(STEP_MS);
+  signal?.throwIfAborted();
   requireNotCancelled();
 }
 

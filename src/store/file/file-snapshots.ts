@@ -8,7 +8,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { PAGE_BYTES, type Region } from '../../page-stream.js';
+import { PAGE_BYTES, type PageSink, type Region } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
 import { storeError } from '../disk/layout.js';
 import type { PackSet } from '../pack/pack-set.js';
@@ -22,24 +22,30 @@ import { baseName, type FileName, isFileName } from './file-names.js';
 import { type FileSource, openSource } from './file-source.js';
 import { FileReplacement, findTarget, openStream, standardOutput, targetError } from './file-target.js';
 
+export interface PutOptions {
+  readonly tags: readonly string[];
+  /** Null: the base name of the file. */
+  readonly name: string | null;
+  /** When it is aborted, nothing is stored, and a stream that is read is destroyed. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Errors: NO_SUCH_FILE, USAGE, NO_PERMISSION, SYSTEM (the source cannot be read), and those of a save. */
 export async function putFile(
   context: StoreContext,
   input: FileName | Readable,
-  { tags, name }: { tags: readonly string[]; name: string | null },
+  options: PutOptions,
   progress?: Progress,
 ): Promise<SaveResult> {
-  requireTagLabels(tags);
+  requireTagLabels(options.tags);
   const source = openSource(input);
+  const cancel = (): void => source.cancel();
+  options.signal?.addEventListener('abort', cancel);
   try {
-    return await putPages(
-      context,
-      source,
-      tags,
-      name ?? (isFileName(input) ? baseName(input) : null),
-      progress,
-    );
+    const name = options.name ?? (isFileName(input) ? baseName(input) : null);
+    return await putPages(context, source, { ...options, name }, progress);
   } finally {
+    options.signal?.removeEventListener('abort', cancel);
     await source.close();
   }
 }
@@ -47,10 +53,10 @@ export async function putFile(
 async function putPages(
   context: StoreContext,
   source: FileSource,
-  tags: readonly string[],
-  name: string | null,
+  { tags, name, signal }: PutOptions,
   progress?: Progress,
 ): Promise<SaveResult> {
+  signal?.throwIfAborted();
   const save = await Save.begin(context, []);
   try {
     await save.store(source, () => {
@@ -58,6 +64,7 @@ async function putPages(
       const total = source.expectedBytes || null;
       progress?.(source.sizeBytes, total && Math.max(total, source.sizeBytes));
     });
+    signal?.throwIfAborted();
     return await save.commit({
       kind: 'file',
       vm: name,
@@ -70,7 +77,7 @@ async function putPages(
     });
   } catch (error) {
     await save.abort();
-    throw error;
+    throw signal?.aborted ? signal.reason : error;
   }
 }
 
@@ -82,6 +89,8 @@ async function putPages(
  *   back. Each block of 512 pages is verified before it is written. So the output before damage is right, but
  *   incomplete.
  *
+ * `signal` cancels it: a file that would be replaced stays, and a stream is destroyed.
+ *
  * Errors: USAGE (any other target), NO_SPACE, READ_ONLY, NO_PERMISSION, NO_SUCH_FILE, DAMAGED, SYSTEM.
  */
 export async function getFile(
@@ -89,21 +98,24 @@ export async function getFile(
   region: Region,
   to: FileName | Writable,
   progress?: Progress,
+  signal?: AbortSignal,
 ): Promise<{ bytes: number }> {
+  signal?.throwIfAborted();
   const bytes = region.sizeBytes;
   const target = isFileName(to) ? findTarget(to, snapshot.context.dir) : standardOutput(to);
   if (target === null) {
-    await writeStream(snapshot, region, 'the stream', to as Writable, false, progress);
+    await writeStream(snapshot, region, 'the stream', to as Writable, { end: false, progress, signal });
     return { bytes };
   }
   if (target.kind === 'stream') {
-    const { output, end } = await openStream(target);
-    await writeStream(snapshot, region, target.name, output, end, progress);
+    const { output, end } = await openStream(target, signal);
+    await writeStream(snapshot, region, target.name, output, { end, progress, signal });
     return { bytes };
   }
   const replacement = new FileReplacement(target, region);
   try {
-    await snapshot.fill(replacement, progress);
+    await snapshot.fill(unlessCancelled(replacement, signal), progress);
+    signal?.throwIfAborted();
     await replacement.commit();
   } finally {
     replacement.abandon();
@@ -111,13 +123,28 @@ export async function getFile(
   return { bytes };
 }
 
+/** The sink, until the signal is aborted. Then its writes fail. */
+const unlessCancelled = (sink: PageSink, signal: AbortSignal | undefined): PageSink => ({
+  regions: sink.regions,
+  write(run, bytes) {
+    signal?.throwIfAborted();
+    return sink.write(run, bytes);
+  },
+});
+
+interface StreamOptions {
+  /** Whether the stream is ended after the last byte. */
+  readonly end: boolean;
+  readonly progress: Progress | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
 async function writeStream(
   snapshot: StoredSnapshot,
   region: Region,
   name: string,
   output: Writable,
-  end: boolean,
-  progress?: Progress,
+  { end, progress, signal }: StreamOptions,
 ): Promise<void> {
   const { context } = snapshot;
   const packs = context.packSet();
@@ -130,11 +157,16 @@ async function writeStream(
       throw error;
     }
   }
+  // The signal of `pipeline` does not destroy a stream that it does not end.
+  const cancel = (): void => void output.destroy();
   try {
+    signal?.addEventListener('abort', cancel);
     await pipeline(verified, output, { end });
   } catch (error) {
+    signal?.throwIfAborted();
     throw (failure as { error: unknown } | null)?.error ?? targetError(name, error);
   } finally {
+    signal?.removeEventListener('abort', cancel);
     packs.close();
   }
 }

@@ -40,6 +40,7 @@ const read = promisify(readCallback);
 const close = promisify(closeCallback);
 
 export abstract class FileSource implements PageSource {
+  #isCancelled = false;
   readonly #region = { name: FILE_REGION, sizeBytes: 0 };
   readonly sequential = [0];
   readonly regions: readonly Region[] = [this.#region];
@@ -56,6 +57,7 @@ export abstract class FileSource implements PageSource {
   }
 
   async next(into: Uint8Array): Promise<PageRun | null> {
+    if (this.#isCancelled) return null;
     try {
       const pages = await this.fill(into);
       return pages.length > 0 ? { region: 0, pages } : null;
@@ -68,6 +70,14 @@ export abstract class FileSource implements PageSource {
   protected abstract fill(into: Uint8Array): Promise<Uint32Array>;
 
   abstract close(): Promise<void>;
+
+  /** Ends the source early. A stream that has nothing to read fails. */
+  cancel(): void {
+    this.#isCancelled = true;
+    this.stopReading();
+  }
+
+  protected stopReading(): void {}
 
   protected growTo(sizeBytes: number): void {
     requireStorableSize(this.name, sizeBytes);
@@ -84,6 +94,7 @@ class SequentialSource extends FileSource {
     name: string,
     readonly read: (into: Uint8Array) => Promise<number>,
     readonly close: () => Promise<void>,
+    protected override readonly stopReading = (): void => {},
   ) {
     super(name, null);
   }
@@ -201,8 +212,10 @@ function streamReader(stream: Readable): (into: Uint8Array) => Promise<number> {
   };
 }
 
-const streamSource = (name: string, stream: Readable): FileSource =>
-  new SequentialSource(name, streamReader(stream), async () => void stream.destroy());
+function streamSource(name: string, stream: Readable): FileSource {
+  const stop = (): void => void stream.destroy();
+  return new SequentialSource(name, streamReader(stream), async () => stop(), stop);
+}
 
 /**
  * Refuses a source that cannot be stored, before anything is created or waited for. Errors: NO_SUCH_FILE, USAGE (a

@@ -274,12 +274,10 @@ export const standardOutput = (output: Writable): StreamTarget | null =>
  * Opens a target that is written front to back. `end`: whether the caller ends the stream, which closes what was opened
  * here.
  */
-export async function openStream({
-  name,
-  stats,
-  path,
-  fd,
-}: StreamTarget): Promise<{ output: Writable; end: boolean }> {
+export async function openStream(
+  { name, stats, path, fd }: StreamTarget,
+  signal?: AbortSignal,
+): Promise<{ output: Writable; end: boolean }> {
   try {
     // Writes at the descriptor's position, or at the end if it was opened to append.
     if (fd !== null && (stats?.isFile() || stats?.isBlockDevice()))
@@ -289,7 +287,10 @@ export async function openStream({
     if (fd !== null && stats?.isSocket())
       return { output: new Socket({ fd, readable: false, writable: true }), end: true };
     if (stats?.isFIFO())
-      return { output: new Socket({ fd: await openFifo(path), readable: false, writable: true }), end: true };
+      return {
+        output: new Socket({ fd: await openFifo(path, signal), readable: false, writable: true }),
+        end: true,
+      };
     const flags = (constants.O_WRONLY | constants.O_NOCTTY) as unknown as string;
     return { output: createWriteStream(path, { flags }), end: true };
   } catch (error) {
@@ -320,8 +321,9 @@ async function writeFully(
 }
 
 /** Waits for a reader by polling. A blocking open would occupy a thread, and the process could not end. */
-async function openFifo(path: FileName): Promise<number> {
+async function openFifo(path: FileName, signal?: AbortSignal): Promise<number> {
   for (;;) {
+    signal?.throwIfAborted();
     try {
       return openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
     } catch (error) {

@@ -49,8 +49,10 @@ export interface GcOptions {
   readonly maxRepackBytes?: number;
   /** Compress the frames of packs anew with LZ4-HC. With `dryRun` the sizes are estimates. */
   readonly recompress?: boolean;
-  /** When it is aborted, the pack that is being rewritten is the last one. */
-  readonly signal?: AbortSignal;
+  /** When it is aborted, the pack that is being rewritten is the last one. gc returns what it has done. */
+  readonly endEarly?: AbortSignal | undefined;
+  /** Likewise, but gc fails with the signal's reason. What was freed by then stays freed. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface GcResult {
@@ -76,25 +78,30 @@ export async function collectGarbage(
   options: GcOptions,
   progress?: Progress,
 ): Promise<GcResult> {
-  const { dryRun, maxRepackBytes = Number.POSITIVE_INFINITY, recompress = false, signal } = options;
+  const { dryRun, maxRepackBytes = Number.POSITIVE_INFINITY, recompress = false, endEarly, signal } = options;
   if (!dryRun) context.requireWrite();
   if (recompress && !context.ops.hasHigh)
     throw new LivesnapError('SYSTEM', 'recompressing needs LZ4-HC, which only the C++ addon has', {
       hint: 'Run npm run build:native, and do not set LIVESNAP_NATIVE_PAGES=0.',
     });
-  const locks = [await context.lock('shared')];
+  const locks = [await context.lock('shared', signal)];
   const marks = new Marks(context);
   try {
-    if (!dryRun) locks.push(await StoreLock.acquire(context.dir, 'exclusive', PACKS));
+    if (!dryRun) locks.push(await StoreLock.acquire(context.dir, 'exclusive', PACKS, signal));
+    signal?.throwIfAborted();
     marks.refresh();
     const gc = new Collection(context, marks, dryRun);
     gc.removeOrphans();
     gc.removeDeadPacks();
-    const rewrites = new PackRewrites(context, marks, { dryRun, maxRepackBytes, recompress, signal });
+    const rewrites = new PackRewrites(context, marks, {
+      ...{ dryRun, maxRepackBytes, recompress },
+      isEnding: () => endEarly?.aborted || signal?.aborted || false,
+    });
     await rewrites.run(progress);
     gc.add(rewrites);
     if (dryRun) gc.freedBytes += estimateTidy(context, gc.removedChunks);
     else await gc.tidy();
+    if (rewrites.left.interrupted > 0) signal?.throwIfAborted();
     const { packs, beforeBytes, afterBytes, left: leftPacks } = rewrites;
     return {
       removedChunks: gc.removedChunks,

@@ -44,8 +44,8 @@ export interface RewriteOptions {
   readonly maxRepackBytes: number;
   /** Also rewrite packs that LZ4-HC has not compressed yet, and compress all rewritten packs with it. */
   readonly recompress: boolean;
-  /** When it is aborted, the pack that is being rewritten is the last one. */
-  readonly signal: AbortSignal | undefined;
+  /** Asked before each pack: whether the last one is done. */
+  readonly isEnding: () => boolean;
 }
 
 /** Why a pack that was to be rewritten stays as it is. */
@@ -88,7 +88,7 @@ export class PackRewrites {
     /** There was no space for a pack of this size. */
     let tooLargeBytes = Number.POSITIVE_INFINITY;
     for (const pack of chosen) {
-      if (this.options.signal?.aborted) this.left.interrupted++;
+      if (this.options.isEnding()) this.left.interrupted++;
       else if (pack.sizeBytes >= tooLargeBytes) this.left.noSpace++;
       else if (!(await this.#hasSpaceToRewrite(pack))) tooLargeBytes = pack.sizeBytes;
       doneBytes += pack.sizeBytes;

@@ -26,7 +26,7 @@ import { Spool } from './spool.js';
 export async function copyFromFiles(
   files: RemoteFiles,
   store: CopyEnd,
-  { refs, onPlan, onDone = () => {}, progress }: CopyTask,
+  { refs, onPlan, onDone = () => {}, progress, signal }: CopyTask,
 ): Promise<CopyResult[]> {
   const source = new FilesSource(files, store.dir);
   const results: CopyResult[] = [];
@@ -39,7 +39,7 @@ export async function copyFromFiles(
     onDone(counted);
   };
   try {
-    await copyInProcess(store, source, 'from', refs, { onPlan, onDone: count, progress });
+    await copyInProcess(store, source, 'from', refs, { onPlan, onDone: count, progress, signal });
     return results;
   } catch (error) {
     throw source.localFailure ?? error;

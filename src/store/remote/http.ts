@@ -31,7 +31,7 @@ const webServer = (example: string): Scheme => ({
   receives: false,
   open(address) {
     const base = parseHttpAddress(address, example);
-    return { copy: (store, task) => copyFromFiles(new HttpFiles(base), store, task) };
+    return { copy: (store, task) => copyFromFiles(new HttpFiles(base, task.signal), store, task) };
   },
 });
 
@@ -51,7 +51,10 @@ function parseHttpAddress(address: string, example: string): string {
 class HttpFiles implements RemoteFiles {
   fetchedBytes = 0;
 
-  constructor(readonly base: string) {}
+  constructor(
+    readonly base: string,
+    readonly signal: AbortSignal | undefined,
+  ) {}
 
   async readWhole(file: string, maxBytes: number, sink: ByteSink): Promise<number | null> {
     const response = await this.#request(file);
@@ -117,7 +120,7 @@ class HttpFiles implements RemoteFiles {
     try {
       // Uncompressed, so that lengths are those of the file. Files of a store hardly shrink anyway.
       const headers = { 'accept-encoding': 'identity', ...(range === undefined ? {} : { range }) };
-      response = await fetch(this.base + file, { headers, redirect: 'manual' });
+      response = await fetch(this.base + file, { headers, redirect: 'manual', signal: this.signal ?? null });
     } catch (error) {
       throw new LivesnapError('REMOTE_FAILED', `cannot read ${this.base}: ${reasonOf(error)}`, {
         hint: 'Check the address. An interrupted copy resumes where it stopped.',

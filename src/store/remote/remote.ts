@@ -13,6 +13,8 @@ export interface CopyTask {
   /** Called with each line that a helper program such as ssh prints. */
   readonly onNotice?: (line: string) => void;
   readonly progress: Progress;
+  /** Ends the copy, as a lost connection does: the next one resumes it. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface Remote {

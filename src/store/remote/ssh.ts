@@ -19,8 +19,11 @@ export const ssh: Scheme = {
     const parsed = parseSshAddress(address);
     return {
       copy: (store, { direction, refs, onNotice = () => {}, ...options }) =>
-        withSshChannel(parsed, onNotice, (channel) =>
-          requestCopies(channel, store, direction, refs, { ...options, compress: true }),
+        withSshChannel(
+          parsed,
+          onNotice,
+          (channel) => requestCopies(channel, store, direction, refs, { ...options, compress: true }),
+          options.signal,
         ),
     };
   },
@@ -104,13 +107,20 @@ class Notices {
   }
 }
 
-/** Runs `work` with a channel to livesnap on the other host. Errors: REMOTE_FAILED, and those of `work`. */
+/**
+ * Runs `work` with a channel to livesnap on the other host. `signal` ends ssh, and with it all waits for that host.
+ * Errors: REMOTE_FAILED, and those of `work`.
+ */
 async function withSshChannel<T>(
   address: SshAddress,
   onNotice: (line: string) => void,
   work: (channel: Channel) => Promise<T>,
+  signal?: AbortSignal,
 ): Promise<T> {
+  signal?.throwIfAborted();
   const child = spawn('ssh', sshArguments(address), { stdio: ['pipe', 'pipe', 'pipe'] });
+  const end = (): void => void child.kill();
+  signal?.addEventListener('abort', end);
   const notices = new Notices(child.stderr, onNotice);
   const failed = new Promise<never>((_, reject) => {
     child.once('error', (error: NodeJS.ErrnoException) =>
@@ -164,6 +174,7 @@ async function withSshChannel<T>(
       );
     throw error;
   } finally {
+    signal?.removeEventListener('abort', end);
     child.stdin.end();
     await exited();
     // A shared connection that ssh leaves in the background keeps this pipe open. Do not wait for it.

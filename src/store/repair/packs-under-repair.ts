@@ -18,7 +18,7 @@ import type { ChunkSet } from '../snapshot/chunk-set.js';
 import type { SnapshotFile } from '../snapshot/snapshot-file.js';
 import { Usage } from '../snapshot/usage.js';
 import type { LostRange, Progress, Tag } from '../types.js';
-import { pageWorker, pageWorkerCount } from '../worker/page-pool.js';
+import { onPageWorkers, pageWorker } from '../worker/page-pool.js';
 import { lossesOf } from './losses.js';
 import { MAX_NUMBER_FROM_NAME } from './quarantine.js';
 import type { RepairReport } from './report.js';
@@ -65,22 +65,20 @@ export class PacksUnderRepair {
   }
 
   /** Reads every byte of every pack. */
-  async read(progress?: Progress): Promise<void> {
+  async read(progress?: Progress, signal?: AbortSignal): Promise<void> {
     this.#findFiles();
     const waiting = [...this.#onDisk.values()].map((names) => ({ names, bytes: this.#sizeOf(names[0]!) }));
     const totalBytes = waiting.reduce((total, { bytes }) => total + bytes, 0);
     let doneBytes = 0;
-    let next = 0;
-    const lane = async (worker: number): Promise<void> => {
-      for (let pack = waiting[next++]; pack; pack = waiting[next++]) {
-        await this.#readPack(worker, pack.names);
-        doneBytes += pack.bytes;
+    await onPageWorkers(
+      waiting,
+      async (worker, { names, bytes }) => {
+        await this.#readPack(worker, names);
+        doneBytes += bytes;
         progress?.(doneBytes, totalBytes);
-      }
-    };
-    // The locks are released after a failure. By then the other lanes must have ended, too.
-    const lanes = await Promise.allSettled(Array.from({ length: pageWorkerCount }, (_, i) => lane(i)));
-    for (const outcome of lanes) if (outcome.status === 'rejected') throw outcome.reason;
+      },
+      signal,
+    );
   }
 
   #findFiles(): void {

@@ -16,6 +16,7 @@ import {
   fillReserve,
   fsyncDirectory,
   INDEX_LOCK,
+  LOCK,
   makeMissingFolders,
   namesIn,
   PACKS,
@@ -40,10 +41,17 @@ import { PacksUnderRepair } from './packs-under-repair.js';
 import { RepairReport } from './report.js';
 import { readSnapshots, readTags } from './snapshots-and-tags.js';
 
-/** Errors: NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_SPACE. */
+export interface RepairOptions {
+  /** Only for tests; see `Store.open`. */
+  readonly fingerprintBits?: number;
+  /** Ends the repair between two packs. A repair that has read all packs is completed. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Errors: NOT_A_STORE, NEWER_FORMAT, STORE_BUSY, READ_ONLY, NO_SPACE, the signal's reason. */
 export async function repairStore(
   dir: string,
-  { fingerprintBits = 64 }: { fingerprintBits?: number },
+  { fingerprintBits = 64, signal }: RepairOptions,
   progress?: Progress,
 ): Promise<RepairResult> {
   for (const folder of [PACKS, SNAPSHOTS, TAGS]) {
@@ -57,11 +65,11 @@ export async function repairStore(
   try {
     finishReplacement(dir);
     const before = idsInIndex(report);
-    locks.push(await StoreLock.acquire(dir, 'exclusive'));
-    locks.push(await StoreLock.acquire(dir, 'exclusive', INDEX_LOCK));
+    locks.push(await StoreLock.acquire(dir, 'exclusive', LOCK, signal));
+    locks.push(await StoreLock.acquire(dir, 'exclusive', INDEX_LOCK, signal));
     removeReplaced(dir);
     if (makeMissingFolders(dir)) fsyncDirectory(dir);
-    return await repairFiles(report, packs, before, progress);
+    return await repairFiles(report, packs, before, progress, signal);
   } catch (error) {
     throw repairError(dir, error);
   } finally {
@@ -77,10 +85,12 @@ async function repairFiles(
   packs: PacksUnderRepair,
   before: ReadonlySet<string> | null,
   progress?: Progress,
+  signal?: AbortSignal,
 ): Promise<RepairResult> {
   const { dir, actions } = report;
   setOtherKindsAside(report);
-  await packs.read(progress);
+  await packs.read(progress, signal);
+  signal?.throwIfAborted();
   const files = readSnapshots(report, before);
   const replacements = new PackReplacements(packs, report);
   let lost: LostRange[];

@@ -121,6 +121,32 @@ export function startPageWorkers(): void {
 export type { PageWorker };
 export const pageWorkerCount = MAX_WORKERS;
 
+/**
+ * Does `work` for all items, one at a time on each Worker. After the first failure, or when the signal is aborted, it
+ * begins no more items. It settles when no work is in progress. Errors: the first failure, the signal's reason.
+ */
+export async function onPageWorkers<T>(
+  items: readonly T[],
+  work: (worker: number, item: T) => Promise<void>,
+  signal?: AbortSignal,
+): Promise<void> {
+  let next = 0;
+  let hasFailed = false;
+  const lane = async (worker: number): Promise<void> => {
+    while (next < items.length && !hasFailed) {
+      try {
+        signal?.throwIfAborted();
+        await work(worker, items[next++]!);
+      } catch (error) {
+        hasFailed = true;
+        throw error;
+      }
+    }
+  };
+  const lanes = await Promise.allSettled(Array.from({ length: pageWorkerCount }, (_, i) => lane(i)));
+  for (const outcome of lanes) if (outcome.status === 'rejected') throw outcome.reason;
+}
+
 /** Returns a batch with any content. Give it back with {@link releaseBatch} when no Worker works on it. */
 export const acquireBatch = (): PageBatch => idleBatches.pop() ?? new PageBatch();
 
