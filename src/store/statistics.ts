@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { PAGE_BYTES } from '../page-stream.js';
 import type { StoreContext } from './context.js';
 import { changedPages } from './diff.js';
-import { DamageError } from './disk/damage.js';
+import { DamageError, nullIfDamaged } from './disk/damage.js';
 import { at, PACKS, QUARANTINE, SNAPSHOTS, TAGS } from './disk/layout.js';
 import { directoryBytes, orphanBytes } from './gc/gc.js';
 import { markAll } from './gc/marks.js';
@@ -24,22 +24,13 @@ export function snapshotDetails(context: StoreContext, summary: SnapshotSummary)
     name,
     sizeBytes,
     nonZeroPages,
-    changedPages: unlessDamaged(() => {
+    // Null as well if the comparison meets damage, perhaps of the parent. The snapshot itself may be whole.
+    changedPages: nullIfDamaged(() => {
       const parent = parentOf(context, summary);
       return parent && changedPages(context, file, parent, name);
     }),
   }));
   return { ...summary, regions, uniqueBytes: uniqueBytes(context, file), machine, host };
-}
-
-/** Null: the comparison met damage, perhaps of the parent. The snapshot itself may be whole. */
-function unlessDamaged<T>(work: () => T): T | null {
-  try {
-    return work();
-  } catch (error) {
-    if (error instanceof DamageError) return null;
-    throw error;
-  }
 }
 
 /** Null: the store does not have it. */

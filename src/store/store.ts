@@ -29,6 +29,7 @@ import { collectGarbage, type GcOptions, type GcResult } from './gc/gc.js';
 import { mergeNewest } from './gc/segment-merge.js';
 import { unlinkUnlisted } from './gc/unlisted-files.js';
 import { openIndex, requireRepairable } from './open-store.js';
+import { mapPages } from './page-map.js';
 import { type RepairOptions, repairStore } from './repair/repair.js';
 import { Save } from './save/save.js';
 import { snapshotFile } from './snapshot/snapshot-file.js';
@@ -37,6 +38,8 @@ import { StoredSnapshot } from './stored-snapshot.js';
 import { requireTagLabel, requireTagLabels, syncTagFiles } from './tags.js';
 import type {
   CheckOptions,
+  PageMap,
+  PageMapOptions,
   Problem,
   Progress,
   RegionDifference,
@@ -177,6 +180,14 @@ export class Store implements SaveTarget {
     );
   }
 
+  /**
+   * What the pages of a region are. Damage of pages is in the result, not an error. Errors: USAGE, NO_SUCH_SNAPSHOT,
+   * AMBIGUOUS, NO_SUCH_REGION, DAMAGED (the file of the snapshot).
+   */
+  map(ref: string, options: PageMapOptions, progress?: Progress): Promise<PageMap> {
+    return mapPages(this.#context, () => this.find(ref), options, progress);
+  }
+
   /** Errors: DAMAGED when a snapshot cannot be read. */
   stats(): StoreStats {
     return this.#context.withLock(() => storeStats(this.#context));
@@ -201,17 +212,17 @@ export class Store implements SaveTarget {
   }
 
   /**
-   * Removes tags and keeps their snapshots: all of the tags, or none when one does not exist. Errors: USAGE,
-   * NO_SUCH_TAG, READ_ONLY.
+   * Removes tags and keeps their snapshots: all of the tags, or none when one does not exist. `of`: a tag of any other
+   * snapshot than that with this ID counts as one that does not exist. Errors: USAGE, NO_SUCH_TAG, READ_ONLY.
    */
-  removeTags(tags: readonly string[]): Tag[] {
+  removeTags(tags: readonly string[], of?: string): Tag[] {
     const context = this.#context;
     context.requireWrite();
     const labels = [...new Set(tags)];
     for (const label of labels) requireTagLabel(label);
     return context.withLock(() => {
-      const removed = context.index.removeTags(labels).map((tag, i) => {
-        if (tag === null) throw this.#noSuchTag(labels[i]!);
+      const removed = context.index.removeTags(labels, of).map((tag, i) => {
+        if (tag === null) throw this.#noSuchTag(labels[i]!, of);
         return tag;
       });
       syncTagFiles(context, labels);
@@ -219,8 +230,9 @@ export class Store implements SaveTarget {
     });
   }
 
-  #noSuchTag(label: string): LivesnapError {
-    return new LivesnapError('NO_SUCH_TAG', `no tag ${JSON.stringify(label)} in ${this.dir}`, {
+  #noSuchTag(label: string, of?: string): LivesnapError {
+    const holder = of === undefined ? `in ${this.dir}` : `on snapshot ${of}`;
+    return new LivesnapError('NO_SUCH_TAG', `no tag ${JSON.stringify(label)} ${holder}`, {
       hint: 'livesnap ls lists the tags.',
     });
   }

@@ -22,6 +22,45 @@ export interface RegionSummary {
   readonly changedPages: number | null;
 }
 
+/** What a page of a {@link PageMap} is. The byte of a cell is the sum over its pages. Zero pages count as 0. */
+export const PageClass = {
+  /** No other snapshot needs the stored page. */
+  own: 1,
+  /** Another snapshot needs it, too. */
+  shared: 2,
+  /** It cannot be read. Of a damaged manifest block, all cells are damaged. */
+  damaged: 4,
+  /** It differs from the parent's. */
+  changed: 8,
+} as const;
+
+/** The pages of a region by class, in cells of equal size. */
+export interface PageMap {
+  readonly region: string;
+  readonly sizeBytes: number;
+  readonly pages: number;
+  /** A power of two. The last cell may have fewer pages. */
+  readonly pagesPerCell: number;
+  /** One byte a cell: a sum of {@link PageClass}. */
+  readonly cells: Uint8Array;
+  readonly zeroPages: number;
+  readonly ownPages: number;
+  readonly sharedPages: number;
+  readonly damagedPages: number;
+  /** Null: the parent is not in the store or has no such region, or one of the two is damaged. */
+  readonly changedPages: number | null;
+}
+
+export interface PageMapOptions {
+  /** Default: the first region. */
+  readonly region?: string | undefined;
+  /** Default: 4096. */
+  readonly maxCells?: number | undefined;
+  /** Read and verify every page. Without it, only damage of the structure is found. */
+  readonly readData?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** How a region differs between two snapshots. */
 export interface RegionDifference {
   readonly region: string;

@@ -116,6 +116,21 @@ describe('the tags of a snapshot', () => {
     assert.deepEqual(tagsOf(store), [['one'], ['four', 'three', 'two']]);
   });
 
+  it('stay with another snapshot when those of one snapshot are removed', async function () {
+    const { store } = newStore(this);
+    const first = await save(store, ram(1), { tags: ['x', 'y'] });
+    await save(store, ram(2), { tag: 'z' });
+    assert.throws(() => store.removeTags(['x', 'z'], first.id), {
+      code: 'NO_SUCH_TAG',
+      message: /no tag "z" on snapshot/,
+    });
+    assert.deepEqual(tagsOf(store), [['x', 'y'], ['z']]);
+    assert.deepEqual(store.removeTags(['x', 'y'], first.id), [
+      { tag: 'x', id: first.id },
+      { tag: 'y', id: first.id },
+    ]);
+  });
+
   it('are removed without it: all that are given, or none', async function () {
     const { store, dir } = newStore(this);
     const a = await save(store, ram(1), { tags: ['one', 'two'] });

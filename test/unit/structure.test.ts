@@ -68,6 +68,7 @@ const STORE_FLOORS = [
   'store',
   'open-store',
   'statistics',
+  'page-map',
   'copy',
   'file',
   'repair',

@@ -70,3 +70,13 @@ export class LostChunkError extends DamageError {
     super(file, offset, 'chunks were lost here');
   }
 }
+
+/** The result of `read`, or null if it meets damage. A disk may fail to read what it has read before. */
+export function nullIfDamaged<T>(read: () => T): T | null {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof DamageError) return null;
+    throw error;
+  }
+}

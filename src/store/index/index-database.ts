@@ -256,13 +256,16 @@ export class Index {
     );
   }
 
-  /** Removes tags, and returns them with their snapshots; null for one that does not exist, and then none is removed. */
-  removeTags(labels: readonly string[]): (Tag | null)[] {
+  /**
+   * Removes tags, and returns them with their snapshots; null for one that does not exist, and then none is removed.
+   * `of`: a tag of any other snapshot counts as one that does not exist.
+   */
+  removeTags(labels: readonly string[], of?: string): (Tag | null)[] {
     return this.#db.freeingSpace(() =>
       this.#db.transaction(() => {
         const found = labels.map((tag) => {
           const id = this.taggedAs(tag);
-          return id === undefined ? null : { tag, id };
+          return id === undefined || (of !== undefined && id !== of) ? null : { tag, id };
         });
         if (!found.includes(null))
           for (const label of labels) this.#db.run('DELETE FROM tags WHERE label = ?', label);

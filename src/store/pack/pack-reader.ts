@@ -116,12 +116,17 @@ export class PackReader {
     return { fingerprints: bytes.subarray(0, split), digests: bytes.subarray(split) };
   }
 
+  /** Whether repair has marked the chunk at a position as lost. */
+  isLost(position: number): boolean {
+    return (this.frames.at(this.frames.indexOf(position)).flags & FrameFlag.lost) !== 0;
+  }
+
   /** Whether the chunk at a position is listed with this fingerprint, or is lost. Errors: DAMAGED. */
   isListedAs(position: number, low: number, high: number): boolean {
     this.#fingerprints ??= new Uint32Array(new Uint8Array(this.readIdentities().fingerprints).buffer);
     if (this.#fingerprints[2 * position] === low && this.#fingerprints[2 * position + 1] === high)
       return true;
-    return (this.frames.at(this.frames.indexOf(position)).flags & FrameFlag.lost) !== 0;
+    return this.isLost(position);
   }
 
   close(): void {

@@ -10,13 +10,14 @@
 
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
+import { nullIfDamaged } from '../disk/damage.js';
 import type { PackRow } from '../index/index-database.js';
 import { DIGEST_BYTES, digestsOf, hasDigest } from '../pack/digest.js';
 import { PackReader } from '../pack/pack-reader.js';
 import type { PackSet } from '../pack/pack-set.js';
 import type { Place } from '../snapshot/block-list.js';
 import { ReadablePacks } from './packs-under-repair.js';
-import { type Heal, type Identity, nullIfDamaged, type Salvage } from './salvage.js';
+import type { Heal, Identity, Salvage } from './salvage.js';
 
 export class Healer {
   /** Chunks that may heal others, by the ID and the value of a digest. */

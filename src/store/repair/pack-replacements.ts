@@ -8,7 +8,9 @@
  * - Of the files that one pack loses, the lowest generation is moved to quarantine/ last. An interrupted repair then
  *   still finds all of them.
  */
+
 import { formatCount } from '../../format.js';
+import { nullIfDamaged } from '../disk/damage.js';
 import {
   at,
   fsyncDirectory,
@@ -25,7 +27,7 @@ import { Healer } from './healer.js';
 import { chunksOf, fileOf, type PacksUnderRepair } from './packs-under-repair.js';
 import { quarantine, quarantinedGenerations } from './quarantine.js';
 import type { RepairReport } from './report.js';
-import { type Heal, nullIfDamaged, type Salvage, type SalvageResult } from './salvage.js';
+import type { Heal, Salvage, SalvageResult } from './salvage.js';
 
 /**
  * gc and repair never rewrite a pack this often. A higher generation is read like any other, but the next one is

@@ -17,7 +17,7 @@
 import { BitSet } from '../../bit-set.js';
 import type { PageOps } from '../../native/pages.js';
 import { PAGE_BYTES } from '../../page-stream.js';
-import { DamageError } from '../disk/damage.js';
+import { DamageError, nullIfDamaged } from '../disk/damage.js';
 import { DEFAULT_DIGEST, DIGEST_BYTES, hasDigest } from '../pack/digest.js';
 import { FRAME_BYTES, FrameFlag, PACK_CHUNKS, type PackName } from '../pack/pack-format.js';
 import type { PackLists } from '../pack/pack-lists.js';
@@ -302,13 +302,3 @@ const isFrameReadable = (reader: PackReader, frame: number): boolean =>
     reader.readFrame(frame, scratch);
     return true;
   }) ?? false;
-
-/** The result of `read`, or null if it meets damage. A disk may fail to read what it has read before. */
-export function nullIfDamaged<T>(read: () => T): T | null {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof DamageError) return null;
-    throw error;
-  }
-}

@@ -1,0 +1,213 @@
+/**
+ * Maps a region of a snapshot: which of its pages are zero, stored for it alone, shared, damaged, or changed since the
+ * parent.
+ *
+ * Invariants:
+ * - Damage is a class of pages. Only a damaged file of the snapshot itself is an error.
+ * - Other work of this thread runs between two blocks and between two snapshots, and the signal is checked there.
+ */
+import { setImmediate } from 'node:timers/promises';
+import { LivesnapError } from '../errors.js';
+import { PAGE_BYTES } from '../page-stream.js';
+import type { StoreContext } from './context.js';
+import { diffSnapshots } from './diff.js';
+import { DamageError, nullIfDamaged } from './disk/damage.js';
+import { storeError } from './disk/layout.js';
+import type { PackSet } from './pack/pack-set.js';
+import { BLOCK_PAGES, type BlockEntry, pagesOfBlock } from './snapshot/block-list.js';
+import type { ChunkSet } from './snapshot/chunk-set.js';
+import { findRegion, pagesOf } from './snapshot/description.js';
+import { ManifestBlock, readBlock, readPages } from './snapshot/manifest.js';
+import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
+import { Usage } from './snapshot/usage.js';
+import {
+  PageClass,
+  type PageMap,
+  type PageMapOptions,
+  type Progress,
+  type RegionDifference,
+  type SnapshotSummary,
+} from './types.js';
+
+const DEFAULT_CELLS = 4096;
+/** A picture of more cells than this is larger than any screen. */
+const MAX_CELLS = 1 << 20;
+
+/** `find` is called with the lock held. Errors: those of `find`, USAGE, NO_SUCH_REGION, DAMAGED, the signal's reason. */
+export async function mapPages(
+  context: StoreContext,
+  find: () => SnapshotSummary,
+  { region: name, maxCells = DEFAULT_CELLS, readData = false, signal }: PageMapOptions,
+  progress?: Progress,
+): Promise<PageMap> {
+  if (!Number.isSafeInteger(maxCells) || maxCells < 1 || maxCells > MAX_CELLS)
+    throw new LivesnapError('USAGE', `a map cannot have ${maxCells} cells`, {
+      hint: `Use 1 to ${MAX_CELLS}.`,
+    });
+  const lock = await context.lock('shared', signal);
+  const packs = context.packSet();
+  try {
+    const { id, parent } = find();
+    const file = readNamed(context.dir, id);
+    const { regions } = file.description;
+    const region = name === undefined ? 0 : findRegion(file.description, name);
+    const mapped = regions[region];
+    if (mapped === undefined)
+      throw new LivesnapError('NO_SUCH_REGION', `snapshot ${id} has no regions`, {
+        hint: 'Only the pages of a region can be mapped.',
+      });
+    const changes = changesSince(context, parent, id, mapped.name);
+    const others = await chunksOfOthers(context, packs, id, signal);
+    const map = new MapOfRegion(mapped, maxCells);
+    map.addChanges(changes);
+    for (const entry of file.blocks.entriesOf(region)) {
+      await setImmediate();
+      signal?.throwIfAborted();
+      map.addBlock(context, packs, file, entry, others, readData);
+      progress?.(Math.min(mapped.sizeBytes, (entry.block + 1) * BLOCK_PAGES * PAGE_BYTES), mapped.sizeBytes);
+    }
+    return map.result(changes?.pages ?? null);
+  } catch (error) {
+    throw storeError(context.dir, error);
+  } finally {
+    packs.close();
+    lock.release();
+  }
+}
+
+/** Null: there is nothing to compare with, or one of the two snapshots is damaged. */
+function changesSince(
+  context: StoreContext,
+  parent: string | null,
+  id: string,
+  region: string,
+): RegionDifference | null {
+  if (parent === null || !context.index.has(parent)) return null;
+  try {
+    return diffSnapshots(context, { id: parent, region }, { id, region })[0] ?? null;
+  } catch (error) {
+    if (error instanceof LivesnapError && (error.code === 'DAMAGED' || error.code === 'NO_SUCH_REGION'))
+      return null;
+    throw error;
+  }
+}
+
+/** The chunks of pages that the other snapshots need, as far as these can be read. */
+async function chunksOfOthers(
+  { index, dir }: StoreContext,
+  packs: PackSet,
+  id: string,
+  signal: AbortSignal | undefined,
+): Promise<ChunkSet> {
+  const usage = new Usage(packs);
+  for (const other of index.ids()) {
+    if (other === id) continue;
+    await setImmediate();
+    signal?.throwIfAborted();
+    try {
+      const file = readNamed(dir, other);
+      try {
+        usage.addSnapshot(file);
+      } catch (error) {
+        if (!(error instanceof DamageError)) throw error;
+        usage.addSnapshot(file, { onlyReadable: true });
+      }
+    } catch (error) {
+      if (!(error instanceof DamageError)) throw error; // or another process has removed it meanwhile
+    }
+  }
+  return usage.pages;
+}
+
+class MapOfRegion {
+  readonly pages: number;
+  readonly pagesPerCell: number;
+  readonly cells: Uint8Array;
+  readonly #block = new ManifestBlock();
+  readonly #bytes = new Uint8Array(BLOCK_PAGES * PAGE_BYTES);
+  #ownPages = 0;
+  #sharedPages = 0;
+  #damagedPages = 0;
+
+  constructor(
+    readonly region: { readonly name: string; readonly sizeBytes: number },
+    maxCells: number,
+  ) {
+    this.pages = pagesOf(region.sizeBytes);
+    let pagesPerCell = 1;
+    while (Math.ceil(this.pages / pagesPerCell) > maxCells) pagesPerCell *= 2;
+    this.pagesPerCell = pagesPerCell;
+    this.cells = new Uint8Array(Math.ceil(this.pages / pagesPerCell));
+  }
+
+  #add(fromPage: number, toPage: number, kind: number): void {
+    const last = Math.floor((toPage - 1) / this.pagesPerCell);
+    for (let cell = Math.floor(fromPage / this.pagesPerCell); cell <= last; cell++) this.cells[cell]! |= kind;
+  }
+
+  addChanges(changes: RegionDifference | null): void {
+    for (const { fromBytes, toBytes } of changes?.ranges ?? []) {
+      const toPage = Math.min(this.pages, pagesOf(toBytes)); // the parent's region may be larger
+      const fromPage = fromBytes / PAGE_BYTES;
+      if (fromPage < toPage) this.#add(fromPage, toPage, PageClass.changed);
+    }
+  }
+
+  addBlock(
+    { ops }: StoreContext,
+    packs: PackSet,
+    { description }: SnapshotFile,
+    entry: BlockEntry,
+    others: ChunkSet,
+    readData: boolean,
+  ): void {
+    const first = entry.block * BLOCK_PAGES;
+    const count = pagesOfBlock(description.regions, entry);
+    const block = nullIfDamaged(() => readBlock(ops, packs, description, entry, this.#block));
+    if (block === null) {
+      this.#add(first, first + count, PageClass.damaged);
+      this.#damagedPages += entry.nonZeroPages;
+      return;
+    }
+    const isReadable = (from: number, length: number): boolean => {
+      const bytes = this.#bytes.subarray(0, length * PAGE_BYTES).fill(0);
+      const read = (): true => {
+        readPages(ops, packs, description, entry, block, from, bytes);
+        return true;
+      };
+      return nullIfDamaged(read) ?? false;
+    };
+    // Most blocks are whole, and reading one at once is faster.
+    const isVerified = readData && isReadable(0, count);
+    for (let page = 0; page < count; page++) {
+      if (block.isZero(page)) continue;
+      const [pack, chunk] = [block.places[2 * page]!, block.places[2 * page + 1]!];
+      const isThere = isVerified || (readData ? isReadable(page, 1) : isListed(packs, pack, chunk));
+      const kind = !isThere ? 'damaged' : others.has(pack, chunk) ? 'shared' : 'own';
+      this.#add(first + page, first + page + 1, PageClass[kind]);
+      if (kind === 'damaged') this.#damagedPages++;
+      else if (kind === 'shared') this.#sharedPages++;
+      else this.#ownPages++;
+    }
+  }
+
+  result(changedPages: number | null): PageMap {
+    const { pages, pagesPerCell, cells } = this;
+    const [ownPages, sharedPages, damagedPages] = [this.#ownPages, this.#sharedPages, this.#damagedPages];
+    return {
+      region: this.region.name,
+      sizeBytes: this.region.sizeBytes,
+      ...{ pages, pagesPerCell, cells },
+      zeroPages: pages - ownPages - sharedPages - damagedPages,
+      ...{ ownPages, sharedPages, damagedPages, changedPages },
+    };
+  }
+}
+
+/** Whether a pack lists the chunk and repair has not marked it as lost. */
+function isListed(packs: PackSet, number: number, chunk: number): boolean {
+  const pack = nullIfDamaged(() => packs.pack(number));
+  if (pack === null) return false;
+  const position = pack.positionOf(chunk);
+  return position >= 0 && !pack.isLost(position);
+}
