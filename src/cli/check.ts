@@ -1,6 +1,6 @@
-import { ExitStatus, LivesnapError } from '../errors.js';
+import { ExitStatus } from '../errors.js';
 import { formatCount, nounFor, shortId } from '../format.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import type { CheckOptions, Problem } from '../store/types.js';
 import { printable } from './output.js';
 import { parsePart } from './values.js';
@@ -20,25 +20,15 @@ export const verb = defineVerb({
   ].join('\n'),
   async run({ options, output, storeDir }) {
     const { readData = false } = options;
-    const check = (write: boolean) =>
-      output.withProgress('checking', (progress) =>
-        withStore(storeDir, { write }, (store) => store.check({ readData }, progress)),
-      );
-    // A store that can be written remembers which parts were read.
-    const { ok, problems } = await check(readData !== false).catch((error) => {
-      if (!(error instanceof LivesnapError && UNWRITABLE.has(error.code))) throw error;
-      if (readData !== true)
-        output.say('The store cannot be written, so the next check will read the same part.');
-      return check(false);
-    });
+    const { ok, problems, isNoted } = await output.withProgress('checking', (onProgress) =>
+      new StoreVerbs(storeDir).check({ readData, onProgress }),
+    );
+    if (!isNoted) output.say('The store cannot be written, so the next check will read the same part.');
     const found = () => linesOf(problems).map(printable).join('\n');
     output.result({ ok, problems }, () => (ok ? noDamage(readData) : found()), found);
     return ok ? 0 : ExitStatus.damaged;
   },
 });
-
-/** Errors of a store that can be read but not written. */
-const UNWRITABLE = new Set<string>(['READ_ONLY', 'NO_PERMISSION']);
 
 /** The result of a check without a finding, with its extent. */
 export function noDamage(readData: CheckOptions['readData']): string {

@@ -28,8 +28,8 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', '--until shows only new output, so --history has no meaning', {
         hint: 'Leave out one of them.',
       });
-    const { findMachine, goneError } = await import('../server/client.js');
-    const client = await findMachine(name);
+    const { findMachine } = await import('../host/find-machine.js');
+    const { client } = await findMachine(name);
     const outcome = await runConsole(client, {
       until,
       timeoutMs: options.timeout ?? null,
@@ -59,7 +59,7 @@ export const verb = defineVerb({
           { hint: 'Use a longer --timeout.' },
         );
       case 'broken':
-        throw await goneError(client.directory);
+        throw await client.goneError();
       case 'ended':
         if (outcome.end.error !== null) throw LivesnapError.fromJSON(outcome.end.error);
         if (until !== null)

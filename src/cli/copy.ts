@@ -1,5 +1,6 @@
 import { LivesnapError } from '../errors.js';
 import { chooseSnapshots } from '../host/snapshot-filter.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { announce, printAll, printCopies } from './copy-output.js';
 import { requireUtf8 } from './exact-arguments.js';
 import { FILTER_NOTES, snapshotFilter } from './filter-option.js';
@@ -39,23 +40,24 @@ export const verb = defineVerb({
       throw new LivesnapError('USAGE', '--filter needs --all', {
         hint: 'Example: livesnap copy --all --filter label=course=os --to /other/store',
       });
-    const request = {
-      storeDir,
-      direction: to === undefined ? ('from' as const) : ('to' as const),
-      remote: requireUtf8(to ?? from!),
-      onPlan: (plan: Parameters<typeof announce>[1]) => announce(output, plan),
-      onNotice: (line: string) => output.say(line),
-    };
+    const onPlan = (plan: Parameters<typeof announce>[1]): void => announce(output, plan);
+    const onNotice = (line: string): void => output.say(line);
+    const remote = to === undefined ? { from: requireUtf8(from!) } : { to: requireUtf8(to) };
     if (all) {
       const { copyAll } = await import('../store/remote/copy-all.js');
+      const request = {
+        storeDir,
+        direction: to === undefined ? ('from' as const) : ('to' as const),
+        remote: remote.to ?? remote.from,
+        ...{ onPlan, onNotice },
+      };
       const result = await output.withProgress('copying', (progress) =>
         copyAll({ ...request, choose: (found) => chooseSnapshots(found, { filters }), progress }),
       );
       return printAll(output, result);
     }
-    const { copySnapshots } = await import('../store/remote/copy.js');
-    const results = await output.withProgress('copying', (progress) =>
-      copySnapshots({ ...request, refs: operands, progress }),
+    const results = await output.withProgress('copying', (onProgress) =>
+      new StoreVerbs(storeDir).copy(operands, remote, { onPlan, onNotice, onProgress }),
     );
     printCopies(output, results);
     return 0;

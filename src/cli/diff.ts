@@ -1,5 +1,5 @@
 import { formatBytes, formatCount } from '../format.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { placesOf } from '../region-places.js';
 import type { RegionDifference } from '../store/types.js';
 import { formatTable } from './output.js';
@@ -22,9 +22,7 @@ export const verb = defineVerb({
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
     const [a, b] = operands.map(parseSnapshotRegion) as [SnapshotRegion, SnapshotRegion];
-    const found = await withStore(storeDir, { write: false }, (store) =>
-      store.diff(a.snapshot, b.snapshot, [a.region, b.region]),
-    );
+    const found = await new StoreVerbs(storeDir).diff(a, b);
     const regions = options.ranges ? found : found.map(({ ranges, ...region }) => region);
     output.result({ regions }, () =>
       [tableOf(found), ...(options.ranges ? found.flatMap(linesOf) : [])].join('\n'),

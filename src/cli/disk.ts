@@ -15,8 +15,8 @@ export const verb = defineVerb({
   run({ operands, output, storeDir }) {
     const [reference, first, second] = operands as [string, string, string?];
     const number = second === undefined ? null : parseDisk(first);
-    return writeFile({ output, storeDir }, second ?? first, (store, to, progress) =>
-      store.getDisk(reference, number, to, progress),
+    return writeFile({ output, storeDir }, second ?? first, (store, to, onProgress) =>
+      store.writeDisk(reference, number, to, { onProgress }),
     );
   },
 });

@@ -1,3 +1,5 @@
+import { StoreVerbs } from '../host/store-verbs.js';
+import type { CopyPlan } from '../store/copy/copy-result.js';
 import { announce, printCopies } from './copy-output.js';
 import { requireUtf8 } from './exact-arguments.js';
 import { defineVerb } from './verb.js';
@@ -13,15 +15,9 @@ export const verb = defineVerb({
   ].join('\n'),
   async run({ operands, output, storeDir }) {
     const [ref, to] = operands as [string, string];
-    const { exportSnapshot } = await import('../store/remote/export.js');
-    const result = await output.withProgress('exporting', (progress) =>
-      exportSnapshot({
-        storeDir,
-        ref,
-        to: requireUtf8(to),
-        onPlan: (plan) => announce(output, plan),
-        progress,
-      }),
+    const onPlan = (plan: CopyPlan): void => announce(output, plan);
+    const result = await output.withProgress('exporting', (onProgress) =>
+      new StoreVerbs(storeDir).export(ref, requireUtf8(to), { onPlan, onProgress }),
     );
     printCopies(output, [result]);
     return 0;

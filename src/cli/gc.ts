@@ -1,6 +1,6 @@
 import { ExitStatus } from '../errors.js';
 import { formatBytes, formatCount } from '../format.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import type { GcResult, Recompression } from '../store/gc/gc.js';
 import { freedText } from './gc-output.js';
 import { parseSize } from './values.js';
@@ -34,8 +34,8 @@ export const verb = defineVerb({
       ...{ dryRun, recompress, endEarly: interruption.signal },
       ...(maxRepack === undefined ? {} : { maxRepackBytes: maxRepack }),
     };
-    const result = await output.withProgress(recompress ? 'recompressing' : 'collecting', (progress) =>
-      withStore(storeDir, { write: !dryRun }, (store) => store.gc(asked, progress)),
+    const result = await output.withProgress(recompress ? 'recompressing' : 'collecting', (onProgress) =>
+      new StoreVerbs(storeDir).gc({ ...asked, onProgress }),
     );
     const { removedChunks, freedBytes, recompressed } = result;
     output.result({ removedChunks, freedBytes, ...(recompressed && { recompressed }) }, () =>

@@ -11,6 +11,8 @@ export const verb = defineVerb({
   ].join('\n'),
   run({ operands, output, storeDir }) {
     const [reference, path] = operands as [string, string];
-    return writeFile({ output, storeDir }, path, (store, to, progress) => store.get(reference, to, progress));
+    return writeFile({ output, storeDir }, path, (store, to, onProgress) =>
+      store.writeFile(reference, to, { onProgress }),
+    );
   },
 });

@@ -1,3 +1,5 @@
+import { StoreVerbs } from '../host/store-verbs.js';
+import type { CopyPlan } from '../store/copy/copy-result.js';
 import { announce, printCopies } from './copy-output.js';
 import { requireUtf8 } from './exact-arguments.js';
 import { defineVerb } from './verb.js';
@@ -12,14 +14,9 @@ export const verb = defineVerb({
   ].join('\n'),
   async run({ operands, output, storeDir }) {
     const [from] = operands as [string];
-    const { importSnapshots } = await import('../store/remote/export.js');
-    const results = await output.withProgress('importing', (progress) =>
-      importSnapshots({
-        storeDir,
-        from: requireUtf8(from),
-        onPlan: (plan) => announce(output, plan),
-        progress,
-      }),
+    const onPlan = (plan: CopyPlan): void => announce(output, plan);
+    const results = await output.withProgress('importing', (onProgress) =>
+      new StoreVerbs(storeDir).import(requireUtf8(from), { onPlan, onProgress }),
     );
     printCopies(output, results);
     return 0;

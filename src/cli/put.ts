@@ -1,5 +1,5 @@
-import { fstatSync } from 'node:fs';
-import { withStore } from '../host/open-store.js';
+import { fstatSync, type Stats, statSync } from 'node:fs';
+import { StoreVerbs } from '../host/store-verbs.js';
 import type { Progress } from '../page-stream.js';
 import { exactName } from './exact-arguments.js';
 import { printSave } from './save-output.js';
@@ -31,31 +31,21 @@ export const verb = defineVerb({
   async run({ operands, options, output, storeDir }) {
     const from = exactName(operands[0]!);
     const isStdin = from === '-';
-    // Checked first: a missing file must not create a store.
-    const { requireSource } = await import('../store/file/file-source.js');
-    const stats = isStdin ? fstatSync(0) : requireSource(from).stats;
-    const startedMs = performance.now();
-    await withStore(storeDir, { write: true, create: true }, async (store) => {
-      const work = (progress: Progress) =>
-        store.put(
-          isStdin ? process.stdin : from,
-          { tags: options.tag, name: options.name ?? null },
-          progress,
-        );
-      const result = isSharedTerminal(stats)
-        ? await work(() => {})
-        : await output.withProgress('storing', work);
-      printSave(output, {
-        ...result,
-        pauseMs: 0,
-        pausePhases: null,
-        storedWhilePausedBytes: 0,
-        saveMs: Math.round(performance.now() - startedMs),
-      });
-      const failure = await store.tidy();
-      if (failure)
-        output.say(`note: the file is stored, but cleaning up the store failed: ${failure.message}`);
-    });
+    const { tag: tags, name } = options;
+    const put = (onProgress?: Progress) =>
+      new StoreVerbs(storeDir).put(isStdin ? process.stdin : from, { tags, name, onProgress });
+    const stats = isStdin ? fstatSync(0) : statusOf(from);
+    const stored = isSharedTerminal(stats) ? await put() : await output.withProgress('storing', put);
+    printSave(output, { ...stored, pauseMs: 0, pausePhases: null, storedWhilePausedBytes: 0 });
     return 0;
   },
 });
+
+/** Null: there is no file, or it cannot be examined. put tells why. */
+function statusOf(file: string | Buffer): Stats | null {
+  try {
+    return statSync(file);
+  } catch {
+    return null;
+  }
+}

@@ -1,6 +1,6 @@
 import { ExitStatus } from '../errors.js';
 import { formatTags, shortId } from '../format.js';
-import { loadStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { placesOf } from '../region-places.js';
 import type { LostRange } from '../store/types.js';
 import { printable } from './output.js';
@@ -17,8 +17,9 @@ export const verb = defineVerb({
     'snapshots and ranges.',
   ].join('\n'),
   async run({ output, storeDir }) {
-    const { Store } = await loadStore();
-    const result = await output.withProgress('repairing', (progress) => Store.repair(storeDir, progress));
+    const result = await output.withProgress('repairing', (onProgress) =>
+      new StoreVerbs(storeDir).repair({ onProgress }),
+    );
     const { actions, lost } = result;
     const losses = lost.map(sentenceOf);
     const text = (lines: readonly string[]) => lines.map(printable).join('\n');

@@ -6,9 +6,10 @@ export const verb = defineVerb({
   usesStore: false,
   options: {},
   async run({ operands, output }) {
-    const { findMachine } = await import('../server/client.js');
-    const machine = await (await findMachine(operands[0]!)).resume();
-    output.result(machine, () => `${machine.name} is ${machine.state}`);
+    const { findMachine } = await import('../host/find-machine.js');
+    const machine = await findMachine(operands[0]!);
+    const state = await machine.resume();
+    output.result({ name: machine.name, state }, () => `${machine.name} is ${state}`);
     return 0;
   },
 });

@@ -2,9 +2,6 @@ import { printSave } from './save-output.js';
 import { parseText, parseWord } from './values.js';
 import { defineVerb, repeated, valued } from './verb.js';
 
-/** How long the process of a machine stopped by --then may take to end. */
-const PROCESS_END_TIMEOUT_MS = 30_000;
-
 export const verb = defineVerb({
   name: 'save',
   operands: ['<machine>'],
@@ -30,22 +27,17 @@ export const verb = defineVerb({
   ].join('\n'),
   async run({ operands, options, output, namedStoreDir }) {
     const [name] = operands as [string];
-    const { findMachine } = await import('../server/client.js');
-    const client = await findMachine(name);
-    const ended = options.then === 'stop' ? await client.directory.watchEnd() : null;
-    const request = {
-      store: namedStoreDir,
-      tags: options.tag,
-      then: options.then ?? null,
-    };
+    const { findMachine } = await import('../host/find-machine.js');
+    const machine = await findMachine(name);
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
       process.once(signal, () => {
         // The machine's process notices that the connection ends.
         output.say('The save is cancelled, unless it was already committed: see livesnap ls.');
         process.kill(process.pid, signal);
       });
-    const result = await output.withProgress(`saving ${name}`, (progress) => client.save(request, progress));
-    await ended?.(PROCESS_END_TIMEOUT_MS);
+    const result = await output.withProgress(`saving ${name}`, (onProgress) =>
+      machine.save({ store: namedStoreDir ?? undefined, tags: options.tag, then: options.then, onProgress }),
+    );
     printSave(output, result);
     return 0;
   },

@@ -1,5 +1,5 @@
 import { formatBytes, formatTags, formatTime } from '../format.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
 import { formatPairs, formatTable, printable } from './output.js';
 import { defineVerb } from './verb.js';
@@ -19,7 +19,7 @@ export const verb = defineVerb({
   options: {},
   notes: 'SNAPSHOT is a tag, an ID, or a unique prefix of an ID.',
   async run({ operands, output, storeDir }) {
-    const found = await withStore(storeDir, { write: false }, (store) => store.show(operands[0]!));
+    const found = await new StoreVerbs(storeDir).details(operands[0]!);
     output.result(
       found,
       () => {

@@ -1,5 +1,5 @@
 import { formatBytes, formatCount, formatRatio } from '../format.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { formatPairs } from './output.js';
 import { defineVerb } from './verb.js';
 
@@ -8,7 +8,7 @@ export const verb = defineVerb({
   operands: [],
   options: {},
   async run({ output, storeDir }) {
-    const found = await withStore(storeDir, { write: false }, (store) => store.stats());
+    const found = await new StoreVerbs(storeDir).stats();
     output.result(found, () =>
       formatPairs([
         ['Snapshots', formatCount(found.snapshots)],

@@ -1,4 +1,4 @@
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { taggedSentence } from './output.js';
 import { defineVerb } from './verb.js';
 
@@ -9,7 +9,7 @@ export const verb = defineVerb({
   notes: 'A snapshot keeps the tags that it has. To remove tags: livesnap untag.',
   async run({ operands, output, storeDir }) {
     const [reference, ...added] = operands as [string, ...string[]];
-    const tagged = await withStore(storeDir, { write: true }, (store) => store.addTags(reference, added));
+    const tagged = await new StoreVerbs(storeDir).tag(reference, added);
     const { id, movedTags } = tagged;
     const movedFrom = new Map(movedTags.map(({ tag, from }) => [tag, from]));
     output.result(tagged, () =>

@@ -1,5 +1,5 @@
 import { shortId } from '../format.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
@@ -8,7 +8,7 @@ export const verb = defineVerb({
   options: {},
   notes: 'The snapshots stay. To remove snapshots: livesnap rm.',
   async run({ operands, output, storeDir }) {
-    const removed = await withStore(storeDir, { write: true }, (store) => store.removeTags(operands));
+    const removed = await new StoreVerbs(storeDir).untag(operands);
     output.result({ removed }, () =>
       removed.map(({ tag, id }) => `Removed the tag ${tag} from ${shortId(id)}`).join('\n'),
     );

@@ -2,9 +2,8 @@
 import { fstatSync, type Stats } from 'node:fs';
 import { LivesnapError } from '../errors.js';
 import { formatBytes } from '../format.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import type { Progress } from '../page-stream.js';
-import type { Store } from '../store/store.js';
 import { exactName } from './exact-arguments.js';
 import type { Output } from './output.js';
 import { isSharedTerminal } from './shared-terminal.js';
@@ -36,25 +35,20 @@ export async function writeFile(
   { output, storeDir }: { readonly output: Output; readonly storeDir: string },
   path: string,
   write: (
-    store: Store,
+    store: StoreVerbs,
     to: string | Buffer | NodeJS.WriteStream,
-    progress: Progress,
+    onProgress?: Progress,
   ) => Promise<{ bytes: number }>,
 ): Promise<number> {
   const to = exactName(path);
-  // Checked before the store is opened: later, the same descriptor number may belong to a file of the store.
   const { stats, isStdout } = await statTarget(to, storeDir);
   if (isStdout && output.json)
     throw new LivesnapError('USAGE', 'the file and JSON cannot both go to standard output', {
       hint: 'Leave out --json, or specify a file.',
     });
-  const work = (progress: Progress) =>
-    withStore(storeDir, { write: false }, (store) =>
-      write(store, to === '-' ? process.stdout : to, progress),
-    );
-  const { bytes } = isSharedTerminal(stats)
-    ? await work(() => {})
-    : await output.withProgress('reading', work);
+  const work = (onProgress?: Progress) =>
+    write(new StoreVerbs(storeDir), to === '-' ? process.stdout : to, onProgress);
+  const { bytes } = isSharedTerminal(stats) ? await work() : await output.withProgress('reading', work);
   if (!isStdout) output.result({ bytes }, () => `Wrote ${formatBytes(bytes)} to ${path}`);
   return 0;
 }

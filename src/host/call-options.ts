@@ -12,6 +12,19 @@ export interface LongCallOptions extends CallOptions {
   readonly onProgress?: Progress | undefined;
 }
 
+/**
+ * Does work that ends by itself when the signal is aborted, unless it is aborted already. Resolves if the work completes
+ * nevertheless. Errors: the signal's reason.
+ */
+export async function cancellable<T>({ signal }: CallOptions, work: () => Promise<T>): Promise<T> {
+  signal?.throwIfAborted();
+  try {
+    return await work();
+  } catch (error) {
+    throw signal?.aborted ? signal.reason : error;
+  }
+}
+
 /** Does the work, unless the signal is aborted already, and waits for it until then. Errors: the signal's reason. */
 export async function waitingFor<T>({ signal }: CallOptions, work: () => Promise<T>): Promise<T> {
   signal?.throwIfAborted();

@@ -9,7 +9,7 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
-import { goneError, MachineClient } from '../server/client.js';
+import { MachineClient } from '../server/client.js';
 import { type EndReport, LINE_HEADER } from '../server/control-api.js';
 import { unlessAborted } from '../unless-aborted.js';
 import { LineWatch, PROMPT_IDLE_MS } from '../vmm/console/line-watch.js';
@@ -56,7 +56,7 @@ export class Console implements AsyncIterable<Uint8Array>, AsyncDisposable {
   async write(input: string | Uint8Array): Promise<void> {
     this.#input ??= this.#client.openInput();
     const sent = this.#input;
-    if (sent.destroyed || sent.writableEnded) throw await goneError(this.#client.directory);
+    if (sent.destroyed || sent.writableEnded) throw await this.#client.goneError();
     await new Promise<void>((resolve, reject) => {
       sent.write(input, (error) => {
         if (error) reject(new LivesnapError('MACHINE_GONE', 'the console was closed', { cause: error }));
@@ -114,7 +114,7 @@ export class Console implements AsyncIterable<Uint8Array>, AsyncDisposable {
     }
     this.#asked ??= this.#parts.next();
     const asked = this.#asked.catch(async () => {
-      throw await goneError(this.#client.directory);
+      throw await this.#client.goneError();
     });
     const found = await unlessAborted(signal, within(asked, waitMs));
     if (found === 'timedOut') return found;

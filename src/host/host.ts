@@ -9,14 +9,14 @@ import { availableParallelism } from 'node:os';
 import { runRoot } from '../environment.js';
 import { asLivesnapError, LivesnapError } from '../errors.js';
 import type { SnapshotSummary } from '../page-stream.js';
-import { findMachine } from '../server/client.js';
 import type { LaunchRequest } from '../server/launch-messages.js';
 import { RunDirectory } from '../server/run-directory.js';
 import type { CallOptions } from './call-options.js';
+import { findMachine } from './find-machine.js';
 import type { ChosenName, TakeProcess } from './launch-machine.js';
 import { locateSnapshot } from './locate-snapshot.js';
 import { Machine } from './machine.js';
-import { type MachineFilter, type MachineInfo, machineInfos, machineNamed } from './machine-info.js';
+import { type MachineFilter, type MachineInfo, machineInfos } from './machine-info.js';
 import {
   launchRequest,
   type RestoreOptions,
@@ -25,6 +25,8 @@ import {
   startOrigin,
 } from './machine-options.js';
 import { withStore } from './open-store.js';
+import type { Snapshot } from './snapshot.js';
+import { SnapshotStore } from './snapshot-store.js';
 
 export interface ForkOptions extends RestoreOptions {
   /** How many machines. Default: 1. */
@@ -43,11 +45,13 @@ const MAX_FORKS = 1000;
 export class Host implements AsyncDisposable {
   /** Absolute path of the store. */
   readonly storeDir: string;
+  readonly store: SnapshotStore;
   readonly #takeProcess: TakeProcess | undefined;
 
   /** Use {@link connect}. */
   constructor(storeDir: string, takeProcess?: TakeProcess) {
     this.storeDir = storeDir;
+    this.store = new SnapshotStore(storeDir);
     this.#takeProcess = takeProcess;
   }
 
@@ -61,10 +65,10 @@ export class Host implements AsyncDisposable {
   }
 
   /**
-   * Restores a machine from a snapshot: a tag, an ID, a unique prefix of one, or an exported directory. Resolves when it
-   * runs. Errors: as of {@link start}, NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, DOES_NOT_FIT.
+   * Restores a machine from a snapshot: the object, a tag, an ID, a unique prefix of one, or an exported directory.
+   * Resolves when it runs. Errors: as of {@link start}, NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, DOES_NOT_FIT.
    */
-  async restore(snapshot: string, options: RestoreOptions = {}): Promise<Machine> {
+  async restore(snapshot: Snapshot | string, options: RestoreOptions = {}): Promise<Machine> {
     options.signal?.throwIfAborted();
     const { dir, saved } = await this.#findSaved(snapshot);
     const name = { name: options.name ?? null, like: options.asNew ? null : saved.vm };
@@ -76,7 +80,7 @@ export class Host implements AsyncDisposable {
    * machine or an error; one error does not end the others. If it is cancelled, the machines are stopped. Errors: those
    * of the save, USAGE, NO_SUCH_SNAPSHOT.
    */
-  async fork(from: Machine | string, options: ForkOptions = {}): Promise<Forked[]> {
+  async fork(from: Machine | Snapshot | string, options: ForkOptions = {}): Promise<Forked[]> {
     const { count = 1, name, ...rest } = options;
     if (!Number.isSafeInteger(count) || count < 1 || count > MAX_FORKS)
       throw new LivesnapError('USAGE', `${count} is not a number of machines`, {
@@ -84,7 +88,7 @@ export class Host implements AsyncDisposable {
       });
     const { signal } = options;
     signal?.throwIfAborted();
-    const ref = typeof from === 'string' ? from : (await from.save({ store: this.storeDir, signal })).id;
+    const ref = from instanceof Machine ? (await from.save({ store: this.storeDir, signal })).id : from;
     const { dir, saved } = await this.#findSaved(ref);
     const origin = restoreOrigin(dir, saved.id, { ...rest, asNew: true });
     const results: Forked[] = new Array(count);
@@ -106,25 +110,20 @@ export class Host implements AsyncDisposable {
     throw signal.reason;
   }
 
-  /** The snapshot of a machine that `ref` names, and the store that has it. Errors: as of {@link restore}. */
-  async #findSaved(ref: string): Promise<{ dir: string; saved: SnapshotSummary }> {
-    const { dir, ref: found } = await locateSnapshot(this.storeDir, ref);
+  /** The snapshot of a machine that `from` names, and the store that has it. Errors: as of {@link restore}. */
+  async #findSaved(from: Snapshot | string): Promise<{ dir: string; saved: SnapshotSummary }> {
+    const ref = typeof from === 'string' ? from : from.id;
+    const located =
+      typeof from === 'string' ? locateSnapshot(this.storeDir, ref) : { dir: from.storeDir, ref };
+    const { dir, ref: found } = await located;
     const saved = await withStore(dir, { write: false }, (store) => store.find(found));
     if (saved.kind !== 'machine') throw notOfMachine(ref, saved.kind);
     return { dir, saved };
   }
 
   /** A machine that runs, by its name, its ID or a unique prefix of that. Errors: NO_SUCH_MACHINE, MACHINE_GONE. */
-  async machine(nameOrId: string, { signal }: CallOptions = {}): Promise<Machine> {
-    signal?.throwIfAborted();
-    const name = await this.#nameOf(nameOrId);
-    const client = await findMachine(name);
-    return new Machine(client.directory, await client.describe(), null);
-  }
-
-  async #nameOf(nameOrId: string): Promise<string> {
-    if ((await new RunDirectory(runRoot(), nameOrId).look()) !== 'absent') return nameOrId;
-    return machineNamed(await machineInfos(), nameOrId)?.name ?? nameOrId;
+  machine(nameOrId: string, options: CallOptions = {}): Promise<Machine> {
+    return findMachine(nameOrId, options);
   }
 
   /** All machines of this user, by name; also those that failed or whose process died. */

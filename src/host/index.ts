@@ -2,8 +2,22 @@
 export type { ErrorCode, PlainError } from '../errors.js';
 export { LivesnapError } from '../errors.js';
 export type { Labels } from '../labels.js';
-export type { Progress } from '../page-stream.js';
+export type { Progress, SnapshotSummary } from '../page-stream.js';
 export type { EndReport, MachineDescription, StopResult } from '../server/control-api.js';
+export type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
+export type { GcResult } from '../store/gc/gc.js';
+export {
+  PageClass,
+  type PageMap,
+  type Problem,
+  type RegionDifference,
+  type RemovedSnapshot,
+  type RepairResult,
+  type SnapshotDetails,
+  type StoreStats,
+  type Tag,
+  type TaggedSnapshot,
+} from '../store/types.js';
 export type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
 export type { CallOptions, LongCallOptions } from './call-options.js';
 export { type ConnectOptions, connect } from './connect.js';
@@ -12,3 +26,18 @@ export type { Forked, ForkOptions, Host } from './host.js';
 export type { Machine, SaveOptions, StopOptions } from './machine.js';
 export type { MachineFilter, MachineInfo } from './machine-info.js';
 export type { DiskOptions, RestoreOptions, StartOptions } from './machine-options.js';
+export type { Snapshot } from './snapshot.js';
+export type { SnapshotStore } from './snapshot-store.js';
+export type {
+  CheckOptions,
+  CheckResult,
+  CopyOptions,
+  CopyRemote,
+  DiffOperand,
+  FileName,
+  GcOptions,
+  MapOptions,
+  PutOptions,
+  PutResult,
+  TransferOptions,
+} from './store-verbs.js';

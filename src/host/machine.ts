@@ -7,11 +7,11 @@
  */
 import { LivesnapError } from '../errors.js';
 import { type Labels, requireLabels } from '../labels.js';
-import { goneError, MachineClient } from '../server/client.js';
+import { MachineClient } from '../server/client.js';
 import { type EndReport, type MachineDescription, STOP_TIMEOUT_MS } from '../server/control-api.js';
 import type { RunDirectory } from '../server/run-directory.js';
 import { unlessAborted } from '../unless-aborted.js';
-import type { MachineSaveResult, SaveThen } from '../vmm/machine-types.js';
+import type { MachineSaveResult, MachineState, SaveThen } from '../vmm/machine-types.js';
 import { type CallOptions, type LongCallOptions, waitingFor } from './call-options.js';
 import { Console, type ConsoleOptions } from './console.js';
 import { requireLifetime } from './machine-options.js';
@@ -62,13 +62,13 @@ export class Machine implements AsyncDisposable {
     return waitingFor(options, () => this.client.describe());
   }
 
-  /** Resolves when no vCPU runs. Errors: MACHINE_GONE, NOT_POSSIBLE_NOW. */
-  async pause(options: CallOptions = {}): Promise<void> {
-    await waitingFor(options, () => this.client.pause());
+  /** Resolves to the state when no vCPU runs. Errors: MACHINE_GONE, NOT_POSSIBLE_NOW. */
+  async pause(options: CallOptions = {}): Promise<MachineState> {
+    return (await waitingFor(options, () => this.client.pause())).state;
   }
 
-  async resume(options: CallOptions = {}): Promise<void> {
-    await waitingFor(options, () => this.client.resume());
+  async resume(options: CallOptions = {}): Promise<MachineState> {
+    return (await waitingFor(options, () => this.client.resume())).state;
   }
 
   /** Saves the machine while it runs. A save that is cancelled leaves nothing. Errors: MACHINE_GONE, those of a store. */
@@ -111,7 +111,7 @@ export class Machine implements AsyncDisposable {
       signal?.throwIfAborted();
     }
     const { end } = console;
-    if (end === null) throw await goneError(this.client.directory);
+    if (end === null) throw await this.client.goneError();
     this.detach();
     await unlessAborted(signal, ended(PROCESS_END_TIMEOUT_MS));
     return end;

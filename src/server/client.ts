@@ -67,28 +67,26 @@ export class MachineClient {
     readonly id: string | null = null,
   ) {}
 
+  /** The error for a machine whose process has ended. */
+  goneError(): Promise<LivesnapError> {
+    return goneError(this.directory);
+  }
+
   /** Whether the record in the directory is of the machine that is meant. A machine that starts has no record. */
   async isOfRecord(): Promise<boolean> {
     return this.id === null || (await this.directory.readRecord())?.id === this.id;
   }
 
   /** Errors: MACHINE_GONE, NOT_POSSIBLE_NOW (it is starting, ending or too busy), and those of the API. */
-  async describe(timeoutMs?: number): Promise<MachineDescription> {
+  async describe(timeoutMs = ANSWER_TIMEOUT_MS): Promise<MachineDescription> {
     return JSON.parse(
-      await readAll(
-        await this.#answer(
-          'GET',
-          '/machine',
-          {},
-          timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs),
-        ),
-      ),
+      await readAll(await this.#answer('GET', '/machine', {}, AbortSignal.timeout(timeoutMs))),
     );
   }
 
   /** A process that is stopped or stuck would keep a caller waiting for ever. Errors: as of {@link describe}. */
   async #requireAnswer(): Promise<void> {
-    await this.describe(ANSWER_TIMEOUT_MS);
+    await this.describe();
   }
 
   /** Errors: as of {@link describe}, and USAGE. */

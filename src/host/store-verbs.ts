@@ -1,0 +1,305 @@
+/**
+ * What can be done with a store and its snapshots. A snapshot is named by a tag, an ID or a unique prefix of an ID.
+ *
+ * Invariant: the store is open only during a call. So this object keeps neither repair nor gc from their work.
+ */
+import type { Readable, Writable } from 'node:stream';
+import { LivesnapError } from '../errors.js';
+import { note } from '../notes.js';
+import type { SaveResult, SnapshotSummary } from '../page-stream.js';
+import type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
+import type { GcResult, GcOptions as StoreGcOptions } from '../store/gc/gc.js';
+import type { Store } from '../store/store.js';
+import type {
+  PageMap,
+  PageMapOptions,
+  Problem,
+  RegionDifference,
+  RemovedSnapshot,
+  RepairResult,
+  SnapshotDetails,
+  CheckOptions as StoreCheckOptions,
+  StoreStats,
+  Tag,
+  TaggedSnapshot,
+} from '../store/types.js';
+import { type CallOptions, cancellable, type LongCallOptions } from './call-options.js';
+import { loadStore, withStore } from './open-store.js';
+
+export interface GcOptions
+  extends LongCallOptions,
+    Pick<StoreGcOptions, 'maxRepackBytes' | 'recompress' | 'endEarly'> {
+  /** Change nothing, and resolve to what would be removed and freed. */
+  readonly dryRun?: boolean | undefined;
+}
+
+export interface CheckOptions extends LongCallOptions {
+  /** Also read the data: all of it, or the part of it that was read longest ago. Default: false. */
+  readonly readData?: StoreCheckOptions['readData'] | undefined;
+}
+
+export interface CheckResult {
+  readonly ok: boolean;
+  readonly problems: Problem[];
+  /** False: the store cannot be written, so it does not know which part was read. The next check reads the same one. */
+  readonly isNoted: boolean;
+}
+
+export interface TransferOptions extends LongCallOptions {
+  /** Called once for each snapshot, before its pages are sent. */
+  readonly onPlan?: ((plan: CopyPlan) => void) | undefined;
+}
+
+export interface CopyOptions extends TransferOptions {
+  /** Called with each line that ssh prints. The other host decides what it says. */
+  readonly onNotice?: ((line: string) => void) | undefined;
+}
+
+/** The other store of a copy: a directory or an address. */
+export type CopyRemote = { readonly to: string } | { readonly from: string };
+
+export interface PutOptions extends LongCallOptions {
+  /** A tag that another snapshot has moves to this one. */
+  readonly tags?: readonly string[] | undefined;
+  /** Default: the base name of the file. */
+  readonly name?: string | undefined;
+}
+
+export interface PutResult extends SaveResult {
+  readonly saveMs: number;
+}
+
+/** One side of a comparison: a snapshot, or one region of it. */
+export interface DiffOperand {
+  readonly snapshot: string;
+  readonly region?: string | null | undefined;
+}
+
+export interface MapOptions extends LongCallOptions, Omit<PageMapOptions, 'signal'> {}
+
+/** A path, or its bytes where it may not be UTF-8. */
+export type FileName = string | Buffer;
+
+export class StoreVerbs {
+  /** `dir`: absolute. */
+  constructor(readonly dir: string) {}
+
+  /** Facts about a snapshot. Errors: NO_SUCH_SNAPSHOT, AMBIGUOUS, and those of opening a store. */
+  find(snapshot: string, options: CallOptions = {}): Promise<SnapshotSummary> {
+    return this.#read(options, (store) => store.find(snapshot));
+  }
+
+  /** Facts about all snapshots, oldest first. */
+  list(options: CallOptions = {}): Promise<SnapshotSummary[]> {
+    return this.#read(options, (store) => store.list());
+  }
+
+  /** All facts about a snapshot. Errors: as of {@link find}, DAMAGED. */
+  details(snapshot: string, options: CallOptions = {}): Promise<SnapshotDetails> {
+    return this.#read(options, (store) => store.show(snapshot));
+  }
+
+  /** Errors: DAMAGED when a snapshot cannot be read. */
+  stats(options: CallOptions = {}): Promise<StoreStats> {
+    return this.#read(options, (store) => store.stats());
+  }
+
+  /** Adds tags to a snapshot. A tag that another one has moves. Errors: as of {@link find}, USAGE, READ_ONLY. */
+  tag(snapshot: string, tags: readonly string[], options: CallOptions = {}): Promise<TaggedSnapshot> {
+    return this.#write(options, (store) => store.addTags(snapshot, tags));
+  }
+
+  /**
+   * Removes tags, and keeps their snapshots: all of the tags, or none when one does not exist. `of`: the ID of the only
+   * snapshot that may lose tags. Errors: NO_SUCH_TAG, USAGE, READ_ONLY.
+   */
+  untag(
+    tags: readonly string[],
+    { of, ...options }: CallOptions & { readonly of?: string | undefined } = {},
+  ): Promise<Tag[]> {
+    return this.#write(options, (store) => store.removeTags(tags, of));
+  }
+
+  /**
+   * Removes snapshots with all of their tags: all of them, or none when one cannot be found. A tag names a snapshot only
+   * if the snapshot has no other tags but those given. Errors: as of {@link find}, HAS_OTHER_TAGS, READ_ONLY.
+   */
+  remove(snapshots: readonly string[], options: CallOptions = {}): Promise<RemovedSnapshot[]> {
+    return this.#write(options, (store) => store.remove(snapshots));
+  }
+
+  /**
+   * Which pages differ, by region. If a region is named, only that one is compared: with the one named for the other
+   * side, or else the only region of a file, or the one of the same name. Errors: as of {@link find}, NO_SUCH_REGION,
+   * DAMAGED.
+   */
+  diff(a: DiffOperand, b: DiffOperand, options: CallOptions = {}): Promise<RegionDifference[]> {
+    const regions = [a.region ?? null, b.region ?? null] as const;
+    return this.#read(options, (store) => store.diff(a.snapshot, b.snapshot, regions));
+  }
+
+  /** What the pages of a region are. Damage of pages is in the result. Errors: as of {@link find}, NO_SUCH_REGION. */
+  map(snapshot: string, { onProgress, ...options }: MapOptions = {}): Promise<PageMap> {
+    return this.#read(options, (store) => store.map(snapshot, options, onProgress));
+  }
+
+  /**
+   * Deletes unreferenced data. If it is cancelled, the pack that is being rewritten is the last one, and what was freed
+   * stays freed. Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (nothing was deleted).
+   */
+  gc({ dryRun = false, onProgress, ...options }: GcOptions = {}): Promise<GcResult> {
+    const asked = { ...options, dryRun };
+    return cancellable(options, () =>
+      withStore(this.dir, { write: !dryRun }, (store) => store.gc(asked, onProgress)),
+    );
+  }
+
+  /** Looks for damage. Damage is a problem in the result, not an error. */
+  async check({ readData = false, onProgress, signal }: CheckOptions = {}): Promise<CheckResult> {
+    const check = (write: boolean) =>
+      cancellable({ signal }, () =>
+        withStore(this.dir, { write }, (store) => store.check({ readData, signal }, onProgress)),
+      );
+    const isPart = typeof readData === 'object';
+    // A store that can be written remembers which parts were read.
+    try {
+      return { ...(await check(readData !== false)), isNoted: true };
+    } catch (error) {
+      if (!(error instanceof LivesnapError && UNWRITABLE.has(error.code))) throw error;
+    }
+    return { ...(await check(false)), isNoted: !isPart };
+  }
+
+  /**
+   * Rebuilds the index from the files beside it, and heals damaged data of which there is a copy. If it is cancelled
+   * while it reads, nothing is changed. Errors: STORE_BUSY (another process uses the store), NOT_A_STORE, READ_ONLY.
+   */
+  repair({ signal, onProgress }: LongCallOptions = {}): Promise<RepairResult> {
+    return cancellable({ signal }, async () => {
+      const { Store } = await loadStore();
+      return Store.repair(this.dir, onProgress, { signal });
+    });
+  }
+
+  /**
+   * Copies snapshots to or from another store. If it is cancelled or fails, the next copy resumes it. Errors: USAGE,
+   * REMOTE_FAILED, as of {@link find}, and those of both stores.
+   */
+  copy(snapshots: readonly string[], remote: CopyRemote, options: CopyOptions = {}): Promise<CopyResult[]> {
+    const direction = 'to' in remote ? 'to' : 'from';
+    return cancellable(options, async () => {
+      const { copySnapshots } = await import('../store/remote/copy.js');
+      return copySnapshots({
+        ...{ storeDir: this.dir, direction, refs: snapshots },
+        remote: 'to' in remote ? remote.to : remote.from,
+        ...transferOf(options),
+        onNotice: options.onNotice ?? (() => {}),
+      });
+    });
+  }
+
+  /**
+   * Makes `dir` a store with only this snapshot. If it is cancelled or fails, the next export to it resumes it. Errors:
+   * USAGE (something is there), as of {@link find}, and those of a copy.
+   */
+  export(snapshot: string, dir: string, options: TransferOptions = {}): Promise<CopyResult> {
+    return cancellable(options, async () => {
+      const { exportSnapshot } = await import('../store/remote/export.js');
+      return exportSnapshot({ storeDir: this.dir, ref: snapshot, to: dir, ...transferOf(options) });
+    });
+  }
+
+  /** Copies all snapshots of a directory that `export` made, which is not trusted. Errors: NOT_A_STORE, as of {@link copy}. */
+  import(dir: string, options: TransferOptions = {}): Promise<CopyResult[]> {
+    return cancellable(options, async () => {
+      const { importSnapshots } = await import('../store/remote/export.js');
+      return importSnapshots({ storeDir: this.dir, from: dir, ...transferOf(options) });
+    });
+  }
+
+  /**
+   * Stores a file or a stream, and creates the store if there is none. A stream that is read when the call is cancelled
+   * is destroyed. Errors: NO_SUCH_FILE, USAGE, NO_PERMISSION, NO_SPACE, READ_ONLY.
+   */
+  put(
+    input: FileName | Readable,
+    { tags = [], name, signal, onProgress }: PutOptions = {},
+  ): Promise<PutResult> {
+    return cancellable({ signal }, async () => {
+      if (isFileName(input)) {
+        // Checked first: a missing file must not create a store.
+        const { requireSource } = await import('../store/file/file-source.js');
+        requireSource(input);
+      }
+      const startMs = performance.now();
+      return withStore(this.dir, { write: true, create: true }, async (store) => {
+        const saved = await store.put(input, { tags, name: name ?? null, signal }, onProgress);
+        const saveMs = Math.round(performance.now() - startMs);
+        const failure = await store.tidy();
+        if (failure)
+          note(
+            `tidy ${saved.id}`,
+            `the file is stored, but cleaning up the store failed: ${failure.message}`,
+          );
+        return { ...saved, saveMs };
+      });
+    });
+  }
+
+  /**
+   * Writes a stored file, or the only disk of a snapshot of disks. A regular file appears, or is replaced, when it is
+   * complete. A stream is ended only if this call opened it. Errors: as of {@link find}, USAGE, NO_SUCH_FILE, NO_SPACE,
+   * READ_ONLY, DAMAGED.
+   */
+  writeFile(
+    snapshot: string,
+    to: FileName | Writable,
+    { signal, onProgress }: LongCallOptions = {},
+  ): Promise<{ bytes: number }> {
+    return this.#extract(to, signal, (store) => store.get(snapshot, to, onProgress, signal));
+  }
+
+  /** Writes a disk of a machine, as {@link writeFile} does. `number` null: its only disk. Errors: NO_SUCH_REGION, too. */
+  writeDisk(
+    snapshot: string,
+    number: number | null,
+    to: FileName | Writable,
+    { signal, onProgress }: LongCallOptions = {},
+  ): Promise<{ bytes: number }> {
+    return this.#extract(to, signal, (store) => store.getDisk(snapshot, number, to, onProgress, signal));
+  }
+
+  #extract<T>(
+    to: FileName | Writable,
+    signal: AbortSignal | undefined,
+    work: (store: Store) => Promise<T>,
+  ): Promise<T> {
+    return cancellable({ signal }, async () => {
+      if (isFileName(to)) {
+        // Before the store is opened: later, the same descriptor number may belong to a file of the store.
+        const { findTarget } = await import('../store/file/file-target.js');
+        findTarget(to, this.dir);
+      }
+      return withStore(this.dir, { write: false }, work);
+    });
+  }
+
+  #read<T>(options: CallOptions, work: (store: Store) => T | Promise<T>): Promise<T> {
+    return cancellable(options, () => withStore(this.dir, { write: false }, work));
+  }
+
+  #write<T>(options: CallOptions, work: (store: Store) => T | Promise<T>): Promise<T> {
+    return cancellable(options, () => withStore(this.dir, { write: true }, work));
+  }
+}
+
+/** Errors of a store that can be read but not written. */
+const UNWRITABLE = new Set<string>(['READ_ONLY', 'NO_PERMISSION']);
+
+const isFileName = (value: unknown): value is FileName => typeof value === 'string' || Buffer.isBuffer(value);
+
+const transferOf = ({ onPlan = () => {}, onProgress = () => {}, signal }: TransferOptions) => ({
+  onPlan,
+  progress: onProgress,
+  signal,
+});
