@@ -13,6 +13,7 @@ import type { LaunchRequest } from '../server/launch-messages.js';
 import { RunDirectory } from '../server/run-directory.js';
 import type { CallOptions } from './call-options.js';
 import { findMachine } from './find-machine.js';
+import type { EventOptions, HostEvent, HostEvents } from './host-events.js';
 import type { ChosenName, TakeProcess } from './launch-machine.js';
 import { locateSnapshot } from './locate-snapshot.js';
 import { Machine } from './machine.js';
@@ -46,6 +47,7 @@ export class Host implements AsyncDisposable {
   /** Absolute path of the store. */
   readonly storeDir: string;
   readonly store: SnapshotStore;
+  #events: Promise<HostEvents> | null = null;
   readonly #takeProcess: TakeProcess | undefined;
 
   /** Use {@link connect}. */
@@ -130,6 +132,17 @@ export class Host implements AsyncDisposable {
   machines(filter: MachineFilter & CallOptions = {}): Promise<MachineInfo[]> {
     filter.signal?.throwIfAborted();
     return machineInfos(filter);
+  }
+
+  /**
+   * Changes of machines and snapshots, as they happen, without an end. Without `after`, or if changes since then are not
+   * known any more, the whole state comes first. Errors: the signal's reason, and those of opening a store.
+   */
+  async *events(options: EventOptions = {}): AsyncGenerator<HostEvent, never, undefined> {
+    this.#events ??= import('./host-events.js').then(
+      ({ HostEvents }) => new HostEvents(this.storeDir, () => this.store.list()),
+    );
+    return yield* (await this.#events).read(options);
   }
 
   async #launch(

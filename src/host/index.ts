@@ -23,6 +23,8 @@ export type { CallOptions, LongCallOptions } from './call-options.js';
 export { type ConnectOptions, connect } from './connect.js';
 export type { Console, ConsoleOptions, WaitForOptions } from './console.js';
 export type { Forked, ForkOptions, Host } from './host.js';
+export type { EventOptions, HostEvent } from './host-events.js';
+export type { HostChange, MachineFacts } from './host-state.js';
 export type { Machine, SaveOptions, StopOptions } from './machine.js';
 export type { MachineFilter, MachineInfo } from './machine-info.js';
 export type { DiskOptions, RestoreOptions, StartOptions } from './machine-options.js';

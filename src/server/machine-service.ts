@@ -108,6 +108,10 @@ export class MachineService implements ControlledMachine {
   #savingDisks: Promise<void> | null = null;
   /** A stop was asked for that does not save the disks. */
   #discards = false;
+  /** What the record says. A new machine runs as soon as its record is there. */
+  #recordedState: 'running' | 'paused' = 'running';
+  /** The last write of the record. */
+  #recording: Promise<void> = Promise.resolve();
   /** Why the disks could not be saved when the machine was to end. */
   #diskProblem: string | null = null;
   /** Tidies stores after saves. Only the end of the process waits for it. */
@@ -210,13 +214,17 @@ export class MachineService implements ControlledMachine {
   }
 
   pause(): Promise<void> {
-    return this.#inTurn(() => this.#machine.pause());
+    return this.#inTurn(async () => {
+      await this.#machine.pause();
+      await this.#recordState();
+    });
   }
 
   resume(): Promise<void> {
     return this.#inTurn(async () => {
       await this.#machine.resume();
       this.#diskProblem = null;
+      await this.#recordState();
     });
   }
 
@@ -279,6 +287,7 @@ export class MachineService implements ControlledMachine {
   #tellProblem(problem: string, verb: 'resume' | 'stop'): void {
     const { directory, log } = this.#options;
     log(`the machine is paused: ${problem}`);
+    void this.#recordState();
     const { name } = directory;
     const line = `[livesnap] ${name} is paused: ${problem}. Fix this, then run: livesnap ${verb} ${name}`;
     this.console.push(Buffer.from(`${this.console.atLineStart ? '' : '\r\n'}${line}\r\n`));
@@ -418,17 +427,30 @@ export class MachineService implements ControlledMachine {
   #record(failure: string | null): MachineRecord {
     const { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot } = this.describe();
     const { port } = this.#options;
-    return { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot, port, failure };
+    const state = this.#recordedState;
+    return { id, name, labels, pid, memoryBytes, cpus, state, startedAt, snapshot, port, failure };
   }
 
-  /** Writes the record, which `ps` reads. A failure goes to the log. */
-  async #updateRecord(failure: string | null): Promise<void> {
+  /** Writes the record, which `ps` reads, after those before it. A failure goes to the log. */
+  #updateRecord(failure: string | null): Promise<void> {
     const { directory, log } = this.#options;
-    try {
-      await directory.writeRecord(this.#record(failure));
-    } catch (error) {
-      log(`the record was not updated: ${(error as Error).message}`);
-    }
+    this.#recording = this.#recording.then(async () => {
+      try {
+        const { state } = this.#machine;
+        if (state !== 'stopped') this.#recordedState = state;
+        await directory.writeRecord(this.#record(failure));
+      } catch (error) {
+        log(`the record was not updated: ${(error as Error).message}`);
+      }
+    });
+    return this.#recording;
+  }
+
+  /** Programs watch the record to learn whether the machine is paused. */
+  async #recordState(): Promise<void> {
+    const { state } = this.#machine;
+    if (state !== 'stopped' && state !== this.#recordedState) await this.#updateRecord(null);
+    else await this.#recording;
   }
 
   /** Records why the process ends before its machine does. Does not fail. */

@@ -25,6 +25,8 @@ export interface MachineRecord {
   readonly pid: number;
   readonly memoryBytes: number;
   readonly cpus: number;
+  /** Absent in the records of older versions. */
+  readonly state?: 'running' | 'paused';
   /** ISO 8601, UTC. */
   readonly startedAt: string;
   /** The snapshot it was last saved to or restored from. */

@@ -103,6 +103,18 @@ describe('MachineService', () => {
     assert.deepEqual(machine.done, ['save /store vm [] stop']);
   });
 
+  it('records whether the machine is paused, for programs that watch the record', async () => {
+    const recorded = async () => (await directory.readRecord())?.state;
+    assert.equal(await recorded(), 'running');
+    await service.pause();
+    assert.equal(await recorded(), 'paused');
+    await service.resume();
+    assert.equal(await recorded(), 'running');
+    machine.fail('disk0 cannot be written at block 5');
+    await service.pause(); // after the record was written
+    assert.equal(await recorded(), 'paused');
+  });
+
   it('tells why the host has paused the machine, in the log, on the console and to a client', () => {
     machine.fail('disk0 cannot be written at block 5');
     assert.equal(service.describe().problem, 'disk0 cannot be written at block 5');
