@@ -22,14 +22,13 @@ export const verb = defineVerb({
     'of the guest goes to stderr.',
   ].join('\n'),
   async run({ operands, options, output }) {
-    const [name] = operands as [string];
     const until = options.until ?? null;
     if (until !== null && options.history !== undefined)
       throw new LivesnapError('USAGE', '--until shows only new output, so --history has no meaning', {
         hint: 'Leave out one of them.',
       });
     const { findMachine } = await import('../host/find-machine.js');
-    const { client } = await findMachine(name);
+    const { client, name } = await findMachine(operands[0]!);
     const outcome = await runConsole(client, {
       until,
       timeoutMs: options.timeout ?? null,

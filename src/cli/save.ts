@@ -26,16 +26,15 @@ export const verb = defineVerb({
     'read otherwise.',
   ].join('\n'),
   async run({ operands, options, output, namedStoreDir }) {
-    const [name] = operands as [string];
     const { findMachine } = await import('../host/find-machine.js');
-    const machine = await findMachine(name);
+    const machine = await findMachine(operands[0]!);
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
       process.once(signal, () => {
         // The machine's process notices that the connection ends.
         output.say('The save is cancelled, unless it was already committed: see livesnap ls.');
         process.kill(process.pid, signal);
       });
-    const result = await output.withProgress(`saving ${name}`, (onProgress) =>
+    const result = await output.withProgress(`saving ${machine.name}`, (onProgress) =>
       machine.save({ store: namedStoreDir ?? undefined, tags: options.tag, then: options.then, onProgress }),
     );
     printSave(output, result);

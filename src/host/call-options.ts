@@ -13,8 +13,8 @@ export interface LongCallOptions extends CallOptions {
 }
 
 /**
- * Does work that ends by itself when the signal is aborted, unless it is aborted already. Resolves if the work completes
- * nevertheless. Errors: the signal's reason.
+ * Does work that ends by itself when the signal is aborted, unless it is aborted already. Resolves if the work
+ * completes nevertheless. Errors: the signal's reason.
  */
 export async function cancellable<T>({ signal }: CallOptions, work: () => Promise<T>): Promise<T> {
   signal?.throwIfAborted();

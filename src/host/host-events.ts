@@ -11,11 +11,11 @@
  */
 import { type FSWatcher, watch } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import type { SnapshotSummary } from '../page-stream.js';
 import { listRunDirectories } from '../server/run-directory.js';
+import { at, DATABASE, SNAPSHOT_ID, SNAPSHOTS, TAGS } from '../store/disk/layout.js';
 import { unlessAborted } from '../unless-aborted.js';
 import type { CallOptions } from './call-options.js';
 import { EventLog, type LoggedChange } from './event-log.js';
@@ -38,8 +38,7 @@ const COMMIT_WAIT_MS = 250;
 const MAX_COMMIT_WAITS = 8;
 
 /** What a change of the store changes. */
-const STORE_FILES = ['store.db', 'store.db-wal', 'snapshots', 'tags'] as const;
-const SNAPSHOT_ID = /^[0-9a-f]{32}$/;
+const STORE_FILES = [DATABASE, `${DATABASE}-wal`, SNAPSHOTS, TAGS];
 
 export class HostEvents {
   readonly #log: EventLog;
@@ -132,7 +131,7 @@ export class HostEvents {
   }
 
   async #lookOnce(): Promise<void> {
-    const always = [runRoot(), ...['snapshots', 'tags'].map((name) => join(this.storeDir, name))];
+    const always = [runRoot(), ...[SNAPSHOTS, TAGS].map((name) => at(this.storeDir, name))];
     this.#watch(always); // before they are read
     const directories = await listRunDirectories(runRoot());
     const paths = directories.map(({ path }) => path);
@@ -167,7 +166,7 @@ export class HostEvents {
 
   async #storeStatus(): Promise<string> {
     const all = STORE_FILES.map((name) =>
-      stat(join(this.storeDir, name), { bigint: true }).then(
+      stat(at(this.storeDir, name), { bigint: true }).then(
         ({ ino, size, mtimeNs }) => `${ino} ${size} ${mtimeNs}`,
         () => '-',
       ),
@@ -178,7 +177,7 @@ export class HostEvents {
   /** Looks again soon if a file of a snapshot shows that one is about to be committed. */
   async #awaitCommits(snapshots: readonly SnapshotSummary[]): Promise<void> {
     const listed = new Set(snapshots.map(({ id }) => id));
-    const files = await readdir(join(this.storeDir, 'snapshots')).catch(() => []);
+    const files = await readdir(at(this.storeDir, SNAPSHOTS)).catch(() => []);
     const isPending = files.some((name) => SNAPSHOT_ID.test(name) && !listed.has(name));
     if (isPending && this.#commitWaits++ < MAX_COMMIT_WAITS) this.#lookSoon(COMMIT_WAIT_MS);
     else if (!isPending) this.#commitWaits = 0;

@@ -3,7 +3,7 @@
  *
  * What flows: options go to a new process of a machine (server/launch.ts), requests to the API of a machine's process
  * (server/client.ts), and everything about snapshots to a store that is opened for the call. All of it happens in this
- * process and on the calling thread; nothing is kept between calls.
+ * process and on the calling thread. Nothing is kept between calls, except the latest events for those who read them.
  */
 import { availableParallelism } from 'node:os';
 import { runRoot } from '../environment.js';
@@ -135,8 +135,8 @@ export class Host implements AsyncDisposable {
   }
 
   /**
-   * Changes of machines and snapshots, as they happen, without an end. Without `after`, or if changes since then are not
-   * known any more, the whole state comes first. Errors: the signal's reason, and those of opening a store.
+   * Changes of machines and snapshots, as they happen, without an end. Without `after`, or if changes since then are
+   * not known any more, the whole state comes first. Errors: the signal's reason, and those of opening a store.
    */
   async *events(options: EventOptions = {}): AsyncGenerator<HostEvent, never, undefined> {
     this.#events ??= import('./host-events.js').then(

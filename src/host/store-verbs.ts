@@ -121,8 +121,8 @@ export class StoreVerbs {
   }
 
   /**
-   * Removes snapshots with all of their tags: all of them, or none when one cannot be found. A tag names a snapshot only
-   * if the snapshot has no other tags but those given. Errors: as of {@link find}, HAS_OTHER_TAGS, READ_ONLY.
+   * Removes snapshots with all of their tags: all of them, or none when one cannot be found. A tag names a snapshot
+   * only if the snapshot has no other tags but those given. Errors: as of {@link find}, HAS_OTHER_TAGS, READ_ONLY.
    */
   remove(snapshots: readonly string[], options: CallOptions = {}): Promise<RemovedSnapshot[]> {
     return this.#write(options, (store) => store.remove(snapshots));
@@ -209,7 +209,7 @@ export class StoreVerbs {
     });
   }
 
-  /** Copies all snapshots of a directory that `export` made, which is not trusted. Errors: NOT_A_STORE, as of {@link copy}. */
+  /** Copies all snapshots of an exported directory, which is not trusted. Errors: NOT_A_STORE, as of {@link copy}. */
   import(dir: string, options: TransferOptions = {}): Promise<CopyResult[]> {
     return cancellable(options, async () => {
       const { importSnapshots } = await import('../store/remote/export.js');
@@ -259,7 +259,7 @@ export class StoreVerbs {
     return this.#extract(to, signal, (store) => store.get(snapshot, to, onProgress, signal));
   }
 
-  /** Writes a disk of a machine, as {@link writeFile} does. `number` null: its only disk. Errors: NO_SUCH_REGION, too. */
+  /** Writes a disk of a machine, as {@link writeFile} does. Null: its only disk. Errors: NO_SUCH_REGION, too. */
   writeDisk(
     snapshot: string,
     number: number | null,

@@ -33,7 +33,7 @@ const DEFAULT_CELLS = 4096;
 /** A picture of more cells than this is larger than any screen. */
 const MAX_CELLS = 1 << 20;
 
-/** `find` is called with the lock held. Errors: those of `find`, USAGE, NO_SUCH_REGION, DAMAGED, the signal's reason. */
+/** Calls `find` with the lock held. Errors: those of `find`, USAGE, NO_SUCH_REGION, DAMAGED, the signal's reason. */
 export async function mapPages(
   context: StoreContext,
   find: () => SnapshotSummary,

@@ -26,6 +26,16 @@ describe('a machine', function () {
   const KERNEL = probe('probe.elf');
   const start = (name: string, ...more: string[]) => world.start<Started>(name, more);
 
+  it('is found by its ID, or by the beginning of that', async () => {
+    const { id } = await world.start<{ id: string }>('web');
+    assert.deepEqual(await world.json('pause', id), { name: 'web', state: 'paused' });
+    assert.deepEqual(await world.json('resume', id.slice(0, 6)), { name: 'web', state: 'running' });
+    assert.match(await world.ask(id.slice(0, 12), 'cpus', /^CPUS/), /^CPUS 1$/);
+    await world.json('save', id, '--then', 'stop');
+    assert.deepEqual(world.machines(), []);
+    await world.fails(3, 'NO_SUCH_MACHINE', ['pause', id]);
+  });
+
   it('is started, listed, paused, resumed and stopped', async () => {
     const { id, name, pid, readyMs } = await start('a', '--cpus', '2', '--label', 'course=os');
     assert.match(id, /^[0-9a-f]{32}$/);
