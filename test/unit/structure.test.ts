@@ -27,7 +27,17 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ],
   host: [
     ...['server', 'vmm', 'store', 'native'],
-    ...['chosen-store', 'environment', 'glob', 'labels', 'notes', 'page-stream', 'schema', 'unless-aborted', 'errors'],
+    ...[
+      'chosen-store',
+      'environment',
+      'glob',
+      'labels',
+      'notes',
+      'page-stream',
+      'schema',
+      'unless-aborted',
+      'errors',
+    ],
   ],
   serve: ['host', 'server', 'store', 'native', 'environment', 'errors'],
   server: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'errors'],
