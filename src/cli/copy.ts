@@ -1,5 +1,4 @@
 import { LivesnapError } from '../errors.js';
-import { chooseSnapshots } from '../host/snapshot-filter.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { announce, printAll, printCopies } from './copy-output.js';
 import { requireUtf8 } from './exact-arguments.js';
@@ -44,15 +43,8 @@ export const verb = defineVerb({
     const onNotice = (line: string): void => output.say(line);
     const remote = to === undefined ? { from: requireUtf8(from!) } : { to: requireUtf8(to) };
     if (all) {
-      const { copyAll } = await import('../store/remote/copy-all.js');
-      const request = {
-        storeDir,
-        direction: to === undefined ? ('from' as const) : ('to' as const),
-        remote: remote.to ?? remote.from,
-        ...{ onPlan, onNotice },
-      };
-      const result = await output.withProgress('copying', (progress) =>
-        copyAll({ ...request, choose: (found) => chooseSnapshots(found, { filters }), progress }),
+      const result = await output.withProgress('copying', (onProgress) =>
+        new StoreVerbs(storeDir).copyAll(remote, { filters, onPlan, onNotice, onProgress }),
       );
       return printAll(output, result);
     }

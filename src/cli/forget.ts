@@ -1,7 +1,6 @@
 import { formatCount, formatTags, formatTime, shortId } from '../format.js';
-import { forgetSnapshots } from '../host/forget.js';
-import { type ForgetGroup, requireRule } from '../host/forget-policy.js';
-import { withStore } from '../host/open-store.js';
+import type { ForgetGroup } from '../host/forget-policy.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import type { SnapshotSummary } from '../store/types.js';
 import { FILTER_NOTES, snapshotFilter } from './filter-option.js';
 import { freedText } from './gc-output.js';
@@ -33,19 +32,15 @@ export const verb = defineVerb({
     'SPAN is like 2y5m7d3h: years, months, days and hours before the newest one.',
     ...FILTER_NOTES,
   ].join('\n'),
-  async run({ operands: refs, options, output, storeDir }) {
-    const { groupBy = [{ by: 'machine' }], filter: filters, prune, dryRun, ...rules } = options;
-    requireRule(rules); // before the store is looked for
-    const groups = await withStore(storeDir, { write: !dryRun }, (store) =>
-      forgetSnapshots(store, { refs, filters, rules, groupBy, dryRun }),
-    );
+  async run({ operands: snapshots, options, output, storeDir }) {
+    const { groupBy, filter: filters, prune, dryRun, ...rules } = options;
+    const store = new StoreVerbs(storeDir);
+    const groups = await store.forget(rules, { snapshots, filters, groupBy, dryRun });
     const removed = groups.flatMap(({ remove }) => remove);
     await nameUsers(output, removed);
     const freed =
       prune && !dryRun
-        ? await output.withProgress('collecting', (progress) =>
-            withStore(storeDir, { write: true }, (store) => store.gc({ dryRun: false }, progress)),
-          )
+        ? await output.withProgress('collecting', (onProgress) => store.gc({ onProgress }))
         : null;
     const kept = groups.reduce((sum, { keep }) => sum + keep.length, 0);
     output.result(

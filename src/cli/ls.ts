@@ -1,6 +1,5 @@
 import { formatBytes, formatTags, formatTime, shortId } from '../format.js';
-import { withStore } from '../host/open-store.js';
-import { chooseSnapshots, sortSnapshots } from '../host/snapshot-filter.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { FILTER_NOTES, snapshotFilter } from './filter-option.js';
 import { formatTable } from './output.js';
 import { parseCount, parseMoment, parseWord } from './values.js';
@@ -27,11 +26,9 @@ export const verb = defineVerb({
     '2026-01-31T18:30. By created the oldest is first, by size the largest.',
   ].join('\n'),
   async run({ options, output, storeDir }) {
-    const { filter: filters, since: sinceMs, until: untilMs, sort = 'created', reverse, limit } = options;
-    const all = await withStore(storeDir, { write: false }, (store) => store.list());
-    const sorted = sortSnapshots(chooseSnapshots(all, { filters, sinceMs, untilMs }), sort);
-    if (reverse) sorted.reverse();
-    const rows = sorted.slice(0, limit);
+    const { filter: filters, since: sinceMs, until: untilMs, sort, reverse, limit } = options;
+    const choice = { filters, sinceMs, untilMs, sort, reverse, limit };
+    const rows = await new StoreVerbs(storeDir).list(choice);
     output.result(
       rows.map(({ id, tags, kind, vm, labels, parent, createdAt, memoryBytes, diskBytes, storedBytes }) => ({
         id,

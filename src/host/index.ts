@@ -6,6 +6,7 @@ export type { Progress, SnapshotSummary } from '../page-stream.js';
 export type { EndReport, MachineDescription, StopResult } from '../server/control-api.js';
 export type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
 export type { GcResult } from '../store/gc/gc.js';
+export type { CopyAllResult } from '../store/remote/copy-all.js';
 export {
   PageClass,
   type PageMap,
@@ -22,6 +23,7 @@ export type { MachineSaveResult, MachineState } from '../vmm/machine-types.js';
 export type { CallOptions, LongCallOptions } from './call-options.js';
 export { type ConnectOptions, connect } from './connect.js';
 export type { Console, ConsoleOptions, WaitForOptions } from './console.js';
+export type { ForgetGroup, GroupKey, KeepRules } from './forget-policy.js';
 export type { Forked, ForkOptions, Host } from './host.js';
 export type { EventOptions, HostEvent } from './host-events.js';
 export type { HostChange, MachineFacts } from './host-state.js';
@@ -29,15 +31,24 @@ export type { Machine, SaveOptions, StopOptions } from './machine.js';
 export type { MachineFilter, MachineInfo } from './machine-info.js';
 export type { DiskOptions, RestoreOptions, StartOptions } from './machine-options.js';
 export type { Snapshot } from './snapshot.js';
+export {
+  parseSnapshotFilter,
+  type SnapshotChoice,
+  type SnapshotFilter,
+  type SnapshotOrder,
+} from './snapshot-filter.js';
 export type { SnapshotStore } from './snapshot-store.js';
 export type {
   CheckOptions,
   CheckResult,
+  CopyAllOptions,
   CopyOptions,
   CopyRemote,
   DiffOperand,
   FileName,
+  ForgetOptions,
   GcOptions,
+  ListOptions,
   MapOptions,
   PutOptions,
   PutResult,

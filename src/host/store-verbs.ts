@@ -9,6 +9,7 @@ import { note } from '../notes.js';
 import type { SaveResult, SnapshotSummary } from '../page-stream.js';
 import type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
 import type { GcResult, GcOptions as StoreGcOptions } from '../store/gc/gc.js';
+import type { CopyAllResult } from '../store/remote/copy-all.js';
 import type { Store } from '../store/store.js';
 import type {
   PageMap,
@@ -24,7 +25,9 @@ import type {
   TaggedSnapshot,
 } from '../store/types.js';
 import { type CallOptions, cancellable, type LongCallOptions } from './call-options.js';
+import type { ForgetGroup, GroupKey, KeepRules } from './forget-policy.js';
 import { loadStore, withStore } from './open-store.js';
+import type { SnapshotChoice, SnapshotOrder } from './snapshot-filter.js';
 
 export interface GcOptions
   extends LongCallOptions,
@@ -53,6 +56,25 @@ export interface TransferOptions extends LongCallOptions {
 export interface CopyOptions extends TransferOptions {
   /** Called with each line that ssh prints. The other host decides what it says. */
   readonly onNotice?: ((line: string) => void) | undefined;
+}
+
+export interface CopyAllOptions extends CopyOptions, SnapshotChoice {}
+
+export interface ListOptions extends CallOptions, SnapshotChoice {
+  /** Default: `created`, oldest first. */
+  readonly sort?: SnapshotOrder | undefined;
+  readonly reverse?: boolean | undefined;
+  /** At most so many. */
+  readonly limit?: number | undefined;
+}
+
+export interface ForgetOptions extends CallOptions, SnapshotChoice {
+  /** Tags, patterns of tags, IDs or prefixes of IDs: no others are considered. Default: all are. */
+  readonly snapshots?: readonly string[] | undefined;
+  /** Default: by machine. */
+  readonly groupBy?: readonly GroupKey[] | undefined;
+  /** Remove nothing, and resolve to what would be removed. */
+  readonly dryRun?: boolean | undefined;
 }
 
 /** The other store of a copy: a directory or an address. */
@@ -89,9 +111,19 @@ export class StoreVerbs {
     return this.#read(options, (store) => store.find(snapshot));
   }
 
-  /** Facts about all snapshots, oldest first. */
-  list(options: CallOptions = {}): Promise<SnapshotSummary[]> {
-    return this.#read(options, (store) => store.list());
+  /**
+   * Facts about snapshots: those that pass, in the order asked for. Default: all, oldest first. Errors: USAGE,
+   * NO_SUCH_SNAPSHOT and AMBIGUOUS (a parent).
+   */
+  async list(options: ListOptions = {}): Promise<SnapshotSummary[]> {
+    const { sort = 'created', reverse = false, limit = Number.POSITIVE_INFINITY } = options;
+    if (!(limit >= 0))
+      throw new LivesnapError('USAGE', `${limit} is not a limit`, { hint: 'Use 0 or more.' });
+    const all = await this.#read(options, (store) => store.list());
+    const { chooseSnapshots, sortSnapshots } = await import('./snapshot-filter.js');
+    const sorted = sortSnapshots(chooseSnapshots(all, options), sort);
+    if (reverse) sorted.reverse();
+    return sorted.slice(0, limit);
   }
 
   /** All facts about a snapshot. Errors: as of {@link find}, DAMAGED. */
@@ -122,10 +154,35 @@ export class StoreVerbs {
 
   /**
    * Removes snapshots with all of their tags: all of them, or none when one cannot be found. A tag names a snapshot
-   * only if the snapshot has no other tags but those given. Errors: as of {@link find}, HAS_OTHER_TAGS, READ_ONLY.
+   * only if the snapshot has no other tags but those given. A name with `*` or `?` is a pattern of tags. Errors: as of
+   * {@link find}, HAS_OTHER_TAGS, NO_SUCH_TAG, READ_ONLY.
    */
-  remove(snapshots: readonly string[], options: CallOptions = {}): Promise<RemovedSnapshot[]> {
-    return this.#write(options, (store) => store.remove(snapshots));
+  remove(
+    snapshots: readonly string[],
+    { dryRun = false, ...options }: CallOptions & { readonly dryRun?: boolean | undefined } = {},
+  ): Promise<RemovedSnapshot[]> {
+    return cancellable(options, () =>
+      withStore(this.dir, { write: !dryRun }, (store) => store.remove(snapshots, { dryRun })),
+    );
+  }
+
+  /**
+   * Removes the snapshots that no rule keeps, in groups, or nothing if it fails. What another process tags meanwhile
+   * counts. Resolves to what was kept, with the reasons, and what was removed. Errors: USAGE (no rule), NO_SUCH_SNAPSHOT,
+   * NO_SUCH_TAG, AMBIGUOUS, READ_ONLY.
+   */
+  forget(
+    rules: KeepRules,
+    { snapshots = [], groupBy = [{ by: 'machine' }], dryRun = false, signal, ...choice }: ForgetOptions = {},
+  ): Promise<ForgetGroup[]> {
+    return cancellable({ signal }, async () => {
+      const { requireRule } = await import('./forget-policy.js');
+      requireRule(rules); // before the store is looked for
+      const { forgetSnapshots } = await import('./forget.js');
+      return withStore(this.dir, { write: !dryRun }, (store) =>
+        forgetSnapshots(store, { ...choice, refs: snapshots, rules, groupBy, dryRun }),
+      );
+    });
   }
 
   /**
@@ -186,16 +243,38 @@ export class StoreVerbs {
    * REMOTE_FAILED, as of {@link find}, and those of both stores.
    */
   copy(snapshots: readonly string[], remote: CopyRemote, options: CopyOptions = {}): Promise<CopyResult[]> {
-    const direction = 'to' in remote ? 'to' : 'from';
     return cancellable(options, async () => {
       const { copySnapshots } = await import('../store/remote/copy.js');
-      return copySnapshots({
-        ...{ storeDir: this.dir, direction, refs: snapshots },
-        remote: 'to' in remote ? remote.to : remote.from,
-        ...transferOf(options),
-        onNotice: options.onNotice ?? (() => {}),
+      return copySnapshots({ ...this.#copyOf(remote, options), refs: snapshots });
+    });
+  }
+
+  /**
+   * Copies all snapshots of the source that pass, parents first. One that cannot be copied is in the result, and does
+   * not keep the others from being copied. Errors: those before the first snapshot.
+   */
+  copyAll(
+    remote: CopyRemote,
+    { filters, sinceMs, untilMs, ...options }: CopyAllOptions = {},
+  ): Promise<CopyAllResult> {
+    return cancellable(options, async () => {
+      const { copyAll } = await import('../store/remote/copy-all.js');
+      const { chooseSnapshots } = await import('./snapshot-filter.js');
+      return copyAll({
+        ...this.#copyOf(remote, options),
+        choose: (all) => chooseSnapshots(all, { filters, sinceMs, untilMs }),
       });
     });
+  }
+
+  #copyOf(remote: CopyRemote, options: CopyOptions) {
+    return {
+      storeDir: this.dir,
+      direction: 'to' in remote ? ('to' as const) : ('from' as const),
+      remote: 'to' in remote ? remote.to : remote.from,
+      ...transferOf(options),
+      onNotice: options.onNotice ?? (() => {}),
+    };
   }
 
   /**

@@ -13,7 +13,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
-import { connect, type Host, LivesnapError, PageClass, type SnapshotStore } from '../../src/host/index.js';
+import {
+  connect,
+  type Host,
+  LivesnapError,
+  PageClass,
+  parseSnapshotFilter,
+  type SnapshotStore,
+} from '../../src/host/index.js';
 import { probe } from '../kvm/kvm.js';
 import { limit } from '../timeouts.js';
 import { type World, worldOfEachTest } from './cli.js';
@@ -136,6 +143,39 @@ describe("the library's store", () => {
     assert.ok(readFileSync(at('out')).equals(bytes));
     await assert.rejects(fourth.import(at('nowhere')), LivesnapError);
     await assert.rejects(snapshot.copy({ to: at('store') }), hasCode('USAGE'));
+  });
+
+  it('lists what passes, forgets what no rule keeps, and copies all', async () => {
+    for (const word of ['a', 'b', 'c']) await store.put(file('same', text(word, 1)), { tags: [word] });
+    await store.put(file('big', text('d', 9)), { tags: ['d'] });
+    const tagsOf = (all: readonly { readonly tags: readonly string[] }[]) =>
+      all.map(({ tags }) => tags.join());
+    assert.deepEqual(tagsOf(await store.list({ sort: 'size', limit: 1 })), ['d']);
+    assert.deepEqual(tagsOf(await store.list({ reverse: true })), ['d', 'c', 'b', 'a']);
+    const filters = [parseSnapshotFilter('name=sam?')];
+    assert.deepEqual(tagsOf(await store.list({ filters, limit: 2 })), ['a', 'b']);
+    await assert.rejects(store.list({ limit: -1 }), hasCode('USAGE'));
+
+    const copied = await store.copyAll({ to: at('second') }, { filters });
+    assert.deepEqual([copied.results.length, copied.failed, copied.notTried], [3, [], []]);
+    const controller = new AbortController();
+    const reason = new Error('no longer wanted');
+    const copying = store.copyAll(
+      { to: at('third') },
+      { signal: controller.signal, onPlan: () => controller.abort(reason) },
+    );
+    await assert.rejects(copying, (error: unknown) => error === reason);
+
+    await assert.rejects(store.forget({}), hasCode('USAGE'));
+    const rules = { last: 1 };
+    const planned = await store.forget(rules, { dryRun: true });
+    assert.equal((await store.list()).length, 4);
+    assert.deepEqual(await store.forget(rules), planned);
+    assert.deepEqual(tagsOf(await store.list()), ['c', 'd']);
+    assert.deepEqual(await store.remove(['d'], { dryRun: true }), [
+      { id: (await store.get('d')).id, tags: ['d'] },
+    ]);
+    assert.equal((await store.list()).length, 2);
   });
 
   it('frees, checks and repairs', async () => {

@@ -68,6 +68,7 @@ export async function copyAll({ choose, ...request }: CopyAllRequest): Promise<C
       await copySnapshots({ ...task, refs });
       break;
     } catch (error) {
+      request.signal?.throwIfAborted();
       const id: string | undefined = (waiting as string[] | null)?.shift();
       if (id === undefined) throw error;
       const known = asLivesnapError(error);
