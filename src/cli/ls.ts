@@ -30,17 +30,17 @@ export const verb = defineVerb({
     const choice = { filters, sinceMs, untilMs, sort, reverse, limit };
     const rows = await new StoreVerbs(storeDir).list(choice);
     output.result(
-      rows.map(({ id, tags, kind, vm, labels, parent, createdAt, memoryBytes, diskBytes, storedBytes }) => ({
+      rows.map(({ id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, labels }) => ({
         id,
         tags,
         kind,
         vm,
-        labels,
         parent,
         createdAt,
         memoryBytes,
         diskBytes,
         storedBytes,
+        labels,
       })),
       () =>
         formatTable(rows, [

@@ -1,12 +1,19 @@
 /** Copies over ssh through the command line, with a real sshd on loopback. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
-import { noise, textPages } from '../store/scratch.js';
+import { flipBit, noise, textPages } from '../store/scratch.js';
 import { MAIN, World } from './cli.js';
 import { missingForSsh, SshServer } from './ssh-server.js';
 import { type Copied, contents, put } from './stored-files.js';
+
+interface CopiedAll extends Copied {
+  readonly copied: string[];
+  readonly alreadyThere: string[];
+  readonly failed: { readonly id: string }[];
+  readonly notTried: string[];
+}
 
 describe('livesnap copy over ssh', function () {
   this.timeout(180_000);
@@ -57,6 +64,58 @@ describe('livesnap copy over ssh', function () {
     world.env.LIVESNAP_REMOTE_COMMAND = 'no-such-livesnap';
     const missing = await world.run(['copy', 'a', '--to', address, '--json']);
     assert.match(JSON.parse(missing.stdout).error.message, /livesnap was not found on 127.0.0.1/);
+  });
+
+  it('copies all snapshots to a second store, from which damage of the first is healed', async () => {
+    const shared = noise(20, 300);
+    const files = new Map<string, Buffer>();
+    for (let i = 0; i < 12; i++) files.set(`file-${i}`, Buffer.concat([shared, noise(30 + i, 5)]));
+    const ids: string[] = [];
+    for (const [name, bytes] of files) ids.push(await put(world, name, bytes));
+    const there = join(world.dir, 'there');
+    const address = `ssh://127.0.0.1:${port}${there}`;
+    const some = await world.json<CopiedAll>('copy', '--all', '--filter', 'tag=file-?', '--to', address);
+    assert.deepEqual(some.copied, ids.slice(0, 10));
+    assert.equal(some.sentChunks, 300 + 10 * 5);
+    const all = await world.json<CopiedAll>('copy', '--all', '--to', address);
+    assert.deepEqual([all.copied, all.alreadyThere], [ids.slice(10), ids.slice(0, 10)]);
+    assert.deepEqual([all.failed, all.notTried], [[], []]);
+    assert.deepEqual(await contents(world, there, 'file-11'), files.get('file-11'));
+
+    // A flipped bit in the pages that all share.
+    flipBit(join(world.store, 'packs', readdirSync(join(world.store, 'packs')).sort()[0]!), 40_000);
+    const checked = await world.run(['check', '--read-data', '--json']);
+    assert.equal(checked.status, 4);
+    const { problems } = JSON.parse(checked.stdout) as { problems: { snapshots: string[] }[] };
+    assert.deepEqual([...new Set(problems.flatMap(({ snapshots }) => snapshots))].sort(), [...ids].sort());
+    assert.notEqual((await world.run(['get', 'file-3', join(world.dir, 'damaged')])).status, 0);
+
+    // One of them is removed and copied back. Its pages heal those of the others.
+    await world.json('rm', 'file-5');
+    const back = await world.json<CopiedAll>('copy', '--all', '--from', address);
+    assert.deepEqual([back.copied, back.alreadyThere.length], [[ids[5]], 11]);
+    assert.ok(back.sentChunks > 0 && back.sentChunks <= 16 + 5, `${back.sentChunks} chunks were sent`);
+    const repaired = await world.json<{ healedChunks: number; lost: unknown[] }>('repair');
+    assert.ok(repaired.healedChunks > 0);
+    assert.deepEqual(repaired.lost, []);
+    assert.deepEqual(await world.json('check', '--read-data'), { ok: true, problems: [] });
+    for (const [name, bytes] of files) assert.deepEqual(await contents(world, world.store, name), bytes);
+  });
+
+  it('names a snapshot that cannot be copied, and copies the others', async () => {
+    const ids = [await put(world, 'a', noise(1, 20)), await put(world, 'b', noise(2, 20))];
+    truncateSync(join(world.store, 'snapshots', ids[0]!), 50);
+    const there = join(world.dir, 'there');
+    const ran = await world.run(['copy', '--all', '--to', `ssh://127.0.0.1:${port}${there}`]);
+    assert.equal(ran.status, 4, ran.stderr);
+    assert.match(ran.stdout, /^Copied 1 snapshot; 0 already there; 1 failed$/m);
+    assert.match(ran.stderr, new RegExp(`^${ids[0]!.slice(0, 12)} was not copied: .* is damaged`, 'm'));
+    assert.deepEqual(await contents(world, there, 'b'), noise(2, 20));
+    const from = `ssh://127.0.0.1:${port}${world.store}`;
+    const again = await world.run(['copy', '--all', '--json', '--from', from, '--store', there]);
+    assert.equal(again.status, 4);
+    const { copied, alreadyThere, failed } = JSON.parse(again.stdout) as CopiedAll;
+    assert.deepEqual([copied, alreadyThere, failed.map(({ id }) => id)], [[], [ids[1]], [ids[0]]]);
   });
 
   it('resumes after the client was killed', async () => {
