@@ -56,10 +56,11 @@ describe('the documentation', function () {
 
   it('names only verbs and options that exist', async () => {
     const options = new Map<string, Set<string>>();
-    for (const [verb, { load }] of VERBS) {
+    for (const [verb, { load, aliases }] of VERBS) {
       const specs = Object.values((await load()).verb.options);
       const flags = specs.flatMap((spec) => spec.flags.match(/--[a-z-]+/g) ?? []);
-      options.set(verb, new Set([...flags, ...COMMON_OPTIONS]));
+      const known = new Set([...flags, ...COMMON_OPTIONS]);
+      for (const name of [verb, ...Object.keys(aliases)]) options.set(name, known);
     }
     const wrong: string[] = [];
     for (const { name, text, page } of pages) {
