@@ -4,6 +4,8 @@ import { installedVersion } from '../native/project-root.js';
 import { parseListen, parseText } from './values.js';
 import { defineVerb, repeated, valued } from './verb.js';
 
+const DEFAULT_ADDRESS = { address: '127.0.0.1', port: 7070 };
+
 export const verb = defineVerb({
   name: 'serve',
   operands: [],
@@ -42,7 +44,7 @@ export const verb = defineVerb({
       version: installedVersion(),
       tokenFile,
       allow: options.allow,
-      listen: options.listen ?? { address: '127.0.0.1', port: 7070 },
+      listen: options.listen === 'none' ? null : (options.listen ?? DEFAULT_ADDRESS),
       tls: tlsCert !== undefined && tlsKey !== undefined ? { cert: tlsCert, key: tlsKey } : null,
       publicUrl: options.publicUrl ?? null,
     });

@@ -249,10 +249,10 @@ export interface ListenAddress {
   readonly port: number;
 }
 
-/** `127.0.0.1:7070`, `[::1]:7070`, `7070`; null for `none`. Port 0: the system chooses one. */
-export function parseListen(given: string): ListenAddress | null {
+/** `127.0.0.1:7070`, `[::1]:7070`, `7070`, `none`. Port 0: the system chooses one. */
+export function parseListen(given: string): ListenAddress | 'none' {
   const text = parseText(given);
-  if (text === 'none') return null;
+  if (text === 'none') return text;
   const [, v6, v4 = v6 ?? '127.0.0.1', digits] =
     /^(?:\[([0-9a-f:]+)\]:|([\w.-]+):)?(\d{1,5})$/i.exec(text) ?? [];
   const port = Number(digits ?? Number.NaN);

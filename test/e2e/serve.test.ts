@@ -385,6 +385,12 @@ describe('livesnap serve', function () {
     assert.equal(await server.end(), 0);
   });
 
+  it('listens on its socket alone, if asked', async () => {
+    server = await Serving.start(world, '--listen', 'none');
+    assert.equal(server.url, null);
+    assert.deepEqual((await server.ask('/v1/machines')).body, []);
+  });
+
   it('is one for each user, and needs encryption beyond loopback', async () => {
     server = await Serving.start(world);
     const refusal = async (...args: string[]): Promise<string> => {
