@@ -73,7 +73,7 @@ describe('livesnap copy over ssh', function () {
     const ids: string[] = [];
     for (const [name, bytes] of files) ids.push(await put(world, name, bytes));
     const there = join(world.dir, 'there');
-    const address = `ssh://127.0.0.1:${port}${there}`;
+    const address = `ssh://127.0.0.1:${server!.port}${there}`;
     const some = await world.json<CopiedAll>('copy', '--all', '--filter', 'tag=file-?', '--to', address);
     assert.deepEqual(some.copied, ids.slice(0, 10));
     assert.equal(some.sentChunks, 300 + 10 * 5);
@@ -106,12 +106,12 @@ describe('livesnap copy over ssh', function () {
     const ids = [await put(world, 'a', noise(1, 20)), await put(world, 'b', noise(2, 20))];
     truncateSync(join(world.store, 'snapshots', ids[0]!), 50);
     const there = join(world.dir, 'there');
-    const ran = await world.run(['copy', '--all', '--to', `ssh://127.0.0.1:${port}${there}`]);
+    const ran = await world.run(['copy', '--all', '--to', `ssh://127.0.0.1:${server!.port}${there}`]);
     assert.equal(ran.status, 4, ran.stderr);
     assert.match(ran.stdout, /^Copied 1 snapshot; 0 already there; 1 failed$/m);
     assert.match(ran.stderr, new RegExp(`^${ids[0]!.slice(0, 12)} was not copied: .* is damaged`, 'm'));
     assert.deepEqual(await contents(world, there, 'b'), noise(2, 20));
-    const from = `ssh://127.0.0.1:${port}${world.store}`;
+    const from = `ssh://127.0.0.1:${server!.port}${world.store}`;
     const again = await world.run(['copy', '--all', '--json', '--from', from, '--store', there]);
     assert.equal(again.status, 4);
     const { copied, alreadyThere, failed } = JSON.parse(again.stdout) as CopiedAll;

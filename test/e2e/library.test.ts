@@ -1,12 +1,13 @@
 /** The library in a program: `import { connect } from 'livesnap'`. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import ts from 'typescript';
 import { Host } from '../../src/host/host.js';
 import { connect, LivesnapError, type Machine } from '../../src/host/index.js';
+import { tryLock } from '../../src/native/locks.js';
 import { projectRoot } from '../../src/native/project-root.js';
 import { WaitingProcess } from '../../src/server/waiting-process.js';
 import { probe } from '../kvm/kvm.js';
@@ -164,14 +165,17 @@ describe('the library', function () {
     await console.write('cpus\n');
     assert.match(await console.waitFor(/^CPUS/), /^CPUS \d+$/, 'nothing was lost meanwhile');
     const { id } = await machine.save();
-    await console.write('fill 1 16\n'); // so that the next save takes longer
-    await console.waitFor(/^OK fill/);
     await console.close();
     await assert.rejects(machine.save({ signal: aborted }), isReason);
+    // While another process has the store to itself, a save cannot be committed before it is cancelled.
+    const lock = openSync(join(world.store, 'lock'), 'r+');
+    while (!tryLock(lock, 'exclusive')) await sleep(5);
     const during = new AbortController();
-    const saving = machine.save({ signal: during.signal, onProgress: () => during.abort(reason) });
-    setTimeout(() => during.abort(reason), 5);
+    const saving = machine.save({ signal: during.signal });
+    setTimeout(() => during.abort(reason), 100);
     await assert.rejects(saving, isReason);
+    closeSync(lock);
+    while ((await machine.info()).state !== 'running') await sleep(5);
     const left = await world.json<{ id: string }[]>('ls');
     assert.deepEqual(
       left.map((snapshot) => snapshot.id),
