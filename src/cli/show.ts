@@ -1,6 +1,7 @@
 import { formatBytes, formatTags, formatTime } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
+import { kindOf, typeOption } from './machine-or-snapshot.js';
 import { formatPairs, formatTable, printable } from './output.js';
 import { defineVerb } from './verb.js';
 
@@ -15,11 +16,22 @@ const pages = (count: number): string => formatBytes(count * PAGE_BYTES);
 
 export const verb = defineVerb({
   name: 'show',
-  operands: ['<snapshot>'],
-  options: {},
-  notes: 'SNAPSHOT is a tag, an ID, or a unique prefix of an ID.',
-  async run({ operands, output, storeDir }) {
-    const found = await new StoreVerbs(storeDir).details(operands[0]!);
+  operands: ['<snapshot|machine>'],
+  options: { type: typeOption('What to show, if both have the name') },
+  notes: [
+    'SNAPSHOT is a tag, an ID, or a unique prefix of an ID. MACHINE is a name, an',
+    'ID, or a unique prefix of an ID.',
+  ].join('\n'),
+  async run({ operands, options, output, storeDir }) {
+    const [ref] = operands as [string];
+    const { Host } = await import('../host/host.js');
+    const host = new Host(storeDir);
+    if ((await kindOf(host, ref, options.type)) === 'machine') {
+      const { showMachine } = await import('./show-machine.js');
+      await showMachine(host, ref, output);
+      return 0;
+    }
+    const found = await new StoreVerbs(storeDir).details(ref);
     output.result(
       found,
       () => {

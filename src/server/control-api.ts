@@ -13,7 +13,11 @@ export interface MachineDescription {
   readonly pid: number;
   readonly state: MachineState;
   readonly memoryBytes: number;
+  /** Of the guest's memory, what the host has given so far. */
+  readonly touchedBytes: number;
   readonly cpus: number;
+  /** Processor time of the machine's process. */
+  readonly cpuSeconds: number;
   /** ISO 8601, UTC. */
   readonly startedAt: string;
   /** When its lifetime ends; null: it has no end. ISO 8601, UTC. */

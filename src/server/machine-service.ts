@@ -37,6 +37,7 @@ import type { ControlledMachine } from './control-routes.js';
 import type { ControlServer } from './control-server.js';
 import type { StarterRequest } from './launch-messages.js';
 import { Lifetime } from './lifetime.js';
+import { processUsage } from './process-usage.js';
 import type { ClaimedRunDirectory, MachineRecord } from './run-directory.js';
 import { DEFAULT_PROMPT, Starter } from './starter.js';
 import type { StoreProxy } from './store-thread-client.js';
@@ -187,6 +188,7 @@ export class MachineService implements ControlledMachine {
       state,
       memoryBytes: config.memoryBytes,
       cpus: config.cpus,
+      ...processUsage(),
       startedAt: this.#startedAt,
       endsAt: this.#lifetime.endsAt,
       snapshot,

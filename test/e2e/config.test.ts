@@ -36,7 +36,12 @@ describe('the config file', function () {
     configure({ memory: '32M', cpus: 2, block: [`path=${disk},ro`] });
     const disksOf = async (name: string) => {
       await world.json('save', name, '--tag', name);
-      const { regions } = await world.json<{ regions: { name: string }[] }>('show', name);
+      const { regions } = await world.json<{ regions: { name: string }[] }>(
+        'show',
+        name,
+        '--type',
+        'snapshot',
+      );
       return regions.filter(({ name: region }) => region.startsWith('disk')).length;
     };
     const plain = await start('--name', 'plain');

@@ -165,6 +165,13 @@ describe('the npm package', function () {
     assert.equal(livesnap(['check', '--read-data']).status, 0);
   });
 
+  it('runs the demo', function () {
+    requireKvm(this);
+    const { status, result } = livesnap(['demo']);
+    assert.equal(status, 0);
+    assert.equal(result.clones, 5);
+  });
+
   it('runs the bundled guest, saves and restores it', async function () {
     requireKvm(this);
     const run = (...args: string[]) => assert.equal(livesnap(args).status, 0, args.join(' '));

@@ -71,6 +71,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     tokenFile: EMPTY,
     allow: EMPTY,
   },
+  show: { type: ['file', /not machine or snapshot/] },
   logs: { tail: ['few', /not a number of lines/], type: ['file', /not machine or snapshot/] },
   fork: {
     count: ['0', /not a number/],

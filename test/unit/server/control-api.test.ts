@@ -124,7 +124,7 @@ describe('the control API', () => {
     assert.equal(answer.status, 200);
     const body = JSON.parse(answer.text);
     assert.deepEqual(
-      { ...body, startedAt: null, id: null },
+      { ...body, startedAt: null, id: null, cpuSeconds: 0, touchedBytes: 0 },
       {
         id: null,
         name: 'vm',
@@ -140,10 +140,14 @@ describe('the control API', () => {
         notices: ['a notice'],
         nets: [],
         problem: null,
+        touchedBytes: 0,
+        cpuSeconds: 0,
       },
     );
     assert.equal(new Date(body.startedAt).toISOString(), body.startedAt);
     assert.match(body.id, /^[0-9a-f]{32}$/);
+    assert.ok(body.cpuSeconds > 0);
+    assert.ok(Number.isSafeInteger(body.touchedBytes));
   });
 
   it('changes labels and lifetime, and leaves what is not given', async () => {
@@ -156,7 +160,8 @@ describe('the control API', () => {
     assert(leftMs > 0 && leftMs <= 60_000, `${leftMs} ms are left`);
     assert.deepEqual((await directory.readRecord())?.labels, labelled.labels);
     const endless = await client.change({ lifetimeMs: null });
-    assert.deepEqual({ ...endless, endsAt: null }, { ...labelled, endsAt: null });
+    const { cpuSeconds } = labelled; // it grows
+    assert.deepEqual({ ...endless, cpuSeconds }, { ...labelled, endsAt: null });
     assert.equal(endless.endsAt, null);
     assert.equal(endless.id, id);
     for (const [field, body] of [
@@ -172,7 +177,11 @@ describe('the control API', () => {
         client.change(body as never),
         (error: LivesnapError) => error.code === 'USAGE' && error.message.includes(field),
       );
-    assert.deepEqual(await client.describe(), endless, 'nothing has changed');
+    assert.deepEqual(
+      { ...(await client.describe()), cpuSeconds },
+      { ...endless, cpuSeconds },
+      'nothing has changed',
+    );
   });
 
   it('ends a machine whose lifetime has ended', async () => {

@@ -1,0 +1,69 @@
+/** Shows the details of a machine, also of one that failed or whose process died. */
+import { formatBytes, formatDuration, formatTime } from '../format.js';
+import type { Host } from '../host/host.js';
+import { type MachineInfo, machineNamed } from '../host/machine-info.js';
+import { noSuchMachine } from '../server/client.js';
+import type { MachineDescription } from '../server/control-api.js';
+import { formatPairs, formatTable, type Output } from './output.js';
+
+/** Errors: NO_SUCH_MACHINE, AMBIGUOUS. */
+export async function showMachine(host: Host, ref: string, output: Output): Promise<void> {
+  const info = machineNamed(await host.machines(), ref);
+  if (info === null) throw noSuchMachine(ref);
+  const isLive = info.state === 'running' || info.state === 'paused';
+  const about = isLive ? (await host.machine(info.name)).about : null;
+  output.result(
+    { ...info, ...about },
+    () => (about === null ? formatPairs(pairsOf(info)) : describe(info, about)),
+    () => info.id ?? info.name,
+  );
+}
+
+const labelsOf = ({ labels }: MachineInfo): string | null =>
+  Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(', ') || null;
+
+const timeOf = (iso: string | null): string | null => (iso === null ? null : formatTime(iso));
+
+function pairsOf(info: MachineInfo): (readonly [string, string | null])[] {
+  return [
+    ['ID', info.id],
+    ['Name', info.name],
+    ['State', info.reason === undefined ? info.state : `${info.state}: ${info.reason}`],
+    ['Labels', labelsOf(info)],
+    ['Process', info.pid?.toString() ?? null],
+    ['vCPUs', info.cpus?.toString() ?? null],
+    ['Memory', info.memoryBytes === null ? null : formatBytes(info.memoryBytes)],
+    ['Started', timeOf(info.startedAt)],
+    ['Ends', timeOf(info.endsAt)],
+    ['Snapshot', info.snapshot],
+  ];
+}
+
+function describe(info: MachineInfo, about: MachineDescription): string {
+  const more: (readonly [string, string | null])[] = [
+    ['Touched', `${formatBytes(about.touchedBytes)} of the memory`],
+    ['CPU time', formatDuration(about.cpuSeconds * 1000)],
+    ['Store', about.store],
+  ];
+  const nets =
+    about.nets.length === 0
+      ? []
+      : [
+          '',
+          formatTable(about.nets, [
+            { title: 'NETWORK', cell: ({ name }) => name },
+            { title: 'MAC', cell: ({ mac }) => mac },
+            { title: 'BACKEND', cell: ({ backend }) => backend },
+            { title: 'RECEIVED', cell: ({ receivedBytes }) => formatBytes(receivedBytes), right: true },
+            { title: 'SENT', cell: ({ sentBytes }) => formatBytes(sentBytes), right: true },
+          ]),
+        ];
+  const notices = about.notices.map((notice) => `note: ${notice}`);
+  return [
+    formatPairs([...pairsOf(info), ...more]),
+    ...nets,
+    ...(notices.length > 0 ? ['', ...notices] : []),
+  ].join('\n');
+}
