@@ -105,24 +105,44 @@ describe('the npm package', function () {
     assert.ok(packed.size < MAX_TARBALL_BYTES, `the tarball has ${packed.size} bytes`);
   });
 
-  it('is a library with types, which starts a machine', async function () {
+  it('is a library with types: a TypeScript program of 20 lines starts, types, saves and forks five', function () {
     requireKvm(this);
     const program = `
       import { connect } from 'livesnap';
+
       const host = await connect();
-      const machine = await host.start({ kernel: '${join(dir, NODE_MODULES, 'guest/build/probe.bzImage')}' });
-      const console = await machine.console();
-      await console.waitFor(/^TICK/);
-      await console.close();
-      process.stdout.write((await machine.stop({ force: true })).state);`;
-    writeFileSync(join(dir, 'program.mjs'), program);
+      await using machine = await host.start({ kernel: process.argv[2]!, memoryBytes: 32 << 20, name: 'web' });
+      await using console = await machine.console();
+      await console.write('fill 1 4\\n');
+      await console.waitFor(/^OK fill/, { timeoutMs: 60_000 });
+      const { id } = await machine.save({ tags: ['ready'] });
+
+      const forked = await host.fork(id, { count: 5, name: 'copy' });
+      for (const each of forked) {
+        if ('error' in each) throw each.error;
+        await using copy = each.machine;
+        await using output = await copy.console();
+        const [, count] = (await output.waitFor(/^TICK/, { timeoutMs: 60_000 })).split(' ');
+        if (!(Number(count) > 0)) throw new Error('it does not count on');
+        process.stdout.write(copy.name + '\\n');
+      }`;
+    assert.ok(program.trim().split('\n').length <= 20);
+    writeFileSync(join(dir, 'program.mts'), program);
     const env = { ...outside(), ...world.env };
-    assert.equal(
-      execFileSync(process.execPath, ['program.mjs'], { cwd: dir, encoding: 'utf8', env }),
-      'stopped',
+    const run = (...command: string[]): string => {
+      const ran = spawnSync(process.execPath, command, { cwd: dir, encoding: 'utf8', env });
+      assert.equal(ran.status, 0, `${ran.stdout}${ran.stderr}`);
+      return ran.stdout;
+    };
+    const types = join(projectRoot, 'node_modules/@types');
+    run(
+      join(projectRoot, 'node_modules/typescript/bin/tsc'),
+      ...['--strict', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'],
+      ...['--typeRoots', types, '--types', 'node', 'program.mts'],
     );
-    const { exports } = JSON.parse(readFileSync(join(dir, NODE_MODULES, 'package.json'), 'utf8'));
-    assert.ok(existsSync(join(dir, NODE_MODULES, exports['.'].types)));
+    const kernel = join(dir, NODE_MODULES, 'guest/build/probe.bzImage');
+    assert.equal(run('program.mjs', kernel), [1, 2, 3, 4, 5].map((n) => `copy-${n}\n`).join(''));
+    assert.deepEqual(world.machines(), [], 'disposing of them has ended them');
   });
 
   it('has no install script, and no dependency that has one', () => {
