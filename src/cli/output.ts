@@ -10,7 +10,7 @@
  */
 import { styleText } from 'node:util';
 import type { LivesnapError } from '../errors.js';
-import { formatBytes, shortId } from '../format.js';
+import { formatBytes, formatDuration, shortId } from '../format.js';
 import type { Progress } from '../page-stream.js';
 
 /** `Tagged 705d4847a1a6 as first (moved from 0123456789ab)`. */
@@ -125,9 +125,13 @@ export function formatPairs(pairs: readonly (readonly [string, string | null])[]
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${printable(value ?? '-')}`).join('\n');
 }
 
-/** `, 80 MiB/s`; empty in the first second. */
-const rateOf = (bytes: number, ms: number): string =>
-  ms < 1000 ? '' : `, ${formatBytes(Math.round((1000 * bytes) / ms))}/s`;
+/** `, 80 MiB/s, 12 s left`; empty in the first second. Without a total there is only the rate. */
+export function paceOf(doneBytes: number, totalBytes: number | null, ms: number): string {
+  if (ms < 1000) return '';
+  const rate = (1000 * doneBytes) / ms;
+  const left = totalBytes === null || rate === 0 ? null : (1000 * Math.max(totalBytes - doneBytes, 0)) / rate;
+  return `, ${formatBytes(Math.round(rate))}/s${left === null ? '' : `, ${formatDuration(left)} left`}`;
+}
 
 export class Output {
   /** Prints to stderr. While a progress bar is shown, it is cleared first and drawn again below. */
@@ -159,16 +163,16 @@ export class Output {
     else complain(error);
   }
 
-  /** Runs `work` with a progress bar on stderr, if stderr is a terminal. After a second it shows the rate, too. */
+  /** Runs `work` with a progress bar on stderr, if stderr is a terminal. After a second it shows the rate and the time left, too. */
   async withProgress<T>(label: string, work: (progress: Progress) => Promise<T>): Promise<T> {
     if (this.quiet || !process.stderr.isTTY) return work(() => {});
     const { default: cliProgress } = await import('cli-progress');
     const bar = new cliProgress.SingleBar(
       {
-        format: (options, params, { done, whole, rate }) =>
+        format: (options, params, { done, whole, pace }) =>
           whole === null
-            ? `${label}: ${done}${rate}`
-            : `${label} ${cliProgress.Format.BarFormat(params.progress, options)} ${done} of ${whole}${rate}`,
+            ? `${label}: ${done}${pace}`
+            : `${label} ${cliProgress.Format.BarFormat(params.progress, options)} ${done} of ${whole}${pace}`,
         // A signal would leave the cursor hidden and line wrapping off.
         hideCursor: false,
         linewrap: true,
@@ -180,7 +184,7 @@ export class Output {
       },
       cliProgress.Presets.shades_classic,
     );
-    let state = { total: 1, value: 0, shown: { done: '…', whole: null as string | null, rate: '' } };
+    let state = { total: 1, value: 0, shown: { done: '…', whole: null as string | null, pace: '' } };
     const startMs = performance.now();
     const start = (): void => bar.start(state.total, state.value, state.shown);
     const printAlone = this.#print;
@@ -198,7 +202,7 @@ export class Output {
           shown: {
             done: formatBytes(doneBytes),
             whole: totalBytes === null ? null : formatBytes(totalBytes),
-            rate: rateOf(doneBytes, performance.now() - startMs),
+            pace: paceOf(doneBytes, totalBytes, performance.now() - startMs),
           },
         };
         bar.setTotal(state.total);

@@ -1,7 +1,23 @@
 import assert from 'node:assert/strict';
-import { formatPairs, formatTable, Output, printable, taggedSentence } from '../../../src/cli/output.js';
+import {
+  formatPairs,
+  formatTable,
+  Output,
+  paceOf,
+  printable,
+  taggedSentence,
+} from '../../../src/cli/output.js';
 
 describe('the output', () => {
+  it('tells the rate after a second, and the time left where the total is known', () => {
+    const MIB = 1 << 20;
+    assert.equal(paceOf(80 * MIB, 1040 * MIB, 999), '');
+    assert.equal(paceOf(80 * MIB, 1040 * MIB, 1000), ', 80 MiB/s, 12 s left');
+    assert.equal(paceOf(80 * MIB, null, 1000), ', 80 MiB/s');
+    assert.equal(paceOf(0, 100, 1000), ', 0 B/s');
+    assert.equal(paceOf(100, 90, 1000), ', 100 B/s, 0.0 ms left');
+  });
+
   it('aligns the columns of tables', () => {
     const rows = [
       { name: 'a', size: 1 },
