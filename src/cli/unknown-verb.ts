@@ -13,7 +13,7 @@ type Advice = readonly [purpose: string, command: string];
 
 const START: Advice = ['start a machine', 'start --kernel FILE'];
 const ATTACH: Advice = ['type into a running machine', 'console MACHINE'];
-const SHOW_OUTPUT: Advice = ["see a machine's past output", 'console MACHINE --history 1M'];
+const SHOW_OUTPUT: Advice = ["see a guest's output", 'logs MACHINE'];
 const LIST_MACHINES: Advice = ['list machines', 'ps'];
 const LIST_SNAPSHOTS: Advice = ['list snapshots', 'ls'];
 const PAUSE: Advice = ['pause a machine', 'pause MACHINE'];
@@ -26,6 +26,7 @@ const CLONE: Advice = ['start a clone of a machine or a snapshot', 'fork MACHINE
 const SHOW: Advice = ['show details of a snapshot', 'show SNAPSHOT'];
 const COMPARE: Advice = ['compare two snapshots', 'diff SNAPSHOT OTHER'];
 const REMOVE: Advice = ['remove a snapshot', 'rm SNAPSHOT'];
+const FORGET: Advice = ['remove snapshots that a policy does not keep', 'forget --keep-daily 7'];
 const RENAME: Advice = ['give a snapshot another name', 'tag SNAPSHOT TAG'];
 const STATISTICS: Advice = ['see how much space the store takes', 'stats'];
 const COLLECT: Advice = ['delete unreferenced data', 'gc'];
@@ -64,6 +65,7 @@ export const OTHER_WORDS: ReadonlyMap<string, readonly Advice[]> = new Map(
       ['status domstate', [LIST_MACHINES]],
       ['compare cmp', [COMPARE]],
       ['undefine remove del erase rmi drop delvm snapshot-delete', [REMOVE]],
+      ['expire retention thin', [FORGET]],
       ['rename label', [RENAME]],
       ['df du usage size', [STATISTICS]],
       ['prune compact vacuum clean cleanup purge', [COLLECT]],

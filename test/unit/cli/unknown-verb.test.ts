@@ -16,6 +16,7 @@ describe('the answer to an unknown verb', () => {
       assert.doesNotMatch(hintFor(word)!, /Did you mean/);
     }
     assert.equal(hintFor('prune'), 'To delete unreferenced data: livesnap gc');
+    assert.equal(hintFor('dmesg'), "To see a guest's output: livesnap logs MACHINE");
     assert.equal(hintFor('list'), 'To list machines: livesnap ps. To list snapshots: livesnap ls');
     for (const word of ['run', 'boot', 'exec', 'images', 'snapshots', 'cp', 'snapshot', 'suspend', 'destroy'])
       assert.match(hintFor(word)!, /^To .+: livesnap /);
