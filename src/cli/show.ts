@@ -16,7 +16,7 @@ const pages = (count: number): string => formatBytes(count * PAGE_BYTES);
 
 export const verb = defineVerb({
   name: 'show',
-  operands: ['<snapshot|machine>'],
+  operands: ['<machine|snapshot>'],
   options: { type: typeOption('What to show, if both have the name') },
   notes: [
     'SNAPSHOT is a tag, an ID, or a unique prefix of an ID. MACHINE is a name, an',

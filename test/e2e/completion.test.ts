@@ -32,14 +32,14 @@ const OFFERED: readonly (readonly [line: string, words: readonly string[]])[] = 
   ['fork --store nowhere ', ['db', 'web']],
   ['fork --type m', ['machine']],
   // snapshots and tags
-  ['show ', ['first', 'second']],
+  ['show ', ['db', 'first', 'second', 'web']],
   ['delete first s', ['second']],
   ['tag first new se', ['second']],
   ['put here.img --tag f', ['first']],
   ['--json save web --tag s', ['second']],
-  ['--store other show ', ['elsewhere']],
-  ['show --store other ', ['elsewhere']],
-  ['show --store=other ', ['elsewhere']],
+  ['--store other tag ', ['elsewhere']],
+  ['tag --store other ', ['elsewhere']],
+  ['tag --store=other ', ['elsewhere']],
   ['rm --store nowhere x', []],
   // files
   ['start --kernel her', ['here.img']],

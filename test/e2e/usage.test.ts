@@ -224,7 +224,8 @@ describe('livesnap', () => {
     const onTerminal = (env: NodeJS.ProcessEnv): string => {
       const command = `"${process.execPath}" "${MAIN}" prune`;
       return spawnSync('script', ['-qefc', command, '/dev/null'], {
-        env: { ...world.env, TERM: 'xterm-256color', FORCE_COLOR: undefined, ...env },
+        // Node takes CI for a terminal without styles.
+        env: { ...world.env, TERM: 'xterm-256color', FORCE_COLOR: undefined, CI: undefined, ...env },
         encoding: 'utf8',
         input: '',
       }).stdout;
