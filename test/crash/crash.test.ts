@@ -479,6 +479,12 @@ describe('power cuts and faults', () => {
       );
     });
 
+  it('fail with a code when the file of a snapshot from an older index cannot be opened', async function () {
+    this.timeout(300_000);
+    rounds = new Rounds(4_081_134_021); // its second round runs out of descriptors there
+    await rounds.run(1, 'fault');
+  });
+
   for (const seed of [FIXED_SEED, newSeed])
     it(`leave sound stores in 8 rounds of seed ${seed} (npm run crash -- --seed ${seed})`, async function () {
       this.timeout(300_000);

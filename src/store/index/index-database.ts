@@ -13,6 +13,7 @@ import type { Labels } from '../../labels.js';
 import type { SnapshotSummary } from '../../page-stream.js';
 import type { DamageError } from '../disk/damage.js';
 import { DATABASE, MAX_NUMBER } from '../disk/layout.js';
+import { storeError } from '../disk/store-error.js';
 import type { SegmentRow } from '../segment/segment-file.js';
 import { labelsOf } from '../snapshot/description.js';
 import { readSnapshotFile, type SnapshotFile } from '../snapshot/snapshot-file.js';
@@ -135,14 +136,14 @@ export class Index {
     }));
   }
 
-  /** For a row that was written before the index had labels. Null: the file cannot be read. */
+  /** For a row that was written before the index had labels. Null: the file is damaged. Errors: those of the system. */
   #labelsInFile(id: string): Labels | null {
     try {
       return labelsOf(readSnapshotFile(this.#db.dir, id).description);
     } catch (error) {
       // Lists do not fail because of a damaged snapshot. check names it.
       if (error instanceof LivesnapError) return null;
-      throw error;
+      throw storeError(this.#db.dir, error);
     }
   }
 
