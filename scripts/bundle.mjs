@@ -35,11 +35,11 @@ import { build } from 'esbuild';
 /** The entries: the command, the machine's process, and every Worker. */
 export const ENTRIES = {
   livesnap: 'src/cli/main.ts',
-  'host-server': 'src/serve/host-server.ts',
-  'store-queries': 'src/serve/store-queries.ts',
-  'machine-process': 'src/server/machine-process.ts',
+  'host-server': 'src/server/host-server.ts',
+  'store-queries': 'src/server/store-queries.ts',
+  'machine-process': 'src/machine/machine-process.ts',
   'device-thread': 'src/vmm/device-thread.ts',
-  'store-thread': 'src/server/store-thread.ts',
+  'store-thread': 'src/machine/store-thread.ts',
   'page-worker': 'src/store/worker/page-worker.ts',
 };
 

@@ -14,9 +14,9 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Writable } from 'node:stream';
 import { formatBytes, formatDuration } from '../format.js';
+import { MachineClient } from '../machine/client.js';
+import { type EndReport, LINE_HEADER } from '../machine/control-api.js';
 import { PAGE_BYTES } from '../page-stream.js';
-import { MachineClient } from '../server/client.js';
-import { type EndReport, LINE_HEADER } from '../server/control-api.js';
 import { LineWatch, PROMPT_IDLE_MS } from '../vmm/console/line-watch.js';
 import { EscapeKey, KEYS_HELP } from './escape-key.js';
 

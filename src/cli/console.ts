@@ -1,5 +1,5 @@
 import { LivesnapError } from '../errors.js';
-import { RING_BYTES } from '../server/console-hub.js';
+import { RING_BYTES } from '../machine/console-hub.js';
 import { detachedSentence, runConsole } from './console-session.js';
 import { parsePattern, parseSeconds, parseSize } from './values.js';
 import { defineVerb, valued } from './verb.js';

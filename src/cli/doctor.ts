@@ -183,7 +183,7 @@ const WINNERS: Partial<Record<ChosenStore['from'], string>> = {
 };
 
 async function checkRunDirectory(): Promise<Finding> {
-  const { checkRunRoot } = await import('../server/run-directory.js');
+  const { checkRunRoot } = await import('../machine/run-directory.js');
   const root = runRoot();
   await checkRunRoot(root);
   return checkSpace(root, MIN_RUN_BYTES, 'Free some space, or set XDG_RUNTIME_DIR to another directory.');

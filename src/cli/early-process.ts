@@ -6,13 +6,13 @@
  * - A process that no machine needs has ended before the command does.
  * - Other command lines do not load Node's code for child processes, which takes 6 ms.
  */
-import type { WaitingProcess } from '../server/waiting-process.js';
+import type { WaitingProcess } from '../machine/waiting-process.js';
 import { asksForHelp, asksForVersion, firstWord } from './arguments.js';
 
 let waiting: WaitingProcess | null = null;
 
 async function newProcess(kind: 'start' | 'restore'): Promise<WaitingProcess> {
-  const { WaitingProcess } = await import('../server/waiting-process.js');
+  const { WaitingProcess } = await import('../machine/waiting-process.js');
   return new WaitingProcess(kind);
 }
 

@@ -12,7 +12,7 @@ export const harmless = (names: readonly string[]): string[] =>
   [...new Set(names)].filter((name) => HARMLESS.test(name)).sort();
 
 async function machines(): Promise<string[]> {
-  const { listRunDirectories } = await import('../server/run-directory.js');
+  const { listRunDirectories } = await import('../machine/run-directory.js');
   return (await listRunDirectories(runRoot())).map(({ name }) => name);
 }
 

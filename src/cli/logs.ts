@@ -48,7 +48,7 @@ export const verb = defineVerb({
       await print(await logs.consoleInSnapshot(dir, found));
       return 0;
     }
-    const { RunDirectory } = await import('../server/run-directory.js');
+    const { RunDirectory } = await import('../machine/run-directory.js');
     const { machineNamed } = await import('../host/machine-info.js');
     const { name = ref } = machineNamed(await host.machines(), ref) ?? {};
     const directory = new RunDirectory(runRoot(), name);

@@ -3,9 +3,9 @@ import { LivesnapError } from '../errors.js';
 import { formatDuration } from '../format.js';
 import type { Host } from '../host/host.js';
 import type { Machine } from '../host/machine.js';
+import type { MachineClient } from '../machine/client.js';
+import type { EndReport } from '../machine/control-api.js';
 import type { Progress } from '../page-stream.js';
-import type { MachineClient } from '../server/client.js';
-import type { EndReport } from '../server/control-api.js';
 import { detachedSentence, runConsole } from './console-session.js';
 import { takeProcess } from './early-process.js';
 import type { Output } from './output.js';
@@ -75,7 +75,7 @@ export async function runMachine(
 /** The exit status for the end of a machine. Null: the connection was lost, because the process died. */
 async function statusOf(end: EndReport | null, { directory }: MachineClient): Promise<number> {
   if (end === null) {
-    const { goneError } = await import('../server/client.js');
+    const { goneError } = await import('../machine/client.js');
     throw await goneError(directory);
   }
   if (end.error !== null) throw LivesnapError.fromJSON(end.error);

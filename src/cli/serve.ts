@@ -36,7 +36,7 @@ export const verb = defineVerb({
     const { tlsCert, tlsKey } = options;
     if ((tlsCert === undefined) !== (tlsKey === undefined))
       throw new LivesnapError('USAGE', '--tls-cert and --tls-key belong together', { hint: 'Give both.' });
-    const { loadHostServer } = await import('../serve/load-host-server.js');
+    const { loadHostServer } = await import('../server/load-host-server.js');
     const { serve } = loadHostServer();
     const tokenFile = options.tokenFile ?? stateFile('token');
     const server = await serve({

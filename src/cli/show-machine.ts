@@ -2,8 +2,8 @@
 import { formatBytes, formatDuration, formatTime } from '../format.js';
 import type { Host } from '../host/host.js';
 import { type MachineInfo, machineNamed } from '../host/machine-info.js';
-import { noSuchMachine } from '../server/client.js';
-import type { MachineDescription } from '../server/control-api.js';
+import { noSuchMachine } from '../machine/client.js';
+import type { MachineDescription } from '../machine/control-api.js';
 import { formatPairs, formatTable, type Output } from './output.js';
 
 /** Errors: NO_SUCH_MACHINE, AMBIGUOUS. */

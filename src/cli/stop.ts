@@ -2,7 +2,7 @@ import { runRoot } from '../environment.js';
 import { asLivesnapError } from '../errors.js';
 import { formatCount, formatDuration } from '../format.js';
 import type { Stopped } from '../host/stop-machine.js';
-import { STOP_TIMEOUT_MS, type StopRequest } from '../server/control-api.js';
+import { STOP_TIMEOUT_MS, type StopRequest } from '../machine/control-api.js';
 import { complain } from './output.js';
 import { parseSeconds } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';
@@ -39,7 +39,7 @@ export const verb = defineVerb({
       output.result(stopped, () => sentenceOf(stopped, request));
       return 0;
     }
-    const { checkMachineName } = await import('../server/run-directory.js');
+    const { checkMachineName } = await import('../machine/run-directory.js');
     names.forEach(checkMachineName);
     const settled = await Promise.allSettled(names.map((name) => stop(name, request)));
     const stopped = settled.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));

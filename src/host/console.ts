@@ -9,8 +9,8 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
-import { MachineClient } from '../server/client.js';
-import { type EndReport, LINE_HEADER } from '../server/control-api.js';
+import { MachineClient } from '../machine/client.js';
+import { type EndReport, LINE_HEADER } from '../machine/control-api.js';
 import { unlessAborted } from '../unless-aborted.js';
 import { LineWatch, PROMPT_IDLE_MS } from '../vmm/console/line-watch.js';
 import type { CallOptions } from './call-options.js';

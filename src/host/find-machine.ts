@@ -1,7 +1,7 @@
 /** Finds a machine that runs, by its name or ID. */
 import { runRoot } from '../environment.js';
-import { findMachine as findByName } from '../server/client.js';
-import { RunDirectory } from '../server/run-directory.js';
+import { findMachine as findByName } from '../machine/client.js';
+import { RunDirectory } from '../machine/run-directory.js';
 import type { CallOptions } from './call-options.js';
 import { Machine } from './machine.js';
 import { machineInfos, machineNamed } from './machine-info.js';

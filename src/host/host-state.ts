@@ -1,7 +1,7 @@
 /** The machines and snapshots of a host at one moment, and what has changed between two moments. */
 import type { Labels } from '../labels.js';
+import type { RunDirectory } from '../machine/run-directory.js';
 import type { SnapshotSummary } from '../page-stream.js';
-import type { RunDirectory } from '../server/run-directory.js';
 import type { MachineState } from '../vmm/machine-types.js';
 
 /** What events tell of a machine. */

@@ -1,16 +1,16 @@
 /**
  * The machines and the store of this host.
  *
- * What flows: options go to a new process of a machine (server/launch.ts), requests to the API of a machine's process
- * (server/client.ts), and everything about snapshots to a store that is opened for the call. All of it happens in this
+ * What flows: options go to a new process of a machine (machine/launch.ts), requests to the API of a machine's process
+ * (machine/client.ts), and everything about snapshots to a store that is opened for the call. All of it happens in this
  * process and on the calling thread. Nothing is kept between calls, except the latest events for those who read them.
  */
 import { availableParallelism } from 'node:os';
 import { runRoot } from '../environment.js';
 import { asLivesnapError, LivesnapError } from '../errors.js';
+import type { LaunchRequest } from '../machine/launch-messages.js';
+import { RunDirectory } from '../machine/run-directory.js';
 import type { SnapshotSummary } from '../page-stream.js';
-import type { LaunchRequest } from '../server/launch-messages.js';
-import { RunDirectory } from '../server/run-directory.js';
 import type { CallOptions } from './call-options.js';
 import { findMachine } from './find-machine.js';
 import type { EventOptions, HostEvent, HostEvents } from './host-events.js';

@@ -2,8 +2,8 @@
 export type { ErrorCode, PlainError } from '../errors.js';
 export { LivesnapError } from '../errors.js';
 export type { Labels } from '../labels.js';
+export type { EndReport, MachineDescription, StopResult } from '../machine/control-api.js';
 export type { Progress, SnapshotSummary } from '../page-stream.js';
-export type { EndReport, MachineDescription, StopResult } from '../server/control-api.js';
 export type { CopyPlan, CopyResult } from '../store/copy/copy-result.js';
 export type { GcResult } from '../store/gc/gc.js';
 export type { CopyAllResult } from '../store/remote/copy-all.js';

@@ -1,9 +1,9 @@
 /** Starts the process of a machine under a free name. */
 import { runRoot } from '../environment.js';
-import { type Launched, launch } from '../server/launch.js';
-import type { LaunchRequest } from '../server/launch-messages.js';
-import { claimFreeName, drawName, RunDirectory } from '../server/run-directory.js';
-import { WaitingProcess } from '../server/waiting-process.js';
+import { type Launched, launch } from '../machine/launch.js';
+import type { LaunchRequest } from '../machine/launch-messages.js';
+import { claimFreeName, drawName, RunDirectory } from '../machine/run-directory.js';
+import { WaitingProcess } from '../machine/waiting-process.js';
 import type { LongCallOptions } from './call-options.js';
 
 /** Gives a process for a machine: one that was spawned before, or a new one. */

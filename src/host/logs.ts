@@ -6,9 +6,9 @@
  */
 import { open } from 'node:fs/promises';
 import { LivesnapError } from '../errors.js';
-import { MachineClient, noSuchMachine } from '../server/client.js';
-import { HISTORY_HEADER } from '../server/control-api.js';
-import type { RunDirectory } from '../server/run-directory.js';
+import { MachineClient, noSuchMachine } from '../machine/client.js';
+import { HISTORY_HEADER } from '../machine/control-api.js';
+import type { RunDirectory } from '../machine/run-directory.js';
 import { decodeMachineState } from '../vmm/machine-state.js';
 import { withStore } from './open-store.js';
 

@@ -2,8 +2,8 @@
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { haveLabels, type Labels } from '../labels.js';
-import { MachineClient } from '../server/client.js';
-import { listRunDirectories, type MachineRecord, type RunDirectory } from '../server/run-directory.js';
+import { MachineClient } from '../machine/client.js';
+import { listRunDirectories, type MachineRecord, type RunDirectory } from '../machine/run-directory.js';
 import type { MachineState } from '../vmm/machine-types.js';
 
 /** How long a machine's process may take to answer before it is shown as `unresponsive`. */

@@ -7,9 +7,9 @@
  */
 import { LivesnapError } from '../errors.js';
 import { type Labels, requireLabels } from '../labels.js';
-import { MachineClient } from '../server/client.js';
-import { type EndReport, type MachineDescription, STOP_TIMEOUT_MS } from '../server/control-api.js';
-import type { RunDirectory } from '../server/run-directory.js';
+import { MachineClient } from '../machine/client.js';
+import { type EndReport, type MachineDescription, STOP_TIMEOUT_MS } from '../machine/control-api.js';
+import type { RunDirectory } from '../machine/run-directory.js';
 import { unlessAborted } from '../unless-aborted.js';
 import type { MachineSaveResult, MachineState, SaveThen } from '../vmm/machine-types.js';
 import { type CallOptions, type LongCallOptions, waitingFor } from './call-options.js';

@@ -1,9 +1,9 @@
 /** Stops a machine, and waits for the end of its process; or removes what a dead machine has left. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../errors.js';
-import { MachineClient, noSuchMachine } from '../server/client.js';
-import type { StopRequest, StopResult } from '../server/control-api.js';
-import { RunDirectory } from '../server/run-directory.js';
+import { MachineClient, noSuchMachine } from '../machine/client.js';
+import type { StopRequest, StopResult } from '../machine/control-api.js';
+import { RunDirectory } from '../machine/run-directory.js';
 
 /** How long the machine's process may take to end, after the guest's time. */
 const END_TIMEOUT_MS = 30_000;

@@ -12,7 +12,7 @@ import { projectRoot } from '../../src/native/project-root.js';
 /** Which top-level rooms and files of src/ each of them may import. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   cli: [
-    ...['host', 'serve', 'server', 'vmm', 'store', 'native', 'labels', 'format', 'glob'],
+    ...['host', 'server', 'machine', 'vmm', 'store', 'native', 'labels', 'format', 'glob'],
     ...[
       'chosen-store',
       'config',
@@ -26,7 +26,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     ],
   ],
   host: [
-    ...['server', 'vmm', 'store', 'native'],
+    ...['machine', 'vmm', 'store', 'native'],
     ...[
       'chosen-store',
       'environment',
@@ -39,8 +39,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
       'errors',
     ],
   ],
-  serve: ['host', 'server', 'store', 'native', 'environment', 'errors'],
-  server: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'errors'],
+  server: ['host', 'machine', 'store', 'native', 'environment', 'errors'],
+  machine: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'errors'],
   'chosen-store': ['config', 'environment'],
   config: ['small-file', 'environment', 'schema', 'errors'],
   'small-file': ['errors'],
@@ -213,7 +213,7 @@ describe('the structure of src', () => {
 
   it('keeps the store out of the main thread of a machine, except for cancelling its waits', () => {
     for (const [file, imports] of graph)
-      if (roomOf(file) === 'server' && file !== 'server/store-thread.ts')
+      if (roomOf(file) === 'machine' && file !== 'machine/store-thread.ts')
         for (const target of imports.filter((each) => roomOf(each) === 'store'))
           assert.equal(target, 'store/disk/waits.ts', `${file} must not import ${target}`);
   });
@@ -230,7 +230,7 @@ describe('the structure of src', () => {
       ['join(import.meta.dirname, "x")', /projectRoot/],
       ["new Worker('./new-thread.js')", /new URL/],
     ] as const)
-      assert.throws(() => checkUrls('src/server/launch.ts', text), message);
+      assert.throws(() => checkUrls('src/machine/launch.ts', text), message);
   });
 
   it('is tested by test/kvm with time limits that the tier svm makes longer', () => {

@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { LivesnapError } from '../../../src/errors.js';
-import { findMachine } from '../../../src/server/client.js';
-import { ControlServer } from '../../../src/server/control-server.js';
-import { AT_ONCE, MachineService } from '../../../src/server/machine-service.js';
-import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
+import { findMachine } from '../../../src/machine/client.js';
+import { ControlServer } from '../../../src/machine/control-server.js';
+import { AT_ONCE, MachineService } from '../../../src/machine/machine-service.js';
+import { type ClaimedRunDirectory, RunDirectory } from '../../../src/machine/run-directory.js';
 import { FakeMachine, FakeStore } from './fake-machine.js';
 
 describe('MachineService', () => {

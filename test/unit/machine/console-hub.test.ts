@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { PassThrough, Writable } from 'node:stream';
-import { ConsoleHub, RING_BYTES } from '../../../src/server/console-hub.js';
+import { ConsoleHub, RING_BYTES } from '../../../src/machine/console-hub.js';
 
 /** A viewer that reads only when told to, and until then holds on to what it was given. */
 class Stalled extends Writable {

@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AllowedFiles } from '../../../src/serve/allowed-files.js';
+import { AllowedFiles } from '../../../src/server/allowed-files.js';
 
 describe('files of the host that requests name', () => {
   let dir = '';

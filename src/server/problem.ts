@@ -2,7 +2,7 @@
 import { STATUS_CODES } from 'node:http';
 import { Type } from 'typebox';
 import { asLivesnapError, LivesnapError } from '../errors.js';
-import { httpStatusOf } from '../server/http-status.js';
+import { httpStatusOf } from '../machine/http-status.js';
 
 export const PROBLEM_TYPE = 'application/problem+json';
 

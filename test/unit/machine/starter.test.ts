@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { DEFAULT_PROMPT, Starter } from '../../../src/server/starter.js';
+import { DEFAULT_PROMPT, Starter } from '../../../src/machine/starter.js';
 
 /** A starter, and what it has typed. */
 class Bench {

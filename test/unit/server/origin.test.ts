@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { isLoopback, loopbackOrigins, publicOrigin, wrongOrigin } from '../../../src/serve/origin.js';
+import { isLoopback, loopbackOrigins, publicOrigin, wrongOrigin } from '../../../src/server/origin.js';
 
 describe('the names of a server', () => {
   const origins = loopbackOrigins(7070);

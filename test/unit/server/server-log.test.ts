@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { ServerLog } from '../../../src/serve/server-log.js';
-import type { Log } from '../../../src/server/log.js';
+import type { Log } from '../../../src/machine/log.js';
+import { ServerLog } from '../../../src/server/server-log.js';
 
 describe('the log of the server', () => {
   it('has equal refusals once a minute, with their number', () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Log } from '../../../src/server/log.js';
+import { Log } from '../../../src/machine/log.js';
 import { dropScratch, mountSmall, scratchDir } from '../../store/scratch.js';
 
 const ENTRY = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z /;

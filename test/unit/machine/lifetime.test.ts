@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Lifetime } from '../../../src/server/lifetime.js';
+import { Lifetime } from '../../../src/machine/lifetime.js';
 
 describe('Lifetime', () => {
   it('expires once, and has no end afterwards', async () => {

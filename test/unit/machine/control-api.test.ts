@@ -5,11 +5,11 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LivesnapError } from '../../../src/errors.js';
-import { findMachine, MachineClient } from '../../../src/server/client.js';
-import { ControlServer } from '../../../src/server/control-server.js';
-import type { StarterRequest } from '../../../src/server/launch-messages.js';
-import { AT_ONCE, MachineService } from '../../../src/server/machine-service.js';
-import { type ClaimedRunDirectory, RunDirectory } from '../../../src/server/run-directory.js';
+import { findMachine, MachineClient } from '../../../src/machine/client.js';
+import { ControlServer } from '../../../src/machine/control-server.js';
+import type { StarterRequest } from '../../../src/machine/launch-messages.js';
+import { AT_ONCE, MachineService } from '../../../src/machine/machine-service.js';
+import { type ClaimedRunDirectory, RunDirectory } from '../../../src/machine/run-directory.js';
 import { FakeMachine, FakeStore, failure } from './fake-machine.js';
 
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;

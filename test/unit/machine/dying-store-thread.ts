@@ -1,7 +1,7 @@
 /** A store thread that dies when it is given its second batch: by an error when the region is named `throws`, otherwise by ending. */
 import { parentPort } from 'node:worker_threads';
-import '../../../src/server/store-thread.js';
-import type { ToStoreThread } from '../../../src/server/store-thread-messages.js';
+import '../../../src/machine/store-thread.js';
+import type { ToStoreThread } from '../../../src/machine/store-thread-messages.js';
 
 let batches = 0;
 parentPort!.on('message', (message: ToStoreThread) => {

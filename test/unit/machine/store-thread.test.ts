@@ -3,11 +3,11 @@ import { openSync, readdirSync, readFileSync, readlinkSync, realpathSync, writeF
 import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { LivesnapError } from '../../../src/errors.js';
+import { type StoreProxy, StoreThread } from '../../../src/machine/store-thread-client.js';
 import { tryLock } from '../../../src/native/locks.js';
 import { closeMemory, createMemory, readMemory } from '../../../src/native/memory.js';
 import { readRegion } from '../../../src/native/region-reader.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource } from '../../../src/page-stream.js';
-import { type StoreProxy, StoreThread } from '../../../src/server/store-thread-client.js';
 import { Store } from '../../../src/store/store.js';
 import {
   basedOn,

@@ -13,8 +13,8 @@ import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { checkRunRoot } from '../server/run-directory.js';
-import { listeningAddress } from '../server/socket-path.js';
+import { checkRunRoot } from '../machine/run-directory.js';
+import { listeningAddress } from '../machine/socket-path.js';
 import { certificateOrigins, isLoopback, loopbackOrigins, type Origins } from './origin.js';
 import type { Arrival } from './service.js';
 

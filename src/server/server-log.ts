@@ -6,7 +6,7 @@
  * - What clients do wrong cannot fill the disk: equal refusals are one entry a minute, with their number, and at most
  *   MAX_KINDS kinds are told apart.
  */
-import { Log } from '../server/log.js';
+import { Log } from '../machine/log.js';
 
 const REPEAT_MS = 60_000;
 const MAX_KINDS = 100;

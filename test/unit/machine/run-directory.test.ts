@@ -12,7 +12,7 @@ import {
   drawName,
   listRunDirectories,
   RunDirectory,
-} from '../../../src/server/run-directory.js';
+} from '../../../src/machine/run-directory.js';
 
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
 
@@ -146,7 +146,7 @@ describe('run directories', () => {
   it('of a killed process are dead, keep the record, and are emptied when claimed', async () => {
     const script = `
       import { openSync } from 'node:fs';
-      import { RunDirectory } from ${JSON.stringify(new URL('../../../src/server/run-directory.js', import.meta.url).href)};
+      import { RunDirectory } from ${JSON.stringify(new URL('../../../src/machine/run-directory.js', import.meta.url).href)};
       const mine = await new RunDirectory(${JSON.stringify(root)}, 'a').claim();
       await mine.writeRecord({ id: "0".repeat(32), labels: {}, name: "a", pid: process.pid, memoryBytes: 1, cpus: 1, startedAt: '', snapshot: null, port: null, failure: null });
       console.log('claimed');
@@ -169,7 +169,7 @@ describe('run directories', () => {
 
   it('are claimed by exactly one of many processes at once', async () => {
     const script = `
-      import { RunDirectory } from ${JSON.stringify(new URL('../../../src/server/run-directory.js', import.meta.url).href)};
+      import { RunDirectory } from ${JSON.stringify(new URL('../../../src/machine/run-directory.js', import.meta.url).href)};
       const place = new RunDirectory(${JSON.stringify(root)}, 'a');
       let won = 0;
       for (let i = 0; i < 40; i++) {

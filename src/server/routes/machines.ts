@@ -7,7 +7,7 @@ import { LivesnapError } from '../../errors.js';
 import type { Forked, Host } from '../../host/host.js';
 import { type MachineInfo, machineNamed } from '../../host/machine-info.js';
 import { stopNamedMachine } from '../../host/stop-machine.js';
-import { STOP_TIMEOUT_MS, type StopRequest } from '../../server/control-api.js';
+import { STOP_TIMEOUT_MS, type StopRequest } from '../../machine/control-api.js';
 import { Problem, type ProblemDetails, problemOf, RequestError } from '../problem.js';
 import {
   ChangeBody,
