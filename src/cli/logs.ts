@@ -49,9 +49,8 @@ export const verb = defineVerb({
       return 0;
     }
     const { RunDirectory } = await import('../machine/run-directory.js');
-    const { machineNamed } = await import('../host/machine-info.js');
-    const { name = ref } = machineNamed(await host.machines(), ref) ?? {};
-    const directory = new RunDirectory(runRoot(), name);
+    const { findRunDirectory } = await import('../host/find-machine.js');
+    const directory = (await findRunDirectory(ref)) ?? new RunDirectory(runRoot(), ref);
     if (options.vmm) {
       await print(await logs.processLogOf(directory));
       return 0;

@@ -15,8 +15,8 @@ export const typeOption = (help: string) =>
  */
 export async function kindOf(host: Host, ref: string, type: Kind | undefined): Promise<Kind> {
   if (type !== undefined) return type;
-  const { machineNamed } = await import('../host/machine-info.js');
-  const isMachine = machineNamed(await host.machines(), ref) !== null;
+  const { findRunDirectory } = await import('../host/find-machine.js');
+  const isMachine = (await findRunDirectory(ref)) !== null;
   const snapshot = await snapshotOf(host, ref);
   if (isMachine && snapshot !== null && (snapshot.id === ref || snapshot.tags.includes(ref)))
     throw new LivesnapError('AMBIGUOUS', `${ref} is a machine and a snapshot`, {

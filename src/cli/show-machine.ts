@@ -1,14 +1,16 @@
 /** Shows the details of a machine, also of one that failed or whose process died. */
 import { formatBytes, formatDuration, formatTime } from '../format.js';
+import { findRunDirectory } from '../host/find-machine.js';
 import type { Host } from '../host/host.js';
-import { type MachineInfo, machineNamed } from '../host/machine-info.js';
+import { type MachineInfo, machineInfo } from '../host/machine-info.js';
 import { noSuchMachine } from '../machine/client.js';
 import type { MachineDescription } from '../machine/control-api.js';
 import { formatPairs, formatTable, type Output } from './output.js';
 
 /** Errors: NO_SUCH_MACHINE, AMBIGUOUS. */
 export async function showMachine(host: Host, ref: string, output: Output): Promise<void> {
-  const info = machineNamed(await host.machines(), ref);
+  const directory = await findRunDirectory(ref);
+  const info = directory && (await machineInfo(directory));
   if (info === null) throw noSuchMachine(ref);
   const isLive = info.state === 'running' || info.state === 'paused';
   const about = isLive ? (await host.machine(info.name)).about : null;

@@ -71,21 +71,6 @@ export async function machineInfo(directory: RunDirectory): Promise<MachineInfo 
   }
 }
 
-/** The beginning of an ID that counts as one. Shorter words are names. */
-const ID_PREFIX = /^[0-9a-f]{6,32}$/;
-
-/** The machine with this name, ID or unique prefix of an ID. Null: there is none. Errors: AMBIGUOUS. */
-export function machineNamed(all: readonly MachineInfo[], nameOrId: string): MachineInfo | null {
-  const named = all.find(({ name }) => name === nameOrId);
-  if (named !== undefined || !ID_PREFIX.test(nameOrId)) return named ?? null;
-  const found = all.filter(({ id }) => id?.startsWith(nameOrId));
-  if (found.length > 1)
-    throw new LivesnapError('AMBIGUOUS', `ambiguous machine ID prefix ${nameOrId}`, {
-      hint: `Give more digits, or a name: ${found.map(({ name }) => name).join(', ')}.`,
-    });
-  return found[0] ?? null;
-}
-
 /** By name. */
 export async function machineInfos({ labels = {}, states }: MachineFilter = {}): Promise<MachineInfo[]> {
   const all = await Promise.all((await listRunDirectories(runRoot())).map(machineInfo));

@@ -9,7 +9,6 @@
  */
 import type { IncomingMessage } from 'node:http';
 import { isAbsolute } from 'node:path';
-import { LivesnapError } from '../errors.js';
 import { labels } from '../labels.js';
 import {
   type Check,
@@ -26,22 +25,12 @@ import {
 } from '../schema.js';
 import { HISTORY_BYTES, RING_BYTES } from './console-hub.js';
 import { type MachineChange, type SaveRequest, STOP_TIMEOUT_MS, type StopRequest } from './control-api.js';
+import { HttpError } from './http-status.js';
 import { MAX_LIFETIME_MS } from './lifetime.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
 /** A day; more would not fit a timer. */
 const MAX_STOP_TIMEOUT_MS = 86_400_000;
-
-/** A request that is refused with an HTTP status of its own. */
-export class HttpError extends LivesnapError {
-  constructor(
-    readonly status: number,
-    message: string,
-    hint?: string,
-  ) {
-    super('USAGE', message, hint === undefined ? {} : { hint });
-  }
-}
 
 /** The body as it arrives. Leaving the loop early keeps the connection open for the answer. */
 export const bodyParts = (request: IncomingMessage): AsyncIterable<Buffer> =>

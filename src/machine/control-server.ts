@@ -13,14 +13,11 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { asLivesnapError, LivesnapError } from '../errors.js';
 import { ID_HEADER, type StopResult } from './control-api.js';
-import { HttpError, parseTarget, requireLoopback } from './control-requests.js';
+import { parseTarget, requireLoopback } from './control-requests.js';
 import { type ControlledMachine, type Handler, ROUTES, sendJson } from './control-routes.js';
-import { httpStatusOf } from './http-status.js';
+import { HttpError, httpStatusOf } from './http-status.js';
 import { log } from './log.js';
 import { listeningAddress } from './socket-path.js';
-
-const statusOf = (error: LivesnapError): number =>
-  error instanceof HttpError ? error.status : httpStatusOf(error);
 
 /** Errors: HttpError 404, 405 (`Allow` is set then). */
 function findRoute(method: string, path: string, response: ServerResponse): Handler {
@@ -134,7 +131,7 @@ export class ControlServer {
       const error = asLivesnapError(thrown);
       if (error !== thrown) log.writeError(thrown);
       if (response.headersSent) response.destroy();
-      else sendJson(response, statusOf(error), { error: error.toJSON() });
+      else sendJson(response, httpStatusOf(error), { error: error.toJSON() });
       request.resume();
     }
   }

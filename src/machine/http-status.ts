@@ -1,5 +1,5 @@
 /** The HTTP status that an error is answered with. */
-import { type ErrorCode, ExitStatus, type LivesnapError } from '../errors.js';
+import { type ErrorCode, ExitStatus, LivesnapError } from '../errors.js';
 
 const BY_CODE: Partial<Record<ErrorCode, number>> = {
   NO_PERMISSION: 403,
@@ -18,5 +18,16 @@ const BY_EXIT: Partial<Record<ExitStatus, number>> = {
   [ExitStatus.notFound]: 404,
 };
 
-export const httpStatusOf = ({ code, exitStatus }: LivesnapError): number =>
-  BY_CODE[code] ?? BY_EXIT[exitStatus] ?? 500;
+/** A request that is refused with an HTTP status of its own. */
+export class HttpError extends LivesnapError {
+  constructor(
+    readonly status: number,
+    message: string,
+    hint?: string,
+  ) {
+    super('USAGE', message, hint === undefined ? {} : { hint });
+  }
+}
+
+export const httpStatusOf = (error: LivesnapError): number =>
+  error instanceof HttpError ? error.status : (BY_CODE[error.code] ?? BY_EXIT[error.exitStatus] ?? 500);

@@ -40,8 +40,10 @@ export interface MachineRecord {
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 
 /** Errors: USAGE. */
+export const isMachineName = (name: string): boolean => NAME.test(name);
+
 export function checkMachineName(name: string): string {
-  if (NAME.test(name)) return name;
+  if (isMachineName(name)) return name;
   throw new LivesnapError('USAGE', `${JSON.stringify(name)} is not a valid machine name`, {
     hint: 'A name is 1 to 63 letters, digits, dots, underscores and hyphens. It begins with a letter or digit.',
   });

@@ -9,7 +9,7 @@
 import { closeSync, constants, fstatSync, openSync, readlinkSync, realpathSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
-import { RequestError } from './problem.js';
+import { HttpError } from '../machine/http-status.js';
 
 /** An open file. Its path names it, as long as it is open, also for other processes of this user. */
 export interface AllowedFile extends Disposable {
@@ -40,7 +40,7 @@ export class AllowedFiles {
     this.#names = [...this.#directories, ...directories.map((directory) => join(resolve(directory), '/'))];
   }
 
-  /** Errors: RequestError 403. */
+  /** Errors: HttpError 403. */
   open(path: string): AllowedFile {
     const fd = this.#openPlain(path);
     if (fd === null) throw refused();
@@ -68,8 +68,8 @@ export class AllowedFiles {
   }
 }
 
-const refused = (): RequestError =>
-  new RequestError(
+const refused = (): HttpError =>
+  new HttpError(
     403,
     'this file of the host is not allowed',
     'Store it with livesnap put and name its snapshot, or start the server with --allow DIR.',

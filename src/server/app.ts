@@ -15,8 +15,9 @@ import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import fastify, { type FastifyRequest } from 'fastify';
 import { LivesnapError } from '../errors.js';
+import { HttpError } from '../machine/http-status.js';
 import { callerOf, requireOrigin } from './caller.js';
-import { PROBLEM_TYPE, Problem, problemOf, RequestError } from './problem.js';
+import { PROBLEM_TYPE, Problem, problemOf } from './problem.js';
 import { accessRoutes } from './routes/access.js';
 import { machineRoutes } from './routes/machines.js';
 import { snapshotRoutes } from './routes/snapshots.js';
@@ -75,7 +76,7 @@ export async function makeApp(
   });
   app.setNotFoundHandler((request) => {
     const path = request.url.split('?')[0]!.slice(0, 100);
-    throw new RequestError(
+    throw new HttpError(
       404,
       `No route for ${request.method} ${path}`,
       'GET /openapi.json describes all routes.',

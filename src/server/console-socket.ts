@@ -16,8 +16,9 @@ import type { Duplex } from 'node:stream';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { asLivesnapError } from '../errors.js';
 import type { Console } from '../host/console.js';
+import { HttpError } from '../machine/http-status.js';
 import { callerOf } from './caller.js';
-import { PROBLEM_TYPE, problemOf, RequestError } from './problem.js';
+import { PROBLEM_TYPE, problemOf } from './problem.js';
 import type { Arrival, Service } from './service.js';
 
 const PROTOCOL = 'livesnap';
@@ -33,7 +34,7 @@ const FAULT = 1011;
 const protocolsOf = ({ headers }: IncomingMessage): string[] =>
   (headers['sec-websocket-protocol'] ?? '').split(',').map((each) => each.trim());
 
-/** The caller, by its session or its header. Errors: RequestError 401, 403. */
+/** The caller, by its session or its header. Errors: HttpError 401, 403. */
 function requireCaller(request: IncomingMessage, arrival: Arrival, { access }: Service): void {
   const session = protocolsOf(request).find((each) => each.startsWith('session.'));
   if (session !== undefined) request.headers.authorization = `Bearer ${session.slice('session.'.length)}`;
@@ -43,7 +44,7 @@ function requireCaller(request: IncomingMessage, arrival: Arrival, { access }: S
 function historyOf({ searchParams }: URL): number {
   const text = searchParams.get('history') ?? '0';
   if (/^\d{1,7}$/.test(text) && Number(text) <= MAX_HISTORY_BYTES) return Number(text);
-  throw new RequestError(400, `history is not a number of bytes up to ${MAX_HISTORY_BYTES}`);
+  throw new HttpError(400, `history is not a number of bytes up to ${MAX_HISTORY_BYTES}`);
 }
 
 /** Serves consoles on the connections of these servers. */
@@ -72,8 +73,8 @@ export class ConsoleSockets {
     const url = new URL(request.url ?? '/', 'http://server');
     const [, name] = PATH.exec(url.pathname) ?? [];
     if (name === undefined)
-      throw new RequestError(404, 'this is no WebSocket', 'A console is: /v1/machines/NAME/console.');
-    if (this.#sockets.clients.size >= MAX_CONSOLES) throw new RequestError(503, 'too many consoles are open');
+      throw new HttpError(404, 'this is no WebSocket', 'A console is: /v1/machines/NAME/console.');
+    if (this.#sockets.clients.size >= MAX_CONSOLES) throw new HttpError(503, 'too many consoles are open');
     const historyBytes = historyOf(url);
     const machine = await this.service.host.machine(decodeURIComponent(name));
     const console = await machine.console({ historyBytes });

@@ -1,21 +1,10 @@
 /** Errors as answers: problem details (RFC 9457), with the code and the hint of livesnap's errors. */
 import { STATUS_CODES } from 'node:http';
 import { Type } from 'typebox';
-import { asLivesnapError, LivesnapError } from '../errors.js';
-import { httpStatusOf } from '../machine/http-status.js';
+import { asLivesnapError } from '../errors.js';
+import { HttpError, httpStatusOf } from '../machine/http-status.js';
 
 export const PROBLEM_TYPE = 'application/problem+json';
-
-/** A request that is refused with an HTTP status of its own. */
-export class RequestError extends LivesnapError {
-  constructor(
-    readonly status: number,
-    message: string,
-    hint?: string,
-  ) {
-    super('USAGE', message, hint === undefined ? {} : { hint });
-  }
-}
 
 export const Problem = Type.Object(
   {
@@ -52,7 +41,7 @@ interface FastifyFault {
 
 export function problemOf(thrown: unknown): ProblemDetails {
   const error = asLivesnapError(refusalOf(thrown as FastifyFault) ?? thrown);
-  const status = error instanceof RequestError ? error.status : httpStatusOf(error);
+  const status = httpStatusOf(error);
   return {
     type: 'about:blank',
     title: STATUS_CODES[status] ?? 'Error',
@@ -63,7 +52,7 @@ export function problemOf(thrown: unknown): ProblemDetails {
   };
 }
 
-function refusalOf({ statusCode, code, validation, validationContext }: FastifyFault): RequestError | null {
+function refusalOf({ statusCode, code, validation, validationContext }: FastifyFault): HttpError | null {
   const [first] = validation ?? [];
   if (first !== undefined) {
     const part = validationContext === 'querystring' ? 'query' : (validationContext ?? 'request');
@@ -74,12 +63,12 @@ function refusalOf({ statusCode, code, validation, validationContext }: FastifyF
       typeof extra === 'string'
         ? `has an unknown field ${JSON.stringify(extra.slice(0, 40))}`
         : (first.message ?? 'is not valid');
-    return new RequestError(400, `${subject} ${problem}`, 'GET /openapi.json describes all requests.');
+    return new HttpError(400, `${subject} ${problem}`, 'GET /openapi.json describes all requests.');
   }
-  if (statusCode === 413) return new RequestError(413, 'the body of the request is too long');
+  if (statusCode === 413) return new HttpError(413, 'the body of the request is too long');
   if (statusCode === 415)
-    return new RequestError(415, 'the body of the request has an unknown type', 'Send application/json.');
+    return new HttpError(415, 'the body of the request has an unknown type', 'Send application/json.');
   if (statusCode === 400 && code?.startsWith('FST_'))
-    return new RequestError(400, 'the body of the request is not JSON');
-  return statusCode === 400 ? new RequestError(400, 'the request is not valid') : null;
+    return new HttpError(400, 'the body of the request is not JSON');
+  return statusCode === 400 ? new HttpError(400, 'the request is not valid') : null;
 }

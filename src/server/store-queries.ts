@@ -6,29 +6,14 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { asLivesnapError, LivesnapError, type PlainError } from '../errors.js';
-import { withStore } from '../host/open-store.js';
-import type { Store } from '../store/store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 
-/** What can be asked. The arguments and the result can be cloned by postMessage. */
-export const QUERIES = {
-  list: (store: Store) => store.list(),
-  find: (store: Store, ref: string) => store.find(ref),
-  show: (store: Store, ref: string) => store.show(ref),
-  diff: (store: Store, a: string, b: string) => store.diff(a, b),
-  stats: (store: Store) => store.stats(),
-  remove: (store: Store, ref: string) => store.remove([ref]),
-  tag: (store: Store, ref: string, tag: string) => store.addTags(ref, [tag]),
-  untag: (store: Store, tag: string) => store.removeTags([tag]),
-  /** Writes a stored file to a path. */
-  get: (store: Store, ref: string, path: string) => store.get(ref, path),
-} as const;
+/** The methods of the library that can be asked for. Their arguments and results can be cloned by postMessage. */
+const QUERIES = ['list', 'find', 'details', 'diff', 'stats', 'remove', 'tag', 'untag', 'writeFile'] as const;
 
-const WRITES: ReadonlySet<QueryName> = new Set(['remove', 'tag', 'untag']);
-
-export type QueryName = keyof typeof QUERIES;
-type Rest<A> = A extends [Store, ...infer R] ? R : never;
-export type QueryArguments<N extends QueryName> = Rest<Parameters<(typeof QUERIES)[N]>>;
-export type QueryResult<N extends QueryName> = Awaited<ReturnType<(typeof QUERIES)[N]>>;
+export type QueryName = (typeof QUERIES)[number];
+export type QueryArguments<N extends QueryName> = Parameters<StoreVerbs[N]>;
+export type QueryResult<N extends QueryName> = Awaited<ReturnType<StoreVerbs[N]>>;
 
 /** The `workerData`. */
 export interface StoreQueriesData {
@@ -38,7 +23,7 @@ export interface StoreQueriesData {
 export interface QueryRequest {
   readonly number: number;
   readonly name: QueryName;
-  readonly args: readonly string[];
+  readonly args: readonly unknown[];
 }
 
 export type QueryResponse =
@@ -46,11 +31,10 @@ export type QueryResponse =
   | { readonly number: number; readonly error: PlainError };
 
 async function answer({ number, name, args }: QueryRequest): Promise<QueryResponse> {
-  const { storeDir } = workerData as StoreQueriesData;
-  const query = QUERIES[name] as (store: Store, ...args: readonly string[]) => unknown;
+  const store = new StoreVerbs((workerData as StoreQueriesData).storeDir);
   try {
-    const result = await withStore(storeDir, { write: WRITES.has(name) }, (store) => query(store, ...args));
-    return { number, result };
+    const query = store[name] as (...args: unknown[]) => Promise<unknown>;
+    return { number, result: await query.call(store, ...args) };
   } catch (error) {
     // A store that does not exist yet has no snapshots.
     const isAbsent = error instanceof LivesnapError && error.code === 'NO_SUCH_FILE';

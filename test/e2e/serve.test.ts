@@ -208,6 +208,8 @@ describe('livesnap serve', function () {
     const details = await server.ask<{ regions: { name: string }[] }>('/v1/snapshots/two');
     assert.equal(details.body.regions[0]!.name, 'ram@0x0');
     assert.equal((await server.ask('/v1/store')).body.snapshots, 3);
+    const pattern = await server.ask('/v1/snapshots/*', { method: 'DELETE' });
+    assert.equal(pattern.status, 400, 'a pattern would delete several');
     assert.equal((await server.ask('/v1/snapshots/two', { method: 'DELETE' })).status, 204);
     assert.equal((await server.ask('/v1/snapshots/two')).status, 404);
     assert.deepEqual(

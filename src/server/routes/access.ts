@@ -1,6 +1,6 @@
 /** Sign-in: codes, sessions and tickets (access.ts). */
 import { Type } from 'typebox';
-import { RequestError } from '../problem.js';
+import { HttpError } from '../../machine/http-status.js';
 import { Grant, SessionBody, TicketBody } from '../schemas.js';
 import type { App, Service } from '../service.js';
 
@@ -10,7 +10,7 @@ export function accessRoutes(app: App, { access }: Service): void {
     { schema: { summary: 'Make a code for one sign-in within 60 s', response: { 201: Type.Ref('Grant') } } },
     async (request, reply) => {
       if (request.caller === 'session' || request.caller === 'ticket')
-        throw new RequestError(403, 'a session cannot make a code', 'Use the token or the Unix socket.');
+        throw new HttpError(403, 'a session cannot make a code', 'Use the token or the Unix socket.');
       return reply.code(201).send(access.newCode());
     },
   );
@@ -29,11 +29,7 @@ export function accessRoutes(app: App, { access }: Service): void {
     async (request, reply) => {
       const session = access.newSession(request.body.code);
       if (session === null)
-        throw new RequestError(
-          401,
-          'the code is not valid, was used, or has ended',
-          'Run livesnap open again.',
-        );
+        throw new HttpError(401, 'the code is not valid, was used, or has ended', 'Run livesnap open again.');
       return reply.code(201).send(session);
     },
   );

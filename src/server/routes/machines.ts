@@ -4,11 +4,13 @@ import { join } from 'node:path';
 import { Type } from 'typebox';
 import { runRoot, temporaryDirectory } from '../../environment.js';
 import { LivesnapError } from '../../errors.js';
-import type { Forked, Host } from '../../host/host.js';
-import { type MachineInfo, machineNamed } from '../../host/machine-info.js';
+import { findRunDirectory } from '../../host/find-machine.js';
+import type { Forked } from '../../host/host.js';
+import { type MachineInfo, machineInfo } from '../../host/machine-info.js';
 import { stopNamedMachine } from '../../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../../machine/control-api.js';
-import { Problem, type ProblemDetails, problemOf, RequestError } from '../problem.js';
+import { HttpError } from '../../machine/http-status.js';
+import { Problem, type ProblemDetails, problemOf } from '../problem.js';
 import {
   ChangeBody,
   type FileSource,
@@ -31,9 +33,10 @@ const STOP: StopRequest = { force: false, discard: false, timeoutMs: STOP_TIMEOU
 const described = (info: MachineInfo): Machine => ({ ...info, reason: info.reason ?? null });
 
 /** A machine in any state, by its name, its ID or a unique prefix of that. Errors: NO_SUCH_MACHINE, AMBIGUOUS. */
-export async function machineOf(host: Host, nameOrId: string): Promise<Machine> {
-  const found = machineNamed(await host.machines(), nameOrId);
-  if (found !== null) return described(found);
+export async function machineOf(nameOrId: string): Promise<Machine> {
+  const directory = await findRunDirectory(nameOrId);
+  const found = directory && (await machineInfo(directory));
+  if (found) return described(found);
   throw new LivesnapError('NO_SUCH_MACHINE', `there is no machine ${nameOrId}`, {
     hint: 'GET /v1/machines lists the machines.',
   });
@@ -69,7 +72,7 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
     const directory = await mkdtemp(join(temporaryDirectory(), 'livesnap-serve-'));
     const path = join(directory, 'file');
     try {
-      await store.ask('get', source.snapshot, path);
+      await store.ask('writeFile', source.snapshot, path);
       return await use(path);
     } catch (error) {
       throw error instanceof LivesnapError ? renamed(error, path, `of snapshot ${source.snapshot}`) : error;
@@ -131,14 +134,14 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
       return reply
         .code(201)
         .header('location', `/v1/machines/${machine.id}`)
-        .send(await machineOf(host, machine.id));
+        .send(await machineOf(machine.id));
     },
   );
 
   app.get(
     '/v1/machines/:machine',
     { schema: { summary: 'Describe a machine', params, response: { 200: Machine } } },
-    ({ params: { machine } }) => machineOf(host, machine),
+    ({ params: { machine } }) => machineOf(machine),
   );
 
   app.patch(
@@ -155,7 +158,7 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
       const machine = await host.machine(params.machine);
       if (labels !== undefined) await machine.setLabels(labels);
       if (lifetimeMs !== undefined) await machine.setLifetime(lifetimeMs);
-      return machineOf(host, machine.id);
+      return machineOf(machine.id);
     },
   );
 
@@ -169,7 +172,7 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
       },
     },
     async ({ params }, reply) => {
-      const { name } = await machineOf(host, params.machine);
+      const { name } = await machineOf(params.machine);
       await stopNamedMachine(name, { ...STOP, force: true }, runRoot());
       return reply.code(204).send(null);
     },
@@ -188,7 +191,7 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
       async ({ params }) => {
         const machine = await host.machine(params.machine);
         await machine[operation]();
-        return machineOf(host, machine.id);
+        return machineOf(machine.id);
       },
     );
 
@@ -203,7 +206,7 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
       },
     },
     async ({ params, body }) => {
-      const { name } = await machineOf(host, params.machine);
+      const { name } = await machineOf(params.machine);
       return stopNamedMachine(name, { ...STOP, ...body }, runRoot());
     },
   );
@@ -223,7 +226,7 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
       const machine = await host.machine(request.params.machine);
       const hungUp = new AbortController();
       reply.raw.once('close', () => {
-        if (!reply.raw.writableFinished) hungUp.abort(new RequestError(400, 'the client hung up'));
+        if (!reply.raw.writableFinished) hungUp.abort(new HttpError(400, 'the client hung up'));
       });
       return machine.save({ ...request.body, store: host.storeDir, signal: hungUp.signal });
     },
@@ -244,18 +247,15 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
     },
     async ({ params, body }) => {
       const forked = await host.fork(await host.machine(params.machine), body);
-      return Promise.all(forked.map((each) => forkResult(host, each)));
+      return Promise.all(forked.map((each) => forkResult(each)));
     },
   );
 }
 
-async function forkResult(
-  host: Host,
-  forked: Forked,
-): Promise<{ machine: Machine } | { problem: ProblemDetails }> {
+async function forkResult(forked: Forked): Promise<{ machine: Machine } | { problem: ProblemDetails }> {
   if ('error' in forked) return { problem: problemOf(forked.error) };
   forked.machine.detach();
-  return { machine: await machineOf(host, forked.machine.id) };
+  return { machine: await machineOf(forked.machine.id) };
 }
 
 /** The error with the name that the client knows. */

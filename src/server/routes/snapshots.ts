@@ -4,7 +4,9 @@ import { Difference, list, Machine, RestoreBody, Snapshot, SnapshotDetails } fro
 import type { App, Service } from '../service.js';
 import { machineOf } from './machines.js';
 
-const params = Type.Object({ snapshot: Type.String() });
+/** `DELETE` takes no pattern of tags, as the library does: it would delete several snapshots. */
+const ref = Type.String({ pattern: '^[^*?]+$' });
+const params = Type.Object({ snapshot: ref });
 
 export function snapshotRoutes(app: App, { host, store }: Service): void {
   app.get(
@@ -16,7 +18,7 @@ export function snapshotRoutes(app: App, { host, store }: Service): void {
   app.get(
     '/v1/snapshots/:snapshot',
     { schema: { summary: 'Describe a snapshot', params, response: { 200: SnapshotDetails } } },
-    ({ params: { snapshot } }) => store.ask('show', snapshot),
+    ({ params: { snapshot } }) => store.ask('details', snapshot),
   );
 
   app.delete(
@@ -29,7 +31,7 @@ export function snapshotRoutes(app: App, { host, store }: Service): void {
       },
     },
     async ({ params: { snapshot } }, reply) => {
-      await store.ask('remove', snapshot);
+      await store.ask('remove', [snapshot]);
       return reply.code(204).send(null);
     },
   );
@@ -39,11 +41,11 @@ export function snapshotRoutes(app: App, { host, store }: Service): void {
     {
       schema: {
         summary: 'Which pages differ between two snapshots, by region',
-        params: Type.Object({ snapshot: Type.String(), other: Type.String() }),
+        params: Type.Object({ snapshot: ref, other: ref }),
         response: { 200: list(Difference) },
       },
     },
-    ({ params: { snapshot, other } }) => store.ask('diff', snapshot, other),
+    ({ params: { snapshot, other } }) => store.ask('diff', { snapshot }, { snapshot: other }),
   );
 
   app.post(
@@ -64,7 +66,7 @@ export function snapshotRoutes(app: App, { host, store }: Service): void {
       return reply
         .code(201)
         .header('location', `/v1/machines/${machine.id}`)
-        .send(await machineOf(host, machine.id));
+        .send(await machineOf(machine.id));
     },
   );
 }

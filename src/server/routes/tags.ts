@@ -16,14 +16,14 @@ export function tagRoutes(app: App, { store }: Service): void {
         response: { 200: Tagged },
       },
     },
-    ({ params: { tag }, body: { snapshot } }) => store.ask('tag', snapshot, tag),
+    ({ params: { tag }, body: { snapshot } }) => store.ask('tag', snapshot, [tag]),
   );
 
   app.delete(
     '/v1/tags/:tag',
     { schema: { summary: 'Remove a tag, and keep its snapshot', params, response: { 204: Type.Null() } } },
     async ({ params: { tag } }, reply) => {
-      await store.ask('untag', tag);
+      await store.ask('untag', [tag]);
       return reply.code(204).send(null);
     },
   );
