@@ -62,6 +62,16 @@ describe('a store with a rollback journal that names another file', () => {
     assert.equal(readFileSync(victim, 'utf8'), 'of value');
     Store.open(dir, { write: true }).close();
   });
+
+  it('is told from one whose header is being written', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { x: noise(1, 3) });
+    store.close();
+    for (const write of [false, true]) {
+      writeFileSync(join(dir, 'store.db-journal'), Buffer.from('d9d505f920a163d7', 'hex'));
+      Store.open(dir, { write }).close();
+    }
+  });
 });
 
 describe('a store whose locks or index are', () => {

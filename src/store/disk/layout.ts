@@ -8,6 +8,7 @@ import {
   constants,
   existsSync,
   fchownSync,
+  fstatSync,
   fsyncSync,
   lstatSync,
   mkdirSync,
@@ -136,7 +137,7 @@ export function requirePlainIndex(dir: string): void {
     const found = lstatSync(path, { throwIfNoEntry: false });
     if (!found) continue;
     const why = found.isFile()
-      ? suffix === '-journal' && namesSuperJournal(path, found.size)
+      ? suffix === '-journal' && namesSuperJournal(path)
         ? 'names a file elsewhere'
         : null
       : 'is not a regular file';
@@ -157,17 +158,23 @@ export function unlessGone<T>(look: () => T): T | null {
   }
 }
 
+/** It begins each header of a rollback journal, and ends the name of a super-journal. */
 const JOURNAL_MAGIC = Buffer.from('d9d505f920a163d7', 'hex');
+/** A name of one byte, its length, its checksum and the magic. A shorter journal is the beginning of a header. */
+const MIN_SUPER_JOURNAL_BYTES = 17;
 
 /** Whether a rollback journal ends like one that names a super-journal. A store has a journal only while it is created. */
-function namesSuperJournal(path: string, sizeBytes: number): boolean {
+function namesSuperJournal(path: string): boolean {
   const end = Buffer.alloc(JOURNAL_MAGIC.length);
   const fd = unlessGone(() =>
     openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK),
   );
   if (fd === null) return false;
   try {
-    readSync(fd, end, 0, end.length, Math.max(0, sizeBytes - end.length));
+    // Another process may be writing it, so its size is that of the open file.
+    const { size } = fstatSync(fd);
+    if (size < MIN_SUPER_JOURNAL_BYTES) return false;
+    readSync(fd, end, 0, end.length, size - end.length);
   } finally {
     closeSync(fd);
   }
