@@ -119,7 +119,10 @@ export class StoreVerbs {
     const { sort = 'created', reverse = false, limit = Number.POSITIVE_INFINITY } = options;
     if (!(limit >= 0))
       throw new LivesnapError('USAGE', `${limit} is not a limit`, { hint: 'Use 0 or more.' });
-    const all = await this.#read(options, (store) => store.list());
+    const all = await cancellable(options, async () => {
+      const { listSnapshots } = await import('../store/list.js');
+      return listSnapshots(this.dir);
+    });
     const { chooseSnapshots, sortSnapshots } = await import('./snapshot-filter.js');
     const sorted = sortSnapshots(chooseSnapshots(all, options), sort);
     if (reverse) sorted.reverse();

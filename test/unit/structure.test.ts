@@ -76,6 +76,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 const STORE_FLOORS = [
   'remote',
   'store',
+  'list',
   'open-store',
   'statistics',
   'page-map',
