@@ -4,15 +4,14 @@
  * Invariant: the log has a fixed limit. A reader that is further behind gets the whole state instead.
  */
 import { randomBytes } from 'node:crypto';
-import type { HostChange } from './host-state.js';
 
 /** A change, and the position after it. */
-export type LoggedChange = HostChange & { readonly position: string };
+export type Logged<C> = C & { readonly position: string };
 
-export class EventLog {
+export class EventLog<C extends object> {
   /** Positions of other logs are unknown here. */
   readonly #name = randomBytes(8).toString('hex');
-  #changes: LoggedChange[] = [];
+  #changes: Logged<C>[] = [];
   /** How many changes there have been. */
   #count = 0;
 
@@ -26,14 +25,14 @@ export class EventLog {
     return `${this.#name}-${count}`;
   }
 
-  append(changes: readonly HostChange[]): void {
+  append(changes: readonly C[]): void {
     for (const change of changes)
       this.#changes.push({ ...change, position: this.#positionAt(++this.#count) });
     this.#changes = this.#changes.slice(-this.limit);
   }
 
   /** The changes after a position; null if the log does not know all of them. */
-  since(position: string): readonly LoggedChange[] | null {
+  since(position: string): readonly Logged<C>[] | null {
     const [name, digits = ''] = position.split('-');
     const count = Number(digits);
     if (name !== this.#name || !/^\d{1,15}$/.test(digits) || count > this.#count) return null;

@@ -18,8 +18,14 @@ import type { SnapshotSummary } from '../page-stream.js';
 import { at, DATABASE, SNAPSHOT_ID, SNAPSHOTS, TAGS } from '../store/disk/layout.js';
 import { unlessAborted } from '../unless-aborted.js';
 import type { CallOptions } from './call-options.js';
-import { EventLog, type LoggedChange } from './event-log.js';
-import { changesBetween, type HostState, type MachineFacts, machineFacts } from './host-state.js';
+import { EventLog, type Logged } from './event-log.js';
+import {
+  changesBetween,
+  type HostChange,
+  type HostState,
+  type MachineFacts,
+  machineFacts,
+} from './host-state.js';
 
 export interface EventOptions extends CallOptions {
   /** The position of the last event that the reader knows. Default: it knows nothing. */
@@ -27,7 +33,9 @@ export interface EventOptions extends CallOptions {
 }
 
 /** A change, or the whole state, for a reader who knows nothing or has missed too much. */
-export type HostEvent = LoggedChange | ({ readonly type: 'state'; readonly position: string } & HostState);
+export type HostEvent =
+  | Logged<HostChange>
+  | ({ readonly type: 'state'; readonly position: string } & HostState);
 
 /** The kernel does not tell of a process that was killed, nor of changes that another host makes. */
 const SWEEP_MS = 2000;
@@ -41,7 +49,7 @@ const MAX_COMMIT_WAITS = 8;
 const STORE_FILES = [DATABASE, `${DATABASE}-wal`, SNAPSHOTS, TAGS];
 
 export class HostEvents {
-  readonly #log: EventLog;
+  readonly #log: EventLog<HostChange>;
   readonly #watchers = new Map<string, FSWatcher>();
   readonly #waiting = new Set<() => void>();
   #state: HostState | null = null;

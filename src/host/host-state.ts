@@ -1,4 +1,5 @@
 /** The machines and snapshots of a host at one moment, and what has changed between two moments. */
+import { isDeepStrictEqual } from 'node:util';
 import type { Labels } from '../labels.js';
 import type { RunDirectory } from '../machine/run-directory.js';
 import type { SnapshotSummary } from '../page-stream.js';
@@ -9,12 +10,17 @@ export interface MachineFacts {
   readonly id: string;
   readonly name: string;
   readonly labels: Labels;
+  readonly pid: number;
+  readonly memoryBytes: number;
+  readonly cpus: number;
   /** `failed`: it ended with an error, or its process died. */
   readonly state: Exclude<MachineState, 'stopped'> | 'failed';
   /** Why it failed. */
   readonly reason: string | null;
   /** ISO 8601, UTC. */
   readonly startedAt: string;
+  /** The snapshot that it was last saved to or restored from. */
+  readonly snapshot: string | null;
 }
 
 export interface HostState {
@@ -29,6 +35,8 @@ export type HostChange =
         | 'machine-paused'
         | 'machine-resumed'
         | 'machine-failed'
+        /** It has other labels, or was saved. */
+        | 'machine-changed'
         /** It is gone from the list of machines, also if it had failed before. */
         | 'machine-ended';
       readonly machine: MachineFacts;
@@ -46,8 +54,8 @@ export async function machineFacts(directory: RunDirectory): Promise<MachineFact
   const found = await directory.look();
   const record = found === 'absent' ? null : await directory.readRecord();
   if (record === null) return null;
-  const { id, name, labels, startedAt, failure } = record;
-  const known = { id, name, labels, startedAt };
+  const { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot, failure } = record;
+  const known = { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot };
   if (failure !== null) return { ...known, state: 'failed', reason: failure };
   if (found === 'dead') return { ...known, state: 'failed', reason: 'its process died' };
   return { ...known, state: record.state ?? 'running', reason: null };
@@ -55,6 +63,9 @@ export async function machineFacts(directory: RunDirectory): Promise<MachineFact
 
 const byId = <T extends { readonly id: string }>(all: readonly T[]): ReadonlyMap<string, T> =>
   new Map(all.map((each) => [each.id, each]));
+
+const isAsBefore = (old: MachineFacts, machine: MachineFacts): boolean =>
+  machine.snapshot === old.snapshot && isDeepStrictEqual(machine.labels, old.labels);
 
 /** First what has ended, because a new machine may have the name of an old one. */
 export function changesBetween(before: HostState, after: HostState): HostChange[] {
@@ -67,7 +78,10 @@ export function changesBetween(before: HostState, after: HostState): HostChange[
     const old = machinesBefore.get(machine.id);
     if (old === undefined) changes.push({ type: 'machine-started', machine });
     const oldState = old?.state ?? 'running'; // a machine that starts runs at first
-    if (machine.state === oldState) continue;
+    if (machine.state === oldState) {
+      if (old !== undefined && !isAsBefore(old, machine)) changes.push({ type: 'machine-changed', machine });
+      continue;
+    }
     const type = ({ running: 'resumed', paused: 'paused', failed: 'failed' } as const)[machine.state];
     changes.push({ type: `machine-${type}`, machine });
   }

@@ -19,6 +19,10 @@ export interface MachineInfo {
   readonly state: MachineState | 'starting' | 'unresponsive' | 'failed' | 'gone';
   readonly memoryBytes: number | null;
   readonly cpus: number | null;
+  /** Of the guest's memory, what the host has given so far. Null: it does not answer. */
+  readonly touchedBytes: number | null;
+  /** Processor time of its process. Null: it does not answer. */
+  readonly cpuSeconds: number | null;
   /** ISO 8601, UTC. */
   readonly startedAt: string | null;
   /** When its lifetime ends. */
@@ -43,6 +47,8 @@ const fromRecord = (name: string, record: MachineRecord | null): MachineInfo => 
   state: 'gone',
   memoryBytes: record?.memoryBytes ?? null,
   cpus: record?.cpus ?? null,
+  touchedBytes: null,
+  cpuSeconds: null,
   startedAt: record?.startedAt ?? null,
   endsAt: null,
   snapshot: record?.snapshot ?? null,
@@ -60,7 +66,9 @@ export async function machineInfo(directory: RunDirectory): Promise<MachineInfo 
   try {
     const machine = await new MachineClient(directory).describe(ANSWER_TIMEOUT_MS);
     const { id, labels, pid, state, memoryBytes, cpus, startedAt, endsAt, snapshot, problem } = machine;
-    const info = { id, name, labels, pid, state, memoryBytes, cpus, startedAt, endsAt, snapshot };
+    const { touchedBytes, cpuSeconds } = machine;
+    const about = { id, name, labels, pid, state, memoryBytes, cpus, touchedBytes, cpuSeconds };
+    const info = { ...about, startedAt, endsAt, snapshot };
     return problem ? { ...info, reason: problem } : info;
   } catch (error) {
     const now = await directory.look();

@@ -19,6 +19,7 @@ import { HttpError } from '../machine/http-status.js';
 import { callerOf, requireOrigin } from './caller.js';
 import { PROBLEM_TYPE, Problem, problemOf } from './problem.js';
 import { accessRoutes } from './routes/access.js';
+import { eventRoutes } from './routes/events.js';
 import { machineRoutes } from './routes/machines.js';
 import { snapshotRoutes } from './routes/snapshots.js';
 import { statusRoutes } from './routes/status.js';
@@ -100,6 +101,7 @@ export async function makeApp(
   await app.register(async (scope) => {
     const routes = scope as unknown as App;
     statusRoutes(routes, service);
+    eventRoutes(routes, service);
     accessRoutes(routes, service);
     machineRoutes(routes, service);
     snapshotRoutes(routes, service);

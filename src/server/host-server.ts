@@ -8,10 +8,13 @@ import type { IncomingMessage, RequestListener, Server } from 'node:http';
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { Host } from '../host/host.js';
+import { HostEvents } from '../host/host-events.js';
 import { Access } from './access.js';
 import { AllowedFiles } from './allowed-files.js';
 import { makeApp } from './app.js';
 import { ConsoleSockets } from './console-socket.js';
+import { Feed } from './feed.js';
+import { hostAbout } from './host-about.js';
 import {
   arrivalOf,
   listenOnSocket,
@@ -56,14 +59,27 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   const directory = await SocketDirectory.claim(runRoot());
   const servers: Server[] = [];
   try {
+    const host = new Host(storeDir);
+    const store = new StoreClient(storeDir);
+    const log = new ServerLog();
+    const closing = new AbortController();
     const service: Service = {
-      host: new Host(storeDir),
-      store: new StoreClient(storeDir),
+      host,
+      store,
+      feed: new Feed({
+        // The store's thread lists, not this one.
+        events: new HostEvents(storeDir, () => store.ask('list')),
+        machines: (filter) => host.machines(filter),
+        about: hostAbout(version, storeDir),
+        stats: () => store.ask('stats').catch(nullIfAbsent),
+        log,
+      }),
       access: new Access(tokenIn(tokenFile)),
       files,
-      log: new ServerLog(),
+      log,
       version,
       startedAt: new Date(),
+      closing: closing.signal,
     };
     let answer!: RequestListener;
     const app = await makeApp(service, arrivalOf, (handler) => {
@@ -87,6 +103,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       socket: directory.socket,
       url,
       close: async () => {
+        closing.abort();
         sockets.close();
         await Promise.all(servers.map(closed));
         await app.close();
@@ -99,6 +116,12 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     directory[Symbol.dispose]();
     throw error;
   }
+}
+
+/** There is no store before the first save. */
+function nullIfAbsent(error: unknown): null {
+  if (error instanceof LivesnapError && error.code === 'NO_SUCH_FILE') return null;
+  throw error;
 }
 
 /** Errors: USAGE. */

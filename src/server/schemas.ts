@@ -40,6 +40,8 @@ export const Machine = Type.Object(
     reason: nullable(Type.String({ description: 'Why it failed, or why the host paused it.' })),
     memoryBytes: nullable(bytes('Memory of the guest.')),
     cpus: nullable(Type.Integer()),
+    touchedBytes: nullable(bytes('Of its memory, what the host has given so far.')),
+    cpuSeconds: nullable(Type.Number({ description: 'Processor time of its process.' })),
     startedAt: nullable(time('When it was started or restored.')),
     endsAt: nullable(time('When its lifetime ends.')),
     snapshot: nullable(
@@ -243,6 +245,35 @@ export const Stats = Type.Object(
   { $id: 'Stats' },
 );
 
+// What is watched
+
+const HostAbout = Type.Object({
+  name: Type.String(),
+  version: Type.String({ description: 'Of livesnap.' }),
+  kvm: Type.String({ description: 'KVM, KVM (PVM), or why there is none.' }),
+  cpus: Type.Integer(),
+  memoryBytes: bytes('Memory of the host.'),
+  storeDir: Type.String({ description: 'The path of the store.' }),
+});
+export type HostAbout = Static<typeof HostAbout>;
+
+export const Usage = Type.Record(
+  Type.String(),
+  Type.Object({ touchedBytes: Type.Integer(), cpuSeconds: Type.Number() }),
+);
+export type Usage = Static<typeof Usage>;
+
+export const Overview = Type.Object(
+  {
+    host: HostAbout,
+    machines: list(Machine),
+    snapshots: list(Snapshot),
+    store: nullable(Stats),
+  },
+  { $id: 'Overview' },
+);
+export type Overview = Static<typeof Overview>;
+
 // Sign-in
 
 export const Grant = Type.Object(
@@ -257,5 +288,5 @@ export const TicketBody = Type.Object(
 
 /** Answers that others refer to, by their `$id`. */
 export const SHARED = [
-  ...[Machine, StopResult, SaveResult, Snapshot, SnapshotDetails, Difference, Tagged, Stats, Grant],
+  ...[Machine, StopResult, SaveResult, Snapshot, SnapshotDetails, Difference, Tagged, Stats, Overview, Grant],
 ] as const;

@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Host } from '../host/host.js';
 import type { Access, Caller } from './access.js';
 import type { AllowedFiles } from './allowed-files.js';
+import type { Feed } from './feed.js';
 import type { Origins } from './origin.js';
 import type { ServerLog } from './server-log.js';
 import type { StoreClient } from './store-client.js';
@@ -13,11 +14,14 @@ import type { StoreClient } from './store-client.js';
 export interface Service {
   readonly host: Host;
   readonly store: StoreClient;
+  readonly feed: Feed;
   readonly access: Access;
   readonly files: AllowedFiles;
   readonly log: ServerLog;
   readonly version: string;
   readonly startedAt: Date;
+  /** Aborted when the server ends: streams without an end must end then. */
+  readonly closing: AbortSignal;
 }
 
 /** How a request came. Listeners note it for each connection. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync } from 'node:child_process';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
-import { request as httpRequest } from 'node:http';
+import { type ClientRequest, request as httpRequest } from 'node:http';
 import { connect as connectTcp } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -112,6 +112,62 @@ function send<T>(
     });
     request.end(text ?? undefined);
   });
+}
+
+interface Event {
+  readonly id: string | null;
+  readonly event: string;
+  readonly data: { machines?: MachineBody[]; snapshots?: { tags: string[] }[] };
+}
+
+/** A client of GET /v1/events. */
+class Stream {
+  #text = '';
+  #wake = () => {};
+
+  private constructor(readonly request: ClientRequest) {}
+
+  static open(server: Serving, headers: Record<string, string> = server.bearer): Promise<Stream> {
+    const request = httpRequest({
+      ...{ host: '127.0.0.1', port: server.port, path: '/v1/events', agent: false, headers },
+    });
+    const stream = new Stream(request);
+    return new Promise((resolve, reject) => {
+      request.on('error', reject);
+      request.once('response', (response) => {
+        assert.equal(response.headers['content-type'], 'text/event-stream');
+        response.setEncoding('utf8').on('data', (part) => {
+          stream.#text += part;
+          stream.#wake();
+        });
+        response.on('error', () => {});
+        resolve(stream);
+      });
+      request.end();
+    });
+  }
+
+  /** The events up to the first that passes. */
+  async take(passes: (event: string, data: Event['data']) => boolean): Promise<Event[]> {
+    const taken: Event[] = [];
+    for (;;) {
+      const end = this.#text.indexOf('\n\n');
+      if (end < 0) {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+        continue;
+      }
+      const [, id, event, data] = /^(?:id: (.*)\n)?event: (.*)\ndata: (.*)$/.exec(this.#text.slice(0, end))!;
+      this.#text = this.#text.slice(end + 2);
+      taken.push({ id: id ?? null, event: event!, data: JSON.parse(data!) });
+      if (passes(event!, taken.at(-1)!.data)) return taken;
+    }
+  }
+
+  close(): void {
+    this.request.destroy();
+  }
 }
 
 type MachineBody = { id: string; name: string; state: string; labels: Record<string, string>; pid: number };
@@ -385,6 +441,39 @@ describe('livesnap serve', function () {
     for (const half of halves) half.destroy();
     assert.equal((await server.ask('/v1/machines', { body: 'x'.repeat(200_000) })).status, 413);
     assert.equal(await server.end(), 0);
+  });
+
+  it('streams what changes, and goes on after the last event that a client knows', async () => {
+    server = await Serving.start(world);
+    await putKernel();
+    const stream = await Stream.open(server);
+    const [first] = await stream.take((event) => event === 'state');
+    assert.deepEqual(
+      [first!.data.machines, first!.data.snapshots!.map(({ tags }) => tags)],
+      [[], [['kernel']]],
+    );
+    await start('web');
+    await stream.take((event) => event === 'machine-started');
+    await stream.take((event) => event === 'usage');
+    const save = await server.ask('/v1/machines/web/save', { body: { tags: ['first'] } });
+    assert.equal(save.status, 200);
+    const saved = await stream.take((event) => event === 'snapshot-saved');
+    await stream.take((event, { snapshots }) => event === 'store' && snapshots === (2 as unknown));
+    stream.close();
+    await server.ask('/v1/machines/web/pause', { method: 'POST' });
+    const knows = await Stream.open(server, { ...server.bearer, 'last-event-id': saved.at(-1)!.id! });
+    const later = await knows.take((event) => event === 'machine-paused');
+    assert(!later.some(({ event }) => event === 'state'));
+    knows.close();
+    const unknown = await Stream.open(server, { ...server.bearer, 'last-event-id': 'f00-1' });
+    assert.equal((await unknown.take(() => true))[0]!.event, 'state');
+    const overview = await server.ask<{ machines: MachineBody[] }>('/v1/overview');
+    assert.deepEqual(
+      overview.body.machines.map(({ name, state }) => [name, state]),
+      [['web', 'paused']],
+    );
+    assert.equal((await server.askTcp('/v1/events')).status, 401);
+    assert.equal(await server.end(), 0, 'a stream does not keep it');
   });
 
   it('listens on its socket alone, if asked', async () => {

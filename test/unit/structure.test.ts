@@ -39,7 +39,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
       'errors',
     ],
   ],
-  server: ['host', 'machine', 'store', 'native', 'environment', 'errors'],
+  server: ['host', 'machine', 'vmm', 'store', 'native', 'environment', 'unless-aborted', 'errors'],
   machine: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'errors'],
   'chosen-store': ['config', 'environment'],
   config: ['small-file', 'environment', 'schema', 'errors'],

@@ -5,15 +5,18 @@ import type { HostChange } from '../../../src/host/host-state.js';
 
 const change = (name: string): HostChange => ({
   type: 'machine-started',
-  machine: { id: name, name, labels: {}, state: 'running', reason: null, startedAt: '' },
+  machine: {
+    ...{ id: name, name, labels: {}, state: 'running', reason: null, startedAt: '' },
+    ...{ pid: 1, memoryBytes: 4096, cpus: 1, snapshot: null },
+  },
 });
 
-const names = (log: EventLog, position: string): string[] | undefined =>
+const names = (log: EventLog<HostChange>, position: string): string[] | undefined =>
   log.since(position)?.map((each) => ('machine' in each ? each.machine.name : ''));
 
 describe('the log of events', () => {
   it('gives what came after a position', () => {
-    const log = new EventLog();
+    const log = new EventLog<HostChange>();
     const start = log.position;
     assert.deepEqual(names(log, start), []);
     log.append([change('a'), change('b')]);
@@ -26,7 +29,7 @@ describe('the log of events', () => {
   });
 
   it('keeps the latest changes, and does not know those before them', () => {
-    const log = new EventLog(2);
+    const log = new EventLog<HostChange>(2);
     const start = log.position;
     log.append([change('a'), change('b')]);
     assert.deepEqual(names(log, start), ['a', 'b']);
@@ -37,11 +40,11 @@ describe('the log of events', () => {
   });
 
   it('knows no positions of other logs, nor wrong ones', () => {
-    const log = new EventLog();
+    const log = new EventLog<HostChange>();
     log.append([change('a')]);
     const [name] = log.position.split('-') as [string];
     for (const position of [
-      new EventLog().position,
+      new EventLog<HostChange>().position,
       '',
       'x',
       `${name}-2`,

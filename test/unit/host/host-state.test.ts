@@ -4,7 +4,8 @@ import { changesBetween, type HostState, type MachineFacts } from '../../../src/
 import type { SnapshotSummary } from '../../../src/page-stream.js';
 
 const machine = (id: string, state: MachineFacts['state'] = 'running', name = id): MachineFacts => ({
-  ...{ id, name, labels: {}, state, startedAt: '2026-01-01T00:00:00.000Z' },
+  ...{ id, name, labels: {}, pid: 1, memoryBytes: 4096, cpus: 1, state, snapshot: null },
+  startedAt: '2026-01-01T00:00:00.000Z',
   reason: state === 'failed' ? 'its process died' : null,
 });
 
@@ -43,6 +44,14 @@ describe('the changes of a host', () => {
     assert.deepEqual(changes(paused, running), ['machine-resumed a']);
     assert.deepEqual(changes(running, failed), ['machine-failed a']);
     assert.deepEqual(changes(failed, none), ['machine-ended a']);
+  });
+
+  it('tell of machines that get other labels, or are saved', () => {
+    const one = machine('a');
+    const labelled = { ...one, labels: { course: 'os' } };
+    assert.deepEqual(changes(state([one]), state([labelled])), ['machine-changed a']);
+    assert.deepEqual(changes(state([one]), state([{ ...one, snapshot: 's' }])), ['machine-changed a']);
+    assert.deepEqual(changes(state([one]), state([{ ...labelled, state: 'paused' }])), ['machine-paused a']);
   });
 
   it('tell two machines of one name apart, and first of the end of the old one', () => {

@@ -7,8 +7,8 @@ const machine = (
   state: MachineInfo['state'],
   labels: Record<string, string> = {},
 ): MachineInfo => ({
-  ...{ id: null, name, labels, pid: null, state, memoryBytes: null, cpus: null },
-  ...{ startedAt: null, endsAt: null, snapshot: null },
+  ...{ id: null, name, labels, pid: null, state, memoryBytes: null, cpus: null, touchedBytes: null },
+  ...{ cpuSeconds: null, startedAt: null, endsAt: null, snapshot: null },
 });
 
 describe('a filter of machines', () => {
