@@ -23,6 +23,7 @@ export const ERROR_CODES = {
   NO_SUCH_SNAPSHOT: ExitStatus.notFound,
   NO_SUCH_TAG: ExitStatus.notFound,
   NO_SUCH_REGION: ExitStatus.notFound,
+  NO_SUCH_JOB: ExitStatus.notFound,
   // images and machines
   BAD_IMAGE: ExitStatus.failed,
   BAD_STATE: ExitStatus.failed,

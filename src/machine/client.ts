@@ -10,6 +10,8 @@ import {
   ID_HEADER,
   type MachineChange,
   type MachineDescription,
+  PREFER_ASYNC,
+  type SaveJob,
   type SaveRequest,
   type StopRequest,
   type StopResult,
@@ -138,6 +140,18 @@ export class MachineClient {
     throw await this.#unreachable(true);
   }
 
+  /** Begins a save, which goes on without this client. Errors: as of {@link describe}. */
+  async startSave(save: SaveRequest): Promise<SaveJob> {
+    await this.#requireAnswer();
+    return JSON.parse(await readAll(await this.#post('POST', '/save', save, PREFER_ASYNC)));
+  }
+
+  /** Cancels a save that runs, or forgets one that has ended. Errors: NO_SUCH_JOB, as of {@link describe}. */
+  async removeSave(number: number): Promise<void> {
+    await this.#requireAnswer();
+    await readAll(await this.#answer('DELETE', `/save?number=${number}`));
+  }
+
   /**
    * Resolves when the viewer has joined. The stream has everything that the guest writes from then on. Errors: as of
    * {@link describe}.
@@ -209,8 +223,13 @@ export class MachineClient {
     return this.#checked(sent);
   }
 
-  #post(method: string, path: string, body: unknown): Promise<IncomingMessage> {
-    const sent = this.#send(method, path, { 'content-type': 'application/json' });
+  #post(
+    method: string,
+    path: string,
+    body: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<IncomingMessage> {
+    const sent = this.#send(method, path, { 'content-type': 'application/json', ...headers });
     sent.request.end(JSON.stringify(body));
     return this.#checked(sent);
   }
@@ -222,7 +241,7 @@ export class MachineClient {
     } catch (error) {
       throw await this.#unreachable(NOT_LISTENING.has((error as NodeJS.ErrnoException).code ?? ''));
     }
-    if (answer.statusCode === 200) return answer;
+    if (answer.statusCode === 200 || answer.statusCode === 202) return answer;
     const text = await readAll(answer);
     let body: { error: PlainError };
     try {

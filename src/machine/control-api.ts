@@ -1,7 +1,7 @@
 /** The control API of one machine (docs/api.md): the data that the server and its clients exchange. */
 import type { PlainError } from '../errors.js';
 import type { Labels } from '../labels.js';
-import type { MachineEnd, MachineState, SaveThen } from '../vmm/machine-types.js';
+import type { MachineEnd, MachineSaveResult, MachineState, SaveThen } from '../vmm/machine-types.js';
 import type { NetReport } from '../vmm/net/machine-nets.js';
 
 /** The answer to `GET /machine`. */
@@ -29,6 +29,8 @@ export interface MachineDescription {
   readonly nets: readonly NetReport[];
   /** Why the machine is paused, if the host failed or its disks could not be saved; else null. */
   readonly problem: string | null;
+  /** Its saves that run, and the last ones that have ended, by age. */
+  readonly saves: readonly SaveJob[];
 }
 
 /** The body of `PATCH /machine`. A field that is missing is left as it is. */
@@ -47,6 +49,26 @@ export interface SaveRequest {
   readonly tags: readonly string[];
   readonly then: SaveThen | null;
 }
+
+/** A save as others see it. */
+export interface SaveJob {
+  /** Of the saves of this machine since it was started or restored. */
+  readonly number: number;
+  /** `running`: it may wait for other operations. */
+  readonly state: 'running' | 'done' | 'failed' | 'cancelled';
+  readonly tags: readonly string[];
+  readonly then: SaveThen | null;
+  /** ISO 8601, UTC. */
+  readonly startedAt: string;
+  readonly endedAt: string | null;
+  /** Null: nothing is done yet. */
+  readonly progress: { readonly doneBytes: number; readonly totalBytes: number | null } | null;
+  readonly result: MachineSaveResult | null;
+  readonly error: PlainError | null;
+}
+
+/** The header of `POST /save` with which the answer comes at once, 202 and the {@link SaveJob} (RFC 7240, section 4.1). */
+export const PREFER_ASYNC = { prefer: 'respond-async' } as const;
 
 /** How long a guest may take to power off, unless the request says otherwise. */
 export const STOP_TIMEOUT_MS = 10_000;

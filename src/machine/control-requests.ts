@@ -120,6 +120,17 @@ export function parseHistory(query: URLSearchParams): number {
   return Math.min(Number(history), RING_BYTES);
 }
 
+/** The number of a save. Errors: HttpError 400. */
+export function parseNumber(query: URLSearchParams): number {
+  const number = query.get('number') ?? '';
+  if (/^[1-9]\d{0,14}$/.test(number)) return Number(number);
+  throw new HttpError(400, 'the query has no number of a save', 'Use DELETE /save?number=N.');
+}
+
+/** Whether the client wants its answer before the work is done (RFC 7240, section 4.1). */
+export const prefersAsync = ({ headers }: IncomingMessage): boolean =>
+  [headers.prefer ?? []].flat().some((value) => /(^|,)\s*respond-async\s*(,|;|$)/i.test(value));
+
 /** Errors: HttpError 400. */
 export function parseTarget(target: string): URL {
   try {

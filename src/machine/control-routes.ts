@@ -12,6 +12,7 @@ import {
   LINE_HEADER,
   type MachineChange,
   type MachineDescription,
+  type SaveJob,
   type SaveRequest,
   type StopRequest,
   type StopResult,
@@ -19,6 +20,8 @@ import {
 import {
   bodyParts,
   parseHistory,
+  parseNumber,
+  prefersAsync,
   readChange,
   readSave,
   readStop,
@@ -41,6 +44,10 @@ export interface ControlledMachine {
   stop(request: StopRequest): Promise<StopResult>;
   /** `signal` cancels the save until it is committed. */
   save(request: SaveRequest, progress: Progress, signal: AbortSignal): Promise<MachineSaveResult>;
+  /** As `save`, which goes on without the caller. */
+  startSave(request: SaveRequest): SaveJob;
+  /** Cancels a save that runs, or forgets one that has ended. Errors: NO_SUCH_JOB. */
+  removeSave(number: number): void;
   /** Errors: NOT_POSSIBLE_NOW while too much input waits for the guest, MACHINE_GONE. */
   writeConsole(bytes: Uint8Array): void;
 }
@@ -102,6 +109,10 @@ function hangUpSignal(response: ServerResponse): AbortSignal {
 async function postSave({ machine, request, response, isOverTcp }: Exchange): Promise<void> {
   const signal = hangUpSignal(response);
   const save = await readSave(request, isOverTcp);
+  if (prefersAsync(request)) {
+    sendJson(response, 202, machine.startSave(save));
+    return;
+  }
   if (!(request.headers.accept ?? '').includes('application/x-ndjson')) {
     sendJson(response, 200, await machine.save(save, () => {}, signal));
     return;
@@ -122,6 +133,12 @@ async function postSave({ machine, request, response, isOverTcp }: Exchange): Pr
     sendLine({ error: asLivesnapError(error).toJSON() });
   }
   response.end();
+}
+
+async function deleteSave({ machine, request, response, query }: Exchange): Promise<void> {
+  await requireNoBody(request);
+  machine.removeSave(parseNumber(query));
+  sendJson(response, 200, machine.describe());
 }
 
 const endReport = (end: MachineEnd): EndReport => ({
@@ -184,6 +201,6 @@ export const ROUTES: Readonly<Record<string, Readonly<Record<string, Handler>>>>
   '/pause': { POST: transition('pause') },
   '/resume': { POST: transition('resume') },
   '/stop': { POST: postStop },
-  '/save': { POST: postSave },
+  '/save': { POST: postSave, DELETE: deleteSave },
   '/console': { GET: getConsole, POST: postConsole },
 };

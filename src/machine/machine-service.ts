@@ -28,6 +28,7 @@ import { ConsoleHub } from './console-hub.js';
 import {
   type MachineChange,
   type MachineDescription,
+  type SaveJob,
   type SaveRequest,
   STOP_TIMEOUT_MS,
   type StopRequest,
@@ -39,6 +40,7 @@ import type { StarterRequest } from './launch-messages.js';
 import { Lifetime } from './lifetime.js';
 import { processUsage } from './process-usage.js';
 import type { ClaimedRunDirectory, MachineRecord } from './run-directory.js';
+import { SaveJobs } from './save-jobs.js';
 import { DEFAULT_PROMPT, Starter } from './starter.js';
 import type { StoreProxy } from './store-thread-client.js';
 
@@ -101,6 +103,7 @@ export class MachineService implements ControlledMachine {
   readonly #whenStopWanted = new Promise<void>((resolve) => {
     this.#stopWanted = resolve;
   });
+  readonly #saveJobs = new SaveJobs();
   /** Saves that are not finished. */
   readonly #saves = new Set<Promise<unknown>>();
   readonly #machineEnded: Promise<MachineEnd>;
@@ -196,6 +199,7 @@ export class MachineService implements ControlledMachine {
       notices,
       nets,
       problem: this.#machine.problem ?? this.#diskProblem,
+      saves: this.#saveJobs.list(),
     };
   }
 
@@ -342,10 +346,27 @@ export class MachineService implements ControlledMachine {
   }
 
   save(request: SaveRequest, progress: Progress, signal?: AbortSignal): Promise<MachineSaveResult> {
+    const work = (tell: Progress, cancelled: AbortSignal) => this.#saveInTurn(request, tell, cancelled);
+    return this.#saveJobs.run(request, work, progress, signal).done;
+  }
+
+  startSave(request: SaveRequest): SaveJob {
+    const { job, done } = this.#saveJobs.run(request, (progress, cancelled) =>
+      this.#saveInTurn(request, progress, cancelled),
+    );
+    done.catch(() => {}); // the job has the error
+    return job;
+  }
+
+  removeSave(number: number): void {
+    this.#saveJobs.remove(number);
+  }
+
+  #saveInTurn(request: SaveRequest, progress: Progress, signal: AbortSignal): Promise<MachineSaveResult> {
     const save = this.#inTurn(async () => {
       const { log } = this.#options;
       try {
-        signal?.throwIfAborted();
+        signal.throwIfAborted();
         const result = await this.#saveTo(request, progress, signal);
         log(`saved as ${result.id}`);
         if (this.end === null) await this.#updateRecord(null);
@@ -365,7 +386,7 @@ export class MachineService implements ControlledMachine {
   async #saveTo(
     { store: dir, tags, then }: SaveRequest,
     progress: Progress,
-    signal: AbortSignal | undefined,
+    signal: AbortSignal,
   ): Promise<MachineSaveResult> {
     const { directory, storeDir, stores } = this.#options;
     const store = await stores.open(dir ?? storeDir, { write: true, create: true });
@@ -378,8 +399,8 @@ export class MachineService implements ControlledMachine {
           then,
           progress,
           console: () => this.#savedConsole(),
+          signal,
         },
-        ...(signal === undefined ? {} : { signal }),
       });
       this.#tidyAndClose(store);
       return result;

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LivesnapError } from '../../../src/errors.js';
 import { findMachine, MachineClient } from '../../../src/machine/client.js';
+import type { SaveJob } from '../../../src/machine/control-api.js';
 import { ControlServer } from '../../../src/machine/control-server.js';
 import type { StarterRequest } from '../../../src/machine/launch-messages.js';
 import { AT_ONCE, MachineService } from '../../../src/machine/machine-service.js';
@@ -140,6 +141,7 @@ describe('the control API', () => {
         notices: ['a notice'],
         nets: [],
         problem: null,
+        saves: [],
         touchedBytes: 0,
         cpuSeconds: 0,
       },
@@ -316,6 +318,72 @@ describe('the control API', () => {
     assert.equal(closedStores, 2);
     assert.equal((await client.describe()).snapshot, 'a'.repeat(32));
     assert.equal((await directory.readRecord())?.snapshot, 'a'.repeat(32));
+  });
+
+  it('goes on with a save without its client, shows it, and can cancel it', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    const asked = await ask(at('/save', 'POST', { prefer: 'wait=9, respond-async' }), '{"tags":["t"]}');
+    assert.equal(asked.status, 202);
+    assert.deepEqual([JSON.parse(asked.text).number, JSON.parse(asked.text).tags], [1, ['t']]);
+    const ended = async (number: number): Promise<SaveJob> => {
+      for (;;) {
+        const job = (await client.describe()).saves.find((each) => each.number === number)!;
+        if (job.state !== 'running') return job;
+      }
+    };
+    const first = await ended(1);
+    assert.deepEqual(
+      [first.state, first.result!.pages, first.progress],
+      ['done', 4, { doneBytes: 1, totalBytes: 2 }],
+    );
+    let open2 = () => {};
+    machine.saveGate = new Promise((resolve) => {
+      open2 = resolve;
+    });
+    await client.startSave({ store: null, tags: [], then: null });
+    assert.equal((await ask(at('/save?number=2', 'DELETE'))).status, 200);
+    open2();
+    const second = await ended(2);
+    assert.deepEqual([second.state, second.error!.message], ['cancelled', 'the save was cancelled']);
+    machine.saveError = new LivesnapError('NO_SPACE', 'the disk is full');
+    await client.startSave({ store: null, tags: [], then: null });
+    assert.equal((await ended(3)).error!.code, 'NO_SPACE');
+    await client.removeSave(1);
+    assert.deepEqual(
+      (await client.describe()).saves.map(({ number }) => number),
+      [2, 3],
+    );
+    await assert.rejects(client.removeSave(1), hasCode('NO_SUCH_JOB'));
+    for (const query of [
+      '',
+      '?number=',
+      '?number=0',
+      '?number=1e3',
+      '?number=-1',
+      '?number=99999999999999999',
+    ])
+      assert.equal((await ask(at(`/save${query}`, 'DELETE'))).status, 400, query);
+  });
+
+  it('remembers a bounded number of saves', async () => {
+    await open(root);
+    const client = await findMachine('vm', root);
+    for (let i = 0; i < 20; i++) await client.save({ store: null, tags: [], then: null }, () => {});
+    assert.deepEqual(
+      (await client.describe()).saves.map(({ number }) => number),
+      [13, 14, 15, 16, 17, 18, 19, 20],
+    );
+    let letGo = () => {};
+    machine.saveGate = new Promise((resolve) => {
+      letGo = resolve;
+    });
+    for (let i = 0; i < 64; i++) await client.startSave({ store: null, tags: [], then: null });
+    await assert.rejects(
+      client.startSave({ store: null, tags: [], then: null }),
+      hasCode('NOT_POSSIBLE_NOW'),
+    );
+    letGo();
   });
 
   it('answers a save that it cannot record, and logs that', async () => {
