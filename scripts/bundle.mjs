@@ -36,6 +36,7 @@ import { build } from 'esbuild';
 export const ENTRIES = {
   livesnap: 'src/cli/main.ts',
   'host-server': 'src/server/host-server.ts',
+  'job-process': 'src/jobs/job-process.ts',
   'store-queries': 'src/server/store-queries.ts',
   'machine-process': 'src/machine/machine-process.ts',
   'device-thread': 'src/vmm/device-thread.ts',

@@ -21,7 +21,7 @@ export const verb = defineVerb({
     const { machineInfos } = await import('../host/machine-info.js');
     const rows = chooseMachines(await machineInfos(), options.filter);
     output.result(
-      rows,
+      rows.map(({ saves: _, ...row }) => row),
       () => {
         const table = formatTable(rows, [
           { title: 'NAME', cell: (row) => row.name },

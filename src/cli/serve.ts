@@ -1,7 +1,7 @@
 import { stateFile } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { installedVersion } from '../native/project-root.js';
-import { parseListen, parseText } from './values.js';
+import { parseListen, parseRemote, parseText } from './values.js';
 import { defineVerb, repeated, valued } from './verb.js';
 
 const DEFAULT_ADDRESS = { address: '127.0.0.1', port: 7070 };
@@ -23,6 +23,11 @@ export const verb = defineVerb({
       'File of the token (default: ~/.local/state/livesnap/token)',
       parseText,
     ),
+    remote: repeated(
+      '--remote <name>=<address>',
+      'Requests may copy to and from this store; repeatable',
+      parseRemote,
+    ),
     allow: repeated('--allow <dir>', 'Requests may name kernels below DIR; may be repeated', parseText),
   },
   notes: [
@@ -43,6 +48,7 @@ export const verb = defineVerb({
       storeDir,
       version: installedVersion(),
       tokenFile,
+      remotes: new Map(options.remote),
       allow: options.allow,
       listen: options.listen === 'none' ? null : (options.listen ?? DEFAULT_ADDRESS),
       tls: tlsCert !== undefined && tlsKey !== undefined ? { cert: tlsCert, key: tlsKey } : null,

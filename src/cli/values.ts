@@ -1,9 +1,11 @@
 /**
  * Parsers of option values. Each one raises USAGE with a message about the value; the caller adds the option's name.
  */
+import { resolve } from 'node:path';
 import { LivesnapError } from '../errors.js';
 import type { CalendarSpan, GroupKey } from '../host/forget-policy.js';
 import { requireMemory } from '../host/guest-memory.js';
+import { schemeOf } from '../store/remote/address.js';
 import type { ValueParser } from './verb.js';
 
 const usage = (message: string, hint: string): LivesnapError => new LivesnapError('USAGE', message, { hint });
@@ -258,4 +260,13 @@ export function parseListen(given: string): ListenAddress | 'none' {
   const port = Number(digits ?? Number.NaN);
   if (port <= 65_535) return { address: v6 ?? v4, port };
   throw usage(`${quoted(text)} is not an address and a port`, 'Examples: 127.0.0.1:7070, 0.0.0.0:443, none.');
+}
+
+/** `NAME=ADDRESS`: a name for requests, and an address or the path of a directory. */
+export function parseRemote(given: string): readonly [string, string] {
+  const text = parseText(given);
+  const [, name, address] = /^([A-Za-z0-9][\w.-]{0,62})=(.+)$/s.exec(text) ?? [];
+  if (name === undefined || address === undefined)
+    throw usage(`${quoted(text)} is not a name and an address`, 'Example: backup=ssh://host/srv/livesnap.');
+  return [name, schemeOf(address) === null ? resolve(address) : address];
 }

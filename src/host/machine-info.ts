@@ -3,6 +3,7 @@ import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { haveLabels, type Labels } from '../labels.js';
 import { MachineClient } from '../machine/client.js';
+import type { SaveJob } from '../machine/control-api.js';
 import { listRunDirectories, type MachineRecord, type RunDirectory } from '../machine/run-directory.js';
 import type { MachineState } from '../vmm/machine-types.js';
 
@@ -27,6 +28,8 @@ export interface MachineInfo {
   readonly startedAt: string | null;
   /** When its lifetime ends. */
   readonly endsAt: string | null;
+  /** Its saves that run, and the last ones that have ended. Empty if it does not answer. */
+  readonly saves: readonly SaveJob[];
   /** The snapshot that it was last saved to or restored from. */
   readonly snapshot: string | null;
   /** The error, if the state is `failed`; why the host paused it, if the state is `paused`. */
@@ -51,6 +54,7 @@ const fromRecord = (name: string, record: MachineRecord | null): MachineInfo => 
   cpuSeconds: null,
   startedAt: record?.startedAt ?? null,
   endsAt: null,
+  saves: [],
   snapshot: record?.snapshot ?? null,
 });
 
@@ -66,9 +70,9 @@ export async function machineInfo(directory: RunDirectory): Promise<MachineInfo 
   try {
     const machine = await new MachineClient(directory).describe(ANSWER_TIMEOUT_MS);
     const { id, labels, pid, state, memoryBytes, cpus, startedAt, endsAt, snapshot, problem } = machine;
-    const { touchedBytes, cpuSeconds } = machine;
+    const { touchedBytes, cpuSeconds, saves } = machine;
     const about = { id, name, labels, pid, state, memoryBytes, cpus, touchedBytes, cpuSeconds };
-    const info = { ...about, startedAt, endsAt, snapshot };
+    const info = { ...about, startedAt, endsAt, snapshot, saves };
     return problem ? { ...info, reason: problem } : info;
   } catch (error) {
     const now = await directory.look();

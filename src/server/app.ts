@@ -20,6 +20,7 @@ import { callerOf, requireOrigin } from './caller.js';
 import { PROBLEM_TYPE, Problem, problemOf } from './problem.js';
 import { accessRoutes } from './routes/access.js';
 import { eventRoutes } from './routes/events.js';
+import { jobRoutes } from './routes/jobs.js';
 import { machineRoutes } from './routes/machines.js';
 import { snapshotRoutes } from './routes/snapshots.js';
 import { statusRoutes } from './routes/status.js';
@@ -97,7 +98,7 @@ export async function makeApp(
     },
     refResolver: { buildLocalReference: (json, _base, _fragment, i) => String(json.$id ?? `def-${i}`) },
   });
-  for (const schema of [...SHARED, Problem]) app.addSchema(schema);
+  for (const schema of [Problem, ...SHARED]) app.addSchema(schema);
   await app.register(async (scope) => {
     const routes = scope as unknown as App;
     statusRoutes(routes, service);
@@ -107,6 +108,7 @@ export async function makeApp(
     snapshotRoutes(routes, service);
     tagRoutes(routes, service);
     storeRoutes(routes, service);
+    jobRoutes(routes, service);
   });
   await app.ready();
   return app;

@@ -11,12 +11,14 @@
  * - What waits for a slow reader is bounded: who is too far behind gets the whole state instead.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { EventLog, type Logged } from '../host/event-log.js';
 import type { Host } from '../host/host.js';
 import type { HostEvents } from '../host/host-events.js';
 import { changesBetween, type HostChange, type HostState, type MachineFacts } from '../host/host-state.js';
+import type { MachineInfo } from '../host/machine-info.js';
 import { unlessAborted } from '../unless-aborted.js';
-import type { HostAbout, Machine, Overview, Usage } from './schemas.js';
+import type { HostAbout, Job, Machine, Overview, Usage } from './schemas.js';
 import type { ServerLog } from './server-log.js';
 
 /** What a reader gets. `usage` has no position: the next one has newer figures. */
@@ -30,6 +32,8 @@ export interface Frame {
 export interface FeedSources {
   readonly events: Pick<HostEvents, 'read'>;
   readonly machines: Host['machines'];
+  /** All jobs. `machines`: as they have just been found. */
+  readonly jobs: (machines: readonly MachineInfo[]) => Promise<Job[]>;
   readonly about: HostAbout;
   /** Null: there is no store yet. */
   readonly stats: () => Promise<Overview['store']>;
@@ -37,6 +41,10 @@ export interface FeedSources {
 }
 
 const USAGE_MS = 2000;
+/** While a job runs. */
+const PROGRESS_MS = 500;
+/** How long the first state waits for the figures of machines. */
+const FIRST_LOOK_MS = 300;
 /** A new snapshot is often followed by others, and statistics of a large store take a second. */
 const STATS_PAUSE_MS = 2000;
 
@@ -68,6 +76,9 @@ export class Feed {
   #state: HostState = { machines: [], snapshots: [] };
   #store: Overview['store'] = null;
   #usage: Change | null = null;
+  /** By ID. */
+  #jobs: ReadonlyMap<string, Job> = new Map();
+  #hurry: () => void = () => {};
   readonly #waiting = new Set<() => void>();
   #readers = 0;
   #work: { readonly end: AbortController; readonly ready: Promise<void> } | null = null;
@@ -122,6 +133,7 @@ export class Feed {
       host: this.#sources.about,
       machines: [...this.#machines.values()],
       snapshots: this.#state.snapshots,
+      jobs: [...this.#jobs.values()],
       store: this.#store,
     };
   }
@@ -169,8 +181,11 @@ export class Feed {
       const before = this.#state;
       this.#state = { machines: event.machines, snapshots: event.snapshots };
       for (const change of changesBetween(before, this.#state)) this.#note(change);
-      void this.#followUsage(signal);
       this.#askStats();
+      const look = this.#lookAtMachines(signal);
+      void this.#followMachines(signal, look);
+      // A machine that does not answer keeps nobody waiting.
+      await Promise.race([look.catch(() => {}), sleep(FIRST_LOOK_MS)]);
       isReady();
     }
   }
@@ -215,11 +230,22 @@ export class Feed {
     return { endsAt, touchedBytes, cpuSeconds };
   }
 
-  async #followUsage(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
+  /** To be called when a job has begun or was forgotten. */
+  lookSoon(): void {
+    this.#hurry();
+  }
+
+  /** `look`: the one that has just begun. */
+  async #followMachines(signal: AbortSignal, look: Promise<void>): Promise<void> {
+    for (;;) {
       try {
-        await this.#lookAtUsage(signal);
-        await sleep(USAGE_MS, undefined, { signal, ref: false });
+        await look;
+        const isBusy = [...this.#jobs.values()].some(({ state }) => state === 'running');
+        const hurry = new Promise<void>((resolve) => {
+          this.#hurry = resolve;
+        });
+        await unlessAborted(signal, Promise.race([hurry, sleep(isBusy ? PROGRESS_MS : USAGE_MS)]));
+        look = this.#lookAtMachines(signal);
       } catch (error) {
         if (signal.aborted) return;
         this.#sources.log.fault(error); // the readers have the state without figures
@@ -228,10 +254,12 @@ export class Feed {
     }
   }
 
-  /** Asks all machines. What the library's events tell, the state above all, is taken from those alone. */
-  async #lookAtUsage(signal: AbortSignal): Promise<void> {
+  /** Asks all machines, and looks for jobs. What the library's events tell, the state above all, is taken from those alone. */
+  async #lookAtMachines(signal: AbortSignal): Promise<void> {
     const infos = await this.#sources.machines();
+    const jobs = await this.#sources.jobs(infos);
     if (signal.aborted) return;
+    this.#takeJobs(jobs);
     const usage: Record<string, Usage[string]> = {};
     for (const { id, state, endsAt, touchedBytes, cpuSeconds } of infos) {
       const known = id === null ? undefined : this.#machines.get(id);
@@ -247,6 +275,20 @@ export class Feed {
     }
     this.#usage = { event: 'usage', data: JSON.stringify(usage) };
     this.#wake();
+  }
+
+  #takeJobs(jobs: readonly Job[]): void {
+    const before = this.#jobs;
+    this.#jobs = new Map(jobs.map((job) => [job.id, job]));
+    let hasStoreChanged = false;
+    for (const job of jobs) {
+      const old = before.get(job.id);
+      if (old !== undefined && isDeepStrictEqual(old, job)) continue;
+      this.#tell('job', { job });
+      hasStoreChanged ||= job.state !== 'running' && job.kind !== 'save';
+    }
+    for (const id of before.keys()) if (!this.#jobs.has(id)) this.#tell('job-removed', { id });
+    if (hasStoreChanged) this.#askStats();
   }
 
   /** Asks the store for its statistics soon; once if they are wanted several times meanwhile. */

@@ -9,12 +9,14 @@ import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { Host } from '../host/host.js';
 import { HostEvents } from '../host/host-events.js';
+import { Jobs } from '../jobs/jobs.js';
 import { Access } from './access.js';
 import { AllowedFiles } from './allowed-files.js';
 import { makeApp } from './app.js';
 import { ConsoleSockets } from './console-socket.js';
 import { Feed } from './feed.js';
 import { hostAbout } from './host-about.js';
+import { ServerJobs } from './jobs.js';
 import {
   arrivalOf,
   listenOnSocket,
@@ -33,6 +35,8 @@ export interface ServeOptions {
   readonly storeDir: string;
   readonly version: string;
   readonly tokenFile: string;
+  /** Addresses of other stores, by the names that requests use. */
+  readonly remotes: ReadonlyMap<string, string>;
   /** Directories of which requests may name files. */
   readonly allow: readonly string[];
   /** Null: only the Unix socket. */
@@ -53,7 +57,7 @@ export interface RunningServer {
 
 /** Errors: NAME_IN_USE (another server of this user runs), USAGE, NO_PERMISSION, NO_SUCH_FILE, SYSTEM. */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
-  const { storeDir, version, tokenFile } = options;
+  const { storeDir, version, tokenFile, remotes } = options;
   const files = new AllowedFiles(options.allow);
   const tcp = tcpOptions(options);
   const directory = await SocketDirectory.claim(runRoot());
@@ -63,6 +67,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const store = new StoreClient(storeDir);
     const log = new ServerLog();
     const closing = new AbortController();
+    const jobs = new ServerJobs(host, new Jobs(runRoot(), storeDir));
     const service: Service = {
       host,
       store,
@@ -70,10 +75,13 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         // The store's thread lists, not this one.
         events: new HostEvents(storeDir, () => store.ask('list')),
         machines: (filter) => host.machines(filter),
+        jobs: (machines) => jobs.list(machines),
         about: hostAbout(version, storeDir),
         stats: () => store.ask('stats').catch(nullIfAbsent),
         log,
       }),
+      jobs,
+      remotes,
       access: new Access(tokenIn(tokenFile)),
       files,
       log,

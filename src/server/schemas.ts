@@ -1,5 +1,7 @@
 /** What the API takes and gives. Written once: fastify checks requests with these, TypeScript types the handlers, and OpenAPI is made of them. */
+
 import { type Static, type TSchema, Type } from 'typebox';
+import { Problem } from './problem.js';
 
 const CLOSED = { additionalProperties: false };
 /** As much as any request needs. */
@@ -169,6 +171,17 @@ export const ForkBody = Type.Object(
   CLOSED,
 );
 
+export const ForkResult = list(
+  Type.Union([
+    Type.Object({ machine: Type.Object({ id: Type.String(), name: Type.String() }) }),
+    Type.Object({
+      error: Type.Object({ code: Type.String(), message: Type.String(), hint: nullable(Type.String()) }),
+    }),
+  ]),
+);
+
+export type ForkResult = Static<typeof ForkResult>;
+
 // Snapshots
 
 export const Snapshot = Type.Object(
@@ -245,6 +258,92 @@ export const Stats = Type.Object(
   { $id: 'Stats' },
 );
 
+// Jobs
+
+export const Job = Type.Object(
+  {
+    id: Type.String(),
+    kind: Type.Enum(['save', 'fork', 'gc', 'check', 'forget', 'copy']),
+    subject: Type.String({ description: 'The machine or the other store. Empty: the store.' }),
+    state: Type.Enum(['running', 'done', 'failed', 'cancelled']),
+    startedAt: time('When it was started.'),
+    endedAt: nullable(time('When it ended.')),
+    progress: nullable(Type.Object({ doneBytes: Type.Integer(), totalBytes: nullable(Type.Integer()) })),
+    result: Type.Unknown({ description: 'What the request with `Prefer: wait` answers. Null: it has none.' }),
+    problem: nullable(Problem),
+  },
+  { $id: 'Job' },
+);
+export type Job = Static<typeof Job>;
+
+const keepCount = Type.Optional(Type.Integer({ minimum: 0 }));
+const span = Type.Object(
+  {
+    years: Type.Integer({ minimum: 0 }),
+    months: Type.Integer({ minimum: 0 }),
+    days: Type.Integer({ minimum: 0 }),
+    hours: Type.Integer({ minimum: 0 }),
+  },
+  CLOSED,
+);
+const snapshotRefs = Type.Array(snapshotRef, { maxItems: 1000 });
+
+export const GcBody = Type.Object(
+  {
+    maxRepackBytes: Type.Optional(bytes('Rewrite at most so much of packs that are partly unreferenced.')),
+    recompress: Type.Optional(Type.Boolean()),
+    dryRun: Type.Optional(Type.Boolean({ description: 'Change nothing. Answered when it is done.' })),
+  },
+  CLOSED,
+);
+
+export const CheckBody = Type.Object(
+  {
+    readData: Type.Optional(
+      Type.Union([
+        Type.Boolean(),
+        Type.Object({ part: Type.Integer({ minimum: 1 }), of: Type.Integer({ minimum: 1 }) }, CLOSED),
+      ]),
+    ),
+  },
+  { ...CLOSED, description: '`readData`: also verify the data, all of it or a part.' },
+);
+
+export const ForgetBody = Type.Object(
+  {
+    keep: Type.Object(
+      {
+        ...{ last: keepCount, hourly: keepCount, daily: keepCount, weekly: keepCount },
+        ...{ monthly: keepCount, yearly: keepCount, within: Type.Optional(span) },
+        tags: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 64 })),
+      },
+      { ...CLOSED, description: 'The rules of `livesnap forget`. One at least.' },
+    ),
+    snapshots: Type.Optional(snapshotRefs),
+    groupBy: Type.Optional(
+      Type.Array(
+        Type.Union([
+          Type.Object({ by: Type.Literal('machine') }, CLOSED),
+          Type.Object(
+            { by: Type.Literal('label'), label: Type.String({ minLength: 1, maxLength: 64 }) },
+            CLOSED,
+          ),
+        ]),
+        { maxItems: 8 },
+      ),
+    ),
+    prune: Type.Optional(Type.Boolean({ description: 'Run gc afterwards.' })),
+    dryRun: Type.Optional(Type.Boolean({ description: 'Remove nothing. Answered when it is done.' })),
+  },
+  CLOSED,
+);
+
+const remoteName = Type.String({ description: 'A name that `serve --remote NAME=ADDRESS` has given.' });
+export const CopyBody = Type.Union([
+  Type.Object({ to: remoteName, snapshots: Type.Optional(snapshotRefs) }, CLOSED),
+  Type.Object({ from: remoteName, snapshots: Type.Optional(snapshotRefs) }, CLOSED),
+]);
+
 // What is watched
 
 const HostAbout = Type.Object({
@@ -268,6 +367,7 @@ export const Overview = Type.Object(
     host: HostAbout,
     machines: list(Machine),
     snapshots: list(Snapshot),
+    jobs: list(Job),
     store: nullable(Stats),
   },
   { $id: 'Overview' },
@@ -288,5 +388,17 @@ export const TicketBody = Type.Object(
 
 /** Answers that others refer to, by their `$id`. */
 export const SHARED = [
-  ...[Machine, StopResult, SaveResult, Snapshot, SnapshotDetails, Difference, Tagged, Stats, Overview, Grant],
+  ...[
+    Machine,
+    StopResult,
+    SaveResult,
+    Snapshot,
+    SnapshotDetails,
+    Difference,
+    Tagged,
+    Stats,
+    Job,
+    Overview,
+    Grant,
+  ],
 ] as const;

@@ -6,6 +6,7 @@ import type { Host } from '../host/host.js';
 import type { Access, Caller } from './access.js';
 import type { AllowedFiles } from './allowed-files.js';
 import type { Feed } from './feed.js';
+import type { ServerJobs } from './jobs.js';
 import type { Origins } from './origin.js';
 import type { ServerLog } from './server-log.js';
 import type { StoreClient } from './store-client.js';
@@ -15,6 +16,9 @@ export interface Service {
   readonly host: Host;
   readonly store: StoreClient;
   readonly feed: Feed;
+  readonly jobs: ServerJobs;
+  /** Addresses of other stores, by the names that requests use. */
+  readonly remotes: ReadonlyMap<string, string>;
   readonly access: Access;
   readonly files: AllowedFiles;
   readonly log: ServerLog;

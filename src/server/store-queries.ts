@@ -9,7 +9,10 @@ import { asLivesnapError, LivesnapError, type PlainError } from '../errors.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 
 /** The methods of the library that can be asked for. Their arguments and results can be cloned by postMessage. */
-const QUERIES = ['list', 'find', 'details', 'diff', 'stats', 'remove', 'tag', 'untag', 'writeFile'] as const;
+const QUERIES = [
+  ...(['list', 'find', 'details', 'diff', 'stats'] as const),
+  ...(['remove', 'tag', 'untag', 'writeFile', 'gc', 'forget'] as const),
+] as const;
 
 export type QueryName = (typeof QUERIES)[number];
 export type QueryArguments<N extends QueryName> = Parameters<StoreVerbs[N]>;

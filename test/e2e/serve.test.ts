@@ -170,6 +170,17 @@ class Stream {
   }
 }
 
+type Job = {
+  id: string;
+  kind: string;
+  subject: string;
+  state: string;
+  result: unknown;
+  problem: { detail: string } | null;
+};
+
+const WAIT = { prefer: 'wait' };
+
 type MachineBody = { id: string; name: string; state: string; labels: Record<string, string>; pid: number };
 
 describe('livesnap serve', function () {
@@ -187,6 +198,13 @@ describe('livesnap serve', function () {
     server.ask('/v1/machines', {
       body: { kernel: { snapshot: 'kernel' }, memoryBytes: 32 << 20, name, labels: { course: 'os' } },
     });
+  const ended = async (id: string): Promise<Job> => {
+    for (;;) {
+      const { body } = await server.ask<Job>(`/v1/jobs/${id}`);
+      if (body.state !== 'running') return body;
+      await sleep(50);
+    }
+  };
   const putKernel = (): Promise<unknown> => world.json('put', probe('probe.bzImage'), '--tag', 'kernel');
 
   it('boots, saves, forks, restores and stops machines, and they outlive a server that was killed', async () => {
@@ -197,7 +215,10 @@ describe('livesnap serve', function () {
     assert.equal(started.headers.location, `/v1/machines/${started.body.id}`);
     assert.deepEqual([started.body.state, started.body.labels], ['running', { course: 'os' }]);
 
-    const saved = await server.ask('/v1/machines/web/save', { body: { tags: ['first'], then: 'pause' } });
+    const saved = await server.ask('/v1/machines/web/save', {
+      body: { tags: ['first'], then: 'pause' },
+      headers: WAIT,
+    });
     assert.equal(saved.status, 200);
     assert.deepEqual(saved.body.tags, ['first']);
     assert.equal((await server.ask('/v1/machines/web')).body.state, 'paused');
@@ -205,13 +226,11 @@ describe('livesnap serve', function () {
 
     const forked = await server.ask<{ machine: MachineBody }[]>('/v1/machines/web/fork', {
       body: { count: 2, name: 'copy' },
+      headers: WAIT,
     });
     assert.deepEqual(
-      forked.body.map(({ machine: { name, state } }) => [name, state]),
-      [
-        ['copy-1', 'running'],
-        ['copy-2', 'running'],
-      ],
+      forked.body.map(({ machine: { name } }) => name),
+      ['copy-1', 'copy-2'],
     );
     const restored = await server.ask<MachineBody>('/v1/snapshots/first/restore', {
       body: { name: 'again', labels: { course: 'net' } },
@@ -248,7 +267,8 @@ describe('livesnap serve', function () {
     assert.deepEqual((await server.ask('/v1/snapshots')).body, [], 'a store that does not exist yet');
     await putKernel();
     await start('web');
-    for (const tag of ['one', 'two']) await server.ask('/v1/machines/web/save', { body: { tags: [tag] } });
+    for (const tag of ['one', 'two'])
+      await server.ask('/v1/machines/web/save', { body: { tags: [tag] }, headers: WAIT });
     const tagged = await server.ask('/v1/tags/last', { method: 'PUT', body: { snapshot: 'one' } });
     assert.deepEqual(tagged.body.tags, ['last', 'one']);
     const moved = await server.ask('/v1/tags/last', { method: 'PUT', body: { snapshot: 'two' } });
@@ -456,7 +476,7 @@ describe('livesnap serve', function () {
     await stream.take((event) => event === 'machine-started');
     await stream.take((event) => event === 'usage');
     const save = await server.ask('/v1/machines/web/save', { body: { tags: ['first'] } });
-    assert.equal(save.status, 200);
+    assert.equal(save.status, 202);
     const saved = await stream.take((event) => event === 'snapshot-saved');
     await stream.take((event, { snapshots }) => event === 'store' && snapshots === (2 as unknown));
     stream.close();
@@ -474,6 +494,44 @@ describe('livesnap serve', function () {
     );
     assert.equal((await server.askTcp('/v1/events')).status, 401);
     assert.equal(await server.end(), 0, 'a stream does not keep it');
+  });
+
+  it('does long work in jobs that outlive it, can be cancelled, and answers when they are done if asked', async () => {
+    const other = join(world.dir, 'other');
+    server = await Serving.start(world, '--remote', `other=${other}`);
+    await putKernel();
+    await start('web');
+    const save = await server.ask<Job>('/v1/machines/web/save', { body: { tags: ['first'] } });
+    assert.deepEqual([save.status, save.body.kind, save.body.subject], [202, 'save', 'web']);
+    assert.equal(save.headers.location, `/v1/jobs/${save.body.id}`);
+    const saved = await ended(save.body.id);
+    assert.deepEqual(saved.state, 'done');
+    assert.deepEqual((saved.result as { tags: string[] }).tags, ['first']);
+
+    const copy = await server.ask<Job>('/v1/store/copy', { body: { to: 'other' } });
+    assert.deepEqual([copy.status, copy.body.subject], [202, 'other']);
+    await server.end('SIGKILL');
+    server = await Serving.start(world);
+    assert.equal((await ended(copy.body.id)).state, 'done');
+    assert.equal((await world.json<unknown[]>('--store', other, 'ls')).length, 2);
+    const unknown = await server.ask('/v1/store/copy', { body: { to: 'other' } });
+    assert.equal(unknown.status, 400, 'it is named at the start');
+
+    const check = await server.ask('/v1/store/check', { body: { readData: true }, headers: WAIT });
+    assert.deepEqual([check.status, check.body.ok], [200, true]);
+    const dry = await server.ask('/v1/store/forget', { body: { keep: { last: 1 }, dryRun: true } });
+    assert.equal(dry.status, 200);
+    const none = await server.ask<Job>('/v1/store/forget', { body: { keep: {} } });
+    assert.match((await ended(none.body.id)).problem!.detail, /no rule/);
+    const jobs = await server.ask<Job[]>('/v1/jobs');
+    assert.deepEqual(jobs.body.map(({ kind }) => kind).sort(), ['check', 'copy', 'forget', 'save']);
+    for (const { id } of jobs.body)
+      assert.equal((await server.ask(`/v1/jobs/${id}`, { method: 'DELETE' })).status, 204);
+    assert.deepEqual((await server.ask('/v1/jobs')).body, []);
+    assert.equal((await server.ask(`/v1/jobs/${save.body.id}`)).status, 404);
+    for (const id of ['..', 'x', `${'a'.repeat(32)}-0x1`, '%2e%2e%2fweb'])
+      assert.equal((await server.ask(`/v1/jobs/${id}`)).status, 400, id);
+    assert.equal((await server.ask(`/v1/jobs/${'a'.repeat(32)}`)).status, 404);
   });
 
   it('listens on its socket alone, if asked', async () => {

@@ -5,16 +5,17 @@ import { Type } from 'typebox';
 import { runRoot, temporaryDirectory } from '../../environment.js';
 import { LivesnapError } from '../../errors.js';
 import { findRunDirectory } from '../../host/find-machine.js';
-import type { Forked } from '../../host/host.js';
 import { type MachineInfo, machineInfo } from '../../host/machine-info.js';
 import { stopNamedMachine } from '../../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../../machine/control-api.js';
 import { HttpError } from '../../machine/http-status.js';
-import { Problem, type ProblemDetails, problemOf } from '../problem.js';
+import { ofSave } from '../jobs.js';
 import {
   ChangeBody,
   type FileSource,
   ForkBody,
+  ForkResult,
+  Job,
   list,
   Machine,
   SaveBody,
@@ -24,6 +25,7 @@ import {
   StopResult,
 } from '../schemas.js';
 import type { App, Service } from '../service.js';
+import { accepted, prefersWait, runJob } from './jobs.js';
 
 const params = Type.Object({ machine: Type.String() });
 const STATE = Machine.properties.state;
@@ -52,7 +54,9 @@ function labelFilter(given: string | readonly string[] | undefined): Record<stri
   );
 }
 
-export function machineRoutes(app: App, { host, store, files }: Service): void {
+export function machineRoutes(app: App, service: Service): void {
+  const { host, store, files, feed } = service;
+
   /** Gives `use` the path of a file that a request names, or undefined. */
   async function withFile<T>(
     source: FileSource | undefined,
@@ -215,15 +219,22 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
     '/v1/machines/:machine/save',
     {
       schema: {
-        summary:
-          'Save a machine to a snapshot; answered when it is stored. A client that hangs up cancels the save',
+        summary: 'Save a machine to a snapshot',
+        description:
+          'Answered with a job, which goes on without the client. With `Prefer: wait` it is answered when it is stored; a client that hangs up then cancels the save.',
         params,
         body: SaveBody,
-        response: { 200: SaveResult },
+        response: { 200: SaveResult, 202: Job },
       },
     },
     async (request, reply) => {
       const machine = await host.machine(request.params.machine);
+      if (!prefersWait(request)) {
+        const { tags = [], then = null } = request.body;
+        const save = await machine.client.startSave({ store: host.storeDir, tags, then });
+        feed.lookSoon();
+        return accepted(reply, ofSave(machine.id, machine.name, save));
+      }
       const hungUp = new AbortController();
       reply.raw.once('close', () => {
         if (!reply.raw.writableFinished) hungUp.abort(new HttpError(400, 'the client hung up'));
@@ -236,26 +247,26 @@ export function machineRoutes(app: App, { host, store, files }: Service): void {
     '/v1/machines/:machine/fork',
     {
       schema: {
-        summary:
-          'Save a machine and restore it several times, as clones; each result is a machine or a problem',
+        summary: 'Save a machine and restore it several times, as clones',
+        description:
+          'Answered with a job. Its result, and the answer with `Prefer: wait`, has for each clone a machine or a problem.',
         params,
         body: ForkBody,
-        response: {
-          200: list(Type.Union([Type.Object({ machine: Machine }), Type.Object({ problem: Problem })])),
-        },
+        response: { 200: ForkResult, 202: Job },
       },
     },
-    async ({ params, body }) => {
-      const forked = await host.fork(await host.machine(params.machine), body);
-      return Promise.all(forked.map((each) => forkResult(each)));
+    async (request, reply) => {
+      const { id, name } = await machineOf(request.params.machine);
+      if (id === null) throw new LivesnapError('NOT_POSSIBLE_NOW', `the machine ${name} is starting`);
+      return runJob<ForkResult>(
+        service,
+        request,
+        reply,
+        { kind: 'fork', machine: id, ...request.body },
+        name,
+      );
     },
   );
-}
-
-async function forkResult(forked: Forked): Promise<{ machine: Machine } | { problem: ProblemDetails }> {
-  if ('error' in forked) return { problem: problemOf(forked.error) };
-  forked.machine.detach();
-  return { machine: await machineOf(forked.machine.id) };
 }
 
 /** The error with the name that the client knows. */

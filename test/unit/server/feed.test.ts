@@ -5,7 +5,7 @@ import type { MachineFacts } from '../../../src/host/host-state.js';
 import type { MachineInfo } from '../../../src/host/machine-info.js';
 import type { SnapshotSummary } from '../../../src/page-stream.js';
 import { Feed, type Frame } from '../../../src/server/feed.js';
-import type { Overview } from '../../../src/server/schemas.js';
+import type { Job, Overview } from '../../../src/server/schemas.js';
 
 const facts = (id: string, state: MachineFacts['state'] = 'running'): MachineFacts => ({
   ...{ id, name: id, labels: {}, pid: 1, memoryBytes: 4096, cpus: 1, state, reason: null },
@@ -14,7 +14,7 @@ const facts = (id: string, state: MachineFacts['state'] = 'running'): MachineFac
 
 const info = (id: string, over: Partial<MachineInfo> = {}): MachineInfo => ({
   ...facts(id),
-  ...{ endsAt: null, touchedBytes: 4096, cpuSeconds: 1, reason: undefined as never },
+  ...{ endsAt: null, saves: [], touchedBytes: 4096, cpuSeconds: 1, reason: undefined as never },
   ...over,
 });
 
@@ -27,6 +27,7 @@ class FakeHost {
   readers = 0;
   looks = 0;
   statsAsked = 0;
+  jobs: Job[] = [];
   failure: Error | null = null;
   #wake = () => {};
 
@@ -63,6 +64,7 @@ function feedOf(host: FakeHost, logLimit?: number): Feed {
         return host.infos;
       },
       about: { name: 'h', version: '1', kvm: 'KVM', cpus: 1, memoryBytes: 1, storeDir: '/s' },
+      jobs: async () => host.jobs,
       stats: async () => {
         host.statsAsked++;
         return null;
@@ -142,6 +144,30 @@ describe('the feed of the server', () => {
     host.tell({ type: 'machine-paused', machine: facts('a', 'paused') } as HostEvent);
     const { machine } = dataOf<{ machine: MachineInfo }>(await reader.change());
     assert.deepEqual([machine.touchedBytes, machine.cpuSeconds], [8192, 2]);
+    await reader.end();
+  });
+
+  it('tells of jobs: new ones, their progress, and those that are forgotten', async () => {
+    const job = (state: Job['state'], doneBytes = 0): Job => ({
+      ...{ id: 'j', kind: 'gc', subject: '', state, startedAt: '', endedAt: null },
+      ...{ progress: { doneBytes, totalBytes: 9 }, result: null, problem: null },
+    });
+    const host = new FakeHost();
+    host.jobs = [job('running')];
+    host.tell(state([]));
+    const feed = feedOf(host);
+    const reader = new Reader(feed);
+    assert.deepEqual(dataOf<Overview>(await reader.next()).jobs, [job('running')]);
+    host.jobs = [job('running', 5)];
+    feed.lookSoon();
+    const progress = await reader.change();
+    assert.deepEqual([progress.event, dataOf(progress)], ['job', { job: job('running', 5) }]);
+    host.jobs = [job('done', 9)];
+    assert.deepEqual(dataOf(await reader.change()), { job: job('done', 9) });
+    host.jobs = [];
+    feed.lookSoon();
+    const removed = await reader.change();
+    assert.deepEqual([removed.event, dataOf(removed)], ['job-removed', { id: 'j' }]);
     await reader.end();
   });
 
