@@ -134,6 +134,14 @@ export class StoreVerbs {
     return this.#read(options, (store) => store.show(snapshot));
   }
 
+  /**
+   * What `remove` of each snapshot alone and gc would free, by ID; as `uniqueBytes` of {@link details}, in one pass.
+   * Null: the snapshot is damaged.
+   */
+  uniqueBytes({ onProgress, signal }: LongCallOptions = {}): Promise<Map<string, number | null>> {
+    return this.#read({ signal }, (store) => store.uniqueBytesOfAll(signal, onProgress));
+  }
+
   /** Errors: DAMAGED when a snapshot cannot be read. */
   stats(options: CallOptions = {}): Promise<StoreStats> {
     return this.#read(options, (store) => store.stats());

@@ -37,6 +37,8 @@ export interface FeedSources {
   readonly about: HostAbout;
   /** Null: there is no store yet. */
   readonly stats: () => Promise<Overview['store']>;
+  /** What deleting each snapshot would free. Null: there is no store yet. */
+  readonly uniqueBytes: () => Promise<Overview['uniqueBytes']>;
   readonly log: Pick<ServerLog, 'fault'>;
 }
 
@@ -45,7 +47,7 @@ const USAGE_MS = 2000;
 const PROGRESS_MS = 500;
 /** How long the first state waits for the figures of machines. */
 const FIRST_LOOK_MS = 300;
-/** A new snapshot is often followed by others, and statistics of a large store take a second. */
+/** A new snapshot is often followed by others, and these figures take seconds in a large store. */
 const STATS_PAUSE_MS = 2000;
 
 type Change = Omit<Frame, 'position'>;
@@ -75,6 +77,7 @@ export class Feed {
   readonly #machines = new Map<string, Machine>();
   #state: HostState = { machines: [], snapshots: [] };
   #store: Overview['store'] = null;
+  #uniqueBytes: Overview['uniqueBytes'] = null;
   #usage: Change | null = null;
   /** By ID. */
   #jobs: ReadonlyMap<string, Job> = new Map();
@@ -135,6 +138,7 @@ export class Feed {
       snapshots: this.#state.snapshots,
       jobs: [...this.#jobs.values()],
       store: this.#store,
+      uniqueBytes: this.#uniqueBytes,
     };
   }
 
@@ -291,7 +295,7 @@ export class Feed {
     if (hasStoreChanged) this.#askStats();
   }
 
-  /** Asks the store for its statistics soon; once if they are wanted several times meanwhile. */
+  /** Asks the store for its figures soon; once if they are wanted several times meanwhile. */
   #askStats(): void {
     if (this.#stats !== 'idle') {
       this.#stats = 'askAgain';
@@ -301,8 +305,11 @@ export class Feed {
     void (async () => {
       try {
         const store = await this.#sources.stats();
-        if (JSON.stringify(store) !== JSON.stringify(this.#store)) this.#tell('store', store);
+        if (!isDeepStrictEqual(store, this.#store)) this.#tell('store', store);
         this.#store = store;
+        const uniqueBytes = await this.#sources.uniqueBytes();
+        if (!isDeepStrictEqual(uniqueBytes, this.#uniqueBytes)) this.#tell('unique-bytes', uniqueBytes);
+        this.#uniqueBytes = uniqueBytes;
       } catch (error) {
         this.#sources.log.fault(error);
       }

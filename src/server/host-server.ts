@@ -78,6 +78,10 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         jobs: (machines) => jobs.list(machines),
         about: hostAbout(version, storeDir),
         stats: () => store.ask('stats').catch(nullIfAbsent),
+        uniqueBytes: async () => {
+          const found = await store.ask('uniqueBytes').catch(nullIfAbsent);
+          return found && Object.fromEntries(found);
+        },
         log,
       }),
       jobs,

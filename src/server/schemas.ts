@@ -369,6 +369,12 @@ export const Overview = Type.Object(
     snapshots: list(Snapshot),
     jobs: list(Job),
     store: nullable(Stats),
+    uniqueBytes: nullable(
+      Type.Record(Type.String(), nullable(Type.Integer()), {
+        description:
+          'By snapshot: what deleting it and gc would free. Null: it is damaged, or not known yet.',
+      }),
+    ),
   },
   { $id: 'Overview' },
 );

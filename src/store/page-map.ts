@@ -33,13 +33,19 @@ const DEFAULT_CELLS = 4096;
 /** A picture of more cells than this is larger than any screen. */
 const MAX_CELLS = 1 << 20;
 
-/** Calls `find` with the lock held. Errors: those of `find`, USAGE, NO_SUCH_REGION, DAMAGED, the signal's reason. */
+/** Calls `find` with the lock held, with a name or null for the snapshot itself. Errors: those of `find`, USAGE, NO_SUCH_REGION, DAMAGED, the signal's reason. */
 export async function mapPages(
   context: StoreContext,
-  find: () => SnapshotSummary,
-  { region: name, maxCells = DEFAULT_CELLS, readData = false, signal }: PageMapOptions,
+  find: (ref: string | null) => SnapshotSummary,
+  options: PageMapOptions,
   progress?: Progress,
 ): Promise<PageMap> {
+  const { region: name, maxCells = DEFAULT_CELLS, readData = false, base, signal } = options;
+  const { fromPage = 0, pages = Number.MAX_SAFE_INTEGER } = options;
+  if (!Number.isSafeInteger(fromPage) || fromPage < 0 || fromPage % BLOCK_PAGES !== 0 || !(pages >= 1))
+    throw new LivesnapError('USAGE', `a map cannot begin at page ${fromPage} and have ${pages} pages`, {
+      hint: `Begin at a multiple of ${BLOCK_PAGES}, and use 1 page or more.`,
+    });
   if (!Number.isSafeInteger(maxCells) || maxCells < 1 || maxCells > MAX_CELLS)
     throw new LivesnapError('USAGE', `a map cannot have ${maxCells} cells`, {
       hint: `Use 1 to ${MAX_CELLS}.`,
@@ -47,7 +53,7 @@ export async function mapPages(
   const lock = await context.lock('shared', signal);
   const packs = context.packSet();
   try {
-    const { id, parent } = find();
+    const { id, parent } = find(null);
     const file = readNamed(context.dir, id);
     const { regions } = file.description;
     const region = name === undefined ? 0 : findRegion(file.description, name);
@@ -56,17 +62,21 @@ export async function mapPages(
       throw new LivesnapError('NO_SUCH_REGION', `snapshot ${id} has no regions`, {
         hint: 'Only the pages of a region can be mapped.',
       });
-    const changes = changesSince(context, parent, id, mapped.name);
+    const changes =
+      base === undefined
+        ? changesSinceParent(context, parent, id, mapped.name)
+        : changesSince(context, find(base).id, id, mapped.name);
     const others = await chunksOfOthers(context, packs, id, signal);
-    const map = new MapOfRegion(mapped, maxCells);
+    const map = new MapOfRegion(mapped, fromPage, pages, maxCells);
     map.addChanges(changes);
     for (const entry of file.blocks.entriesOf(region)) {
       await setImmediate();
       signal?.throwIfAborted();
+      if (!map.hasBlock(entry.block)) continue;
       map.addBlock(context, packs, file, entry, others, readData);
       progress?.(Math.min(mapped.sizeBytes, (entry.block + 1) * BLOCK_PAGES * PAGE_BYTES), mapped.sizeBytes);
     }
-    return map.result(changes?.pages ?? null);
+    return map.result(changes !== null);
   } catch (error) {
     throw storeError(context.dir, error);
   } finally {
@@ -76,7 +86,7 @@ export async function mapPages(
 }
 
 /** Null: there is nothing to compare with, or one of the two snapshots is damaged. */
-function changesSince(
+function changesSinceParent(
   context: StoreContext,
   parent: string | null,
   id: string,
@@ -84,13 +94,21 @@ function changesSince(
 ): RegionDifference | null {
   if (parent === null || !context.index.has(parent)) return null;
   try {
-    return diffSnapshots(context, { id: parent, region }, { id, region })[0] ?? null;
+    return changesSince(context, parent, id, region);
   } catch (error) {
     if (error instanceof LivesnapError && (error.code === 'DAMAGED' || error.code === 'NO_SUCH_REGION'))
       return null;
     throw error;
   }
 }
+
+/** Null: there is no difference. Errors: NO_SUCH_REGION, DAMAGED. */
+const changesSince = (
+  context: StoreContext,
+  base: string,
+  id: string,
+  region: string,
+): RegionDifference | null => diffSnapshots(context, { id: base, region }, { id, region })[0] ?? null;
 
 /** The chunks of pages that the other snapshots need, as far as these can be read. */
 async function chunksOfOthers(
@@ -128,28 +146,39 @@ class MapOfRegion {
   #ownPages = 0;
   #sharedPages = 0;
   #damagedPages = 0;
+  #changedPages = 0;
 
   constructor(
     readonly region: { readonly name: string; readonly sizeBytes: number },
+    readonly fromPage: number,
+    maxPages: number,
     maxCells: number,
   ) {
-    this.pages = pagesOf(region.sizeBytes);
+    this.pages = Math.max(0, Math.min(pagesOf(region.sizeBytes) - fromPage, maxPages));
     let pagesPerCell = 1;
     while (Math.ceil(this.pages / pagesPerCell) > maxCells) pagesPerCell *= 2;
     this.pagesPerCell = pagesPerCell;
     this.cells = new Uint8Array(Math.ceil(this.pages / pagesPerCell));
   }
 
-  #add(fromPage: number, toPage: number, kind: number): void {
-    const last = Math.floor((toPage - 1) / this.pagesPerCell);
-    for (let cell = Math.floor(fromPage / this.pagesPerCell); cell <= last; cell++) this.cells[cell]! |= kind;
+  /** Adds pages of the region, and returns how many of them are mapped. */
+  #add(fromPage: number, toPage: number, kind: number): number {
+    const from = Math.max(0, fromPage - this.fromPage);
+    const to = Math.min(this.pages, toPage - this.fromPage);
+    if (from >= to) return 0;
+    const last = Math.floor((to - 1) / this.pagesPerCell);
+    for (let cell = Math.floor(from / this.pagesPerCell); cell <= last; cell++) this.cells[cell]! |= kind;
+    return to - from;
+  }
+
+  hasBlock(block: number): boolean {
+    const first = block * BLOCK_PAGES - this.fromPage;
+    return first >= 0 && first < this.pages;
   }
 
   addChanges(changes: RegionDifference | null): void {
     for (const { fromBytes, toBytes } of changes?.ranges ?? []) {
-      const toPage = Math.min(this.pages, pagesOf(toBytes)); // the parent's region may be larger
-      const fromPage = fromBytes / PAGE_BYTES;
-      if (fromPage < toPage) this.#add(fromPage, toPage, PageClass.changed);
+      this.#changedPages += this.#add(fromBytes / PAGE_BYTES, pagesOf(toBytes), PageClass.changed);
     }
   }
 
@@ -162,7 +191,7 @@ class MapOfRegion {
     readData: boolean,
   ): void {
     const first = entry.block * BLOCK_PAGES;
-    const count = pagesOfBlock(description.regions, entry);
+    const count = Math.min(pagesOfBlock(description.regions, entry), this.fromPage + this.pages - first);
     const block = nullIfDamaged(() => readBlock(ops, packs, description, entry, this.#block));
     if (block === null) {
       this.#add(first, first + count, PageClass.damaged);
@@ -191,15 +220,17 @@ class MapOfRegion {
     }
   }
 
-  result(changedPages: number | null): PageMap {
+  result(isCompared: boolean): PageMap {
     const { pages, pagesPerCell, cells } = this;
     const [ownPages, sharedPages, damagedPages] = [this.#ownPages, this.#sharedPages, this.#damagedPages];
     return {
       region: this.region.name,
       sizeBytes: this.region.sizeBytes,
+      fromPage: this.fromPage,
       ...{ pages, pagesPerCell, cells },
       zeroPages: pages - ownPages - sharedPages - damagedPages,
-      ...{ ownPages, sharedPages, damagedPages, changedPages },
+      ...{ ownPages, sharedPages, damagedPages },
+      changedPages: isCompared ? this.#changedPages : null,
     };
   }
 }

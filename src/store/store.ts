@@ -52,6 +52,7 @@ import type {
   Tag,
   TaggedSnapshot,
 } from './types.js';
+import { uniqueBytesOfAll } from './unique-bytes.js';
 import { releasePageWorkers, usePageWorkers } from './worker/page-pool.js';
 
 export type { OpenSnapshot, SaveSession };
@@ -185,7 +186,14 @@ export class Store implements SaveTarget {
    * AMBIGUOUS, NO_SUCH_REGION, DAMAGED (the file of the snapshot).
    */
   map(ref: string, options: PageMapOptions, progress?: Progress): Promise<PageMap> {
-    return mapPages(this.#context, () => this.find(ref), options, progress);
+    return mapPages(this.#context, (other) => this.find(other ?? ref), options, progress);
+  }
+
+  /**
+   * What `rm` of each snapshot alone and gc would free, by ID. Null: the snapshot is damaged. Errors: the signal's reason.
+   */
+  uniqueBytesOfAll(signal?: AbortSignal, progress?: Progress): Promise<Map<string, number | null>> {
+    return uniqueBytesOfAll(this.#context, signal, progress);
   }
 
   /** Errors: DAMAGED when a snapshot cannot be read. */

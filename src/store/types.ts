@@ -30,14 +30,18 @@ export const PageClass = {
   shared: 2,
   /** It cannot be read. Of a damaged manifest block, all cells are damaged. */
   damaged: 4,
-  /** It differs from the parent's. */
+  /** It differs from the parent's, or from that of the snapshot that it is compared with. */
   changed: 8,
 } as const;
 
 /** The pages of a region by class, in cells of equal size. */
 export interface PageMap {
   readonly region: string;
+  /** Of the whole region. */
   readonly sizeBytes: number;
+  /** The first page that is mapped. */
+  readonly fromPage: number;
+  /** How many pages are mapped. */
   readonly pages: number;
   /** A power of two. The last cell may have fewer pages. */
   readonly pagesPerCell: number;
@@ -54,6 +58,12 @@ export interface PageMap {
 export interface PageMapOptions {
   /** Default: the first region. */
   readonly region?: string | undefined;
+  /** The first page of the map: a multiple of 512. Default: 0. */
+  readonly fromPage?: number | undefined;
+  /** How many pages, at most. Default: all. */
+  readonly pages?: number | undefined;
+  /** The snapshot that pages are compared with. Default: the parent. */
+  readonly base?: string | undefined;
   /** Default: 4096. */
   readonly maxCells?: number | undefined;
   /** Read and verify every page. Without it, only damage of the structure is found. */

@@ -281,6 +281,20 @@ describe('livesnap serve', function () {
     assert.equal((await server.ask('/v1/tags/last', { method: 'DELETE' })).status, 204);
     const difference = await server.ask<{ region: string }[]>('/v1/snapshots/one/diff/two');
     assert.equal(difference.body[0]!.region, 'ram@0x0');
+    const map = await server.ask<string>('/v1/snapshots/two/map?maxCells=64');
+    const about = JSON.parse(map.headers['livesnap-page-map'] as string);
+    assert.deepEqual([map.body.length, about.pages, about.pagesPerCell], [64, 8192, 128]);
+    const block = await server.ask('/v1/snapshots/two/map?fromPage=512&pages=512&base=one');
+    assert.match(String(block.headers['livesnap-page-map']), /"fromPage":512,"pages":512,"pagesPerCell":1/);
+    for (const query of [
+      'maxCells=-1',
+      'fromPage=1',
+      'fromPage=1e3',
+      'region=../x',
+      'unknown=1',
+      'base=absent',
+    ])
+      assert([400, 404].includes((await server.ask(`/v1/snapshots/two/map?${query}`)).status), query);
     const details = await server.ask<{ regions: { name: string }[] }>('/v1/snapshots/two');
     assert.equal(details.body.regions[0]!.name, 'ram@0x0');
     assert.equal((await server.ask('/v1/store')).body.snapshots, 3);
@@ -479,6 +493,8 @@ describe('livesnap serve', function () {
     assert.equal(save.status, 202);
     const saved = await stream.take((event) => event === 'snapshot-saved');
     await stream.take((event, { snapshots }) => event === 'store' && snapshots === (2 as unknown));
+    const [unique] = (await stream.take((event) => event === 'unique-bytes')).slice(-1);
+    assert.equal(Object.keys(unique!.data).length, 2);
     stream.close();
     await server.ask('/v1/machines/web/pause', { method: 'POST' });
     const knows = await Stream.open(server, { ...server.bearer, 'last-event-id': saved.at(-1)!.id! });

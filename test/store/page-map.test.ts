@@ -33,6 +33,7 @@ describe('the map of a region', () => {
     assert.deepEqual(counts, {
       region: 'ram@0x0',
       sizeBytes: 3 * BLOCK * PAGE_BYTES,
+      fromPage: 0,
       pages: 3 * BLOCK,
       pagesPerCell: 1,
       ...{ zeroPages: 3 * BLOCK - 140, ownPages: 40, sharedPages: 100, damagedPages: 0, changedPages: 40 },
@@ -52,6 +53,25 @@ describe('the map of a region', () => {
     assert.deepEqual([one.pagesPerCell, ...one.cells], [4 * BLOCK, shared | own | changed]);
     const two = await store.map(id, { maxCells: 2 });
     assert.deepEqual([two.pagesPerCell, ...two.cells], [2 * BLOCK, shared | own | changed, 0]);
+  });
+
+  it('maps a part of a region, and compares with another snapshot', async function () {
+    const { store, parent, id } = await build(this);
+    const part = await store.map(id, { fromPage: BLOCK, pages: BLOCK + 10 });
+    assert.deepEqual([part.fromPage, part.pages, part.cells.length], [BLOCK, BLOCK + 10, BLOCK + 10]);
+    assert.deepEqual([part.ownPages, part.sharedPages, part.zeroPages], [40, 0, BLOCK - 30]);
+    assert.equal(part.cells[39], own | changed);
+    assert.equal(part.cells[40], 0);
+    const cut = await store.map(id, { fromPage: 0, pages: 10, maxCells: 1 });
+    assert.deepEqual([cut.sharedPages, [...cut.cells]], [10, [shared]]);
+    assert.equal((await store.map(id, { fromPage: 30 * BLOCK })).pages, 0);
+    const third = await save(store, { 'ram@0x0': Buffer.concat([noise(9, 1), zeros(3 * BLOCK - 1)]) });
+    assert.equal((await store.map(id, { base: third.id })).changedPages, 140);
+    assert.equal((await store.map(id, { base: parent.id })).changedPages, 40);
+    for (const fromPage of [-512, 1, 0.5, Number.NaN])
+      await assert.rejects(store.map(id, { fromPage }), { code: 'USAGE' });
+    await assert.rejects(store.map(id, { pages: 0 }), { code: 'USAGE' });
+    await assert.rejects(store.map(id, { base: 'absent' }), { code: 'NO_SUCH_SNAPSHOT' });
   });
 
   it('has no changes where there is no parent, or it is damaged or removed', async function () {

@@ -80,6 +80,7 @@ const STORE_FLOORS = [
   'list',
   'open-store',
   'statistics',
+  'unique-bytes',
   'page-map',
   'copy',
   'file',

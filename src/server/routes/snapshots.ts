@@ -6,6 +6,20 @@ import { machineOf } from './machines.js';
 
 /** `DELETE` takes no pattern of tags, as the library does: it would delete several snapshots. */
 const ref = Type.String({ pattern: '^[^*?]+$' });
+/** Of a query, which has only text. */
+const digits = (description: string) => Type.Optional(Type.String({ pattern: '^[0-9]{1,15}$', description }));
+const numberOf = (text: string | undefined): number | undefined =>
+  text === undefined ? undefined : Number(text);
+const MapQuery = Type.Object(
+  {
+    region: Type.Optional(Type.String({ minLength: 1, maxLength: 64, description: 'Default: the first.' })),
+    base: Type.Optional(Type.String({ minLength: 1, maxLength: 64, description: 'Default: the parent.' })),
+    fromPage: digits('A multiple of 512. Default: 0.'),
+    pages: digits('Default: all.'),
+    maxCells: digits('Default: 4096.'),
+  },
+  { additionalProperties: false },
+);
 const params = Type.Object({ snapshot: ref });
 
 export function snapshotRoutes(app: App, { host, store }: Service): void {
@@ -33,6 +47,33 @@ export function snapshotRoutes(app: App, { host, store }: Service): void {
     async ({ params: { snapshot } }, reply) => {
       await store.ask('remove', [snapshot]);
       return reply.code(204).send(null);
+    },
+  );
+
+  app.get(
+    '/v1/snapshots/:snapshot/map',
+    {
+      schema: {
+        summary: 'What the pages of a region are: one byte a cell',
+        description:
+          'The body has one byte a cell, the sum of the classes of its pages: 1 own, 2 shared, 4 damaged, 8 changed. The header livesnap-page-map has the rest, as JSON.',
+        params,
+        querystring: MapQuery,
+      },
+    },
+    async ({ params: { snapshot }, query }, reply) => {
+      const { region, base, fromPage, pages, maxCells } = query;
+      const { cells, ...about } = await store.ask('map', snapshot, {
+        region,
+        base,
+        fromPage: numberOf(fromPage),
+        pages: numberOf(pages),
+        maxCells: numberOf(maxCells),
+      });
+      return reply
+        .type('application/octet-stream')
+        .header('livesnap-page-map', JSON.stringify(about))
+        .send(Buffer.from(cells.buffer, cells.byteOffset, cells.length));
     },
   );
 

@@ -69,6 +69,7 @@ function feedOf(host: FakeHost, logLimit?: number): Feed {
         host.statsAsked++;
         return null;
       },
+      uniqueBytes: async () => null,
       log: { fault: () => {} },
     },
     logLimit,
