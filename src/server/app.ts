@@ -22,6 +22,7 @@ import { accessRoutes } from './routes/access.js';
 import { eventRoutes } from './routes/events.js';
 import { jobRoutes } from './routes/jobs.js';
 import { machineRoutes } from './routes/machines.js';
+import { pageRoutes } from './routes/page.js';
 import { snapshotRoutes } from './routes/snapshots.js';
 import { statusRoutes } from './routes/status.js';
 import { storeRoutes } from './routes/store.js';
@@ -108,6 +109,7 @@ export async function makeApp(
     snapshotRoutes(routes, service);
     tagRoutes(routes, service);
     storeRoutes(routes, service);
+    pageRoutes(routes, service);
     jobRoutes(routes, service);
   });
   await app.ready();

@@ -26,6 +26,7 @@ import {
   type TcpOptions,
 } from './listen.js';
 import { isLoopback, publicOrigin } from './origin.js';
+import { readPageFiles } from './page-files.js';
 import { ServerLog } from './server-log.js';
 import type { Service } from './service.js';
 import { StoreClient } from './store-client.js';
@@ -90,6 +91,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       files,
       log,
       version,
+      page: readPageFiles(),
       startedAt: new Date(),
       closing: closing.signal,
     };

@@ -8,6 +8,7 @@ import type { AllowedFiles } from './allowed-files.js';
 import type { Feed } from './feed.js';
 import type { ServerJobs } from './jobs.js';
 import type { Origins } from './origin.js';
+import type { PageFile } from './page-files.js';
 import type { ServerLog } from './server-log.js';
 import type { StoreClient } from './store-client.js';
 
@@ -23,6 +24,8 @@ export interface Service {
   readonly files: AllowedFiles;
   readonly log: ServerLog;
   readonly version: string;
+  /** The files of the page, by path. */
+  readonly page: ReadonlyMap<string, PageFile>;
   readonly startedAt: Date;
   /** Aborted when the server ends: streams without an end must end then. */
   readonly closing: AbortSignal;

@@ -39,6 +39,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
       'errors',
     ],
   ],
+  web: ['server', 'format'],
   jobs: ['host', 'machine', 'native', 'unless-aborted', 'errors'],
   server: ['host', 'jobs', 'machine', 'vmm', 'store', 'native', 'environment', 'unless-aborted', 'errors'],
   machine: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'errors'],
@@ -108,14 +109,15 @@ const SRC = join(projectRoot, 'src');
 
 /** Every file of src/ with the files of src/ that it imports, statically or by `import()`; paths relative to src/. */
 function importGraph(): Map<string, string[]> {
-  const files = (readdirSync(SRC, { recursive: true }) as string[]).filter((file) => file.endsWith('.ts'));
+  const files = (readdirSync(SRC, { recursive: true }) as string[]).filter((file) => /\.tsx?$/.test(file));
   return new Map(
     files.map((file) => {
       const { importedFiles } = ts.preProcessFile(readFileSync(join(SRC, file), 'utf8'), true, true);
       const imports = importedFiles
         .map(({ fileName }) => fileName)
         .filter((name) => name.startsWith('.'))
-        .map((name) => relative(SRC, resolve(SRC, dirname(file), name.replace(/\.js$/, '.ts'))));
+        .map((name) => relative(SRC, resolve(SRC, dirname(file), name.replace(/\.js$/, '.ts'))))
+        .map((name) => (files.includes(`${name}x`) ? `${name}x` : name));
       for (const target of imports)
         assert(files.includes(target), `${file} imports ${target}, which does not exist`);
       return [file, imports];

@@ -5,6 +5,7 @@ import { Type } from 'typebox';
 import { runRoot, temporaryDirectory } from '../../environment.js';
 import { LivesnapError } from '../../errors.js';
 import { findRunDirectory } from '../../host/find-machine.js';
+import { consoleOf, lastLines, processLogOf } from '../../host/logs.js';
 import { type MachineInfo, machineInfo } from '../../host/machine-info.js';
 import { stopNamedMachine } from '../../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../../machine/control-api.js';
@@ -39,10 +40,13 @@ export async function machineOf(nameOrId: string): Promise<Machine> {
   const directory = await findRunDirectory(nameOrId);
   const found = directory && (await machineInfo(directory));
   if (found) return described(found);
-  throw new LivesnapError('NO_SUCH_MACHINE', `there is no machine ${nameOrId}`, {
+  throw noMachine(nameOrId);
+}
+
+const noMachine = (nameOrId: string): LivesnapError =>
+  new LivesnapError('NO_SUCH_MACHINE', `there is no machine ${nameOrId}`, {
     hint: 'GET /v1/machines lists the machines.',
   });
-}
 
 /** `key` or `key=value`, one or several, as the library filters. */
 function labelFilter(given: string | readonly string[] | undefined): Record<string, string | null> {
@@ -146,6 +150,34 @@ export function machineRoutes(app: App, service: Service): void {
     '/v1/machines/:machine',
     { schema: { summary: 'Describe a machine', params, response: { 200: Machine } } },
     ({ params: { machine } }) => machineOf(machine),
+  );
+
+  app.get(
+    '/v1/machines/:machine/logs',
+    {
+      schema: {
+        summary: 'The last output of the guest, or the log of the process, as text',
+        params,
+        querystring: Type.Object(
+          {
+            process: Type.Optional(Type.Enum(['true', 'false'], { description: 'The log of the process.' })),
+            tail: Type.Optional(Type.String({ pattern: '^[0-9]{1,9}$', description: 'Only so many lines.' })),
+          },
+          { additionalProperties: false },
+        ),
+      },
+    },
+    async ({ params: { machine }, query }, reply) => {
+      const directory = await findRunDirectory(machine);
+      if (directory === null) throw noMachine(machine);
+      const tail = query.tail === undefined ? null : Number(query.tail);
+      reply.type('text/plain; charset=utf-8');
+      if (query.process === 'true')
+        return reply.send(Buffer.from(lastLines(await processLogOf(directory), tail)));
+      const console = await consoleOf(directory);
+      console.close();
+      return reply.send(Buffer.from(lastLines(console.past, tail)));
+    },
   );
 
   app.patch(
