@@ -10,7 +10,7 @@ import { LivesnapError } from '../errors.js';
 import { Host } from '../host/host.js';
 import { HostEvents } from '../host/host-events.js';
 import { Jobs } from '../jobs/jobs.js';
-import { Access } from './access.js';
+import { Access, CODE_LIFETIME_MS } from './access.js';
 import { AllowedFiles } from './allowed-files.js';
 import { makeApp } from './app.js';
 import { ConsoleSockets } from './console-socket.js';
@@ -29,6 +29,7 @@ import { isLoopback, publicOrigin } from './origin.js';
 import { readPageFiles } from './page-files.js';
 import { ServerLog } from './server-log.js';
 import type { Service } from './service.js';
+import { SignInFiles } from './sign-in-files.js';
 import { StoreClient } from './store-client.js';
 import { tokenIn } from './token-file.js';
 
@@ -68,6 +69,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const store = new StoreClient(storeDir);
     const log = new ServerLog();
     const closing = new AbortController();
+    const signInFiles = new SignInFiles(directory.path, CODE_LIFETIME_MS);
+    let url: string | null = null;
     const jobs = new ServerJobs(host, new Jobs(runRoot(), storeDir));
     const service: Service = {
       host,
@@ -88,6 +91,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       jobs,
       remotes,
       access: new Access(tokenIn(tokenFile)),
+      signInFiles,
+      origin: () => url,
       files,
       log,
       version,
@@ -103,7 +108,6 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const sockets = new ConsoleSockets(service, arrivalOf);
     const socketServer = app.server as Server;
     servers.push(socketServer);
-    let url: string | null = null;
     if (tcp !== null) {
       const { server, origins } = await listenOnTcp(tcp, (request: IncomingMessage, response) =>
         answer(request as never, response as never),
@@ -119,6 +123,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       close: async () => {
         closing.abort();
         sockets.close();
+        signInFiles.close();
         await Promise.all(servers.map(closed));
         await app.close();
         await service.store.close();

@@ -80,7 +80,10 @@ export class SocketDirectory implements Disposable {
   readonly socket: string;
   readonly #lockFd: number;
 
-  private constructor(path: string, lockFd: number) {
+  private constructor(
+    readonly path: string,
+    lockFd: number,
+  ) {
     this.socket = join(path, 'api.sock');
     this.#lockFd = lockFd;
   }

@@ -386,6 +386,13 @@ export const Grant = Type.Object(
   { secret: Type.String(), expiresAt: time('When it ends.') },
   { $id: 'Grant' },
 );
+export const CodeBody = Type.Object({ page: Type.Optional(Type.Boolean()) }, CLOSED);
+export const CodeGrant = Type.Object({
+  secret: Type.String(),
+  expiresAt: time('When it ends.'),
+  url: Type.Optional(Type.String({ description: 'Where the page is.' })),
+  file: Type.Optional(Type.String({ description: 'The file that signs a browser in.' })),
+});
 export const SessionBody = Type.Object({ code: Type.String({ minLength: 1, maxLength: 256 }) }, CLOSED);
 export const TicketBody = Type.Object(
   { path: Type.String({ pattern: '^/v1/[^?#]{1,1000}$', description: 'What is downloaded.' }) },

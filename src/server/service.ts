@@ -10,6 +10,7 @@ import type { ServerJobs } from './jobs.js';
 import type { Origins } from './origin.js';
 import type { PageFile } from './page-files.js';
 import type { ServerLog } from './server-log.js';
+import type { SignInFiles } from './sign-in-files.js';
 import type { StoreClient } from './store-client.js';
 
 /** What the routes use. */
@@ -21,6 +22,9 @@ export interface Service {
   /** Addresses of other stores, by the names that requests use. */
   readonly remotes: ReadonlyMap<string, string>;
   readonly access: Access;
+  readonly signInFiles: SignInFiles;
+  /** Where browsers reach the server. Null: only the Unix socket is there. */
+  readonly origin: () => string | null;
   readonly files: AllowedFiles;
   readonly log: ServerLog;
   readonly version: string;

@@ -33,13 +33,14 @@ function useHash(): string {
   return hash;
 }
 
+/** Ages are shown anew from time to time, and whenever anything else is. */
 function useNow(): number {
-  const [nowMs, setNow] = useState(Date.now());
+  const [, setTick] = useState(0);
   useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), CLOCK_MS);
+    const timer = setInterval(() => setTick((tick) => tick + 1), CLOCK_MS);
     return () => clearInterval(timer);
   }, []);
-  return nowMs;
+  return Date.now();
 }
 
 function Page() {

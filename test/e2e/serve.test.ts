@@ -1,10 +1,10 @@
 /** `livesnap serve`: the API of a host, over its socket and over TCP, by friends and by others. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync } from 'node:child_process';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { type ClientRequest, request as httpRequest } from 'node:http';
 import { connect as connectTcp } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import WebSocket from 'ws';
 import { probe } from '../kvm/kvm.js';
@@ -548,6 +548,33 @@ describe('livesnap serve', function () {
     for (const id of ['..', 'x', `${'a'.repeat(32)}-0x1`, '%2e%2e%2fweb'])
       assert.equal((await server.ask(`/v1/jobs/${id}`)).status, 400, id);
     assert.equal((await server.ask(`/v1/jobs/${'a'.repeat(32)}`)).status, 404);
+  });
+
+  it('signs a browser in with a code that works once, which no argument has', async () => {
+    const silent = await world.run(['open']);
+    assert.match(silent.stderr, /no server answers on .*\n.*livesnap serve/s);
+    server = await Serving.start(world);
+    const address = new URL((await world.run(['open', '--print'])).stdout.trim());
+    assert.equal(address.port, String(server.port));
+    const code = address.hash.slice('#code='.length);
+    const page = await server.askTcp<string>('/');
+    assert.match(page.body, /<script type="module" src="\/app\/main-\w+\.js">/);
+    const names = (): string[] =>
+      readdirSync(dirname(server.socket)).filter((name) => name.startsWith('open-'));
+    const [name] = names();
+    const file = join(dirname(server.socket), name!);
+    assert.equal(statSync(file).mode & 0o777, 0o600);
+    assert(readFileSync(file, 'utf8').includes(code));
+    const session = await server.askTcp<{ secret: string }>('/v1/sessions', { body: { code } });
+    assert.equal(session.status, 201);
+    assert.deepEqual(names(), [], 'the file is gone with its code');
+    assert.equal((await server.askTcp('/v1/sessions', { body: { code } })).status, 401, 'it works once');
+    const headers = { authorization: `Bearer ${session.body.secret}` };
+    assert.equal((await server.askTcp('/v1/overview', { headers })).status, 200);
+    assert.equal((await server.askTcp('/v1/codes', { method: 'POST', headers })).status, 403);
+    await server.end();
+    server = await Serving.start(world, '--listen', 'none');
+    assert.match((await world.run(['open'])).stderr, /its Unix socket alone/);
   });
 
   it('listens on its socket alone, if asked', async () => {

@@ -69,6 +69,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     tlsKey: EMPTY,
     publicUrl: EMPTY,
     tokenFile: EMPTY,
+    remote: ['ssh://host/dir', /not a name and an address/],
     allow: EMPTY,
   },
   show: { type: ['file', /not machine or snapshot/] },
@@ -295,7 +296,8 @@ describe('livesnap', () => {
       assert.ok(!files.some((file) => file.includes('/node_modules/')), files.join());
     }
     const { files, modules } = await world.loadedBy('ls', '--store', join(world.dir, 'none'));
-    assert.ok(modules.includes('src/cli/ls.ts') && modules.includes('src/store/store.ts'));
+    assert.ok(modules.includes('src/cli/ls.ts') && modules.includes('src/store/list.ts'));
+    assert.ok(!modules.includes('src/store/store.ts'), 'a list needs the index alone');
     assert.ok(files.some((file) => /\/better-sqlite3(-node20)?\//.test(file)));
   });
 

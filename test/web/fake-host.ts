@@ -59,6 +59,8 @@ export class FakeServer {
       },
       remotes: new Map(),
       access: this.#access,
+      signInFiles: { remove() {} },
+      origin: () => null,
       files: {},
       log: { say() {}, fault: (error: unknown) => console.error(error), refused() {} },
       version: '0.0.0',

@@ -55,7 +55,7 @@ export function SnapshotList({ title, snapshots, model, nowMs }: Props) {
         <span class="stored">stored</span>
         <span>frees</span>
       </div>
-      {rows.length === 0 && <p class="quiet">No snapshot matches.</p>}
+      {rows.length === 0 && <p class="quiet">{filter === '' ? 'Never saved.' : 'No snapshot matches.'}</p>}
       <RowWindow
         count={rows.length}
         label={title}

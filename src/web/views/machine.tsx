@@ -2,7 +2,7 @@
 import { useEffect, useState } from 'preact/hooks';
 import { formatBytes, formatDuration, formatTime } from '../../format.js';
 import { request, send } from '../api.js';
-import { attempt, say } from '../notice.js';
+import { attempt } from '../notice.js';
 import { Do, DoAfterAsking } from '../parts/buttons.js';
 import { Console } from '../parts/console.js';
 import { forget, titleOf } from '../parts/jobs.js';
@@ -181,14 +181,17 @@ function Log({ machine }: { machine: Machine }) {
   const [text, setText] = useState<string | null>(null);
   const path = apiPath(machine);
   useEffect(() => {
-    void attempt(async () => {
-      const [console, process] = await Promise.all(
-        ['', '?process=true'].map(async (query) => (await request(`${path}/logs${query}`)).text()),
-      );
-      setText(`${process}\n── console ──\n${console}`);
-    }).then((done) => {
-      if (done === null) say('The log could not be read.');
-    });
+    // One of them may be lost while the other tells why.
+    const read = async (query: string): Promise<string> => {
+      try {
+        return await (await request(`${path}/logs${query}`)).text();
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    void Promise.all([read('?process=true'), read('')]).then(([process, console]) =>
+      setText(`${process}\n── console ──\n${console}`),
+    );
   }, [path]);
   return (
     <section aria-label={`Log of ${machine.name}`}>

@@ -9,14 +9,14 @@ import {
 } from '../../../../src/web/state/host-model.js';
 import { busyHost, EMPTY, idOf, job, machine, snapshot } from '../../../web/made-up.js';
 
-const after = (model: HostModel, ...events: [type: string, data: unknown, atMs?: number][]): HostModel =>
+const later = (model: HostModel, ...events: [type: string, data: unknown, atMs?: number][]): HostModel =>
   events.reduce<HostModel | null>((now, [type, data, atMs = 0]) => afterEvent(now, type, data, atMs), model)!;
 
 describe('the model of the page', () => {
   it('is nothing before the first state, and then follows each kind of event', () => {
     assert.equal(afterEvent(null, 'machine-started', { machine: machine('a', 1) }, 0), null);
     let model = afterEvent(null, 'state', EMPTY, 0)!;
-    model = after(
+    model = later(
       model,
       ['machine-started', { machine: machine('a', 1) }],
       ['machine-started', { machine: machine('b', 2) }],
@@ -39,7 +39,7 @@ describe('the model of the page', () => {
       [['x'], []],
     );
     assert.equal(model.jobs.length, 1);
-    model = after(
+    model = later(
       model,
       ['machine-ended', { machine: machine('b', 2) }],
       ['snapshot-removed', { snapshot: snapshot(1) }],
@@ -54,14 +54,14 @@ describe('the model of the page', () => {
   it('measures the processor use between looks that are a second apart or more', () => {
     const id = idOf(9001);
     const usage = (cpuSeconds: number) => ({ [id]: { cpuSeconds, touchedBytes: 4096 } });
-    const first = after(modelOf({ ...EMPTY, machines: [machine('a', 1)] }), ['usage', usage(10), 0]);
+    const first = later(modelOf({ ...EMPTY, machines: [machine('a', 1)] }), ['usage', usage(10), 0]);
     assert.equal(totalCpu(first), null);
     assert.equal(first.machines[0]!.touchedBytes, 4096);
-    const soon = after(first, ['usage', usage(10.4), 400]);
+    const soon = later(first, ['usage', usage(10.4), 400]);
     assert.equal(totalCpu(soon), null, 'too soon');
-    const second = after(soon, ['usage', usage(11), 2000]);
+    const second = later(soon, ['usage', usage(11), 2000]);
     assert.equal(totalCpu(second), 0.5);
-    const many = after(
+    const many = later(
       second,
       ...Array.from(
         { length: 100 },
@@ -69,7 +69,7 @@ describe('the model of the page', () => {
       ),
     );
     assert.equal(many.cpu[id]!.length, 60);
-    const again = after(many, ['state', { ...EMPTY, machines: [machine('a', 1)] }]);
+    const again = later(many, ['state', { ...EMPTY, machines: [machine('a', 1)] }]);
     assert.equal(again.cpu[id]!.length, 60, 'a reconnection forgets nothing');
   });
 
