@@ -1,9 +1,11 @@
-import { stateFile } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { installedVersion } from '../native/project-root.js';
-import { parseListen, parseRemote, parseText } from './values.js';
-import { defineVerb, repeated, valued } from './verb.js';
+import { readSmallFile } from '../small-file.js';
+import { MAX_STARTER_BYTES } from '../vmm/console/saved-console.js';
+import { parseListen, parsePort, parseRemote, parseText } from './values.js';
+import { defineVerb, optional, repeated, valued } from './verb.js';
 
+const ORIGINAL_PORT = 8010;
 const DEFAULT_ADDRESS = { address: '127.0.0.1', port: 7070 };
 
 export const verb = defineVerb({
@@ -28,6 +30,13 @@ export const verb = defineVerb({
       'Requests may copy to and from this store; repeatable',
       parseRemote,
     ),
+    original: optional(
+      '--original [port]',
+      'Also serve the API of the original program on 127.0.0.1 (default: 8010)',
+      parsePort,
+    ),
+    starterFile: valued('--starter-file <file>', 'For --original: typed into machines that boot', parseText),
+    tap: repeated('--tap <tap>', 'For --original: requests may use this tap; repeatable', parseText),
     allow: repeated('--allow <dir>', 'Requests may name kernels below DIR; may be repeated', parseText),
   },
   notes: [
@@ -41,23 +50,46 @@ export const verb = defineVerb({
     const { tlsCert, tlsKey } = options;
     if ((tlsCert === undefined) !== (tlsKey === undefined))
       throw new LivesnapError('USAGE', '--tls-cert and --tls-key belong together', { hint: 'Give both.' });
+    const { original, starterFile } = options;
+    if (original === undefined && (starterFile !== undefined || options.tap.length > 0))
+      throw new LivesnapError('USAGE', '--starter-file and --tap are for --original', {
+        hint: 'Add --original.',
+      });
     const { loadHostServer } = await import('../server/load-host-server.js');
     const { serve } = loadHostServer();
-    const tokenFile = options.tokenFile ?? stateFile('token');
+    const { tokenFile: defaultFile } = await import('../token-file.js');
+    const tokenFile = options.tokenFile ?? defaultFile();
     const server = await serve({
       storeDir,
       version: installedVersion(),
       tokenFile,
       remotes: new Map(options.remote),
       allow: options.allow,
+      original:
+        original === undefined
+          ? null
+          : {
+              port: original === true ? ORIGINAL_PORT : original,
+              starter: starterFile === undefined ? null : readStarter(starterFile),
+              taps: new Set(options.tap),
+            },
       listen: options.listen === 'none' ? null : (options.listen ?? DEFAULT_ADDRESS),
       tls: tlsCert !== undefined && tlsKey !== undefined ? { cert: tlsCert, key: tlsKey } : null,
       publicUrl: options.publicUrl ?? null,
     });
-    const { socket, url } = server;
-    output.result({ socket, url, tokenFile }, () =>
-      [`Socket: ${socket}`, ...(url === null ? [] : [`URL: ${url}`, `Token: in ${tokenFile}`])].join('\n'),
+    const { socket, url, originalUrl } = server;
+    output.result({ socket, url, tokenFile, originalUrl }, () =>
+      [
+        `Socket: ${socket}`,
+        ...(url === null ? [] : [`URL: ${url}`, `Token: in ${tokenFile}`]),
+        ...(originalUrl === null ? [] : [`Original API: ${originalUrl}`]),
+      ].join('\n'),
     );
+    if (originalUrl !== null)
+      output.say(
+        `warning: ${originalUrl} needs no token: every user of this host can start and save machines there`,
+      );
+    if (url !== null) output.remark('To open its page: livesnap open');
     output.remark('The server runs until Ctrl-C. Machines keep running after that.');
     await new Promise<void>((resolve) => {
       for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
@@ -66,3 +98,14 @@ export const verb = defineVerb({
     return 0;
   },
 });
+
+/** Read once, at the start. Errors: NO_SUCH_FILE, USAGE. */
+function readStarter(path: string): { readonly path: string; readonly bytes: Uint8Array } {
+  const text = readSmallFile(
+    path,
+    MAX_STARTER_BYTES,
+    (problem) =>
+      new LivesnapError('USAGE', `starter file ${path}: ${problem}`, { hint: 'Give a text file.' }),
+  );
+  return { path, bytes: Buffer.from(text) };
+}

@@ -1,13 +1,13 @@
 import { configFile, readConfig } from '../config.js';
 import { LivesnapError } from '../errors.js';
 import { type DiskOptions, readableFile } from '../host/machine-options.js';
+import { parseStarterSet, readStarterFile } from '../host/starter-file.js';
 import { parseLabel } from '../labels.js';
 import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { parseBlock } from './block-option.js';
 import { parseNet } from './net-option.js';
 import { runMachine } from './run-machine.js';
 import { givenOr, orNone, startDefaults } from './start-defaults.js';
-import { parseStarterSet, readStarterFile } from './starter-file.js';
 import {
   anyText,
   parseCpus,
@@ -102,6 +102,7 @@ export const verb = defineVerb({
     'With ,mac=ADDRESS the guest has this MAC address.',
     'The config file may have other defaults: store, memory, cpus, block and net.',
     'none stands for no disk or no network, whatever the config file has.',
+    'Requests to PORT need the token in ~/.local/state/livesnap/token.',
     'With --json and without --detach, start does not attach. It prints the result',
     'and waits until the machine ends.',
   ].join('\n'),

@@ -5,6 +5,7 @@ import { LivesnapError } from '../errors.js';
 import { type Labels, requireLabels } from '../labels.js';
 import type { LaunchRequest, StarterRequest } from '../machine/launch-messages.js';
 import { MAX_LIFETIME_MS } from '../machine/lifetime.js';
+import { tokenFile, tokenIn } from '../token-file.js';
 import type { DiskRequest } from '../vmm/disk/disk-config.js';
 import type { RestoreClock } from '../vmm/kvm/guest-time.js';
 import type { CpuTemplate } from '../vmm/machine-types.js';
@@ -30,7 +31,10 @@ interface LaunchOptions extends LongCallOptions {
   readonly labels?: Labels | undefined;
   /** The machine ends after this time. Default: it has no end. */
   readonly lifetimeMs?: number | null | undefined;
-  /** Also serve the machine's API on this port of 127.0.0.1. */
+  /**
+   * Also serve the machine's API on this port of 127.0.0.1. 0: a free one. Requests there need the token in
+   * `~/.local/state/livesnap/token`, which is made if it is missing.
+   */
   readonly port?: number | undefined;
   /** Directory for what the guest writes to its disks. Default: that of the store. */
   readonly overlayDir?: string | undefined;
@@ -126,7 +130,7 @@ export function launchRequest(
 ): Omit<LaunchRequest, 'root' | 'name' | 'origin'> {
   return {
     storeDir,
-    port: port ?? null,
+    port: port === undefined ? null : { number: port, token: tokenIn(tokenFile()) },
     overlayDir: overlayDir === undefined ? null : resolve(overlayDir),
     starter,
     lifetimeMs: requireLifetime(lifetimeMs),

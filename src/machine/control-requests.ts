@@ -23,10 +23,12 @@ import {
   satisfying,
   text,
 } from '../schema.js';
+import { isSameSecret } from '../secret.js';
 import { HISTORY_BYTES, RING_BYTES } from './console-hub.js';
 import { type MachineChange, type SaveRequest, STOP_TIMEOUT_MS, type StopRequest } from './control-api.js';
 import { HttpError } from './http-status.js';
 import { MAX_LIFETIME_MS } from './lifetime.js';
+import { loopbackOrigins, wrongOrigin } from './origin.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
 /** A day; more would not fit a timer. */
@@ -145,16 +147,18 @@ export function parseTarget(target: string): URL {
 }
 
 /** Errors: HttpError 403. */
-export function requireLoopback(request: IncomingMessage, port: number): void {
-  const hosts = [`127.0.0.1:${port}`, `localhost:${port}`];
-  if (port === 80) hosts.push('127.0.0.1', 'localhost');
-  const { host, origin } = request.headers;
-  if (host === undefined || !hosts.includes(host.toLowerCase()))
-    throw new HttpError(
-      403,
-      `requests to host ${JSON.stringify(host ?? '')} are not allowed`,
-      `Use http://127.0.0.1:${port}.`,
-    );
-  if (origin !== undefined && !hosts.some((each) => origin.toLowerCase() === `http://${each}`))
-    throw new HttpError(403, `requests from ${JSON.stringify(origin)} are not allowed`);
+export function requireLoopback({ headers }: IncomingMessage, port: number): void {
+  const wrong = wrongOrigin(headers, loopbackOrigins(port));
+  if (wrong !== null) throw new HttpError(403, wrong, `Use http://127.0.0.1:${port}.`);
+}
+
+/** Errors: HttpError 401. */
+export function requireToken({ headers: { authorization } }: IncomingMessage, token: string): void {
+  const [, given] = /^Bearer ([\w-]{1,256})$/i.exec(authorization ?? '') ?? [];
+  if (given !== undefined && isSameSecret(given, token)) return;
+  throw new HttpError(
+    401,
+    authorization === undefined ? 'the request has no token' : 'the token is not valid',
+    'Send "Authorization: Bearer TOKEN" with the token in ~/.local/state/livesnap/token, or use the Unix socket.',
+  );
 }

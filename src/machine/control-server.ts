@@ -13,7 +13,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { asLivesnapError, LivesnapError } from '../errors.js';
 import { ID_HEADER, type StopResult } from './control-api.js';
-import { parseTarget, requireLoopback } from './control-requests.js';
+import { parseTarget, requireLoopback, requireToken } from './control-requests.js';
 import { type ControlledMachine, type Handler, ROUTES, sendJson } from './control-routes.js';
 import { HttpError, httpStatusOf } from './http-status.js';
 import { log } from './log.js';
@@ -52,6 +52,8 @@ export class ControlServer {
   readonly #servers: Server[] = [];
   #machine: ControlledMachine | null = null;
   #releaseAddress = () => {};
+  /** Null: there is no port. */
+  #token: string | null = null;
   readonly #starting: StartingMachine | null;
 
   /** Until {@link serve}, requests are answered with 503, but `starting` can be stopped. */
@@ -70,8 +72,12 @@ export class ControlServer {
     await this.#listen(null, (server) => server.listen(address));
   }
 
-  /** Returns the port, which the system chooses for port 0. Errors: USAGE when the port is taken or not allowed. */
-  async listenLoopback(port: number): Promise<number> {
+  /**
+   * Requests there need the token, because every user of the host can send them. Returns the port, which the system
+   * chooses for port 0. Errors: USAGE when the port is taken or not allowed.
+   */
+  async listenLoopback(port: number, token: string): Promise<number> {
+    this.#token = token;
     try {
       return await this.#listen(port, (server) => server.listen(port, '127.0.0.1'));
     } catch (error) {
@@ -105,7 +111,10 @@ export class ControlServer {
     response.shouldKeepAlive = false;
     response.on('error', () => {});
     try {
-      if (port !== null) requireLoopback(request, port);
+      if (port !== null) {
+        requireLoopback(request, port);
+        requireToken(request, this.#token!);
+      }
       const url = parseTarget(request.url ?? '/');
       const handler = findRoute(request.method ?? '', url.pathname, response);
       const machine = this.#machine;

@@ -30,7 +30,8 @@ export interface LaunchRequest {
   readonly name: string;
   /** Absolute path of the default store of saves. */
   readonly storeDir: string;
-  readonly port: number | null;
+  /** Number 0: the system chooses. Requests there need the token. */
+  readonly port: { readonly number: number; readonly token: string } | null;
   /** Absolute path of the directory for what the machine writes to its disks. Null: that of the store. */
   readonly overlayDir: string | null;
   readonly starter: StarterRequest;

@@ -148,14 +148,14 @@ async function run(request: LaunchRequest, stores: StoreThread): Promise<number>
     await server.listenUnix(directory.socket).catch((error) => {
       throw runDirectoryError(directory.path, 'write to', error);
     });
-    if (request.port !== null) await server.listenLoopback(request.port);
+    const port = request.port && (await server.listenLoopback(request.port.number, request.port.token));
     const machine = await startMachine(request, stores);
     for (const notice of machine.notices) log(notice);
     service = new MachineService(machine, {
       directory,
       server,
       storeDir: request.storeDir,
-      port: request.port,
+      port,
       stores,
       log,
       starterDone,

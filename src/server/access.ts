@@ -12,9 +12,9 @@
  * - A code and a ticket are used once: they are forgotten before they are compared with anything else.
  * - What is remembered is bounded.
  */
-import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHmac, randomBytes } from 'node:crypto';
+import { digestOf, isSameSecret, newSecret } from '../secret.js';
 
-const SECRET_BYTES = 32;
 export const CODE_LIFETIME_MS = 60_000;
 export const SESSION_LIFETIME_MS = 12 * 3_600_000;
 /** Codes and tickets that are not used yet. When there are more, the oldest ends. */
@@ -32,13 +32,6 @@ export interface Grant {
   readonly expiresAt: string;
 }
 
-export const newSecret = (): string => randomBytes(SECRET_BYTES).toString('base64url');
-
-const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
-
-/** Digests have equal lengths, and their comparison tells nothing about a secret. */
-const isEqual = (a: string, b: string): boolean => timingSafeEqual(digest(a), digest(b));
-
 /** Secrets that are used once. Kept by their digest, so that looking one up tells nothing about the others. */
 class OneTimeSecrets {
   readonly #unused = new Map<string, { readonly purpose: string; readonly endsMs: number }>();
@@ -50,13 +43,13 @@ class OneTimeSecrets {
       this.#unused.delete(key);
     }
     const endsMs = nowMs + CODE_LIFETIME_MS;
-    this.#unused.set(digest(secret).toString('base64'), { purpose, endsMs });
+    this.#unused.set(digestOf(secret).toString('base64'), { purpose, endsMs });
     return { secret, expiresAt: new Date(endsMs).toISOString() };
   }
 
   /** Whether the secret was issued for this purpose, has not ended and was not used. */
   use(secret: string, purpose: string, nowMs: number): boolean {
-    const key = digest(secret).toString('base64');
+    const key = digestOf(secret).toString('base64');
     const found = this.#unused.get(key);
     this.#unused.delete(key);
     return found !== undefined && found.purpose === purpose && found.endsMs > nowMs;
@@ -78,7 +71,7 @@ export class Access {
   callerOf(authorization: string | undefined): 'token' | 'session' | null {
     const [, secret] = /^Bearer ([\w.-]{1,256})$/.exec(authorization ?? '') ?? [];
     if (secret === undefined) return null;
-    if (isEqual(secret, this.#token)) return 'token';
+    if (isSameSecret(secret, this.#token)) return 'token';
     return this.isSession(secret) ? 'session' : null;
   }
 
@@ -99,7 +92,9 @@ export class Access {
   isSession(secret: string): boolean {
     const [, ends, nonce, signature] = SESSION.exec(secret) ?? [];
     if (ends === undefined || nonce === undefined || signature === undefined) return false;
-    return isEqual(signature, this.#sign(`${ends}.${nonce}`)) && Number.parseInt(ends, 36) > this.#nowMs();
+    return (
+      isSameSecret(signature, this.#sign(`${ends}.${nonce}`)) && Number.parseInt(ends, 36) > this.#nowMs()
+    );
   }
 
   #sign(claim: string): string {

@@ -1,8 +1,8 @@
 /** Finds out who sends a request, and refuses those that may not. */
 import type { IncomingMessage } from 'node:http';
 import { HttpError } from '../machine/http-status.js';
+import { wrongOrigin } from '../machine/origin.js';
 import type { Access, Caller } from './access.js';
-import { wrongOrigin } from './origin.js';
 import type { Arrival } from './service.js';
 
 /** The caller of a request. Errors: HttpError 401, 403. */

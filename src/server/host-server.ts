@@ -10,6 +10,8 @@ import { LivesnapError } from '../errors.js';
 import { Host } from '../host/host.js';
 import { HostEvents } from '../host/host-events.js';
 import { Jobs } from '../jobs/jobs.js';
+import { isLoopback } from '../machine/origin.js';
+import { tokenIn } from '../token-file.js';
 import { Access, CODE_LIFETIME_MS } from './access.js';
 import { AllowedFiles } from './allowed-files.js';
 import { makeApp } from './app.js';
@@ -25,13 +27,13 @@ import {
   SocketDirectory,
   type TcpOptions,
 } from './listen.js';
-import { isLoopback, publicOrigin } from './origin.js';
+import { publicOrigin } from './origin.js';
+import { type OriginalOptions, serveOriginal } from './original.js';
 import { readPageFiles } from './page-files.js';
 import { ServerLog } from './server-log.js';
 import type { Service } from './service.js';
 import { SignInFiles } from './sign-in-files.js';
 import { StoreClient } from './store-client.js';
-import { tokenIn } from './token-file.js';
 
 export interface ServeOptions {
   readonly storeDir: string;
@@ -41,6 +43,8 @@ export interface ServeOptions {
   readonly remotes: ReadonlyMap<string, string>;
   /** Directories of which requests may name files. */
   readonly allow: readonly string[];
+  /** The API of the program that livesnap replaces. Null: it is not served. */
+  readonly original: OriginalOptions | null;
   /** Null: only the Unix socket. */
   readonly listen: { readonly address: string; readonly port: number } | null;
   /** Paths of PEM files. */
@@ -53,6 +57,8 @@ export interface RunningServer {
   readonly socket: string;
   /** Where it is reached over TCP. */
   readonly url: string | null;
+  /** Where the API of the original program is. */
+  readonly originalUrl: string | null;
   /** Requests in progress are completed, for a few seconds. Machines go on. */
   close(): Promise<void>;
 }
@@ -116,12 +122,15 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       url = [...origins][0] ?? null;
     }
     await listenOnSocket(socketServer, directory.socket);
+    const original = options.original && (await serveOriginal({ host, files, log }, options.original));
     for (const server of servers) sockets.serve(server);
     return {
       socket: directory.socket,
       url,
+      originalUrl: original?.url ?? null,
       close: async () => {
         closing.abort();
+        await original?.close();
         sockets.close();
         signInFiles.close();
         await Promise.all(servers.map(closed));

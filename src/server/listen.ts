@@ -13,9 +13,10 @@ import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { LivesnapError } from '../errors.js';
+import { isLoopback, loopbackOrigins, type Origins } from '../machine/origin.js';
 import { checkRunRoot } from '../machine/run-directory.js';
 import { listeningAddress } from '../machine/socket-path.js';
-import { certificateOrigins, isLoopback, loopbackOrigins, type Origins } from './origin.js';
+import { certificateOrigins } from './origin.js';
 import type { Arrival } from './service.js';
 
 const LIMITS = {

@@ -53,6 +53,11 @@ export class World {
     return spawn(process.execPath, [MAIN, ...args], { env: this.env, stdio: ['pipe', 'pipe', 'pipe'] });
   }
 
+  /** The token that requests over TCP need. */
+  token(): string {
+    return readFileSync(join(this.dir, 'state/livesnap/token'), 'utf8').trim();
+  }
+
   run(args: readonly string[], input = ''): Promise<Ran> {
     const child = this.spawn(...args);
     child.stdin!.on('error', () => {});

@@ -29,6 +29,7 @@ describe('the command lines of the original program', function () {
 
   const request = async (port: number, path: string, body?: unknown): Promise<Record<string, unknown>> => {
     const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
+      headers: { authorization: `Bearer ${world.token()}` },
       ...(body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) }),
     });
     assert.equal(answer.status, 200, path);

@@ -5,10 +5,10 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { LivesnapError } from '../../src/errors.js';
+import { loopbackOrigins } from '../../src/machine/origin.js';
 import { Access } from '../../src/server/access.js';
 import { makeApp } from '../../src/server/app.js';
 import type { Frame } from '../../src/server/feed.js';
-import { loopbackOrigins } from '../../src/server/origin.js';
 import { readPageFiles } from '../../src/server/page-files.js';
 import type { Overview } from '../../src/server/schemas.js';
 import type { Service } from '../../src/server/service.js';

@@ -13,6 +13,8 @@ import { AT_ONCE, MachineService } from '../../../src/machine/machine-service.js
 import { type ClaimedRunDirectory, RunDirectory } from '../../../src/machine/run-directory.js';
 import { FakeMachine, FakeStore, failure } from './fake-machine.js';
 
+const TOKEN = 't'.repeat(43);
+
 const hasCode = (code: string) => (error: unknown) => error instanceof LivesnapError && error.code === code;
 
 interface Answer {
@@ -78,7 +80,7 @@ describe('the control API', () => {
     storeGate = Promise.resolve();
     refuseStore = () => {};
     await server.listenUnix(directory.socket);
-    const actual = port === null ? 0 : await server.listenLoopback(port);
+    const actual = port === null ? 0 : await server.listenLoopback(port, TOKEN);
     service = new MachineService(machine, {
       directory,
       server,
@@ -730,9 +732,27 @@ describe('the control API', () => {
 
   it('answers on the loopback port only to its own Host and Origin', async () => {
     const port = await open(root, 0);
+    const bearer = { authorization: `Bearer ${TOKEN}` };
     const get = (headers: Record<string, string>) =>
-      ask({ host: '127.0.0.1', port, path: '/machine', headers }).then((answer) => answer.status);
+      ask({ host: '127.0.0.1', port, path: '/machine', headers: { ...bearer, ...headers } }).then(
+        (answer) => answer.status,
+      );
     assert.equal(await get({}), 200);
+    assert.equal(await get({ host: `[::1]:${port}` }), 200);
+    for (const authorization of [
+      '',
+      'Bearer ',
+      `Bearer ${TOKEN}x`,
+      `Bearer ${TOKEN.slice(1)}`,
+      `Basic ${TOKEN}`,
+      TOKEN,
+    ])
+      assert.equal(await get({ authorization }), 401, authorization);
+    const without = await ask({ host: '127.0.0.1', port, path: '/stop', method: 'POST' });
+    assert.deepEqual(
+      [without.status, JSON.parse(without.text).error.message],
+      [401, 'the request has no token'],
+    );
     assert.equal(await get({ host: `localhost:${port}` }), 200);
     assert.equal(await get({ origin: `http://127.0.0.1:${port}` }), 200);
     assert.equal(await get({ host: 'evil.example' }), 403);
@@ -741,11 +761,14 @@ describe('the control API', () => {
     assert.equal(await get({ origin: 'http://evil.example' }), 403);
     assert.equal(await get({ origin: 'null' }), 403);
     assert.equal(await get({ origin: `https://127.0.0.1:${port}` }), 403);
-    const save = await ask({ host: '127.0.0.1', port, path: '/save', method: 'POST' }, '{"store":"/etc"}');
+    const save = await ask(
+      { host: '127.0.0.1', port, path: '/save', method: 'POST', headers: bearer },
+      '{"store":"/etc"}',
+    );
     assert.equal(save.status, 403);
     assert.deepEqual(machine.done, []);
     const other = new ControlServer();
-    await assert.rejects(other.listenLoopback(port), hasCode('USAGE'));
+    await assert.rejects(other.listenLoopback(port, TOKEN), hasCode('USAGE'));
   });
 
   it('can be reached through a socket whose path is too long for an address', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { Access, CODE_LIFETIME_MS, newSecret, SESSION_LIFETIME_MS } from '../../../src/server/access.js';
+import { newSecret } from '../../../src/secret.js';
+import { Access, CODE_LIFETIME_MS, SESSION_LIFETIME_MS } from '../../../src/server/access.js';
 
 describe('access to the API of a host', () => {
   let nowMs = 0;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { isLoopback, loopbackOrigins, publicOrigin, wrongOrigin } from '../../../src/server/origin.js';
+import { isLoopback, loopbackOrigins, wrongOrigin } from '../../../src/machine/origin.js';
+import { publicOrigin } from '../../../src/server/origin.js';
 
 describe('the names of a server', () => {
   const origins = loopbackOrigins(7070);

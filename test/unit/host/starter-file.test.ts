@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { parseStarterSet, starterLines } from '../../../src/cli/starter-file.js';
 import { LivesnapError } from '../../../src/errors.js';
+import { parseStarterSet, starterLines } from '../../../src/host/starter-file.js';
 
 const VALUES = new Map([
   ['username', 'root'],

@@ -1,4 +1,4 @@
-/** The file of the server's token. It belongs to the user alone. */
+/** The file of the token that requests over TCP need. It belongs to the user alone. */
 import {
   closeSync,
   constants,
@@ -11,9 +11,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { userId } from '../environment.js';
-import { LivesnapError } from '../errors.js';
-import { newSecret } from './access.js';
+import { stateFile, userId } from './environment.js';
+import { LivesnapError } from './errors.js';
+import { newSecret } from './secret.js';
+
+/** Where the token is unless a server is told otherwise. Errors: USAGE. */
+export const tokenFile = (): string => stateFile('token');
 
 const TOKEN = /^[\w-]{32,128}$/;
 const MAX_FILE_BYTES = 256;
@@ -54,7 +57,7 @@ function readToken(path: string): string | null {
       'NO_PERMISSION',
       `the token file ${path} cannot be read: ${(error as Error).message}`,
       {
-        hint: 'Remove it: livesnap serve makes a new one.',
+        hint: 'Remove it: livesnap makes a new one.',
         cause: error,
       },
     );
@@ -63,13 +66,13 @@ function readToken(path: string): string | null {
     const stats = fstatSync(fd);
     if (!stats.isFile() || stats.uid !== userId() || (stats.mode & 0o077) !== 0)
       throw new LivesnapError('NO_PERMISSION', `the token file ${path} is not a file of this user alone`, {
-        hint: `Remove it, and livesnap serve makes a new one; or: chmod 600 ${path}.`,
+        hint: `Remove it, and livesnap makes a new one; or: chmod 600 ${path}.`,
       });
     const bytes = Buffer.alloc(MAX_FILE_BYTES);
     const token = bytes.toString('utf8', 0, readSync(fd, bytes)).trim();
     if (TOKEN.test(token)) return token;
     throw new LivesnapError('BAD_STATE', `the token file ${path} has no valid token`, {
-      hint: 'Remove it: livesnap serve makes a new one.',
+      hint: 'Remove it: livesnap makes a new one.',
     });
   } finally {
     closeSync(fd);

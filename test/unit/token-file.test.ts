@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { tokenIn } from '../../../src/server/token-file.js';
+import { tokenIn } from '../../src/token-file.js';
 
 describe('the file of the token', () => {
   let dir = '';

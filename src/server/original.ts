@@ -1,0 +1,219 @@
+/**
+ * The API of the program that livesnap replaces, for its clients: `POST /create` and `POST /snapshot` on loopback.
+ *
+ * What flows: requests name kernels, snapshots and taps by the words of the old API; the library starts, restores and
+ * saves machines. The two files of an old snapshot are one snapshot here, found by a tag that is made of both paths.
+ *
+ * Invariants:
+ * - It listens on loopback alone, and needs no token, because its clients have none. So every user of the host can call
+ *   it, and it accepts only what its start has named: kernels below `--allow`, taps by `--tap`, one starter file.
+ * - A failed save is an error, where the old program answered success.
+ */
+import { createHash } from 'node:crypto';
+import type { Server } from 'node:http';
+import { STATUS_CODES } from 'node:http';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import fastify, { type FastifyInstance } from 'fastify';
+import { Type } from 'typebox';
+import { runRoot } from '../environment.js';
+import { LivesnapError } from '../errors.js';
+import type { Host } from '../host/host.js';
+import { starterLines } from '../host/starter-file.js';
+import { HttpError } from '../machine/http-status.js';
+import { loopbackOrigins, wrongOrigin } from '../machine/origin.js';
+import { listRunDirectories } from '../machine/run-directory.js';
+import type { TapBackend } from '../vmm/net/net-config.js';
+import type { AllowedFiles } from './allowed-files.js';
+import { problemOf } from './problem.js';
+import type { ServerLog } from './server-log.js';
+
+const MAX_BODY_BYTES = 16 * 1024;
+/** `192.168.(200 + id).2` is an address up to here. */
+const MAX_ID = 55;
+const MAX_PATH_LENGTH = 4096;
+const IS_TAG = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+export interface OriginalOptions {
+  readonly port: number;
+  /** The starter file of machines that boot: its path, for messages, and its content. Null: nothing is typed. */
+  readonly starter: { readonly path: string; readonly bytes: Uint8Array } | null;
+  /** Names of taps that requests may use. */
+  readonly taps: ReadonlySet<string>;
+}
+
+interface OriginalSources {
+  readonly host: Host;
+  readonly files: AllowedFiles;
+  readonly log: ServerLog;
+}
+
+const CLOSED = { additionalProperties: false };
+const path = Type.String({ minLength: 1, maxLength: MAX_PATH_LENGTH });
+const text = Type.String({ maxLength: 256 });
+
+const CreateBody = Type.Object(
+  {
+    kernel_path: path,
+    cpu_snapshot_path: path,
+    memory_snapshot_path: path,
+    resume: Type.Boolean(),
+    tap_device: Type.Optional(Type.Union([Type.String({ maxLength: 15 }), Type.Null()])),
+    config: Type.Optional(
+      Type.Union([
+        Type.Object(
+          { username: text, password: text, id: Type.Integer({ minimum: 0, maximum: MAX_ID }) },
+          CLOSED,
+        ),
+        Type.Null(),
+      ]),
+    ),
+  },
+  CLOSED,
+);
+
+const SnapshotBody = Type.Object(
+  {
+    cpu_snapshot_path: path,
+    memory_snapshot_path: path,
+    rpc_port: Type.Integer({ minimum: 1, maximum: 65_535 }),
+    resume: Type.Boolean(),
+  },
+  CLOSED,
+);
+
+/**
+ * The name of the one snapshot that two paths of the old API stand for: a tag or an ID that both are, or a tag made of
+ * both, which other paths do not have.
+ */
+export function snapshotNamed(cpuPath: string, memoryPath: string): string {
+  if (cpuPath === memoryPath && IS_TAG.test(cpuPath)) return cpuPath;
+  const words = cpuPath
+    .split('/')
+    .at(-1)!
+    .replace(/\.[^.]*$/, '')
+    .replace(/[^A-Za-z0-9._-]+/g, '-')
+    .replace(/^[^A-Za-z0-9]+/, '')
+    .slice(0, 40);
+  const digest = createHash('sha256').update(`${cpuPath}\0${memoryPath}`).digest('hex').slice(0, 12);
+  return `${words || 'snapshot'}-${digest}`;
+}
+
+/** Errors: USAGE (the port is taken). */
+export async function serveOriginal(
+  sources: OriginalSources,
+  options: OriginalOptions,
+): Promise<{ readonly url: string; close(): Promise<void> }> {
+  const app = makeApp(sources, options);
+  try {
+    await app.listen({ host: '127.0.0.1', port: options.port });
+  } catch (error) {
+    throw new LivesnapError('USAGE', `cannot listen on port ${options.port}: ${(error as Error).message}`, {
+      hint: 'Choose another port: --original PORT.',
+      cause: error,
+    });
+  }
+  return { url: `http://127.0.0.1:${portOf(app.server)}`, close: () => app.close() };
+}
+
+const portOf = (server: Server): number => (server.address() as { port: number }).port;
+
+function makeApp({ host, files, log }: OriginalSources, options: OriginalOptions): FastifyInstance {
+  const app = fastify({
+    logger: false,
+    bodyLimit: MAX_BODY_BYTES,
+    forceCloseConnections: true,
+    connectionTimeout: 30_000,
+    requestTimeout: 30_000,
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false } },
+  }).withTypeProvider<TypeBoxTypeProvider>();
+  // A page of a browser may send text elsewhere without asking. It is no request.
+  app.removeContentTypeParser('text/plain');
+  app.server.maxConnections = 64;
+  app.addHook('onRequest', async (request) => {
+    const wrong = wrongOrigin(request.headers, loopbackOrigins(portOf(app.server)));
+    if (wrong !== null) throw new HttpError(403, wrong);
+  });
+  app.setErrorHandler((thrown, _request, reply) => {
+    const { status, code, detail, hint } = problemOf(thrown);
+    if (status >= 500 && code === 'SYSTEM') log.fault(thrown);
+    return reply.code(status).send(refusal(status, hint === null ? detail : `${detail}. ${hint}`));
+  });
+  app.setNotFoundHandler((_request, reply) =>
+    reply.code(404).send(refusal(404, 'The requests are POST /create and POST /snapshot.')),
+  );
+
+  app.post('/create', { schema: { body: CreateBody } }, async ({ body }) => {
+    const { kernel_path, cpu_snapshot_path, memory_snapshot_path, resume, tap_device, config } = body;
+    const tap = tap_device ?? null;
+    if (tap !== null && !options.taps.has(tap))
+      throw new HttpError(403, `the tap ${JSON.stringify(tap)} is not allowed`, 'Start it with --tap TAP.');
+    const begin = async () => {
+      if (resume)
+        return host.restore(snapshotNamed(cpu_snapshot_path, memory_snapshot_path), {
+          port: 0,
+          nets: tap === null ? [] : [{ index: 0, backend: tapBackend(tap) }],
+        });
+      using kernel = files.open(kernel_path);
+      return await host.start({
+        port: 0,
+        kernel: kernel.path,
+        nets: tap === null ? [] : [{ backend: tapBackend(tap), mac: null }],
+        starter: { lines: linesFor(options.starter, config ?? null), prompt: null },
+      });
+    };
+    const machine = await begin();
+    machine.detach();
+    const record = await machine.client.directory.readRecord();
+    return { pid: machine.about.pid, port: record?.port ?? null };
+  });
+
+  app.post('/snapshot', { schema: { body: SnapshotBody } }, async ({ body }, reply) => {
+    const { cpu_snapshot_path, memory_snapshot_path, rpc_port, resume } = body;
+    const machine = await host.machine(await nameOnPort(rpc_port));
+    await machine.save({
+      store: host.storeDir,
+      tags: [snapshotNamed(cpu_snapshot_path, memory_snapshot_path)],
+      then: resume ? 'resume' : 'pause',
+    });
+    return reply.type('application/json').send(JSON.stringify('Snapshot taken successfully'));
+  });
+  return app as unknown as FastifyInstance;
+}
+
+function linesFor(
+  starter: OriginalOptions['starter'],
+  config: { readonly username: string; readonly password: string; readonly id: number } | null,
+): readonly string[] {
+  if (starter === null) return [];
+  const values =
+    config === null
+      ? []
+      : [
+          ['username', config.username],
+          ['password', config.password],
+          ['id', String(config.id)],
+          ['ip', `192.168.${200 + config.id}.2`],
+        ];
+  for (const [key, value] of values)
+    if (/[\r\n]/.test(value!))
+      throw new HttpError(400, `the ${key} has a line end`, 'Give a value of one line.');
+  return starterLines(starter.path, starter.bytes, new Map(values as [string, string][]));
+}
+
+const tapBackend = (tap: string): TapBackend => ({
+  ...{ kind: 'tap', tap, netns: null, create: false, address: null },
+});
+
+/** The machine that runs and has its control API on this port. Errors: NO_SUCH_MACHINE. */
+async function nameOnPort(port: number): Promise<string> {
+  for (const directory of await listRunDirectories(runRoot()))
+    if ((await directory.readRecord())?.port === port && (await directory.look()) === 'live')
+      return directory.name;
+  throw new LivesnapError('NO_SUCH_MACHINE', `no machine has its API on port ${port}`, {
+    hint: 'Use the port that POST /create has answered.',
+  });
+}
+
+const refusal = (status: number, description: string) => ({
+  error: { code: status, reason: STATUS_CODES[status] ?? 'Error', description },
+});
