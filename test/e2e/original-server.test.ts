@@ -159,6 +159,6 @@ describe('livesnap serve --original', function () {
     ])
       answers.add(await refused('/create', { ...create(), kernel_path }, 403));
     assert.equal(answers.size, 1, 'one answer, whether it exists or not');
-    assert.deepEqual(world.machines(), []);
+    assert.deepEqual(await world.json('ps'), []);
   });
 });
