@@ -2,10 +2,11 @@ import { LivesnapError } from '../errors.js';
 import { installedVersion } from '../native/project-root.js';
 import { readSmallFile } from '../small-file.js';
 import { MAX_STARTER_BYTES } from '../vmm/console/saved-console.js';
-import { parseListen, parsePort, parseRemote, parseText } from './values.js';
+import { parseListen, parsePort, parseRemote, parseSize, parseText } from './values.js';
 import { defineVerb, optional, repeated, valued } from './verb.js';
 
 const ORIGINAL_PORT = 8010;
+const DEFAULT_MAX_IMPORT_BYTES = 64 * 2 ** 30;
 const DEFAULT_ADDRESS = { address: '127.0.0.1', port: 7070 };
 
 export const verb = defineVerb({
@@ -29,6 +30,11 @@ export const verb = defineVerb({
       '--remote <name>=<address>',
       'Requests may copy to and from this store; repeatable',
       parseRemote,
+    ),
+    maxImport: valued(
+      '--max-import <size>',
+      'Largest archive that may be uploaded (default: 64G)',
+      parseSize,
     ),
     original: optional(
       '--original [port]',
@@ -64,6 +70,7 @@ export const verb = defineVerb({
       version: installedVersion(),
       tokenFile,
       remotes: new Map(options.remote),
+      maxImportBytes: options.maxImport ?? DEFAULT_MAX_IMPORT_BYTES,
       allow: options.allow,
       original:
         original === undefined

@@ -6,13 +6,14 @@
  * - The file `cancel` in its directory, SIGTERM and SIGINT cancel the work.
  * - stdout and stderr are its log.
  */
-import { existsSync, watch } from 'node:fs';
+import { closeSync, existsSync, rmSync, watch } from 'node:fs';
 import { basename, join } from 'node:path';
 import { asLivesnapError, LivesnapError } from '../errors.js';
 import type { LongCallOptions } from '../host/call-options.js';
 import { Host } from '../host/host.js';
 import { CANCEL, writeRecord } from './job-directory.js';
 import type { JobKind, JobLaunch, JobRecord, JobRequest } from './job-types.js';
+import { holdDirectory } from './upload-directory.js';
 
 const PROGRESS_INTERVAL_MS = 250;
 
@@ -31,6 +32,15 @@ const WORK: { readonly [K in JobKind]: Work<K> } = {
   },
   copy: ({ store }, { snapshots, remote }, call) =>
     snapshots === null ? store.copyAll(remote, call) : store.copy(snapshots, remote, call),
+  async import({ store }, { dir, temporary }, call) {
+    const lock = holdDirectory(temporary);
+    try {
+      return await store.import(dir, call);
+    } finally {
+      rmSync(temporary, { recursive: true, force: true });
+      closeSync(lock);
+    }
+  },
   async fork(host, { kind: _, machine, ...options }, { signal }) {
     const forked = await host.fork(await host.machine(machine), { ...options, signal });
     return forked.map((each) => {

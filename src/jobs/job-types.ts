@@ -19,6 +19,8 @@ export type JobRequest =
       readonly snapshots: readonly string[] | null;
       readonly remote: { readonly to: string } | { readonly from: string };
     }
+  /** An exported directory in a temporary one, which is deleted when the job ends. */
+  | { readonly kind: 'import'; readonly dir: string; readonly temporary: string }
   /** `machine`: its ID. */
   | ({ readonly kind: 'fork'; readonly machine: string } & Pick<
       ForkOptions,

@@ -19,6 +19,7 @@ import { HttpError } from '../machine/http-status.js';
 import { callerOf, requireOrigin } from './caller.js';
 import { PROBLEM_TYPE, Problem, problemOf } from './problem.js';
 import { accessRoutes } from './routes/access.js';
+import { archiveRoutes } from './routes/archives.js';
 import { eventRoutes } from './routes/events.js';
 import { jobRoutes } from './routes/jobs.js';
 import { machineRoutes } from './routes/machines.js';
@@ -32,6 +33,7 @@ import type { ServerLog } from './server-log.js';
 import type { App, Arrival, Service } from './service.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
+const BODY_TIMEOUT_MS = 30_000;
 const MAX_PATH_PARAMETER_LENGTH = 200;
 
 /** `arrivalOf`: how the connection of a request came. `makeServer`: makes the server that fastify answers for. */
@@ -62,6 +64,14 @@ export async function makeApp(
     const arrival = arrivalOf(request.raw);
     if (!request.routeOptions.config.isPublic) request.caller = callerOf(request.raw, arrival, access);
     else if (!arrival.isPrivate) requireOrigin(request.raw, arrival);
+  });
+  // An archive may take long, and its route ends one that stalls. Every other body is short.
+  app.addHook('preParsing', async (request, _reply, payload) => {
+    if (request.headers['content-type'] === 'application/x-tar') return payload;
+    const timer = setTimeout(() => request.raw.destroy(), BODY_TIMEOUT_MS);
+    payload.once('close', () => clearTimeout(timer));
+    payload.once('end', () => clearTimeout(timer));
+    return payload;
   });
   // A request without a body is one with an empty object, which has all defaults.
   app.addHook('preValidation', async (request) => {
@@ -108,6 +118,7 @@ export async function makeApp(
     machineRoutes(routes, service);
     snapshotRoutes(routes, service);
     tagRoutes(routes, service);
+    archiveRoutes(routes, service);
     storeRoutes(routes, service);
     pageRoutes(routes, service);
     jobRoutes(routes, service);

@@ -10,6 +10,7 @@ import { LivesnapError } from '../errors.js';
 import { Host } from '../host/host.js';
 import { HostEvents } from '../host/host-events.js';
 import { Jobs } from '../jobs/jobs.js';
+import { sweepUploads } from '../jobs/upload-directory.js';
 import { isLoopback } from '../machine/origin.js';
 import { tokenIn } from '../token-file.js';
 import { Access, CODE_LIFETIME_MS } from './access.js';
@@ -41,6 +42,7 @@ export interface ServeOptions {
   readonly tokenFile: string;
   /** Addresses of other stores, by the names that requests use. */
   readonly remotes: ReadonlyMap<string, string>;
+  readonly maxImportBytes: number;
   /** Directories of which requests may name files. */
   readonly allow: readonly string[];
   /** The API of the program that livesnap replaces. Null: it is not served. */
@@ -65,7 +67,7 @@ export interface RunningServer {
 
 /** Errors: NAME_IN_USE (another server of this user runs), USAGE, NO_PERMISSION, NO_SUCH_FILE, SYSTEM. */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
-  const { storeDir, version, tokenFile, remotes } = options;
+  const { storeDir, version, tokenFile, remotes, maxImportBytes } = options;
   const files = new AllowedFiles(options.allow);
   const tcp = tcpOptions(options);
   const directory = await SocketDirectory.claim(runRoot());
@@ -75,6 +77,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const store = new StoreClient(storeDir);
     const log = new ServerLog();
     const closing = new AbortController();
+    sweepUploads();
     const signInFiles = new SignInFiles(directory.path, CODE_LIFETIME_MS);
     let url: string | null = null;
     const jobs = new ServerJobs(host, new Jobs(runRoot(), storeDir));
@@ -96,6 +99,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       }),
       jobs,
       remotes,
+      maxImportBytes,
       access: new Access(tokenIn(tokenFile)),
       signInFiles,
       origin: () => url,

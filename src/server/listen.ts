@@ -21,8 +21,8 @@ import type { Arrival } from './service.js';
 
 const LIMITS = {
   headersTimeout: 10_000,
-  /** The longest body has 64 KiB. */
-  requestTimeout: 30_000,
+  /** An archive may take long. Routes have shorter times of their own (app.ts). */
+  requestTimeout: 12 * 3_600_000,
   keepAliveTimeout: 30_000,
   connectionsCheckingInterval: 2_000,
   maxHeaderSize: 16 * 1024,

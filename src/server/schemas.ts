@@ -263,7 +263,7 @@ export const Stats = Type.Object(
 export const Job = Type.Object(
   {
     id: Type.String(),
-    kind: Type.Enum(['save', 'fork', 'gc', 'check', 'forget', 'copy']),
+    kind: Type.Enum(['save', 'fork', 'gc', 'check', 'forget', 'copy', 'import']),
     subject: Type.String({ description: 'The machine or the other store. Empty: the store.' }),
     state: Type.Enum(['running', 'done', 'failed', 'cancelled']),
     startedAt: time('When it was started.'),

@@ -28,6 +28,8 @@ export interface Service {
   readonly files: AllowedFiles;
   readonly log: ServerLog;
   readonly version: string;
+  /** The largest archive that is imported. */
+  readonly maxImportBytes: number;
   /** The files of the page, by path. */
   readonly page: ReadonlyMap<string, PageFile>;
   readonly startedAt: Date;

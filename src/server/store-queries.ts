@@ -11,7 +11,7 @@ import { StoreVerbs } from '../host/store-verbs.js';
 /** The methods of the library that can be asked for. Their arguments and results can be cloned by postMessage. */
 const QUERIES = [
   ...(['list', 'find', 'details', 'diff', 'stats', 'map', 'uniqueBytes'] as const),
-  ...(['remove', 'tag', 'untag', 'writeFile', 'gc', 'forget'] as const),
+  ...(['remove', 'tag', 'untag', 'writeFile', 'gc', 'forget', 'export'] as const),
 ] as const;
 
 export type QueryName = (typeof QUERIES)[number];

@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { type ClientRequest, request as httpRequest } from 'node:http';
 import { connect as connectTcp } from 'node:net';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import WebSocket from 'ws';
@@ -446,6 +447,45 @@ describe('livesnap serve', function () {
     for (const id of ['..', 'x', `${'a'.repeat(32)}-0x1`, '%2e%2e%2fweb'])
       assert.equal((await server.ask(`/v1/jobs/${id}`)).status, 400, id);
     assert.equal((await server.ask(`/v1/jobs/${'a'.repeat(32)}`)).status, 404);
+  });
+
+  it('sends a snapshot as an archive, takes one, and refuses what is none', async () => {
+    server = await Serving.start(world, '--max-import', '64M');
+    await putKernel();
+    const { body: grant } = await server.ask<{ secret: string }>('/v1/tickets', {
+      body: { path: '/v1/snapshots/kernel/export' },
+    });
+    const path = `/v1/snapshots/kernel/export?ticket=${grant.secret}`;
+    const answer = await fetch(`${server.url}${path}`);
+    assert.equal(answer.status, 200);
+    assert.match(
+      answer.headers.get('content-disposition')!,
+      /attachment; filename="livesnap-[0-9a-f]{12}\.tar"/,
+    );
+    const archive = Buffer.from(await answer.arrayBuffer());
+    assert.equal((await fetch(`${server.url}${path}`)).status, 401, 'a ticket works once');
+    await server.ask('/v1/snapshots/kernel', { method: 'DELETE' });
+    await server.ask('/v1/store/gc', { body: {}, headers: WAIT });
+    const upload = (body: Uint8Array, headers: Record<string, string> = {}) =>
+      fetch(`${server.url}/v1/snapshots`, {
+        method: 'POST',
+        body,
+        headers: { ...server.bearer, 'content-type': 'application/x-tar', ...headers },
+      });
+    const job = (await (await upload(archive)).json()) as Job;
+    assert.equal((await ended(job.id)).state, 'done');
+    assert.equal((await server.ask('/v1/snapshots/kernel')).status, 200);
+    assert.equal((await upload(archive.subarray(0, 5000), WAIT)).status, 422);
+    assert.equal((await upload(Buffer.alloc(100_000, 1), WAIT)).status, 422);
+    const changed = Buffer.from(archive);
+    const at = changed.indexOf('packs/') + 512 + 5000;
+    changed[at]! ^= 1;
+    await server.ask('/v1/snapshots/kernel', { method: 'DELETE' });
+    await server.ask('/v1/store/gc', { body: {}, headers: WAIT });
+    assert.notEqual((await upload(changed, WAIT)).status, 200, 'a damaged page');
+    assert.equal((await upload(archive, { 'content-type': 'application/json' })).status, 413);
+    const left = readdirSync(tmpdir()).filter((name) => name.startsWith('livesnap-upload-'));
+    assert.deepEqual(left, []);
   });
 
   it('signs a browser in with a code that works once, which no argument has', async () => {

@@ -70,6 +70,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     publicUrl: EMPTY,
     tokenFile: EMPTY,
     remote: ['ssh://host/dir', /not a name and an address/],
+    maxImport: ['much', /not a size/],
     original: ['65536', /not a port/],
     starterFile: EMPTY,
     tap: EMPTY,

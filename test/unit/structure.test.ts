@@ -42,7 +42,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     ],
   ],
   web: ['server', 'format'],
-  jobs: ['host', 'machine', 'native', 'unless-aborted', 'errors'],
+  jobs: ['host', 'machine', 'native', 'environment', 'unless-aborted', 'errors'],
   server: [
     ...['host', 'jobs', 'machine', 'vmm', 'store', 'native', 'environment', 'secret', 'token-file'],
     ...['unless-aborted', 'errors'],

@@ -64,6 +64,7 @@ export class FakeServer {
       files: {},
       log: { say() {}, fault: (error: unknown) => console.error(error), refused() {} },
       version: '0.0.0',
+      maxImportBytes: 0,
       page: readPageFiles(),
       startedAt: new Date(),
       closing: this.#closing.signal,

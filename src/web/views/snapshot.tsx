@@ -64,6 +64,7 @@ export function SnapshotView({ snapshot, model, nowMs }: Props) {
               <Do label="Restore as new" about={nameOf(snapshot)} work={() => restore(true)} />
             </>
           )}
+          <Do label="Export" about={nameOf(snapshot)} work={() => download(`${path}/export`)} />
           <DoAfterAsking
             label="Delete"
             about={nameOf(snapshot)}
@@ -148,6 +149,12 @@ export function SnapshotView({ snapshot, model, nowMs }: Props) {
       )}
     </main>
   );
+}
+
+/** A browser cannot send the session with a download, so it gets a ticket for this one. */
+async function download(path: string): Promise<void> {
+  const { secret } = await send<{ secret: string }>('POST', '/v1/tickets', { path });
+  location.href = `${path}?ticket=${encodeURIComponent(secret)}`;
 }
 
 function Tags({ snapshot: { id, tags } }: { snapshot: Snapshot }) {
