@@ -9,7 +9,7 @@ export const verb = defineVerb({
   name: 'logs',
   operands: ['<machine|snapshot>'],
   options: {
-    follow: flag('--follow', 'Print new output until the machine ends'),
+    follow: flag('-f, --follow', 'Print new output until the machine ends'),
     tail: valued('--tail <lines>', 'Print only the last lines of past output', parseLines),
     vmm: flag('--vmm', "Print the log of the machine's process"),
     type: typeOption('Whose console, if both have the name'),

@@ -8,10 +8,10 @@
  *   untrusted sources.
  * - The modes of the terminal are never changed, so no signal can leave them changed.
  */
-import { styleText } from 'node:util';
 import type { LivesnapError } from '../errors.js';
 import { formatBytes, formatDuration, shortId } from '../format.js';
 import type { Progress } from '../page-stream.js';
+import { styled } from './styles.js';
 
 /** `Tagged 705d4847a1a6 as first (moved from 0123456789ab)`. */
 export const taggedSentence = (id: string, tag: string, movedFrom: string | null): string =>
@@ -217,12 +217,9 @@ export class Output {
 
 /** Prints an error to stderr: what happened, then what to do. */
 export function complain(error: LivesnapError): void {
-  process.stderr.write(`livesnap: ${printable(error.message)}\n`);
-  if (error.hint !== undefined) process.stderr.write(`${dim(printable(error.hint))}\n`);
+  const { stderr } = process;
+  stderr.write(`${styled('livesnap:', 'red', stderr)} ${printable(error.message)}\n`);
+  if (error.hint !== undefined) stderr.write(`${styled(printable(error.hint), 'dim', stderr)}\n`);
   if (process.env.LIVESNAP_DEBUG)
     process.stderr.write(`${printableLines((error.cause as Error)?.stack ?? error.stack ?? '')}\n`);
 }
-
-/** Plain with NO_COLOR (no-color.org), which Node 20.12 does not heed by itself. */
-const dim = (text: string): string =>
-  process.stderr.isTTY && !process.env.NO_COLOR ? styleText('dim', text) : text;

@@ -70,8 +70,8 @@ describe('livesnap logs', function () {
     await world.fails(2, 'AMBIGUOUS', ['logs', 'web']);
     assert.match(await logs('web', '--type', 'snapshot', '--tail', '1'), /TICK|READY/);
     for (const more of [
-      ['--type', 'snapshot', '--follow'],
-      ['--vmm', '--follow'],
+      ['--type', 'snapshot', '-f'],
+      ['--vmm', '-f'],
       ['--follow', '--json'],
     ])
       assert.equal((await world.run(['logs', 'web', ...more])).status, 2, more.join(' '));

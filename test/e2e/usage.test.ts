@@ -225,7 +225,7 @@ describe('livesnap', () => {
     assert.deepEqual([message, hint], ["unknown verb 'prune'", 'To delete unreferenced data: livesnap gc']);
   });
 
-  it('dims a hint on a terminal, unless NO_COLOR is set', () => {
+  it('has the name of the program in red and a hint dimmed on a terminal, unless NO_COLOR is set', () => {
     const onTerminal = (env: NodeJS.ProcessEnv): string => {
       const command = `"${process.execPath}" "${MAIN}" prune`;
       return spawnSync('script', ['-qefc', command, '/dev/null'], {
@@ -236,7 +236,9 @@ describe('livesnap', () => {
       }).stdout;
     };
     const hint = 'To delete unreferenced data: livesnap gc';
-    assert.ok(onTerminal({ NO_COLOR: undefined }).includes(`\x1b[2m${hint}\x1b[22m`));
+    const shown = onTerminal({ NO_COLOR: undefined });
+    assert.ok(shown.includes(`\x1b[2m${hint}\x1b[22m`) && shown.includes('\x1b[31mlivesnap:\x1b[39m'), shown);
+    assert.ok(!onTerminal({ NO_COLOR: undefined, TERM: 'dumb' }).includes('\x1b['));
     const plain = onTerminal({ NO_COLOR: '1' });
     assert.ok(plain.includes(hint) && !plain.includes('\x1b['), plain);
   });
