@@ -27,7 +27,7 @@ export const verb = defineVerb({
       parseText,
     ),
     remote: repeated(
-      '--remote <name>=<address>',
+      '--remote <name=address>',
       'Requests may copy to and from this store; repeatable',
       parseRemote,
     ),
