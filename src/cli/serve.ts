@@ -42,7 +42,7 @@ export const verb = defineVerb({
       parsePort,
     ),
     starterFile: valued('--starter-file <file>', 'For --original: typed into machines that boot', parseText),
-    tap: repeated('--tap <tap>', 'For --original: requests may use this tap; repeatable', parseText),
+    tap: repeated('--tap <tap>', 'Requests may use this tap of the host; repeatable', parseText),
     allow: repeated('--allow <dir>', 'Requests may name kernels below DIR; may be repeated', parseText),
   },
   notes: [
@@ -57,8 +57,8 @@ export const verb = defineVerb({
     if ((tlsCert === undefined) !== (tlsKey === undefined))
       throw new LivesnapError('USAGE', '--tls-cert and --tls-key belong together', { hint: 'Give both.' });
     const { original, starterFile } = options;
-    if (original === undefined && (starterFile !== undefined || options.tap.length > 0))
-      throw new LivesnapError('USAGE', '--starter-file and --tap are for --original', {
+    if (original === undefined && starterFile !== undefined)
+      throw new LivesnapError('USAGE', '--starter-file is for --original', {
         hint: 'Add --original.',
       });
     const { loadHostServer } = await import('../server/load-host-server.js');
@@ -70,6 +70,7 @@ export const verb = defineVerb({
       version: installedVersion(),
       tokenFile,
       remotes: new Map(options.remote),
+      taps: new Set(options.tap),
       maxImportBytes: options.maxImport ?? DEFAULT_MAX_IMPORT_BYTES,
       allow: options.allow,
       original:
@@ -78,7 +79,6 @@ export const verb = defineVerb({
           : {
               port: original === true ? ORIGINAL_PORT : original,
               starter: starterFile === undefined ? null : readStarter(starterFile),
-              taps: new Set(options.tap),
             },
       listen: options.listen === 'none' ? null : (options.listen ?? DEFAULT_ADDRESS),
       tls: tlsCert !== undefined && tlsKey !== undefined ? { cert: tlsCert, key: tlsKey } : null,

@@ -43,6 +43,8 @@ export interface ServeOptions {
   /** Addresses of other stores, by the names that requests use. */
   readonly remotes: ReadonlyMap<string, string>;
   readonly maxImportBytes: number;
+  /** Names of taps that requests may use. */
+  readonly taps: ReadonlySet<string>;
   /** Directories of which requests may name files. */
   readonly allow: readonly string[];
   /** The API of the program that livesnap replaces. Null: it is not served. */
@@ -67,7 +69,7 @@ export interface RunningServer {
 
 /** Errors: NAME_IN_USE (another server of this user runs), USAGE, NO_PERMISSION, NO_SUCH_FILE, SYSTEM. */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
-  const { storeDir, version, tokenFile, remotes, maxImportBytes } = options;
+  const { storeDir, version, tokenFile, remotes, maxImportBytes, taps } = options;
   const files = new AllowedFiles(options.allow);
   const tcp = tcpOptions(options);
   const directory = await SocketDirectory.claim(runRoot());
@@ -100,6 +102,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       jobs,
       remotes,
       maxImportBytes,
+      taps,
       access: new Access(tokenIn(tokenFile)),
       signInFiles,
       origin: () => url,
@@ -126,7 +129,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       url = [...origins][0] ?? null;
     }
     await listenOnSocket(socketServer, directory.socket);
-    const original = options.original && (await serveOriginal({ host, files, log }, options.original));
+    const original = options.original && (await serveOriginal({ host, files, taps, log }, options.original));
     for (const server of servers) sockets.serve(server);
     return {
       socket: directory.socket,

@@ -37,13 +37,13 @@ export interface OriginalOptions {
   readonly port: number;
   /** The starter file of machines that boot: its path, for messages, and its content. Null: nothing is typed. */
   readonly starter: { readonly path: string; readonly bytes: Uint8Array } | null;
-  /** Names of taps that requests may use. */
-  readonly taps: ReadonlySet<string>;
 }
 
 interface OriginalSources {
   readonly host: Host;
   readonly files: AllowedFiles;
+  /** Names of taps that requests may use. */
+  readonly taps: ReadonlySet<string>;
   readonly log: ServerLog;
 }
 
@@ -117,7 +117,7 @@ export async function serveOriginal(
 
 const portOf = (server: Server): number => (server.address() as { port: number }).port;
 
-function makeApp({ host, files, log }: OriginalSources, options: OriginalOptions): FastifyInstance {
+function makeApp({ host, files, taps, log }: OriginalSources, options: OriginalOptions): FastifyInstance {
   const app = fastify({
     logger: false,
     bodyLimit: MAX_BODY_BYTES,
@@ -145,7 +145,7 @@ function makeApp({ host, files, log }: OriginalSources, options: OriginalOptions
   app.post('/create', { schema: { body: CreateBody } }, async ({ body }) => {
     const { kernel_path, cpu_snapshot_path, memory_snapshot_path, resume, tap_device, config } = body;
     const tap = tap_device ?? null;
-    if (tap !== null && !options.taps.has(tap))
+    if (tap !== null && !taps.has(tap))
       throw new HttpError(403, `the tap ${JSON.stringify(tap)} is not allowed`, 'Start it with --tap TAP.');
     const begin = async () => {
       if (resume)

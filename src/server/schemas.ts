@@ -8,6 +8,7 @@ const CLOSED = { additionalProperties: false };
 const MAX_NAME_LENGTH = 64;
 const MAX_TEXT_LENGTH = 4096;
 const MAX_DISKS = 8;
+const MAX_NETS = 8;
 export const MAX_FORKS = 100;
 
 const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
@@ -74,6 +75,34 @@ export const Disk = Type.Object(
   { ...CLOSED, description: 'A disk whose contents are in the store.' },
 );
 
+const mac = Type.Optional(
+  Type.String({ pattern: '^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$', description: 'Default: a random one.' }),
+);
+const port = (minimum: number) => Type.Integer({ minimum, maximum: 65_535 });
+
+/** A network of a machine. */
+export const Net = Type.Union([
+  Type.Object(
+    { tap: Type.String({ minLength: 1, maxLength: 15 }), mac },
+    { ...CLOSED, description: 'A tap that `serve --tap` names.' },
+  ),
+  Type.Object(
+    {
+      user: Type.Object(
+        {
+          forwards: Type.Optional(
+            Type.Array(Type.Object({ hostPort: port(1024), guestPort: port(1) }, CLOSED), { maxItems: 64 }),
+          ),
+        },
+        CLOSED,
+      ),
+      mac,
+    },
+    { ...CLOSED, description: 'A network without root. Forwards listen on 127.0.0.1 alone.' },
+  ),
+]);
+export type Net = Static<typeof Net>;
+
 export const StartBody = Type.Object(
   {
     kernel: FileSource,
@@ -84,6 +113,7 @@ export const StartBody = Type.Object(
     ),
     cpus: Type.Optional(Type.Integer({ minimum: 1, description: 'Default: 1.' })),
     disks: Type.Optional(Type.Array(Disk, { maxItems: MAX_DISKS })),
+    nets: Type.Optional(Type.Array(Net, { maxItems: MAX_NETS })),
     balloon: Type.Optional(Type.Boolean()),
     name: Type.Optional(name('Default: a free one.')),
     labels: Type.Optional(Labels),

@@ -21,6 +21,8 @@ export interface Service {
   readonly jobs: ServerJobs;
   /** Addresses of other stores, by the names that requests use. */
   readonly remotes: ReadonlyMap<string, string>;
+  /** Names of taps that requests may use. */
+  readonly taps: ReadonlySet<string>;
   readonly access: Access;
   readonly signInFiles: SignInFiles;
   /** Where browsers reach the server. Null: only the Unix socket is there. */

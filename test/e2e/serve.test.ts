@@ -11,6 +11,7 @@ import WebSocket from 'ws';
 import { probe } from '../kvm/kvm.js';
 import { limit } from '../timeouts.js';
 import { type World, worldOfEachTest } from './cli.js';
+import { freePort } from './free-port.js';
 import { type Answer, type Asked, Serving } from './serving.js';
 
 interface Event {
@@ -269,6 +270,11 @@ describe('livesnap serve', function () {
     await refused(400, /unknown field "color"/, '/v1/machines', { body: { kernel, color: 'red' } });
     await refused(400, /cpus.*integer/, '/v1/machines', { body: { kernel, cpus: '2' } });
     await refused(400, /kernel/, '/v1/machines', { body: {} });
+    await refused(403, /tap "tap0" is not allowed/, '/v1/machines', {
+      body: { kernel, nets: [{ tap: 'tap0' }] },
+    });
+    const low = [{ user: { forwards: [{ hostPort: 80, guestPort: 80 }] } }];
+    await refused(400, /nets/, '/v1/machines', { body: { kernel, nets: low } });
     await refused(400, /not JSON/, '/v1/machines', { body: '{' });
     await refused(400, /not JSON/, '/v1/machines', { body: '{"__proto__":{"x":1}}' });
     await refused(413, /too long/, '/v1/machines', { body: { kernel, cmdline: 'x'.repeat(70_000) } });
@@ -409,6 +415,30 @@ describe('livesnap serve', function () {
     );
     assert.equal((await server.askTcp('/v1/events')).status, 401);
     assert.equal(await server.end(), 0, 'a stream does not keep it');
+  });
+
+  it('connects machines to the networks that it may use', async () => {
+    server = await Serving.start(world, '--tap', 'livesnap-none');
+    await putKernel();
+    const common = { kernel: { snapshot: 'kernel' }, memoryBytes: 32 << 20 };
+    const missing = await server.ask('/v1/machines', {
+      body: { ...common, nets: [{ tap: 'livesnap-none' }] },
+    });
+    assert.match(
+      missing.body.detail as string,
+      /livesnap-none/,
+      'it is allowed, but the host has no such tap',
+    );
+    const hostPort = await freePort();
+    const started = await server.ask<MachineBody>('/v1/machines', {
+      body: { ...common, name: 'net', nets: [{ user: { forwards: [{ hostPort, guestPort: 80 }] } }] },
+    });
+    if (started.status !== 201) {
+      assert.match((started.body as unknown as { detail: string }).detail, /passt is not installed/);
+      return;
+    }
+    const [net] = (await world.json<{ nets: { backend: string }[] }>('show', 'net')).nets;
+    assert.match(net!.backend, /^user/);
   });
 
   it('does long work in jobs that outlive it, can be cancelled, and answers when they are done if asked', async () => {

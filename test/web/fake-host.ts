@@ -58,6 +58,7 @@ export class FakeServer {
         processes: { start: async () => ({ id: overview.jobs[0]!.id }) },
       },
       remotes: new Map(),
+      taps: new Set(),
       access: this.#access,
       signInFiles: { remove() {} },
       origin: () => null,

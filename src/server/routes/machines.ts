@@ -10,6 +10,7 @@ import { type MachineInfo, machineInfo } from '../../host/machine-info.js';
 import { stopNamedMachine } from '../../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../../machine/control-api.js';
 import { HttpError } from '../../machine/http-status.js';
+import type { NetRequest } from '../../vmm/net/net-config.js';
 import { ofSave } from '../jobs.js';
 import {
   ChangeBody,
@@ -19,6 +20,7 @@ import {
   Job,
   list,
   Machine,
+  type Net,
   SaveBody,
   SaveResult,
   StartBody,
@@ -59,7 +61,7 @@ function labelFilter(given: string | readonly string[] | undefined): Record<stri
 }
 
 export function machineRoutes(app: App, service: Service): void {
-  const { host, store, files, feed } = service;
+  const { host, store, files, feed, taps } = service;
 
   /** Gives `use` the path of a file that a request names, or undefined. */
   async function withFile<T>(
@@ -123,13 +125,15 @@ export function machineRoutes(app: App, service: Service): void {
         response: { 201: Machine },
       },
     },
-    async ({ body: { kernel, initrd, disks, ...rest } }, reply) => {
+    async ({ body: { kernel, initrd, disks, nets, ...rest } }, reply) => {
+      const connected = nets?.map((net) => connect(net, taps));
       const machine = await withFile(kernel, (kernelPath) =>
         withFile(initrd, (initrdPath) =>
           host.start({
             ...rest,
             kernel: kernelPath!,
             initrd: initrdPath,
+            nets: connected,
             disks: disks?.map(({ snapshot, region = null, mode, onError }) => ({
               source: { kind: 'snapshot', snapshot, region },
               mode,
@@ -299,6 +303,25 @@ export function machineRoutes(app: App, service: Service): void {
       );
     },
   );
+}
+
+/** What a network is connected to. Errors: HttpError 403 (a tap that was not named at the start). */
+function connect(net: Net, taps: ReadonlySet<string>): NetRequest {
+  const { mac = null } = net;
+  if ('tap' in net) {
+    if (!taps.has(net.tap))
+      throw new HttpError(
+        403,
+        `the tap ${JSON.stringify(net.tap)} is not allowed`,
+        'Start the server with --tap TAP.',
+      );
+    return { mac, backend: { kind: 'tap', tap: net.tap, netns: null, create: false, address: null } };
+  }
+  const forwards = net.user.forwards ?? [];
+  return {
+    mac,
+    backend: { kind: 'user', forwards: forwards.map((each) => ({ ...each, address: '127.0.0.1' })) },
+  };
 }
 
 /** The error with the name that the client knows. */
