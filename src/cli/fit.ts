@@ -1,7 +1,7 @@
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { shortId } from '../format.js';
 import { locateSnapshot } from '../host/locate-snapshot.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import { anything, object, parse, satisfying } from '../schema.js';
 import { readSmallFile } from '../small-file.js';
 import type { FitFinding } from '../vmm/fit/compare.js';
@@ -37,11 +37,6 @@ async function hostInFile(path: string): Promise<HostProfile> {
   return decodeProfile(host, path);
 }
 
-async function thisHost(): Promise<HostProfile> {
-  const { profileOfThisHost } = await import('../vmm/fit/this-host.js');
-  return profileOfThisHost();
-}
-
 function describe(findings: readonly FitFinding[]): string[] {
   const width = Math.max(0, ...findings.map(({ thing }) => thing.length));
   return findings.flatMap(({ level, thing, need, have, help }) => [
@@ -69,22 +64,9 @@ export const verb = defineVerb({
   async run({ operands, options, output, storeDir }) {
     const reference = operands[0]!;
     const { against } = options;
-    const host = against === undefined ? await thisHost() : await hostInFile(against);
+    const host = against === undefined ? undefined : await hostInFile(against);
     const { dir, ref } = await locateSnapshot(storeDir, reference);
-    const { id, findings } = await withStore(dir, { write: false }, async (store) => {
-      const snapshot = await store.openSnapshot(ref);
-      try {
-        const { summary, metadata } = snapshot;
-        if (metadata.kind !== 'machine')
-          throw new LivesnapError('USAGE', `snapshot ${reference} holds a file, not a machine`, {
-            hint: 'Only snapshots of machines depend on a host.',
-          });
-        const { fitOf } = await import('../vmm/fit/snapshot-fit.js');
-        return { id: summary.id, findings: fitOf(metadata, host) };
-      } finally {
-        snapshot.close();
-      }
-    });
+    const { id, findings } = await new StoreVerbs(dir).fit(ref, { host });
     const fits = findings.every(({ level }) => level !== 'refuse');
     const place = against === undefined ? 'this host' : `the host in ${against}`;
     output.result({ snapshot: id, fits, findings }, () =>

@@ -2,7 +2,7 @@ import { LivesnapError } from '../errors.js';
 import { installedVersion } from '../native/project-root.js';
 import { readSmallFile } from '../small-file.js';
 import { MAX_STARTER_BYTES } from '../vmm/console/saved-console.js';
-import { parseListen, parsePort, parseRemote, parseSize, parseText } from './values.js';
+import { parseListen, parsePort, parsePortRange, parseRemote, parseSize, parseText } from './values.js';
 import { defineVerb, optional, repeated, valued } from './verb.js';
 
 const ORIGINAL_PORT = 8010;
@@ -42,6 +42,11 @@ export const verb = defineVerb({
       parsePort,
     ),
     starterFile: valued('--starter-file <file>', 'For --original: typed into machines that boot', parseText),
+    ports: valued(
+      '--ports <range>',
+      'Ports of 127.0.0.1 that machines may forward: 8000-8099',
+      parsePortRange,
+    ),
     tap: repeated('--tap <tap>', 'Requests may use this tap of the host; repeatable', parseText),
     allow: repeated('--allow <dir>', 'Requests may name kernels below DIR; may be repeated', parseText),
   },
@@ -71,6 +76,7 @@ export const verb = defineVerb({
       tokenFile,
       remotes: new Map(options.remote),
       taps: new Set(options.tap),
+      ports: options.ports ?? null,
       maxImportBytes: options.maxImport ?? DEFAULT_MAX_IMPORT_BYTES,
       allow: options.allow,
       original:

@@ -270,3 +270,11 @@ export function parseRemote(given: string): readonly [string, string] {
     throw usage(`${quoted(text)} is not a name and an address`, 'Example: backup=ssh://host/srv/livesnap.');
   return [name, schemeOf(address) === null ? resolve(address) : address];
 }
+
+/** `8000-8099`, or one port. */
+export function parsePortRange(given: string): { readonly from: number; readonly to: number } {
+  const [, from = '', to = from] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(given) ?? [];
+  const range = { from: Number(from || Number.NaN), to: Number(to) };
+  if (range.from >= 1 && range.from <= range.to && range.to <= 65_535) return range;
+  throw usage(`${quoted(given)} is not a range of ports`, 'Example: 8000-8099.');
+}

@@ -24,6 +24,8 @@ import type {
   Tag,
   TaggedSnapshot,
 } from '../store/types.js';
+import type { FitFinding } from '../vmm/fit/compare.js';
+import type { HostProfile } from '../vmm/fit/host-profile.js';
 import { type CallOptions, cancellable, type LongCallOptions } from './call-options.js';
 import type { ForgetGroup, GroupKey, KeepRules } from './forget-policy.js';
 import { loadStore, withStore } from './open-store.js';
@@ -204,6 +206,31 @@ export class StoreVerbs {
   diff(a: DiffOperand, b: DiffOperand, options: CallOptions = {}): Promise<RegionDifference[]> {
     const regions = [a.region ?? null, b.region ?? null] as const;
     return this.#read(options, (store) => store.diff(a.snapshot, b.snapshot, regions));
+  }
+
+  /**
+   * What of a snapshot of a machine does not fit a host. Default: this one. It can be restored there unless a finding has
+   * the level `refuse`. Errors: as of {@link find}, USAGE (not of a machine), NO_KVM.
+   */
+  fit(
+    snapshot: string,
+    { host, ...options }: CallOptions & { readonly host?: HostProfile | undefined } = {},
+  ): Promise<{ readonly id: string; readonly findings: readonly FitFinding[] }> {
+    return this.#read(options, async (store) => {
+      const opened = await store.openSnapshot(snapshot);
+      try {
+        const { summary, metadata } = opened;
+        if (metadata.kind !== 'machine')
+          throw new LivesnapError('USAGE', `snapshot ${snapshot} holds a file, not a machine`, {
+            hint: 'Only snapshots of machines depend on a host.',
+          });
+        const { fitOf } = await import('../vmm/fit/snapshot-fit.js');
+        const { profileOfThisHost } = await import('../vmm/fit/this-host.js');
+        return { id: summary.id, findings: fitOf(metadata, host ?? profileOfThisHost()) };
+      } finally {
+        opened.close();
+      }
+    });
   }
 
   /** What the pages of a region are. Damage of pages is in the result. Errors: as of {@link find}, NO_SUCH_REGION. */

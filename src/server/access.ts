@@ -69,7 +69,7 @@ export class Access {
 
   /** The caller that a header `Authorization: Bearer SECRET` proves. Null: the secret is not valid. */
   callerOf(authorization: string | undefined): 'token' | 'session' | null {
-    const [, secret] = /^Bearer ([\w.-]{1,256})$/.exec(authorization ?? '') ?? [];
+    const [, secret] = /^Bearer ([\w.-]{1,256})$/i.exec(authorization ?? '') ?? [];
     if (secret === undefined) return null;
     if (isSameSecret(secret, this.#token)) return 'token';
     return this.isSession(secret) ? 'session' : null;

@@ -45,6 +45,8 @@ export interface ServeOptions {
   readonly maxImportBytes: number;
   /** Names of taps that requests may use. */
   readonly taps: ReadonlySet<string>;
+  /** Ports of loopback that machines may forward. Null: none. */
+  readonly ports: { readonly from: number; readonly to: number } | null;
   /** Directories of which requests may name files. */
   readonly allow: readonly string[];
   /** The API of the program that livesnap replaces. Null: it is not served. */
@@ -69,7 +71,7 @@ export interface RunningServer {
 
 /** Errors: NAME_IN_USE (another server of this user runs), USAGE, NO_PERMISSION, NO_SUCH_FILE, SYSTEM. */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
-  const { storeDir, version, tokenFile, remotes, maxImportBytes, taps } = options;
+  const { storeDir, version, tokenFile, remotes, maxImportBytes, taps, ports } = options;
   const files = new AllowedFiles(options.allow);
   const tcp = tcpOptions(options);
   const directory = await SocketDirectory.claim(runRoot());
@@ -103,6 +105,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       remotes,
       maxImportBytes,
       taps,
+      ports,
       access: new Access(tokenIn(tokenFile)),
       signInFiles,
       origin: () => url,

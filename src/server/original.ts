@@ -164,7 +164,8 @@ function makeApp({ host, files, taps, log }: OriginalSources, options: OriginalO
     const machine = await begin();
     machine.detach();
     const record = await machine.client.directory.readRecord();
-    return { pid: machine.about.pid, port: record?.port ?? null };
+    if (!record?.port) throw new LivesnapError('SYSTEM', `the machine ${machine.name} has no port`);
+    return { pid: machine.about.pid, port: record.port };
   });
 
   app.post('/snapshot', { schema: { body: SnapshotBody } }, async ({ body }, reply) => {

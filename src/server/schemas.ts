@@ -78,7 +78,7 @@ export const Disk = Type.Object(
 const mac = Type.Optional(
   Type.String({ pattern: '^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$', description: 'Default: a random one.' }),
 );
-const port = (minimum: number) => Type.Integer({ minimum, maximum: 65_535 });
+const port = Type.Integer({ minimum: 1, maximum: 65_535 });
 
 /** A network of a machine. */
 export const Net = Type.Union([
@@ -91,7 +91,7 @@ export const Net = Type.Union([
       user: Type.Object(
         {
           forwards: Type.Optional(
-            Type.Array(Type.Object({ hostPort: port(1024), guestPort: port(1) }, CLOSED), { maxItems: 64 }),
+            Type.Array(Type.Object({ hostPort: port, guestPort: port }, CLOSED), { maxItems: 64 }),
           ),
         },
         CLOSED,
@@ -247,6 +247,22 @@ export const SnapshotDetails = Type.Intersect(
     }),
   ],
   { $id: 'SnapshotDetails' },
+);
+
+export const Fit = Type.Object(
+  {
+    fits: Type.Boolean({ description: 'Whether it can be restored on this host.' }),
+    findings: list(
+      Type.Object({
+        level: Type.Enum(['refuse', 'warn']),
+        thing: Type.String(),
+        need: Type.String(),
+        have: Type.String(),
+        help: Type.String(),
+      }),
+    ),
+  },
+  { $id: 'Fit' },
 );
 
 export const Difference = Type.Object(
@@ -437,6 +453,7 @@ export const SHARED = [
     SaveResult,
     Snapshot,
     SnapshotDetails,
+    Fit,
     Difference,
     Tagged,
     Stats,

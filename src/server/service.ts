@@ -23,6 +23,8 @@ export interface Service {
   readonly remotes: ReadonlyMap<string, string>;
   /** Names of taps that requests may use. */
   readonly taps: ReadonlySet<string>;
+  /** Ports of loopback that machines may forward. Null: none. */
+  readonly ports: { readonly from: number; readonly to: number } | null;
   readonly access: Access;
   readonly signInFiles: SignInFiles;
   /** Where browsers reach the server. Null: only the Unix socket is there. */

@@ -10,7 +10,7 @@ import { StoreVerbs } from '../host/store-verbs.js';
 
 /** The methods of the library that can be asked for. Their arguments and results can be cloned by postMessage. */
 const QUERIES = [
-  ...(['list', 'find', 'details', 'diff', 'stats', 'map', 'uniqueBytes'] as const),
+  ...(['list', 'find', 'details', 'diff', 'stats', 'map', 'uniqueBytes', 'fit'] as const),
   ...(['remove', 'tag', 'untag', 'writeFile', 'gc', 'forget', 'export'] as const),
 ] as const;
 

@@ -181,6 +181,8 @@ describe('livesnap serve', function () {
     assert.equal((await server.ask('/v1/tags/last', { method: 'DELETE' })).status, 204);
     const difference = await server.ask<{ region: string }[]>('/v1/snapshots/one/diff/two');
     assert.equal(difference.body[0]!.region, 'ram@0x0');
+    assert.deepEqual((await server.ask('/v1/snapshots/two/fit')).body, { fits: true, findings: [] });
+    assert.equal((await server.ask('/v1/snapshots/kernel/fit')).status, 400);
     const map = await server.ask<string>('/v1/snapshots/two/map?maxCells=64');
     const about = JSON.parse(map.headers['livesnap-page-map'] as string);
     assert.deepEqual([map.body.length, about.pages, about.pagesPerCell], [64, 8192, 128]);
@@ -274,7 +276,7 @@ describe('livesnap serve', function () {
       body: { kernel, nets: [{ tap: 'tap0' }] },
     });
     const low = [{ user: { forwards: [{ hostPort: 80, guestPort: 80 }] } }];
-    await refused(400, /nets/, '/v1/machines', { body: { kernel, nets: low } });
+    await refused(403, /port 80 is not allowed/, '/v1/machines', { body: { kernel, nets: low } });
     await refused(400, /not JSON/, '/v1/machines', { body: '{' });
     await refused(400, /not JSON/, '/v1/machines', { body: '{"__proto__":{"x":1}}' });
     await refused(413, /too long/, '/v1/machines', { body: { kernel, cmdline: 'x'.repeat(70_000) } });
@@ -418,7 +420,8 @@ describe('livesnap serve', function () {
   });
 
   it('connects machines to the networks that it may use', async () => {
-    server = await Serving.start(world, '--tap', 'livesnap-none');
+    const hostPort = await freePort();
+    server = await Serving.start(world, '--tap', 'livesnap-none', '--ports', String(hostPort));
     await putKernel();
     const common = { kernel: { snapshot: 'kernel' }, memoryBytes: 32 << 20 };
     const missing = await server.ask('/v1/machines', {
@@ -429,7 +432,6 @@ describe('livesnap serve', function () {
       /livesnap-none/,
       'it is allowed, but the host has no such tap',
     );
-    const hostPort = await freePort();
     const started = await server.ask<MachineBody>('/v1/machines', {
       body: { ...common, name: 'net', nets: [{ user: { forwards: [{ hostPort, guestPort: 80 }] } }] },
     });

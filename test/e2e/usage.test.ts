@@ -73,6 +73,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     maxImport: ['much', /not a size/],
     original: ['65536', /not a port/],
     starterFile: EMPTY,
+    ports: ['9-8', /not a range of ports/],
     tap: EMPTY,
     allow: EMPTY,
   },

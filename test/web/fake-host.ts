@@ -59,6 +59,7 @@ export class FakeServer {
       },
       remotes: new Map(),
       taps: new Set(),
+      ports: null,
       access: this.#access,
       signInFiles: { remove() {} },
       origin: () => null,

@@ -61,7 +61,7 @@ function labelFilter(given: string | readonly string[] | undefined): Record<stri
 }
 
 export function machineRoutes(app: App, service: Service): void {
-  const { host, store, files, feed, taps } = service;
+  const { host, store, files, feed } = service;
 
   /** Gives `use` the path of a file that a request names, or undefined. */
   async function withFile<T>(
@@ -126,7 +126,7 @@ export function machineRoutes(app: App, service: Service): void {
       },
     },
     async ({ body: { kernel, initrd, disks, nets, ...rest } }, reply) => {
-      const connected = nets?.map((net) => connect(net, taps));
+      const connected = nets?.map((net) => connect(net, service));
       const machine = await withFile(kernel, (kernelPath) =>
         withFile(initrd, (initrdPath) =>
           host.start({
@@ -305,8 +305,8 @@ export function machineRoutes(app: App, service: Service): void {
   );
 }
 
-/** What a network is connected to. Errors: HttpError 403 (a tap that was not named at the start). */
-function connect(net: Net, taps: ReadonlySet<string>): NetRequest {
+/** What a network is connected to. Errors: HttpError 403 (a tap or a port that the start has not named). */
+function connect(net: Net, { taps, ports }: Pick<Service, 'taps' | 'ports'>): NetRequest {
   const { mac = null } = net;
   if ('tap' in net) {
     if (!taps.has(net.tap))
@@ -318,6 +318,13 @@ function connect(net: Net, taps: ReadonlySet<string>): NetRequest {
     return { mac, backend: { kind: 'tap', tap: net.tap, netns: null, create: false, address: null } };
   }
   const forwards = net.user.forwards ?? [];
+  for (const { hostPort } of forwards)
+    if (ports === null || hostPort < ports.from || hostPort > ports.to)
+      throw new HttpError(
+        403,
+        `the port ${hostPort} is not allowed`,
+        'Start the server with --ports FROM-TO, for example --ports 8000-8099.',
+      );
   return {
     mac,
     backend: { kind: 'user', forwards: forwards.map((each) => ({ ...each, address: '127.0.0.1' })) },

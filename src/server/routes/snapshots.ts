@@ -1,6 +1,6 @@
 /** Snapshots of the store. */
 import { Type } from 'typebox';
-import { Difference, list, Machine, RestoreBody, Snapshot, SnapshotDetails } from '../schemas.js';
+import { Difference, Fit, list, Machine, RestoreBody, Snapshot, SnapshotDetails } from '../schemas.js';
 import type { App, Service } from '../service.js';
 import { machineOf } from './machines.js';
 
@@ -47,6 +47,17 @@ export function snapshotRoutes(app: App, { host, store }: Service): void {
     async ({ params: { snapshot } }, reply) => {
       await store.ask('remove', [snapshot]);
       return reply.code(204).send(null);
+    },
+  );
+
+  app.get(
+    '/v1/snapshots/:snapshot/fit',
+    {
+      schema: { summary: 'Whether a machine can be restored on this host', params, response: { 200: Fit } },
+    },
+    async ({ params: { snapshot } }) => {
+      const { findings } = await store.ask('fit', snapshot);
+      return { fits: findings.every(({ level }) => level !== 'refuse'), findings };
     },
   );
 

@@ -21,6 +21,11 @@ interface Details {
   readonly regions: readonly Region[];
 }
 
+interface Fit {
+  readonly fits: boolean;
+  readonly findings: readonly { readonly thing: string; readonly need: string; readonly have: string }[];
+}
+
 interface Props {
   readonly snapshot: Snapshot;
   readonly model: HostModel;
@@ -30,6 +35,7 @@ interface Props {
 export function SnapshotView({ snapshot, model, nowMs }: Props) {
   const { id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes } = snapshot;
   const [details, setDetails] = useState<Details | null>(null);
+  const [fit, setFit] = useState<Fit | null>(null);
   const [region, setRegion] = useState<string | null>(null);
   const [base, setBase] = useState<string | null>(null);
   const path = `/v1/snapshots/${id}`;
@@ -37,6 +43,8 @@ export function SnapshotView({ snapshot, model, nowMs }: Props) {
     setDetails(null);
     setRegion(null);
     setBase(null);
+    setFit(null);
+    if (kind === 'machine') void attempt(() => get<Fit>(`${path}/fit`)).then(setFit);
     void attempt(() => get<Details>(path)).then((found) => {
       setDetails(found);
       setRegion(found?.regions[0]?.name ?? null);
@@ -92,6 +100,12 @@ export function SnapshotView({ snapshot, model, nowMs }: Props) {
               <a href={snapshotPath(parent)}>{nameOf(parentSnapshot)}</a>
             )}
           </dd>
+          {kind === 'machine' && (
+            <>
+              <dt>This host</dt>
+              <dd class={fit?.fits === false ? 'bad' : ''}>{fit === null ? '…' : fitText(fit)}</dd>
+            </>
+          )}
           <dt>Tags</dt>
           <dd>
             <Tags snapshot={snapshot} />
@@ -150,6 +164,12 @@ export function SnapshotView({ snapshot, model, nowMs }: Props) {
     </main>
   );
 }
+
+const fitText = ({ fits, findings }: Fit): string =>
+  [
+    fits ? 'It can be restored here' : 'It cannot be restored here',
+    ...findings.map(({ thing, need, have }) => `${thing}: needs ${need}, here ${have}`),
+  ].join('. ');
 
 /** A browser cannot send the session with a download, so it gets a ticket for this one. */
 async function download(path: string): Promise<void> {
