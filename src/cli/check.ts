@@ -2,7 +2,7 @@ import { ExitStatus } from '../errors.js';
 import { formatCount, nounFor, shortId } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import type { CheckOptions, Problem } from '../store/types.js';
-import { printable } from './output.js';
+import { joined, printable, styled, type Text, text } from './styled-text.js';
 import { parsePart } from './values.js';
 import { defineVerb, optional } from './verb.js';
 
@@ -24,7 +24,7 @@ export const verb = defineVerb({
       new StoreVerbs(storeDir).check({ readData, onProgress }),
     );
     if (!isNoted) output.say('The store cannot be written, so the next check will read the same part.');
-    const found = () => linesOf(problems).map(printable).join('\n');
+    const found = () => joined(linesOf(problems));
     output.result({ ok, problems }, () => (ok ? noDamage(readData) : found()), found);
     return ok ? 0 : ExitStatus.damaged;
   },
@@ -42,7 +42,7 @@ export function noDamage(readData: CheckOptions['readData']): string {
 const MAX_PER_FILE = 10;
 
 /** One line per problem. For a file with many, the first ones and the number of the others. */
-export function linesOf(problems: readonly Problem[]): string[] {
+export function linesOf(problems: readonly Problem[]): Text[] {
   const byFile = new Map<string, Problem[]>();
   for (const problem of problems) {
     const of = byFile.get(problem.file);
@@ -53,13 +53,17 @@ export function linesOf(problems: readonly Problem[]): string[] {
     const shown = all.length > MAX_PER_FILE + 1 ? all.slice(0, MAX_PER_FILE) : all;
     const lines = shown.map((problem) => {
       const place = problem.offset === null ? file : `${file} at ${problem.offset}`;
-      return `${place}: ${problem.message}${affecting([problem])}`;
+      return lineOf(place, `${problem.message}${affecting([problem])}`);
     });
     const rest = all.slice(shown.length);
-    if (rest.length > 0) lines.push(`${file}: ${formatCount(rest.length, 'more problem')}${affecting(rest)}`);
+    if (rest.length > 0)
+      lines.push(lineOf(file, `${formatCount(rest.length, 'more problem')}${affecting(rest)}`));
     return lines;
   });
 }
+
+const lineOf = (place: string, problem: string): Text =>
+  text`${styled('bad', printable(place))}: ${printable(problem)}`;
 
 /** `(disk1 of snapshots a, b; ram@0x0 of snapshot a)`. A snapshot of which no region is named has a damaged file. */
 function affecting(problems: readonly Problem[]): string {

@@ -2,7 +2,8 @@ import { formatBytes, formatCount } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { placesOf } from '../region-places.js';
 import type { RegionDifference } from '../store/types.js';
-import { formatTable } from './output.js';
+import { joined, type Style, type Text } from './styled-text.js';
+import { formatTable } from './table.js';
 import { parseSnapshotRegion, type SnapshotRegion } from './values.js';
 import { defineVerb, flag } from './verb.js';
 
@@ -25,20 +26,21 @@ export const verb = defineVerb({
     const found = await new StoreVerbs(storeDir).diff(a, b);
     const regions = options.ranges ? found : found.map(({ ranges, ...region }) => region);
     output.result({ regions }, () =>
-      [tableOf(found), ...(options.ranges ? found.flatMap(linesOf) : [])].join('\n'),
+      joined([tableOf(found), ...(options.ranges ? found.flatMap(linesOf) : [])]),
     );
     return 0;
   },
 });
 
-const tableOf = (regions: readonly RegionDifference[]): string => {
+const tableOf = (regions: readonly RegionDifference[]): Text => {
+  const style = ({ pages }: RegionDifference): Style | null => (pages > 0 ? 'caution' : null);
   const size = (bytes: number | null): string | null => (bytes === null ? null : formatBytes(bytes));
   return formatTable(regions, [
     { title: 'REGION', cell: nameOf },
     { title: 'SIZE', cell: ({ sizeBytes }) => size(sizeBytes[0]), right: true },
     { title: 'OTHER', cell: ({ sizeBytes }) => size(sizeBytes[1]), right: true },
-    { title: 'PAGES', cell: ({ pages }) => formatCount(pages), right: true },
-    { title: 'BYTES', cell: ({ bytes }) => formatBytes(bytes), right: true },
+    { title: 'PAGES', cell: ({ pages }) => formatCount(pages), right: true, style },
+    { title: 'BYTES', cell: ({ bytes }) => formatBytes(bytes), right: true, style },
   ]);
 };
 

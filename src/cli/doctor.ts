@@ -12,8 +12,8 @@ import { runRoot } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { formatBytes, formatCount } from '../format.js';
 import { projectRoot } from '../native/project-root.js';
-import { printable } from './output.js';
 import { startDefaults } from './start-defaults.js';
+import { joined, printable, styled, type Text, text } from './styled-text.js';
 import { defineVerb } from './verb.js';
 
 export interface Check {
@@ -236,7 +236,12 @@ async function describeThisHost(): Promise<Record<string, unknown> | null> {
 /** For tests. */
 export const judge = { checkConfig, checkMemory, checkNode, checkSpace, judgeUserfaultfd, missingKvmRemedy };
 
-const MARKS = { ok: 'ok   ', note: 'note ', wrong: 'WRONG' } as const;
+/** With spaces to one width. */
+const MARKS: Record<Check['state'], Text> = {
+  ok: styled('good', 'ok   '),
+  note: styled('caution', 'note '),
+  wrong: styled('bad', 'WRONG'),
+};
 
 export const verb = defineVerb({
   name: 'doctor',
@@ -250,15 +255,15 @@ export const verb = defineVerb({
     const { output } = call;
     const { ok, checks } = await diagnose(() => call.storeDir, namedStore(call.storeOption));
     const width = Math.max(...checks.map(({ name }) => name.length));
-    const lines = (list: readonly Check[]) =>
-      list
-        .map((check) => {
-          const line = `${MARKS[check.state]}  ${check.name.padEnd(width)}  ${printable(check.message)}`;
+    const lines = (list: readonly Check[]): Text =>
+      joined(
+        list.map((check) => {
+          const line = text`${MARKS[check.state]}  ${check.name.padEnd(width)}  ${printable(check.message)}`;
           return check.remedy === null
             ? line
-            : `${line}\n${' '.repeat(width + 9)}→ ${printable(check.remedy)}`;
-        })
-        .join('\n');
+            : text`${line}\n${' '.repeat(width + 9)}→ ${printable(check.remedy)}`;
+        }),
+      );
     output.result(
       { ok, checks, host: output.json ? await describeThisHost() : null },
       () => lines(checks),

@@ -6,7 +6,7 @@ import { anything, object, parse, satisfying } from '../schema.js';
 import { readSmallFile } from '../small-file.js';
 import type { FitFinding } from '../vmm/fit/compare.js';
 import type { HostProfile } from '../vmm/fit/host-profile.js';
-import { printable } from './output.js';
+import { joined, printable, styled, type Text, text } from './styled-text.js';
 import { parseText } from './values.js';
 import { defineVerb, valued } from './verb.js';
 
@@ -37,10 +37,15 @@ async function hostInFile(path: string): Promise<HostProfile> {
   return decodeProfile(host, path);
 }
 
-function describe(findings: readonly FitFinding[]): string[] {
+const MARKS: Record<FitFinding['level'], Text> = {
+  refuse: styled('bad', 'WRONG'),
+  warn: styled('caution', 'note '),
+};
+
+function describe(findings: readonly FitFinding[]): Text[] {
   const width = Math.max(0, ...findings.map(({ thing }) => thing.length));
   return findings.flatMap(({ level, thing, need, have, help }) => [
-    `${level === 'refuse' ? 'WRONG' : 'note '}  ${printable(thing.padEnd(width))}  needs ${printable(need)}`,
+    text`${MARKS[level]}  ${printable(thing.padEnd(width))}  needs ${printable(need)}`,
     `${' '.repeat(width + 9)}host: ${printable(have)}`,
     `${' '.repeat(width + 9)}→ ${printable(help)}`,
   ]);
@@ -70,7 +75,10 @@ export const verb = defineVerb({
     const fits = findings.every(({ level }) => level !== 'refuse');
     const place = against === undefined ? 'this host' : `the host in ${against}`;
     output.result({ snapshot: id, fits, findings }, () =>
-      [`${shortId(id)} ${fits ? 'fits' : 'does not fit'} ${place}`, ...describe(findings)].join('\n'),
+      joined([
+        text`${shortId(id)} ${fits ? styled('good', 'fits') : styled('bad', 'does not fit')} ${place}`,
+        ...describe(findings),
+      ]),
     );
     return fits ? 0 : ExitStatus.unsupportedHost;
   },

@@ -4,7 +4,9 @@ import { StoreVerbs } from '../host/store-verbs.js';
 import type { SnapshotSummary } from '../store/types.js';
 import { FILTER_NOTES, snapshotFilter } from './filter-option.js';
 import { freedText } from './gc-output.js';
-import { formatTable, type Output } from './output.js';
+import type { Output } from './output.js';
+import { joined, type Text, text } from './styled-text.js';
+import { formatTable } from './table.js';
 import { parseGroupBy, parseKeepCount, parseSpan, parseText } from './values.js';
 import { defineVerb, flag, repeated, valued } from './verb.js';
 
@@ -54,14 +56,17 @@ export const verb = defineVerb({
         gc: freed && { removedChunks: freed.removedChunks, freedBytes: freed.freedBytes },
       },
       () =>
-        [
-          ...groups.map(tableOf),
+        joined(
           [
-            `${dryRun ? 'Would remove' : 'Removed'} ${formatCount(removed.length, 'snapshot')}` +
-              ` and ${dryRun ? 'keep' : 'kept'} ${formatCount(kept)}`,
-            ...(freed === null ? [] : [`Freed ${freedText(freed)}`]),
-          ].join('\n'),
-        ].join('\n\n'),
+            ...groups.map(tableOf),
+            [
+              `${dryRun ? 'Would remove' : 'Removed'} ${formatCount(removed.length, 'snapshot')}` +
+                ` and ${dryRun ? 'keep' : 'kept'} ${formatCount(kept)}`,
+              ...(freed === null ? [] : [`Freed ${freedText(freed)}`]),
+            ].join('\n'),
+          ],
+          '\n\n',
+        ),
       () => removed.map(({ id }) => id).join('\n'),
     );
     return 0;
@@ -70,7 +75,7 @@ export const verb = defineVerb({
 
 const factsOf = ({ id, tags, createdAt }: SnapshotSummary) => ({ id, tags, createdAt });
 
-function tableOf({ title, keep, remove }: ForgetGroup): string {
+function tableOf({ title, keep, remove }: ForgetGroup): Text {
   const rows = [
     ...keep.map(({ snapshot, reasons }) => ({ snapshot, action: 'keep', reasons: reasons.join(', ') })),
     ...remove.map((snapshot) => ({ snapshot, action: 'remove', reasons: null })),
@@ -79,10 +84,14 @@ function tableOf({ title, keep, remove }: ForgetGroup): string {
     { title: 'ID', cell: ({ snapshot }) => shortId(snapshot.id) },
     { title: 'CREATED', cell: ({ snapshot }) => formatTime(snapshot.createdAt), spare: 2 },
     { title: 'TAGS', cell: ({ snapshot }) => formatTags(snapshot.tags), cutTo: 12, spare: 1 },
-    { title: 'ACTION', cell: ({ action }) => action },
+    {
+      title: 'ACTION',
+      cell: ({ action }) => action,
+      style: ({ action }) => (action === 'remove' ? 'bad' : null),
+    },
     { title: 'REASONS', cell: ({ reasons }) => reasons, cutTo: 12 },
   ]);
-  return `${title}\n${table}`;
+  return text`${title}\n${table}`;
 }
 
 /** A machine needs the snapshot that it was restored from only for its data, which stays as long as it is read. */

@@ -1,7 +1,7 @@
 import { formatBytes, formatTags, formatTime, shortId } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { FILTER_NOTES, snapshotFilter } from './filter-option.js';
-import { formatTable } from './output.js';
+import { formatTable } from './table.js';
 import { parseCount, parseMoment, parseWord } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';
 

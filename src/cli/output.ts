@@ -11,28 +11,20 @@
 import type { LivesnapError } from '../errors.js';
 import { formatBytes, formatDuration, shortId } from '../format.js';
 import type { Progress } from '../page-stream.js';
-import { styled } from './styles.js';
+import {
+  hasColors,
+  joined,
+  printable,
+  rendered,
+  styled,
+  type Text,
+  text,
+  UNPRINTABLE,
+} from './styled-text.js';
 
 /** `Tagged 705d4847a1a6 as first (moved from 0123456789ab)`. */
 export const taggedSentence = (id: string, tag: string, movedFrom: string | null): string =>
   `Tagged ${shortId(id)} as ${tag}${movedFrom === null ? '' : ` (moved from ${shortId(movedFrom)})`}`;
-
-/** Controls, formats (U+202E), line ends and lone surrogates: a terminal acts on them or shows something else. */
-const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
-
-/** `\x1b`, `\u202e`, `\u{e0041}`. */
-function escaped(char: string): string {
-  const code = char.codePointAt(0)!;
-  const hex = code.toString(16);
-  if (code <= 0xff) return `\\x${hex.padStart(2, '0')}`;
-  return code <= 0xffff ? `\\u${hex.padStart(4, '0')}` : `\\u{${hex}}`;
-}
-
-/** Text from untrusted sources for a terminal: unprintable characters are shown as escapes. */
-export const printable = (text: string): string => text.replace(UNPRINTABLE, escaped);
-
-/** The same for text of several lines. */
-const printableLines = (text: string): string => text.split('\n').map(printable).join('\n');
 
 /** JSON.stringify escapes no unprintable character from 0x7f on, but a terminal acts on them. */
 const toJson = (value: unknown): string =>
@@ -42,88 +34,6 @@ const toJson = (value: unknown): string =>
       .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
       .join(''),
   );
-
-export interface Column<T> {
-  readonly title: string;
-  readonly cell: (row: T) => string | null;
-  readonly right?: boolean;
-  /** On a narrow terminal, cells may be cut to this many characters. Left out: never. */
-  readonly cutTo?: number;
-  /** On a narrow terminal, columns are left out in this order, the lowest first. Left out: always shown. */
-  readonly spare?: number;
-}
-
-/** Of the terminal on stdout. A pipe or a file takes lines of any width. */
-const terminalColumns = (): number => (process.stdout.isTTY && process.stdout.columns) || Infinity;
-
-const GAP = '  ';
-
-const lengthOf = (text: string): number => [...text].length;
-
-const cutTo = (width: number, text: string): string =>
-  lengthOf(text) <= width ? text : `${[...text].slice(0, width - 1).join('')}…`;
-
-/** A table with a line of titles. A null cell is a dash. */
-export function formatTable<T>(
-  rows: readonly T[],
-  columns: readonly Column<T>[],
-  terminalWidth = terminalColumns(),
-): string {
-  const parts = columns.map((column) => {
-    const cells = [column.title, ...rows.map((row) => printable(column.cell(row) ?? '-'))];
-    const width = Math.max(...cells.map(lengthOf));
-    const least =
-      column.cutTo === undefined ? width : Math.min(width, Math.max(column.cutTo, lengthOf(column.title)));
-    return { ...column, cells, width, least };
-  });
-  const shown = fitColumns(parts, terminalWidth);
-  return [...rows.keys(), rows.length]
-    .map((line) =>
-      shown
-        .map(({ cells, width, right }) => {
-          const text = cutTo(width, cells[line]!);
-          const padding = ' '.repeat(width - lengthOf(text));
-          return right ? padding + text : text + padding;
-        })
-        .join(GAP)
-        .trimEnd(),
-    )
-    .join('\n');
-}
-
-interface Fitted {
-  /** Of the widest cell, then as it will be. */
-  readonly width: number;
-  /** To which it may be cut. */
-  readonly least: number;
-  readonly spare?: number;
-}
-
-/** Cuts the columns to fit, the widest most. If that is not enough, leaves out the least useful one and starts again. */
-function fitColumns<P extends Fitted>(parts: readonly P[], terminalWidth: number): readonly P[] {
-  const total = (widths: readonly number[]): number =>
-    widths.reduce((sum, width) => sum + width, 0) + GAP.length * (widths.length - 1);
-  const spares = parts.flatMap(({ spare }) => (spare === undefined ? [] : [spare]));
-  if (total(parts.map(({ least }) => least)) > terminalWidth && spares.length > 0)
-    return fitColumns(
-      parts.filter(({ spare }) => spare !== Math.min(...spares)),
-      terminalWidth,
-    );
-  const widths = parts.map(({ width }) => width);
-  while (total(widths) > terminalWidth) {
-    const room = widths.map((width, i) => (width > parts[i]!.least ? width : 0));
-    const widest = Math.max(...room);
-    if (widest === 0) break; // what is left does not fit
-    widths[room.indexOf(widest)]!--;
-  }
-  return parts.map((part, i) => ({ ...part, width: widths[i]! }));
-}
-
-/** Names and values in two columns. */
-export function formatPairs(pairs: readonly (readonly [string, string | null])[]): string {
-  const width = Math.max(...pairs.map(([name]) => name.length));
-  return pairs.map(([name, value]) => `${name.padEnd(width)}  ${printable(value ?? '-')}`).join('\n');
-}
 
 /** `, 80 MiB/s, 12 s left`; empty in the first second. Without a total there is only the rate. */
 export function paceOf(doneBytes: number, totalBytes: number | null, ms: number): string {
@@ -135,7 +45,7 @@ export function paceOf(doneBytes: number, totalBytes: number | null, ms: number)
 
 export class Output {
   /** Prints to stderr. While a progress bar is shown, it is cleared first and drawn again below. */
-  #print = (text: string): void => void process.stderr.write(text);
+  #print = (part: Text): void => void process.stderr.write(rendered(part, hasColors(process.stderr)));
 
   constructor(
     readonly json: boolean,
@@ -143,18 +53,25 @@ export class Output {
   ) {}
 
   /** Prints the result: `value` with --json, the lines of `bare` with --quiet, else the lines of `human`. */
-  result(value: unknown, human: () => string, bare: () => string = () => ''): void {
-    const text = this.json ? toJson(value) : printableLines(this.quiet ? bare() : human());
-    if (text !== '') process.stdout.write(`${text}\n`);
+  result(value: unknown, human: () => Text, bare: () => Text = () => ''): void {
+    const shown = this.json
+      ? toJson(value)
+      : rendered(this.quiet ? bare() : human(), hasColors(process.stdout));
+    if (shown !== '') process.stdout.write(`${shown}\n`);
   }
 
   /** Prints a message, unless --quiet is given. */
-  say(sentence: string): void {
-    if (!this.quiet) this.#print(`${printableLines(sentence)}\n`);
+  say(sentence: Text): void {
+    if (!this.quiet) this.#print(text`${sentence}\n`);
+  }
+
+  /** Prints something about this host or this call that the user may not expect, unless --quiet is given. */
+  note(sentence: string): void {
+    this.say(noteOf(sentence));
   }
 
   /** Prints a message, unless --quiet or --json is given. */
-  remark(sentence: string): void {
+  remark(sentence: Text): void {
     if (!this.json) this.say(sentence);
   }
 
@@ -188,9 +105,9 @@ export class Output {
     const startMs = performance.now();
     const start = (): void => bar.start(state.total, state.value, state.shown);
     const printAlone = this.#print;
-    this.#print = (text) => {
+    this.#print = (part) => {
       bar.stop();
-      printAlone(text);
+      printAlone(part);
       start();
     };
     start();
@@ -215,11 +132,13 @@ export class Output {
   }
 }
 
+/** `note: SENTENCE`. */
+export const noteOf = (sentence: string): Text => text`${styled('caution', 'note:')} ${sentence}`;
+
 /** Prints an error to stderr: what happened, then what to do. */
 export function complain(error: LivesnapError): void {
-  const { stderr } = process;
-  stderr.write(`${styled('livesnap:', 'red', stderr)} ${printable(error.message)}\n`);
-  if (error.hint !== undefined) stderr.write(`${styled(printable(error.hint), 'dim', stderr)}\n`);
-  if (process.env.LIVESNAP_DEBUG)
-    process.stderr.write(`${printableLines((error.cause as Error)?.stack ?? error.stack ?? '')}\n`);
+  const lines: Text[] = [text`${styled('bad', 'livesnap:')} ${printable(error.message)}`];
+  if (error.hint !== undefined) lines.push(styled('aside', printable(error.hint)));
+  if (process.env.LIVESNAP_DEBUG) lines.push((error.cause as Error)?.stack ?? error.stack ?? '');
+  process.stderr.write(`${rendered(joined(lines), hasColors(process.stderr))}\n`);
 }

@@ -75,7 +75,7 @@ function addVerb(program: Command, command: Command, verb: Verb, onStatus: (stat
     const given = command.opts();
     const common: CommonValues = { ...program.opts(), ...given };
     const output = new Output(common.json ?? false, common.quiet ?? false);
-    onNote((sentence) => output.say(`note: ${sentence}`));
+    onNote((sentence) => output.note(sentence));
     onStatus(
       await verb.run({
         operands: command.processedArgs.flat().filter((operand) => operand !== undefined),

@@ -1,6 +1,8 @@
 import { formatBytes, formatTime, shortId } from '../format.js';
 import { chooseMachines, parseMachineFilter } from '../host/machine-filter.js';
-import { formatTable, printable } from './output.js';
+import { styleOfState } from './machine-state.js';
+import { joined, printable, styled, text } from './styled-text.js';
+import { formatTable } from './table.js';
 import { defineVerb, repeated } from './verb.js';
 
 export const verb = defineVerb({
@@ -26,7 +28,7 @@ export const verb = defineVerb({
         const table = formatTable(rows, [
           { title: 'NAME', cell: (row) => row.name },
           { title: 'PID', cell: (row) => row.pid?.toString() ?? null, right: true, spare: 2 },
-          { title: 'STATE', cell: (row) => row.state },
+          { title: 'STATE', cell: (row) => row.state, style: (row) => styleOfState(row.state) },
           {
             title: 'MEMORY',
             cell: (row) => (row.memoryBytes === null ? null : formatBytes(row.memoryBytes)),
@@ -46,9 +48,13 @@ export const verb = defineVerb({
           },
         ]);
         const reasons = rows.filter((row) => row.reason !== undefined);
-        return [table, ...reasons.map((row) => printable(`${row.name} ${row.state}: ${row.reason}`))].join(
-          '\n',
-        );
+        return joined([
+          table,
+          ...reasons.map(
+            ({ name, state, reason }) =>
+              text`${printable(name)} ${styled(styleOfState(state), state)}: ${printable(reason!)}`,
+          ),
+        ]);
       },
       () => rows.map((row) => row.name).join('\n'),
     );

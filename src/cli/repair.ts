@@ -3,7 +3,7 @@ import { formatTags, shortId } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { placesOf } from '../region-places.js';
 import type { LostRange } from '../store/types.js';
-import { printable } from './output.js';
+import { joined, printable, styled, type Text, text } from './styled-text.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({
@@ -22,18 +22,17 @@ export const verb = defineVerb({
     );
     const { actions, lost } = result;
     const losses = lost.map(sentenceOf);
-    const text = (lines: readonly string[]) => lines.map(printable).join('\n');
     output.result(
       result,
-      () => text([...actions, ...losses]),
-      () => text(losses),
+      () => joined([...actions.map(printable), ...losses]),
+      () => joined(losses),
     );
     return lost.length > 0 ? ExitStatus.damaged : 0;
   },
 });
 
-function sentenceOf({ snapshot, tags, region, fromBytes, toBytes }: LostRange): string {
+function sentenceOf({ snapshot, tags, region, fromBytes, toBytes }: LostRange): Text {
   const labels = formatTags(tags);
   const name = labels === null ? shortId(snapshot) : `${shortId(snapshot)} (${labels})`;
-  return `Lost in snapshot ${name}: ${placesOf(region, fromBytes, toBytes)}`;
+  return text`${styled('bad', 'Lost')} in snapshot ${printable(`${name}: ${placesOf(region, fromBytes, toBytes)}`)}`;
 }

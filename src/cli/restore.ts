@@ -89,7 +89,7 @@ export const verb = defineVerb({
         hint: 'Give one of them.',
       });
     if (options.kernel !== undefined)
-      output.say('note: --kernel has no effect on a restore: the kernel is in the memory of the snapshot');
+      output.note('--kernel has no effect on a restore: the kernel is in the memory of the snapshot');
     return runMachine(
       { output, storeDir, shown: `restoring ${reference}`, detach: options.detach },
       (host, progress) =>

@@ -33,7 +33,7 @@ export async function runMachine(
   const readyMs = Math.round(performance.now() - startedMs);
   const { name, client } = machine;
   const { id, labels, pid, memoryBytes, cpus, startedAt, endsAt, snapshot, notices } = machine.about;
-  for (const notice of notices) output.say(`note: ${notice}`);
+  for (const notice of notices) output.note(notice);
   const result = { id, name, labels, pid, readyMs, memoryBytes, cpus, startedAt, endsAt, snapshot };
   if (detach) {
     machine.detach();

@@ -5,7 +5,10 @@ import type { Host } from '../host/host.js';
 import { type MachineInfo, machineInfo } from '../host/machine-info.js';
 import { noSuchMachine } from '../machine/client.js';
 import type { MachineDescription } from '../machine/control-api.js';
-import { formatPairs, formatTable, type Output } from './output.js';
+import { styleOfState } from './machine-state.js';
+import { noteOf, type Output } from './output.js';
+import { joined, printable, styled, type Text, text } from './styled-text.js';
+import { formatPairs, formatTable } from './table.js';
 
 /** Errors: NO_SUCH_MACHINE, AMBIGUOUS. */
 export async function showMachine(host: Host, ref: string, output: Output): Promise<void> {
@@ -26,13 +29,18 @@ const labelsOf = ({ labels }: MachineInfo): string | null =>
     .map(([key, value]) => `${key}=${value}`)
     .join(', ') || null;
 
+function stateOf({ state, reason }: MachineInfo): Text {
+  const word = styled(styleOfState(state), state);
+  return reason === undefined ? word : text`${word}: ${printable(reason)}`;
+}
+
 const timeOf = (iso: string | null): string | null => (iso === null ? null : formatTime(iso));
 
-function pairsOf(info: MachineInfo): (readonly [string, string | null])[] {
+function pairsOf(info: MachineInfo): (readonly [string, Text | null])[] {
   return [
     ['ID', info.id],
     ['Name', info.name],
-    ['State', info.reason === undefined ? info.state : `${info.state}: ${info.reason}`],
+    ['State', stateOf(info)],
     ['Labels', labelsOf(info)],
     ['Process', info.pid?.toString() ?? null],
     ['vCPUs', info.cpus?.toString() ?? null],
@@ -43,7 +51,7 @@ function pairsOf(info: MachineInfo): (readonly [string, string | null])[] {
   ];
 }
 
-function describe(info: MachineInfo, about: MachineDescription): string {
+function describe(info: MachineInfo, about: MachineDescription): Text {
   const more: (readonly [string, string | null])[] = [
     ['Touched', `${formatBytes(about.touchedBytes)} of the memory`],
     ['CPU time', formatDuration(about.cpuSeconds * 1000)],
@@ -62,10 +70,10 @@ function describe(info: MachineInfo, about: MachineDescription): string {
             { title: 'SENT', cell: ({ sentBytes }) => formatBytes(sentBytes), right: true },
           ]),
         ];
-  const notices = about.notices.map((notice) => `note: ${notice}`);
-  return [
+  const notices = about.notices.map(noteOf);
+  return joined([
     formatPairs([...pairsOf(info), ...more]),
     ...nets,
     ...(notices.length > 0 ? ['', ...notices] : []),
-  ].join('\n');
+  ]);
 }

@@ -2,7 +2,8 @@ import { formatBytes, formatTags, formatTime } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
 import { kindOf, typeOption } from './machine-or-snapshot.js';
-import { formatPairs, formatTable, printable } from './output.js';
+import { joined, printable, styled, type Text } from './styled-text.js';
+import { formatPairs, formatTable } from './table.js';
 import { defineVerb } from './verb.js';
 
 /** A file has one size. A machine has memory and disks. */
@@ -56,17 +57,21 @@ export const verb = defineVerb({
             right: true,
           },
         ]);
-        const section = (title: string, value: unknown) =>
+        const section = (title: string, value: unknown): Text[] =>
           value === null
             ? []
-            : ['', title, ...JSON.stringify(value, null, 2).split('\n').slice(1, -1).map(printable)];
-        return [
+            : [
+                '',
+                styled('heading', title),
+                ...JSON.stringify(value, null, 2).split('\n').slice(1, -1).map(printable),
+              ];
+        return joined([
           pairs,
           '',
           regions,
           ...section('Machine', found.machine),
           ...section('Host', found.host),
-        ].join('\n');
+        ]);
       },
       () => found.id,
     );

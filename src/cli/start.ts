@@ -138,7 +138,7 @@ export const verb = defineVerb({
     };
     const file = configFile();
     const defaults = startDefaults(file, readConfig(file));
-    for (const sentence of kernel.ignored) output.say(`note: ${sentence}`);
+    for (const sentence of kernel.ignored) output.note(sentence);
     return runMachine({ output, storeDir, shown: null, detach: options.detach }, (host, progress) =>
       host.start({
         kernel: kernel.path,

@@ -1,6 +1,6 @@
 import { formatBytes, formatCount, formatRatio } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
-import { formatPairs } from './output.js';
+import { formatPairs } from './table.js';
 import { defineVerb } from './verb.js';
 
 export const verb = defineVerb({

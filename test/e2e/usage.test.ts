@@ -226,11 +226,10 @@ describe('livesnap', () => {
     assert.deepEqual([message, hint], ["unknown verb 'prune'", 'To delete unreferenced data: livesnap gc']);
   });
 
-  it('has the name of the program in red and a hint dimmed on a terminal, unless NO_COLOR is set', () => {
-    const onTerminal = (env: NodeJS.ProcessEnv): string => {
-      const command = `"${process.execPath}" "${MAIN}" prune`;
+  it('uses colors on a terminal, unless NO_COLOR or CI is set or the terminal is dumb', () => {
+    const onTerminal = (env: NodeJS.ProcessEnv, args = 'prune'): string => {
+      const command = `"${process.execPath}" "${MAIN}" ${args}`;
       return spawnSync('script', ['-qefc', command, '/dev/null'], {
-        // Node takes CI for a terminal without styles.
         env: { ...world.env, TERM: 'xterm-256color', FORCE_COLOR: undefined, CI: undefined, ...env },
         encoding: 'utf8',
         input: '',
@@ -238,10 +237,14 @@ describe('livesnap', () => {
     };
     const hint = 'To delete unreferenced data: livesnap gc';
     const shown = onTerminal({ NO_COLOR: undefined });
-    assert.ok(shown.includes(`\x1b[2m${hint}\x1b[22m`) && shown.includes('\x1b[31mlivesnap:\x1b[39m'), shown);
-    assert.ok(!onTerminal({ NO_COLOR: undefined, TERM: 'dumb' }).includes('\x1b['));
-    const plain = onTerminal({ NO_COLOR: '1' });
-    assert.ok(plain.includes(hint) && !plain.includes('\x1b['), plain);
+    assert.ok(shown.includes(`\x1b[2m${hint}\x1b[22m`), shown);
+    assert.ok(shown.includes("\x1b[31mlivesnap:\x1b[39m unknown verb 'prune'"), shown);
+    for (const env of [{ NO_COLOR: '1' }, { CI: 'true' }, { TERM: 'dumb' }]) {
+      const plain = onTerminal({ NO_COLOR: undefined, ...env });
+      assert.ok(plain.includes(hint) && !plain.includes('\x1b['), plain);
+    }
+    assert.ok(onTerminal({ NO_COLOR: undefined }, 'ps').startsWith('\x1b[1mNAME\x1b[22m '));
+    assert.equal(onTerminal({ NO_COLOR: undefined }, 'ps --json').trim(), '[]');
   });
 
   it('asks for a unit if --memory is a small number', async () => {

@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
-import { linesOf, noDamage } from '../../../src/cli/check.js';
+import * as check from '../../../src/cli/check.js';
+
+const { noDamage } = check;
+const linesOf = (problems: Parameters<typeof check.linesOf>[0]): string[] =>
+  check.linesOf(problems).map(String);
 
 describe('the output of check', () => {
   const problem = (file: string, offset: number | null, ...snapshots: string[]) => ({
