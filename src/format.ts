@@ -44,6 +44,31 @@ export function formatTime(iso: string): string {
   return `${day} ${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
 }
 
+const SECOND_MS = 1000;
+const DAY_MS = 86_400 * SECOND_MS;
+const AGE_UNITS: readonly (readonly [ms: number, noun: string])[] = [
+  [365 * DAY_MS, 'year'],
+  [30 * DAY_MS, 'month'],
+  [7 * DAY_MS, 'week'],
+  [DAY_MS, 'day'],
+  [3_600 * SECOND_MS, 'hour'],
+  [60 * SECOND_MS, 'minute'],
+];
+
+/**
+ * `2 days ago`, `119 seconds ago`, `just now`, `in 9 minutes`: in the largest unit of which there are two, so that it is
+ * off by less than half.
+ */
+export function formatAgo(iso: string, nowMs: number): string {
+  const ms = nowMs - Date.parse(iso);
+  if (Number.isNaN(ms)) return iso;
+  const distanceMs = Math.abs(ms);
+  if (distanceMs < SECOND_MS) return 'just now';
+  const [unitMs, noun] = AGE_UNITS.find(([unit]) => distanceMs >= 2 * unit) ?? [SECOND_MS, 'second'];
+  const count = formatCount(Math.floor(distanceMs / unitMs), noun);
+  return ms > 0 ? `${count} ago` : `in ${count}`;
+}
+
 /** `a, b`. Null: there is none. */
 export const formatTags = (tags: readonly string[]): string | null =>
   tags.length === 0 ? null : tags.join(', ');

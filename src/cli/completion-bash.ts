@@ -22,10 +22,12 @@ function verbCase({ name, aliases, options, operands }: CompletedVerb): string[]
 
 /** Options with an optional value take it only after `=`, as readline shows it: they are flags here. */
 const valueCases = ({ name, options }: CompletedVerb): string[] =>
-  options.flatMap(({ long, value }) =>
+  options.flatMap(({ short, long, value }) =>
     value === null || value.isOptional || long === '--store'
       ? []
-      : [`  ${quotedWord(`${name} ${long}`)}) kind=${quotedWord(kindOf(value.candidates))} ;;`],
+      : [
+          `  ${(short === null ? [long] : [short, long]).map((each) => quotedWord(`${name} ${each}`)).join(' | ')}) kind=${quotedWord(kindOf(value.candidates))} ;;`,
+        ],
   );
 
 export function bashScript({ verbs, options }: Completion): string {

@@ -51,7 +51,7 @@ export function fishScript({ verbs, options }: Completion): string {
     ...new Set(
       [...verbs.flatMap((verb) => verb.options), ...options]
         .filter(({ value }) => value !== null && !value.isOptional)
-        .map(({ long }) => long),
+        .flatMap(({ short, long }) => (short === null ? [long] : [short, long])),
     ),
   ];
   return `# Completion for fish. To use it: livesnap completion fish >~/.config/fish/completions/livesnap.fish

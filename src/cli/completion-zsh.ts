@@ -33,10 +33,16 @@ function optionSpecs({ short, long, help, isRepeated, value }: CompletedOption):
       ? []
       : [`${value.isOptional ? '::' : ':'}${escaped(value.placeholder)}:${actionOf(value.candidates)}`]),
   ].join('');
-  const takes = value === null ? '' : value.isOptional ? '=-' : '=';
+  // The value of a short option follows directly, or is the next word; that of a long one follows "=", or is that.
+  const takes = (name: string): string => {
+    if (value === null) return '';
+    return name === short ? (value.isOptional ? '-' : '+') : value.isOptional ? '=-' : '=';
+  };
   const names = short === null ? [long] : [short, long];
   return names.map((name) =>
-    quotedWord(`${isRepeated ? '*' : names.length > 1 ? `(${names.join(' ')})` : ''}${name}${takes}${rest}`),
+    quotedWord(
+      `${isRepeated ? '*' : names.length > 1 ? `(${names.join(' ')})` : ''}${name}${takes(name)}${rest}`,
+    ),
   );
 }
 

@@ -10,7 +10,7 @@ export const verb = defineVerb({
   operands: ['<machine|snapshot>'],
   options: {
     follow: flag('-f, --follow', 'Print new output until the machine ends'),
-    tail: valued('--tail <lines>', 'Print only the last lines of past output', parseLines),
+    tail: valued('-n, --tail <lines>', 'Print only the last lines of past output', parseLines),
     vmm: flag('--vmm', "Print the log of the machine's process"),
     type: typeOption('Whose console, if both have the name'),
   },

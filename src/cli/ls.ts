@@ -1,7 +1,8 @@
-import { formatBytes, formatTags, formatTime, shortId } from '../format.js';
+import { formatBytes, formatTags, shortId } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { FILTER_NOTES, snapshotFilter } from './filter-option.js';
 import { formatTable } from './table.js';
+import { timeFormatter, timeOption } from './time-option.js';
 import { parseCount, parseMoment, parseWord } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';
 
@@ -19,6 +20,7 @@ export const verb = defineVerb({
     ),
     reverse: flag('-r, --reverse', 'Reverse the order'),
     limit: valued('--limit <n>', 'Only the first N', parseCount),
+    time: timeOption,
   },
   notes: [
     ...FILTER_NOTES,
@@ -29,6 +31,7 @@ export const verb = defineVerb({
     const { filter: filters, since: sinceMs, until: untilMs, sort, reverse, limit } = options;
     const choice = { filters, sinceMs, untilMs, sort, reverse, limit };
     const rows = await new StoreVerbs(storeDir).list(choice);
+    const time = timeFormatter(options.time);
     output.result(
       rows.map(({ id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, labels }) => ({
         id,
@@ -53,7 +56,7 @@ export const verb = defineVerb({
             cell: (row) => (row.parent === null ? null : shortId(row.parent)),
             spare: 1,
           },
-          { title: 'CREATED', cell: (row) => formatTime(row.createdAt), spare: 5 },
+          { title: 'CREATED', cell: (row) => time(row.createdAt), spare: 5 },
           {
             title: 'SIZE',
             cell: (row) => formatBytes(row.memoryBytes + row.diskBytes),

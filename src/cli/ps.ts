@@ -1,8 +1,9 @@
-import { formatBytes, formatTime, shortId } from '../format.js';
+import { formatBytes, shortId } from '../format.js';
 import { chooseMachines, parseMachineFilter } from '../host/machine-filter.js';
 import { styleOfState } from './machine-state.js';
 import { joined, printable, styled, text } from './styled-text.js';
 import { formatTable } from './table.js';
+import { timeFormatter, timeOption } from './time-option.js';
 import { defineVerb, repeated } from './verb.js';
 
 export const verb = defineVerb({
@@ -11,6 +12,7 @@ export const verb = defineVerb({
   usesStore: false,
   options: {
     filter: repeated('--filter <filter>', 'Only machines that pass; repeatable', parseMachineFilter),
+    time: timeOption,
   },
   notes: [
     'FILTER is one of:',
@@ -22,6 +24,7 @@ export const verb = defineVerb({
   async run({ options, output }) {
     const { machineInfos } = await import('../host/machine-info.js');
     const rows = chooseMachines(await machineInfos(), options.filter);
+    const time = timeFormatter(options.time);
     output.result(
       rows.map(({ saves: _, ...row }) => row),
       () => {
@@ -36,11 +39,7 @@ export const verb = defineVerb({
             spare: 4,
           },
           { title: 'CPUS', cell: (row) => row.cpus?.toString() ?? null, right: true, spare: 3 },
-          {
-            title: 'STARTED',
-            cell: (row) => (row.startedAt === null ? null : formatTime(row.startedAt)),
-            spare: 5,
-          },
+          { title: 'STARTED', cell: (row) => time(row.startedAt), spare: 5 },
           {
             title: 'SNAPSHOT',
             cell: (row) => (row.snapshot === null ? null : shortId(row.snapshot)),

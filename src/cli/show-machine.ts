@@ -1,5 +1,5 @@
 /** Shows the details of a machine, also of one that failed or whose process died. */
-import { formatBytes, formatDuration, formatTime } from '../format.js';
+import { formatBytes, formatDuration } from '../format.js';
 import { findRunDirectory } from '../host/find-machine.js';
 import type { Host } from '../host/host.js';
 import { type MachineInfo, machineInfo } from '../host/machine-info.js';
@@ -9,6 +9,7 @@ import { styleOfState } from './machine-state.js';
 import { noteOf, type Output } from './output.js';
 import { joined, printable, styled, type Text, text } from './styled-text.js';
 import { formatPairs, formatTable } from './table.js';
+import { timeWithAge } from './time-option.js';
 
 /** Errors: NO_SUCH_MACHINE, AMBIGUOUS. */
 export async function showMachine(host: Host, ref: string, output: Output): Promise<void> {
@@ -34,8 +35,6 @@ function stateOf({ state, reason }: MachineInfo): Text {
   return reason === undefined ? word : text`${word}: ${printable(reason)}`;
 }
 
-const timeOf = (iso: string | null): string | null => (iso === null ? null : formatTime(iso));
-
 function pairsOf(info: MachineInfo): (readonly [string, Text | null])[] {
   return [
     ['ID', info.id],
@@ -45,8 +44,8 @@ function pairsOf(info: MachineInfo): (readonly [string, Text | null])[] {
     ['Process', info.pid?.toString() ?? null],
     ['vCPUs', info.cpus?.toString() ?? null],
     ['Memory', info.memoryBytes === null ? null : formatBytes(info.memoryBytes)],
-    ['Started', timeOf(info.startedAt)],
-    ['Ends', timeOf(info.endsAt)],
+    ['Started', timeWithAge(info.startedAt)],
+    ['Ends', timeWithAge(info.endsAt)],
     ['Snapshot', info.snapshot],
   ];
 }

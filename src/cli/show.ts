@@ -1,9 +1,10 @@
-import { formatBytes, formatTags, formatTime } from '../format.js';
+import { formatBytes, formatTags } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
 import { kindOf, typeOption } from './machine-or-snapshot.js';
 import { joined, printable, styled, type Text } from './styled-text.js';
 import { formatPairs, formatTable } from './table.js';
+import { timeWithAge } from './time-option.js';
 import { defineVerb } from './verb.js';
 
 /** A file has one size. A machine has memory and disks. */
@@ -42,7 +43,7 @@ export const verb = defineVerb({
           ['Kind', found.kind],
           ['Name', found.vm],
           ['Parent', found.parent],
-          ['Created', formatTime(found.createdAt)],
+          ['Created', timeWithAge(found.createdAt)],
           ...sizes(found),
           ['Stored', `${formatBytes(found.storedBytes)} when saved`],
           ['Unique', `${formatBytes(found.uniqueBytes)}, freed by rm and gc`],

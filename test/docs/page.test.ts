@@ -76,6 +76,13 @@ describe('a page of documentation', () => {
       assert.match(readPage(text).faults.join('\n'), fault);
     });
 
+  it('shows ages that stand for others', () => {
+    const pattern = patternOf('a  machine  4 minutes ago  64 MiB');
+    for (const age of ['just now', '1 second ago', '119 minutes ago', '2 years ago'])
+      assert.match(`a  machine  ${age}  64 MiB\n`, pattern);
+    assert.doesNotMatch('a  machine  4 minutes  64 MiB\n', pattern);
+  });
+
   it('shows output in which numbers, IDs and spaces stand for others', () => {
     const shown =
       'Saved 256 MiB in 992 ms (paused 22 ms)\nID            TAGS\n705d4847a1a6  first\n…\nend: …';

@@ -154,12 +154,14 @@ const keysOf = (names: string): string =>
 /** A number with its unit, as livesnap formats it. */
 const NUMBER =
   /\d[\d,]*(?:\.\d+)?(?: ?(?:B|KiB|MiB|GiB|TiB|ms|s|min|h|d|%)(?![A-Za-z]))?(?: \d+ (?:ms|s|min|h)(?![A-Za-z]))?/;
+/** When something was, as livesnap formats it. */
+const AGE = /(?:\d+ (?:second|minute|hour|day|week|month|year)s? ago|just now)/;
 const ID = /\b[0-9a-f]{12,32}\b/;
-const VARIABLE = new RegExp(`${ID.source}|${NUMBER.source}|…| +`, 'g');
+const VARIABLE = new RegExp(`${ID.source}|${AGE.source}|${NUMBER.source}|…| +`, 'g');
 
 /**
- * A pattern for the output that a page shows. A number with its unit stands for any number, an ID for any ID, spaces for
- * any number of spaces, "…" for the rest of a line, and a line of "…" alone for any lines.
+ * A pattern for the output that a page shows. A number with its unit stands for any number, an age for any age, an ID for
+ * any ID, spaces for any number of spaces, "…" for the rest of a line, and a line of "…" alone for any lines.
  */
 export function patternOf(shown: string): RegExp {
   const lines = shown.split('\n').map((line) => {
@@ -175,7 +177,9 @@ export function patternOf(shown: string): RegExp {
             ? ' +'
             : new RegExp(`^${ID.source}$`).test(found[0])
               ? '[0-9a-f]{12,32}'
-              : `(?:${NUMBER.source})`;
+              : new RegExp(`^${AGE.source}$`).test(found[0])
+                ? AGE.source
+                : `(?:${NUMBER.source})`;
       at = found.index + found[0].length;
     }
     return `${pattern}${escaped(line.slice(at))} *\\n`;

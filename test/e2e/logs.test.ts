@@ -45,7 +45,7 @@ describe('livesnap logs', function () {
 
   it('follows a machine until it ends', async () => {
     await start('web');
-    const following = world.run(['logs', 'web', '--follow', '--tail', '0']);
+    const following = world.run(['logs', 'web', '-fn0']);
     await sleep(500);
     await world.json('stop', 'web', '--force');
     const { status, stdout } = await following;

@@ -13,7 +13,8 @@ const verbs = await Promise.all(
 );
 
 /** `--tag` of `--tag <tag>`. */
-const nameOf = ({ flags }: OptionSpec<unknown>): string => flags.split(' ')[0]!;
+/** `--tail` of `-n, --tail <lines>`. */
+const nameOf = ({ flags }: OptionSpec<unknown>): string => /--[\w-]+/.exec(flags)![0];
 
 /** The options of a verb that refuse some values. */
 const parsing = (verb: Verb): [key: string, option: OptionSpec<unknown>][] =>
@@ -89,13 +90,17 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     net: ['user', /"user" does not name a network/],
     overlayDir: EMPTY,
   },
-  ps: { filter: ['state=asleep', /"state=asleep" is not a filter/] },
+  ps: {
+    filter: ['state=asleep', /"state=asleep" is not a filter/],
+    time: ['utc', /not relative or absolute/],
+  },
   ls: {
     filter: ['size=3', /"size=3" is not a filter/],
     since: ['2026-02-30', /"2026-02-30" is not a time/],
     until: ['yesterday', /"yesterday" is not a time/],
     sort: ['colour', /not created, size, stored or name/],
     limit: ['0', /not a number/],
+    time: ['utc', /not relative or absolute/],
   },
   forget: {
     last: ['0', /"0" is not a number/],

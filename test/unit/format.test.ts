@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import {
+  formatAgo,
   formatBytes,
   formatCount,
   formatDuration,
@@ -40,6 +41,32 @@ describe('the formatter', () => {
       [0, 1, 2].map((count) => nounFor(count, 'tag')),
       ['tags', 'tag', 'tags'],
     );
+  });
+
+  it('writes ages in the largest unit of which there are two', () => {
+    const nowMs = Date.parse('2026-11-23T16:00:00Z');
+    const [second, hour, day] = [1000, 3_600_000, 86_400_000];
+    const cases: [number, string][] = [
+      [0, 'just now'],
+      [999, 'just now'],
+      [second, '1 second ago'],
+      [119 * second, '119 seconds ago'],
+      [120 * second, '2 minutes ago'],
+      [2 * hour - 1, '119 minutes ago'],
+      [2 * hour, '2 hours ago'],
+      [47 * hour, '47 hours ago'],
+      [2 * day, '2 days ago'],
+      [13 * day, '13 days ago'],
+      [14 * day, '2 weeks ago'],
+      [60 * day, '2 months ago'],
+      [729 * day, '24 months ago'],
+      [730 * day, '2 years ago'],
+      [-999, 'just now'],
+      [-9 * 60 * second, 'in 9 minutes'],
+    ];
+    for (const [ageMs, text] of cases)
+      assert.equal(formatAgo(new Date(nowMs - ageMs).toISOString(), nowMs), text);
+    assert.equal(formatAgo('no time', nowMs), 'no time');
   });
 
   it('writes tags as a list, and none as null', () => {

@@ -1,8 +1,7 @@
 /** A machine as a row: what it is doing, what it takes, and what can be done with it. */
-import { formatBytes } from '../../format.js';
+import { formatAgo, formatBytes } from '../../format.js';
 import { send } from '../api.js';
 import { say } from '../notice.js';
-import { formatAgo } from '../state/age.js';
 import type { HostModel } from '../state/host-model.js';
 import type { Job, Machine } from '../state/types.js';
 import { Do } from './buttons.js';

@@ -1,4 +1,4 @@
-/** How long ago something was, for a glance. Pure. */
+/** How long ago something was, for a column. Pure. Sentences have formatAgo of format.ts. */
 
 const UNITS: readonly [ms: number, unit: string][] = [
   [365 * 86_400_000, 'y'],
@@ -13,10 +13,4 @@ export function formatAge(iso: string, nowMs: number): string {
   const ageMs = nowMs - Date.parse(iso);
   for (const [ms, unit] of UNITS) if (ageMs >= ms) return `${Math.floor(ageMs / ms)} ${unit}`;
   return 'now';
-}
-
-/** `4 min ago`, `just now`. */
-export function formatAgo(iso: string, nowMs: number): string {
-  const age = formatAge(iso, nowMs);
-  return age === 'now' ? 'just now' : `${age} ago`;
 }

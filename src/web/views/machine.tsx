@@ -1,6 +1,6 @@
 /** One machine: its console, its numbers, its snapshots, and all that can be done with it. */
 import { useEffect, useState } from 'preact/hooks';
-import { formatBytes, formatDuration, formatTime } from '../../format.js';
+import { formatAgo, formatBytes, formatDuration, formatTime } from '../../format.js';
 import { request, send } from '../api.js';
 import { attempt } from '../notice.js';
 import { Do, DoAfterAsking } from '../parts/buttons.js';
@@ -9,7 +9,6 @@ import { forget, titleOf } from '../parts/jobs.js';
 import { apiPath, fork, isLive, machinePath, percent, save, savedText } from '../parts/machine-row.js';
 import { SnapshotList } from '../parts/snapshot-list.js';
 import { Sparkline } from '../parts/sparkline.js';
-import { formatAgo } from '../state/age.js';
 import type { HostModel } from '../state/host-model.js';
 import type { Machine } from '../state/types.js';
 

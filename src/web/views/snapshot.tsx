@@ -1,12 +1,11 @@
 /** One snapshot: what it holds, what it costs, what can be done with it, and the map of its pages. */
 import { useEffect, useState } from 'preact/hooks';
-import { formatBytes, formatCount, formatTime, shortId } from '../../format.js';
+import { formatAgo, formatBytes, formatCount, formatTime, shortId } from '../../format.js';
 import { get, send } from '../api.js';
 import { PageMap } from '../map/page-map.js';
 import { attempt, say } from '../notice.js';
 import { Do, DoAfterAsking } from '../parts/buttons.js';
 import { nameOf, snapshotPath } from '../parts/snapshot-list.js';
-import { formatAgo } from '../state/age.js';
 import type { HostModel } from '../state/host-model.js';
 import type { Machine, Snapshot } from '../state/types.js';
 
