@@ -77,9 +77,14 @@ export function stateFile(name: string, env: Env = process.env): string {
 }
 
 /** As `os.tmpdir()`, but never relative. */
-export function temporaryDirectory(env: Env = process.env): string {
-  return directoryIn(env, 'TMPDIR') ?? directoryIn(env, 'TMP') ?? directoryIn(env, 'TEMP') ?? '/tmp';
-}
+export const temporaryDirectory = (env: Env = process.env): string => givenTemporaryDirectory(env) ?? '/tmp';
+
+/** For files that may be larger than the memory, which /tmp is a part of on many hosts (file-hierarchy(7)). */
+export const largeTemporaryDirectory = (env: Env = process.env): string =>
+  givenTemporaryDirectory(env) ?? '/var/tmp';
+
+const givenTemporaryDirectory = (env: Env): string | null =>
+  directoryIn(env, 'TMPDIR') ?? directoryIn(env, 'TMP') ?? directoryIn(env, 'TEMP');
 
 /**
  * The folder of all run directories: `$XDG_RUNTIME_DIR/livesnap`, else /run/livesnap for root, else `livesnap-UID` in

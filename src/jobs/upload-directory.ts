@@ -1,16 +1,33 @@
 /**
- * Temporary directories of uploads: held by a lock while somebody uses them, and deleted by the next server if nobody does.
+ * Temporary directories of archives: held by a lock while somebody uses them, and deleted by the next server if nobody
+ * does.
  */
-import { closeSync, constants, lstatSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { temporaryDirectory, userId } from '../environment.js';
+import { largeTemporaryDirectory, temporaryDirectory, userId } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { tryLock } from '../native/locks.js';
 
 const PREFIX = 'livesnap-upload-';
 const NAME = /^livesnap-upload-[A-Za-z0-9]{6}$/;
 
-export const makeUploadDirectory = (): string => mkdtempSync(join(temporaryDirectory(), PREFIX));
+/** Where they are. A small container may have no /var/tmp. */
+export function uploadParent(): string {
+  const parent = largeTemporaryDirectory();
+  return existsSync(parent) ? parent : temporaryDirectory();
+}
+
+/** Errors: those of the system. */
+export const makeUploadDirectory = (): string => mkdtempSync(join(uploadParent(), PREFIX));
 
 /** Keeps the directory from {@link sweepUploads} while the descriptor is open. Errors: SYSTEM. */
 export function holdDirectory(path: string): number {
@@ -23,7 +40,7 @@ export function holdDirectory(path: string): number {
 
 /** Deletes what servers and jobs that were killed have left. */
 export function sweepUploads(): void {
-  const parent = temporaryDirectory();
+  const parent = uploadParent();
   for (const name of readdirSync(parent)) {
     const path = join(parent, name);
     if (!NAME.test(name) || lstatSync(path, { throwIfNoEntry: false })?.uid !== userId()) continue;

@@ -31,9 +31,11 @@ import { tagRoutes } from './routes/tags.js';
 import { SHARED } from './schemas.js';
 import type { ServerLog } from './server-log.js';
 import type { App, Arrival, Service } from './service.js';
+import { endUnread } from './stalled.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
 const BODY_TIMEOUT_MS = 30_000;
+const ARCHIVE = /^application\/x-tar\s*(;|$)/i;
 const MAX_PATH_PARAMETER_LENGTH = 200;
 
 /** `arrivalOf`: how the connection of a request came. `makeServer`: makes the server that fastify answers for. */
@@ -67,12 +69,13 @@ export async function makeApp(
   });
   // An archive may take long, and its route ends one that stalls. Every other body is short.
   app.addHook('preParsing', async (request, _reply, payload) => {
-    if (request.headers['content-type'] === 'application/x-tar') return payload;
+    if (ARCHIVE.test(request.headers['content-type'] ?? '')) return payload;
     const timer = setTimeout(() => request.raw.destroy(), BODY_TIMEOUT_MS);
     payload.once('close', () => clearTimeout(timer));
     payload.once('end', () => clearTimeout(timer));
     return payload;
   });
+  app.addHook('onResponse', async (request) => endUnread(request.raw));
   // A request without a body is one with an empty object, which has all defaults.
   app.addHook('preValidation', async (request) => {
     if (request.routeOptions.schema?.body !== undefined) request.body ??= {};

@@ -3,7 +3,7 @@
  *
  * Invariants of reading, because an archive comes from anyone:
  * - Only regular files and directories are taken, under the names that a store has, each once, in a new directory.
- * - The number of files and their bytes are bounded, and checked before they are written.
+ * - The number of entries and the bytes of files are bounded, and checked before anything is written.
  * - Nothing is taken of an archive that is cut short or has a wrong checksum.
  */
 import { createReadStream } from 'node:fs';
@@ -14,7 +14,8 @@ import { LivesnapError } from '../errors.js';
 const BLOCK_BYTES = 512;
 /** Eleven octal digits. */
 const MAX_FILE_BYTES = 8 * 2 ** 30 - 1;
-const MAX_FILES = 100_000;
+/** Directories count, too: an archive of them alone would never end. */
+const MAX_ENTRIES = 100_000;
 const FOLDERS = ['packs', 'segments', 'snapshots', 'tags'];
 const NAME = '[A-Za-z0-9][A-Za-z0-9._-]{0,98}';
 /** With or without a directory before it, as `tar` writes it. */
@@ -112,6 +113,11 @@ class Pieces {
     return Buffer.concat(pieces);
   }
 
+  /** No more is read. */
+  async close(): Promise<void> {
+    await this.#parts.return?.();
+  }
+
   /** Reads to the end of the stream, so that the sender can finish. */
   async drain(mostBytes: number): Promise<void> {
     for (let left = mostBytes; left > 0; ) {
@@ -143,12 +149,22 @@ const textAt = (header: Buffer, at: number, length: number): string => {
  */
 export async function untar(archive: AsyncIterable<Buffer>, dir: string, maxBytes: number): Promise<void> {
   const pieces = new Pieces(archive);
+  try {
+    for (const folder of FOLDERS) await mkdir(join(dir, folder), { mode: 0o700 });
+    await writeEntries(pieces, dir, maxBytes);
+    await pieces.drain(1 << 20); // archives are padded
+  } finally {
+    await pieces.close();
+  }
+}
+
+async function writeEntries(pieces: Pieces, dir: string, maxBytes: number): Promise<void> {
   let leftBytes = maxBytes;
-  let files = 0;
-  for (const folder of FOLDERS) await mkdir(join(dir, folder), { mode: 0o700 });
+  let entries = 0;
   for (;;) {
     const header = await pieces.exactly(BLOCK_BYTES);
-    if (header.every((byte) => byte === 0)) break;
+    if (header.every((byte) => byte === 0)) return;
+    if (++entries > MAX_ENTRIES) throw damaged(`has more than ${MAX_ENTRIES} entries`);
     if (octal(header, 148, 8) !== checksumOf(header)) throw damaged('has a wrong checksum');
     const prefix = textAt(header, 345, 155);
     const name = prefix === '' ? textAt(header, 0, 100) : `${prefix}/${textAt(header, 0, 100)}`;
@@ -158,7 +174,6 @@ export async function untar(archive: AsyncIterable<Buffer>, dir: string, maxByte
     const [, path] = FILE.exec(name) ?? [];
     if ((type !== '0' && type !== '\0') || path === undefined)
       throw damaged(`has ${JSON.stringify(name.slice(0, 100))}, which no exported directory has`);
-    if (++files > MAX_FILES) throw damaged(`has more than ${MAX_FILES} files`);
     leftBytes -= size;
     if (leftBytes < 0)
       throw new LivesnapError('NO_SPACE', `the archive has more than ${maxBytes} bytes`, {
@@ -167,7 +182,6 @@ export async function untar(archive: AsyncIterable<Buffer>, dir: string, maxByte
     await writeFile(join(dir, path), size, pieces);
     await pieces.exactly(paddingOf(size));
   }
-  await pieces.drain(1 << 20); // archives are padded
 }
 
 async function writeFile(path: string, sizeBytes: number, pieces: Pieces): Promise<void> {

@@ -1,11 +1,12 @@
 /** `livesnap serve`: the API of a host, over its socket and over TCP, by friends and by others. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { type ClientRequest, request as httpRequest } from 'node:http';
+import { once } from 'node:events';
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect as connectTcp } from 'node:net';
-import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import WebSocket from 'ws';
 import { probe } from '../kvm/kvm.js';
@@ -82,6 +83,30 @@ type Job = {
 const WAIT = { prefer: 'wait' };
 
 type MachineBody = { id: string; name: string; state: string; labels: Record<string, string>; pid: number };
+
+/** What answers an archive of directories alone, which does not end. */
+async function endlessUpload({ port, bearer }: Serving): Promise<{ status: number; text: string }> {
+  const args = ['--format=ustar', '-cf', '-', '--no-recursion', '--transform=s,.*,packs,', '.'];
+  const header = execFileSync('tar', args).subarray(0, 512);
+  const request = httpRequest({
+    ...{ host: '127.0.0.1', port, path: '/v1/snapshots', method: 'POST', agent: false },
+    headers: { ...bearer, 'content-type': 'application/x-tar' },
+  });
+  const part = Buffer.concat(Array<Buffer>(128).fill(header));
+  function* parts(): Generator<Buffer> {
+    for (;;) yield part;
+  }
+  const archive = Readable.from(parts());
+  archive.pipe(request);
+  try {
+    const [response] = (await once(request, 'response')) as [IncomingMessage];
+    const { value } = await response.setEncoding('utf8')[Symbol.asyncIterator]().next();
+    return { status: response.statusCode!, text: value };
+  } finally {
+    archive.destroy();
+    request.destroy();
+  }
+}
 
 describe('livesnap serve', function () {
   this.timeout(limit(120_000));
@@ -482,6 +507,9 @@ describe('livesnap serve', function () {
   });
 
   it('sends a snapshot as an archive, takes one, and refuses what is none', async () => {
+    const temporary = join(world.dir, 'temporary');
+    mkdirSync(temporary);
+    world.env.TMPDIR = temporary;
     server = await Serving.start(world, '--max-import', '64M');
     await putKernel();
     const { body: grant } = await server.ask<{ secret: string }>('/v1/tickets', {
@@ -516,8 +544,13 @@ describe('livesnap serve', function () {
     await server.ask('/v1/store/gc', { body: {}, headers: WAIT });
     assert.notEqual((await upload(changed, WAIT)).status, 200, 'a damaged page');
     assert.equal((await upload(archive, { 'content-type': 'application/json' })).status, 413);
-    const left = readdirSync(tmpdir()).filter((name) => name.startsWith('livesnap-upload-'));
-    assert.deepEqual(left, []);
+    const endless = await endlessUpload(server);
+    assert.match(endless.text, /more than 100000 entries/);
+    assert.equal(endless.status, 422);
+    assert.deepEqual(
+      readdirSync(temporary).filter((name) => name.startsWith('livesnap-upload-')),
+      [],
+    );
   });
 
   it('signs a browser in with a code that works once, which no argument has', async () => {

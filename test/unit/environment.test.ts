@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { baseDirectory, defaultStore, runRoot, temporaryDirectory, userId } from '../../src/environment.js';
+import {
+  baseDirectory,
+  defaultStore,
+  largeTemporaryDirectory,
+  runRoot,
+  temporaryDirectory,
+  userId,
+} from '../../src/environment.js';
 import { onNote } from '../../src/notes.js';
 import { checkoutFor } from '../other-user.js';
 
@@ -24,6 +31,8 @@ describe('the environment', () => {
     assert.equal(temporaryDirectory({ TMPDIR: '/a', TMP: '/b' }), '/a');
     assert.equal(temporaryDirectory({ TMPDIR: 'a', TMP: '', TEMP: '/c' }), '/c');
     assert.equal(temporaryDirectory({}), '/tmp');
+    assert.equal(largeTemporaryDirectory({ TMPDIR: '/a', TMP: '/b' }), '/a');
+    assert.equal(largeTemporaryDirectory({}), '/var/tmp');
   });
 
   it('treats an empty or relative HOME as unset, and uses the home directory from /etc/passwd', () => {

@@ -1,31 +1,50 @@
 /** Snapshots as tar archives: downloads and uploads. */
 import { closeSync, mkdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { Type } from 'typebox';
-import { holdDirectory, makeUploadDirectory } from '../../jobs/upload-directory.js';
+import { LivesnapError } from '../../errors.js';
+import { holdDirectory, makeUploadDirectory, uploadParent } from '../../jobs/upload-directory.js';
 import { HttpError } from '../../machine/http-status.js';
 import { Job } from '../schemas.js';
 import type { App, Service } from '../service.js';
+import { endIfNotTaken, unlessStalled } from '../stalled.js';
 import { tarOf, untar } from '../tar.js';
-import { runJob } from './jobs.js';
+import { answerWithJob } from './jobs.js';
 
 const TAR = 'application/x-tar';
 const MAX_TRANSFERS = 8;
-/** An upload that brings nothing for so long has ended. */
-const STALLED_MS = 60_000;
+
+/** A transfer has a directory, which it deletes at its end unless a job has taken it over. */
+interface Transfer {
+  readonly directory: string;
+  end(isTaken?: boolean): Promise<void>;
+}
 
 export function archiveRoutes(app: App, service: Service): void {
-  const { store, maxImportBytes } = service;
+  const { store, jobs, maxImportBytes, log } = service;
   let transfers = 0;
-  const begin = (): void => {
+  const begin = (): Transfer => {
     if (transfers >= MAX_TRANSFERS)
       throw new HttpError(503, 'too many archives are transferred', 'Try again later.');
+    const directory = makeUploadDirectory();
+    const lock = holdDirectory(directory);
     transfers++;
-  };
-  const end = (): void => {
-    transfers--;
+    return {
+      directory,
+      async end(isTaken = false) {
+        transfers--;
+        try {
+          if (!isTaken) await rm(directory, { recursive: true, force: true });
+        } catch (error) {
+          log.fault(error); // the next server deletes it
+        } finally {
+          closeSync(lock);
+        }
+      },
+    };
   };
   app.addContentTypeParser(TAR, (_request, payload, done) => done(null, payload));
 
@@ -39,22 +58,17 @@ export function archiveRoutes(app: App, service: Service): void {
     },
     async ({ params }, reply) => {
       const { id } = await store.ask('find', params.snapshot);
-      begin();
-      const directory = makeUploadDirectory();
-      const lock = holdDirectory(directory);
-      const cleanUp = async (): Promise<void> => {
-        end();
-        await rm(directory, { recursive: true, force: true });
-        closeSync(lock);
-      };
+      const transfer = begin();
+      const dir = join(transfer.directory, 'store');
       try {
-        await store.ask('export', id, join(directory, 'store'));
+        await store.ask('export', id, dir);
       } catch (error) {
-        await cleanUp();
-        throw error;
+        await transfer.end();
+        throw unlessFull(error, 'NO_SPACE');
       }
-      const stream = Readable.from(tarOf(join(directory, 'store'), id.slice(0, 12)));
-      stream.once('close', () => void cleanUp());
+      const stream = Readable.from(tarOf(dir, id.slice(0, 12)));
+      stream.once('close', () => void transfer.end());
+      endIfNotTaken(reply.raw);
       return reply
         .type(TAR)
         .header('content-disposition', `attachment; filename="livesnap-${id.slice(0, 12)}.tar"`)
@@ -72,41 +86,32 @@ export function archiveRoutes(app: App, service: Service): void {
       },
     },
     async (request, reply) => {
-      if (!(request.body instanceof Readable))
+      const { body } = request;
+      if (!(body instanceof IncomingMessage))
         throw new HttpError(415, 'the body is no archive', `Send the type ${TAR}.`);
-      begin();
-      const temporary = makeUploadDirectory();
-      const lock = holdDirectory(temporary);
+      const transfer = begin();
       let isTaken = false;
       try {
-        const dir = join(temporary, 'store');
+        const dir = join(transfer.directory, 'store');
         mkdirSync(dir, { mode: 0o700 });
-        await untar(unstalled(request.body), dir, maxImportBytes);
+        await untar(unlessStalled(body), dir, maxImportBytes);
+        const { id } = await jobs.processes.start({ kind: 'import', dir, temporary: transfer.directory }, '');
         isTaken = true;
-        return await runJob(service, request, reply, { kind: 'import', dir, temporary });
+        return await answerWithJob(service, request, reply, id);
+      } catch (error) {
+        throw unlessFull(error, 'ENOSPC', 'EDQUOT');
       } finally {
-        end();
-        if (!isTaken) await rm(temporary, { recursive: true, force: true });
-        closeSync(lock);
+        await transfer.end(isTaken);
       }
     },
   );
 }
 
-/** Ends a stream that stalls. Errors: HttpError 408. */
-async function* unstalled(stream: Readable): AsyncGenerator<Buffer> {
-  let timer: NodeJS.Timeout | undefined;
-  const wait = (): void => {
-    clearTimeout(timer);
-    timer = setTimeout(() => stream.destroy(new HttpError(408, 'the upload has stalled')), STALLED_MS);
-  };
-  try {
-    wait();
-    for await (const part of stream) {
-      wait();
-      yield part as Buffer;
-    }
-  } finally {
-    clearTimeout(timer);
-  }
+/** An error with one of the codes is one of the disk of the temporary files. */
+function unlessFull(error: unknown, ...codes: string[]): unknown {
+  if (!codes.includes((error as NodeJS.ErrnoException).code ?? '')) return error;
+  return new LivesnapError('NO_SPACE', `an archive needs more space than ${uploadParent()} has`, {
+    hint: 'Free some space there, or start the server with another directory in TMPDIR.',
+    cause: error,
+  });
 }

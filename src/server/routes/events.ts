@@ -5,12 +5,11 @@ import { HttpError } from '../../machine/http-status.js';
 import type { Frame } from '../feed.js';
 import { Overview } from '../schemas.js';
 import type { App, Service } from '../service.js';
+import { endIfNotTaken } from '../stalled.js';
 
 const MAX_STREAMS = 64;
 /** A proxy or a browser ends a connection that is silent for a minute. */
 const PING_MS = 15_000;
-/** A client that takes nothing for so long does not come back. */
-const STALLED_MS = 60_000;
 const PING = ': still here\n\n';
 
 const toText = ({ position, event, data }: Frame): string =>
@@ -70,15 +69,9 @@ export function eventRoutes(app: App, { feed, closing }: Service): void {
       const hungUp = new AbortController();
       const signal = AbortSignal.any([hungUp.signal, closing]);
       const { raw } = reply;
-      let takenBytes = -1;
-      const watchdog = setInterval(() => {
-        const { bytesWritten = 0 } = raw.socket ?? {};
-        if (raw.writableNeedDrain && bytesWritten === takenBytes) raw.destroy();
-        takenBytes = bytesWritten;
-      }, STALLED_MS);
+      endIfNotTaken(raw);
       raw.once('close', () => {
         streams--;
-        clearInterval(watchdog);
         hungUp.abort();
       });
       const frames = feed.read({ after: request.headers['last-event-id'], signal });

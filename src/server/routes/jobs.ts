@@ -18,13 +18,23 @@ export function accepted(reply: Pick<FastifyReply, 'code' | 'header'>, job: Job)
 
 /** Starts a job, and answers with it, or with its result, a `T`, if the client waits. Errors: those of the job. */
 export async function runJob<T>(
-  { jobs, feed, closing }: Service,
+  service: Service,
   request: FastifyRequest,
   reply: Pick<FastifyReply, 'code' | 'header'>,
   work: JobRequest,
   subject = '',
 ): Promise<Job | T> {
-  const { id } = await jobs.processes.start(work, subject);
+  const { id } = await service.jobs.processes.start(work, subject);
+  return answerWithJob<T>(service, request, reply, id);
+}
+
+/** As {@link runJob}, with a job that has been started. */
+export async function answerWithJob<T>(
+  { jobs, feed, closing }: Service,
+  request: FastifyRequest,
+  reply: Pick<FastifyReply, 'code' | 'header'>,
+  id: string,
+): Promise<Job | T> {
   feed.lookSoon();
   if (!prefersWait(request)) return accepted(reply, await jobs.find(id));
   const { result, error } = await jobs.processes.wait(id, closing);

@@ -124,6 +124,24 @@ describe('an archive of a store', () => {
     await assert.rejects(untar(cut(archive), into, 1000), { code: 'NO_SPACE' });
   });
 
+  it('is refused when it never ends, and is not read any further', async () => {
+    const one = byTar('--format=ustar', '-C', exported, '--no-recursion', '-cf', '-', 'packs').subarray(
+      0,
+      512,
+    );
+    const many = Buffer.concat(Array<Buffer>(1000).fill(one));
+    let isLeft = false;
+    async function* endless(): AsyncGenerator<Buffer> {
+      try {
+        for (;;) yield many;
+      } finally {
+        isLeft = true;
+      }
+    }
+    await assert.rejects(untar(endless(), into, MAX), { message: /has more than 100000 entries/ });
+    assert(isLeft);
+  });
+
   it('never writes elsewhere, whatever its bytes are (property)', async () => {
     const archive = await made();
     await fc.assert(
