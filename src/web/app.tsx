@@ -132,7 +132,7 @@ function View({ hash, model, nowMs }: { hash: string; model: HostModel; nowMs: n
 function onKey(event: KeyboardEvent): void {
   const { target, key } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || !(target instanceof HTMLElement)) return;
-  if (target.closest('input, select, textarea, .console, .map')) return;
+  if (target.closest('input, select, textarea, .console')) return;
   const step = ({ j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 } as Record<string, number>)[key];
   if (step !== undefined && (key.length === 1 || target.closest('.row'))) {
     const rows = [...document.querySelectorAll<HTMLElement>('[data-row]')];

@@ -13,7 +13,7 @@ import { readPageFiles } from '../../src/server/page-files.js';
 import type { Overview } from '../../src/server/schemas.js';
 import type { Service } from '../../src/server/service.js';
 
-type Queries = Readonly<Record<string, (...args: never[]) => unknown>>;
+export type Queries = Readonly<Record<string, (...args: never[]) => unknown>>;
 
 export class FakeServer {
   readonly requests: string[] = [];

@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { type Browser, chromium, type Page } from 'playwright-core';
+import { LivesnapError } from '../../src/errors.js';
 import { projectRoot } from '../../src/native/project-root.js';
 import type { Overview } from '../../src/server/schemas.js';
-import { FakeServer } from './fake-host.js';
+import { FakeServer, type Queries } from './fake-host.js';
 import { busyHost, EMPTY, idOf, job, machine, queriesOf } from './made-up.js';
 
 const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(
@@ -47,14 +48,16 @@ describe('the page of the server', function () {
     readonly width?: number;
     readonly height?: number;
     readonly scheme?: 'dark' | 'light';
+    /** Answers of the store that differ. */
+    readonly queries?: Queries;
   }
 
   async function open(
     overview: Overview,
-    { width = 1280, height = 800, scheme = 'dark' }: Screen = {},
+    { width = 1280, height = 800, scheme = 'dark', queries = {} }: Screen = {},
     fragment = '',
   ): Promise<Page> {
-    server = await FakeServer.start(overview, queriesOf(overview));
+    server = await FakeServer.start(overview, { ...queriesOf(overview), ...queries });
     const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
     const page = await context.newPage();
     page.on('pageerror', (error) => problems.push(error.message));
@@ -72,6 +75,11 @@ describe('the page of the server', function () {
 
   async function picture(page: Page, name: string): Promise<void> {
     if (PICTURES !== undefined) await page.screenshot({ path: join(PICTURES, `${name}.png`) });
+  }
+
+  /** Not `page.waitForFunction`, which the page's policy refuses when it looks a second time. */
+  async function until(page: Page, expression: string): Promise<void> {
+    while (!(await page.evaluate<boolean>(expression))) await sleep(20);
   }
 
   async function requested(what: RegExp): Promise<void> {
@@ -167,7 +175,7 @@ describe('the page of the server', function () {
     assert((await list.locator('li').count()) < 90, 'rows that are not on the screen are not there');
     await page.keyboard.press('/');
     await page.keyboard.type('nightly-1');
-    await page.waitForFunction("document.querySelectorAll('.snap .tag').length <= 3");
+    await until(page, "document.querySelectorAll('.snap .tag').length <= 3");
     assert((await list.locator('li').count()) <= 3);
     await page.getByLabel('Filter Snapshots').fill('no such thing');
     await page.getByText('No snapshot matches.').waitFor();
@@ -209,6 +217,7 @@ describe('the page of the server', function () {
       await page.keyboard.press('Enter');
       await page.getByRole('button', { name: 'Whole region' }).waitFor();
       await requested(/map\?.*fromPage=512&pages=512/);
+      await picture(page, `block-${scheme}`);
       await page.getByRole('button', { name: 'Table' }).click();
       await page.getByRole('columnheader', { name: 'damaged' }).waitFor();
       await requireAccessible(page, 'the table');
@@ -217,6 +226,66 @@ describe('the page of the server', function () {
       await requested(new RegExp(`map\\?.*base=${idOf(39)}`));
       if (scheme === 'dark') await server.close();
     }
+  });
+
+  it('keeps the keyboard in the map while blocks are opened and left', async () => {
+    const page = await open(busyHost(60), {}, `#/snapshots/${idOf(40)}`);
+    const isInMap = (): Promise<boolean> => page.evaluate("document.activeElement.className === 'map'");
+    await page.getByRole('application').focus();
+    for (const key of ['ArrowDown', 'ArrowRight', 'Enter']) await page.keyboard.press(key);
+    await until(page, 'document.querySelector("canvas").height === 1');
+    await page.getByText(/page 513 · 0x201000/).waitFor();
+    assert(await isInMap());
+    await page.keyboard.press('ArrowRight');
+    await page.getByText(/page 514 · 0x202000/).waitFor();
+    await page.keyboard.press('Escape');
+    await until(page, 'document.querySelector("canvas").height === 256');
+    await page.getByText(/page 514 · 0x202000/).waitFor();
+    assert(await isInMap());
+    await page.keyboard.press('Enter');
+    await page.getByRole('button', { name: 'Whole region' }).click();
+    await until(page, 'document.querySelector("canvas").height === 256');
+    await until(page, "document.activeElement.className === 'map'");
+    await page.keyboard.press('Escape');
+    await page.getByRole('heading', { name: 'Running' }).waitFor();
+  });
+
+  it('shows a single damaged page, also on a phone', async () => {
+    for (const width of [360, 1280]) {
+      const map = () => {
+        const cells = new Uint8Array(131_072).fill(2);
+        cells[512 * 100 + 101] = 4 | 8;
+        return {
+          ...{ region: 'ram@0x0', sizeBytes: 2 ** 29, fromPage: 0, pages: cells.length, pagesPerCell: 1 },
+          ...{ zeroPages: 0, sharedPages: 131_071, ownPages: 0, damagedPages: 1, changedPages: 1, cells },
+        };
+      };
+      const page = await open(busyHost(60), { width, queries: { map } }, `#/snapshots/${idOf(40)}`);
+      await page.locator('canvas').waitFor();
+      await until(page, 'document.querySelector("canvas").width <= innerWidth');
+      const damaged = await page.evaluate<number>(`(() => {
+        const canvas = document.querySelector('canvas');
+        const hue = getComputedStyle(document.documentElement).getPropertyValue('--damaged').trim();
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        let found = 0;
+        for (let i = 0; i < data.length; i += 4)
+          if ('#' + [...data.slice(i, i + 3)].map((part) => part.toString(16).padStart(2, '0')).join('') === hue) found++;
+        return found;
+      })()`);
+      assert.equal(damaged, 1, `${width} px`);
+      await picture(page, `damaged-${width}`);
+      await server.close();
+    }
+  });
+
+  it('tells when the pages cannot be read', async () => {
+    const map = () => {
+      throw new LivesnapError('NO_SUCH_SNAPSHOT', 'it was deleted', { hint: 'Choose another.' });
+    };
+    const page = await open(busyHost(60), { queries: { map } }, `#/snapshots/${idOf(40)}`);
+    await page.getByText('The pages could not be read.').waitFor();
+    await page.getByText('it was deleted. Choose another.').waitFor();
+    await requireAccessible(page, 'an error');
   });
 
   it('shows the first steps where nothing is stored', async () => {

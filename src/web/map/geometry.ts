@@ -17,11 +17,31 @@ export type Hue = 'zero' | 'shared' | 'own' | 'damaged';
 export const hueOf = (cell: number): Hue =>
   cell & CLASS.damaged ? 'damaged' : cell & CLASS.own ? 'own' : cell & CLASS.shared ? 'shared' : 'zero';
 
-/** Every second diagonal of changed cells is hatched. */
+/** Every third diagonal of changed cells is hatched. Damage is never hidden. */
 export const isHatched = (cell: number, column: number, row: number): boolean =>
-  (cell & CLASS.changed) !== 0 && (column + row) % 3 === 0;
+  (cell & CLASS.changed) !== 0 && (cell & CLASS.damaged) === 0 && (column + row) % 3 === 0;
 
 export const rowsOf = (cells: number): number => Math.ceil(cells / COLUMNS);
+
+/** How many columns a picture of this width has: a power of two, so that none is narrower than a pixel of the screen. */
+export function columnsFor(widthPixels: number): number {
+  let columns = COLUMNS;
+  while (columns > 1 && columns > widthPixels) columns /= 2;
+  return columns;
+}
+
+/** The cells for so many columns. Each has the classes of all cells in its place, so that none is lost. */
+export function folded(cells: Uint8Array, columns: number): Uint8Array {
+  const together = COLUMNS / columns;
+  if (together === 1) return cells;
+  const fewer = new Uint8Array(Math.ceil(cells.length / together));
+  for (let i = 0; i < cells.length; i++) fewer[Math.floor(i / together)]! |= cells[i]!;
+  return fewer;
+}
+
+/** The cell of a page, or the nearest. 0 without cells. */
+export const cellOf = (page: number, fromPage: number, pagesPerCell: number, cells: number): number =>
+  Math.max(0, Math.min(cells - 1, Math.floor((page - fromPage) / pagesPerCell)));
 
 /** The cell that an arrow key leads to. */
 export function moved(cell: number, key: string, cells: number): number {

@@ -5,8 +5,11 @@ import { request } from '../api.js';
 import { attempt } from '../notice.js';
 import {
   COLUMNS,
+  cellOf,
+  columnsFor,
   countsOf,
   describeCell,
+  folded,
   type Hue,
   hueOf,
   isHatched,
@@ -50,25 +53,44 @@ async function fetchMap({ snapshot, region, base }: Props, part: string): Promis
   return { ...about, cells: new Uint8Array(await response.arrayBuffer()) };
 }
 
+/** Has a `key` of the snapshot and the region: what was opened in one is nothing in another. */
 export function PageMap(props: Props) {
-  const { snapshot, region, base } = props;
+  const { base } = props;
+  /** The last one stays until the next has come, so that the keyboard stays in it. */
   const [map, setMap] = useState<Mapped | null>(null);
+  const [state, setState] = useState<'reading' | 'read' | 'failed'>('reading');
   const [isTable, setTable] = useState(false);
   /** The first page of the part that is shown alone. */
   const [part, setPart] = useState<number | null>(null);
+  /** Where the cursor is, in the whole region and in its parts. */
+  const [page, setPage] = useState(0);
+  const holder = useRef<HTMLDivElement>(null);
+  const wasOpened = useRef(false);
   useEffect(() => {
     let isCurrent = true;
-    setMap(null);
+    setState('reading');
     const query = part === null ? '' : `&fromPage=${part}&pages=${COLUMNS}`;
     void attempt(() => fetchMap(props, query)).then((found) => {
-      if (isCurrent) setMap(found);
+      if (!isCurrent) return;
+      if (found !== null) setMap(found);
+      setState(found === null ? 'failed' : 'read');
     });
     return () => {
       isCurrent = false;
     };
-  }, [snapshot, region, base, part]);
-  useEffect(() => setPart(null), [snapshot, region, base]);
+  }, [base, part]);
+  // The button that opened a part may be gone.
+  useEffect(() => {
+    if (!wasOpened.current || document.activeElement !== document.body) return;
+    (holder.current?.querySelector<HTMLElement>('.map') ?? holder.current)?.focus({ preventScroll: true });
+  }, [map]);
+  const show = (fromPage: number | null): void => {
+    wasOpened.current = true;
+    if (fromPage !== null && (page < fromPage || page >= fromPage + COLUMNS)) setPage(fromPage);
+    setPart(fromPage);
+  };
 
+  if (state === 'failed') return <p class="quiet">The pages could not be read.</p>;
   if (map === null) return <p class="quiet">Reading the pages …</p>;
   const counts: readonly [Hue | 'changed', number | null][] = [
     ['zero', map.zeroPages],
@@ -77,8 +99,9 @@ export function PageMap(props: Props) {
     ['damaged', map.damagedPages],
     ['changed', map.changedPages],
   ];
+  const view = { map, page, onMove: setPage, onShow: show, isPart: part !== null };
   return (
-    <div>
+    <div ref={holder} tabIndex={-1} aria-busy={state === 'reading'}>
       <div class="legend">
         {counts.map(
           ([name, pages]) =>
@@ -92,7 +115,7 @@ export function PageMap(props: Props) {
         )}
         <span class="tools">
           {part !== null && (
-            <button type="button" onClick={() => setPart(null)}>
+            <button type="button" onClick={() => show(null)}>
               Whole region
             </button>
           )}{' '}
@@ -101,31 +124,42 @@ export function PageMap(props: Props) {
           </button>
         </span>
       </div>
-      {isTable ? <MapTable map={map} onOpen={setPart} /> : <Picture map={map} onOpen={setPart} />}
+      {isTable ? <MapTable {...view} /> : <Picture {...view} />}
     </div>
   );
 }
 
 interface ViewProps {
   readonly map: Mapped;
-  /** A block is to be shown alone. */
-  readonly onOpen: (fromPage: number) => void;
+  /** The page with the cursor. */
+  readonly page: number;
+  readonly onMove: (page: number) => void;
+  /** A block is to be shown alone, or (null) the whole region. */
+  readonly onShow: (fromPage: number | null) => void;
+  readonly isPart: boolean;
 }
 
-function Picture({ map, onOpen }: ViewProps) {
+function Picture({ map, page: wanted, onMove, onShow, isPart }: ViewProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [cursor, setCursor] = useState(0);
   const { cells, pagesPerCell, fromPage } = map;
   const rows = rowsOf(cells.length);
   useEffect(() => {
-    const draw = (): void => paint(canvas.current!, cells);
+    const element = canvas.current!;
+    const draw = (): void => paint(element, cells);
     draw();
     const scheme = matchMedia('(prefers-color-scheme: dark)');
     scheme.addEventListener('change', draw);
-    return () => scheme.removeEventListener('change', draw);
+    // Also told when the window moves to a screen with smaller pixels, if the width of the page changes by that.
+    const size = new ResizeObserver(draw);
+    size.observe(element);
+    return () => {
+      scheme.removeEventListener('change', draw);
+      size.disconnect();
+    };
   }, [cells]);
-  const cell = Math.min(cursor, cells.length - 1);
+  const cell = cellOf(wanted, fromPage, pagesPerCell, cells.length);
   const page = fromPage + cell * pagesPerCell;
+  const move = (to: number): void => onMove(fromPage + to * pagesPerCell);
   const cellAt = (event: MouseEvent): number => {
     const { left, top, width, height } = canvas.current!.getBoundingClientRect();
     const column = Math.floor(((event.clientX - left) / width) * COLUMNS);
@@ -134,16 +168,16 @@ function Picture({ map, onOpen }: ViewProps) {
   };
   const open = (of: number): void => {
     if (pagesPerCell > 1 || map.pages > COLUMNS)
-      onOpen(Math.floor((fromPage + of * pagesPerCell) / COLUMNS) * COLUMNS);
+      onShow(Math.floor((fromPage + of * pagesPerCell) / COLUMNS) * COLUMNS);
   };
   const onKeyDown = (event: KeyboardEvent): void => {
+    const next = moved(cell, event.key, cells.length);
     if (event.key === 'Enter') open(cell);
-    else {
-      const next = moved(cell, event.key, cells.length);
-      if (next === cell) return;
-      setCursor(next);
-    }
+    else if (event.key === 'Escape' && isPart) onShow(null);
+    else if (next !== cell) move(next);
+    else return; // the page may have a use for it
     event.preventDefault();
+    event.stopPropagation();
   };
   const column = cell % COLUMNS;
   const row = Math.floor(cell / COLUMNS);
@@ -165,10 +199,8 @@ function Picture({ map, onOpen }: ViewProps) {
       >
         <canvas
           ref={canvas}
-          width={COLUMNS}
-          height={Math.max(1, rows)}
           style={{ height: `${height}px` }}
-          onMouseMove={(event) => setCursor(cellAt(event))}
+          onMouseMove={(event) => move(cellAt(event))}
           onClick={(event) => open(cellAt(event))}
         />
         <span
@@ -186,16 +218,27 @@ function Picture({ map, onOpen }: ViewProps) {
   );
 }
 
+/** A column is a pixel of the canvas; the browser enlarges them. */
 function paint(canvas: HTMLCanvasElement, cells: Uint8Array): void {
   const style = getComputedStyle(document.documentElement);
-  const colours = new Map(HUES.map((hue) => [hue, rgb(style.getPropertyValue(`--${hue}`))]));
-  const back = rgb(style.getPropertyValue('--back'));
+  const colourOf = (name: string): number[] => rgb(style.getPropertyValue(`--${name}`));
+  const text = colourOf('text');
+  const colours = new Map(
+    HUES.map((hue) => {
+      const plain = colourOf(hue);
+      return [hue, { plain, hatched: mixed(plain, text) }];
+    }),
+  );
+  const columns = columnsFor(canvas.clientWidth * devicePixelRatio);
+  canvas.width = columns;
+  canvas.height = Math.max(1, rowsOf(cells.length));
   const context = canvas.getContext('2d')!;
-  const image = context.createImageData(COLUMNS, Math.max(1, rowsOf(cells.length)));
-  for (let i = 0; i < cells.length; i++) {
-    const cell = cells[i]!;
-    const colour = isHatched(cell, i % COLUMNS, Math.floor(i / COLUMNS)) ? back : colours.get(hueOf(cell))!;
-    image.data.set(colour, i * 4);
+  const image = context.createImageData(canvas.width, canvas.height);
+  const shown = folded(cells, columns);
+  for (let i = 0; i < shown.length; i++) {
+    const cell = shown[i]!;
+    const { plain, hatched } = colours.get(hueOf(cell))!;
+    image.data.set(isHatched(cell, i % columns, Math.floor(i / columns)) ? hatched : plain, i * 4);
     image.data[i * 4 + 3] = 255;
   }
   context.putImageData(image, 0, 0);
@@ -205,7 +248,11 @@ function paint(canvas: HTMLCanvasElement, cells: Uint8Array): void {
 const rgb = (text: string): number[] =>
   [1, 3, 5].map((from) => Number.parseInt(text.trim().slice(from, from + 2), 16));
 
-function MapTable({ map, onOpen }: ViewProps) {
+/** A hue stays to be seen where it is hatched. */
+const mixed = (hue: number[], text: number[]): number[] =>
+  hue.map((part, i) => Math.round(0.35 * part + 0.65 * text[i]!));
+
+function MapTable({ map, onShow }: ViewProps) {
   const { cells, pagesPerCell, fromPage } = map;
   const unit = pagesPerCell === 1 ? 'pages' : `cells of ${pagesPerCell} pages`;
   return (
@@ -227,7 +274,7 @@ function MapTable({ map, onOpen }: ViewProps) {
           {countsOf(cells, pagesPerCell, fromPage).map((of) => (
             <tr key={of.firstPage}>
               <th scope="row">
-                <button type="button" class="plain" onClick={() => onOpen(of.firstPage)}>
+                <button type="button" class="plain" onClick={() => onShow(of.firstPage)}>
                   {formatCount(of.firstPage)}
                 </button>
               </th>

@@ -157,7 +157,7 @@ export function SnapshotView({ snapshot, model, nowMs }: Props) {
               </select>
             </span>
           </div>
-          <PageMap snapshot={id} region={region} base={base} />
+          <PageMap key={`${id} ${region}`} snapshot={id} region={region} base={base} />
         </section>
       )}
     </main>
