@@ -66,16 +66,22 @@ export const verb = defineVerb({
           );
     const snapshot = saved?.id ?? ref;
     const startedMs = performance.now();
-    const forked = await host.fork(snapshot, {
-      count: options.count ?? 1,
-      name: options.name,
-      ...(options.label.length === 0 ? {} : { labels: Object.fromEntries(options.label) }),
-      lifetimeMs: options.lifetime,
-      nets: options.net,
-      overlayDir: options.overlayDir,
-      fill: options.eager ? 'eager' : 'auto',
-      signal,
-    });
+    const forked = await output.withProgress(
+      'starting clones',
+      (onForked) =>
+        host.fork(snapshot, {
+          count: options.count ?? 1,
+          name: options.name,
+          ...(options.label.length === 0 ? {} : { labels: Object.fromEntries(options.label) }),
+          lifetimeMs: options.lifetime,
+          nets: options.net,
+          overlayDir: options.overlayDir,
+          fill: options.eager ? 'eager' : 'auto',
+          signal,
+          onForked,
+        }),
+      'things',
+    );
     const readyMs = Math.round(performance.now() - startedMs);
     const machines = forked.flatMap((each) => ('machine' in each ? [each.machine] : []));
     for (const clone of machines) clone.detach();

@@ -9,7 +9,7 @@
  * - The modes of the terminal are never changed, so no signal can leave them changed.
  */
 import type { LivesnapError } from '../errors.js';
-import { formatBytes, formatDuration, shortId } from '../format.js';
+import { formatBytes, formatCount, formatDuration, shortId } from '../format.js';
 import type { Progress } from '../page-stream.js';
 import {
   hasColors,
@@ -35,12 +35,25 @@ const toJson = (value: unknown): string =>
       .join(''),
   );
 
+/** What progress is counted in. */
+const UNITS = {
+  bytes: { format: formatBytes, formatRate: (rate: number): string => formatBytes(Math.round(rate)) },
+  things: {
+    format: formatCount,
+    formatRate: (rate: number): string => formatCount(Math.round(10 * rate) / 10),
+  },
+  /** Milliseconds of a time limit. */
+  time: { format: formatDuration, formatRate: null },
+};
+export type ProgressUnit = keyof typeof UNITS;
+
 /** `, 80 MiB/s, 12 s left`; empty in the first second. Without a total there is only the rate. */
-export function paceOf(doneBytes: number, totalBytes: number | null, ms: number): string {
-  if (ms < 1000) return '';
-  const rate = (1000 * doneBytes) / ms;
-  const left = totalBytes === null || rate === 0 ? null : (1000 * Math.max(totalBytes - doneBytes, 0)) / rate;
-  return `, ${formatBytes(Math.round(rate))}/s${left === null ? '' : `, ${formatDuration(left)} left`}`;
+export function paceOf(done: number, total: number | null, ms: number, unit: ProgressUnit = 'bytes'): string {
+  const { formatRate } = UNITS[unit];
+  if (ms < 1000 || formatRate === null) return '';
+  const rate = (1000 * done) / ms;
+  const left = total === null || rate === 0 ? null : (1000 * Math.max(total - done, 0)) / rate;
+  return `, ${formatRate(rate)}/s${left === null ? '' : `, ${formatDuration(left)} left`}`;
 }
 
 export class Output {
@@ -81,7 +94,11 @@ export class Output {
   }
 
   /** Runs `work` with a progress bar on stderr, if stderr is a terminal. After a second it shows the rate and the time left, too. */
-  async withProgress<T>(label: string, work: (progress: Progress) => Promise<T>): Promise<T> {
+  async withProgress<T>(
+    label: string,
+    work: (progress: Progress) => Promise<T>,
+    unit: ProgressUnit = 'bytes',
+  ): Promise<T> {
     if (this.quiet || !process.stderr.isTTY) return work(() => {});
     const { default: cliProgress } = await import('cli-progress');
     const bar = new cliProgress.SingleBar(
@@ -102,6 +119,7 @@ export class Output {
       cliProgress.Presets.shades_classic,
     );
     let state = { total: 1, value: 0, shown: { done: '…', whole: null as string | null, pace: '' } };
+    const { format } = UNITS[unit];
     const startMs = performance.now();
     const start = (): void => bar.start(state.total, state.value, state.shown);
     const printAlone = this.#print;
@@ -112,14 +130,14 @@ export class Output {
     };
     start();
     try {
-      return await work((doneBytes, totalBytes) => {
+      return await work((done, total) => {
         state = {
-          total: Math.max(totalBytes ?? doneBytes, 1),
-          value: totalBytes === null ? 0 : doneBytes,
+          total: Math.max(total ?? done, 1),
+          value: total === null ? 0 : done,
           shown: {
-            done: formatBytes(doneBytes),
-            whole: totalBytes === null ? null : formatBytes(totalBytes),
-            pace: paceOf(doneBytes, totalBytes, performance.now() - startMs),
+            done: format(done),
+            whole: total === null ? null : format(total),
+            pace: paceOf(done, total, performance.now() - startMs, unit),
           },
         };
         bar.setTotal(state.total);

@@ -139,28 +139,30 @@ export const verb = defineVerb({
     const file = configFile();
     const defaults = startDefaults(file, readConfig(file));
     for (const sentence of kernel.ignored) output.note(sentence);
-    return runMachine({ output, storeDir, shown: null, detach: options.detach }, (host, progress) =>
-      host.start({
-        kernel: kernel.path,
-        initrd: options.initrd,
-        cmdline: options.cmdline ?? kernel.cmdline ?? undefined,
-        memoryBytes: options.memory ?? defaults.memoryBytes,
-        cpus: options.cpus ?? options.vcpu ?? defaults.cpus,
-        balloon: options.balloon,
-        cpuTemplate: options.cpuTemplate,
-        disks: [
-          ...givenOr<DiskOptions>('--block', options.block, defaults.disks),
-          ...options.share.map(sharedDisk),
-        ],
-        nets: givenOr('--net', options.net, defaults.nets),
-        name: options.name,
-        labels: Object.fromEntries(options.label),
-        lifetimeMs: options.lifetime,
-        port: options.port,
-        overlayDir: options.overlayDir,
-        starter,
-        onProgress: progress,
-      }),
+    return runMachine(
+      { output, storeDir, shown: options.share.length > 0 ? 'copying shares' : null, detach: options.detach },
+      (host, progress) =>
+        host.start({
+          kernel: kernel.path,
+          initrd: options.initrd,
+          cmdline: options.cmdline ?? kernel.cmdline ?? undefined,
+          memoryBytes: options.memory ?? defaults.memoryBytes,
+          cpus: options.cpus ?? options.vcpu ?? defaults.cpus,
+          balloon: options.balloon,
+          cpuTemplate: options.cpuTemplate,
+          disks: [
+            ...givenOr<DiskOptions>('--block', options.block, defaults.disks),
+            ...options.share.map(sharedDisk),
+          ],
+          nets: givenOr('--net', options.net, defaults.nets),
+          name: options.name,
+          labels: Object.fromEntries(options.label),
+          lifetimeMs: options.lifetime,
+          port: options.port,
+          overlayDir: options.overlayDir,
+          starter,
+          onProgress: progress,
+        }),
     );
   },
 });

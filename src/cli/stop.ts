@@ -1,9 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { runRoot } from '../environment.js';
 import { asLivesnapError } from '../errors.js';
 import { formatCount, formatDuration } from '../format.js';
 import type { Stopped } from '../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../machine/control-api.js';
-import { complain } from './output.js';
+import { complain, type Output } from './output.js';
 import { parseSeconds } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';
 
@@ -35,13 +36,15 @@ export const verb = defineVerb({
     const names = [...new Set(operands)];
     const [only] = names;
     if (names.length === 1) {
-      const stopped = await stop(only!, request);
+      const stopped = await withTimeShown(output, only!, request, () => stop(only!, request));
       output.result(stopped, () => sentenceOf(stopped, request));
       return 0;
     }
     const { checkMachineName } = await import('../machine/run-directory.js');
     names.forEach(checkMachineName);
-    const settled = await Promise.allSettled(names.map((name) => stop(name, request)));
+    const settled = await withTimeShown(output, formatCount(names.length, 'machine'), request, () =>
+      Promise.allSettled(names.map((name) => stop(name, request))),
+    );
     const stopped = settled.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
     const failures = settled.flatMap((each) =>
       each.status === 'rejected' ? [asLivesnapError(each.reason)] : [],
@@ -58,6 +61,38 @@ export const verb = defineVerb({
     return failures[0]?.exitStatus ?? 0;
   },
 });
+
+/** Shows how much of the guest's time has passed, if it takes a while. Then disks are saved, which has no limit. */
+async function withTimeShown<T>(
+  output: Output,
+  what: string,
+  { timeoutMs }: StopRequest,
+  work: () => Promise<T>,
+): Promise<T> {
+  const startMs = performance.now();
+  const working = work();
+  working.catch(() => {}); // awaited below
+  const isQuick = await Promise.race([working.then(() => true), sleep(QUICK_MS, false, { ref: false })]);
+  if (isQuick) return working;
+  return output.withProgress(
+    `stopping ${what}`,
+    async (onProgress) => {
+      const timer = setInterval(() => {
+        const passedMs = performance.now() - startMs;
+        onProgress(passedMs, passedMs < timeoutMs ? timeoutMs : null);
+      }, SHOWN_EVERY_MS);
+      try {
+        return await working;
+      } finally {
+        clearInterval(timer);
+      }
+    },
+    'time',
+  );
+}
+
+const QUICK_MS = 1000;
+const SHOWN_EVERY_MS = 200;
 
 async function stop(name: string, request: StopRequest): Promise<Stopped> {
   const { stopNamedMachine } = await import('../host/stop-machine.js');

@@ -34,6 +34,8 @@ export interface ForkOptions extends RestoreOptions {
   readonly count?: number | undefined;
   /** The machines are called NAME-1, NAME-2 and so on. Default: free names like that of the original. */
   readonly name?: string | undefined;
+  /** Called after each machine, or error. */
+  readonly onForked?: ((done: number, count: number) => void) | undefined;
 }
 
 /** One machine of a fork, or why there is none. */
@@ -83,7 +85,7 @@ export class Host implements AsyncDisposable {
    * of the save, USAGE, NO_SUCH_SNAPSHOT.
    */
   async fork(from: Machine | Snapshot | string, options: ForkOptions = {}): Promise<Forked[]> {
-    const { count = 1, name, ...rest } = options;
+    const { count = 1, name, onForked, ...rest } = options;
     if (!Number.isSafeInteger(count) || count < 1 || count > MAX_FORKS)
       throw new LivesnapError('USAGE', `${count} is not a number of machines`, {
         hint: `Use 1 to ${MAX_FORKS}.`,
@@ -95,6 +97,7 @@ export class Host implements AsyncDisposable {
     const origin = restoreOrigin(dir, saved.id, { ...rest, asNew: true });
     const results: Forked[] = new Array(count);
     let next = 0;
+    let done = 0;
     const lane = async (): Promise<void> => {
       while (next < count) {
         const i = next++;
@@ -104,6 +107,7 @@ export class Host implements AsyncDisposable {
           (machine) => ({ machine }),
           (error: unknown) => ({ error: asLivesnapError(error) }),
         );
+        onForked?.(++done, count);
       }
     };
     await Promise.all(Array.from({ length: Math.min(STARTED_AT_ONCE, count) }, lane));

@@ -41,6 +41,16 @@ const report = (message: LaunchReport) =>
     else resolve();
   });
 
+/** Tells the starter, not too often. */
+function reportProgress(): Progress {
+  let lastMs = performance.now();
+  return (doneBytes, totalBytes) => {
+    if (performance.now() - lastMs < PROGRESS_INTERVAL_MS) return;
+    lastMs = performance.now();
+    void report({ progress: { doneBytes, totalBytes } });
+  };
+}
+
 /** In the user's caches; null where these are unknown. */
 function workingSets(): WorkingSets | null {
   const caches = baseDirectory('XDG_CACHE_HOME');
@@ -61,7 +71,7 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
       return await Machine.create(origin.config, {
         disks: origin.disks,
         nets: origin.nets ?? [],
-        host: { overlayDir, openStore },
+        host: { overlayDir, openStore, progress: reportProgress() },
       });
     } finally {
       await (opened as StoreProxy | null)?.close();
@@ -75,12 +85,6 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
   try {
     const snapshot = await store.openSnapshot(origin.snapshot);
     try {
-      let lastMs = performance.now();
-      const progress: Progress = (doneBytes, totalBytes) => {
-        if (performance.now() - lastMs < PROGRESS_INTERVAL_MS) return;
-        lastMs = performance.now();
-        void report({ progress: { doneBytes, totalBytes } });
-      };
       return await Machine.restore(snapshot, {
         store: store.key,
         overlayDir,
@@ -88,7 +92,7 @@ async function startMachine(request: LaunchRequest, stores: StoreThread): Promis
         asNew: origin.asNew ?? false,
         fill: origin.fill ?? 'auto',
         workingSets: workingSets(),
-        progress,
+        progress: reportProgress(),
         clock: origin.clock,
       });
     } finally {

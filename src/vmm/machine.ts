@@ -378,7 +378,9 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
           return { written: written.map(BitSet.from), aside: captured?.aside ?? null };
         },
       });
-      await session.store(signal === undefined ? source : cancellable(source, signal), progress);
+      await session.store(signal === undefined ? source : cancellable(source, signal), (doneBytes) =>
+        progress?.(doneBytes, source.expectedBytes),
+      );
       signal?.throwIfAborted();
       const result = await session.commit({
         kind: 'machine',

@@ -19,6 +19,7 @@ import {
   type OpenRegion,
   type OpenSnapshot,
   PAGE_BYTES,
+  type Progress,
   type SaveBase,
 } from '../../page-stream.js';
 import { SharedBits } from '../memory/shared-bits.js';
@@ -50,6 +51,8 @@ export interface DiskHost {
   readonly overlayDir: string;
   /** Opens the machine's store; called once at most. */
   openStore(): Promise<DiskStore>;
+  /** Of the copies that shares are made of, one after the other. */
+  readonly progress?: Progress;
 }
 
 /** A region that a disk is made of. */
@@ -99,7 +102,7 @@ export class MachineDisks {
       for (const { source, mode, onError } of requests) {
         let opened: Opened;
         if (source.kind === 'file') opened = disks.#openFile(source.path, mode);
-        else if (source.kind === 'share') opened = disks.#openShare(source.path);
+        else if (source.kind === 'share') opened = disks.#openShare(source.path, host.progress);
         else {
           store ??= await host.openStore();
           opened = await disks.#openReference(store, source.snapshot, source.region);
@@ -172,8 +175,8 @@ export class MachineDisks {
     };
   }
 
-  #openShare(path: string): Opened {
-    const { fd, sizeBytes } = openShare(path, this.#overlayDir);
+  #openShare(path: string, progress: Progress | undefined): Opened {
+    const { fd, sizeBytes } = openShare(path, this.#overlayDir, progress);
     this.#fds.push(fd);
     return { source: { kind: 'share', path }, sizeBytes, layer: { kind: 'file', fd }, base: null };
   }

@@ -23,6 +23,7 @@ import {
 } from 'node:fs';
 import { basename } from 'node:path';
 import { LivesnapError } from '../../errors.js';
+import type { Progress } from '../../page-stream.js';
 import { type IsoDirectory, type IsoEntry, type IsoFile, isoImage } from './iso9660.js';
 import { openScratch } from './scratch-file.js';
 
@@ -43,10 +44,15 @@ interface HostFile extends IsoFile {
 
 /**
  * @param scratchDir where the image is, until the descriptor is closed
+ * @param progress counts the bytes of files
  * @throws LivesnapError NO_SUCH_FILE, NO_PERMISSION, SYSTEM; USAGE (cannot be shared); NOT_POSSIBLE_NOW (a file changes);
  * those of openScratch
  */
-export function openShare(path: string, scratchDir: string): { fd: number; sizeBytes: number } {
+export function openShare(
+  path: string,
+  scratchDir: string,
+  progress: Progress = () => {},
+): { fd: number; sizeBytes: number } {
   const root = readTree(path);
   const names = new Set(root.entries.map(({ name }) => name.toString('latin1')));
   const isForCloudInit = CLOUD_INIT_FILES.every((name) => names.has(name));
@@ -55,7 +61,13 @@ export function openShare(path: string, scratchDir: string): { fd: number; sizeB
   try {
     ftruncateSync(fd, image.sizeBytes);
     writeWhole(fd, image.head, 0);
-    for (const { file, offset } of image.files) copyFile(file, fd, offset);
+    const totalBytes = image.files.reduce((sum, { file }) => sum + file.sizeBytes, 0);
+    let doneBytes = 0;
+    for (const { file, offset } of image.files)
+      copyFile(file, fd, offset, (bytes) => {
+        doneBytes += bytes;
+        progress(doneBytes, totalBytes);
+      });
     return { fd, sizeBytes: image.sizeBytes };
   } catch (error) {
     closeSync(fd);
@@ -104,7 +116,12 @@ function readTree(top: string): IsoDirectory {
 }
 
 /** Copies as many bytes as the file had when its size was read. */
-function copyFile({ path, sizeBytes }: HostFile, to: number, offset: number): void {
+function copyFile(
+  { path, sizeBytes }: HostFile,
+  to: number,
+  offset: number,
+  onBytes: (bytes: number) => void,
+): void {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
   const from = attempt(path, () => openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
   try {
@@ -117,6 +134,7 @@ function copyFile({ path, sizeBytes }: HostFile, to: number, offset: number): vo
       if (bytes === 0) break;
       writeWhole(to, buffer.subarray(0, bytes), offset + done);
       done += bytes;
+      onBytes(bytes);
     }
     if (done < sizeBytes || fstatSync(from).size !== sizeBytes)
       throw new LivesnapError('NOT_POSSIBLE_NOW', `${path} changed while it was copied`, {

@@ -10,6 +10,8 @@ describe('the output', () => {
     assert.equal(paceOf(80 * MIB, null, 1000), ', 80 MiB/s');
     assert.equal(paceOf(0, 100, 1000), ', 0 B/s');
     assert.equal(paceOf(100, 90, 1000), ', 100 B/s, 0.0 ms left');
+    assert.equal(paceOf(5, 20, 2000, 'things'), ', 2.5/s, 6.0 s left');
+    assert.equal(paceOf(3000, 10_000, 3000, 'time'), '', 'time passes by itself');
   });
 
   it('names the snapshot that a tag is moved from', () => {

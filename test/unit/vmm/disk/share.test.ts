@@ -169,6 +169,17 @@ describe('a share', () => {
     return new Reader(image);
   }
 
+  it('tells how much of the files is copied', () => {
+    write('a', 'x'.repeat(3000));
+    write('b', 'y'.repeat(500));
+    const told: [number, number | null][] = [];
+    closeSync(openShare(top, dir, (done, total) => told.push([done, total])).fd);
+    assert.deepEqual(told, [
+      [3000, 3500],
+      [3500, 3500],
+    ]);
+  });
+
   it('has the files of a directory, their names, times and links', () => {
     mkdirSync(join(top, 'sub/deep'), { recursive: true });
     write('empty', '');
