@@ -1,12 +1,20 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { temporaryDirectory } from '../environment.js';
-import { LivesnapError } from '../errors.js';
+import { asLivesnapError, LivesnapError } from '../errors.js';
 import { formatBytes, formatCount, formatDuration, formatRatio } from '../format.js';
 import type { Host } from '../host/host.js';
 import type { Machine } from '../host/machine.js';
-import { projectRoot } from '../native/project-root.js';
+import type { StartOptions } from '../host/machine-options.js';
+import {
+  chooseGuest,
+  type DemoGuest,
+  initramfsFor,
+  type LinuxGuest,
+  probeGuest,
+  thisDemoHost,
+} from './demo-guest.js';
 import { LiveLines } from './live-lines.js';
 import { defineVerb } from './verb.js';
 
@@ -16,6 +24,10 @@ const LIFETIME_MS = 120_000;
 const CLONES = 5;
 const WATCH_MS = 3_000;
 const ANSWER_MS = 60_000;
+/** How long a kernel of the host may take until it counts. */
+const LINUX_BOOT_MS = 20_000;
+/** The console without messages of the kernel. A panic ends the machine. */
+const LINUX_CMDLINE = 'console=ttyS0 quiet loglevel=0 panic=-1 reboot=t';
 
 export const verb = defineVerb({
   name: 'demo',
@@ -23,9 +35,11 @@ export const verb = defineVerb({
   usesStore: false,
   options: {},
   notes: [
-    'Boots a small guest, saves it while it runs, starts five clones of it, kills the',
+    'Boots a machine, saves it while it runs, starts five clones of it, kills the',
     'original and restores it. All of that is in a temporary directory, which is',
     'removed at the end.',
+    'The guest is a kernel of this host, from /boot, where KVM has VMX or SVM and the',
+    'kernel can be read. Elsewhere it is a small bundled one.',
   ].join('\n'),
   async run({ output }) {
     const dir = mkdtempSync(join(temporaryDirectory(), 'livesnap-demo-'));
@@ -44,7 +58,7 @@ export const verb = defineVerb({
       if (!output.json && !output.quiet) process.stdout.write(`${text}\n`);
     };
     try {
-      const figures = await new Demo(host, say, isLive, interrupted.signal).play();
+      const figures = await new Demo({ host, dir, say, isLive, signal: interrupted.signal }).play();
       output.result(
         figures,
         () => '\nNothing of this is left. To start with your own kernel: livesnap start --help',
@@ -66,19 +80,36 @@ async function endAll(host: Host): Promise<void> {
   await Promise.allSettled(machines.map(({ name }) => stopNamedMachine(name, request, runRoot())));
 }
 
+interface DemoOptions {
+  readonly host: Host;
+  /** For files of the demo. */
+  readonly dir: string;
+  readonly say: (text?: string) => void;
+  readonly isLive: boolean;
+  readonly signal: AbortSignal;
+}
+
 class Demo {
-  constructor(
-    readonly host: Host,
-    readonly say: (text?: string) => void,
-    readonly isLive: boolean,
-    readonly signal: AbortSignal,
-  ) {}
+  readonly host: Host;
+  readonly dir: string;
+  readonly say: (text?: string) => void;
+  readonly isLive: boolean;
+  readonly signal: AbortSignal;
+
+  constructor({ host, dir, say, isLive, signal }: DemoOptions) {
+    this.host = host;
+    this.dir = dir;
+    this.say = say;
+    this.isLive = isLive;
+    this.signal = signal;
+  }
 
   async play(): Promise<Record<string, unknown>> {
     const { say, signal } = this;
-    const bootMs = await this.#timed(async () => this.#boot());
-    say(`Booted a machine of ${formatBytes(MEMORY_BYTES)} in ${formatDuration(bootMs.ms)}.`);
-    const original = bootMs.result;
+    const { guest, machine: original, ms: bootMs } = await this.#boot(chooseGuest(await thisDemoHost()));
+    if (guest.kind === 'probe') say(guest.why);
+    const kernel = guest.kind === 'linux' ? `${basename(guest.kernel)} of this host in ` : '';
+    say(`Booted ${kernel}a machine of ${formatBytes(MEMORY_BYTES)} in ${formatDuration(bootMs)}.`);
     await this.#fill(original);
     const before = await this.#count(original);
     say(`It has filled ${formatBytes(FILLED_BYTES)} of its memory, and counts: ${before}.\n`);
@@ -116,7 +147,9 @@ class Demo {
         `${formatBytes(stats.storedBytes + stats.indexBytes)} on disk (${formatRatio(liveBytes / (stats.storedBytes + stats.indexBytes))}).`,
     );
     return {
-      bootMs: bootMs.ms,
+      guest: guest.kind,
+      kernel: guest.kernel,
+      bootMs,
       pauseMs: saved.pauseMs,
       saveMs: saved.saveMs,
       forkMs: forked.ms,
@@ -134,15 +167,43 @@ class Demo {
     return { result, ms: Math.round(performance.now() - startedMs) };
   }
 
-  async #boot(): Promise<Machine> {
+  /** If a kernel of the host does not boot, the bundled one does. */
+  async #boot(guest: DemoGuest): Promise<{ guest: DemoGuest; machine: Machine; ms: number }> {
+    if (guest.kind === 'probe') {
+      const { result: machine, ms } = await this.#timed(() => this.#start(guest));
+      return { guest, machine, ms };
+    }
+    try {
+      const { result: machine, ms } = await this.#timed(() => this.#startLinux(guest));
+      return { guest, machine, ms };
+    } catch (error) {
+      this.signal.throwIfAborted();
+      await endAll(this.host);
+      const { message } = asLivesnapError(error);
+      return this.#boot(probeGuest(`${guest.kernel} did not boot (${message})`));
+    }
+  }
+
+  async #start({ kernel }: DemoGuest, more: Partial<StartOptions> = {}): Promise<Machine> {
     const machine = await this.host.start({
-      kernel: join(projectRoot, 'guest/build/probe.bzImage'),
+      kernel,
       memoryBytes: MEMORY_BYTES,
       name: 'demo',
       lifetimeMs: LIFETIME_MS,
       signal: this.signal,
+      ...more,
     });
     machine.detach();
+    return machine;
+  }
+
+  /** Resolves when the guest counts. */
+  async #startLinux(guest: LinuxGuest): Promise<Machine> {
+    const initrd = join(this.dir, 'initrd');
+    writeFileSync(initrd, await initramfsFor(guest), { mode: 0o600 });
+    const machine = await this.#start(guest, { initrd, cmdline: LINUX_CMDLINE });
+    await using console = await machine.console();
+    await console.waitFor(TICK, { timeoutMs: LINUX_BOOT_MS, signal: this.signal });
     return machine;
   }
 

@@ -96,6 +96,7 @@ describe('the npm package', function () {
     for (const name of Object.keys(ENTRIES)) assert.ok(paths.includes(`dist/bin/${name}.js`), name);
     for (const path of [
       'prebuilds/linux-x64/livesnap.node',
+      'guest/build/demo-init',
       'guest/build/probe.bzImage',
       'scripts/linux-guest',
     ])

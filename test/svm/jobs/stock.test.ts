@@ -1,5 +1,9 @@
 /** A distribution's kernel, as it is: Debian's cloud kernel. */
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { initramfsOf } from '../../../src/cli/initramfs.js';
+import { projectRoot } from '../../../src/native/project-root.js';
 import { pvmCmdline } from '../../../src/vmm/kvm/pvm.js';
 import { World } from '../../e2e/cli.js';
 import { limit } from '../../timeouts.js';
@@ -7,12 +11,29 @@ import { awaitShell, hear, stockGuest } from './svm.js';
 
 const CMDLINE = 'console=ttyS0 panic=-1 quiet';
 
+/** Makes the initramfs of the demo in the directory of `world`. */
+function demoInitrd(world: World): string {
+  const file = join(world.dir, 'demo-initrd');
+  writeFileSync(file, initramfsOf(readFileSync(join(projectRoot, 'guest/build/demo-init'))));
+  return file;
+}
+
 describe('a stock kernel on SVM', () => {
   let world: World;
   beforeEach(() => {
     world = new World();
   });
   afterEach(() => world.end());
+
+  it('runs the program of the demo', async () => {
+    await world.start(
+      'demo',
+      ['--initrd', demoInitrd(world), '--memory', '256M', '--cmdline', `${CMDLINE} loglevel=0 reboot=t`],
+      stockGuest('vmlinuz'),
+    );
+    assert.match(await hear(world, 'demo', /^TICK/), /^TICK \d+ nonce=\w{16}/);
+    assert.equal(await world.ask('demo', 'text 7 16', /^(OK|ERROR)/), 'OK text: 16 MiB used');
+  });
 
   it('boots to a shell without options for PVM, continues in a new process, and powers off on stop', async () => {
     const started = await world.run([
