@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { temporaryDirectory } from '../environment.js';
-import { asLivesnapError, LivesnapError } from '../errors.js';
+import { asLivesnapError } from '../errors.js';
 import { formatBytes, formatCount, formatDuration, formatRatio } from '../format.js';
 import type { Host } from '../host/host.js';
 import type { Machine } from '../host/machine.js';
@@ -15,6 +15,7 @@ import {
   probeGuest,
   thisDemoHost,
 } from './demo-guest.js';
+import { abortedByInterruption } from './interruption.js';
 import { LiveLines } from './live-lines.js';
 import { defineVerb } from './verb.js';
 
@@ -46,11 +47,7 @@ export const verb = defineVerb({
     mkdirSync(join(dir, 'run'), { mode: 0o700 });
     // The demo's machines are apart from the user's.
     process.env.XDG_RUNTIME_DIR = join(dir, 'run');
-    const interrupted = new AbortController();
-    for (const each of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.once(each, () =>
-        interrupted.abort(new LivesnapError('NOT_POSSIBLE_NOW', `the demo was interrupted by ${each}`)),
-      );
+    const signal = abortedByInterruption('the demo was interrupted');
     const { Host } = await import('../host/host.js');
     const host = new Host(join(dir, 'store'));
     const isLive = process.stdout.isTTY && !output.json && !output.quiet;
@@ -58,7 +55,7 @@ export const verb = defineVerb({
       if (!output.json && !output.quiet) process.stdout.write(`${text}\n`);
     };
     try {
-      const figures = await new Demo({ host, dir, say, isLive, signal: interrupted.signal }).play();
+      const figures = await new Demo({ host, dir, say, isLive, signal }).play();
       output.result(
         figures,
         () => '\nNothing of this is left. To start with your own kernel: livesnap start --help',
@@ -140,7 +137,7 @@ class Demo {
       `\nKilled the original with SIGKILL, and restored it in ${formatDuration(restored.ms)}. It counts on: ${after}.`,
     );
 
-    const stats = await this.#stats();
+    const stats = await this.host.store.stats();
     const liveBytes = (CLONES + 1) * MEMORY_BYTES;
     say(
       `${formatCount(CLONES + 1, 'machine')} of ${formatBytes(MEMORY_BYTES)}, ${formatBytes(liveBytes)} in all, come from ` +
@@ -247,11 +244,6 @@ class Demo {
   async #gone(machine: Machine): Promise<void> {
     while ((await this.host.machines()).some(({ id, state }) => id === machine.id && state !== 'gone'))
       await sleep(20, undefined, { signal: this.signal });
-  }
-
-  async #stats(): Promise<{ storedBytes: number; indexBytes: number }> {
-    const { withStore } = await import('../host/open-store.js');
-    return withStore(this.host.storeDir, { write: false }, (store) => store.stats());
   }
 }
 

@@ -3,6 +3,7 @@ import { formatCount, formatDuration, nounFor, shortId } from '../format.js';
 import type { Forked } from '../host/host.js';
 import { parseLabel } from '../labels.js';
 import { takeProcess } from './early-process.js';
+import { abortedByInterruption } from './interruption.js';
 import { kindOf, typeOption } from './machine-or-snapshot.js';
 import { parseConnection } from './net-option.js';
 import { complain, type Output } from './output.js';
@@ -52,12 +53,7 @@ export const verb = defineVerb({
       });
     const machine = kind === 'machine' ? await new Host(storeDir).machine(ref) : null;
     const host = new Host(machine === null ? storeDir : (namedStoreDir ?? machine.about.store), takeProcess);
-    const interrupted = new AbortController();
-    const { signal } = interrupted;
-    for (const each of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.once(each, () =>
-        interrupted.abort(new LivesnapError('NOT_POSSIBLE_NOW', `the fork was cancelled by ${each}`)),
-      );
+    const signal = abortedByInterruption('the fork was cancelled');
     const saved =
       machine === null
         ? null

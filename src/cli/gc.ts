@@ -3,6 +3,7 @@ import { formatBytes, formatCount } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import type { GcResult, Recompression } from '../store/gc/gc.js';
 import { freedText } from './gc-output.js';
+import { onInterruption } from './interruption.js';
 import { parseSize } from './values.js';
 import { defineVerb, flag, valued } from './verb.js';
 
@@ -24,12 +25,14 @@ export const verb = defineVerb({
     const { dryRun, maxRepack, recompress } = options;
     const interruption = new AbortController();
     let interruptedBy: NodeJS.Signals | null = null;
-    const interrupt = (signal: NodeJS.Signals): void => {
-      interruptedBy = signal;
-      interruption.abort();
-      output.say('Stopping after the current pack.');
-    };
-    if (recompress) for (const signal of SIGNALS) process.once(signal, interrupt); // the next one ends the process
+    // Without --recompress an interruption ends the process: gc may be killed at any time.
+    const stopListening = recompress
+      ? onInterruption((signal) => {
+          interruptedBy = signal;
+          interruption.abort();
+          output.say('Stopping after the current pack.');
+        })
+      : () => {};
     const asked = {
       ...{ dryRun, recompress, endEarly: interruption.signal },
       ...(maxRepack === undefined ? {} : { maxRepackBytes: maxRepack }),
@@ -41,13 +44,11 @@ export const verb = defineVerb({
     output.result({ removedChunks, freedBytes, ...(recompressed && { recompressed }) }, () =>
       linesOf(result, dryRun).join('\n'),
     );
-    for (const signal of SIGNALS) process.off(signal, interrupt);
+    stopListening();
     if (interruptedBy) process.kill(process.pid, interruptedBy);
     return recompressed ? statusOf(recompressed) : 0;
   },
 });
-
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 const statusOf = ({ leftPacks }: Recompression): number => {
   if (leftPacks.damaged > 0) return ExitStatus.damaged;

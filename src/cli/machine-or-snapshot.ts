@@ -35,10 +35,10 @@ async function snapshotOf(
   ref: string,
 ): Promise<{ readonly id: string; readonly tags: readonly string[] } | null> {
   const { locateSnapshot } = await import('../host/locate-snapshot.js');
-  const { withStore } = await import('../host/open-store.js');
+  const { StoreVerbs } = await import('../host/store-verbs.js');
   try {
     const { dir, ref: found } = await locateSnapshot(host.storeDir, ref);
-    return await withStore(dir, { write: false }, (store) => store.find(found));
+    return await new StoreVerbs(dir).find(found);
   } catch (error) {
     const { code } = asLivesnapError(error);
     if (code === 'NO_SUCH_SNAPSHOT' || code === 'NO_SUCH_FILE') return null;

@@ -1,5 +1,5 @@
 import { formatTags, nounFor } from '../format.js';
-import { withStore } from '../host/open-store.js';
+import { StoreVerbs } from '../host/store-verbs.js';
 import type { RemovedSnapshot } from '../store/types.js';
 import { defineVerb, flag } from './verb.js';
 
@@ -14,9 +14,7 @@ export const verb = defineVerb({
     'To free the disk space, run livesnap gc afterwards.',
   ].join('\n'),
   async run({ operands, options: { dryRun }, output, storeDir }) {
-    const removed = await withStore(storeDir, { write: !dryRun }, (store) =>
-      store.remove(operands, { dryRun }),
-    );
+    const removed = await new StoreVerbs(storeDir).remove(operands, { dryRun });
     const verb = dryRun ? 'Would remove' : 'Removed';
     output.result({ removed }, () => removed.map((one) => `${verb} ${nameOf(one)}`).join('\n'));
     return 0;

@@ -8,6 +8,7 @@ import type { EndReport } from '../machine/control-api.js';
 import type { Progress } from '../page-stream.js';
 import { detachedSentence, runConsole } from './console-session.js';
 import { takeProcess } from './early-process.js';
+import { INTERRUPTIONS } from './interruption.js';
 import type { Output } from './output.js';
 
 export interface RunOptions {
@@ -53,7 +54,7 @@ export async function runMachine(
     isStopping = true;
   };
   // On a terminal in raw mode Ctrl-C is a byte for the guest. SIGINT comes from a pipeline or from kill.
-  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.on(signal, stop);
+  for (const signal of INTERRUPTIONS) process.on(signal, stop);
   if (output.json) {
     output.result(result, () => '');
     // The console is not shown: stdout is for the result.

@@ -1,3 +1,4 @@
+import { onInterruption } from './interruption.js';
 import { printSave } from './save-output.js';
 import { parseText, parseWord } from './values.js';
 import { defineVerb, repeated, valued } from './verb.js';
@@ -28,12 +29,11 @@ export const verb = defineVerb({
   async run({ operands, options, output, namedStoreDir }) {
     const { findMachine } = await import('../host/find-machine.js');
     const machine = await findMachine(operands[0]!);
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.once(signal, () => {
-        // The machine's process notices that the connection ends.
-        output.say('The save is cancelled, unless it was already committed: see livesnap ls.');
-        process.kill(process.pid, signal);
-      });
+    onInterruption((signal) => {
+      // The machine's process notices that the connection ends.
+      output.say('The save is cancelled, unless it was already committed: see livesnap ls.');
+      process.kill(process.pid, signal);
+    });
     const result = await output.withProgress(`saving ${machine.name}`, (onProgress) =>
       machine.save({ store: namedStoreDir ?? undefined, tags: options.tag, then: options.then, onProgress }),
     );

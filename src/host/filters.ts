@@ -54,6 +54,12 @@ export function parseLabelFilter(text: string | null): LabelFilter | null {
     : { key: 'label', label: text.slice(0, at), value: text.slice(at + 1) };
 }
 
+/** The form of a filter by a pattern: `name=PATTERN`. */
+export const patternForm = <K extends string>(key: K) => ({
+  form: `${key}=PATTERN`,
+  parse: (pattern: string | null) => (pattern === null ? null : { key, pattern }),
+});
+
 export const hasLabel = (
   labels: Readonly<Record<string, string>>,
   { label, value }: Pick<LabelFilter, 'label' | 'value'>,

@@ -7,6 +7,7 @@ import {
   parseFilterOf,
   parseLabelFilter,
   passesAll,
+  patternForm,
 } from './filters.js';
 import type { MachineInfo } from './machine-info.js';
 
@@ -27,7 +28,7 @@ const STATES: readonly string[] = Object.keys({
 
 const FORMS: FilterForms<MachineCondition> = {
   label: { form: 'label=KEY or label=KEY=VALUE', parse: parseLabelFilter },
-  name: { form: 'name=PATTERN', parse: (pattern) => (pattern === null ? null : { key: 'name', pattern }) },
+  name: patternForm('name'),
   state: {
     form: `state=STATE, where STATE is ${STATES.join(', ').replace(/, (?=[^,]*$)/, ' or ')}`,
     parse: (state) =>

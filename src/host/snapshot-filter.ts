@@ -9,6 +9,7 @@ import {
   parseFilterOf,
   parseLabelFilter,
   passesAll,
+  patternForm,
 } from './filters.js';
 
 export type SnapshotFilter =
@@ -24,8 +25,8 @@ const KINDS: readonly string[] = ['machine', 'file', 'disk'] satisfies SnapshotK
 
 const FORMS: FilterForms<SnapshotFilter> = {
   label: { form: 'label=KEY or label=KEY=VALUE', parse: parseLabelFilter },
-  name: { form: 'name=PATTERN', parse: (pattern) => (pattern === null ? null : { key: 'name', pattern }) },
-  tag: { form: 'tag=PATTERN', parse: (pattern) => (pattern === null ? null : { key: 'tag', pattern }) },
+  name: patternForm('name'),
+  tag: patternForm('tag'),
   kind: {
     form: 'kind=machine, kind=file or kind=disk',
     parse: (kind) => (KINDS.includes(kind ?? '') ? { key: 'kind', kind: kind as SnapshotKind } : null),

@@ -167,6 +167,19 @@ export function worldOfEachTest(use: (world: World) => void): void {
   afterEach(() => world.end());
 }
 
+/** The same, for a suite that calls the library in this process: it has the environment of the world. */
+export function libraryWorldOfEachTest(use: (world: World) => void = () => {}): void {
+  let before: NodeJS.ProcessEnv;
+  worldOfEachTest((world) => {
+    before = process.env;
+    process.env = { ...before, ...world.env };
+    use(world);
+  });
+  afterEach(() => {
+    process.env = before;
+  });
+}
+
 export function ending(child: ChildProcess): Promise<Ran> {
   let stdout = '';
   let stderr = '';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { HostEvents } from '../../src/host/host-events.js';
 import { connect, type Host, type HostEvent } from '../../src/host/index.js';
 import { limit } from '../timeouts.js';
-import { type World, worldOfEachTest } from './cli.js';
+import { libraryWorldOfEachTest, type World } from './cli.js';
 
 const textOf = (event: HostEvent): string => {
   if (event.type === 'state') return `state of ${event.machines.length} and ${event.snapshots.length}`;
@@ -130,16 +130,8 @@ describe('the events of snapshots', () => {
 describe('the events of machines', function () {
   this.timeout(limit(60_000));
   let world: World;
-  let before: NodeJS.ProcessEnv;
-  worldOfEachTest((made) => {
+  libraryWorldOfEachTest((made) => {
     world = made;
-  });
-  beforeEach(() => {
-    before = { ...process.env };
-    Object.assign(process.env, world.env);
-  });
-  afterEach(() => {
-    process.env = before;
   });
 
   it('tell of machines that start, pause, resume, are killed and end, and of their saves', async () => {

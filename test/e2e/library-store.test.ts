@@ -23,7 +23,7 @@ import {
 } from '../../src/host/index.js';
 import { probe } from '../kvm/kvm.js';
 import { limit } from '../timeouts.js';
-import { type World, worldOfEachTest } from './cli.js';
+import { libraryWorldOfEachTest } from './cli.js';
 
 const hasCode =
   (code: string) =>
@@ -277,18 +277,7 @@ describe("the library's store", () => {
 
 describe("the library's snapshots of machines", function () {
   this.timeout(limit(60_000));
-  let world: World;
-  let before: NodeJS.ProcessEnv;
-  worldOfEachTest((made) => {
-    world = made;
-  });
-  beforeEach(() => {
-    before = { ...process.env };
-    Object.assign(process.env, world.env);
-  });
-  afterEach(() => {
-    process.env = before;
-  });
+  libraryWorldOfEachTest();
 
   it('are restored and forked as objects, and their maps show what has changed', async () => {
     const host = await connect();

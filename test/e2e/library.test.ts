@@ -12,7 +12,7 @@ import { tryLock } from '../../src/native/locks.js';
 import { projectRoot } from '../../src/native/project-root.js';
 import { probe } from '../kvm/kvm.js';
 import { limit } from '../timeouts.js';
-import { type World, worldOfEachTest } from './cli.js';
+import { libraryWorldOfEachTest, type World } from './cli.js';
 
 const hasCode =
   (code: string) =>
@@ -23,17 +23,11 @@ describe('the library', function () {
   this.timeout(limit(60_000));
   let world: World;
   let host: Host;
-  let before: NodeJS.ProcessEnv;
-  worldOfEachTest((made) => {
+  libraryWorldOfEachTest((made) => {
     world = made;
   });
   beforeEach(async () => {
-    before = { ...process.env };
-    Object.assign(process.env, world.env);
     host = await connect();
-  });
-  afterEach(() => {
-    process.env = before;
   });
 
   const start = (name: string, more = {}): Promise<Machine> =>

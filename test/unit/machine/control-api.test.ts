@@ -478,10 +478,7 @@ describe('the control API', () => {
   it('completes a save in progress before it asks the guest to power off', async () => {
     await open(root);
     const client = await findMachine('vm', root);
-    let openGate = () => {};
-    machine.saveGate = new Promise((resolve) => {
-      openGate = resolve;
-    });
+    const openGate = machine.holdSaves();
     const saving = client.save({ store: null, tags: [], then: null }, () => {});
     while (machine.done.length === 0) await new Promise((resolve) => setImmediate(resolve));
     const stopping = client.stop();
@@ -561,10 +558,7 @@ describe('the control API', () => {
   it('runs operations one after another, but stops by force at any time', async () => {
     await open(root);
     const client = await findMachine('vm', root);
-    let openGate = () => {};
-    machine.saveGate = new Promise((resolve) => {
-      openGate = resolve;
-    });
+    const openGate = machine.holdSaves();
     const saving = client.save({ store: null, tags: [], then: null }, () => {});
     while (machine.done.length === 0) await new Promise((resolve) => setImmediate(resolve));
     const pausing = client.pause();

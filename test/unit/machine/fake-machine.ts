@@ -54,6 +54,16 @@ export class FakeMachine implements MachineHandle {
   readonly done: string[] = [];
   /** What the next save waits for. */
   saveGate: Promise<void> = Promise.resolve();
+
+  /** Saves wait from now on, until the result is called. */
+  holdSaves(): () => void {
+    let open = (): void => {};
+    this.saveGate = new Promise((resolve) => {
+      open = resolve;
+    });
+    return open;
+  }
+
   /** The console that the last save got. */
   saved: SavedConsole | null = null;
   saveError: LivesnapError | null = null;
