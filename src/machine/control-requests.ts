@@ -23,7 +23,7 @@ import {
   satisfying,
   text,
 } from '../schema.js';
-import { isSameSecret } from '../secret.js';
+import { bearerOf, isSameSecret } from '../secret.js';
 import { HISTORY_BYTES, RING_BYTES } from './console-hub.js';
 import { type MachineChange, type SaveRequest, STOP_TIMEOUT_MS, type StopRequest } from './control-api.js';
 import { HttpError } from './http-status.js';
@@ -129,10 +129,6 @@ export function parseNumber(query: URLSearchParams): number {
   throw new HttpError(400, 'the query has no number of a save', 'Use DELETE /save?number=N.');
 }
 
-/** Whether the client wants its answer before the work is done (RFC 7240, section 4.1). */
-export const prefersAsync = ({ headers }: IncomingMessage): boolean =>
-  [headers.prefer ?? []].flat().some((value) => /(^|,)\s*respond-async\s*(,|;|$)/i.test(value));
-
 /** Errors: HttpError 400. */
 export function parseTarget(target: string): URL {
   try {
@@ -154,8 +150,8 @@ export function requireLoopback({ headers }: IncomingMessage, port: number): voi
 
 /** Errors: HttpError 401. */
 export function requireToken({ headers: { authorization } }: IncomingMessage, token: string): void {
-  const [, given] = /^Bearer ([\w-]{1,256})$/i.exec(authorization ?? '') ?? [];
-  if (given !== undefined && isSameSecret(given, token)) return;
+  const given = bearerOf(authorization);
+  if (given !== null && isSameSecret(given, token)) return;
   throw new HttpError(
     401,
     authorization === undefined ? 'the request has no token' : 'the token is not valid',

@@ -21,12 +21,12 @@ import {
   bodyParts,
   parseHistory,
   parseNumber,
-  prefersAsync,
   readChange,
   readSave,
   readStop,
   requireNoBody,
 } from './control-requests.js';
+import { prefers } from './prefer.js';
 
 const PROGRESS_INTERVAL_MS = 100;
 const INPUT_PIECE_BYTES = 4096;
@@ -109,7 +109,7 @@ function hangUpSignal(response: ServerResponse): AbortSignal {
 async function postSave({ machine, request, response, isOverTcp }: Exchange): Promise<void> {
   const signal = hangUpSignal(response);
   const save = await readSave(request, isOverTcp);
-  if (prefersAsync(request)) {
+  if (prefers(request.headers, 'respond-async')) {
     sendJson(response, 202, machine.startSave(save));
     return;
   }

@@ -13,7 +13,7 @@
  * - What is remembered is bounded.
  */
 import { createHmac, randomBytes } from 'node:crypto';
-import { digestOf, isSameSecret, newSecret } from '../secret.js';
+import { bearerOf, digestOf, isSameSecret, newSecret } from '../secret.js';
 
 export const CODE_LIFETIME_MS = 60_000;
 export const SESSION_LIFETIME_MS = 12 * 3_600_000;
@@ -69,8 +69,8 @@ export class Access {
 
   /** The caller that a header `Authorization: Bearer SECRET` proves. Null: the secret is not valid. */
   callerOf(authorization: string | undefined): 'token' | 'session' | null {
-    const [, secret] = /^Bearer ([\w.-]{1,256})$/i.exec(authorization ?? '') ?? [];
-    if (secret === undefined) return null;
+    const secret = bearerOf(authorization);
+    if (secret === null) return null;
     if (isSameSecret(secret, this.#token)) return 'token';
     return this.isSession(secret) ? 'session' : null;
   }

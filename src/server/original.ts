@@ -22,10 +22,10 @@ import { starterLines } from '../host/starter-file.js';
 import { HttpError } from '../machine/http-status.js';
 import { loopbackOrigins, wrongOrigin } from '../machine/origin.js';
 import { listRunDirectories } from '../machine/run-directory.js';
-import type { TapBackend } from '../vmm/net/net-config.js';
 import type { AllowedFiles } from './allowed-files.js';
 import { problemOf } from './problem.js';
 import type { ServerLog } from './server-log.js';
+import { tapAllowedBy } from './taps.js';
 
 const MAX_BODY_BYTES = 16 * 1024;
 /** `192.168.(200 + id).2` is an address up to here. */
@@ -144,20 +144,18 @@ function makeApp({ host, files, taps, log }: OriginalSources, options: OriginalO
 
   app.post('/create', { schema: { body: CreateBody } }, async ({ body }) => {
     const { kernel_path, cpu_snapshot_path, memory_snapshot_path, resume, tap_device, config } = body;
-    const tap = tap_device ?? null;
-    if (tap !== null && !taps.has(tap))
-      throw new HttpError(403, `the tap ${JSON.stringify(tap)} is not allowed`, 'Start it with --tap TAP.');
+    const backend = tap_device == null ? null : tapAllowedBy(taps, tap_device);
     const begin = async () => {
       if (resume)
         return host.restore(snapshotNamed(cpu_snapshot_path, memory_snapshot_path), {
           port: 0,
-          nets: tap === null ? [] : [{ index: 0, backend: tapBackend(tap) }],
+          nets: backend === null ? [] : [{ index: 0, backend }],
         });
       using kernel = files.open(kernel_path);
       return await host.start({
         port: 0,
         kernel: kernel.path,
-        nets: tap === null ? [] : [{ backend: tapBackend(tap), mac: null }],
+        nets: backend === null ? [] : [{ backend, mac: null }],
         starter: { lines: linesFor(options.starter, config ?? null), prompt: null },
       });
     };
@@ -200,10 +198,6 @@ function linesFor(
       throw new HttpError(400, `the ${key} has a line end`, 'Give a value of one line.');
   return starterLines(starter.path, starter.bytes, new Map(values as [string, string][]));
 }
-
-const tapBackend = (tap: string): TapBackend => ({
-  ...{ kind: 'tap', tap, netns: null, create: false, address: null },
-});
 
 /** The machine that runs and has its control API on this port. Errors: NO_SUCH_MACHINE. */
 async function nameOnPort(port: number): Promise<string> {

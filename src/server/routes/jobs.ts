@@ -3,12 +3,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import { LivesnapError } from '../../errors.js';
 import type { JobRequest } from '../../jobs/job-types.js';
+import { prefers } from '../../machine/prefer.js';
 import { Job, list } from '../schemas.js';
 import type { App, Service } from '../service.js';
-
-/** Whether the client wants to wait for the result (RFC 7240, section 4.3). */
-export const prefersWait = ({ headers }: FastifyRequest): boolean =>
-  [headers.prefer ?? []].flat().some((value) => /(^|,)\s*wait\s*(=|,|;|$)/i.test(value));
 
 /** Answers 202 with a job. */
 export function accepted(reply: Pick<FastifyReply, 'code' | 'header'>, job: Job): Job {
@@ -36,7 +33,7 @@ export async function answerWithJob<T>(
   id: string,
 ): Promise<Job | T> {
   feed.lookSoon();
-  if (!prefersWait(request)) return accepted(reply, await jobs.find(id));
+  if (!prefers(request.headers, 'wait')) return accepted(reply, await jobs.find(id));
   const { result, error } = await jobs.processes.wait(id, closing);
   if (error !== null) throw LivesnapError.fromJSON(error);
   return result as T;

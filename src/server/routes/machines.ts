@@ -10,6 +10,7 @@ import { type MachineInfo, machineInfo } from '../../host/machine-info.js';
 import { stopNamedMachine } from '../../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../../machine/control-api.js';
 import { HttpError } from '../../machine/http-status.js';
+import { prefers } from '../../machine/prefer.js';
 import type { NetRequest } from '../../vmm/net/net-config.js';
 import { ofSave } from '../jobs.js';
 import {
@@ -28,7 +29,8 @@ import {
   StopResult,
 } from '../schemas.js';
 import type { App, Service } from '../service.js';
-import { accepted, prefersWait, runJob } from './jobs.js';
+import { tapAllowedBy } from '../taps.js';
+import { accepted, runJob } from './jobs.js';
 
 const params = Type.Object({ machine: Type.String() });
 const STATE = Machine.properties.state;
@@ -265,7 +267,7 @@ export function machineRoutes(app: App, service: Service): void {
     },
     async (request, reply) => {
       const machine = await host.machine(request.params.machine);
-      if (!prefersWait(request)) {
+      if (!prefers(request.headers, 'wait')) {
         const { tags = [], then = null } = request.body;
         const save = await machine.client.startSave({ store: host.storeDir, tags, then });
         feed.lookSoon();
@@ -308,15 +310,7 @@ export function machineRoutes(app: App, service: Service): void {
 /** What a network is connected to. Errors: HttpError 403 (a tap or a port that the start has not named). */
 function connect(net: Net, { taps, ports }: Pick<Service, 'taps' | 'ports'>): NetRequest {
   const { mac = null } = net;
-  if ('tap' in net) {
-    if (!taps.has(net.tap))
-      throw new HttpError(
-        403,
-        `the tap ${JSON.stringify(net.tap)} is not allowed`,
-        'Start the server with --tap TAP.',
-      );
-    return { mac, backend: { kind: 'tap', tap: net.tap, netns: null, create: false, address: null } };
-  }
+  if ('tap' in net) return { mac, backend: tapAllowedBy(taps, net.tap) };
   const forwards = net.user.forwards ?? [];
   for (const { hostPort } of forwards)
     if (ports === null || hostPort < ports.from || hostPort > ports.to)
