@@ -2,7 +2,7 @@
 import { runRoot } from '../environment.js';
 import { type Launched, launch } from '../machine/launch.js';
 import type { LaunchRequest } from '../machine/launch-messages.js';
-import { claimFreeName, drawName, RunDirectory } from '../machine/run-directory.js';
+import { type ClaimedRunDirectory, claimFreeName, drawName, RunDirectory } from '../machine/run-directory.js';
 import { WaitingProcess } from '../machine/waiting-process.js';
 import type { LongCallOptions } from './call-options.js';
 
@@ -27,6 +27,15 @@ function namesLike(like: string | null): () => string {
   };
 }
 
+let lastClaim: Promise<unknown> = Promise.resolve();
+
+/** Claims free names in the order of the calls, so that the first clone of a fork has the first name. */
+function claimInTurn(root: string, nextName: () => string): Promise<ClaimedRunDirectory> {
+  const claim = lastClaim.then(() => claimFreeName(root, nextName));
+  lastClaim = claim.catch(() => {}); // the caller has the error
+  return claim;
+}
+
 /** Resolves when the machine runs. If the signal is aborted before, the process is ended. Errors: those of `launch`. */
 export async function launchMachine(
   { name, like }: ChosenName,
@@ -38,7 +47,7 @@ export async function launchMachine(
   signal?.throwIfAborted();
   const root = runRoot();
   const directory =
-    name !== null ? await new RunDirectory(root, name).claim() : await claimFreeName(root, namesLike(like));
+    name !== null ? await new RunDirectory(root, name).claim() : await claimInTurn(root, namesLike(like));
   const process = await (takeProcess ?? newProcess)(request.origin.kind);
   const end = (): void => void process.kill();
   signal?.addEventListener('abort', end);
