@@ -211,16 +211,18 @@ export interface SnapshotSummary {
   readonly storedBytes: number;
   /** Those of the machine, by key. None for a file. */
   readonly labels: Readonly<Record<string, string>>;
+  /** How long the save paused the machine. Null: the machine did not run, or it is not known. */
+  readonly pauseMs: number | null;
 }
 
-/** What a snapshot has beside its pages. The store keeps it, and interprets nothing of it but the labels. */
+/** What a snapshot has beside its pages. The store keeps it, and interprets nothing of it but what it lists: labels and the pause. */
 export interface SnapshotMetadata {
   readonly kind: SnapshotKind;
   readonly vm: string | null;
   readonly tags: readonly string[];
   readonly memoryBytes: number;
   readonly diskBytes: number;
-  /** The machine's configuration, as JSON data that `show` prints; `labels` in it are listed. Null for a file. */
+  /** The machine's configuration, as JSON data that `show` prints; `labels` and `pauseMs` in it are listed. Null for a file. */
   readonly machine: unknown;
   /** The host, likewise. */
   readonly host: unknown;

@@ -73,6 +73,12 @@ export const integer = (least = 0, most = Number.MAX_SAFE_INTEGER): Check<number
 
 export const byte = integer(0, 0xff);
 
+/** A number that is finite and not negative. */
+export const amount: Check<number> = check(
+  (value) => typeof value === 'number' && Number.isFinite(value) && value >= 0,
+  'is not a number of 0 or more',
+);
+
 /** A `bigint` from 0 to 2^bits - 1. */
 export const unsigned = (bits: number): Check<bigint> =>
   check(

@@ -33,18 +33,33 @@ export const verb = defineVerb({
     const rows = await new StoreVerbs(storeDir).list(choice);
     const time = timeFormatter(options.time);
     output.result(
-      rows.map(({ id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, labels }) => ({
-        id,
-        tags,
-        kind,
-        vm,
-        parent,
-        createdAt,
-        memoryBytes,
-        diskBytes,
-        storedBytes,
-        labels,
-      })),
+      rows.map(
+        ({
+          id,
+          tags,
+          kind,
+          vm,
+          parent,
+          createdAt,
+          memoryBytes,
+          diskBytes,
+          storedBytes,
+          labels,
+          pauseMs,
+        }) => ({
+          id,
+          tags,
+          kind,
+          vm,
+          parent,
+          createdAt,
+          memoryBytes,
+          diskBytes,
+          storedBytes,
+          labels,
+          pauseMs,
+        }),
+      ),
       () =>
         formatTable(rows, [
           { title: 'ID', cell: (row) => shortId(row.id) },

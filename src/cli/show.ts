@@ -1,4 +1,4 @@
-import { formatBytes, formatTags } from '../format.js';
+import { formatBytes, formatDuration, formatTags } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
 import { PAGE_BYTES, type SnapshotSummary } from '../page-stream.js';
 import { kindOf, typeOption } from './machine-or-snapshot.js';
@@ -44,9 +44,11 @@ export const verb = defineVerb({
           ['Name', found.vm],
           ['Parent', found.parent],
           ['Created', timeWithAge(found.createdAt)],
+          ['Pause', found.pauseMs === null ? null : formatDuration(found.pauseMs)],
           ...sizes(found),
           ['Stored', `${formatBytes(found.storedBytes)} when saved`],
           ['Unique', `${formatBytes(found.uniqueBytes)}, freed by rm and gc`],
+          ['Verified', found.verifiedAt === null ? null : timeWithAge(found.verifiedAt)],
         ]);
         const regions = formatTable(found.regions, [
           { title: 'REGION', cell: (region) => region.name },

@@ -1,7 +1,14 @@
 import { formatBytes, formatCount, formatRatio } from '../format.js';
 import { StoreVerbs } from '../host/store-verbs.js';
+import type { StoreStats } from '../store/types.js';
 import { formatPairs } from './table.js';
+import { timeWithAge } from './time-option.js';
 import { defineVerb } from './verb.js';
+
+const verified = ({ verifiedBytes, packBytes, verifiedAt }: StoreStats): string | null =>
+  verifiedAt === null
+    ? null
+    : `${Math.floor((100 * verifiedBytes) / packBytes)}%, the oldest part ${timeWithAge(verifiedAt)}`;
 
 export const verb = defineVerb({
   name: 'stats',
@@ -18,6 +25,7 @@ export const verb = defineVerb({
         ['Stored, compressed', `${formatBytes(found.storedBytes)} in ${formatCount(found.packs, 'pack')}`],
         ['Index', formatBytes(found.indexBytes)],
         ['Reclaimable', formatBytes(found.deadBytes)],
+        ['Verified', verified(found)],
         ['Ratio', formatRatio(found.ratio)],
       ]),
     );

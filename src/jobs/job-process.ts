@@ -41,8 +41,9 @@ const WORK: { readonly [K in JobKind]: Work<K> } = {
       closeSync(lock);
     }
   },
-  async fork(host, { kind: _, machine, ...options }, { signal }) {
-    const forked = await host.fork(await host.machine(machine), { ...options, signal });
+  async fork(host, { kind: _, from, ...options }, { signal }) {
+    const origin = 'machine' in from ? await host.machine(from.machine) : from.snapshot;
+    const forked = await host.fork(origin, { ...options, signal });
     return forked.map((each) => {
       if ('error' in each) return { error: each.error.toJSON() };
       each.machine.detach();

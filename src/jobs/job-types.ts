@@ -21,11 +21,11 @@ export type JobRequest =
     }
   /** An exported directory in a temporary one, which is deleted when the job ends. */
   | { readonly kind: 'import'; readonly dir: string; readonly temporary: string }
-  /** `machine`: its ID. */
-  | ({ readonly kind: 'fork'; readonly machine: string } & Pick<
-      ForkOptions,
-      'count' | 'name' | 'labels' | 'lifetimeMs'
-    >);
+  /** `from`: the ID of a machine, or of a snapshot. */
+  | ({
+      readonly kind: 'fork';
+      readonly from: { readonly machine: string } | { readonly snapshot: string };
+    } & Pick<ForkOptions, 'count' | 'name' | 'labels' | 'lifetimeMs'>);
 
 export type JobKind = JobRequest['kind'];
 export type JobState = 'running' | 'done' | 'failed' | 'cancelled';

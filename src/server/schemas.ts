@@ -225,6 +225,12 @@ export const Snapshot = Type.Object(
     memoryBytes: bytes('Memory of the guest, or the size of the file.'),
     diskBytes: bytes('Size of all disks.'),
     storedBytes: bytes('What the save added to the store.'),
+    labels: Labels,
+    pauseMs: nullable(
+      Type.Number({
+        description: 'How long the save paused the machine. Null: it did not run, or is not known.',
+      }),
+    ),
   },
   { $id: 'Snapshot' },
 );
@@ -234,6 +240,7 @@ export const SnapshotDetails = Type.Intersect(
     Snapshot,
     Type.Object({
       uniqueBytes: bytes('What deleting it and gc would free.'),
+      verifiedAt: nullable(time('When check last read all of its data. Null: it has not, or found damage.')),
       regions: list(
         Type.Object({
           name: Type.String(),
@@ -299,6 +306,9 @@ export const Stats = Type.Object(
     deadBytes: bytes('What gc would free.'),
     chunks: Type.Integer(),
     packs: Type.Integer(),
+    packBytes: bytes('Files with data.'),
+    verifiedBytes: bytes('Of that, what check has read without finding damage.'),
+    verifiedAt: nullable(time('When check read the oldest part of that.')),
     ratio: Type.Number(),
   },
   { $id: 'Stats' },

@@ -232,33 +232,41 @@ class Check {
     const { index, write } = this.context;
     const toRead = packsToRead(this.context, readData);
     const isRead = new Set(toRead.map(({ number }) => number));
+    const damaged = new Set<number>();
+    const startedAt = new Date().toISOString();
     const rows = index.packs(leaveOut);
     const weight = (row: PackRow): number => (isRead.has(row.number) ? row.sizeBytes : row.chunks * 44);
     const totalBytes = rows.reduce((total, row) => total + weight(row), 0);
     let doneBytes = 0;
     const checkPack = async (worker: number, row: PackRow): Promise<void> => {
       this.#highest = Math.max(this.#highest, row.number);
-      await this.#pack(worker, row, isRead.has(row.number));
+      const isSound = await this.#pack(worker, row, isRead.has(row.number));
+      if (!isSound) damaged.add(row.number);
       doneBytes += weight(row);
       progress?.(doneBytes, totalBytes);
     };
     await onPageWorkers(rows, checkPack, this.signal);
-    if (write && toRead.length > 0) index.noteRead(toRead);
+    if (write && toRead.length > 0)
+      index.noteRead(toRead, new Set(toRead.filter(({ number }) => !damaged.has(number))), startedAt);
   }
 
-  async #pack(worker: number, row: PackRow, readData: boolean): Promise<void> {
+  /** Whether there is no problem. */
+  async #pack(worker: number, row: PackRow, readData: boolean): Promise<boolean> {
     const { index } = this.context;
     const { number } = row;
     const problems = await this.#verify(worker, row, readData);
-    if (problems.length === 0) return;
+    if (problems.length === 0) return true;
     const generation = index.generationOf(number);
-    if (generation === undefined) return; // gc has deleted it meanwhile
-    if (generation !== row.generation) {
-      await this.#pack(worker, index.packs(leaveOut).find((pack) => pack.number === number) ?? row, readData);
-      return;
-    }
+    if (generation === undefined) return true; // gc has deleted it meanwhile
+    if (generation !== row.generation)
+      return this.#pack(
+        worker,
+        index.packs(leaveOut).find((pack) => pack.number === number) ?? row,
+        readData,
+      );
     for (const { chunks, file, offset, message } of problems)
       this.#lost.add(number, chunks, this.#find(file, offset, message));
+    return false;
   }
 
   async #verify(worker: number, row: PackRow, readData: boolean): Promise<readonly PackProblem[]> {

@@ -12,6 +12,7 @@ import { DamageError, nullIfDamaged } from './disk/damage.js';
 import { at, PACKS, QUARANTINE, SNAPSHOTS, TAGS } from './disk/layout.js';
 import { directoryBytes, orphanBytes } from './gc/gc.js';
 import { markAll } from './gc/marks.js';
+import type { PackRow } from './index/index-database.js';
 import { readNamed, type SnapshotFile } from './snapshot/snapshot-file.js';
 import { bytesOfChunks, Usage } from './snapshot/usage.js';
 import type { SnapshotDetails, SnapshotSummary, StoreStats } from './types.js';
@@ -30,7 +31,7 @@ export function snapshotDetails(context: StoreContext, summary: SnapshotSummary)
       return parent && changedPages(context, file, parent, name);
     }),
   }));
-  return { ...summary, regions, uniqueBytes: uniqueBytes(context, file), machine, host };
+  return { ...summary, regions, ...ownAndVerified(context, file), machine, host };
 }
 
 /** Null: the store does not have it. */
@@ -38,8 +39,14 @@ function parentOf({ index, dir }: StoreContext, { parent }: SnapshotSummary): Sn
   return parent !== null && index.has(parent) ? readNamed(dir, parent) : null;
 }
 
-/** The snapshot's file, and its share of the packs whose chunks no other snapshot needs. */
-function uniqueBytes(context: StoreContext, file: SnapshotFile): number {
+/**
+ * `uniqueBytes`: the snapshot's file, and its share of the packs whose chunks no other snapshot needs. `verifiedAt`: of
+ * all its packs.
+ */
+function ownAndVerified(
+  context: StoreContext,
+  file: SnapshotFile,
+): Pick<SnapshotDetails, 'uniqueBytes' | 'verifiedAt'> {
   const { id } = file.description;
   const packs = context.packSet();
   try {
@@ -52,12 +59,23 @@ function uniqueBytes(context: StoreContext, file: SnapshotFile): number {
         packs.pack(number),
         (chunk) => own.all.has(number, chunk) && !others.all.has(number, chunk),
       );
-    return bytes;
+    return { uniqueBytes: bytes, verifiedAt: leastRecent(own.all.packs(), context.index.verifiedPacks()) };
   } catch (error) {
     throw error instanceof DamageError ? error.in(id) : error;
   } finally {
     packs.close();
   }
+}
+
+/** When the least recently verified of these packs was read. Null: one of them was not, or there are none. */
+function leastRecent(packs: Iterable<number>, verified: ReadonlyMap<number, string>): string | null {
+  let least: string | null = null;
+  for (const pack of packs) {
+    const at = verified.get(pack);
+    if (at === undefined) return null;
+    if (least === null || at < least) least = at;
+  }
+  return least;
 }
 
 /** Directories whose size is `storedBytes`. Everything else in the store counts as index. */
@@ -86,6 +104,8 @@ export function storeStats(context: StoreContext): StoreStats {
     (total, name) => total + directoryBytes(at(dir, name)),
     0,
   );
+  const verified = index.verifiedPacks();
+  const sizeOf = (rows: readonly PackRow[]): number => rows.reduce((total, row) => total + row.sizeBytes, 0);
   return {
     snapshots,
     logicalBytes,
@@ -96,6 +116,9 @@ export function storeStats(context: StoreContext): StoreStats {
     deadBytes,
     chunks: usage.pages.size,
     packs: packRows.length,
+    packBytes: sizeOf(packRows),
+    verifiedBytes: sizeOf(packRows.filter(({ number }) => verified.has(number))),
+    verifiedAt: leastRecent(verified.keys(), verified),
     ratio: logicalBytes / (storedBytes + indexBytes),
   };
 }

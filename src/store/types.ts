@@ -89,6 +89,11 @@ export interface SnapshotDetails extends SnapshotSummary {
   readonly regions: readonly RegionSummary[];
   /** Bytes that `rm` of this snapshot and `gc` would free. */
   readonly uniqueBytes: number;
+  /**
+   * When check last read its packs, ISO 8601: the least recently verified of them. Null: it has not read all of them, or
+   * found damage.
+   */
+  readonly verifiedAt: string | null;
   /** The configuration of the machine as saved; null for a file. */
   readonly machine: unknown;
   readonly host: unknown;
@@ -106,6 +111,11 @@ export interface StoreStats {
   readonly deadBytes: number;
   readonly chunks: number;
   readonly packs: number;
+  readonly packBytes: number;
+  /** Size of the packs that check has read without finding damage. */
+  readonly verifiedBytes: number;
+  /** When the least recently verified of these packs was read, ISO 8601. Null: there are none. */
+  readonly verifiedAt: string | null;
   /** logicalBytes / (storedBytes + indexBytes). */
   readonly ratio: number;
 }

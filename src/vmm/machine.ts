@@ -391,6 +391,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         machine: {
           ...{ config, bootPath },
           ...(Object.keys(labels).length === 0 ? {} : { labels }),
+          ...(wasRunning ? { pauseMs: pause.pauseMs } : {}),
         } satisfies SavedMachine,
         host: this.#hostDescription(),
         state: state!,

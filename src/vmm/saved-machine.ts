@@ -20,6 +20,8 @@ export interface SavedMachine {
   readonly bootPath: string | null;
   /** Left out if there is none. */
   readonly labels?: Labels | undefined;
+  /** How long the save paused the machine. Left out if it did not run. A restore does not read it. */
+  readonly pauseMs?: number | undefined;
 }
 
 const SAVED_MACHINE = object(

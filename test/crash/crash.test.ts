@@ -372,7 +372,7 @@ describe('power cuts and faults', () => {
     assert.ok(cuts > 100 && states > 100, `${cuts} moments, ${states} states`);
   });
 
-  for (const version of [1, 2, 3])
+  for (const version of [1, 2, 3, 4])
     it(`leave a sound store at every decisive moment of the change of an index of version ${version}`, async function () {
       this.timeout(300_000);
       rounds = new Rounds(FIXED_SEED);

@@ -31,12 +31,13 @@ import { type Fault, Kind } from './trace.js';
 import { Violation, verifyDisk } from './verify.js';
 
 const STORE = 'a';
-const BASES = 8;
+const BASES = 9;
 /** Bases whose index has an earlier version. Up to version 2 a snapshot has at most one tag. */
 const OLDER_INDEXES: ReadonlyMap<number, number> = new Map([
   [5, 3],
   [6, 1],
   [7, 2],
+  [8, 4],
 ]);
 
 const withOneTag = (step: Step): Step =>

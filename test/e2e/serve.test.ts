@@ -157,6 +157,16 @@ describe('livesnap serve', function () {
       forked.body.map(({ machine: { name } }) => name),
       ['copy-1', 'copy-2'],
     );
+    const clones = await server.ask<{ machine: MachineBody }[]>('/v1/snapshots/first/fork', {
+      body: { count: 2, name: 'clone' },
+      headers: WAIT,
+    });
+    assert.deepEqual(
+      clones.body.map(({ machine: { name } }) => name),
+      ['clone-1', 'clone-2'],
+    );
+    const ofFile = { body: { count: 1 }, headers: WAIT };
+    assert.equal((await server.ask('/v1/snapshots/kernel/fork', ofFile)).status, 400);
     const restored = await server.ask<MachineBody>('/v1/snapshots/first/restore', {
       body: { name: 'again', labels: { course: 'net' } },
     });
@@ -167,7 +177,7 @@ describe('livesnap serve', function () {
     const all = await server.ask<MachineBody[]>('/v1/machines?label=course=os&state=running');
     assert.deepEqual(
       all.body.map(({ name }) => name),
-      ['copy-1', 'copy-2', 'web'],
+      ['clone-1', 'clone-2', 'copy-1', 'copy-2', 'web'],
     );
     const changed = await server.ask(`/v1/machines/${started.body.id}`, {
       method: 'PATCH',
@@ -180,7 +190,7 @@ describe('livesnap serve', function () {
     // A machine whose process was killed is found, and cleaned up.
     process.kill(restored.body.pid, 'SIGKILL');
     while ((await server.ask('/v1/machines/again')).body.state !== 'gone') await sleep(20);
-    for (const name of ['again', 'copy-1', 'copy-2'])
+    for (const name of ['again', 'clone-1', 'clone-2', 'copy-1', 'copy-2'])
       assert.equal((await server.ask(`/v1/machines/${name}`, { method: 'DELETE' })).status, 204);
     assert.deepEqual((await server.ask('/v1/machines')).body, []);
     assert.equal((await server.ask('/v1/machines/web')).status, 404);
@@ -222,9 +232,23 @@ describe('livesnap serve', function () {
       'base=absent',
     ])
       assert([400, 404].includes((await server.ask(`/v1/snapshots/two/map?${query}`)).status), query);
-    const details = await server.ask<{ regions: { name: string }[] }>('/v1/snapshots/two');
+    const details = await server.ask<{ regions: { name: string }[] } & Record<string, unknown>>(
+      '/v1/snapshots/two',
+    );
     assert.equal(details.body.regions[0]!.name, 'ram@0x0');
-    assert.equal((await server.ask('/v1/store')).body.snapshots, 3);
+    assert.equal(typeof details.body.pauseMs, 'number', 'it ran when it was saved');
+    assert.equal(details.body.verifiedAt, null);
+    assert.deepEqual(
+      (await server.ask('/v1/store/check', { body: { readData: true }, headers: WAIT })).body,
+      {
+        ok: true,
+        problems: [],
+        isNoted: true,
+      },
+    );
+    assert.match(String((await server.ask('/v1/snapshots/two')).body.verifiedAt), /Z$/);
+    const stats = (await server.ask('/v1/store')).body;
+    assert.deepEqual([stats.snapshots, stats.verifiedBytes], [3, stats.packBytes]);
     const pattern = await server.ask('/v1/snapshots/*', { method: 'DELETE' });
     assert.equal(pattern.status, 400, 'a pattern would delete several');
     assert.equal((await server.ask('/v1/snapshots/two', { method: 'DELETE' })).status, 204);

@@ -102,7 +102,7 @@ export class MemoryStore {
     return {
       summary: {
         ...{ id, tags, kind, vm, parent: null, createdAt: '', memoryBytes, diskBytes },
-        ...{ storedBytes: 0, labels: {} },
+        ...{ storedBytes: 0, labels: {}, pauseMs: null },
       },
       metadata,
       regions,

@@ -407,7 +407,7 @@ describe('an index of the first version', () => {
     const id = await saveDisks(writing, { disk0: noise(1, 3) });
     writing.remove([id]);
     writing.close();
-    assert.deepEqual(rows(), [4, snapshots, tags]);
+    assert.deepEqual(rows(), [5, snapshots, tags]);
   });
 
   it('that has a tag without its snapshot is damaged when it is opened for writing, until repair', async function () {

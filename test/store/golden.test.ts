@@ -55,8 +55,11 @@ const SOUND: Record<string, Lost> = {
 
 const summaryOf = (snapshot: GoldenSnapshot): unknown => {
   const { id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, machine } = snapshot;
-  const { labels = {} } = (machine ?? {}) as { labels?: Record<string, string> };
-  return { id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, labels };
+  const { labels = {}, pauseMs = null } = (machine ?? {}) as {
+    labels?: Record<string, string>;
+    pauseMs?: number;
+  };
+  return { id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, labels, pauseMs };
 };
 
 const shortOf = (contents: Record<string, Buffer>): unknown =>
@@ -322,7 +325,10 @@ function requireIndex(dir: string, reader: IndependentReader, golden: string): v
       const { description, sizeBytes: fileBytes } = reader.snapshot(row.id as string);
       const { id, kind, vm, parent, createdAt, memoryBytes, diskBytes, packBytes, regions } = description;
       const total = (values: number[]): number => values.reduce((sum, value) => sum + value, 0);
-      const { labels = {} } = (description.machine ?? {}) as { labels?: Record<string, string> };
+      const { labels = {}, pauseMs = null } = (description.machine ?? {}) as {
+        labels?: Record<string, string>;
+        pauseMs?: number;
+      };
       const listed = JSON.stringify(
         Object.fromEntries(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1))),
       );
@@ -334,6 +340,7 @@ function requireIndex(dir: string, reader: IndependentReader, golden: string): v
         logicalBytes: total(regions.map(({ sizeBytes }) => sizeBytes)),
         nonZeroPages: total(regions.map(({ nonZeroPages }) => nonZeroPages)),
         ...(row.labels === undefined ? {} : { labels: listed }),
+        ...('pauseMs' in row ? { pauseMs } : {}),
       });
     }
   } finally {

@@ -38,7 +38,7 @@ const tagRow = (label: string, id: string): string =>
 /** Copies the row of the first snapshot, with some columns changed. */
 const snapshotRow = (over: Record<string, string>): string => {
   const columns = ['id', 'kind', 'vm', 'parent', 'createdAt', 'memoryBytes', 'diskBytes', 'storedBytes'];
-  columns.push('logicalBytes', 'nonZeroPages', 'labels');
+  columns.push('logicalBytes', 'nonZeroPages', 'labels', 'pauseMs');
   const values = columns.map((column) => over[column] ?? column);
   return `INSERT INTO snapshots SELECT ${values.join(', ')} FROM snapshots LIMIT 1`;
 };
@@ -96,14 +96,23 @@ const forgeries: Record<string, [table: string, statement: (id: string) => strin
     'snapshots',
     () => ["UPDATE snapshots SET labels = json_object('k', char(27))"],
   ],
-  'pack 0': ['packs', () => ['INSERT INTO packs VALUES (0, 0, 1, 100, 0)']],
-  'a pack number beyond 32 bits': ['packs', () => [`INSERT INTO packs VALUES (${2n ** 40n}, 0, 1, 100, 0)`]],
-  'a negative generation': ['packs', () => ['INSERT INTO packs VALUES (77, -1, 1, 100, 0)']],
-  'a generation of a billion': ['packs', () => ['INSERT INTO packs VALUES (77, 1000000000, 1, 100, 0)']],
-  'a pack without chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 0, 100, 0)']],
-  'a pack with too many chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 32769, 100, 0)']],
-  'a pack of 2^50 bytes': ['packs', () => [`INSERT INTO packs VALUES (77, 0, 1, ${2n ** 50n}, 0)`]],
+  'a negative pause': ['snapshots', () => ['UPDATE snapshots SET pauseMs = -1']],
+  'an infinite pause': ['snapshots', () => ['UPDATE snapshots SET pauseMs = 9e999']],
+  'pack 0': ['packs', () => ['INSERT INTO packs VALUES (0, 0, 1, 100, 0, NULL)']],
+  'a pack number beyond 32 bits': [
+    'packs',
+    () => [`INSERT INTO packs VALUES (${2n ** 40n}, 0, 1, 100, 0, NULL)`],
+  ],
+  'a negative generation': ['packs', () => ['INSERT INTO packs VALUES (77, -1, 1, 100, 0, NULL)']],
+  'a generation of a billion': [
+    'packs',
+    () => ['INSERT INTO packs VALUES (77, 1000000000, 1, 100, 0, NULL)'],
+  ],
+  'a pack without chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 0, 100, 0, NULL)']],
+  'a pack with too many chunks': ['packs', () => ['INSERT INTO packs VALUES (77, 0, 32769, 100, 0, NULL)']],
+  'a pack of 2^50 bytes': ['packs', () => [`INSERT INTO packs VALUES (77, 0, 1, ${2n ** 50n}, 0, NULL)`]],
   'a run of check of 2^63 - 1': ['packs', () => [`UPDATE packs SET readRun = ${2n ** 63n - 1n}`]],
+  'a pack verified at no time': ['packs', () => ["UPDATE packs SET verifiedAt = 'never'"]],
   'a segment number beyond 32 bits': ['segments', () => [`INSERT INTO segments VALUES (${2n ** 33n}, 1)`]],
   'a segment with a negative size': ['segments', () => ['INSERT INTO segments VALUES (77, -5)']],
   'no next number': ['counters', () => ['DELETE FROM counters']],

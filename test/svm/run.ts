@@ -14,6 +14,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { projectRoot } from '../../src/native/project-root.js';
+import { buildGuestsOf } from '../hostile/guests.js';
 import { type Report, runOuterMachine } from './outer-machine.js';
 
 /** In the order in which they run. `memoryMib`: what the outer machine needs for it. */
@@ -93,8 +94,12 @@ const printable = (text: string): string =>
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is removed
   text.replaceAll(/\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f]/g, '');
 
-/** Makes the outer machine. It is a process group of its own, so that all of it can be stopped. */
+/**
+ * Makes the outer machine, which has this project and no gcc. The script is a process group of its own, so that all of it
+ * can be stopped.
+ */
 async function build(): Promise<boolean> {
+  buildGuestsOf(join(projectRoot, 'test/kvm/guests'), join(projectRoot, 'dist/test/guests'));
   const child = spawn(join(projectRoot, 'scripts/svm-host'), [...(values.yes ? ['--yes'] : []), dir], {
     stdio: ['ignore', 'inherit', 'inherit'],
     detached: true,

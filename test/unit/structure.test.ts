@@ -45,7 +45,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   jobs: ['host', 'machine', 'native', 'environment', 'unless-aborted', 'errors'],
   server: [
     ...['host', 'jobs', 'machine', 'vmm', 'store', 'native', 'environment', 'secret', 'token-file'],
-    ...['unless-aborted', 'errors'],
+    ...['format', 'unless-aborted', 'errors'],
   ],
   machine: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'secret', 'errors'],
   secret: [],

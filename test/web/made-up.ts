@@ -37,6 +37,8 @@ export const snapshot = (number: number, over: Partial<Snapshot> = {}): Snapshot
     memoryBytes: 512 * MIB,
     diskBytes: 0,
     storedBytes: 3 * MIB + number * 999,
+    labels: {},
+    pauseMs: 1.2 + (number % 7) / 3,
   },
   ...over,
 });
@@ -72,7 +74,14 @@ function manySnapshots(count: number): Snapshot[] {
     snapshot(8001, { parent: idOf(40), tags: ['experiment'], createdAt: ago(20) }),
     snapshot(8002, { parent: idOf(8001), createdAt: ago(19) }),
     snapshot(8003, { parent: null, vm: 'db', tags: ['db-base'], createdAt: ago(10) }),
-    snapshot(8004, { parent: null, vm: 'debian.img', kind: 'file', tags: ['debian'], createdAt: ago(200) }),
+    snapshot(8004, {
+      parent: null,
+      vm: 'debian.img',
+      kind: 'file',
+      pauseMs: null,
+      tags: ['debian'],
+      createdAt: ago(200),
+    }),
   ].sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1));
 }
 
@@ -95,7 +104,7 @@ export function busyHost(count = 500): Overview {
     ],
     snapshots,
     jobs: [
-      job({ kind: 'check' }),
+      job(),
       job({
         id: `${idOf(9001)}-3`,
         kind: 'save',
@@ -123,6 +132,9 @@ export function busyHost(count = 500): Overview {
         deadBytes: 120 * MIB,
         chunks: 1_800_000,
         packs: 55,
+        packBytes: 3300 * MIB,
+        verifiedBytes: 1947 * MIB,
+        verifiedAt: ago(30),
         ratio: 37,
       },
     },
@@ -132,9 +144,11 @@ export function busyHost(count = 500): Overview {
 
 /** Answers of the store about one snapshot of the host. */
 export const queriesOf = (overview: Overview) => ({
+  find: (id: string) => overview.snapshots.find((each) => each.id === id)!,
   details: (id: string) => ({
     ...overview.snapshots.find((each) => each.id === id)!,
     uniqueBytes: 1,
+    verifiedAt: ago(30),
     machine: null,
     host: null,
     regions: [

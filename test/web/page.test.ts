@@ -122,6 +122,7 @@ describe('the page of the server', function () {
     assert.match(text, /<img src=x onerror=alert\(1\)> failed: triple fault at 0xffff<b>/, 'as text');
     assert.match(text, /copy backup failed: backup did not answer/);
     assert.match(text, /saving 70%/);
+    assert.match(text, /41% of the stored data is not verified/);
     const api = server.requests.filter((each) => each.includes('/v1/'));
     assert.deepEqual(api, ['POST /v1/sessions', 'GET /v1/events']);
     assert(!(await page.url()).includes('code='), 'the code is not in the address');
@@ -226,6 +227,15 @@ describe('the page of the server', function () {
       await requested(new RegExp(`map\\?.*base=${idOf(39)}`));
       if (scheme === 'dark') await server.close();
     }
+  });
+
+  it('tells the pause of a save and when its data was verified, and forks it', async () => {
+    const page = await open(busyHost(60), {}, `#/snapshots/${idOf(40)}`);
+    await page.getByText(/30 hours ago/).waitFor();
+    assert.match(await page.locator('body').innerText(), /Pause\s*2\.9 ms/);
+    await page.getByLabel('Number of clones').fill('3');
+    await page.getByRole('button', { name: 'Fork' }).click();
+    await requested(new RegExp(`POST /v1/snapshots/${idOf(40)}/fork`));
   });
 
   it('keeps the keyboard in the map while blocks are opened and left', async () => {

@@ -300,7 +300,7 @@ export function machineRoutes(app: App, service: Service): void {
         service,
         request,
         reply,
-        { kind: 'fork', machine: id, ...request.body },
+        { kind: 'fork', from: { machine: id }, ...request.body },
         name,
       );
     },

@@ -1,7 +1,20 @@
 /** Snapshots of the store. */
 import { Type } from 'typebox';
-import { Difference, Fit, list, Machine, RestoreBody, Snapshot, SnapshotDetails } from '../schemas.js';
+import { shortId } from '../../format.js';
+import {
+  Difference,
+  Fit,
+  ForkBody,
+  ForkResult,
+  Job,
+  list,
+  Machine,
+  RestoreBody,
+  Snapshot,
+  SnapshotDetails,
+} from '../schemas.js';
 import type { App, Service } from '../service.js';
+import { runJob } from './jobs.js';
 import { machineOf } from './machines.js';
 
 /** `DELETE` takes no pattern of tags, as the library does: it would delete several snapshots. */
@@ -22,7 +35,8 @@ const MapQuery = Type.Object(
 );
 const params = Type.Object({ snapshot: ref });
 
-export function snapshotRoutes(app: App, { host, store }: Service): void {
+export function snapshotRoutes(app: App, service: Service): void {
+  const { host, store } = service;
   app.get(
     '/v1/snapshots',
     { schema: { summary: 'List snapshots, oldest first', response: { 200: list(Snapshot) } } },
@@ -119,6 +133,25 @@ export function snapshotRoutes(app: App, { host, store }: Service): void {
         .code(201)
         .header('location', `/v1/machines/${machine.id}`)
         .send(await machineOf(machine.id));
+    },
+  );
+
+  app.post(
+    '/v1/snapshots/:snapshot/fork',
+    {
+      schema: {
+        summary: 'Restore a machine several times, as clones',
+        description:
+          'Answered with a job. Its result, and the answer with `Prefer: wait`, has for each clone a machine or a problem.',
+        params,
+        body: ForkBody,
+        response: { 200: ForkResult, 202: Job },
+      },
+    },
+    async (request, reply) => {
+      const { id, tags } = await store.ask('find', request.params.snapshot);
+      const work = { kind: 'fork', from: { snapshot: id }, ...request.body } as const;
+      return runJob<ForkResult>(service, request, reply, work, tags[0] ?? shortId(id));
     },
   );
 }

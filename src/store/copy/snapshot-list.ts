@@ -5,7 +5,18 @@
  * Invariant: what the peer sent is checked, and its total size is bounded.
  */
 import { labels } from '../../labels.js';
-import { type Check, integer, list, nullable, object, oneOf, parse, text } from '../../schema.js';
+import {
+  amount,
+  type Check,
+  integer,
+  list,
+  nullable,
+  object,
+  oneOf,
+  optional,
+  parse,
+  text,
+} from '../../schema.js';
 import { SNAPSHOT_ID } from '../disk/layout.js';
 import { time } from '../snapshot/description.js';
 import type { SnapshotSummary } from '../types.js';
@@ -19,8 +30,11 @@ const MAX_LIST_BYTES = 64 << 20;
 const MAX_PER_MESSAGE = 1 << 16;
 const MAX_TAGS_LISTED = 1 << 16;
 
+/** A peer from before there were pauses sends none. */
+type SentSummary = Omit<SnapshotSummary, 'pauseMs'> & { readonly pauseMs?: number | null | undefined };
+
 /** A tag that looks like an ID, or that is none, does no harm here: it is only compared with filters. */
-const summary: Check<SnapshotSummary> = object(
+const summary: Check<SentSummary> = object(
   {
     id: text(SNAPSHOT_ID, 'a snapshot ID'),
     tags: list(text(), 0, MAX_TAGS_LISTED),
@@ -32,6 +46,7 @@ const summary: Check<SnapshotSummary> = object(
     diskBytes: integer(),
     storedBytes: integer(),
     labels,
+    pauseMs: optional(nullable(amount)),
   },
   { others: 'ignore' },
 );
@@ -70,6 +85,6 @@ export async function receiveList(channel: Channel): Promise<SnapshotSummary[]> 
     const some = parse(summaries, parseJson(bytes.toString('utf8')), (wrong) =>
       protocolError(`sent an invalid list of snapshots: ${wrong.message}`),
     );
-    for (const one of some) all.set(one.id, one);
+    for (const one of some) all.set(one.id, { ...one, pauseMs: one.pauseMs ?? null });
   }
 }

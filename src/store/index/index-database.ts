@@ -15,7 +15,7 @@ import type { DamageError } from '../disk/damage.js';
 import { DATABASE, MAX_NUMBER } from '../disk/layout.js';
 import { storeError } from '../disk/store-error.js';
 import type { SegmentRow } from '../segment/segment-file.js';
-import { labelsOf } from '../snapshot/description.js';
+import { labelsOf, pauseOf } from '../snapshot/description.js';
 import { readSnapshotFile, type SnapshotFile } from '../snapshot/snapshot-file.js';
 import type { MovedTag, RemovedSnapshot, Tag, TaggedSnapshot } from '../types.js';
 import { type Connection, type OnInvalidRow, throwProblem } from './connection.js';
@@ -38,6 +38,7 @@ export function snapshotRow({
     ...{ id, kind, vm, parent, createdAt, memoryBytes, diskBytes },
     storedBytes: packBytes + sizeBytes,
     labels: labelsOf(description),
+    pauseMs: pauseOf(description),
     logicalBytes: regions.reduce((total, region) => total + region.sizeBytes, 0),
     nonZeroPages: regions.reduce((total, region) => total + region.nonZeroPages, 0),
   };
@@ -52,15 +53,23 @@ export interface PackRow {
 
 /** The schema version since which the index has labels. */
 const LABELS_VERSION = 4;
+/** The schema version since which the index has pauses, and when a pack was verified. */
+const PAUSES_VERSION = 5;
 
 export class Index {
   readonly #db: Connection;
-  /** The column of labels, or what stands for it in an older index. */
-  readonly #labelsColumn: string;
+  /** Newer columns, or what stands for them in an older index. */
+  readonly #columns: { readonly labels: string; readonly pauseMs: string; readonly verifiedAt: string };
 
   private constructor(db: Connection) {
     this.#db = db;
-    this.#labelsColumn = db.schemaVersion >= LABELS_VERSION ? 'labels' : 'NULL AS labels';
+    const version = db.schemaVersion;
+    const column = (name: string, since: number): string => (version >= since ? name : `NULL AS ${name}`);
+    this.#columns = {
+      labels: column('labels', LABELS_VERSION),
+      pauseMs: column('pauseMs', PAUSES_VERSION),
+      verifiedAt: column('verifiedAt', PAUSES_VERSION),
+    };
   }
 
   /** Creates the database of a new store, or completes one that a crash left empty. */
@@ -101,7 +110,7 @@ export class Index {
     this.#db.rows('snapshots', 'SELECT * FROM snapshots', [], note);
     this.tags(note);
     this.packs(note);
-    this.#db.rows('packs', 'SELECT number, readRun FROM packs', [], note);
+    this.#db.rows('packs', `SELECT number, readRun, ${this.#columns.verifiedAt} FROM packs`, [], note);
     this.segments(note);
     this.nextNumber(note);
     return found;
@@ -126,7 +135,8 @@ export class Index {
   #summaries(which: string, values: unknown[] = []): SnapshotSummary[] {
     const rows = this.#db.rows<SummaryRow>(
       'snapshots',
-      `SELECT id, label AS tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, ${this.#labelsColumn}
+      `SELECT id, label AS tag, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, ${this.#columns.labels},
+         ${this.#columns.pauseMs}
        FROM snapshots LEFT JOIN tags ON tags.snapshot = snapshots.id ${which}`,
       values,
     );
@@ -180,8 +190,8 @@ export class Index {
   ): (Omit<SnapshotRow, 'labels'> & { labels: Labels | null }) | undefined {
     const row = this.#db.row<Omit<SnapshotRow, 'labels'> & { labels: string | null }>(
       'snapshots',
-      `SELECT id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, ${this.#labelsColumn},
-         logicalBytes, nonZeroPages
+      `SELECT id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, ${this.#columns.labels},
+         ${this.#columns.pauseMs}, logicalBytes, nonZeroPages
        FROM snapshots WHERE id = ?`,
       [id],
       onInvalid,
@@ -375,8 +385,9 @@ export class Index {
   #insertSnapshot(row: SnapshotRow): void {
     this.#db.run(
       `INSERT INTO snapshots
-         (id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages, labels)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+         (id, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, logicalBytes, nonZeroPages, labels,
+          pauseMs)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       row.id,
       row.kind,
       row.vm,
@@ -388,6 +399,7 @@ export class Index {
       row.logicalBytes,
       row.nonZeroPages,
       JSON.stringify(row.labels),
+      row.pauseMs,
     );
   }
 
@@ -419,20 +431,32 @@ export class Index {
     );
   }
 
-  /** Records that a run of check has read these packs. */
-  noteRead(packs: readonly PackRow[]): void {
+  /** Records that a run of check has read these packs, and when. `sound` are those without damage. */
+  noteRead(packs: readonly PackRow[], sound: ReadonlySet<PackRow>, at: string): void {
     this.#db.transaction(() => {
       const { last } = this.#db.get<{ last: number }>('SELECT coalesce(max(readRun), 0) AS last FROM packs')!;
       const run = last < MAX_NUMBER ? last + 1 : 1; // start again when the count is full
       if (run === 1) this.#db.run('UPDATE packs SET readRun = 0');
-      for (const { number, generation } of packs)
+      for (const pack of packs)
         this.#db.run(
-          'UPDATE packs SET readRun = ? WHERE number = ? AND generation = ?',
+          'UPDATE packs SET readRun = ?, verifiedAt = ? WHERE number = ? AND generation = ?',
           run,
-          number,
-          generation,
+          sound.has(pack) ? at : null,
+          pack.number,
+          pack.generation,
         );
     });
+  }
+
+  /** When each pack was verified, by number. A pack that no check has read, or that it found damaged, is missing. */
+  verifiedPacks(): Map<number, string> {
+    const rows = this.#db.rows<{ number: number; verifiedAt: string | null }>(
+      'packs',
+      `SELECT number, ${this.#columns.verifiedAt} FROM packs`,
+    );
+    return new Map(
+      rows.flatMap(({ number, verifiedAt }) => (verifiedAt === null ? [] : [[number, verifiedAt]])),
+    );
   }
 
   /** The listed generation of a pack; undefined when the pack is not listed. */

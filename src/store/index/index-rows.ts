@@ -5,7 +5,17 @@
  * constraints and references when it writes, not when it reads, and a store may come from anywhere.
  */
 import { labels } from '../../labels.js';
-import { type Check, integer, nullable, oneOf, passes, SchemaError, satisfying, text } from '../../schema.js';
+import {
+  amount,
+  type Check,
+  integer,
+  nullable,
+  oneOf,
+  passes,
+  SchemaError,
+  satisfying,
+  text,
+} from '../../schema.js';
 import { DamageError } from '../disk/damage.js';
 import { DATABASE, MAX_GENERATION, MAX_NUMBER, SNAPSHOT_ID, TAG_LABEL } from '../disk/layout.js';
 import { MAX_PACK_BYTES, PACK_CHUNKS } from '../pack/pack-format.js';
@@ -39,6 +49,7 @@ const TABLES = {
     logicalBytes: sizeBytes,
     nonZeroPages: integer(),
     labels: nullable(satisfying(text(), isLabels, 'is not an object of labels')),
+    pauseMs: nullable(amount),
   },
   tags: { label, snapshot: id, snapshotExists: integer(1, 1) },
   packs: {
@@ -47,6 +58,7 @@ const TABLES = {
     chunks: integer(1, PACK_CHUNKS),
     sizeBytes: integer(1, MAX_PACK_BYTES),
     readRun: integer(0, MAX_NUMBER),
+    verifiedAt: nullable(time),
   },
   segments: { number, entries: integer(1, MAX_NUMBER) },
   counters: { value: number },

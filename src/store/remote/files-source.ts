@@ -153,7 +153,7 @@ function summaryOf(id: string, bytes: Buffer): Omit<SnapshotSummary, 'tags'> {
     if (!(error instanceof LivesnapError)) throw error;
     return {
       ...{ id, kind: 'file', vm: null, parent: null, createdAt: new Date(0).toISOString() },
-      ...{ memoryBytes: 0, diskBytes: 0, storedBytes: 0, labels: {} },
+      ...{ memoryBytes: 0, diskBytes: 0, storedBytes: 0, labels: {}, pauseMs: null },
     };
   }
 }

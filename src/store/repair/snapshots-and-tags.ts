@@ -12,7 +12,7 @@ import {
 } from '../disk/layout.js';
 import { readSmallFile } from '../disk/store-file.js';
 import { BlockList, type Place } from '../snapshot/block-list.js';
-import { labelsOf } from '../snapshot/description.js';
+import { labelsOf, pauseOf } from '../snapshot/description.js';
 import { readSnapshotFile, type SnapshotFile, snapshotFile } from '../snapshot/snapshot-file.js';
 import type { Tag } from '../types.js';
 import type { RepairReport } from './report.js';
@@ -51,7 +51,11 @@ const isBeyond = ({ pack }: Place): boolean => pack > HIGHEST_NUMBER;
 /** A snapshot without the parts that repair does not use. All snapshots stay in memory, and a state may be 64 MiB. */
 function withoutBulk({ description, blocks, sizeBytes }: SnapshotFile): SnapshotFile {
   return {
-    description: { ...description, machine: { labels: labelsOf(description) }, host: null },
+    description: {
+      ...description,
+      machine: { labels: labelsOf(description), pauseMs: pauseOf(description) },
+      host: null,
+    },
     blocks: new BlockList(Buffer.from(blocks.bytes)), // A copy: these bytes are a view of the whole file's.
     state: new Uint8Array(0),
     sizeBytes,

@@ -10,6 +10,7 @@ import { LivesnapError } from '../../errors.js';
 import { type Labels, labels } from '../../labels.js';
 import { PAGE_BYTES, type Region } from '../../page-stream.js';
 import {
+  amount,
   anything,
   type Check,
   integer,
@@ -116,6 +117,12 @@ export function labelsOf({ machine }: Pick<SnapshotDescription, 'machine'>): Lab
   const found = isRecord(machine) ? machine.labels : undefined;
   if (!passes(labels, found)) return {};
   return Object.fromEntries(Object.entries(found as Labels).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** How long the save paused the machine. Null: it did not run, or `machine` has no valid `pauseMs`. */
+export function pauseOf({ machine }: Pick<SnapshotDescription, 'machine'>): number | null {
+  const found = isRecord(machine) ? machine.pauseMs : undefined;
+  return passes(amount, found) ? (found as number) : null;
 }
 
 /** The index of the region with this name. Errors: NO_SUCH_REGION. */

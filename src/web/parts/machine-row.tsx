@@ -1,10 +1,10 @@
 /** A machine as a row: what it is doing, what it takes, and what can be done with it. */
 import { formatAgo, formatBytes } from '../../format.js';
 import { send } from '../api.js';
-import { say } from '../notice.js';
 import type { HostModel } from '../state/host-model.js';
 import type { Job, Machine } from '../state/types.js';
 import { Do } from './buttons.js';
+import { fork } from './fork-form.js';
 import { Sparkline } from './sparkline.js';
 
 const GLYPHS: Partial<Record<Machine['state'], string>> = { running: '●', paused: '‖', starting: '○' };
@@ -14,11 +14,6 @@ export const apiPath = ({ id, name }: Machine): string => `/v1/machines/${encode
 
 export const save = async (machine: Machine): Promise<void> => {
   await send<Job>('POST', `${apiPath(machine)}/save`, {});
-};
-
-export const fork = async (machine: Machine, count: number, name?: string): Promise<void> => {
-  await send<Job>('POST', `${apiPath(machine)}/fork`, { count, ...(name ? { name } : {}) });
-  say(`Forking ${machine.name}`);
 };
 
 export const isLive = ({ state }: Machine): boolean => state === 'running' || state === 'paused';
@@ -67,7 +62,7 @@ export function MachineRow({ machine, model, nowMs }: { machine: Machine; model:
               Console
             </a>
             <Do label="Save" about={name} work={() => save(machine)} />
-            <Do label="Fork" about={name} work={() => fork(machine, 1)} />
+            <Do label="Fork" about={name} work={() => fork(apiPath(machine), name, 1)} />
           </>
         )}
       </span>

@@ -1,6 +1,6 @@
 /** The snapshots of the store, or of one machine, as a tree that can be filtered. */
 import { useMemo, useState } from 'preact/hooks';
-import { formatBytes, formatCount, shortId } from '../../format.js';
+import { formatBytes, formatCount, formatDuration, shortId } from '../../format.js';
 import { formatAge } from '../state/age.js';
 import type { HostModel } from '../state/host-model.js';
 import { type TreeRow, treeRows } from '../state/snapshot-tree.js';
@@ -54,6 +54,7 @@ export function SnapshotList({ title, snapshots, model, nowMs }: Props) {
         <span>age</span>
         <span class="stored">stored</span>
         <span>frees</span>
+        <span class="pause">pause</span>
       </div>
       {rows.length === 0 && <p class="quiet">{filter === '' ? 'Never saved.' : 'No snapshot matches.'}</p>}
       <RowWindow
@@ -108,6 +109,7 @@ function Row({ row, top, uniqueBytes, nowMs, isFlat, toggle }: RowProps) {
         <span class="num quiet">{formatAge(newest.createdAt, nowMs)}</span>
         <span class="num quiet stored">{formatBytes(sumOf(row.snapshots))}</span>
         <span class="num quiet">{row.snapshots.length === 1 ? frees(row.snapshots) : ''}</span>
+        <span class="num quiet pause">{row.snapshots.length === 1 ? pauseOf(newest) : ''}</span>
       </li>
     );
   }
@@ -150,9 +152,12 @@ function Row({ row, top, uniqueBytes, nowMs, isFlat, toggle }: RowProps) {
       <span class="num">{formatAge(snapshot.createdAt, nowMs)}</span>
       <span class="num stored">{formatBytes(snapshot.storedBytes)}</span>
       <span class={`num ${frees([snapshot]) === 'damaged' ? 'bad' : ''}`}>{frees([snapshot])}</span>
+      <span class="num pause">{pauseOf(snapshot)}</span>
     </li>
   );
 }
+
+const pauseOf = ({ pauseMs }: Snapshot): string => (pauseMs === null ? '' : formatDuration(pauseMs));
 
 const sumOf = (snapshots: readonly Snapshot[]): number =>
   snapshots.reduce((total, { storedBytes }) => total + storedBytes, 0);

@@ -83,6 +83,20 @@ export const failedMachines = ({ machines }: Overview): Machine[] =>
 export const liveMachines = ({ machines }: Overview): Machine[] =>
   machines.filter(({ state }) => state === 'running' || state === 'paused' || state === 'starting');
 
+const WEEK_MS = 7 * 24 * 60 * 60 * 1000;
+
+/**
+ * The percentage of the stored data that no check has read, or in which it found damage. Null: there is none, or all
+ * snapshots are younger than a week, or a check runs.
+ */
+export function unverifiedPercent({ store, snapshots, jobs }: Overview, nowMs: number): number | null {
+  if (store === null || jobs.some(({ kind, state }) => kind === 'check' && state === 'running')) return null;
+  if (!snapshots.some(({ createdAt }) => nowMs - Date.parse(createdAt) > WEEK_MS)) return null;
+  const { packBytes, verifiedBytes } = store;
+  const percent = Math.round((100 * (packBytes - verifiedBytes)) / packBytes);
+  return percent > 0 ? percent : null;
+}
+
 export const sum = (values: Iterable<number>): number => {
   let total = 0;
   for (const value of values) total += value;

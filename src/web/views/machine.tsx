@@ -2,11 +2,11 @@
 import { useEffect, useState } from 'preact/hooks';
 import { formatAgo, formatBytes, formatDuration, formatTime } from '../../format.js';
 import { request, send } from '../api.js';
-import { attempt } from '../notice.js';
 import { Do, DoAfterAsking } from '../parts/buttons.js';
 import { Console } from '../parts/console.js';
+import { ForkForm } from '../parts/fork-form.js';
 import { forget, titleOf } from '../parts/jobs.js';
-import { apiPath, fork, isLive, machinePath, percent, save, savedText } from '../parts/machine-row.js';
+import { apiPath, isLive, machinePath, percent, save, savedText } from '../parts/machine-row.js';
 import { SnapshotList } from '../parts/snapshot-list.js';
 import { Sparkline } from '../parts/sparkline.js';
 import type { HostModel } from '../state/host-model.js';
@@ -102,7 +102,7 @@ export function MachineView({ machine, model, nowMs, open }: Props) {
           <dd class="num">{id ?? '…'}</dd>
         </dl>
       </div>
-      {live && <ForkForm machine={machine} />}
+      {live && <ForkForm path={path} about={name} />}
       {jobs.length > 0 && (
         <section aria-label="Jobs">
           <div class="section">
@@ -140,40 +140,6 @@ function resultText(result: unknown): string | null {
   const { storedBytes, pauseMs, saveMs } = (result ?? {}) as Record<string, number | undefined>;
   if (storedBytes === undefined || pauseMs === undefined || saveMs === undefined) return null;
   return `stored ${formatBytes(storedBytes)} in ${formatDuration(saveMs)}, paused ${formatDuration(pauseMs)}`;
-}
-
-function ForkForm({ machine }: { machine: Machine }) {
-  const [count, setCount] = useState(5);
-  const [name, setName] = useState('');
-  const onSubmit = (event: Event): void => {
-    event.preventDefault();
-    void attempt(() => fork(machine, count, name));
-  };
-  return (
-    <form class="ask" onSubmit={onSubmit}>
-      <button type="submit">Fork</button>
-      <label>
-        <input
-          type="number"
-          min={1}
-          max={100}
-          value={count}
-          aria-label="Number of clones"
-          onInput={(event) => setCount(event.currentTarget.valueAsNumber)}
-        />{' '}
-        clones
-      </label>
-      <label>
-        named{' '}
-        <input
-          value={name}
-          placeholder="free names"
-          maxLength={60}
-          onInput={(event) => setName(event.currentTarget.value)}
-        />
-      </label>
-    </form>
-  );
 }
 
 function Log({ machine }: { machine: Machine }) {

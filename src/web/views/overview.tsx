@@ -6,7 +6,15 @@ import { forget, RunningJobs, titleOf } from '../parts/jobs.js';
 import { apiPath, MachineRow, machinePath } from '../parts/machine-row.js';
 import { SnapshotList } from '../parts/snapshot-list.js';
 import { StoreFunnel } from '../parts/store-funnel.js';
-import { failedMachines, type HostModel, liveMachines, sum, totalCpu } from '../state/host-model.js';
+import {
+  failedMachines,
+  type HostModel,
+  liveMachines,
+  sum,
+  totalCpu,
+  unverifiedPercent,
+} from '../state/host-model.js';
+import type { Job } from '../state/types.js';
 
 const FIRST_STEPS = [
   'livesnap demo',
@@ -21,7 +29,7 @@ export function Overview({ model, nowMs }: { model: HostModel; nowMs: number }) 
   const { store, snapshots, host } = model;
   return (
     <main>
-      <Problems model={model} />
+      <Problems model={model} nowMs={nowMs} />
       <section aria-label="Machines">
         <div class="section">
           <h2>Running</h2>
@@ -63,11 +71,7 @@ export function Overview({ model, nowMs }: { model: HostModel; nowMs: number }) 
                 )}
               </span>
               <span class="tools">
-                <Do
-                  label="Check"
-                  about="the store"
-                  work={() => send('POST', '/v1/store/check', { readData: true })}
-                />
+                <CheckStore />
                 {store !== null && store.deadBytes > 0 && (
                   <>
                     <span class="num quiet">{formatBytes(store.deadBytes)} reclaimable</span>
@@ -90,8 +94,13 @@ export function Overview({ model, nowMs }: { model: HostModel; nowMs: number }) 
   );
 }
 
+function CheckStore() {
+  const work = (): Promise<Job> => send('POST', '/v1/store/check', { readData: true });
+  return <Do label="Check" about="the store" work={work} />;
+}
+
 /** What a person should look at. */
-function Problems({ model }: { model: HostModel }) {
+function Problems({ model, nowMs }: { model: HostModel; nowMs: number }) {
   const machines = failedMachines(model);
   const paused = model.machines.filter(({ state, reason }) => state === 'paused' && reason);
   const jobs = model.jobs.filter(
@@ -99,6 +108,7 @@ function Problems({ model }: { model: HostModel }) {
       state === 'failed' || (kind === 'check' && (result as { ok?: boolean } | null)?.ok === false),
   );
   const damaged = Object.values(model.uniqueBytes ?? {}).filter((bytes) => bytes === null).length;
+  const unverified = unverifiedPercent(model, nowMs);
   return (
     <section aria-label="Problems">
       {[...machines, ...paused].map((machine) => (
@@ -125,6 +135,12 @@ function Problems({ model }: { model: HostModel }) {
           <span>
             {formatCount(damaged, 'snapshot')} damaged. On the host, livesnap repair heals what has a copy.
           </span>
+        </div>
+      )}
+      {unverified !== null && (
+        <div class="problem">
+          <span>{unverified}% of the stored data is not verified.</span>
+          <CheckStore />
         </div>
       )}
       {jobs.map((job) => (

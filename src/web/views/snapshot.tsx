@@ -1,10 +1,11 @@
 /** One snapshot: what it holds, what it costs, what can be done with it, and the map of its pages. */
 import { useEffect, useState } from 'preact/hooks';
-import { formatAgo, formatBytes, formatCount, formatTime, shortId } from '../../format.js';
+import { formatAgo, formatBytes, formatCount, formatDuration, formatTime, shortId } from '../../format.js';
 import { get, send } from '../api.js';
 import { PageMap } from '../map/page-map.js';
 import { attempt, say } from '../notice.js';
 import { Do, DoAfterAsking } from '../parts/buttons.js';
+import { ForkForm } from '../parts/fork-form.js';
 import { nameOf, snapshotPath } from '../parts/snapshot-list.js';
 import type { HostModel } from '../state/host-model.js';
 import type { Machine, Snapshot } from '../state/types.js';
@@ -18,6 +19,7 @@ interface Region {
 
 interface Details {
   readonly regions: readonly Region[];
+  readonly verifiedAt: string | null;
 }
 
 interface Fit {
@@ -32,7 +34,7 @@ interface Props {
 }
 
 export function SnapshotView({ snapshot, model, nowMs }: Props) {
-  const { id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes } = snapshot;
+  const { id, tags, kind, vm, parent, createdAt, memoryBytes, diskBytes, storedBytes, pauseMs } = snapshot;
   const [details, setDetails] = useState<Details | null>(null);
   const [fit, setFit] = useState<Fit | null>(null);
   const [region, setRegion] = useState<string | null>(null);
@@ -118,12 +120,21 @@ export function SnapshotView({ snapshot, model, nowMs }: Props) {
           </dd>
           <dt>Stored</dt>
           <dd class="num">{formatBytes(storedBytes)} by its save</dd>
+          {kind === 'machine' && (
+            <>
+              <dt>Pause</dt>
+              <dd class="num">{pauseMs === null ? 'none' : formatDuration(pauseMs)}</dd>
+            </>
+          )}
+          <dt>Verified</dt>
+          <dd>{details === null ? '…' : verifiedText(details, nowMs)}</dd>
           <dt>Frees</dt>
           <dd class={`num ${frees === null ? 'bad' : ''}`}>{freesText}</dd>
           <dt>ID</dt>
           <dd class="num">{id}</dd>
         </dl>
       </div>
+      {kind === 'machine' && <ForkForm path={path} about={nameOf(snapshot)} />}
       {details !== null && details.regions.length > 0 && region !== null && (
         <section aria-label="Pages">
           <div class="section">
@@ -163,6 +174,9 @@ export function SnapshotView({ snapshot, model, nowMs }: Props) {
     </main>
   );
 }
+
+const verifiedText = ({ verifiedAt }: Details, nowMs: number): string =>
+  verifiedAt === null ? 'not yet' : `${formatTime(verifiedAt)}, ${formatAgo(verifiedAt, nowMs)}`;
 
 const fitText = ({ fits, findings }: Fit): string =>
   [

@@ -17,5 +17,6 @@ export const summary = (
   diskBytes: 0,
   storedBytes: 0,
   labels: {},
+  pauseMs: null,
   ...over,
 });

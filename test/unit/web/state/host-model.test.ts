@@ -6,6 +6,7 @@ import {
   liveMachines,
   modelOf,
   totalCpu,
+  unverifiedPercent,
 } from '../../../../src/web/state/host-model.js';
 import { busyHost, EMPTY, idOf, job, machine, snapshot } from '../../../web/made-up.js';
 
@@ -80,5 +81,21 @@ describe('the model of the page', () => {
       ['failed'],
     );
     assert.equal(liveMachines(model).length, 5);
+  });
+
+  it('tells what no check has read, when a snapshot is older than a week and no check runs', () => {
+    const host = busyHost();
+    const nowMs = Date.now();
+    assert.equal(unverifiedPercent(host, nowMs), 41);
+    const young = host.snapshots.filter(({ kind }) => kind === 'machine');
+    assert.equal(unverifiedPercent({ ...host, snapshots: young }, nowMs), null);
+    assert.equal(unverifiedPercent({ ...host, jobs: [job({ kind: 'check' })] }, nowMs), null);
+    assert.equal(unverifiedPercent({ ...host, store: null }, nowMs), null);
+    const store = { ...host.store!, verifiedBytes: host.store!.packBytes };
+    assert.equal(unverifiedPercent({ ...host, store }, nowMs), null);
+    assert.equal(
+      unverifiedPercent({ ...host, store: { ...store, packBytes: 0, verifiedBytes: 0 } }, nowMs),
+      null,
+    );
   });
 });
