@@ -8,13 +8,17 @@
 #include <thread>
 #include <utility>
 
+#include "idle_time.h"
+
 namespace livesnap {
 
 PagePool::PagePool() : maxThreads_(std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 8)) {}
 
 PagePool& PagePool::get() {
-  static auto* pool = new PagePool();  // never destructed: its threads may outlive static objects
-  return *pool;
+  // Never destructed: their threads may outlive static objects.
+  static auto* pool = new PagePool();
+  static auto* idlePool = new PagePool();
+  return usesIdleTime() ? *idlePool : *pool;
 }
 
 void PagePool::submit(std::shared_ptr<PageJob> job) {

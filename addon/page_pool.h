@@ -1,7 +1,8 @@
 // Native threads that compute for page Workers: they encode frames of packs and compare pages with stored ones.
 //
 // The threads belong to the process, start when there is work, and end when there was none for a while. A job runs on any
-// of them, or on a thread that waits for it.
+// of them, or on a thread that waits for it. Page Workers that use idle time have a pool of their own, so that nobody else
+// waits for threads that run only when the host is idle.
 //
 // Invariants:
 // - A job calls no JavaScript and no KVM, and does not wait for another job.
@@ -24,6 +25,7 @@ class PageJob {
 
 class PagePool {
  public:
+  // The pool of the calling thread.
   static PagePool& get();
 
   // Threads that may run at once.

@@ -14,15 +14,17 @@ export const verb = defineVerb({
     dryRun: flag('--dry-run', 'Show what would be freed, delete nothing'),
     maxRepack: valued('--max-repack <size>', 'Rewrite at most SIZE of pack files', parseSize),
     recompress: flag('--recompress', 'Make pack files smaller with LZ4-HC'),
+    idle: flag('--idle', 'Rewrite packs only while the host is idle'),
   },
   notes: [
     'The store keeps data in pack files. gc deletes packs in which nothing is',
     'referenced. It rewrites other packs to drop their unreferenced data.',
     '--recompress also rewrites packs that LZ4-HC has not compressed yet, one after',
     'the other. Ctrl-C stops it after the current pack.',
+    '--idle leaves the processors and the disk to everything else that runs.',
   ].join('\n'),
   async run({ options, output, storeDir }) {
-    const { dryRun, maxRepack, recompress } = options;
+    const { dryRun, maxRepack, recompress, idle } = options;
     const interruption = new AbortController();
     let interruptedBy: NodeJS.Signals | null = null;
     // Without --recompress an interruption ends the process: gc may be killed at any time.
@@ -34,7 +36,7 @@ export const verb = defineVerb({
         })
       : () => {};
     const asked = {
-      ...{ dryRun, recompress, endEarly: interruption.signal },
+      ...{ dryRun, recompress, idle, endEarly: interruption.signal },
       ...(maxRepack === undefined ? {} : { maxRepackBytes: maxRepack }),
     };
     const result = await output.withProgress(recompress ? 'recompressing' : 'collecting', (onProgress) =>

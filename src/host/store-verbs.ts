@@ -33,7 +33,7 @@ import type { SnapshotChoice, SnapshotOrder } from './snapshot-filter.js';
 
 export interface GcOptions
   extends LongCallOptions,
-    Pick<StoreGcOptions, 'maxRepackBytes' | 'recompress' | 'endEarly'> {
+    Pick<StoreGcOptions, 'maxRepackBytes' | 'recompress' | 'idle' | 'endEarly'> {
   /** Change nothing, and resolve to what would be removed and freed. */
   readonly dryRun?: boolean | undefined;
 }

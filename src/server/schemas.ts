@@ -347,7 +347,8 @@ const snapshotRefs = Type.Array(snapshotRef, { maxItems: 1000 });
 export const GcBody = Type.Object(
   {
     maxRepackBytes: Type.Optional(bytes('Rewrite at most so much of packs that are partly unreferenced.')),
-    recompress: Type.Optional(Type.Boolean()),
+    recompress: Type.Optional(Type.Boolean({ description: 'Make packs smaller with LZ4-HC.' })),
+    idle: Type.Optional(Type.Boolean({ description: 'Rewrite packs only while the host is idle.' })),
     dryRun: Type.Optional(Type.Boolean({ description: 'Change nothing. Answered when it is done.' })),
   },
   CLOSED,

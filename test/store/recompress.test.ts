@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pageOps } from '../../src/native/pages.js';
 import { readRegion, regionReaderError } from '../../src/native/region-reader.js';
 import { type OpenRegion, PAGE_BYTES } from '../../src/page-stream.js';
@@ -103,6 +104,16 @@ async function onceWritten<T>(dir: string, name: string, work: () => T): Promise
   return work();
 }
 
+/** SCHED_IDLE (sched(7)). */
+const SCHED_IDLE = 5;
+
+/** How many threads of this process use only idle time: field 41 of /proc/TASK/stat (proc(5)). */
+const idleThreads = (): number =>
+  readdirSync('/proc/self/task').filter((task) => {
+    const stat = readFileSync(`/proc/self/task/${task}/stat`, 'utf8');
+    return Number(stat.slice(stat.lastIndexOf(')')).split(' ')[39]) === SCHED_IDLE;
+  }).length;
+
 describe('gc --recompress', () => {
   afterEach(function () {
     dropScratch(this);
@@ -136,6 +147,22 @@ describe('gc --recompress', () => {
     const files = filesOf(join(dir, 'packs'));
     assert.deepEqual((await recompress(store)).recompressed, NOTHING_DONE);
     assert.deepEqual(filesOf(join(dir, 'packs')), files);
+  });
+
+  it('rewrites packs in threads that use only idle time, if asked, and these end', async function () {
+    const { store, dir } = newStore(this);
+    const expected = await fill(store);
+    const seen: number[] = [];
+    const note = (): void => void seen.push(idleThreads());
+    await store.gc({ dryRun: true, recompress: true }, note);
+    assert.deepEqual(new Set(seen), new Set([0]));
+    seen.length = 0;
+    const { recompressed } = await store.gc({ dryRun: false, recompress: true, idle: true }, note);
+    assert.deepEqual([recompressed!.packs, packsOf(dir).length], [3, 3]);
+    // The Worker, and at least one thread that encodes for it.
+    assert.ok(seen.length === 3 && seen.every((threads) => threads >= 2), `${seen}`);
+    await requireAll(store, expected);
+    while (idleThreads() > 0) await sleep(20); // those that encode end after a second without work
   });
 
   it('leaves chunks where later saves and an index that is built anew find them', async function () {

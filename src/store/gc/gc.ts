@@ -13,6 +13,7 @@
  */
 import { closeSync, lstatSync, readdirSync } from 'node:fs';
 import { LivesnapError } from '../../errors.js';
+import { requireIdleTime } from '../../native/idle-time.js';
 import type { StoreContext } from '../context.js';
 import { lockState, openExclusive } from '../disk/file-locks.js';
 import {
@@ -49,6 +50,8 @@ export interface GcOptions {
   readonly maxRepackBytes?: number;
   /** Compress the frames of packs anew with LZ4-HC. With `dryRun` the sizes are estimates. */
   readonly recompress?: boolean;
+  /** Rewrite packs only in processor and disk time that nothing else of the host wants. */
+  readonly idle?: boolean | undefined;
   /** When it is aborted, the pack that is being rewritten is the last one. gc returns what it has done. */
   readonly endEarly?: AbortSignal | undefined;
   /** Likewise, but gc fails with the signal's reason. What was freed by then stays freed. */
@@ -72,18 +75,26 @@ export interface Recompression {
   readonly leftPacks: Readonly<LeftPacks>;
 }
 
-/** Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (nothing was deleted), SYSTEM (there is no LZ4-HC). */
+/** Errors: STORE_BUSY (another gc), READ_ONLY, DAMAGED (nothing was deleted), SYSTEM (no LZ4-HC, or no idle time). */
 export async function collectGarbage(
   context: StoreContext,
   options: GcOptions,
   progress?: Progress,
 ): Promise<GcResult> {
-  const { dryRun, maxRepackBytes = Number.POSITIVE_INFINITY, recompress = false, endEarly, signal } = options;
+  const {
+    dryRun,
+    maxRepackBytes = Number.POSITIVE_INFINITY,
+    recompress = false,
+    idle = false,
+    endEarly,
+    signal,
+  } = options;
   if (!dryRun) context.requireWrite();
   if (recompress && !context.ops.hasHigh)
     throw new LivesnapError('SYSTEM', 'recompressing needs LZ4-HC, which only the C++ addon has', {
       hint: 'Run npm run build:native, and do not set LIVESNAP_NATIVE_PAGES=0.',
     });
+  if (idle) requireIdleTime();
   const locks = [await context.lock('shared', signal)];
   const marks = new Marks(context);
   try {
@@ -94,7 +105,7 @@ export async function collectGarbage(
     gc.removeOrphans();
     gc.removeDeadPacks();
     const rewrites = new PackRewrites(context, marks, {
-      ...{ dryRun, maxRepackBytes, recompress },
+      ...{ dryRun, maxRepackBytes, recompress, idle },
       isEnding: () => endEarly?.aborted || signal?.aborted || false,
     });
     await rewrites.run(progress);

@@ -28,7 +28,7 @@ import { Effort } from '../pack/pack-format.js';
 import { readFooter, requirePackSize } from '../pack/pack-lists.js';
 import type { SealedPack } from '../pack/pack-writer.js';
 import type { Progress } from '../types.js';
-import { pageWorker } from '../worker/page-pool.js';
+import { idlePageWorker, type PageWorker, pageWorker } from '../worker/page-pool.js';
 import type { Marks } from './marks.js';
 import { hasOtherGeneration, pathOf } from './pack-generations.js';
 
@@ -44,6 +44,8 @@ export interface RewriteOptions {
   readonly maxRepackBytes: number;
   /** Also rewrite packs that LZ4-HC has not compressed yet, and compress all rewritten packs with it. */
   readonly recompress: boolean;
+  /** Use only processor and disk time that nothing else wants. */
+  readonly idle: boolean;
   /** Asked before each pack: whether the last one is done. */
   readonly isEnding: () => boolean;
 }
@@ -82,6 +84,15 @@ export class PackRewrites {
   ) {}
 
   async run(progress?: Progress): Promise<void> {
+    const worker = this.options.idle ? idlePageWorker() : null;
+    try {
+      await this.#run(worker ?? pageWorker(0), progress);
+    } finally {
+      worker?.end();
+    }
+  }
+
+  async #run(worker: PageWorker, progress?: Progress): Promise<void> {
     const chosen = this.#withinLimit([...this.#withDeadChunks(), ...this.#toRecompress()]);
     const totalBytes = chosen.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
     let doneBytes = 0;
@@ -90,7 +101,7 @@ export class PackRewrites {
     for (const pack of chosen) {
       if (this.options.isEnding()) this.left.interrupted++;
       else if (pack.sizeBytes >= tooLargeBytes) this.left.noSpace++;
-      else if (!(await this.#hasSpaceToRewrite(pack))) tooLargeBytes = pack.sizeBytes;
+      else if (!(await this.#hasSpaceToRewrite(worker, pack))) tooLargeBytes = pack.sizeBytes;
       doneBytes += pack.sizeBytes;
       progress?.(doneBytes, totalBytes);
     }
@@ -148,9 +159,9 @@ export class PackRewrites {
   }
 
   /** Rewrites a pack unless that is not possible now. False: there is no space for it. */
-  async #hasSpaceToRewrite(pack: PackRow): Promise<boolean> {
+  async #hasSpaceToRewrite(worker: PageWorker, pack: PackRow): Promise<boolean> {
     try {
-      if (!(await this.#rewrite(pack))) this.left.held++;
+      if (!(await this.#rewrite(worker, pack))) this.left.held++;
       return true;
     } catch (error) {
       const known = storeError(this.context.dir, error);
@@ -163,7 +174,7 @@ export class PackRewrites {
   }
 
   /** False: the pack is in use, or stays for another reason. Errors: NO_SPACE, DAMAGED. */
-  async #rewrite(pack: PackRow): Promise<boolean> {
+  async #rewrite(worker: PageWorker, pack: PackRow): Promise<boolean> {
     const { context, marks } = this;
     const { dryRun, recompress } = this.options;
     const { number, generation } = pack;
@@ -174,7 +185,7 @@ export class PackRewrites {
     const live = marks.usage.all.bits(number);
     if (!liveChunks || !live) return false;
     const ask = { dir: context.dir, pack: { number, generation }, live, recompress, dryRun };
-    const sealed = await pageWorker(0).do('rewritePack', ask);
+    const sealed = await worker.do('rewritePack', ask);
     if (!dryRun && !this.#replace(pack, sealed)) return false;
     this.packs++;
     this.beforeBytes += pack.sizeBytes;

@@ -158,6 +158,13 @@ export type JobName = keyof Jobs;
 export type JobInput<N extends JobName> = Parameters<Jobs[N]>[0];
 export type JobOutput<N extends JobName> = ReturnType<Jobs[N]>;
 
+/** What a page Worker is started with. */
+export interface PageWorkerData {
+  readonly cancelFlag: SharedArrayBuffer;
+  /** Whether it uses only processor and disk time that nothing else wants. */
+  readonly isIdle: boolean;
+}
+
 export interface JobRequest {
   readonly id: number;
   readonly name: JobName;

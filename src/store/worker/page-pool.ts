@@ -15,7 +15,7 @@ import type { LivesnapError } from '../../errors.js';
 import { cancelFlag } from '../disk/waits.js';
 import { fromJobError, workerFailure } from './job-errors.js';
 import { PageBatch } from './page-batch.js';
-import type { JobInput, JobName, JobOutput, JobRequest, JobResponse } from './page-jobs.js';
+import type { JobInput, JobName, JobOutput, JobRequest, JobResponse, PageWorkerData } from './page-jobs.js';
 
 const MAX_WORKERS = Math.min(2, availableParallelism());
 /** Batches kept for the next save when no store is open: as many as a save has in flight. */
@@ -40,11 +40,11 @@ class PageWorker {
   #lastId = 0;
   #failure: LivesnapError | null = null;
 
-  constructor(code: URL) {
+  constructor(code: URL, { isIdle = false }: { isIdle?: boolean } = {}) {
     this.#worker = new Worker(code, {
       name: 'page worker',
       stdin: false,
-      workerData: cancelFlag(),
+      workerData: { cancelFlag: cancelFlag(), isIdle } satisfies PageWorkerData,
       resourceLimits: { maxYoungGenerationSizeMb: 3 },
     });
     this.#worker.on('message', (response: JobResponse) => this.#settle(response));
@@ -112,6 +112,9 @@ export function pageWorker(index: number): PageWorker {
   }
   return worker;
 }
+
+/** A Worker that uses only processor and disk time that nothing else wants. The caller ends it. Errors of its jobs: SYSTEM. */
+export const idlePageWorker = (): PageWorker => new PageWorker(workerCode, { isIdle: true });
 
 /** Starts all Workers before they are needed. */
 export function startPageWorkers(): void {

@@ -6,6 +6,7 @@
  * - What it keeps between jobs belongs to a session, which the caller ends.
  */
 import { parentPort, workerData } from 'node:worker_threads';
+import { useIdleTime } from '../../native/idle-time.js';
 import { type PageOps, pageOps, pageOpsLoaded, withFingerprintBits } from '../../native/pages.js';
 import { useCancelFlag } from '../disk/waits.js';
 import { PackSet } from '../pack/pack-set.js';
@@ -15,13 +16,15 @@ import { mapSegments, unmapSegments } from './mapped-segments.js';
 import { generationsOf } from './pack-list.js';
 import { Packer } from './packer.js';
 import { PageBatch } from './page-batch.js';
-import type { JobRequest, JobResponse, Jobs } from './page-jobs.js';
+import type { JobRequest, JobResponse, Jobs, PageWorkerData } from './page-jobs.js';
 import { readBatch } from './read-batch.js';
 import { rewritePack } from './rewrite-pack.js';
 import { buildSegment, mergeSegments, releaseSegment } from './segment-jobs.js';
 import { verifyPack } from './verify-pack.js';
 
-useCancelFlag(workerData);
+const { cancelFlag, isIdle } = workerData as PageWorkerData;
+if (isIdle) useIdleTime();
+useCancelFlag(cancelFlag);
 
 /** Sessions that save. */
 const packers = new Map<number, Packer>();
