@@ -36,14 +36,19 @@ export const verb = defineVerb({
     const names = [...new Set(operands)];
     const [only] = names;
     if (names.length === 1) {
-      const stopped = await withTimeShown(output, only!, request, () => stop(only!, request));
+      const stopped = await withProgressShown(output, only!, request, (onDisks) =>
+        stop(only!, request, onDisks),
+      );
       output.result(stopped, () => sentenceOf(stopped, request));
       return 0;
     }
     const { checkMachineName } = await import('../machine/run-directory.js');
     names.forEach(checkMachineName);
-    const settled = await withTimeShown(output, formatCount(names.length, 'machine'), request, () =>
-      Promise.allSettled(names.map((name) => stop(name, request))),
+    const settled = await withProgressShown(
+      output,
+      formatCount(names.length, 'machine'),
+      request,
+      (onDisks) => Promise.allSettled(names.map((name) => stop(name, request, onDisks))),
     );
     const stopped = settled.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
     const failures = settled.flatMap((each) =>
@@ -62,41 +67,76 @@ export const verb = defineVerb({
   },
 });
 
-/** Shows how much of the guest's time has passed, if it takes a while. Then disks are saved, which has no limit. */
-async function withTimeShown<T>(
+/**
+ * Shows how much of the guest's time has passed, if it takes a while, and then how far disks are saved, which has no
+ * limit.
+ */
+async function withProgressShown<T>(
   output: Output,
   what: string,
   { timeoutMs }: StopRequest,
-  work: () => Promise<T>,
+  work: (onDisks: OnDisks) => Promise<T>,
 ): Promise<T> {
   const startMs = performance.now();
-  const working = work();
-  working.catch(() => {}); // awaited below
-  const isQuick = await Promise.race([working.then(() => true), sleep(QUICK_MS, false, { ref: false })]);
-  if (isQuick) return working;
+  const saved = new Map<string, Saved>();
+  let showSaved: () => void = () => {};
+  const areSaved = new Promise<void>((resolve) => {
+    showSaved = resolve;
+  });
+  const working = work((name, doneBytes, totalBytes) => {
+    saved.set(name, { doneBytes, totalBytes });
+    showSaved();
+  });
+  const done = working.then(
+    () => true,
+    () => true, // awaited below
+  );
+  if (await Promise.race([done, sleep(QUICK_MS, false, { ref: false })])) return working;
+  await shown(output, `stopping ${what}`, 'time', Promise.race([done, areSaved]), () => {
+    const passedMs = performance.now() - startMs;
+    return [passedMs, passedMs < timeoutMs ? timeoutMs : null];
+  });
+  await shown(output, `saving disks of ${what}`, 'bytes', done, () => {
+    const all = [...saved.values()];
+    const total = all.every(({ totalBytes }) => totalBytes !== null);
+    const sum = (of: (each: Saved) => number | null): number =>
+      all.reduce((bytes, each) => bytes + (of(each) ?? 0), 0);
+    return [sum(({ doneBytes }) => doneBytes), total ? sum(({ totalBytes }) => totalBytes) : null];
+  });
+  return working;
+}
+
+/** Shows figures, again and again, until `done`. */
+function shown(
+  output: Output,
+  label: string,
+  unit: 'time' | 'bytes',
+  done: Promise<unknown>,
+  figures: () => [done: number, total: number | null],
+): Promise<void> {
   return output.withProgress(
-    `stopping ${what}`,
+    label,
     async (onProgress) => {
-      const timer = setInterval(() => {
-        const passedMs = performance.now() - startMs;
-        onProgress(passedMs, passedMs < timeoutMs ? timeoutMs : null);
-      }, SHOWN_EVERY_MS);
-      try {
-        return await working;
-      } finally {
-        clearInterval(timer);
-      }
+      const timer = setInterval(() => onProgress(...figures()), SHOWN_EVERY_MS);
+      await done;
+      clearInterval(timer);
     },
-    'time',
+    unit,
   );
 }
+
+interface Saved {
+  readonly doneBytes: number;
+  readonly totalBytes: number | null;
+}
+type OnDisks = (machine: string, doneBytes: number, totalBytes: number | null) => void;
 
 const QUICK_MS = 1000;
 const SHOWN_EVERY_MS = 200;
 
-async function stop(name: string, request: StopRequest): Promise<Stopped> {
+async function stop(name: string, request: StopRequest, onDisks: OnDisks): Promise<Stopped> {
   const { stopNamedMachine } = await import('../host/stop-machine.js');
-  return stopNamedMachine(name, request, runRoot());
+  return stopNamedMachine(name, request, runRoot(), (...progress) => onDisks(name, ...progress));
 }
 
 /** What happened, for people. */

@@ -29,7 +29,7 @@ export interface SaveOptions extends LongCallOptions {
   readonly store?: string | undefined;
 }
 
-export interface StopOptions extends CallOptions {
+export interface StopOptions extends LongCallOptions {
   /** Do not ask the guest to power off. */
   readonly force?: boolean | undefined;
   /** Do not save disks that came from a snapshot. */
@@ -85,14 +85,14 @@ export class Machine implements AsyncDisposable {
   }
 
   /**
-   * Ends the machine, as its guest or `timeoutMs` decides, and resolves when its process has ended. Errors:
-   * DISKS_NOT_SAVED, TIMED_OUT. A machine that has ended is no error.
+   * Ends the machine, as its guest or `timeoutMs` decides, and resolves when its process has ended. `onProgress` is called
+   * while its disks are saved. Errors: DISKS_NOT_SAVED, TIMED_OUT. A machine that has ended is no error.
    */
   async stop(options: StopOptions = {}): Promise<Stopped> {
     const { force = false, discard = false, timeoutMs = STOP_TIMEOUT_MS } = options;
     return waitingFor(options, () => {
       this.#letGo?.();
-      return stopMachine(this.client, { force, discard, timeoutMs });
+      return stopMachine(this.client, { force, discard, timeoutMs }, options.onProgress);
     });
   }
 

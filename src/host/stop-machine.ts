@@ -4,6 +4,7 @@ import { LivesnapError } from '../errors.js';
 import { MachineClient, noSuchMachine } from '../machine/client.js';
 import type { StopRequest, StopResult } from '../machine/control-api.js';
 import { RunDirectory } from '../machine/run-directory.js';
+import type { Progress } from '../page-stream.js';
 
 /** How long the machine's process may take to end, after the guest's time. */
 const END_TIMEOUT_MS = 30_000;
@@ -11,21 +12,57 @@ const END_TIMEOUT_MS = 30_000;
 const ANSWER_TIMEOUT_MS = 3000;
 /** How long to wait before a process that does not listen yet is asked again. */
 const ASK_AGAIN_MS = 50;
+/** How often to look how far the disks are saved. */
+const LOOK_AT_DISKS_MS = 500;
 
 /** `gone`: its process had died before. */
 export type Stopped = StopResult | { readonly name: string; readonly state: 'gone' };
 
 /** A machine of this name, also a dead one. Errors: USAGE, NO_SUCH_MACHINE, and as of {@link stopMachine}. */
-export async function stopNamedMachine(name: string, request: StopRequest, root: string): Promise<Stopped> {
+export async function stopNamedMachine(
+  name: string,
+  request: StopRequest,
+  root: string,
+  onDisks?: Progress,
+): Promise<Stopped> {
   const directory = new RunDirectory(root, name);
   if ((await directory.look()) === 'absent') throw noSuchMachine(name);
-  return stopMachine(new MachineClient(directory), request);
+  return stopMachine(new MachineClient(directory), request, onDisks);
 }
 
 const ENDED = { state: 'stopped', how: 'ended', reason: null, lostSaves: 0 } as const;
 
-/** Resolves when the process has ended. Errors: TIMED_OUT, and those of the API. */
-export async function stopMachine(client: MachineClient, request: StopRequest): Promise<Stopped> {
+/**
+ * Resolves when the process has ended. `onDisks` is called while its disks are saved. Errors: TIMED_OUT, and those of the
+ * API.
+ */
+export async function stopMachine(
+  client: MachineClient,
+  request: StopRequest,
+  onDisks?: Progress,
+): Promise<Stopped> {
+  const done = new AbortController();
+  if (onDisks !== undefined) void watchDisks(client, onDisks, done.signal);
+  try {
+    return await end(client, request);
+  } finally {
+    done.abort();
+  }
+}
+
+/** A machine that does not answer is asked again: only its end counts. */
+async function watchDisks(client: MachineClient, onDisks: Progress, done: AbortSignal): Promise<void> {
+  while (!done.aborted) {
+    const diskSave = await client.describe(ANSWER_TIMEOUT_MS).then(
+      (machine) => machine.diskSave,
+      () => null,
+    );
+    if (diskSave !== null && !done.aborted) onDisks(diskSave.doneBytes, diskSave.totalBytes);
+    await sleep(LOOK_AT_DISKS_MS, undefined, { ref: false });
+  }
+}
+
+async function end(client: MachineClient, request: StopRequest): Promise<Stopped> {
   const { directory } = client;
   const { name } = directory;
   const found = await directory.look();

@@ -29,6 +29,8 @@ export interface MachineDescription {
   readonly nets: readonly NetReport[];
   /** Why the machine is paused, if the host failed or its disks could not be saved; else null. */
   readonly problem: string | null;
+  /** How far its disks are saved, which it does before it ends. Null: it does not save them now. */
+  readonly diskSave: { readonly doneBytes: number; readonly totalBytes: number | null } | null;
   /** Its saves that run, and the last ones that have ended, by age. */
   readonly saves: readonly SaveJob[];
 }

@@ -118,6 +118,7 @@ export class MachineService implements ControlledMachine {
   #recording: Promise<void> = Promise.resolve();
   /** Why the disks could not be saved when the machine was to end. */
   #diskProblem: string | null = null;
+  #diskSave: MachineDescription['diskSave'] = null;
   /** Tidies stores after saves. Only the end of the process waits for it. */
   #tidying: Promise<unknown> = Promise.resolve();
 
@@ -199,6 +200,7 @@ export class MachineService implements ControlledMachine {
       notices,
       nets,
       problem: this.#machine.problem ?? this.#diskProblem,
+      diskSave: this.#diskSave,
       saves: this.#saveJobs.list(),
     };
   }
@@ -273,7 +275,12 @@ export class MachineService implements ControlledMachine {
         }
       };
       const tag = diskTag(directory.name);
-      const saved = await this.#machine.saveDisks(withStore, { vm: directory.name, tags: [tag] });
+      const saved = await this.#machine.saveDisks(withStore, {
+        ...{ vm: directory.name, tags: [tag] },
+        progress: (doneBytes, totalBytes) => {
+          this.#diskSave = { doneBytes, totalBytes };
+        },
+      });
       if (saved !== null) log(`its disks are saved as ${saved.id} (${tag})`);
       this.#diskProblem = null;
     } catch (error) {
@@ -286,6 +293,8 @@ export class MachineService implements ControlledMachine {
       this.#diskProblem = failure.message;
       log(failure.message);
       throw failure;
+    } finally {
+      this.#diskSave = null;
     }
   }
 

@@ -143,7 +143,7 @@ export interface MachineHandle {
    */
   saveDisks(
     withStore: WithStore,
-    options: { vm: string; tags: readonly string[] },
+    options: { vm: string; tags: readonly string[]; progress?: Progress },
   ): Promise<SaveResult | null>;
   /** Whether {@link saveDisks} may have something to save. */
   readonly savesDisks: boolean;

@@ -19,6 +19,7 @@ import {
   type OpenSnapshot,
   PAGE_BYTES,
   type PageSource,
+  type Progress,
   type SaveBase,
   type SavedRegion,
   type SaveResult,
@@ -251,7 +252,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   saveDisks(
     withStore: WithStore,
-    { vm, tags }: { vm: string; tags: readonly string[] },
+    options: { vm: string; tags: readonly string[]; progress?: Progress },
   ): Promise<SaveResult | null> {
     return this.#inTurn(async () => {
       const wasRunning = this.#isRunning;
@@ -260,7 +261,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         const isWritten = this.#setup.disks.list.some((disk) => endsWithMachine(disk) && !isUnwritten(disk));
         const saved = isWritten
           ? await withStore((store) =>
-              this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, vm, tags)),
+              this.#withBases(store, (basesOf) => this.#saveDisksTo(store, basesOf, options)),
             )
           : null;
         this.#areDisksSaved = true;
@@ -293,8 +294,7 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   async #saveDisksTo(
     store: SaveTarget,
     basesOf: BasesOf,
-    vm: string,
-    tags: readonly string[],
+    { vm, tags, progress }: { vm: string; tags: readonly string[]; progress?: Progress },
   ): Promise<SaveResult | null> {
     const { config, bootPath, regions, disks } = this.#setup;
     const indices = disks.list.flatMap((disk, i) => (endsWithMachine(disk) ? [i] : []));
@@ -318,11 +318,11 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
         this.#readBlocks(indices[n]!, blocks, into),
       );
       const list = indices.map((i) => regions.list[firstDisk + i]!);
-      await session.store({
-        regions: list,
-        sequential: list.map((_, n) => n),
-        next: (into) => source.next(into),
-      });
+      const totalBytes = savedDisks.reduce((sum, { pending }) => sum + pending.count() * PAGE_BYTES, 0);
+      await session.store(
+        { regions: list, sequential: list.map((_, n) => n), next: (into) => source.next(into) },
+        (doneBytes) => progress?.(doneBytes, totalBytes),
+      );
       return await session.commit({
         kind: 'disk',
         vm,

@@ -298,7 +298,12 @@ describe('a machine with a disk', function () {
     await off;
     assert.equal(machine.state, 'paused');
     await assert.rejects(machine.resume(), { code: 'NOT_POSSIBLE_NOW' });
-    const saved = await machine.saveDisks((use) => use(store), { vm: 'test', tags: ['test-disk'] });
+    const progress: [number, number | null][] = [];
+    const saved = await machine.saveDisks((use) => use(store), {
+      ...{ vm: 'test', tags: ['test-disk'] },
+      progress: (...each) => void progress.push(each),
+    });
+    assert.deepEqual(progress.at(-1), [4096, 4096], 'the block that was written');
     const ended = once(machine, 'end');
     await machine.stop();
     assert.deepEqual(await ended, [{ kind: 'reset' }]);

@@ -22,7 +22,7 @@ const PROGRESS: Record<string, Shown | keyof typeof NO_PROGRESS> = {
   console: 'prints',
   pause: 'quick',
   resume: 'quick',
-  stop: { counts: 'time', total: "the guest's time; none while disks are saved" },
+  stop: { counts: 'time', total: "the guest's time, then the bytes of its disks" },
   save: {
     counts: 'bytes',
     total: 'what differs from the last snapshot, and more if the guest writes meanwhile',

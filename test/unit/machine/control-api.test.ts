@@ -143,6 +143,7 @@ describe('the control API', () => {
         notices: ['a notice'],
         nets: [],
         problem: null,
+        diskSave: null,
         saves: [],
         touchedBytes: 0,
         cpuSeconds: 0,
