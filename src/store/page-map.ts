@@ -110,6 +110,12 @@ const changesSince = (
   region: string,
 ): RegionDifference | null => diffSnapshots(context, { id: base, region }, { id, region })[0] ?? null;
 
+/**
+ * What {@link chunksOfOthers} found last: a page of a browser asks for many parts of one map. A snapshot never changes,
+ * and gc keeps the numbers of chunks, so it holds while there are the same snapshots. One bit a chunk.
+ */
+let lastFound: { readonly dir: string; readonly others: string; readonly chunks: ChunkSet } | null = null;
+
 /** The chunks of pages that the other snapshots need, as far as these can be read. */
 async function chunksOfOthers(
   { index, dir }: StoreContext,
@@ -117,9 +123,12 @@ async function chunksOfOthers(
   id: string,
   signal: AbortSignal | undefined,
 ): Promise<ChunkSet> {
+  const ids = index.ids().filter((other) => other !== id);
+  const others = ids.join();
+  if (lastFound?.dir === dir && lastFound.others === others) return lastFound.chunks;
   const usage = new Usage(packs);
-  for (const other of index.ids()) {
-    if (other === id) continue;
+  let areWhole = true;
+  for (const other of ids) {
     await setImmediate();
     signal?.throwIfAborted();
     try {
@@ -128,12 +137,16 @@ async function chunksOfOthers(
         usage.addSnapshot(file);
       } catch (error) {
         if (!(error instanceof DamageError)) throw error;
+        areWhole = false;
         usage.addSnapshot(file, { onlyReadable: true });
       }
     } catch (error) {
       if (!(error instanceof DamageError)) throw error; // or another process has removed it meanwhile
+      areWhole = false;
     }
   }
+  // What is damaged may be healed at any time.
+  lastFound = areWhole ? { dir, others, chunks: usage.pages } : null;
   return usage.pages;
 }
 

@@ -74,6 +74,18 @@ describe('the map of a region', () => {
     await assert.rejects(store.map(id, { base: 'absent' }), { code: 'NO_SUCH_SNAPSHOT' });
   });
 
+  it('tells at once what another snapshot begins and ceases to share', async function () {
+    const { store, id } = await build(this);
+    const owned = async (): Promise<number> => (await store.map(id, {})).ownPages;
+    assert.equal(await owned(), 40);
+    const other = await save(store, { 'ram@0x0': noise(2, 30) });
+    assert.equal(await owned(), 10);
+    assert.equal(await owned(), 10);
+    store.remove([other.id]);
+    await store.gc({ dryRun: false });
+    assert.equal(await owned(), 40);
+  });
+
   it('has no changes where there is no parent, or it is damaged or removed', async function () {
     const { store, dir, parent, id } = await build(this);
     assert.equal((await store.map(parent.id, {})).changedPages, null);
