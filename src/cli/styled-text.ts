@@ -32,11 +32,16 @@ function escaped(char: string): string {
   return code <= 0xffff ? `\\u${hex.padStart(4, '0')}` : `\\u{${hex}}`;
 }
 
+/** Only characters from space to tilde. Most text is such, and this test takes a fraction of the search for others. */
+export const isAscii = (text: string): boolean => /^[ -~]*$/.test(text);
+
 /** Text from untrusted sources for a terminal: unprintable characters are shown as escapes. */
-export const printable = (text: string): string => text.replace(UNPRINTABLE, escaped);
+export const printable = (text: string): string =>
+  isAscii(text) ? text : text.replace(UNPRINTABLE, escaped);
 
 /** The same for text of several lines. */
-const printableLines = (text: string): string => text.split('\n').map(printable).join('\n');
+const printableLines = (text: string): string =>
+  isAscii(text) ? text : text.split('\n').map(printable).join('\n');
 
 interface Span {
   readonly text: string;
@@ -62,13 +67,27 @@ const spansOf = (part: Text): readonly Span[] =>
 /** Text with one style. Null: none. */
 export const styled = (style: Style | null, text: string): StyledText => new StyledText([{ text, style }]);
 
-/** Puts parts into one text. */
-export const joined = (parts: readonly Text[], separator = '\n'): StyledText =>
-  new StyledText(
-    parts.flatMap((part, i) =>
-      i === 0 || separator === '' ? spansOf(part) : [{ text: separator, style: null }, ...spansOf(part)],
-    ),
-  );
+/** Puts parts into one text. Plain spans that follow each other become one: a table has thousands of parts. */
+export function joined(parts: readonly Text[], separator = '\n'): StyledText {
+  const spans: Span[] = [];
+  let plain = '';
+  const endPlain = (): void => {
+    if (plain !== '') spans.push({ text: plain, style: null });
+    plain = '';
+  };
+  parts.forEach((part, i) => {
+    if (i > 0) plain += separator;
+    for (const span of spansOf(part)) {
+      if (span.style === null) plain += span.text;
+      else {
+        endPlain();
+        spans.push(span);
+      }
+    }
+  });
+  endPlain();
+  return new StyledText(spans);
+}
 
 /** A template whose values keep their styles. */
 export const text = (strings: TemplateStringsArray, ...values: readonly Text[]): StyledText =>

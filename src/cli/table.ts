@@ -1,5 +1,14 @@
 /** Tables and lists of pairs for people. A table fits the width of the terminal, if it can. */
-import { joined, printable, type Style, type StyledText, styled, type Text, text } from './styled-text.js';
+import {
+  isAscii,
+  joined,
+  printable,
+  type Style,
+  type StyledText,
+  styled,
+  type Text,
+  text,
+} from './styled-text.js';
 
 export interface Column<T> {
   readonly title: string;
@@ -18,7 +27,7 @@ const terminalColumns = (): number => (process.stdout.isTTY && process.stdout.co
 
 const GAP = '  ';
 
-const lengthOf = (text: string): number => [...text].length;
+const lengthOf = (text: string): number => (isAscii(text) ? text.length : [...text].length);
 
 const cutTo = (width: number, text: string): string =>
   lengthOf(text) <= width ? text : `${[...text].slice(0, width - 1).join('')}…`;
@@ -41,14 +50,16 @@ export function formatTable<T>(
     const cells = shown.map(({ cells, width, right, style }) => {
       const cell = cutTo(width, cells[line]!);
       const padding = ' '.repeat(width - lengthOf(cell));
-      return { cell: styled(row === null ? 'heading' : (style?.(row) ?? null), cell), padding, right };
+      const look = row === null ? 'heading' : (style?.(row) ?? null);
+      return { cell: look === null ? cell : styled(look, cell), padding, right };
     });
     return joined(
-      cells.map(({ cell, padding, right }, i) => {
-        if (right) return text`${padding}${cell}`;
-        return i === cells.length - 1 ? cell : text`${cell}${padding}`;
+      cells.flatMap(({ cell, padding, right }, i) => {
+        const gap = i === 0 ? '' : GAP;
+        if (right) return [gap + padding, cell];
+        return i === cells.length - 1 ? [gap, cell] : [gap, cell, padding];
       }),
-      GAP,
+      '',
     );
   });
   return joined(lines);
