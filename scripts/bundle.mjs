@@ -8,6 +8,9 @@
 // - What a file names by import.meta.url is in dist/bin. Otherwise the build fails: see `checkUrls`.
 // - A cache is of exactly the code beside it, because the names of both have the hash of the code. V8 itself compares
 //   only the length of the code, its own version and its flags. Where these differ, the code is compiled.
+// - Outside comments, a bundle is ASCII: the loader reads it as Latin-1, which V8 keeps in one byte a character. esbuild
+//   escapes all other characters except in tagged templates and regular expressions. With one there, the build fails:
+//   see `checkCharacters`.
 // - With source maps enabled, or LIVESNAP_DEBUG set, stacks name the lines of src.
 //
 // CommonJS, because Node has no code cache for ES modules, and because an import of a built-in module is loaded where it
@@ -30,7 +33,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Script } from 'node:vm';
-import { build } from 'esbuild';
+import { build, transform } from 'esbuild';
 
 /** The entries: the command, the machine's process, and every Worker. */
 export const ENTRIES = {
@@ -69,6 +72,17 @@ export function checkUrls(file, text) {
     throw new Error(
       `${file}: a bundle has another address: name an entry by new URL('./NAME.js', import.meta.url), and other files ` +
         'by projectRoot',
+    );
+}
+
+/** Fails if a bundle has a character that its loader would misread. */
+export async function checkCharacters(name, text) {
+  const { code } = await transform(text, { minifyWhitespace: true, legalComments: 'none' });
+  const at = code.search(/[^\p{ASCII}]/u);
+  if (at >= 0)
+    throw new Error(
+      `${name} has ${code[at]} in a tagged template or a regular expression: …${code.slice(Math.max(0, at - 40), at + 40)}…\n` +
+        'Write it as a value of the template, or as an escape.',
     );
 }
 
@@ -168,6 +182,7 @@ async function bundle() {
     for (const [path, { entryPoint }] of Object.entries(metafile.outputs)) {
       if (entryPoint === undefined) continue;
       const [name] = Object.entries(ENTRIES).find(([, source]) => source === entryPoint);
+      await checkCharacters(name, readFileSync(join(root, path), 'utf8'));
       writeFileSync(join(draft, `${name}.js`), loader(basename(path)), { mode: 0o755 });
     }
     writeCaches(join(draft, 'code'));

@@ -255,13 +255,12 @@ export const verb = defineVerb({
     const { output } = call;
     const { ok, checks } = await diagnose(() => call.storeDir, namedStore(call.storeOption));
     const width = Math.max(...checks.map(({ name }) => name.length));
+    const arrow = `\n${' '.repeat(width + 9)}→ `;
     const lines = (list: readonly Check[]): Text =>
       joined(
         list.map((check) => {
           const line = text`${MARKS[check.state]}  ${check.name.padEnd(width)}  ${printable(check.message)}`;
-          return check.remedy === null
-            ? line
-            : text`${line}\n${' '.repeat(width + 9)}→ ${printable(check.remedy)}`;
+          return check.remedy === null ? line : text`${line}${arrow}${printable(check.remedy)}`;
         }),
       );
     output.result(

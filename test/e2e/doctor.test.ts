@@ -68,5 +68,7 @@ describe('livesnap doctor', () => {
     assert.equal(status, 5);
     const store = (JSON.parse(stdout).checks as Check[]).find(({ name }) => name === 'store')!;
     assert.equal(store.ok, false);
+    const text = await world.run(['doctor', '--store', '/proc/no']);
+    assert.match(text.stdout, /^WRONG {2}store .*\n +→ [A-Z]/m);
   });
 });

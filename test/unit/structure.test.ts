@@ -245,6 +245,18 @@ describe('the structure of src', () => {
       assert.throws(() => checkUrls('src/machine/launch.ts', text), message);
   });
 
+  it('refuses a bundle with a character that its loader misreads', async () => {
+    const { checkCharacters } = (await import(join(projectRoot, 'scripts/bundle.mjs'))) as {
+      checkCharacters(name: string, text: string): Promise<void>;
+    };
+    for (const code of ['text`a → b`', 'f(/→/)'])
+      await assert.rejects(
+        checkCharacters('livesnap', code),
+        /livesnap has → in a tagged template or a regular/,
+      );
+    await checkCharacters('livesnap', 'f(`a → b`, "→") // →'); // esbuild escapes these
+  });
+
   it('is tested by test/kvm with time limits that the tier svm makes longer', () => {
     const dir = join(projectRoot, 'test/kvm');
     for (const file of readdirSync(dir).filter((name) => name.endsWith('.ts')))
