@@ -5,7 +5,7 @@
 import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
-import { projectRoot } from '../native/project-root.js';
+import { bundledGuest, projectRoot } from '../native/project-root.js';
 import type { KvmKind } from '../vmm/kvm/host.js';
 
 export interface LinuxGuest {
@@ -35,12 +35,11 @@ export interface DemoHost {
   isReadable(file: string): boolean;
 }
 
-const PROBE = join(projectRoot, 'guest/build/probe.bzImage');
 const PROGRAM = join(projectRoot, 'guest/build/demo-init');
 
 export const probeGuest = (why: string): ProbeGuest => ({
   kind: 'probe',
-  kernel: PROBE,
+  kernel: bundledGuest,
   why: `${why}, so this is the bundled guest.`,
 });
 

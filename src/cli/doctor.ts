@@ -11,7 +11,7 @@ import { configFile, readConfig } from '../config.js';
 import { runRoot } from '../environment.js';
 import { ExitStatus, LivesnapError } from '../errors.js';
 import { formatBytes, formatCount } from '../format.js';
-import { projectRoot } from '../native/project-root.js';
+import { bundledGuest, projectRoot } from '../native/project-root.js';
 import { startDefaults } from './start-defaults.js';
 import { joined, printable, styled, type Text, text } from './styled-text.js';
 import { defineVerb } from './verb.js';
@@ -82,9 +82,8 @@ async function checkBlake3(): Promise<Finding> {
 }
 
 function checkProbe(): Finding {
-  const file = join(projectRoot, 'guest/build/probe.bzImage');
-  return existsSync(file)
-    ? fine('the bundled guest is built')
+  return existsSync(bundledGuest)
+    ? fine(`the bundled guest is ${bundledGuest}`)
     : wrong('the bundled guest has not been built', 'Run npm run build:native. It needs gcc and make.');
 }
 

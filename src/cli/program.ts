@@ -15,6 +15,7 @@ import { asksForHelp, asksForVersion, firstWord } from './arguments.js';
 import { commonOptions, HELP_OPTION, VERSION_OPTION } from './common-options.js';
 import { requireUtf8 } from './exact-arguments.js';
 import { Output } from './output.js';
+import { adviceFor } from './unknown-option.js';
 import type { OptionSpec, Verb, VerbEntry } from './verb.js';
 import { aliasesOf, VERBS } from './verbs.js';
 
@@ -181,11 +182,23 @@ function createProgram(): Command {
 }
 
 /** A parser error as one of ours. Its message is like `error: unknown option '--x'\n(Did you mean --y?)`. */
-function usageError(error: CommanderError, verb: string | undefined): LivesnapError {
+function usageError(error: CommanderError, verb?: string, command?: Command): LivesnapError {
   const [message = '', ...rest] = error.message.replace(/^error: /, '').split('\n');
-  const more = `See livesnap ${verb === undefined ? '' : `${verb} `}--help.`;
-  const advice = rest.join(' ').replace(/^\((.*)\)$/, '$1');
-  return new LivesnapError('USAGE', message, { hint: advice === '' ? more : `${advice} ${more}` });
+  const hint = (advice: string): string =>
+    `${advice}${advice === '' ? '' : ' '}See livesnap ${verb === undefined ? '' : `${verb} `}--help.`;
+  const refused = (text: string, advice: string): LivesnapError =>
+    new LivesnapError('USAGE', text, { hint: hint(advice) });
+  if (command !== undefined && verb !== undefined) {
+    const form = `Usage: livesnap ${verb} ${command.usage()}.`;
+    const most = command.registeredArguments.length;
+    if (error.code === 'commander.missingArgument') return refused(message, form);
+    if (error.code === 'commander.excessArguments')
+      return refused(`too many arguments: ${verb} takes ${most === 0 ? 'none' : `at most ${most}`}`, form);
+    const [, option = ''] = /^unknown option '(.*)'$/.exec(message) ?? [];
+    const advice = adviceFor(verb, option);
+    if (advice !== null) return refused(message, advice);
+  }
+  return refused(message, rest.join(' ').replace(/^\((.*)\)$/, '$1'));
 }
 
 /** Runs the command line. Resolves to the exit status. */
@@ -218,7 +231,7 @@ export async function run(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return 0;
-    throw usageError(error, called);
+    throw usageError(error, called, program.commands[0]);
   }
   return status;
 }

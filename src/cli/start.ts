@@ -3,6 +3,7 @@ import { LivesnapError } from '../errors.js';
 import { type DiskOptions, readableFile } from '../host/machine-options.js';
 import { parseStarterSet, readStarterFile } from '../host/starter-file.js';
 import { parseLabel } from '../labels.js';
+import { bundledGuest } from '../native/project-root.js';
 import { CPU_TEMPLATES } from '../vmm/machine-types.js';
 import { parseBlock } from './block-option.js';
 import { parseNet } from './net-option.js';
@@ -110,7 +111,7 @@ export const verb = defineVerb({
     const { kernel } = options;
     if (kernel === undefined)
       throw new LivesnapError('USAGE', 'start needs a kernel', {
-        hint: 'Add --kernel FILE, for example --kernel guest/build/probe.bzImage.',
+        hint: `Add --kernel FILE. The bundled guest: --kernel ${bundledGuest}`,
       });
     if (options.cpus !== undefined && options.vcpu !== undefined)
       throw new LivesnapError('USAGE', '--cpus and --vcpu both give the number of vCPUs', {

@@ -41,6 +41,8 @@ const GET: Advice = ['write a stored file to a path', 'get SNAPSHOT FILE'];
 const DISK: Advice = ['write a disk of a saved machine to a file', 'disk SNAPSHOT FILE'];
 const DOCTOR: Advice = ['check this host and the installation', 'doctor'];
 const VERSION: Advice = ['see the version', '--version'];
+const WAIT: Advice = ["wait for a line of a guest's output", 'console MACHINE --until PATTERN'];
+const NETWORK: Advice = ['start a machine with a network', 'start --kernel FILE --net user'];
 
 /** Words of Docker, virsh, QEMU, Firecracker, restic, borg and git, in the order of our verbs. */
 export const OTHER_WORDS: ReadonlyMap<string, readonly Advice[]> = new Map(
@@ -48,7 +50,7 @@ export const OTHER_WORDS: ReadonlyMap<string, readonly Advice[]> = new Map(
     [
       ['run boot create launch new up define init', [START]],
       ['list dir', [LIST_MACHINES, LIST_SNAPSHOTS]],
-      ['vms machines containers domains top', [LIST_MACHINES]],
+      ['vms vm machines machine containers container domains top', [LIST_MACHINES]],
       ['exec shell ssh sh enter connect login', [ATTACH]],
       ['log output dmesg', [SHOW_OUTPUT]],
       ['suspend freeze hold', [PAUSE]],
@@ -56,11 +58,14 @@ export const OTHER_WORDS: ReadonlyMap<string, readonly Advice[]> = new Map(
       ['down shutdown poweroff halt quit exit end', [STOP]],
       ['reboot restart reset', [STOP, START]],
       ['destroy terminate', [KILL]],
-      ['snapshot backup checkpoint commit savevm managedsave hibernate snapshot-create', [SAVE]],
+      [
+        'snapshot backup checkpoint commit savevm managedsave hibernate snapshot-create snapshot-create-as',
+        [SAVE],
+      ],
       ['load loadvm revert rollback checkout switch snapshot-revert', [RESTORE]],
       ['clone branch', [CLONE]],
       ['migrate', [COPY, RESTORE]],
-      ['snapshots images image archives history snapshot-list', [LIST_SNAPSHOTS]],
+      ['snapshots images image archives history snapshot-list snapshot-info', [LIST_SNAPSHOTS]],
       ['info details describe dominfo dumpxml', [SHOW]],
       ['status domstate', [LIST_MACHINES]],
       ['compare cmp', [COMPARE]],
@@ -68,18 +73,20 @@ export const OTHER_WORDS: ReadonlyMap<string, readonly Advice[]> = new Map(
       ['expire retention thin', [FORGET]],
       ['rename label', [RENAME]],
       ['df du usage size', [STATISTICS]],
-      ['prune compact vacuum clean cleanup purge', [COLLECT]],
+      ['prune compact vacuum clean cleanup purge system', [COLLECT]],
       ['verify fsck scrub test', [CHECK]],
       ['fix heal recover rebuild rebuild-index', [REPAIR]],
       ['cp push send upload sync mirror', [COPY]],
       ['pull fetch receive download', [FETCH]],
       ['pack', [EXPORT]],
       ['unpack', [IMPORT]],
-      ['add store', [PUT]],
+      ['add store build', [PUT]],
       ['cat extract', [GET]],
       ['mount dump', [GET, DISK]],
       ['capabilities nodeinfo host', [DOCTOR]],
       ['version', [VERSION]],
+      ['wait', [WAIT]],
+      ['network net port', [NETWORK]],
     ] as const
   ).flatMap(([words, advice]) => words.split(' ').map((word) => [word, advice] as const)),
 );

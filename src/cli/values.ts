@@ -233,7 +233,7 @@ export function parseKernel(text: string): KernelValue {
     return { path: parseText(path), cmdline: null, starterFile, ignored: [] };
   }
   const list = parseList(text, ['path', 'cmdline', 'kernel_load_addr', 'starter_file']);
-  if (!list.path) throw usage(`${quoted(text)} has no path=`, 'Add path=FILE.');
+  if (!list.path) throw usage(`${quoted(text)} has no path=FILE`, 'Add path= and the file of the kernel.');
   if (list.kernel_load_addr !== undefined && !/^(0x[0-9a-f]{1,16}|\d{1,20})$/i.test(list.kernel_load_addr))
     throw usage(
       `kernel_load_addr=${list.kernel_load_addr} is not an address`,

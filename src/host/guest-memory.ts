@@ -1,6 +1,7 @@
 /** The size of a guest's memory, checked before anything is made for it. */
 import { totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
+import { formatBytes } from '../format.js';
 import { PAGE_BYTES } from '../page-stream.js';
 
 const usage = (message: string, hint: string): LivesnapError => new LivesnapError('USAGE', message, { hint });
@@ -12,6 +13,9 @@ export function requireMemory(bytes: number, hostBytes: number = totalmem()): nu
   if (bytes % PAGE_BYTES !== 0)
     throw usage(`${bytes} bytes of memory are not a multiple of ${PAGE_BYTES}`, 'Example: 256M.');
   if (bytes > hostBytes)
-    throw usage(`${bytes} bytes of memory are more than this host has (${hostBytes})`, 'Use less memory.');
+    throw usage(
+      `${formatBytes(bytes)} of memory is more than this host has (${formatBytes(hostBytes)})`,
+      'Use less memory.',
+    );
   return bytes;
 }

@@ -22,6 +22,9 @@ function findRoot(): string {
 
 export const projectRoot = findRoot();
 
+/** The kernel that livesnap brings: a small guest for tries and tests. */
+export const bundledGuest = join(projectRoot, 'guest/build/probe.bzImage');
+
 /** False in an installed npm package, which never has this file. */
 export const isCheckout = existsSync(join(projectRoot, 'package-lock.json'));
 

@@ -12,6 +12,7 @@
 import { randomBytes } from 'node:crypto';
 import { totalmem } from 'node:os';
 import { LivesnapError } from '../errors.js';
+import { formatBytes } from '../format.js';
 import type { OpenSnapshot, Progress } from '../page-stream.js';
 import { readBoot } from './boot/boot-linux.js';
 import { MAX_CPUS } from './boot/interrupt-wiring.js';
@@ -54,7 +55,7 @@ function checkFits(host: HostKvm, { cpus, memoryBytes }: MachineConfig): void {
   if (memoryBytes > totalmem()) {
     throw new LivesnapError(
       'HOST_LACKS',
-      `the machine needs ${memoryBytes} bytes of memory, and this host has ${totalmem()}`,
+      `the machine needs ${formatBytes(memoryBytes)} of memory, and this host has ${formatBytes(totalmem())}`,
       { hint: 'Give the machine less memory, or use a host with more.' },
     );
   }

@@ -31,6 +31,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     ...[
       'chosen-store',
       'environment',
+      'format',
       'glob',
       'labels',
       'notes',
@@ -54,7 +55,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   config: ['small-file', 'environment', 'schema', 'errors'],
   'small-file': ['errors'],
   labels: ['schema', 'errors'],
-  vmm: ['native', 'labels', 'page-stream', 'schema', 'bit-set', 'unless-aborted', 'errors'],
+  vmm: ['native', 'format', 'labels', 'page-stream', 'schema', 'bit-set', 'unless-aborted', 'errors'],
   'unless-aborted': [],
   store: [
     'format',
