@@ -246,6 +246,15 @@ describe('the structure of src', () => {
       assert.throws(() => checkUrls('src/machine/launch.ts', text), message);
   });
 
+  it('never waits for a timeout by way of AbortSignal.any, which Node may collect before it fires', () => {
+    for (const file of graph.keys())
+      assert.doesNotMatch(
+        readFileSync(join(SRC, file), 'utf8'),
+        /AbortSignal\.any\([^;]*AbortSignal\.timeout/,
+        `${file}: use a deadline, or an AbortController with a timer`,
+      );
+  });
+
   it('refuses a bundle with a character that its loader misreads', async () => {
     const { checkCharacters } = (await import(join(projectRoot, 'scripts/bundle.mjs'))) as {
       checkCharacters(name: string, text: string): Promise<void>;
