@@ -13,7 +13,7 @@ import { createHash } from 'node:crypto';
 import type { Server } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
-import fastify, { type FastifyInstance } from 'fastify';
+import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { Type } from 'typebox';
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
@@ -22,7 +22,7 @@ import { starterLines } from '../host/starter-file.js';
 import { HttpError } from '../machine/http-status.js';
 import { loopbackOrigins, wrongOrigin } from '../machine/origin.js';
 import { listRunDirectories } from '../machine/run-directory.js';
-import type { AllowedFiles } from './allowed-files.js';
+import type { AllowedFile, AllowedFiles } from './allowed-files.js';
 import { problemOf } from './problem.js';
 import type { ServerLog } from './server-log.js';
 import { tapAllowedBy } from './taps.js';
@@ -32,6 +32,8 @@ const MAX_BODY_BYTES = 16 * 1024;
 const MAX_ID = 55;
 const MAX_PATH_LENGTH = 4096;
 const IS_TAG = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+const KERNEL_HINT = 'Give the absolute path of a file below DIR of livesnap serve --original --allow DIR.';
 
 export interface OriginalOptions {
   readonly port: number;
@@ -133,8 +135,10 @@ function makeApp({ host, files, taps, log }: OriginalSources, options: OriginalO
     const wrong = wrongOrigin(request.headers, loopbackOrigins(portOf(app.server)));
     if (wrong !== null) throw new HttpError(403, wrong);
   });
-  app.setErrorHandler((thrown, _request, reply) => {
-    const { status, code, detail, hint } = problemOf(thrown);
+  app.setErrorHandler((thrown: FastifyError, _request, reply) => {
+    const { status, code, detail, hint: given } = problemOf(thrown);
+    // A body that does not fit. This port has no /openapi.json.
+    const hint = thrown.validation === undefined ? given : 'docs/server.md shows the requests.';
     if (status >= 500 && code === 'SYSTEM') log.fault(thrown);
     return reply.code(status).send(refusal(status, hint === null ? detail : `${detail}. ${hint}`));
   });
@@ -151,7 +155,7 @@ function makeApp({ host, files, taps, log }: OriginalSources, options: OriginalO
           port: 0,
           nets: backend === null ? [] : [{ index: 0, backend }],
         });
-      using kernel = files.open(kernel_path);
+      using kernel = kernelAt(files, kernel_path);
       return await host.start({
         port: 0,
         kernel: kernel.path,
@@ -177,6 +181,16 @@ function makeApp({ host, files, taps, log }: OriginalSources, options: OriginalO
     return reply.type('application/json').send(JSON.stringify('Snapshot taken successfully'));
   });
   return app as unknown as FastifyInstance;
+}
+
+/** Errors: HttpError 403. Its own hint would tell of the snapshots of the other API. */
+function kernelAt(files: AllowedFiles, path: string): AllowedFile {
+  try {
+    return files.open(path);
+  } catch (error) {
+    if (!(error instanceof HttpError)) throw error;
+    throw new HttpError(error.status, error.message, KERNEL_HINT);
+  }
 }
 
 function linesFor(

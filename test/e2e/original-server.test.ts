@@ -133,7 +133,13 @@ describe('livesnap serve --original', function () {
       await refused('/create', { ...create(), tap_device: 'tap0' }, 403),
       /tap "tap0" is not allowed/,
     );
-    assert.match(await refused('/create', { ...create(), extra: 1 }, 400), /unknown field "extra"/);
+    const unknown = await refused('/create', { ...create(), extra: 1 }, 400);
+    assert.match(unknown, /unknown field "extra"/);
+    assert.doesNotMatch(unknown, /openapi/); // The port has none.
+    assert.match(
+      await refused('/create', { ...create(), kernel_path: 'probe' }, 403),
+      /absolute path .*--allow DIR/,
+    );
     assert.match(await refused('/create', { ...create(), resume: 'true' }, 400), /resume/);
     assert.match(await refused('/create', '{', 400), /not JSON/);
     assert.match(await refused('/nowhere', {}, 404), /POST \/create/);
