@@ -194,10 +194,10 @@ function usageError(error: CommanderError, verb?: string, command?: Command): Li
     if (error.code === 'commander.missingArgument') return refused(message, form);
     if (error.code === 'commander.excessArguments')
       return refused(`too many arguments: ${verb} takes ${most === 0 ? 'none' : `at most ${most}`}`, form);
-    const [, option = ''] = /^unknown option '(.*)'$/.exec(message) ?? [];
-    const advice = adviceFor(verb, option);
-    if (advice !== null) return refused(message, advice);
   }
+  const [, option = ''] = /^unknown option '(.*)'$/.exec(message) ?? [];
+  const advice = adviceFor(verb ?? '*', option);
+  if (advice !== null) return refused(message, advice);
   return refused(message, rest.join(' ').replace(/^\((.*)\)$/, '$1'));
 }
 

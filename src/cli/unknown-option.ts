@@ -24,19 +24,26 @@ const ADVICE: readonly (readonly [verbs: string, options: string, advice: string
   ['stop pause resume', '-a --all', 'To name all machines: $(livesnap ps -q).'],
   ['rm', '-f --force', NO_QUESTION],
   ['rm', '-a --all', "To remove all snapshots that have tags: livesnap rm '*'."],
-  ['start restore', '-i -t -it --interactive --tty', ATTACHES],
+  ['start restore', '-i -it --interactive --tty', ATTACHES],
   ['start', '-p --publish', FORWARD],
   ['start', '-v --volume --mount --disk --drive -drive -hda', DISK],
   ['start', '-m --ram', MEMORY],
   ['start', '-append --append -a --boot-args', CMDLINE],
   ['start', '--network --nic -netdev', 'To connect it: --net user.'],
+  ['restore', '--target -t', 'To write a stored file or a disk to a path: livesnap get, livesnap disk.'],
+  ['check', '--read-data-subset', 'To verify a tenth of the data: --read-data=1/10.'],
+  ['ls forget', '--host --hostname -H', "To choose by machine: --filter 'name=PATTERN'."],
+  ['ls', '--tag', "To choose by tag: --filter 'tag=PATTERN'."],
+  ['ls', '--last --latest', 'For the newest 3 snapshots: --reverse --limit 3.'],
+  ['import', '--to', STORE],
   ['check', '--fix --repair', 'To repair the store: livesnap repair.'],
   ['check', '--verify-data', 'To verify all data: --read-data.'],
   ['forget', '--tag', "To consider only some snapshots, name them, or give --filter 'tag=PATTERN'."],
 ];
 
-/** What to write in place of an option that a verb does not have. Null: nobody knows. */
-export function adviceFor(verb: string, option: string): string | null {
+/** What to write in place of an option that a verb does not have. `given` may have a value: `--tag=a`. Null: unknown. */
+export function adviceFor(verb: string, given: string): string | null {
+  const [option = ''] = given.split('=');
   const found = ADVICE.find(
     ([verbs, options]) =>
       (verbs === '*' || verbs.split(' ').includes(verb)) && options.split(' ').includes(option),

@@ -1,6 +1,7 @@
 /** The entry of the library: `import { connect } from 'livesnap'`. */
 import { resolve } from 'node:path';
 import { chosenStore } from '../chosen-store.js';
+import { requireLocal } from '../store/remote/address.js';
 import { Host } from './host.js';
 
 export interface ConnectOptions {
@@ -13,8 +14,8 @@ export interface ConnectOptions {
 
 /**
  * The machines and the store of this host. Nothing is started, and at most the config file is read, of which only `store`
- * counts here. Errors: USAGE (no store is known; the config file is wrong), NO_PERMISSION, SYSTEM.
+ * counts here. Errors: USAGE (no store is known; an address; the config file is wrong), NO_PERMISSION, SYSTEM.
  */
 export async function connect({ store }: ConnectOptions = {}): Promise<Host> {
-  return new Host(resolve(chosenStore(store).dir));
+  return new Host(resolve(requireLocal(chosenStore(store).dir)));
 }

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { connect } from '../../src/host/index.js';
 import { noise, textPages } from '../store/scratch.js';
 import { MAIN, World } from './cli.js';
 import { type Copied, contents, put } from './stored-files.js';
@@ -63,6 +64,9 @@ describe('livesnap copy', function () {
       world.fails(2, 'USAGE', ['export', 'a', 's3://bucket'], true),
       world.fails(2, 'USAGE', ['ls', '--store', 'ssh://host/dir'], true),
     ]);
+    const restic = await world.fails(2, 'USAGE', ['copy', 'a', '--to', 'sftp:host:/dir'], true);
+    assert.match(restic.hint, /ssh:\/\/host\/dir/);
+    await assert.rejects(connect({ store: 'ssh://host/dir' }), /is an address, not a directory/);
     const { message, hint } = await world.fails(2, 'USAGE', ['copy', 'a', '--to', 'sftp://host/dir'], true);
     assert.match(message, /unsupported address scheme sftp:\/\//);
     for (const known of ['ssh://', 'http://', 'https://']) assert.ok(hint.includes(known), hint);

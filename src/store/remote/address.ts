@@ -17,6 +17,9 @@ function scpAddress(text: string): RegExpExecArray | null {
   return process.platform === 'win32' && /^[a-z]:/i.test(text) ? null : SCP_ADDRESS.exec(text);
 }
 
+/** Words before the colon in the addresses of restic and rclone: hosts are hardly named so. */
+const OTHER_REMOTES = new Set(['sftp', 'rest', 's3', 'b2', 'azure', 'gs', 'swift', 'rclone']);
+
 const schemeIn = (text: string): string | null =>
   /^([a-z][a-z0-9+.-]*):\/\//i.exec(text)?.[1]?.toLowerCase() ?? null;
 
@@ -26,6 +29,10 @@ export function schemeOf(text: string): string | null {
   const scp = scpAddress(text);
   if (scheme !== null || !scp) return scheme;
   const [, host, path] = scp as unknown as [string, string, string];
+  if (OTHER_REMOTES.has(host))
+    throw new LivesnapError('USAGE', `${shown(text)} is not an address of livesnap`, {
+      hint: 'Use a directory, ssh://host/dir, or, to copy from a web server, http://host/path.',
+    });
   const encoded = path.replace(/[%?#\p{Cc}]|\s$/gu, encodeURIComponent);
   const dir = encoded.startsWith('/') ? encoded : `/~/${encoded.replace(/^~\//, '')}`;
   throw new LivesnapError('USAGE', `${shown(text)} is an scp-style address`, {

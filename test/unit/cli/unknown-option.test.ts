@@ -6,6 +6,10 @@ describe('the answer to an option of another tool', () => {
   it('says what to write instead, in a sentence', () => {
     assert.equal(adviceFor('ps', '-a'), 'It lists all machines: leave the option out.');
     assert.equal(adviceFor('ls', '--repo'), 'To use another store: --store DIR.');
+    assert.equal(
+      adviceFor('check', '--read-data-subset=1/5'),
+      'To verify a tenth of the data: --read-data=1/10.',
+    );
     assert.equal(adviceFor('ps', '--frobnicate'), null);
     assert.equal(adviceFor('gc', '--publish'), null);
     for (const [verb, option] of answeredOptions())
