@@ -1,7 +1,7 @@
 /** The library in a program: `import { connect } from 'livesnap'`. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import ts from 'typescript';
@@ -83,8 +83,12 @@ describe('the library', function () {
     // A file of the package may import the package by its name.
     const file = join(projectRoot, 'dist', `example-${process.pid}.mjs`);
     writeFileSync(file, outputText);
+    const cwd = join(world.dir, 'example');
+    mkdirSync(cwd);
+    copyFileSync(probe('probe.bzImage'), join(cwd, 'probe.bzImage'));
+    copyFileSync(join(projectRoot, 'package.json'), join(cwd, 'package.json'));
     try {
-      execFileSync(process.execPath, [file], { cwd: projectRoot, env: world.env });
+      execFileSync(process.execPath, [file], { cwd, env: world.env });
     } finally {
       rmSync(file);
     }

@@ -146,6 +146,24 @@ describe('the npm package', function () {
     assert.deepEqual(world.machines(), [], 'disposing of them has ended them');
   });
 
+  it('compiles the program of docs/library.md with the tsconfig.json there', () => {
+    const page = readFileSync(join(projectRoot, 'docs/library.md'), 'utf8');
+    const block = (language: string): string =>
+      new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'ms').exec(page)![1]!;
+    const project = join(dir, 'documented');
+    mkdirSync(project);
+    writeFileSync(join(project, 'package.json'), '{ "type": "module" }');
+    writeFileSync(join(project, 'program.ts'), block('ts'));
+    writeFileSync(join(project, 'tsconfig.json'), block('json'));
+    const tsc = join(projectRoot, 'node_modules/typescript/bin/tsc');
+    // As `tsc --init` has it.
+    const strict = ['--noUncheckedIndexedAccess', '--exactOptionalPropertyTypes'];
+    const types = ['--typeRoots', join(projectRoot, 'node_modules/@types')];
+    const ran = spawnSync(process.execPath, [tsc, ...types, ...strict], { cwd: project, encoding: 'utf8' });
+    assert.equal(ran.status, 0, ran.stdout);
+    assert.ok(existsSync(join(project, 'program.js')));
+  });
+
   it('has no install script, and no dependency that has one', () => {
     const { scripts } = JSON.parse(readFileSync(join(dir, NODE_MODULES, 'package.json'), 'utf8'));
     for (const name of ['preinstall', 'install', 'postinstall']) assert.equal(scripts[name], undefined, name);
