@@ -80,7 +80,21 @@ export interface PlainError {
   readonly damage?: Damage;
 }
 
+/** The mark of all copies of {@link LivesnapError}. Each bundle has one, and `livesnap serve` loads a second bundle. */
+const BRAND = Symbol.for('livesnap.LivesnapError');
+
 export class LivesnapError extends Error {
+  /** True for errors of another bundle's copy, too. Subclasses are compared as usual. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    // biome-ignore lint/complexity/noThisInStatic: subclasses inherit this method.
+    if (this !== LivesnapError) return Function.prototype[Symbol.hasInstance].call(this, value);
+    return typeof value === 'object' && value !== null && BRAND in value;
+  }
+
+  get [BRAND](): true {
+    return true;
+  }
+
   override readonly name: string = 'LivesnapError';
   readonly code: ErrorCode;
   readonly hint: string | undefined;

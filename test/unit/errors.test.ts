@@ -24,6 +24,19 @@ describe('errors', () => {
     assert.equal(new LivesnapError('USAGE', 'no').toJSON().hint, null);
   });
 
+  it('are known when another bundle made them, whose class is another one', async () => {
+    const again = `${new URL('../../src/errors.js', import.meta.url).href}?again`;
+    const other = (await import(again)) as typeof import('../../src/errors.js');
+    assert.notEqual(other.LivesnapError, LivesnapError);
+    const error = new other.LivesnapError('USAGE', 'no', { hint: 'Do.' });
+    assert.ok(error instanceof LivesnapError);
+    assert.equal(asLivesnapError(error), error);
+    assert.ok(new other.SystemError('write', 1, 'EIO', 'no') instanceof LivesnapError);
+    assert.ok(!(error instanceof SystemError));
+    for (const value of [new Error('x'), null, undefined, 'x', { code: 'USAGE' }])
+      assert.ok(!(value instanceof LivesnapError));
+  });
+
   it('keep what is damaged on their way through JSON', () => {
     const damage = {
       ...{ file: 'packs/1', offset: 32, snapshot: 'a', region: 'disk1' },
