@@ -34,7 +34,11 @@ export const verb = defineVerb({
   options: {
     kernel: valued('--kernel <file>', 'Kernel: a bzImage or an ELF vmlinux', parseKernel),
     initrd: valued('--initrd <file>', 'Initial RAM disk', parseText),
-    cmdline: valued('--cmdline <text>', 'Kernel command line', anyText),
+    cmdline: valued(
+      '--cmdline <text>',
+      'Kernel command line (default: console=ttyS0 reboot=t panic=-1)',
+      anyText,
+    ),
     memory: valued('--memory <size>', 'Memory (default: 256M)', parseMemory),
     cpus: valued('--cpus <number>', 'Number of vCPUs (default: 1)', parseCpus),
     vcpu: hidden(valued('--vcpu <list>', 'Legacy form of --cpus: num=N', parseVcpu)),

@@ -614,7 +614,7 @@ describe('livesnap serve', function () {
     server = await Serving.start(world);
     const refusal = async (...args: string[]): Promise<string> => {
       const { status, stderr } = await world.run(['serve', ...args]);
-      assert.ok(status === 1 || status === 2, `${status}`);
+      assert.notEqual(status, 0);
       assert.doesNotMatch(stderr, /internal error/);
       return stderr;
     };
