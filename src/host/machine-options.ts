@@ -141,6 +141,9 @@ export function launchRequest(
 /** Errors: USAGE, NO_SUCH_FILE, BAD_IMAGE, NO_PERMISSION, SYSTEM. */
 export function startOrigin(options: StartOptions): LaunchRequest['origin'] {
   const { kernel, initrd, cmdline, memoryBytes = DEFAULT_MEMORY_BYTES, cpus = 1 } = options;
+  // Programs in JavaScript have no compiler that says so.
+  if (typeof kernel !== 'string')
+    throw usage('start needs a kernel', 'Give kernel: the path of a bzImage or a vmlinux.');
   if (!Number.isSafeInteger(cpus) || cpus < 1)
     throw usage(`${cpus} is not a number of vCPUs`, 'Specify 1 or more.');
   return {

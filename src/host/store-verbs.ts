@@ -306,10 +306,15 @@ export class StoreVerbs {
   }
 
   #copyOf(remote: CopyRemote, options: CopyOptions) {
+    const address = 'to' in remote ? remote.to : remote.from;
+    if (typeof address !== 'string')
+      throw new LivesnapError('USAGE', 'copy needs a store to copy to or from', {
+        hint: "Example: { to: '/other/store' }.",
+      });
     return {
       storeDir: this.dir,
       direction: 'to' in remote ? ('to' as const) : ('from' as const),
-      remote: 'to' in remote ? remote.to : remote.from,
+      remote: address,
       ...transferOf(options),
       onNotice: options.onNotice ?? (() => {}),
     };

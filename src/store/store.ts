@@ -291,8 +291,11 @@ export class Store implements SaveTarget {
     return [...new Set(this.#expand(refs).map((ref) => this.resolve(ref)))];
   }
 
-  /** Replaces patterns by the tags that match. Errors: NO_SUCH_TAG. */
+  /** Replaces patterns by the tags that match. Errors: NO_SUCH_TAG, USAGE. */
   #expand(refs: readonly string[]): string[] {
+    // A program in JavaScript may give a text.
+    if (!Array.isArray(refs))
+      throw new LivesnapError('USAGE', 'the snapshots are not a list', { hint: "Example: ['first']." });
     if (!refs.some(isGlob)) return [...refs];
     const all = this.#context.index.tags().map(({ label }) => label);
     return refs.flatMap((ref) => {

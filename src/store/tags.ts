@@ -31,6 +31,9 @@ export const MAX_TAGS = 1024;
 
 /** The labels sorted, each once. Errors: USAGE (an invalid one; too many for a snapshot). */
 export function requireTagLabels(labels: readonly string[]): string[] {
+  // A program in JavaScript may give a text, which would be a list of its letters.
+  if (!Array.isArray(labels))
+    throw new LivesnapError('USAGE', 'tags is not a list', { hint: "Example: ['first']." });
   for (const label of labels) requireTagLabel(label);
   const distinct = [...new Set(labels)].sort();
   if (distinct.length > MAX_TAGS)

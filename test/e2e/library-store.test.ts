@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import {
+  type CopyRemote,
   connect,
   type Host,
   LivesnapError,
@@ -269,6 +270,10 @@ describe("the library's store", () => {
       ['NO_SUCH_REGION', () => store.diff({ snapshot: 'a', region: 'disk0' }, { snapshot: 'a' })],
       ['USAGE', () => store.writeFile('a', at('store/x'))],
       ['USAGE', () => store.copy(['a'], { to: 'gopher://host/x' })],
+      // As a program in JavaScript may call it.
+      ['USAGE', () => store.copy(['a'], {} as CopyRemote)],
+      ['USAGE', () => store.tag('a', 'abc' as never)],
+      ['USAGE', () => store.remove('a' as never)],
     ] as const)
       await assert.rejects(call(), hasCode(code), call.toString());
     assert.equal((await store.list()).length, 1);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import ts from 'typescript';
 import { Host } from '../../src/host/host.js';
-import { connect, LivesnapError, type Machine } from '../../src/host/index.js';
+import { connect, LivesnapError, type Machine, type StartOptions } from '../../src/host/index.js';
 import { WaitingProcess } from '../../src/machine/waiting-process.js';
 import { tryLock } from '../../src/native/locks.js';
 import { projectRoot } from '../../src/native/project-root.js';
@@ -242,6 +242,8 @@ describe('the library', function () {
       ['USAGE', { name: '../x' }],
     ] as const)
       await assert.rejects(start('wrong', options), hasCode(code), JSON.stringify(options));
+    // As a program in JavaScript may call it.
+    await assert.rejects(host.start({} as StartOptions), hasCode('USAGE'));
     await assert.rejects(host.fork('nothing', { count: 0 }), hasCode('USAGE'));
     await assert.rejects(host.restore('nothing'), hasCode('NO_SUCH_FILE'), 'there is no store');
     assert.deepEqual(world.machines(), []);
