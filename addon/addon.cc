@@ -5,6 +5,7 @@
 #include "errors.h"
 #include "files.h"
 #include "frame_encoder.h"
+#include "heap.h"
 #include "idle_time.h"
 #include "locks.h"
 #include "machine.h"
@@ -38,6 +39,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   initBlockIo(env, exports);
   initFiles(env, exports);
   initFrameEncoder(env, exports);
+  initHeap(env, exports);
   initIdleTime(env, exports);
   initLocks(env, exports);
   initEvents(env, exports);

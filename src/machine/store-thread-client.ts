@@ -7,7 +7,7 @@
  * - Every call settles, also when the thread dies, and only once its page source is idle.
  * - After the thread has died, everything that was open in it fails. The next store that is opened gets a new thread.
  * - A thread in which nothing has been open for a minute is ended. Its start takes as long as a few small saves, and it
- *   and its page Worker keep 35 MiB.
+ *   keeps 20 MiB.
  */
 import { Worker } from 'node:worker_threads';
 import { LivesnapError } from '../errors.js';

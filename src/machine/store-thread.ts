@@ -5,12 +5,13 @@
  * Calls arrive as messages and run concurrently, as their awaits allow. The main thread fills the batches of a save. In a
  * restore, native threads fill the memories of the machine.
  *
- * The page Worker that saves lives from the first save of a machine to the end of this thread.
+ * It also runs the page jobs of saves (src/store/worker). Native threads encode and write frames meanwhile.
  *
  * Invariant: the main thread can cancel every wait of this thread (src/store/disk/waits.ts), and the process can exit.
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
+import { trimHeap } from '../native/heap.js';
 import { loadSqlite } from '../native/modules.js';
 import type {
   OpenRegion,
@@ -34,18 +35,23 @@ import {
 } from './store-thread-messages.js';
 
 const PROGRESS_INTERVAL_MS = 50;
+/** After a save. The next one would only take the memory again. */
+const TRIM_AFTER_MS = 500;
 
 useCancelFlag((workerData as StoreThreadData).cancelFlag);
 const loading = Promise.all([
   import('../store/store.js'),
   import('../native/pages.js'),
   import('../store/worker/page-pool.js'),
+  import('../store/worker/job-runner.js'),
 ]);
 // What fails here fails again in `open`, which awaits it.
 loading.then(() => loadSqlite()).catch(() => {});
 
 const port = parentPort!;
 const post = (message: FromStoreThread): void => port.postMessage(message);
+
+let trimming: NodeJS.Timeout | undefined;
 
 const stores = new Map<number, Store>();
 const saves = new Map<number, SaveSession>();
@@ -120,10 +126,13 @@ const handlers: {
   close({ store }) {
     stores.get(store)?.close();
     stores.delete(store);
+    clearTimeout(trimming);
+    trimming = setTimeout(trimHeap, TRIM_AFTER_MS).unref();
     return null;
   },
   async beginSave({ store, save, regions, tags }) {
-    (await loading)[2].keepSavingWorker();
+    const [, , { saveInThisThread }, { runJob }] = await loading;
+    saveInThisThread(runJob);
     const session = await numbered(stores, store).beginSave({ regions, tags });
     saves.set(save, session);
     return { bases: session.bases, parent: session.parent };

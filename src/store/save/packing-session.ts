@@ -1,5 +1,5 @@
 /**
- * The session of a save in a page Worker: batches of pages go in, their places in packs come out.
+ * The session of a save with those who run page jobs (page-pool.ts): batches of pages go in, their places in packs come out.
  *
  * Thread: the thread of the save, which reserves pack numbers in the index and watches the free space.
  *
@@ -19,6 +19,7 @@ import type { PackerResult } from '../worker/packer.js';
 import type { PageBatch } from '../worker/page-batch.js';
 import {
   acquireBatch,
+  batchesInFlight,
   newSession,
   type PageWorker,
   pageWorker,
@@ -27,8 +28,6 @@ import {
 } from '../worker/page-pool.js';
 import type { BlockToStore } from './manifest-builder.js';
 
-/** Enough that neither the source nor the page Worker waits for the other. */
-export const BATCHES_IN_FLIGHT = 4;
 /** The free space is checked once for so many pages. */
 const SPACE_CHECK_PAGES = 16 * BATCH_PAGES;
 export const MIN_FREE_BYTES = 1 << 20;
@@ -45,7 +44,8 @@ export interface StoredBlock {
 export class PackingSession {
   readonly #worker: PageWorker = pageWorker(SAVING);
   readonly #session = newSession();
-  readonly #idleBatches = Array.from({ length: BATCHES_IN_FLIGHT }, acquireBatch);
+  readonly batchesInFlight = batchesInFlight();
+  readonly #idleBatches = Array.from({ length: this.batchesInFlight }, acquireBatch);
   /** Pack numbers that the Worker has left. */
   #spareNumbers = 0;
   #pagesUntilSpaceCheck = 0;
@@ -74,7 +74,7 @@ export class PackingSession {
     }
   }
 
-  /** At most {@link BATCHES_IN_FLIGHT} batches at a time. */
+  /** At most {@link batchesInFlight} at a time. */
   acquireBatch(): PageBatch {
     return this.#idleBatches.pop()!;
   }

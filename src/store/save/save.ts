@@ -1,8 +1,8 @@
 /**
  * A save: pages in, a snapshot out (docs/format.md, "Saving").
  *
- * Thread: the one that opened the store, because it owns the database. A page Worker deduplicates and stores the pages,
- * batch by batch. Batches are stored in the order of the source, so the last copy of a page wins.
+ * Thread: the one that opened the store, because it owns the database. A page Worker, or in the
+ * process of a machine that thread itself, deduplicates and stores the pages, batch by batch. Batches are stored in the order of the source, so the last copy of a page wins.
  *
  * Invariants:
  * - Before `commit` resolves, the snapshot is not visible. Afterwards it survives a power failure.
@@ -58,7 +58,7 @@ import {
   writeCopiedSnapshot,
 } from './commit.js';
 import { type BlockToStore, ManifestBuilder } from './manifest-builder.js';
-import { BATCHES_IN_FLIGHT, BLOCKS_PER_BATCH, MIN_FREE_BYTES, PackingSession } from './packing-session.js';
+import { BLOCKS_PER_BATCH, MIN_FREE_BYTES, PackingSession } from './packing-session.js';
 
 /**
  * New chunks (4 GB) that a save keeps in a table in memory. Beyond that it makes a checkpoint: their packs are
@@ -151,7 +151,7 @@ export class Save implements SaveSession {
       let doneBytes = 0;
       try {
         for (;;) {
-          if (inFlight.length === BATCHES_IN_FLIGHT) await inFlight.shift();
+          if (inFlight.length === packing.batchesInFlight) await inFlight.shift();
           const batch = packing.acquireBatch();
           const run = await nextOf(source, batch.pages);
           if (run === null) {

@@ -2,14 +2,15 @@
  * The page Workers of this thread and the batches that they work on. All open stores share them.
  *
  * Invariants:
- * - Workers are started when they are first needed, and end when the last store is closed. In a thread that saves again
- *   and again (`keepSavingWorker`) the first one, which saves, stays, or a fresh one takes its place.
+ * - Workers are started when they are first needed, and end when the last store is closed. A thread that saves again and
+ *   again, and has nothing else to do, runs the jobs of saves itself ({@link saveInThisThread}).
  * - A Worker without a job does not keep the process alive.
  * - A Worker that dies fails its jobs with the reason. The next caller gets a new Worker.
  * - Batches are reused. A thread remembers shared memory until its own garbage collection, which may take thousands of
  *   batches: with new ones, a process that saves again and again would grow by 1 MiB each time.
  */
 import { availableParallelism } from 'node:os';
+import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { LivesnapError } from '../../errors.js';
 import { cancelFlag } from '../disk/waits.js';
@@ -18,23 +19,28 @@ import { PageBatch } from './page-batch.js';
 import type { JobInput, JobName, JobOutput, JobRequest, JobResponse, PageWorkerData } from './page-jobs.js';
 
 const MAX_WORKERS = Math.min(2, availableParallelism());
-/** Batches kept for the next save when no store is open: as many as a save has in flight. */
-const KEPT_BATCHES = 4;
 /**
- * A kept Worker that has done so many jobs is replaced while it rests. A small save is about six jobs, a full save of 256
- * MiB a thousand. V8 collects no garbage in a Worker that rests: without this, one keeps 35 MiB after a full save.
+ * Batches of a save that are in flight. With a Worker, enough that neither it nor the source waits for the other. In this
+ * thread, one is filled while another is worked on.
  */
-const MAX_KEPT_JOBS = 512;
+export const batchesInFlight = (): number => (thisThread === null ? 4 : 2);
 /** The Worker that saves. */
 export const SAVING = 0;
 const PAGE_WORKER = new URL('./page-worker.js', import.meta.url);
+
+/** Runs jobs in the order of the calls. */
+export interface PageWorker {
+  do<N extends JobName>(name: N, input: JobInput<N>): Promise<JobOutput<N>>;
+  readonly alive: boolean;
+  end(): void;
+}
 
 interface PendingJob {
   resolve(output: never): void;
   reject(error: unknown): void;
 }
 
-class PageWorker {
+class WorkerThread implements PageWorker {
   readonly #worker: Worker;
   readonly #pending = new Map<number, PendingJob>();
   #lastId = 0;
@@ -51,11 +57,6 @@ class PageWorker {
     this.#worker.unref(); // after adding the listener, which refs it
     this.#worker.on('error', (error: Error) => this.#fail(error.message, error));
     this.#worker.on('exit', (status) => this.#fail(`it ended with status ${status}`));
-  }
-
-  /** Jobs begun so far. */
-  get jobs(): number {
-    return this.#lastId;
   }
 
   get alive(): boolean {
@@ -94,34 +95,54 @@ class PageWorker {
   }
 }
 
+type RunJob = <N extends JobName>(name: N, input: JobInput<N>) => JobOutput<N>;
+
+/** The thread itself. Between two jobs it takes messages. */
+class ThisThread implements PageWorker {
+  readonly alive = true;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(readonly run: RunJob) {}
+
+  do<N extends JobName>(name: N, input: JobInput<N>): Promise<JobOutput<N>> {
+    const done = this.#last.then(() => setImmediate()).then(() => this.run(name, input));
+    this.#last = done.catch(() => {}); // the caller has the error
+    return done;
+  }
+
+  end(): void {
+    this.do('forgetSegments', null).catch(() => {}); // the next session maps what it needs
+  }
+}
+
 const workers: (PageWorker | undefined)[] = [];
 const idleBatches: PageBatch[] = [];
 /** Open stores. */
 let users = 0;
-let areKept = false;
+let thisThread: ThisThread | null = null;
 let lastSession = 0;
 let workerCode = PAGE_WORKER;
 
 /** The Worker with this index, modulo {@link pageWorkerCount}. */
 export function pageWorker(index: number): PageWorker {
   const slot = index % MAX_WORKERS;
+  if (slot === SAVING && thisThread !== null) return thisThread;
   let worker = workers[slot];
   if (!worker?.alive) {
-    worker = new PageWorker(workerCode);
+    worker = new WorkerThread(workerCode);
     workers[slot] = worker;
   }
   return worker;
 }
 
 /** A Worker that uses only processor and disk time that nothing else wants. The caller ends it. Errors of its jobs: SYSTEM. */
-export const idlePageWorker = (): PageWorker => new PageWorker(workerCode, { isIdle: true });
+export const idlePageWorker = (): PageWorker => new WorkerThread(workerCode, { isIdle: true });
 
 /** Starts all Workers before they are needed. */
 export function startPageWorkers(): void {
   for (let i = 0; i < MAX_WORKERS; i++) pageWorker(i);
 }
 
-export type { PageWorker };
 export const pageWorkerCount = MAX_WORKERS;
 
 /**
@@ -154,7 +175,7 @@ export async function onPageWorkers<T>(
 export const acquireBatch = (): PageBatch => idleBatches.pop() ?? new PageBatch();
 
 export function releaseBatch(batch: PageBatch): void {
-  if (users > 0 || idleBatches.length < KEPT_BATCHES) idleBatches.push(batch);
+  if (users > 0 || idleBatches.length < batchesInFlight()) idleBatches.push(batch);
 }
 
 /** A session number that is unique in this thread. */
@@ -167,27 +188,17 @@ export function usePageWorkers(): void {
 
 export function releasePageWorkers(): void {
   if (--users > 0) return;
-  idleBatches.splice(KEPT_BATCHES);
-  const saving = workers[SAVING];
-  if (!areKept || !saving?.alive) {
-    endWorkers();
-    return;
-  }
-  if (saving.jobs < MAX_KEPT_JOBS) workers[SAVING] = undefined;
+  idleBatches.splice(batchesInFlight()); // those are kept for the next save
   endWorkers();
-  if (saving.jobs >= MAX_KEPT_JOBS) pageWorker(SAVING);
-  else {
-    workers[SAVING] = saving;
-    saving.do('forgetSegments', null).catch(() => {}); // if the Worker dies, the next save starts another one
-  }
+  thisThread?.end();
 }
 
 /**
- * From now on the Worker that saves stays when no store is open, or a fresh one in its place: its start takes as long
- * as a small save. It keeps no file open or mapped.
+ * From now on this thread runs the jobs of saves: a Worker takes 10 MiB, and its start takes as long as a small save. It
+ * keeps no file open or mapped when no store is open.
  */
-export function keepSavingWorker(): void {
-  areKept = true;
+export function saveInThisThread(run: RunJob): void {
+  thisThread ??= new ThisThread(run);
 }
 
 function endWorkers(): void {
