@@ -1,8 +1,9 @@
 /**
  * A save: pages in, a snapshot out (docs/format.md, "Saving").
  *
- * Thread: the one that opened the store, because it owns the database. A page Worker, or in the
- * process of a machine that thread itself, deduplicates and stores the pages, batch by batch. Batches are stored in the order of the source, so the last copy of a page wins.
+ * Thread: the one that opened the store, because it owns the database. A page Worker, or that thread itself in the process
+ * of a machine, deduplicates and stores the pages, batch by batch. Batches are stored in the order of the source, so the
+ * last copy of a page wins.
  *
  * Invariants:
  * - Before `commit` resolves, the snapshot is not visible. Afterwards it survives a power failure.

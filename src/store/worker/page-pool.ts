@@ -2,8 +2,8 @@
  * The page Workers of this thread and the batches that they work on. All open stores share them.
  *
  * Invariants:
- * - Workers are started when they are first needed, and end when the last store is closed. A thread that saves again and
- *   again, and has nothing else to do, runs the jobs of saves itself ({@link saveInThisThread}).
+ * - Workers are started when they are first needed, and end when the last store is closed. The store thread of a machine
+ *   runs the jobs of saves itself ({@link saveInThisThread}).
  * - A Worker without a job does not keep the process alive.
  * - A Worker that dies fails its jobs with the reason. The next caller gets a new Worker.
  * - Batches are reused. A thread remembers shared memory until its own garbage collection, which may take thousands of
