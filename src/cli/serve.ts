@@ -67,7 +67,8 @@ export const verb = defineVerb({
         hint: 'Add --original.',
       });
     const { loadHostServer } = await import('../server/load-host-server.js');
-    const { serve } = loadHostServer();
+    const { onNote, serve } = loadHostServer();
+    onNote((sentence) => output.note(sentence));
     const { tokenFile: defaultFile } = await import('../token-file.js');
     const tokenFile = options.tokenFile ?? defaultFile();
     const server = await serve({

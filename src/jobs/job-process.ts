@@ -11,6 +11,7 @@ import { basename, join } from 'node:path';
 import { asLivesnapError, LivesnapError } from '../errors.js';
 import type { LongCallOptions } from '../host/call-options.js';
 import { Host } from '../host/host.js';
+import { onNote } from '../notes.js';
 import { CANCEL, writeRecord } from './job-directory.js';
 import type { JobKind, JobLaunch, JobRecord, JobRequest } from './job-types.js';
 import { holdDirectory } from './upload-directory.js';
@@ -51,6 +52,8 @@ const WORK: { readonly [K in JobKind]: Work<K> } = {
     });
   },
 };
+
+onNote((sentence) => console.error(`note: ${sentence}`)); // into its log
 
 async function readLaunch(): Promise<JobLaunch> {
   let text = '';

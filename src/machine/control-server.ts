@@ -16,6 +16,7 @@ import { ID_HEADER, type StopResult } from './control-api.js';
 import { parseTarget, requireLoopback, requireToken } from './control-requests.js';
 import { type ControlledMachine, type Handler, ROUTES, sendJson } from './control-routes.js';
 import { HttpError, httpStatusOf } from './http-status.js';
+import { listenError } from './listen-error.js';
 import { log } from './log.js';
 import { listeningAddress } from './socket-path.js';
 
@@ -74,17 +75,14 @@ export class ControlServer {
 
   /**
    * Requests there need the token, because every user of the host can send them. Returns the port, which the system
-   * chooses for port 0. Errors: USAGE when the port is taken or not allowed.
+   * chooses for port 0. Errors: NAME_IN_USE when the port is taken, USAGE when it is not allowed.
    */
   async listenLoopback(port: number, token: string): Promise<number> {
     this.#token = token;
     try {
       return await this.#listen(port, (server) => server.listen(port, '127.0.0.1'));
     } catch (error) {
-      throw new LivesnapError('USAGE', `cannot listen on port ${port}: ${(error as Error).message}`, {
-        hint: 'Choose another --port.',
-        cause: error,
-      });
+      throw listenError(`port ${port}`, error, 'Choose another --port.');
     }
   }
 

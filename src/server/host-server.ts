@@ -69,7 +69,10 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
-/** Errors: NAME_IN_USE (another server of this user runs), USAGE, NO_PERMISSION, NO_SUCH_FILE, SYSTEM. */
+/** Notes of this bundle: the one of the command line has a listener of its own. */
+export { onNote } from '../notes.js';
+
+/** Errors: NAME_IN_USE (another server of this user runs, a port is taken), USAGE, NO_PERMISSION, NO_SUCH_FILE, SYSTEM. */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
   const { storeDir, version, tokenFile, remotes, maxImportBytes, taps, ports } = options;
   const files = new AllowedFiles(options.allow);

@@ -13,6 +13,7 @@ import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { LivesnapError } from '../errors.js';
+import { listenError } from '../machine/listen-error.js';
 import { isLoopback, loopbackOrigins, type Origins } from '../machine/origin.js';
 import { checkRunRoot } from '../machine/run-directory.js';
 import { listeningAddress } from '../machine/socket-path.js';
@@ -162,14 +163,7 @@ export async function listenOnTcp(
   try {
     await listening(server, () => server.listen({ host: address, port, exclusive: true }));
   } catch (error) {
-    throw new LivesnapError(
-      'USAGE',
-      `cannot listen on ${address}, port ${port}: ${(error as Error).message}`,
-      {
-        hint: 'Choose another --listen ADDRESS:PORT.',
-        cause: error,
-      },
-    );
+    throw listenError(`port ${port} of ${address}`, error, 'Choose another --listen ADDRESS:PORT.');
   }
   const actualPort = (server.address() as AddressInfo).port;
   const origins = new Set([

@@ -20,6 +20,7 @@ import { LivesnapError } from '../errors.js';
 import type { Host } from '../host/host.js';
 import { starterLines } from '../host/starter-file.js';
 import { HttpError } from '../machine/http-status.js';
+import { listenError } from '../machine/listen-error.js';
 import { loopbackOrigins, wrongOrigin } from '../machine/origin.js';
 import { listRunDirectories } from '../machine/run-directory.js';
 import type { AllowedFile, AllowedFiles } from './allowed-files.js';
@@ -100,7 +101,7 @@ export function snapshotNamed(cpuPath: string, memoryPath: string): string {
   return `${words || 'snapshot'}-${digest}`;
 }
 
-/** Errors: USAGE (the port is taken). */
+/** Errors: NAME_IN_USE (the port is taken), USAGE. */
 export async function serveOriginal(
   sources: OriginalSources,
   options: OriginalOptions,
@@ -109,10 +110,7 @@ export async function serveOriginal(
   try {
     await app.listen({ host: '127.0.0.1', port: options.port });
   } catch (error) {
-    throw new LivesnapError('USAGE', `cannot listen on port ${options.port}: ${(error as Error).message}`, {
-      hint: 'Choose another port: --original PORT.',
-      cause: error,
-    });
+    throw listenError(`port ${options.port}`, error, 'Choose another port: --original PORT.');
   }
   return { url: `http://127.0.0.1:${portOf(app.server)}`, close: () => app.close() };
 }

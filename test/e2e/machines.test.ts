@@ -222,7 +222,7 @@ describe('a machine', function () {
     const overTcp = await get({ host: '127.0.0.1', port, headers });
     assert.equal(JSON.parse(overTcp.body).pid, JSON.parse(overSocket.body).pid);
     assert.equal((await get({ host: '127.0.0.1', port, headers: { host: 'evil.example' } })).status, 403);
-    await world.fails(2, 'USAGE', [
+    await world.fails(2, 'NAME_IN_USE', [
       'start',
       '--kernel',
       KERNEL,

@@ -43,10 +43,10 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     ],
   ],
   web: ['server', 'format'],
-  jobs: ['host', 'machine', 'native', 'environment', 'unless-aborted', 'errors'],
+  jobs: ['host', 'machine', 'native', 'environment', 'notes', 'unless-aborted', 'errors'],
   server: [
     ...['host', 'jobs', 'machine', 'vmm', 'store', 'native', 'environment', 'secret', 'token-file'],
-    ...['format', 'unless-aborted', 'errors'],
+    ...['format', 'notes', 'unless-aborted', 'errors'],
   ],
   machine: ['vmm', 'store', 'native', 'environment', 'labels', 'page-stream', 'schema', 'secret', 'errors'],
   secret: [],

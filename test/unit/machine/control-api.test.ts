@@ -763,7 +763,7 @@ describe('the control API', () => {
     assert.equal(save.status, 403);
     assert.deepEqual(machine.done, []);
     const other = new ControlServer();
-    await assert.rejects(other.listenLoopback(port, TOKEN), hasCode('USAGE'));
+    await assert.rejects(other.listenLoopback(port, TOKEN), hasCode('NAME_IN_USE'));
   });
 
   it('can be reached through a socket whose path is too long for an address', async () => {
