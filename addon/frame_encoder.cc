@@ -179,7 +179,8 @@ static FrameSlot& slotArg(const Napi::CallbackInfo& info, Held** held) {
   return (**held)->begin()[integerArg(info, 1, 0, static_cast<int64_t>((**held)->count()) - 1)];
 }
 
-// frameSubmit(handle, slot): the slot is filled, and the caller's again when its state is kEncoded or kFailed.
+// frameSubmit(handle, slot, wake): the slot is filled, and the caller's again when its state is kEncoded or kFailed. `wake`:
+// as PagePool::submit.
 static void frameSubmit(const Napi::CallbackInfo& info) {
   Held* held;
   FrameSlot& slot = slotArg(info, &held);
@@ -188,7 +189,7 @@ static void frameSubmit(const Napi::CallbackInfo& info) {
     throwContract(info.Env(), "this slot is not filled");
   auto job = std::make_shared<EncodeJob>(*held, slot);
   slot.state.store(FrameSlot::kSubmitted);
-  PagePool::get().submit(std::move(job));
+  PagePool::get().submit(std::move(job), info[2].ToBoolean());
 }
 
 // frameWait(handle, slot): blocks until the slot is the caller's again. Throws a contract error if it cannot be encoded.

@@ -21,20 +21,24 @@ PagePool& PagePool::get() {
   return usesIdleTime() ? *idlePool : *pool;
 }
 
-void PagePool::submit(std::shared_ptr<PageJob> job) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  jobs_.push_back(std::move(job));
-  if (idle_ >= jobs_.size()) {
-    work_.notify_one();
-    return;
+void PagePool::submit(std::shared_ptr<PageJob> job, bool wake) {
+  size_t wakened = 0;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    jobs_.push_back(std::move(job));
+    if (!wake) return;
+    wakened = std::min(idle_, jobs_.size());
+    try {
+      for (size_t n = wakened; n < jobs_.size() && threads_ < maxThreads_; n++) {
+        std::thread([this] { serve(); }).detach();
+        threads_++;
+      }
+    } catch (const std::system_error&) {
+      // Whoever waits for the job runs it.
+    }
   }
-  if (threads_ >= maxThreads_) return;
-  try {
-    std::thread([this] { serve(); }).detach();
-    threads_++;
-  } catch (const std::system_error&) {
-    // Whoever waits for the job runs it.
-  }
+  // Without the lock, which those that wake up want first.
+  for (; wakened > 0; wakened--) work_.notify_one();
 }
 
 void PagePool::runNext(std::unique_lock<std::mutex>& lock) {

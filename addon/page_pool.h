@@ -30,7 +30,8 @@ class PagePool {
 
   // Threads that may run at once.
   size_t threads() const { return maxThreads_; }
-  void submit(std::shared_ptr<PageJob> job);
+  // Without `wake`, no sleeping thread takes the job before the next one is submitted. Whoever waits for it runs it.
+  void submit(std::shared_ptr<PageJob> job, bool wake = true);
   // Blocks until `isDone`, which a job makes true. Runs queued jobs meanwhile.
   template <class Predicate>
   void helpUntil(Predicate isDone) {

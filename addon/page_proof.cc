@@ -55,7 +55,7 @@ class Comparison : public PageJob {
   static void run(const std::shared_ptr<Comparison>& comparison) {
     auto& pool = PagePool::get();
     size_t helpers = std::min(pool.threads() - 1, comparison->frames_.size() / kFramesPerHelper);
-    for (size_t i = 0; i < helpers; i++) pool.submit(comparison);
+    for (size_t i = 0; i < helpers; i++) pool.submit(comparison, i + 1 == helpers);
     comparison->compareFrames();
     comparison->isClosed_ = true;
     if (helpers > 0) pool.waitUntil([&comparison] { return comparison->active_ == 0; });

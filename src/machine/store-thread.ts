@@ -39,12 +39,7 @@ const PROGRESS_INTERVAL_MS = 50;
 const TRIM_AFTER_MS = 500;
 
 useCancelFlag((workerData as StoreThreadData).cancelFlag);
-const loading = Promise.all([
-  import('../store/store.js'),
-  import('../native/pages.js'),
-  import('../store/worker/page-pool.js'),
-  import('../store/worker/job-runner.js'),
-]);
+const loading = Promise.all([import('../store/store.js'), import('../native/pages.js')]);
 // What fails here fails again in `open`, which awaits it.
 loading.then(() => loadSqlite()).catch(() => {});
 
@@ -131,8 +126,6 @@ const handlers: {
     return null;
   },
   async beginSave({ store, save, regions, tags }) {
-    const [, , { saveInThisThread }, { runJob }] = await loading;
-    saveInThisThread(runJob);
     const session = await numbered(stores, store).beginSave({ regions, tags });
     saves.set(save, session);
     return { bases: session.bases, parent: session.parent };

@@ -22,7 +22,7 @@ interface SlotLayout {
 interface FrameFunctions {
   readonly frameSlotLayout: SlotLayout;
   frameSlots(count: number): [Handle, ArrayBuffer] | null;
-  frameSubmit(slots: Handle, slot: number): void;
+  frameSubmit(slots: Handle, slot: number, wake: boolean): void;
   frameWait(slots: Handle, slot: number): void;
 }
 
@@ -41,6 +41,11 @@ const Word = {
   digest: 10,
 } as const;
 const WORDS = 11;
+/**
+ * Sleeping threads are woken for so many frames at once: on a virtual machine, waking one takes as long as encoding half a
+ * frame. Whoever waits for a frame encodes it if no thread has begun.
+ */
+const FRAMES_PER_WAKE = 4;
 const SUBMITTED = 1;
 
 /** A frame that is to be encoded: the fields of struct FrameSlot that its caller sets. */
@@ -100,7 +105,11 @@ export class FrameSlot {
     words[Word.effort] = effort;
     words[Word.digest] = digest;
     this.#numbers.set(numbers);
-    addon<FrameFunctions>().frameSubmit(this.slots, this.number);
+    addon<FrameFunctions>().frameSubmit(
+      this.slots,
+      this.number,
+      index % FRAMES_PER_WAKE === FRAMES_PER_WAKE - 1,
+    );
   }
 
   get isEncoded(): boolean {

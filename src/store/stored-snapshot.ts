@@ -41,8 +41,8 @@ import { packList } from './worker/pack-list.js';
 import type { PageBatch } from './worker/page-batch.js';
 import {
   acquireBatch,
+  type JobRunner,
   newSession,
-  type PageWorker,
   pageWorker,
   pageWorkerCount,
   releaseBatch,
@@ -54,7 +54,7 @@ const LANES_PER_WORKER = 2;
 
 /** A reading session in a page Worker. */
 interface ReadSession {
-  readonly worker: PageWorker;
+  readonly worker: JobRunner;
   readonly session: number;
 }
 

@@ -14,8 +14,8 @@ let dir = '';
 let batches = 0;
 // Runs after the listener of the real Worker, which has answered by then.
 parentPort!.on('message', ({ name, input }: JobRequest) => {
-  if (name === 'packBegin' || name === 'readBegin') dir = (input as { dir: string }).dir;
-  if ((name !== 'packBatch' && name !== 'readBatch') || ++batches < 2) return;
+  if (name === 'readBegin') dir = (input as { dir: string }).dir;
+  if (name !== 'readBatch' || ++batches < 2) return;
   const isAsked = (how: string): boolean => {
     try {
       unlinkSync(join(dirname(dir), how));

@@ -28,7 +28,7 @@ import { Effort } from '../pack/pack-format.js';
 import { readFooter, requirePackSize } from '../pack/pack-lists.js';
 import type { SealedPack } from '../pack/pack-writer.js';
 import type { Progress } from '../types.js';
-import { idlePageWorker, type PageWorker, pageWorker } from '../worker/page-pool.js';
+import { idlePageWorker, type JobRunner, pageWorker } from '../worker/page-pool.js';
 import type { Marks } from './marks.js';
 import { hasOtherGeneration, pathOf } from './pack-generations.js';
 
@@ -92,7 +92,7 @@ export class PackRewrites {
     }
   }
 
-  async #run(worker: PageWorker, progress?: Progress): Promise<void> {
+  async #run(worker: JobRunner, progress?: Progress): Promise<void> {
     const chosen = this.#withinLimit([...this.#withDeadChunks(), ...this.#toRecompress()]);
     const totalBytes = chosen.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
     let doneBytes = 0;
@@ -159,7 +159,7 @@ export class PackRewrites {
   }
 
   /** Rewrites a pack unless that is not possible now. False: there is no space for it. */
-  async #hasSpaceToRewrite(worker: PageWorker, pack: PackRow): Promise<boolean> {
+  async #hasSpaceToRewrite(worker: JobRunner, pack: PackRow): Promise<boolean> {
     try {
       if (!(await this.#rewrite(worker, pack))) this.left.held++;
       return true;
@@ -174,7 +174,7 @@ export class PackRewrites {
   }
 
   /** False: the pack is in use, or stays for another reason. Errors: NO_SPACE, DAMAGED. */
-  async #rewrite(worker: PageWorker, pack: PackRow): Promise<boolean> {
+  async #rewrite(worker: JobRunner, pack: PackRow): Promise<boolean> {
     const { context, marks } = this;
     const { dryRun, recompress } = this.options;
     const { number, generation } = pack;

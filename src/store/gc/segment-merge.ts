@@ -1,8 +1,8 @@
 /**
  * Merges and rebuilds segments, so that the index lists a few files instead of many.
  *
- * Thread: the one that opened the store commits; a page Worker reads and writes the files. Other processes may merge at
- * the same time. Merging is never part of a save's commit.
+ * Thread: the one that opened the store commits; a page Worker reads and writes the files, if they are large. Other
+ * processes may merge at the same time. Merging is never part of a save's commit.
  *
  * Invariant: a segment is listed before the segments that it replaces are deleted, so every chunk can be found at any
  * time.
@@ -22,7 +22,7 @@ import {
 } from '../segment/segment-file.js';
 import { packList } from '../worker/pack-list.js';
 import type { GoneChunks } from '../worker/page-jobs.js';
-import { type PageWorker, pageWorker, SAVING } from '../worker/page-pool.js';
+import { type JobRunner, pageWorker, savingRunner } from '../worker/page-pool.js';
 
 /** The parts of a store that segments need. */
 interface Target {
@@ -33,9 +33,9 @@ interface Target {
 /** 256 MiB: the largest merge after a save, so that it takes seconds. gc merges larger ones. */
 const MAX_MERGED_ENTRIES = 16 << 20;
 
-/** The Worker that merges much. Where there are two, it is not the one that saves. */
+/** The Worker that merges much. */
 const MERGING = 1;
-/** 1 MiB: so few entries are merged in milliseconds. The Worker that saves does it, because it runs already. */
+/** 1 MiB: so few entries are merged in milliseconds, which starts no Worker. */
 const FEW_ENTRIES = 1 << 16;
 
 /** Files that this process has found damaged. Without this list each save would read them again to find out. */
@@ -134,7 +134,7 @@ async function merge(
     const into = takeNumber(target);
     const ask = { dir: target.dir, from, into, gone };
     const entries = from.reduce((total, row) => total + row.entries, 0);
-    const worker = pageWorker(entries <= FEW_ENTRIES ? SAVING : MERGING);
+    const worker = entries <= FEW_ENTRIES ? savingRunner() : pageWorker(MERGING);
     try {
       await replace(target, from, into, worker, () => worker.do('mergeSegments', ask));
     } catch (error) {
@@ -172,7 +172,7 @@ async function replace(
   target: Target,
   from: readonly SegmentRow[],
   into: number,
-  worker: PageWorker,
+  worker: JobRunner,
   write: () => Promise<SegmentRow | null>,
 ): Promise<void> {
   const { dir, index } = target;

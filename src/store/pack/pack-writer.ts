@@ -1,7 +1,7 @@
 /**
  * Writes one pack: frames as they fill, then the trailer that seals it (docs/format.md, "Packs").
  *
- * Thread: a page Worker. All calls are synchronous. Native threads encode frames meanwhile (frame-encoder.ts).
+ * Thread: the one that runs page jobs. All calls are synchronous. Native threads encode frames meanwhile (frame-encoder.ts).
  *
  * Invariants:
  * - The file is only appended to. It is a pack once `seal` has returned, which fsyncs it.

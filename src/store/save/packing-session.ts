@@ -1,11 +1,12 @@
 /**
- * The session of a save with those who run page jobs (page-pool.ts): batches of pages go in, their places in packs come out.
+ * The session of a save: batches of pages go in, their places in packs come out. Its page jobs run in the same thread
+ * (page-pool.ts).
  *
  * Thread: the thread of the save, which reserves pack numbers in the index and watches the free space.
  *
  * Invariants:
  * - Batches are deduplicated in the order of the calls.
- * - The Worker always has the number of one more pack than it has begun.
+ * - The packer always has the number of one more pack than it has begun.
  */
 import { BATCH_PAGES, PAGE_BYTES } from '../../page-stream.js';
 import type { StoreContext } from '../context.js';
@@ -19,12 +20,11 @@ import type { PackerResult } from '../worker/packer.js';
 import type { PageBatch } from '../worker/page-batch.js';
 import {
   acquireBatch,
-  batchesInFlight,
+  BATCHES_IN_FLIGHT,
+  type JobRunner,
   newSession,
-  type PageWorker,
-  pageWorker,
   releaseBatch,
-  SAVING,
+  savingRunner,
 } from '../worker/page-pool.js';
 import type { BlockToStore } from './manifest-builder.js';
 
@@ -42,11 +42,10 @@ export interface StoredBlock {
 }
 
 export class PackingSession {
-  readonly #worker: PageWorker = pageWorker(SAVING);
+  readonly #jobs: JobRunner = savingRunner();
   readonly #session = newSession();
-  readonly batchesInFlight = batchesInFlight();
-  readonly #idleBatches = Array.from({ length: this.batchesInFlight }, acquireBatch);
-  /** Pack numbers that the Worker has left. */
+  readonly #idleBatches = Array.from({ length: BATCHES_IN_FLIGHT }, acquireBatch);
+  /** Pack numbers that the packer has left. */
   #spareNumbers = 0;
   #pagesUntilSpaceCheck = 0;
   /** Chunks written since the last checkpoint. */
@@ -58,7 +57,7 @@ export class PackingSession {
     const { dir, fingerprintBits, digest, index } = this.context;
     let segments = index.segments();
     for (;;) {
-      const { missing } = await this.#worker.do('packBegin', {
+      const { missing } = await this.#jobs.do('packBegin', {
         session: this.#session,
         dir,
         fingerprintBits,
@@ -74,12 +73,12 @@ export class PackingSession {
     }
   }
 
-  /** At most {@link batchesInFlight} at a time. */
+  /** At most {@link BATCHES_IN_FLIGHT} at a time. */
   acquireBatch(): PageBatch {
     return this.#idleBatches.pop()!;
   }
 
-  /** Call it only when the Worker is done with the batch. */
+  /** Call it only when no job uses the batch. */
   releaseBatch(batch: PageBatch): void {
     this.#idleBatches.push(batch);
   }
@@ -89,7 +88,7 @@ export class PackingSession {
     this.#requireSpace(count);
     const newNumbers = this.#newNumbers();
     const input = { session: this.#session, batch: batch.shared, count, manifest, newNumbers };
-    const { spareNumbers, uncommitted } = await this.#worker.do('packBatch', input);
+    const { spareNumbers, uncommitted } = await this.#jobs.do('packBatch', input);
     this.#spareNumbers = spareNumbers;
     this.uncommittedChunks = uncommitted;
   }
@@ -101,7 +100,7 @@ export class PackingSession {
   async storeAgain(batch: PageBatch, count: number): Promise<void> {
     this.#requireSpace(count);
     const input = { session: this.#session, batch: batch.shared, count, newNumbers: this.#newNumbers() };
-    this.#spareNumbers = (await this.#worker.do('packAgain', input)).spareNumbers;
+    this.#spareNumbers = (await this.#jobs.do('packAgain', input)).spareNumbers;
   }
 
   /** At most {@link BLOCKS_PER_BATCH} blocks. Each becomes two pages: fingerprints, then places. */
@@ -132,7 +131,7 @@ export class PackingSession {
     const batch = this.acquireBatch();
     const { fingerprints, places } = entry;
     batch.places.set([fingerprints.pack, fingerprints.chunk, places.pack, places.chunk]);
-    await this.#worker.do('packRead', { session: this.#session, batch: batch.shared, count: 2 });
+    await this.#jobs.do('packRead', { session: this.#session, batch: batch.shared, count: 2 });
     const pageAt = (i: number): Uint8Array => batch.pages.slice(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
     const block = blockOf(this.context.ops, pageAt(0), pageAt(1), entry);
     this.releaseBatch(batch);
@@ -157,7 +156,7 @@ export class PackingSession {
     this.#requireSpace(count);
     const newNumbers = this.#newNumbers();
     const input = { session: this.#session, batch: batch.shared, ids, digest, newNumbers };
-    this.#spareNumbers = (await this.#worker.do('packReceived', input)).spareNumbers;
+    this.#spareNumbers = (await this.#jobs.do('packReceived', input)).spareNumbers;
     const places = batch.places.slice(0, 2 * count);
     const fingerprints = batch.fingerprintWords.slice(0, 2 * count);
     this.releaseBatch(batch);
@@ -167,7 +166,7 @@ export class PackingSession {
   /** As `Save.locate`. */
   async locate(fingerprints: Uint8Array, digests: Uint8Array, id: number): Promise<Uint32Array> {
     const input = { session: this.#session, fingerprints, digests, id };
-    return (await this.#worker.do('packLocate', input)).places;
+    return (await this.#jobs.do('packLocate', input)).places;
   }
 
   #newNumbers(): number[] {
@@ -185,30 +184,30 @@ export class PackingSession {
 
   /** Seals the packs written since the last checkpoint. Call {@link keep} when they are committed. */
   checkpoint(): Promise<PackerResult> {
-    return this.#worker.do('packCheckpoint', { session: this.#session });
+    return this.#jobs.do('packCheckpoint', { session: this.#session });
   }
 
   async keep(findable: boolean): Promise<void> {
-    await this.#worker.do('packKeep', { session: this.#session, findable });
+    await this.#jobs.do('packKeep', { session: this.#session, findable });
     this.uncommittedChunks = 0;
   }
 
   /** Seals the last packs. */
   seal(): Promise<PackerResult> {
-    return this.#worker.do('packSeal', { session: this.#session });
+    return this.#jobs.do('packSeal', { session: this.#session });
   }
 
   /** Ends the session. Unlocks all packs, so that gc may delete those that nothing refers to. */
   async end(): Promise<void> {
-    await this.#worker.do('packEnd', { session: this.#session });
+    await this.#jobs.do('packEnd', { session: this.#session });
   }
 
   /** Ends the session and deletes its packs that are not committed. */
   async abort(): Promise<void> {
-    await this.#worker.do('packAbort', { session: this.#session });
+    await this.#jobs.do('packAbort', { session: this.#session });
   }
 
-  /** Gives the batches back. One that was in flight when a call failed is not reused: the Worker may work on it. */
+  /** Gives the batches back. One that was in flight when a call failed is not reused: a job may use it. */
   releaseBatches(): void {
     for (const batch of this.#idleBatches.splice(0)) releaseBatch(batch);
   }

@@ -1,9 +1,9 @@
 /**
  * A save: pages in, a snapshot out (docs/format.md, "Saving").
  *
- * Thread: the one that opened the store, because it owns the database. A page Worker, or that thread itself in the process
- * of a machine, deduplicates and stores the pages, batch by batch. Batches are stored in the order of the source, so the
- * last copy of a page wins.
+ * Thread: the one that opened the store, because it owns the database. It deduplicates and stores the pages, batch by
+ * batch; native threads encode and compare. Batches are stored in the order of the source, so the last copy of a page
+ * wins.
  *
  * Invariants:
  * - Before `commit` resolves, the snapshot is not visible. Afterwards it survives a power failure.
@@ -49,6 +49,7 @@ import { ChunkSet } from '../snapshot/chunk-set.js';
 import type { ManifestBlock } from '../snapshot/manifest.js';
 import { snapshotFile, type WrittenSnapshot, writeUnnamedSnapshot } from '../snapshot/snapshot-file.js';
 import { requireTagLabels, syncTagFiles } from '../tags.js';
+import { BATCHES_IN_FLIGHT } from '../worker/page-pool.js';
 import { Bases } from './bases.js';
 import {
   countPages,
@@ -152,7 +153,7 @@ export class Save implements SaveSession {
       let doneBytes = 0;
       try {
         for (;;) {
-          if (inFlight.length === packing.batchesInFlight) await inFlight.shift();
+          if (inFlight.length === BATCHES_IN_FLIGHT) await inFlight.shift();
           const batch = packing.acquireBatch();
           const run = await nextOf(source, batch.pages);
           if (run === null) {

@@ -35,7 +35,7 @@ function batchOf(shared: SharedArrayBuffer): PageBatch {
 
 function sessionOf<T>(sessions: Map<number, T>, session: number): T {
   const found = sessions.get(session);
-  if (!found) throw new Error(`no session ${session} in this page Worker`);
+  if (!found) throw new Error(`no session ${session} in this thread`);
   return found;
 }
 

@@ -1,8 +1,8 @@
 /**
- * The mapped segments of the store that a page Worker saved to last. While the store is open, the next save maps only new
+ * The mapped segments of the store that this thread saved to last. While the store is open, the next save maps only new
  * segments.
  *
- * Invariant: a segment is unmapped only when no save of this Worker can look into it.
+ * Invariant: a segment is unmapped only when no save of this thread can look into it.
  */
 import { unmapFile } from '../../native/mapped-file.js';
 import type { Segment } from '../segment/fingerprints.js';

@@ -1,9 +1,11 @@
 /**
- * The page Workers of this thread and the batches that they work on. All open stores share them.
+ * Who runs page jobs: page Workers of this thread, and for saves this thread itself. All open stores share them, and the
+ * batches of saves.
  *
  * Invariants:
- * - Workers are started when they are first needed, and end when the last store is closed. The store thread of a machine
- *   runs the jobs of saves itself ({@link saveInThisThread}).
+ * - Workers are started when they are first needed, and end when the last store is closed.
+ * - The jobs of saves are short, a batch of pages each. Between two of them this thread takes messages. Encoding and
+ *   comparing, which take long, are done by native threads (addon/page_pool.h).
  * - A Worker without a job does not keep the process alive.
  * - A Worker that dies fails its jobs with the reason. The next caller gets a new Worker.
  * - Batches are reused. A thread remembers shared memory until its own garbage collection, which may take thousands of
@@ -15,21 +17,17 @@ import { Worker } from 'node:worker_threads';
 import type { LivesnapError } from '../../errors.js';
 import { cancelFlag } from '../disk/waits.js';
 import { fromJobError, workerFailure } from './job-errors.js';
+import { runJob } from './job-runner.js';
 import { PageBatch } from './page-batch.js';
 import type { JobInput, JobName, JobOutput, JobRequest, JobResponse, PageWorkerData } from './page-jobs.js';
 
 const MAX_WORKERS = Math.min(2, availableParallelism());
-/**
- * Batches of a save that are in flight. With a Worker, enough that neither it nor the source waits for the other. In this
- * thread, one is filled while another is worked on.
- */
-export const batchesInFlight = (): number => (thisThread === null ? 4 : 2);
-/** The Worker that saves. */
-export const SAVING = 0;
+/** Batches of a save that are in flight: one is filled, one waits, one is worked on. So many are kept for the next save. */
+export const BATCHES_IN_FLIGHT = 3;
 const PAGE_WORKER = new URL('./page-worker.js', import.meta.url);
 
 /** Runs jobs in the order of the calls. */
-export interface PageWorker {
+export interface JobRunner {
   do<N extends JobName>(name: N, input: JobInput<N>): Promise<JobOutput<N>>;
   readonly alive: boolean;
   end(): void;
@@ -40,7 +38,7 @@ interface PendingJob {
   reject(error: unknown): void;
 }
 
-class WorkerThread implements PageWorker {
+class WorkerThread implements JobRunner {
   readonly #worker: Worker;
   readonly #pending = new Map<number, PendingJob>();
   #lastId = 0;
@@ -95,38 +93,37 @@ class WorkerThread implements PageWorker {
   }
 }
 
-type RunJob = <N extends JobName>(name: N, input: JobInput<N>) => JobOutput<N>;
-
-/** The thread itself. Between two jobs it takes messages. */
-class ThisThread implements PageWorker {
+/** This thread. */
+class ThisThread implements JobRunner {
   readonly alive = true;
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(readonly run: RunJob) {}
-
   do<N extends JobName>(name: N, input: JobInput<N>): Promise<JobOutput<N>> {
-    const done = this.#last.then(() => setImmediate()).then(() => this.run(name, input));
+    const done = this.#last.then(() => setImmediate()).then(() => runJob(name, input));
     this.#last = done.catch(() => {}); // the caller has the error
     return done;
   }
 
+  /** Keeps no file mapped. */
   end(): void {
-    this.do('forgetSegments', null).catch(() => {}); // the next session maps what it needs
+    void this.do('forgetSegments', null);
   }
 }
 
-const workers: (PageWorker | undefined)[] = [];
+const thisThread = new ThisThread();
+const workers: (JobRunner | undefined)[] = [];
 const idleBatches: PageBatch[] = [];
 /** Open stores. */
 let users = 0;
-let thisThread: ThisThread | null = null;
 let lastSession = 0;
 let workerCode = PAGE_WORKER;
 
+/** Runs the jobs of saves. A Worker would take 10 MiB, and saves would take half as long again (ARCHITECTURE.md). */
+export const savingRunner = (): JobRunner => thisThread;
+
 /** The Worker with this index, modulo {@link pageWorkerCount}. */
-export function pageWorker(index: number): PageWorker {
+export function pageWorker(index: number): JobRunner {
   const slot = index % MAX_WORKERS;
-  if (slot === SAVING && thisThread !== null) return thisThread;
   let worker = workers[slot];
   if (!worker?.alive) {
     worker = new WorkerThread(workerCode);
@@ -136,7 +133,7 @@ export function pageWorker(index: number): PageWorker {
 }
 
 /** A Worker that uses only processor and disk time that nothing else wants. The caller ends it. Errors of its jobs: SYSTEM. */
-export const idlePageWorker = (): PageWorker => new WorkerThread(workerCode, { isIdle: true });
+export const idlePageWorker = (): JobRunner => new WorkerThread(workerCode, { isIdle: true });
 
 /** Starts all Workers before they are needed. */
 export function startPageWorkers(): void {
@@ -175,7 +172,7 @@ export async function onPageWorkers<T>(
 export const acquireBatch = (): PageBatch => idleBatches.pop() ?? new PageBatch();
 
 export function releaseBatch(batch: PageBatch): void {
-  if (users > 0 || idleBatches.length < batchesInFlight()) idleBatches.push(batch);
+  if (users > 0 || idleBatches.length < BATCHES_IN_FLIGHT) idleBatches.push(batch);
 }
 
 /** A session number that is unique in this thread. */
@@ -188,17 +185,9 @@ export function usePageWorkers(): void {
 
 export function releasePageWorkers(): void {
   if (--users > 0) return;
-  idleBatches.splice(batchesInFlight()); // those are kept for the next save
+  idleBatches.splice(BATCHES_IN_FLIGHT);
   endWorkers();
-  thisThread?.end();
-}
-
-/**
- * From now on this thread runs the jobs of saves: a Worker takes 10 MiB, and its start takes as long as a small save. It
- * keeps no file open or mapped when no store is open.
- */
-export function saveInThisThread(run: RunJob): void {
-  thisThread ??= new ThisThread(run);
+  thisThread.end();
 }
 
 function endWorkers(): void {
