@@ -41,7 +41,7 @@ export const printable = (text: string): string =>
 
 /** The same for text of several lines. */
 const printableLines = (text: string): string =>
-  isAscii(text) ? text : text.split('\n').map(printable).join('\n');
+  /^[\n -~]*$/.test(text) ? text : text.split('\n').map(printable).join('\n');
 
 interface Span {
   readonly text: string;

@@ -29,8 +29,8 @@ const GAP = '  ';
 
 const lengthOf = (text: string): number => (isAscii(text) ? text.length : [...text].length);
 
-const cutTo = (width: number, text: string): string =>
-  lengthOf(text) <= width ? text : `${[...text].slice(0, width - 1).join('')}…`;
+const cutTo = (width: number, text: string, length: number): string =>
+  length <= width ? text : `${[...text].slice(0, width - 1).join('')}…`;
 
 /** A table with a line of titles. A null cell is a dash. */
 export function formatTable<T>(
@@ -40,29 +40,26 @@ export function formatTable<T>(
 ): StyledText {
   const parts = columns.map((column) => {
     const cells = [column.title, ...rows.map((row) => printable(column.cell(row) ?? '-'))];
-    const width = Math.max(...cells.map(lengthOf));
+    const lengths = cells.map(lengthOf);
+    const width = lengths.reduce((most, length) => Math.max(most, length), 0);
     const least =
       column.cutTo === undefined ? width : Math.min(width, Math.max(column.cutTo, lengthOf(column.title)));
-    return { ...column, cells, width, least };
+    return { ...column, cells, lengths, width, least };
   });
   const shown = fitColumns(parts, terminalWidth);
-  const lines = [null, ...rows].map((row, line) => {
-    const cells = shown.map(({ cells, width, right, style }) => {
-      const cell = cutTo(width, cells[line]!);
-      const padding = ' '.repeat(width - lengthOf(cell));
-      const look = row === null ? 'heading' : (style?.(row) ?? null);
-      return { cell: look === null ? cell : styled(look, cell), padding, right };
+  const texts: Text[] = [];
+  for (let line = 0; line <= rows.length; line++) {
+    if (line > 0) texts.push('\n');
+    shown.forEach(({ cells, lengths, width, right, style }, i) => {
+      const cell = cutTo(width, cells[line]!, lengths[line]!);
+      const padding = ' '.repeat(width - Math.min(width, lengths[line]!));
+      const look = line === 0 ? 'heading' : (style?.(rows[line - 1]!) ?? null);
+      const gap = i === 0 ? '' : GAP;
+      texts.push(right ? gap + padding : gap, look === null ? cell : styled(look, cell));
+      if (!right && i < shown.length - 1) texts.push(padding);
     });
-    return joined(
-      cells.flatMap(({ cell, padding, right }, i) => {
-        const gap = i === 0 ? '' : GAP;
-        if (right) return [gap + padding, cell];
-        return i === cells.length - 1 ? [gap, cell] : [gap, cell, padding];
-      }),
-      '',
-    );
-  });
-  return joined(lines);
+  }
+  return joined(texts, '');
 }
 
 interface Fitted {
