@@ -17,7 +17,7 @@ import { projectRoot } from '../../src/native/project-root.js';
 import { requireKvm } from '../kvm/kvm.js';
 import { World } from './cli.js';
 
-const MAX_TARBALL_BYTES = 6_000_000;
+const MAX_TARBALL_BYTES = 6_500_000;
 const NODE_MODULES = 'node_modules/livesnap';
 
 interface Packed {

@@ -24,6 +24,7 @@ const JOBS = {
   main: { memoryMib: 4096 },
   stock: { memoryMib: 4096 },
   disk: { memoryMib: 4096 },
+  demo: { memoryMib: 4096 },
 } as const;
 type Job = keyof typeof JOBS;
 
