@@ -44,7 +44,7 @@ describe('a store', function () {
     assert.deepEqual(rest, []);
     assert.deepEqual(
       Object.keys(first!),
-      'id tags kind vm parent createdAt memoryBytes diskBytes storedBytes labels'.split(' '),
+      'id tags kind vm parent createdAt memoryBytes diskBytes storedBytes labels pauseMs'.split(' '),
     );
     assert.deepEqual([first!.tags, first!.kind, first!.vm], [['two'], 'file', 'file.bin']);
     assert.equal(second!.id, again.stdout.trim());
