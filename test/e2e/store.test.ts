@@ -53,13 +53,14 @@ describe('a store', function () {
       ...Object.keys(first!),
       'regions',
       'uniqueBytes',
+      'verifiedAt',
       'machine',
       'host',
     ]);
     const stats = await world.json<Record<string, number>>('stats');
     assert.deepEqual(
       Object.keys(stats),
-      'snapshots logicalBytes nonZeroBytes uniqueBytes storedBytes indexBytes deadBytes chunks packs ratio'.split(
+      'snapshots logicalBytes nonZeroBytes uniqueBytes storedBytes indexBytes deadBytes chunks packs packBytes verifiedBytes verifiedAt ratio'.split(
         ' ',
       ),
     );
