@@ -148,7 +148,7 @@ export const queriesOf = (overview: Overview) => ({
   details: (id: string) => ({
     ...overview.snapshots.find((each) => each.id === id)!,
     uniqueBytes: 1,
-    verifiedAt: ago(30),
+    verifiedAt: ago(30.5),
     machine: null,
     host: null,
     regions: [

@@ -32,6 +32,7 @@ describe('the jobs of saves', () => {
     );
     assert.match(failures[0]!, /session 1/);
     assert(seen.includes('message') && seen.at(-1) !== 'message', seen.join());
-    assert.equal(readdirSync('/proc/self/task').length, threads, 'no thread was started');
+    // Threads of earlier tests may end meanwhile.
+    assert(readdirSync('/proc/self/task').length <= threads, 'no thread was started');
   });
 });
