@@ -1,4 +1,4 @@
-// Native threads that compute for page Workers: they encode frames of packs and compare pages with stored ones.
+// Native threads that compute for page jobs: they encode frames of packs and compare pages with stored ones.
 //
 // The threads belong to the process, start when there is work, and end when there was none for a while. A job runs on any
 // of them, or on a thread that waits for it. Page Workers that use idle time have a pool of their own, so that nobody else

@@ -33,33 +33,7 @@ export const verb = defineVerb({
     const rows = await new StoreVerbs(storeDir).list(choice);
     const time = timeFormatter(options.time);
     output.result(
-      rows.map(
-        ({
-          id,
-          tags,
-          kind,
-          vm,
-          parent,
-          createdAt,
-          memoryBytes,
-          diskBytes,
-          storedBytes,
-          labels,
-          pauseMs,
-        }) => ({
-          id,
-          tags,
-          kind,
-          vm,
-          parent,
-          createdAt,
-          memoryBytes,
-          diskBytes,
-          storedBytes,
-          labels,
-          pauseMs,
-        }),
-      ),
+      rows,
       () =>
         formatTable(rows, [
           { title: 'ID', cell: (row) => shortId(row.id) },

@@ -52,13 +52,14 @@ export async function stopMachine(
 
 /** A machine that does not answer is asked again: only its end counts. */
 async function watchDisks(client: MachineClient, onDisks: Progress, done: AbortSignal): Promise<void> {
-  while (!done.aborted) {
+  for (;;) {
+    await sleep(LOOK_AT_DISKS_MS, undefined, { ref: false });
+    if (done.aborted) return;
     const diskSave = await client.describe(ANSWER_TIMEOUT_MS).then(
       (machine) => machine.diskSave,
       () => null,
     );
     if (diskSave !== null && !done.aborted) onDisks(diskSave.doneBytes, diskSave.totalBytes);
-    await sleep(LOOK_AT_DISKS_MS, undefined, { ref: false });
   }
 }
 

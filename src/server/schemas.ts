@@ -332,6 +332,14 @@ export const Job = Type.Object(
 );
 export type Job = Static<typeof Job>;
 
+/** Of the routes that fork a machine or a snapshot. */
+export const forkSchema = {
+  description:
+    'Answered with a job. Its result, and the answer with `Prefer: wait`, has for each clone a machine or a problem.',
+  body: ForkBody,
+  response: { 200: ForkResult, 202: Job },
+};
+
 const keepCount = Type.Optional(Type.Integer({ minimum: 0 }));
 const span = Type.Object(
   {

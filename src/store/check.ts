@@ -246,8 +246,7 @@ class Check {
       progress?.(doneBytes, totalBytes);
     };
     await onPageWorkers(rows, checkPack, this.signal);
-    if (write && toRead.length > 0)
-      index.noteRead(toRead, new Set(toRead.filter(({ number }) => !damaged.has(number))), startedAt);
+    if (write && toRead.length > 0) index.noteRead(toRead, damaged, startedAt);
   }
 
   /** Whether there is no problem. */

@@ -16,8 +16,8 @@ import { ofSave } from '../jobs.js';
 import {
   ChangeBody,
   type FileSource,
-  ForkBody,
-  ForkResult,
+  type ForkResult,
+  forkSchema,
   Job,
   list,
   Machine,
@@ -286,11 +286,8 @@ export function machineRoutes(app: App, service: Service): void {
     {
       schema: {
         summary: 'Save a machine and restore it several times, as clones',
-        description:
-          'Answered with a job. Its result, and the answer with `Prefer: wait`, has for each clone a machine or a problem.',
         params,
-        body: ForkBody,
-        response: { 200: ForkResult, 202: Job },
+        ...forkSchema,
       },
     },
     async (request, reply) => {

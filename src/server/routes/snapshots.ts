@@ -4,9 +4,8 @@ import { shortId } from '../../format.js';
 import {
   Difference,
   Fit,
-  ForkBody,
-  ForkResult,
-  Job,
+  type ForkResult,
+  forkSchema,
   list,
   Machine,
   RestoreBody,
@@ -141,11 +140,8 @@ export function snapshotRoutes(app: App, service: Service): void {
     {
       schema: {
         summary: 'Restore a machine several times, as clones',
-        description:
-          'Answered with a job. Its result, and the answer with `Prefer: wait`, has for each clone a machine or a problem.',
         params,
-        body: ForkBody,
-        response: { 200: ForkResult, 202: Job },
+        ...forkSchema,
       },
     },
     async (request, reply) => {

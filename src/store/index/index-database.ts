@@ -431,8 +431,8 @@ export class Index {
     );
   }
 
-  /** Records that a run of check has read these packs, and when. `sound` are those without damage. */
-  noteRead(packs: readonly PackRow[], sound: ReadonlySet<PackRow>, at: string): void {
+  /** Records that a run of check has read these packs, and when. `damaged`: the numbers of those with damage. */
+  noteRead(packs: readonly PackRow[], damaged: ReadonlySet<number>, at: string): void {
     this.#db.transaction(() => {
       const { last } = this.#db.get<{ last: number }>('SELECT coalesce(max(readRun), 0) AS last FROM packs')!;
       const run = last < MAX_NUMBER ? last + 1 : 1; // start again when the count is full
@@ -441,7 +441,7 @@ export class Index {
         this.#db.run(
           'UPDATE packs SET readRun = ?, verifiedAt = ? WHERE number = ? AND generation = ?',
           run,
-          sound.has(pack) ? at : null,
+          damaged.has(pack.number) ? null : at,
           pack.number,
           pack.generation,
         );

@@ -29,7 +29,6 @@ const PAGE_WORKER = new URL('./page-worker.js', import.meta.url);
 /** Runs jobs in the order of the calls. */
 export interface JobRunner {
   do<N extends JobName>(name: N, input: JobInput<N>): Promise<JobOutput<N>>;
-  readonly alive: boolean;
   end(): void;
 }
 
@@ -95,7 +94,6 @@ class WorkerThread implements JobRunner {
 
 /** This thread. */
 class ThisThread implements JobRunner {
-  readonly alive = true;
   #last: Promise<unknown> = Promise.resolve();
 
   do<N extends JobName>(name: N, input: JobInput<N>): Promise<JobOutput<N>> {
@@ -111,7 +109,7 @@ class ThisThread implements JobRunner {
 }
 
 const thisThread = new ThisThread();
-const workers: (JobRunner | undefined)[] = [];
+const workers: (WorkerThread | undefined)[] = [];
 const idleBatches: PageBatch[] = [];
 /** Open stores. */
 let users = 0;
