@@ -8,6 +8,7 @@ import { existsSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSyn
 import { join } from 'node:path';
 import { importSnapshots } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
+import { Database } from '../sqlite.js';
 import { dropScratch, newStore, noise, save, scratchDir } from './scratch.js';
 
 /** A rollback journal of one page that names a super-journal (https://www.sqlite.org/fileformat.html). */
@@ -71,6 +72,34 @@ describe('a store with a rollback journal that names another file', () => {
       writeFileSync(join(dir, 'store.db-journal'), Buffer.from('d9d505f920a163d7', 'hex'));
       Store.open(dir, { write }).close();
     }
+  });
+});
+
+describe('an index that an interrupted creation left in rollback mode', () => {
+  afterEach(function () {
+    dropScratch(this);
+  });
+
+  it('is in WAL mode, without a journal, after the store is opened for writing', async function () {
+    const { store, dir } = newStore(this);
+    const { id } = await save(store, { x: noise(1, 3) });
+    store.close();
+    const path = join(dir, 'store.db');
+    const journal = `${path}-journal`;
+    const index = new Database(path);
+    index.pragma('journal_mode = DELETE');
+    index.close();
+    writeFileSync(journal, Buffer.alloc(516)); // a header that was never synced
+    // Bytes 18 and 19 are the write and the read version, 2 for WAL (https://www.sqlite.org/fileformat.html).
+    const versions = (): number[] => [...readFileSync(path).subarray(18, 20)];
+    Store.open(dir, { write: false }).close();
+    assert.ok(existsSync(journal));
+    assert.deepEqual(versions(), [1, 1]);
+    const opened = Store.open(dir, { write: true });
+    assert.equal(existsSync(journal), false);
+    assert.ok(opened.show(id));
+    opened.close();
+    assert.deepEqual(versions(), [2, 2]);
   });
 });
 

@@ -49,7 +49,6 @@ export function createIndex(dir: string, file: string): Connection {
     createDatabaseFile(path);
     chmodSync(path, FILE_MODE); // SQLite gives -wal and -shm the mode of the database
     const database = new Database(path, { timeout: BUSY_TIMEOUT_MS });
-    whenIndexIsFree(() => database.pragma('journal_mode = WAL'));
     return prepare(dir, database, lock, true);
   } catch (error) {
     lock?.release();
@@ -134,6 +133,7 @@ function prepare(
     // The file may come from anywhere: SQLite must not trust or run anything in its schema.
     database.pragma('trusted_schema = OFF');
     database.pragma('cell_size_check = ON');
+    if (write) useWal(database);
     whenIndexIsFree(() => database.pragma('synchronous = FULL'));
     database.pragma('foreign_keys = ON');
     const connection = new Connection(dir, database, lock);
@@ -144,6 +144,16 @@ function prepare(
     database.close();
     throw error;
   }
+}
+
+/**
+ * Puts the database into WAL mode, where it stays. A creation that was interrupted leaves it in the mode of SQLite's
+ * default, and may leave a rollback journal without a valid header. SQLite ignores such a journal, and in WAL mode never
+ * deletes it. No journal is in use then: changing the mode needs the database exclusively.
+ */
+function useWal(database: BetterSqlite3.Database): void {
+  const mode = whenIndexIsFree(() => database.pragma('journal_mode = WAL', { simple: true }));
+  if (mode === 'wal') removeIfThere(`${database.name}-journal`);
 }
 
 /** Codes of SQLite and Linux that a full disk can cause. */
