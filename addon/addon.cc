@@ -5,6 +5,7 @@
 #include "errors.h"
 #include "files.h"
 #include "frame_encoder.h"
+#include "hash_ahead.h"
 #include "heap.h"
 #include "idle_time.h"
 #include "locks.h"
@@ -49,6 +50,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   initMemory(env, exports);
   initMemoryFill(env, exports);
   initNetPort(env, exports);
+  initHashAhead(env, exports);
   initPageProof(env, exports);
   initPages(env, exports);
   initPassedFiles(env, exports);

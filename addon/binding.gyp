@@ -12,6 +12,7 @@
         "files.cc",
         "fill_functions.cc",
         "frame_encoder.cc",
+        "hash_ahead.cc",
         "heap.cc",
         "idle_time.cc",
         "io_engine.cc",

@@ -18,6 +18,11 @@ export interface PageOps {
   readonly hasHigh: boolean;
   /** Fills `hashes`, 8 little-endian bytes a page: 0 for a zero page, else the page's XXH64, where 0 becomes 1. */
   hashPages(bytes: Uint8Array, count: number, hashes: Uint8Array): void;
+  /**
+   * Begins `hashPages` on native threads, where there are any. When the returned function returns, `hashes` is filled.
+   * Call it exactly once. Until then nobody else uses the buffers.
+   */
+  hashPagesAhead(bytes: Uint8Array, count: number, hashes: Uint8Array): () => void;
   /** Fills `digests`, 32 bytes a page, with the BLAKE3 of each page. */
   blake3(bytes: Uint8Array, count: number, digests: Uint8Array): void;
   /** XXH64 of a range, seeded with seedHigh × 2^32 + seedLow, as 8 little-endian bytes into `out`. */
@@ -72,17 +77,22 @@ export async function loadPortablePageOps(): Promise<PageOps> {
   const view = (bytes: Uint8Array, offset: number, length: number): Buffer =>
     Buffer.from(bytes.buffer, bytes.byteOffset + offset, length);
 
+  const hashPages: PageOps['hashPages'] = (bytes, count, hashes) => {
+    const out = new DataView(hashes.buffer, hashes.byteOffset, hashes.byteLength);
+    for (let i = 0; i < count; i++) {
+      const page = bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+      let hash = 0n;
+      if (page[0] !== 0 || Buffer.compare(page, zeros) !== 0) hash = h64Raw(page) || 1n;
+      out.setBigUint64(i * 8, hash, true);
+    }
+  };
+
   return {
     name: 'portable',
     hasHigh: false,
-    hashPages(bytes, count, hashes) {
-      const out = new DataView(hashes.buffer, hashes.byteOffset, hashes.byteLength);
-      for (let i = 0; i < count; i++) {
-        const page = bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-        let hash = 0n;
-        if (page[0] !== 0 || Buffer.compare(page, zeros) !== 0) hash = h64Raw(page) || 1n;
-        out.setBigUint64(i * 8, hash, true);
-      }
+    hashPages,
+    hashPagesAhead(bytes, count, hashes) {
+      return () => hashPages(bytes, count, hashes);
     },
     blake3(bytes, count, digests) {
       const blake3 = loadBlake3();
@@ -144,9 +154,22 @@ interface NativeChecksum {
   checksumEnd(state: Uint8Array, out: Uint8Array): void;
 }
 
+declare const brand: unique symbol;
+interface HashesAhead {
+  readonly [brand]: 'hashes ahead';
+}
+
+/** addon/hash_ahead.cc */
+interface NativeHashAhead {
+  hashAheadBegin(bytes: Uint8Array, count: number, hashes: Uint8Array): HashesAhead;
+  hashAheadEnd(ahead: HashesAhead): void;
+}
+
+type NativePageOps = Omit<PageOps, 'name' | 'hasHigh' | 'hashPagesAhead' | 'checksumInParts'>;
+
 /** The addon's implementation. Errors: SYSTEM. */
 export function loadNativePageOps(): PageOps {
-  const native = addon<Omit<PageOps, 'name' | 'hasHigh' | 'checksumInParts'> & NativeChecksum>();
+  const native = addon<NativePageOps & NativeChecksum & NativeHashAhead>();
   const { hashPages, blake3, checksum, equal, compress, decompress } = native;
   const checksumInParts = (): ChecksumInParts => {
     const state = new Uint8Array(native.checksumStateBytes);
@@ -162,6 +185,10 @@ export function loadNativePageOps(): PageOps {
   };
   return {
     ...{ name: 'native', hasHigh: true },
+    hashPagesAhead(bytes, count, hashes) {
+      const ahead = native.hashAheadBegin(bytes, count, hashes);
+      return () => native.hashAheadEnd(ahead);
+    },
     ...{ hashPages, blake3, checksum, checksumInParts, equal, compress, decompress },
   };
 }
@@ -182,15 +209,25 @@ async function loadPageOps(): Promise<void> {
 export function withFingerprintBits(ops: PageOps, bits: number): PageOps {
   if (bits >= 64) return ops;
   const mask = (1n << BigInt(bits)) - 1n;
+  const cut = (count: number, hashes: Uint8Array): void => {
+    const view = new DataView(hashes.buffer, hashes.byteOffset, hashes.byteLength);
+    for (let i = 0; i < count; i++) {
+      const hash = view.getBigUint64(i * 8, true);
+      if (hash !== 0n) view.setBigUint64(i * 8, hash & mask || 1n, true);
+    }
+  };
   return {
     ...ops,
     hashPages(bytes, count, hashes) {
       ops.hashPages(bytes, count, hashes);
-      const view = new DataView(hashes.buffer, hashes.byteOffset, hashes.byteLength);
-      for (let i = 0; i < count; i++) {
-        const hash = view.getBigUint64(i * 8, true);
-        if (hash !== 0n) view.setBigUint64(i * 8, hash & mask || 1n, true);
-      }
+      cut(count, hashes);
+    },
+    hashPagesAhead(bytes, count, hashes) {
+      const end = ops.hashPagesAhead(bytes, count, hashes);
+      return () => {
+        end();
+        cut(count, hashes);
+      };
     },
   };
 }

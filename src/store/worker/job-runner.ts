@@ -23,6 +23,8 @@ const packers = new Map<number, Packer>();
 /** Sessions that read. */
 const readers = new Map<number, { ops: PageOps; packs: PackSet }>();
 const batches = new WeakMap<SharedArrayBuffer, PageBatch>();
+/** Batches whose pages native threads are hashing, until the job of the batch runs. */
+const hashing = new Map<PageBatch, () => void>();
 
 function batchOf(shared: SharedArrayBuffer): PageBatch {
   let batch = batches.get(shared);
@@ -46,10 +48,15 @@ const jobs: Jobs = {
     packers.set(session, new Packer(ops, dir, generationsOf(packs), [...mapped.values()], digest));
     return { missing: segments.flatMap(({ number }) => (mapped.has(number) ? [] : [number])) };
   },
-  packBatch({ session, batch, count, manifest, newNumbers }) {
+  packBatch({ session, batch: shared, count, manifest, newNumbers }) {
+    const batch = batchOf(shared);
+    const endHashing = hashing.get(batch);
+    hashing.delete(batch);
+    endHashing?.();
     const packer = sessionOf(packers, session);
+    if (!endHashing) packer.ops.hashPages(batch.pages, count, batch.fingerprints);
     packer.addPackNumbers(newNumbers);
-    packer.deduplicate(batchOf(batch), count, manifest);
+    packer.deduplicate(batch, count, manifest);
     return { spareNumbers: packer.spareNumbers, uncommitted: packer.uncommitted };
   },
   packAgain({ session, batch, count, newNumbers }) {
@@ -122,6 +129,19 @@ const jobs: Jobs = {
     verifyPack(dir, pack, withFingerprintBits(pageOps, fingerprintBits), readData),
   rewritePack,
 };
+
+/**
+ * Begins what native threads can do before a job's turn comes: the fingerprints of its pages. The caller then runs the job
+ * in any case, for its batch is in use until then.
+ */
+export function prepareJob<N extends JobName>(name: N, input: JobInput<N>): void {
+  if (name !== 'packBatch') return;
+  const { session, batch: shared, count } = input as JobInput<'packBatch'>;
+  const packer = packers.get(session);
+  if (!packer) return;
+  const batch = batchOf(shared);
+  hashing.set(batch, packer.ops.hashPagesAhead(batch.pages, count, batch.fingerprints));
+}
 
 /** Errors: those of the job. */
 export const runJob = <N extends JobName>(name: N, input: JobInput<N>): JobOutput<N> =>

@@ -105,10 +105,11 @@ export class Packer {
     return this.#unusedNumbers.length;
   }
 
-  /** Sets fingerprint and place of the batch's first `count` pages. `manifest`: they are manifest blocks. */
+  /**
+   * Sets the places of the batch's first `count` pages, whose fingerprints are set. `manifest`: they are manifest blocks.
+   */
   deduplicate(batch: PageBatch, count: number, manifest: boolean): void {
     const { fingerprintWords: words, places } = batch;
-    this.ops.hashPages(batch.pages, count, batch.fingerprints);
     const proof = this.#proof;
     if (proof) this.#proveLikely(proof, batch, count);
     // The claims are in the order of their pages.
@@ -422,6 +423,7 @@ export class Packer {
         hint: 'Copy again. If it fails again, run livesnap check --read-data at the source.',
       });
     batch.priorPlaces.fill(0);
+    this.ops.hashPages(batch.pages, count, batch.fingerprints);
     this.deduplicate(batch, count, false);
   }
 

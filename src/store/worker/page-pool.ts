@@ -17,7 +17,7 @@ import { Worker } from 'node:worker_threads';
 import type { LivesnapError } from '../../errors.js';
 import { cancelFlag } from '../disk/waits.js';
 import { fromJobError, workerFailure } from './job-errors.js';
-import { runJob } from './job-runner.js';
+import { prepareJob, runJob } from './job-runner.js';
 import { PageBatch } from './page-batch.js';
 import type { JobInput, JobName, JobOutput, JobRequest, JobResponse, PageWorkerData } from './page-jobs.js';
 
@@ -97,6 +97,7 @@ class ThisThread implements JobRunner {
   #last: Promise<unknown> = Promise.resolve();
 
   do<N extends JobName>(name: N, input: JobInput<N>): Promise<JobOutput<N>> {
+    prepareJob(name, input);
     const done = this.#last.then(() => setImmediate()).then(() => runJob(name, input));
     this.#last = done.catch(() => {}); // the caller has the error
     return done;

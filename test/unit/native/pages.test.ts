@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { loadBlake3 } from '../../../src/native/modules.js';
 import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../../../src/native/pages.js';
@@ -35,6 +37,35 @@ describe('page operations, native and portable,', () => {
     const out = new Uint8Array(8);
     native.checksum(Buffer.from('abc'), 0, 3, 0, 0, out);
     assert.equal(Buffer.from(out).readBigUInt64LE(), 0x44bc2cf5ad770999n);
+  });
+
+  it('compute the same fingerprints ahead, of several batches at once', () => {
+    for (const ops of [native, portable]) {
+      const batches = [0, 1, 2, 255, 256].map((count) => {
+        const bytes = randomBytes(count * PAGE);
+        if (count > 1) bytes.fill(0, PAGE, 2 * PAGE);
+        const hashes = new Uint8Array(new SharedArrayBuffer(count * 8 + 8)).fill(0xee);
+        return { count, bytes, hashes, end: ops.hashPagesAhead(bytes, count, hashes) };
+      });
+      for (const { count, bytes, hashes, end } of batches.reverse()) {
+        end();
+        const expected = new Uint8Array(count * 8);
+        ops.hashPages(bytes, count, expected);
+        assert.deepEqual(Buffer.from(hashes), Buffer.concat([expected, Buffer.alloc(8, 0xee)]));
+      }
+    }
+  });
+
+  it('end in a Worker whose fingerprints nobody waits for', async () => {
+    const code = `
+      import { loadNativePageOps } from ${JSON.stringify(new URL('../../../src/native/pages.js', import.meta.url).href)};
+      const ops = loadNativePageOps();
+      for (let i = 0; i < 20; i++)
+        ops.hashPagesAhead(new Uint8Array(256 * ${PAGE}).fill(1), 256, new Uint8Array(256 * 8));
+      process.exit();`;
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`));
+    const [status] = (await once(worker, 'exit')) as [number];
+    assert.equal(status, 0);
   });
 
   it('compute the BLAKE3 of the official test vectors', () => {
@@ -180,6 +211,8 @@ describe('page operations, native and portable,', () => {
   it('refuse ranges outside a buffer, where the code is native', () => {
     const small = new Uint8Array(16);
     assert.throws(() => native.hashPages(small, 1, new Uint8Array(8)), TypeError);
+    assert.throws(() => native.hashPagesAhead(small, 1, new Uint8Array(8)), TypeError);
+    assert.throws(() => native.hashPagesAhead(new Uint8Array(PAGE), 1, new Uint8Array(7)), TypeError);
     assert.throws(() => native.blake3(small, 1, new Uint8Array(32)), TypeError);
     assert.throws(() => native.blake3(new Uint8Array(PAGE), 1, new Uint8Array(31)), TypeError);
     assert.throws(() => native.equal(small, 8, small, 0, 16), TypeError);
