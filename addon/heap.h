@@ -1,4 +1,4 @@
-// The heap of the C library.
+// Memory that this process keeps and does not use.
 #pragma once
 #include <napi.h>
 

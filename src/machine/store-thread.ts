@@ -11,7 +11,6 @@
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
-import { trimHeap } from '../native/heap.js';
 import { loadSqlite } from '../native/modules.js';
 import type {
   OpenRegion,
@@ -46,6 +45,11 @@ loading.then(() => loadSqlite()).catch(() => {});
 const port = parentPort!;
 const post = (message: FromStoreThread): void => port.postMessage(message);
 
+/** Gives memory back that the last save used, unless there is another one. */
+function trimMemory(): void {
+  if (saves.size > 0) return;
+  void loading.then(([{ Store: Stores }]) => Stores.trimMemory());
+}
 let trimming: NodeJS.Timeout | undefined;
 
 const stores = new Map<number, Store>();
@@ -109,6 +113,7 @@ const handlers: {
   [N in StoreCallName]: (args: CallArgs<N>, id: number) => CallResult<N> | Promise<CallResult<N>>;
 } = {
   async open({ store, dir, write, create }) {
+    clearTimeout(trimming);
     const [{ Store: Stores }, { pageOpsLoaded }] = await loading;
     await pageOpsLoaded;
     const opened = Stores.open(dir, { write, create });
@@ -122,7 +127,7 @@ const handlers: {
     stores.get(store)?.close();
     stores.delete(store);
     clearTimeout(trimming);
-    trimming = setTimeout(trimHeap, TRIM_AFTER_MS).unref();
+    trimming = setTimeout(trimMemory, TRIM_AFTER_MS).unref();
     return null;
   },
   async beginSave({ store, save, regions, tags }) {

@@ -4,6 +4,7 @@
  * Invariant: a slot is not written to between {@link submitFrame} and its end.
  */
 import { addon } from './addon.js';
+import { discardBytes } from './heap.js';
 
 declare const brand: unique symbol;
 /** The slots of one call of {@link createFrameSlots}. */
@@ -125,6 +126,12 @@ export class FrameSlot {
   /** The encoded frame: head, chunk numbers, payload. */
   frame(bytes: number): Uint8Array {
     return this.#frame.subarray(0, bytes);
+  }
+
+  /** Gives its memory back to the kernel. No thread may be encoding it. */
+  discard(): void {
+    discardBytes(this.#frame);
+    discardBytes(this.raw);
   }
 }
 

@@ -10,6 +10,7 @@ import type { Readable, Writable } from 'node:stream';
 import { LivesnapError } from '../errors.js';
 import { nounFor } from '../format.js';
 import { isGlob, matchesGlob } from '../glob.js';
+import { trimHeap } from '../native/heap.js';
 import { pageOps, withFingerprintBits } from '../native/pages.js';
 import type { OpenSnapshot, Region, SavedRegion, SaveSession, SaveTarget } from '../page-stream.js';
 import { checkStore } from './check.js';
@@ -29,6 +30,7 @@ import { collectGarbage, type GcOptions, type GcResult } from './gc/gc.js';
 import { mergeNewest } from './gc/segment-merge.js';
 import { unlinkUnlisted } from './gc/unlisted-files.js';
 import { openIndex, requireRepairable } from './open-store.js';
+import { discardIdleSlots } from './pack/frame-encoder.js';
 import { mapPages } from './page-map.js';
 import { type RepairOptions, repairStore } from './repair/repair.js';
 import { Save } from './save/save.js';
@@ -53,7 +55,7 @@ import type {
   TaggedSnapshot,
 } from './types.js';
 import { uniqueBytesOfAll } from './unique-bytes.js';
-import { releasePageWorkers, usePageWorkers } from './worker/page-pool.js';
+import { discardIdleBatches, releasePageWorkers, usePageWorkers } from './worker/page-pool.js';
 
 export type { OpenSnapshot, SaveSession };
 
@@ -102,6 +104,17 @@ export class Store implements SaveTarget {
     requireLocksToWrite(dir);
     requireRepairable(dir);
     return repairStore(dir, options, progress);
+  }
+
+  /**
+   * Gives memory that this thread keeps for its next save back to the kernel. That save takes it again. It takes a few
+   * milliseconds.
+   */
+  static trimMemory(): void {
+    if (pageOps.name !== 'native') return;
+    discardIdleSlots();
+    discardIdleBatches();
+    trimHeap();
   }
 
   get dir(): string {

@@ -36,6 +36,8 @@ export interface FrameSlot {
   wait(): { readonly flags: number; readonly storedBytes: number };
   /** The first bytes of the encoded frame. */
   frame(bytes: number): Uint8Array;
+  /** Gives its memory back to the kernel until it is used again. */
+  discard(): void;
 }
 
 /** What a frame needs that is compressed, if that saves a sixteenth: raw frames are faster to read. */
@@ -110,6 +112,8 @@ export class PortableFrameSlot implements FrameSlot {
   frame(bytes: number): Uint8Array {
     return this.#frame.subarray(0, bytes);
   }
+
+  discard(): void {} // V8 frees it
 }
 
 /** Slots that no pack uses. */
@@ -122,6 +126,11 @@ export function acquireFrameSlots(ops: PageOps): FrameSlot[] {
     idle.pop() ??
     createFrameSlots(NATIVE_SLOTS, MAX_FRAME_BYTES, FRAME_CHUNKS) ?? [new PortableFrameSlot(ops)]
   );
+}
+
+/** Gives the memory of the slots that this thread keeps back to the kernel. */
+export function discardIdleSlots(): void {
+  for (const slots of idle) for (const slot of slots) slot.discard();
 }
 
 export function releaseFrameSlots(slots: FrameSlot[]): void {

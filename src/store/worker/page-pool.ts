@@ -15,6 +15,7 @@ import { availableParallelism } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { LivesnapError } from '../../errors.js';
+import { discardBytes } from '../../native/heap.js';
 import { cancelFlag } from '../disk/waits.js';
 import { fromJobError, workerFailure } from './job-errors.js';
 import { prepareJob, runJob } from './job-runner.js';
@@ -172,6 +173,11 @@ export const acquireBatch = (): PageBatch => idleBatches.pop() ?? new PageBatch(
 
 export function releaseBatch(batch: PageBatch): void {
   if (users > 0 || idleBatches.length < BATCHES_IN_FLIGHT) idleBatches.push(batch);
+}
+
+/** Gives the memory of the batches that are kept for the next save back to the kernel. */
+export function discardIdleBatches(): void {
+  for (const { pages } of idleBatches) discardBytes(pages);
 }
 
 /** A session number that is unique in this thread. */

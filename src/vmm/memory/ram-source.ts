@@ -19,6 +19,7 @@
  */
 import assert from 'node:assert/strict';
 import type { BitSet } from '../../bit-set.js';
+import { discardBytes } from '../../native/heap.js';
 import { copyPages } from '../../native/memory.js';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
@@ -77,6 +78,8 @@ export class RamSource implements PageSource {
   #isLive = true;
   /** The last pages, copied aside within the pause and given after it; null until then. */
   #aside: AsidePart[] | null = null;
+  /** The memory of these copies. */
+  readonly #rooms = new Set<ArrayBufferLike>();
 
   constructor({ regions, slots, pending, harvest, capture }: RamSourceOptions) {
     assert(slots.every(({ sizeBytes }, i) => regions[i]?.sizeBytes === sizeBytes));
@@ -108,7 +111,12 @@ export class RamSource implements PageSource {
       }
     }
     const part = this.#aside.shift();
-    if (!part) return null;
+    if (!part) {
+      // V8 would keep the rooms of many saves until it collects garbage.
+      for (const room of this.#rooms) discardBytes(new Uint8Array(room));
+      this.#rooms.clear();
+      return null;
+    }
     into.set(part.bytes);
     return { region: part.region, pages: part.pages };
   }
@@ -151,9 +159,11 @@ export class RamSource implements PageSource {
     const pages = Math.min(this.#count() * 2 + SPARE_PAGES, MAX_ASIDE_PAGES);
     const room = new SharedArrayBuffer(pages * PAGE_BYTES);
     new Uint8Array(room).fill(1);
+    this.#rooms.add(room);
     const { written, aside } = await this.#capture(this.#pending, room);
     if (aside !== null) {
       this.#aside = [...aside];
+      for (const { bytes } of aside) this.#rooms.add(bytes.buffer);
       return;
     }
     written.forEach((bitmap, slot) => {

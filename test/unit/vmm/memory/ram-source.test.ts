@@ -13,6 +13,8 @@ describe('RamSource', () => {
   let memory: number;
   let isParked: boolean;
   let events: string[];
+  /** The copies aside of the save. */
+  let copies: Uint8Array[];
   /** How many pages the guest writes in each round. */
   let writtenPages: number;
 
@@ -50,6 +52,7 @@ describe('RamSource', () => {
     isParked = false;
     generation = 0;
     events = [];
+    copies = [];
   });
   afterEach(() => closeMemory(memory));
 
@@ -63,6 +66,7 @@ describe('RamSource', () => {
       copy.addAll(pending[0]!);
       const pages = new MomentPages(slots(), [copy], room);
       pages.copy(written);
+      for (const { bytes } of pages.aside ?? []) copies.push(bytes);
       if (pages.aside !== null) {
         isParked = false;
         events.push('continue');
@@ -94,6 +98,14 @@ describe('RamSource', () => {
     assert.equal(source.storedWhilePausedBytes, 0);
     const moment = generation - 1;
     assert(seen.subarray(0, writtenPages).every((content) => content === moment));
+  });
+
+  it('gives the memory of the copies back when they are stored', async () => {
+    writtenPages = 2000;
+    await takeAll();
+    assert.equal(copies.length, Math.ceil(writtenPages / BATCH_PAGES));
+    // The first and the last page of a room may be shared with other memory.
+    for (const bytes of copies) assert(bytes.subarray(PAGE_BYTES, -PAGE_BYTES).every((byte) => byte === 0));
   });
 
   it('copies at most its limit aside and gives the rest while the guest is paused', async () => {
