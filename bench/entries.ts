@@ -6,6 +6,7 @@ type Load = () => Promise<{ readonly entry: Entry }>;
 export const ENTRIES = {
   save: () => import('./entries/save.js'),
   fill: () => import('./entries/fill.js'),
+  lazy: () => import('./entries/lazy.js'),
   startup: () => import('./entries/startup.js'),
   density: () => import('./entries/density.js'),
   pauses: () => import('./entries/pauses.js'),
