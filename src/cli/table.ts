@@ -48,17 +48,25 @@ export function formatTable<T>(
   });
   const shown = fitColumns(parts, terminalWidth);
   const texts: Text[] = [];
+  let plain = '';
   for (let line = 0; line <= rows.length; line++) {
-    if (line > 0) texts.push('\n');
+    if (line > 0) plain += '\n';
     shown.forEach(({ cells, lengths, width, right, style }, i) => {
-      const cell = cutTo(width, cells[line]!, lengths[line]!);
-      const padding = ' '.repeat(width - Math.min(width, lengths[line]!));
-      const look = line === 0 ? 'heading' : (style?.(rows[line - 1]!) ?? null);
-      const gap = i === 0 ? '' : GAP;
-      texts.push(right ? gap + padding : gap, look === null ? cell : styled(look, cell));
-      if (!right && i < shown.length - 1) texts.push(padding);
+      const length = lengths[line]!;
+      const cell = cutTo(width, cells[line]!, length);
+      const padding = ' '.repeat(width - Math.min(width, length));
+      const look = line === 0 ? 'heading' : style === undefined ? null : style(rows[line - 1]!);
+      if (i > 0) plain += GAP;
+      if (right) plain += padding;
+      if (look === null) plain += cell;
+      else {
+        texts.push(plain, styled(look, cell));
+        plain = '';
+      }
+      if (!right && i < shown.length - 1) plain += padding;
     });
   }
+  texts.push(plain);
   return joined(texts, '');
 }
 
