@@ -4,7 +4,7 @@
  * Invariants:
  * - Everything in it can be rebuilt from the other files of the store.
  * - No statement runs per page or per chunk.
- * - A write is one immediate transaction at synchronous=FULL, and no row is returned unchecked (connection.ts).
+ * - A write is one immediate transaction at synchronous=EXTRA, and no row is returned unchecked (connection.ts).
  */
 import { hash } from 'node:crypto';
 import type BetterSqlite3 from 'better-sqlite3';

@@ -133,8 +133,10 @@ function prepare(
     // The file may come from anywhere: SQLite must not trust or run anything in its schema.
     database.pragma('trusted_schema = OFF');
     database.pragma('cell_size_check = ON');
+    // In WAL mode the same as FULL. In rollback mode the directory is synced, too, when a commit deletes the journal:
+    // a journal that a power cut brings back would undo the commit.
+    whenIndexIsFree(() => database.pragma('synchronous = EXTRA'));
     if (write) useWal(database);
-    whenIndexIsFree(() => database.pragma('synchronous = FULL'));
     database.pragma('foreign_keys = ON');
     const connection = new Connection(dir, database, lock);
     migrate(connection, write);
@@ -152,8 +154,9 @@ function prepare(
  * deletes it. No journal is in use then: changing the mode needs the database exclusively.
  */
 function useWal(database: BetterSqlite3.Database): void {
-  const mode = whenIndexIsFree(() => database.pragma('journal_mode = WAL', { simple: true }));
-  if (mode === 'wal') removeIfThere(`${database.name}-journal`);
+  // Not `simple`, which reads one row and misses the error of a commit that fails after it.
+  const rows = whenIndexIsFree(() => database.pragma('journal_mode = WAL')) as { journal_mode: string }[];
+  if (rows[0]?.journal_mode === 'wal') removeIfThere(`${database.name}-journal`);
 }
 
 /** Codes of SQLite and Linux that a full disk can cause. */
