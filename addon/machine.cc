@@ -180,7 +180,8 @@ static Napi::Value kvmIoctl(const Napi::CallbackInfo& info) {
   return doIoctl(info, 0, kvm.fd, Target::kSystem, 4096);
 }
 
-// How a VM is made: the MSR whose writes exit as KVM_EXIT_X86_WRMSR (-1: none), and ioctls before it has vCPUs.
+// How a VM is made: the MSR whose writes exit as KVM_EXIT_X86_WRMSR (-1: none), whether the dirty log may be read without
+// clearing it, and ioctls before it has vCPUs.
 struct Recipe {
   struct Step {
     uint64_t request;
@@ -192,14 +193,18 @@ struct Recipe {
     }
   };
   int64_t trappedMsr = -1;
+  bool readsLog = false;
   std::vector<Step> steps;
-  bool operator==(const Recipe& other) const { return trappedMsr == other.trappedMsr && steps == other.steps; }
+  bool operator==(const Recipe& other) const {
+    return trappedMsr == other.trappedMsr && readsLog == other.readsLog && steps == other.steps;
+  }
 };
 
 // A VM that is made, or why it is not: the errno of `failed`, or else of a step.
 struct MadeVm {
   int kvmFd = -1;
   int vmFd = -1;
+  bool readsLog = false;
   int err = 0;
   const char* failed = nullptr;
   uint64_t failedRequest = 0;
@@ -209,16 +214,28 @@ struct MadeVm {
   }
 };
 
-// Takes recipes from TypeScript: (trappedMsr, request, argument, request, argument, …).
+// Takes recipes from TypeScript: (trappedMsr, readsLog, request, argument, request, argument, …).
 static Recipe recipeArg(const Napi::CallbackInfo& info) {
   Recipe recipe;
   recipe.trappedMsr = integerArg(info, 0, -1, UINT32_MAX);
-  for (size_t i = 1; i < info.Length(); i += 2) {
+  recipe.readsLog = info[1].ToBoolean();
+  for (size_t i = 2; i < info.Length(); i += 2) {
     Ioctl call = ioctlArg(info, i, Target::kVm, 4096);
     std::vector<uint8_t> bytes(call.bytes.data, call.bytes.data + call.bytes.length);
     recipe.steps.push_back({call.request, call.takesBytes, call.value, std::move(bytes)});
   }
   return recipe;
+}
+
+// Lets KVM_GET_DIRTY_LOG leave the log as it is. False: this KVM clears the log when it is read.
+static bool enableReadingLog(int vmFd) {
+  int options = ioctl(vmFd, KVM_CHECK_EXTENSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
+  if (options <= 0 || (options & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) == 0) return false;
+  kvm_enable_cap enable = {};
+  enable.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
+  // Without INITIALLY_SET, which would make the first harvest return every page.
+  enable.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+  return ioctl(vmFd, KVM_ENABLE_CAP, &enable) == 0;
 }
 
 // Any thread.
@@ -251,6 +268,7 @@ static MadeVm makeVm(Recipe recipe) {
     filter.ranges[0].bitmap = &denied;
     if (ioctl(vm.vmFd, KVM_X86_SET_MSR_FILTER, &filter) < 0) return fail("KVM_X86_SET_MSR_FILTER", 0);
   }
+  vm.readsLog = recipe.readsLog && enableReadingLog(vm.vmFd);
   return vm;
 }
 
@@ -302,6 +320,7 @@ static Napi::Value machineCreate(const Napi::CallbackInfo& info) {
   MadeVm vm = takeVm(recipeArg(info));
   machine->kvmFd = vm.kvmFd;
   machine->vmFd = vm.vmFd;
+  machine->readsLog = vm.readsLog;
   if (vm.failed != nullptr) throwErrno(info.Env(), vm.failed, vm.err);
   if (vm.err != 0) throwIoctl(info.Env(), Target::kVm, vm.failedRequest, vm.err);
   int xsave = ioctl(machine->vmFd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
@@ -354,24 +373,58 @@ static void machineSetSlot(const Napi::CallbackInfo& info) {
   machine->slots.emplace_back(region, memory);
 }
 
-// machineReadDirtyLog(machine, slot, bitmap): fetches and clears the slot's dirty log: one bit per page, little-endian.
-static void machineReadDirtyLog(const Napi::CallbackInfo& info) {
-  auto machine = machineArg(info);
+// The slot of a call (machine, slot, bitmap) that reads its dirty log into the bitmap: one bit per page, little-endian.
+// The caller holds slotsMutex.
+static kvm_dirty_log getDirtyLog(const Napi::CallbackInfo& info, const Machine& machine, uint64_t* pages) {
   auto slot = static_cast<uint32_t>(integerArg(info, 1, 0, 32000));
   auto bitmap = bytesArg(info, 2);
-  std::lock_guard<std::mutex> lock(machine->slotsMutex);
-  for (auto& known : machine->slots) {
+  for (auto& known : machine.slots) {
     if (known.first.slot != slot) continue;
+    *pages = known.first.memory_size / 4096;
     // KVM writes whole 64-bit words (virt/kvm/kvm_main.c, kvm_dirty_bitmap_bytes).
-    if (bitmap.length < (known.first.memory_size / 4096 + 63) / 64 * 8)
-      throwContract(info.Env(), "a dirty bitmap is too short");
+    if (bitmap.length < (*pages + 63) / 64 * 8) throwContract(info.Env(), "a dirty bitmap is too short");
     kvm_dirty_log log = {};
     log.slot = slot;
     log.dirty_bitmap = bitmap.data;
-    if (ioctl(machine->vmFd, KVM_GET_DIRTY_LOG, &log) < 0) throwErrno(info.Env(), "KVM_GET_DIRTY_LOG", errno);
-    return;
+    if (ioctl(machine.vmFd, KVM_GET_DIRTY_LOG, &log) < 0) throwErrno(info.Env(), "KVM_GET_DIRTY_LOG", errno);
+    return log;
   }
   throwContract(info.Env(), "no such memory slot");
+}
+
+// machineTakeDirtyLog(machine, slot, bitmap): fetches the slot's dirty log, and clears what it fetched. A page that the
+// guest writes between the two stays in the log, because only fetched bits are cleared.
+static void machineTakeDirtyLog(const Napi::CallbackInfo& info) {
+  auto machine = machineArg(info);
+  std::lock_guard<std::mutex> lock(machine->slotsMutex);
+  uint64_t pages = 0;
+  kvm_dirty_log log = getDirtyLog(info, *machine, &pages);
+  if (!machine->readsLog) return;
+  // KVM takes ranges that begin at a multiple of 64 pages and end at another or at the slot's end, of 32-bit lengths.
+  constexpr uint64_t kMostPages = uint64_t{1} << 31;
+  auto* words = static_cast<const uint64_t*>(log.dirty_bitmap);
+  for (uint64_t first = 0; first < pages; first += kMostPages) {
+    uint64_t count = std::min(pages - first, kMostPages);
+    auto* from = words + first / 64;
+    if (std::all_of(from, from + (count + 63) / 64, [](uint64_t word) { return word == 0; })) continue;
+    kvm_clear_dirty_log clear = {};
+    clear.slot = log.slot;
+    clear.num_pages = static_cast<uint32_t>(count);
+    clear.first_page = first;
+    clear.dirty_bitmap = const_cast<uint64_t*>(from);
+    if (ioctl(machine->vmFd, KVM_CLEAR_DIRTY_LOG, &clear) < 0) throwErrno(info.Env(), "KVM_CLEAR_DIRTY_LOG", errno);
+  }
+}
+
+// machineReadDirtyLog(machine, slot, bitmap) → whether it did: reads the slot's dirty log and leaves it as it is. False:
+// this KVM clears a log that is read.
+static Napi::Value machineReadDirtyLog(const Napi::CallbackInfo& info) {
+  auto machine = machineArg(info);
+  if (!machine->readsLog) return Napi::Boolean::New(info.Env(), false);
+  std::lock_guard<std::mutex> lock(machine->slotsMutex);
+  uint64_t pages = 0;
+  getDirtyLog(info, *machine, &pages);
+  return Napi::Boolean::New(info.Env(), true);
 }
 
 // machineAddVcpu(machine) → index
@@ -497,6 +550,7 @@ void initMachine(Napi::Env env, Napi::Object exports) {
   exports.Set("machineIoctl", Napi::Function::New(env, machineIoctl));
   exports.Set("machinePrepare", Napi::Function::New(env, machinePrepare));
   exports.Set("machineSetSlot", Napi::Function::New(env, machineSetSlot));
+  exports.Set("machineTakeDirtyLog", Napi::Function::New(env, machineTakeDirtyLog));
   exports.Set("machineReadDirtyLog", Napi::Function::New(env, machineReadDirtyLog));
   exports.Set("machineAddVcpu", Napi::Function::New(env, machineAddVcpu));
   exports.Set("vcpuIoctl", Napi::Function::New(env, vcpuIoctl));

@@ -90,6 +90,7 @@ struct Machine {
   int epollFd = -1;  // wakeFd, readyFd and the device thread's event loop
   int readyFd = -1;  // an epoll of notifiers and watched descriptors
   size_t xsaveSize = 4096;
+  bool readsLog = false;  // KVM_GET_DIRTY_LOG leaves the log as it is, and KVM_CLEAR_DIRTY_LOG clears it
   std::vector<std::unique_ptr<Vcpu>> vcpus;
   std::vector<std::pair<kvm_userspace_memory_region, std::shared_ptr<Memory>>> slots;
   std::mutex slotsMutex;

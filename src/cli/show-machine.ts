@@ -54,6 +54,7 @@ function describe(info: MachineInfo, about: MachineDescription): Text {
   const more: (readonly [string, string | null])[] = [
     ['Touched', `${formatBytes(about.touchedBytes)} of the memory`],
     ['CPU time', formatDuration(about.cpuSeconds * 1000)],
+    ['Changed', about.dirtyBytes === null ? null : `${formatBytes(about.dirtyBytes)} since the last save`],
     ['Store', about.store],
   ];
   const nets =

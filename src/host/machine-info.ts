@@ -24,6 +24,8 @@ export interface MachineInfo {
   readonly touchedBytes: number | null;
   /** Processor time of its process. Null: it does not answer. */
   readonly cpuSeconds: number | null;
+  /** Of RAM and disks, what may differ from `snapshot`. Null: there is none, it does not answer, or KVM cannot tell. */
+  readonly dirtyBytes: number | null;
   /** ISO 8601, UTC. */
   readonly startedAt: string | null;
   /** When its lifetime ends. */
@@ -52,6 +54,7 @@ const fromRecord = (name: string, record: MachineRecord | null): MachineInfo => 
   cpus: record?.cpus ?? null,
   touchedBytes: null,
   cpuSeconds: null,
+  dirtyBytes: null,
   startedAt: record?.startedAt ?? null,
   endsAt: null,
   saves: [],
@@ -70,9 +73,9 @@ export async function machineInfo(directory: RunDirectory): Promise<MachineInfo 
   try {
     const machine = await new MachineClient(directory).describe(ANSWER_TIMEOUT_MS);
     const { id, labels, pid, state, memoryBytes, cpus, startedAt, endsAt, snapshot, problem } = machine;
-    const { touchedBytes, cpuSeconds, saves } = machine;
+    const { touchedBytes, cpuSeconds, dirtyBytes, saves } = machine;
     const about = { id, name, labels, pid, state, memoryBytes, cpus, touchedBytes, cpuSeconds };
-    const info = { ...about, startedAt, endsAt, snapshot, saves };
+    const info = { ...about, dirtyBytes, startedAt, endsAt, snapshot, saves };
     return problem ? { ...info, reason: problem } : info;
   } catch (error) {
     const now = await directory.look();

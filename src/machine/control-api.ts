@@ -18,6 +18,8 @@ export interface MachineDescription {
   readonly cpus: number;
   /** Processor time of the machine's process. */
   readonly cpuSeconds: number;
+  /** Of RAM and disks, what may differ from `snapshot`. Null: there is none, or KVM cannot tell. */
+  readonly dirtyBytes: number | null;
   /** ISO 8601, UTC. */
   readonly startedAt: string;
   /** When its lifetime ends; null: it has no end. ISO 8601, UTC. */

@@ -34,9 +34,12 @@ const INPUT_RETRY_MS = 20;
 
 /** The machine as the routes use it. */
 export interface ControlledMachine {
+  readonly id: string;
+  readonly name: string;
   readonly console: ConsoleHub;
   /** Null while the machine has not ended. */
   readonly end: MachineEnd | null;
+  /** Counts what has changed since the last save, if the last count is too old. */
   describe(): MachineDescription;
   change(change: MachineChange): Promise<void>;
   pause(): Promise<void>;

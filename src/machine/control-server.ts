@@ -36,7 +36,7 @@ function findRoute(method: string, path: string, response: ServerResponse): Hand
 function requireMeant({ headers }: IncomingMessage, machine: ControlledMachine): void {
   const meant = headers[ID_HEADER];
   if (meant === undefined) return;
-  const { id, name } = machine.describe();
+  const { id, name } = machine;
   if (meant !== id)
     throw new LivesnapError('MACHINE_GONE', `the machine ${name} with the ID ${meant} has ended`, {
       hint: `The name ${name} is now that of the machine ${id}.`,

@@ -36,6 +36,7 @@ import {
 } from './control-api.js';
 import type { ControlledMachine } from './control-routes.js';
 import type { ControlServer } from './control-server.js';
+import { DirtyCount } from './dirty-count.js';
 import type { StarterRequest } from './launch-messages.js';
 import { Lifetime } from './lifetime.js';
 import { processUsage } from './process-usage.js';
@@ -94,7 +95,8 @@ export class MachineService implements ControlledMachine {
   readonly #machine: MachineHandle;
   readonly #options: MachineServiceOptions;
   readonly #starter: Starter;
-  readonly #id = randomBytes(16).toString('hex');
+  readonly id = randomBytes(16).toString('hex');
+  readonly #dirty: DirtyCount;
   readonly #startedAt = new Date().toISOString();
   #labels: Labels;
   readonly #lifetime = new Lifetime(() => this.#endLife());
@@ -125,6 +127,7 @@ export class MachineService implements ControlledMachine {
   constructor(machine: MachineHandle, options: MachineServiceOptions) {
     this.#machine = machine;
     this.#options = options;
+    this.#dirty = new DirtyCount(() => machine.countDirtyBytes());
     this.#labels = options.labels ?? machine.savedLabels ?? {};
     this.#starter = this.#newStarter(machine.savedConsole);
     if (machine.savedConsole !== null) this.#takeHistory(machine.savedConsole);
@@ -182,17 +185,22 @@ export class MachineService implements ControlledMachine {
     this.#lifetime.set(this.#options.lifetimeMs ?? null);
   }
 
+  get name(): string {
+    return this.#options.directory.name;
+  }
+
   describe(): MachineDescription {
     const { config, state, snapshot, notices, nets } = this.#machine;
     return {
-      id: this.#id,
-      name: this.#options.directory.name,
+      id: this.id,
+      name: this.name,
       labels: this.#labels,
       pid: process.pid,
       state,
       memoryBytes: config.memoryBytes,
       cpus: config.cpus,
       ...processUsage(),
+      dirtyBytes: this.#dirty.bytes(snapshot),
       startedAt: this.#startedAt,
       endsAt: this.#lifetime.endsAt,
       snapshot,
@@ -457,10 +465,18 @@ export class MachineService implements ControlledMachine {
   }
 
   #record(failure: string | null): MachineRecord {
-    const { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot } = this.describe();
-    const { port } = this.#options;
-    const state = this.#recordedState;
-    return { id, name, labels, pid, memoryBytes, cpus, state, startedAt, snapshot, port, failure };
+    const { config, snapshot } = this.#machine;
+    const { memoryBytes, cpus } = config;
+    return {
+      ...{ id: this.id, name: this.name, labels: this.#labels, pid: process.pid, memoryBytes, cpus },
+      ...{
+        state: this.#recordedState,
+        startedAt: this.#startedAt,
+        snapshot,
+        port: this.#options.port,
+        failure,
+      },
+    };
   }
 
   /** Writes the record, which `ps` reads, after those before it. A failure goes to the log. */

@@ -7,12 +7,13 @@ import type { MemoryHandle } from './memory.js';
 
 interface KvmFunctions {
   kvmIoctl(request: number, argument: number | Uint8Array): number;
-  machineCreate(trappedMsr: number, ...steps: (number | Uint8Array)[]): number;
-  machinePrepare(trappedMsr: number, ...steps: (number | Uint8Array)[]): void;
+  machineCreate(trappedMsr: number, readsLog: boolean, ...steps: (number | Uint8Array)[]): number;
+  machinePrepare(trappedMsr: number, readsLog: boolean, ...steps: (number | Uint8Array)[]): void;
   machineXsaveSize(machine: number): number;
   machineIoctl(machine: number, request: number, argument: number | Uint8Array): number;
   machineSetSlot(machine: number, slot: number, gpa: number, memory: number, logDirty: boolean): void;
-  machineReadDirtyLog(machine: number, slot: number, bitmap: Uint8Array): void;
+  machineTakeDirtyLog(machine: number, slot: number, bitmap: Uint8Array): void;
+  machineReadDirtyLog(machine: number, slot: number, bitmap: Uint8Array): boolean;
   machineAddVcpu(machine: number): number;
   vcpuIoctl(machine: number, vcpu: number, request: number, argument: number | Uint8Array): number;
   machineAttach(machine: number, exitPage: Uint8Array): void;
@@ -45,19 +46,21 @@ export const kvmIoctl = (request: number, argument: number | Uint8Array): number
 export interface VmRecipe {
   /** The guest's writes of this MSR are exits; null: KVM handles all MSRs. */
   readonly trappedMsr: number | null;
+  /** Where KVM can do that, {@link readDirtyLog} works (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). */
+  readonly readsLog: boolean;
   /** Ioctls on the VM before it has vCPUs, in order: request and argument. */
   readonly steps: readonly (readonly [request: number, argument: number | Uint8Array])[];
 }
 
-const PLAIN_VM: VmRecipe = { trappedMsr: null, steps: [] };
+const PLAIN_VM: VmRecipe = { trappedMsr: null, readsLog: true, steps: [] };
 
 /** Takes the VM that {@link prepareMachine} made, if it has the same recipe. Errors: SystemError. */
-export const createMachine = ({ trappedMsr, steps }: VmRecipe = PLAIN_VM): KvmMachine =>
-  native().machineCreate(trappedMsr ?? -1, ...steps.flat());
+export const createMachine = ({ trappedMsr, readsLog, steps }: VmRecipe = PLAIN_VM): KvmMachine =>
+  native().machineCreate(trappedMsr ?? -1, readsLog, ...steps.flat());
 
 /** Makes a VM on a native thread, for the next {@link createMachine}. If that fails, it is made again there. */
-export const prepareMachine = ({ trappedMsr, steps }: VmRecipe): void =>
-  native().machinePrepare(trappedMsr ?? -1, ...steps.flat());
+export const prepareMachine = ({ trappedMsr, readsLog, steps }: VmRecipe): void =>
+  native().machinePrepare(trappedMsr ?? -1, readsLog, ...steps.flat());
 
 /** Size of the argument of KVM_GET_XSAVE2 and KVM_SET_XSAVE. */
 export const xsaveSizeBytes = (machine: KvmMachine): number => native().machineXsaveSize(machine);
@@ -74,7 +77,11 @@ export const setMemorySlot = (
 ): void => native().machineSetSlot(machine, slot, at.gpa, at.memory, at.logDirty);
 
 /** Fetches and clears a slot's dirty log: one bit a page. `bitmap` is a whole number of 8-byte words. */
-export const readDirtyLog = (machine: KvmMachine, slot: number, bitmap: Uint8Array): void =>
+export const takeDirtyLog = (machine: KvmMachine, slot: number, bitmap: Uint8Array): void =>
+  native().machineTakeDirtyLog(machine, slot, bitmap);
+
+/** Fetches a slot's dirty log and leaves it as it is. False: this KVM cannot, and `bitmap` is as it was. */
+export const readDirtyLog = (machine: KvmMachine, slot: number, bitmap: Uint8Array): boolean =>
   native().machineReadDirtyLog(machine, slot, bitmap);
 
 /** Adds a vCPU and returns its index, which is its APIC ID too. */

@@ -57,6 +57,7 @@ const toMachine = (facts: MachineFacts): Machine => ({
   endsAt: null,
   touchedBytes: null,
   cpuSeconds: null,
+  dirtyBytes: null,
 });
 
 interface Identified {
@@ -227,11 +228,11 @@ export class Feed {
     }
   }
 
-  #figuresOf(id: string): Pick<Machine, 'endsAt' | 'touchedBytes' | 'cpuSeconds'> | undefined {
+  #figuresOf(id: string): Pick<Machine, 'endsAt' | keyof Usage[string]> | undefined {
     const known = this.#machines.get(id);
     if (known === undefined) return undefined;
-    const { endsAt, touchedBytes, cpuSeconds } = known;
-    return { endsAt, touchedBytes, cpuSeconds };
+    const { endsAt, touchedBytes, cpuSeconds, dirtyBytes } = known;
+    return { endsAt, touchedBytes, cpuSeconds, dirtyBytes };
   }
 
   /** To be called when a job has begun or was forgotten. */
@@ -265,17 +266,17 @@ export class Feed {
     if (signal.aborted) return;
     this.#takeJobs(jobs);
     const usage: Record<string, Usage[string]> = {};
-    for (const { id, state, endsAt, touchedBytes, cpuSeconds } of infos) {
+    for (const { id, state, endsAt, touchedBytes, cpuSeconds, dirtyBytes } of infos) {
       const known = id === null ? undefined : this.#machines.get(id);
       if (id === null || known === undefined || known.state === 'failed') continue;
       const isSilent = state === 'unresponsive';
       const told = this.#state.machines.find((each) => each.id === id)?.state ?? known.state;
-      const now = { ...known, touchedBytes, cpuSeconds, state: isSilent ? state : told };
+      const now = { ...known, touchedBytes, cpuSeconds, dirtyBytes, state: isSilent ? state : told };
       if (!isSilent) now.endsAt = endsAt;
       this.#machines.set(id, now);
       if (now.endsAt !== known.endsAt || now.state !== known.state)
         this.#tell('machine-changed', { machine: now });
-      if (touchedBytes !== null && cpuSeconds !== null) usage[id] = { touchedBytes, cpuSeconds };
+      if (touchedBytes !== null && cpuSeconds !== null) usage[id] = { touchedBytes, cpuSeconds, dirtyBytes };
     }
     this.#usage = { event: 'usage', data: JSON.stringify(usage) };
     this.#wake();

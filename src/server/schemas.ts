@@ -45,6 +45,9 @@ export const Machine = Type.Object(
     cpus: nullable(Type.Integer()),
     touchedBytes: nullable(bytes('Of its memory, what the host has given so far.')),
     cpuSeconds: nullable(Type.Number({ description: 'Processor time of its process.' })),
+    dirtyBytes: nullable(
+      bytes('Of RAM and disks, what may differ from `snapshot`. Null: there is none, or it is not known.'),
+    ),
     startedAt: nullable(time('When it was started or restored.')),
     endsAt: nullable(time('When its lifetime ends.')),
     snapshot: nullable(
@@ -423,7 +426,11 @@ export type HostAbout = Static<typeof HostAbout>;
 
 export const Usage = Type.Record(
   Type.String(),
-  Type.Object({ touchedBytes: Type.Integer(), cpuSeconds: Type.Number() }),
+  Type.Object({
+    touchedBytes: Type.Integer(),
+    cpuSeconds: Type.Number(),
+    dirtyBytes: nullable(Type.Integer()),
+  }),
 );
 export type Usage = Static<typeof Usage>;
 

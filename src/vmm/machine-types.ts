@@ -111,6 +111,11 @@ export interface MachineHandle {
   readonly end: MachineEnd | null;
   /** The snapshot that the machine was last saved to or restored from. */
   readonly snapshot: string | null;
+  /**
+   * How many bytes of RAM and disks may differ from {@link snapshot}, in pages of 4 KiB. Null: there is none, or KVM
+   * cannot tell. At the moment of a save it is what was counted last, or null. It takes about a millisecond for 16 GiB, on this thread: the guest does not wait.
+   */
+  countDirtyBytes(): number | null;
   /** Why the machine is paused, if the host failed: `resume` tries again. Null otherwise. */
   readonly problem: string | null;
   /** The console of the snapshot that it was restored from; null if it has none. */

@@ -80,12 +80,16 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
   readonly #bases: SaveBases;
   #isRunning = false;
   #problem: string | null = null;
-  /** A pause because of a problem waits for its turn. */
   /** Blocks that the device thread reads for a save. */
   #lastRead: Promise<void> = Promise.resolve();
   /** By {@link saveDisks}, and the guest has not run since. */
   #areDisksSaved = false;
+  /** A pause because of a problem waits for its turn. */
   #isStalling = false;
+  /** The device thread may have fetched dirty bits that this thread does not have yet. */
+  #isAtMoment = false;
+  /** The last count, and the snapshot that it is relative to. */
+  #lastCount: { readonly snapshot: string; readonly bytes: number } | null = null;
   /** The guest has ended the machine, which waits for {@link saveDisks} and {@link stop}. */
   #isOff = false;
   #end: MachineEnd | null = null;
@@ -195,6 +199,21 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
 
   get snapshot(): string | null {
     return this.#dirty.last;
+  }
+
+  countDirtyBytes(): number | null {
+    const { snapshot } = this;
+    if (snapshot === null) return null;
+    if (this.#end === null && !this.#isAtMoment)
+      try {
+        const pages = this.#dirty.count();
+        if (pages === null) return null;
+        this.#lastCount = { snapshot, bytes: pages * PAGE_BYTES };
+      } catch (error) {
+        // Native code may know of the end before this thread does.
+        if (!isMachineGone(error)) throw error;
+      }
+    return this.#lastCount?.snapshot === snapshot ? this.#lastCount.bytes : null;
   }
 
   get problem(): string | null {
@@ -417,8 +436,14 @@ export class Machine extends EventEmitter<MachineEvents> implements MachineHandl
     const wasRunning = this.#isRunning;
     this.#isRunning = false;
     const request = { pending: pending.map(bytesOf), late: late.map(bytesOf), room, resume };
-    const moment = await this.#thread.moment(request, console);
-    this.#dirty.add(moment.written.map(BitSet.from));
+    this.#isAtMoment = true;
+    let moment: Awaited<ReturnType<DeviceThreadClient['moment']>>;
+    try {
+      moment = await this.#thread.moment(request, console);
+      this.#dirty.add(moment.written.map(BitSet.from));
+    } finally {
+      this.#isAtMoment = false;
+    }
     this.#requireOn();
     if (moment.captured !== null && resume) {
       this.#isRunning = true;

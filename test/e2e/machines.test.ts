@@ -55,6 +55,7 @@ describe('a machine', function () {
         state: 'running',
         memoryBytes: 64 << 20,
         cpus: 2,
+        dirtyBytes: null,
         startedAt: 'string',
         endsAt: null,
         snapshot: null,

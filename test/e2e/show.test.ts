@@ -27,6 +27,15 @@ describe('livesnap show', function () {
     assert.match(stdout, /^State +running$/m);
     assert.match(stdout, /^Labels +course=os$/m);
     assert.match(stdout, /^Touched +[\d.]+ [KM]iB of the memory$/m);
+    assert.match(stdout, /^Changed +-$/m);
+    await world.json('save', 'web');
+    await world.ask('web', 'fill 5 4', /^OK/);
+    const saved = await world.json<{ dirtyBytes: number }>('show', 'web');
+    assert(saved.dirtyBytes >= 0 && saved.dirtyBytes < 8 << 20, `${saved.dirtyBytes}`);
+    assert.match(
+      (await world.run(['show', 'web'])).stdout,
+      /^Changed +[\d.]+ [KM]?i?B since the last save$/m,
+    );
   });
 
   it('describes a machine whose process has died', async () => {

@@ -72,6 +72,7 @@ describe('createVm', () => {
     const before = openVms();
     const twice: VmRecipe = {
       trappedMsr: null,
+      readsLog: true,
       steps: [
         [Ioctl.CREATE_IRQCHIP, 0],
         [Ioctl.CREATE_IRQCHIP, 0],

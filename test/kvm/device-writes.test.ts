@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { BitSet } from '../../src/bit-set.js';
-import { closeMachine, type KvmMachine } from '../../src/native/kvm.js';
+import { closeMachine, createMachine, type KvmMachine, setMemorySlot } from '../../src/native/kvm.js';
 import { closeMemory, createMemory, dataRanges, writePages } from '../../src/native/memory.js';
 import { PAGE_BYTES } from '../../src/page-stream.js';
 import { describeHost } from '../../src/vmm/kvm/host.js';
@@ -90,11 +90,12 @@ describe('a page that a device has written', () => {
     const source = new RamSource({
       regions,
       slots,
-      pending: base === null ? slots.map(dataPages) : dirty.since(store.key)!.map(copyOf),
-      harvest: () => dirty.harvest(),
+      pending:
+        base === null ? slots.map(dataPages) : dirty.since(store.key)!.slice(0, slots.length).map(copyOf),
+      harvest: () => dirty.harvest().slice(0, slots.length),
       capture: async (pending, room) => {
         atMoment();
-        const written = dirty.harvest();
+        const written = dirty.harvest().slice(0, slots.length);
         const pages = new MomentPages(slots, pending, room);
         pages.copy(written);
         return { written, aside: pages.aside };
@@ -144,6 +145,45 @@ describe('a page that a device has written', () => {
     await save();
     const id = await save(() => ram.write(0x3000, Buffer.from('just in time')));
     assert.equal(await restored(id, 0x3000, 12), 'just in time');
+  });
+
+  it('is counted until it is saved, and counting it changes nothing', async () => {
+    const BLOCKS = 100;
+    const written = SharedBits.allocate(BLOCKS);
+    dirty = new DirtyPages(machine!, slots, [{ blocks: BLOCKS, written }], false);
+    ram.write(0x1000, Buffer.from('before the first save'));
+    assert.equal(dirty.count(), null);
+    await save();
+    assert.equal(dirty.count(), 0);
+    ram.write(0x2ffe, Buffer.from('two pages'));
+    ram.write(HIGH_GPA + 0x5000, Buffer.from('above the hole'));
+    new SharedBits(written).addRange(31, 4);
+    for (let i = 0; i < 3; i++) assert.equal(dirty.count(), 7);
+    dirty.harvest();
+    assert.equal(dirty.count(), 7, 'what was fetched and not saved');
+    ram.write(0x2000, Buffer.from('one of them again'));
+    assert.equal(dirty.count(), 7);
+    await save();
+    assert.equal(store.pagesGiven, 3);
+    assert.equal(dirty.count(), 0);
+  });
+
+  it('is not counted where KVM clears a log that is read', async () => {
+    const other = createMachine({ trappedMsr: null, readsLog: false, steps: [] });
+    try {
+      slots.forEach((slot, i) => {
+        setMemorySlot(other, i, { ...slot, logDirty: false });
+      });
+      dirty = new DirtyPages(other, slots, [], false);
+      await save();
+      ram.write(0x6000, Buffer.from('saved all the same'));
+      assert.equal(dirty.count(), null);
+      const id = await save();
+      assert.equal(store.pagesGiven, 1);
+      assert.equal(await restored(id, 0x6000, 18), 'saved all the same');
+    } finally {
+      closeMachine(other);
+    }
   });
 
   it('is in the next save when a save fails', async () => {

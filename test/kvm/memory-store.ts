@@ -21,8 +21,10 @@ interface Kept {
 }
 
 export class MemoryStore {
-  readonly key = '/memory';
   readonly snapshots = new Map<string, Kept>();
+
+  constructor(readonly key = '/memory') {}
+
   /** How a machine that is restored from it names it. */
   get place(): { store: string; overlayDir: string } {
     return { store: this.key, overlayDir: tmpdir() };

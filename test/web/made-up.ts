@@ -23,6 +23,7 @@ export const machine = (name: string, number: number, over: Partial<Machine> = {
     cpus: 2,
     touchedBytes: 212 * MIB,
     cpuSeconds: 10,
+    dirtyBytes: over.snapshot == null ? null : 3 * MIB,
     startedAt: ago(30),
     endsAt: null,
   },

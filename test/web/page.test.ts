@@ -152,7 +152,9 @@ describe('the page of the server', function () {
     server.tell('machine-started', { machine: machine('new-one', 70) });
     await page.getByRole('link', { name: 'new-one', exact: true }).waitFor();
     for (const cpuSeconds of [10, 11.5, 12.5]) {
-      server.tell('usage', { [idOf(9001)]: { cpuSeconds, touchedBytes: 300 * 2 ** 20 } });
+      server.tell('usage', {
+        [idOf(9001)]: { cpuSeconds, touchedBytes: 300 * 2 ** 20, dirtyBytes: 5 * 2 ** 20 },
+      });
       await page.waitForTimeout(1100);
     }
     await page.locator('.machine', { hasText: '300 MiB' }).getByText(/\d%/).first().waitFor();
@@ -160,6 +162,17 @@ describe('the page of the server', function () {
     await page.getByRole('link', { name: 'new-one', exact: true }).waitFor({ state: 'detached' });
     server.tell('job', { job: job({ kind: 'gc', progress: { doneBytes: 1, totalBytes: 4 } }) });
     await page.getByText('25%').waitFor();
+  });
+
+  it('shows how much a machine has changed since its last save', async () => {
+    const page = await open(busyHost(30), {}, `#/machines/${idOf(9003)}`);
+    await page.getByText('from db-base · 3 MiB changed since').waitFor();
+    const { machines } = busyHost(30);
+    const db = machines.find(({ id }) => id === idOf(9003))!;
+    server.tell('usage', { [idOf(9003)]: { cpuSeconds: 11, touchedBytes: 1, dirtyBytes: 7 * 2 ** 20 } });
+    await page.getByText('7 MiB changed since').waitFor();
+    server.tell('machine-changed', { machine: { ...db, snapshot: idOf(99_999), dirtyBytes: 4096 } });
+    await page.getByText('never saved', { exact: true }).waitFor();
   });
 
   it('folds untagged snapshots, filters, and has few rows in the document', async () => {

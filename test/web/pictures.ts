@@ -47,10 +47,7 @@ for (let look = 0; look < LOOKS; look++) {
   CPU.forEach((cpu, i) => {
     used[i]! += cpu * (1 + 0.4 * Math.sin(look * (i + 1)));
   });
-  const usage = used.map((cpuSeconds, i) => [
-    idOf(9001 + i),
-    { cpuSeconds, touchedBytes: overview.machines[i]!.touchedBytes },
-  ]);
+  const usage = used.map((cpuSeconds, i) => [idOf(9001 + i), { ...overview.machines[i]!, cpuSeconds }]);
   server.tell('usage', Object.fromEntries(usage));
   await sleep(LOOK_MS);
 }

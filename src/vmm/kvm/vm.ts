@@ -70,6 +70,7 @@ function vmRecipe(host: HostKvm): VmRecipe {
   const isPvm = host.kind === 'pvm';
   return {
     trappedMsr: isPvm ? Msr.IA32_TSC_DEADLINE : null,
+    readsLog: true,
     steps: [
       [Ioctl.SET_TSS_ADDR, TSS_ADDRESS],
       [Ioctl.SET_IDENTITY_MAP_ADDR, words(8, [[0, IDENTITY_MAP_ADDRESS]])],

@@ -11,7 +11,7 @@ import { type KvmMachine, setMemorySlot } from '../../native/kvm.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
 import { DirtySets } from './dirty-sets.js';
-import { harvestDisks, harvestGuest, harvestRam, type WrittenBlocks } from './harvest.js';
+import { countWritten, harvestDisks, harvestGuest, harvestRam, type WrittenBlocks } from './harvest.js';
 
 export class DirtyPages {
   readonly #machine: KvmMachine;
@@ -19,7 +19,7 @@ export class DirtyPages {
   readonly #disks: readonly WrittenBlocks[];
   readonly #sets: DirtySets;
   #logging: boolean;
-  #last: string | null = null;
+  #last: { readonly key: string; readonly id: string } | null = null;
 
   /** The regions are the slots, then the disks. `logging`: KVM logs the guest's writes already. */
   constructor(
@@ -40,7 +40,7 @@ export class DirtyPages {
 
   /** The ID of the snapshot that the machine was last saved to or restored from. */
   get last(): string | null {
-    return this.#last;
+    return this.#last?.id ?? null;
   }
 
   /** The snapshot in the store with this key that a save can be relative to. */
@@ -51,6 +51,15 @@ export class DirtyPages {
   /** The pages of each region that may differ from {@link baseIn}; null if there is no such snapshot. */
   since(key: string): readonly BitSet[] | null {
     return this.#sets.of(key)?.regions ?? null;
+  }
+
+  /**
+   * How many pages of RAM and blocks of disks may differ from {@link last}. Null: there is no such snapshot, or this KVM
+   * cannot tell. Not while the device thread harvests: what it has fetched would be missing.
+   */
+  count(): number | null {
+    if (this.#last === null) return null;
+    return countWritten(this.#machine, this.#slots, this.#disks, this.since(this.#last.key)!);
   }
 
   /** Begins a save: from now on every write is found by {@link harvest}. */
@@ -86,6 +95,6 @@ export class DirtyPages {
    */
   commit(key: string, id: string): void {
     this.#sets.begin(key, id);
-    this.#last = id;
+    this.#last = { key, id };
   }
 }

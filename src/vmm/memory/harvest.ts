@@ -6,7 +6,7 @@
  * Invariant: fetching clears a bit at its source, so the caller keeps it until a save that covers it is committed.
  */
 import { BitSet } from '../../bit-set.js';
-import { type KvmMachine, readDirtyLog } from '../../native/kvm.js';
+import { type KvmMachine, readDirtyLog, takeDirtyLog } from '../../native/kvm.js';
 import { PAGE_BYTES } from '../../page-stream.js';
 import type { MemorySlot } from '../kvm/vm.js';
 import { SharedBits } from './shared-bits.js';
@@ -22,7 +22,7 @@ export interface WrittenBlocks {
 export const harvestGuest = (machine: KvmMachine, slots: readonly MemorySlot[]): BitSet[] =>
   slots.map(({ sizeBytes }, slot) => {
     const dirty = new BitSet(sizeBytes / PAGE_BYTES);
-    readDirtyLog(machine, slot, dirty.bytes);
+    takeDirtyLog(machine, slot, dirty.bytes);
     return dirty;
   });
 
@@ -38,4 +38,28 @@ function taken(size: number, written: SharedArrayBuffer): BitSet {
   const set = new BitSet(size);
   new SharedBits(written).moveTo(set);
   return set;
+}
+
+/**
+ * How many pages and blocks a harvest would find or the sets, by region, have already. Nothing is cleared. Null: this KVM
+ * clears its log when it is read.
+ */
+export function countWritten(
+  machine: KvmMachine,
+  slots: readonly MemorySlot[],
+  disks: readonly WrittenBlocks[],
+  sets: readonly BitSet[],
+): number | null {
+  let count = 0;
+  for (const [region, { size, written }] of [
+    ...slots.map(({ sizeBytes, written }) => ({ size: sizeBytes / PAGE_BYTES, written })),
+    ...disks.map(({ blocks, written }) => ({ size: blocks, written })),
+  ].entries()) {
+    const all = new BitSet(size);
+    if (region < slots.length && !readDirtyLog(machine, region, all.bytes)) return null;
+    new SharedBits(written).copyTo(all);
+    all.addAll(sets[region]!);
+    count += all.count();
+  }
+  return count;
 }

@@ -21,8 +21,21 @@ interface Props {
 }
 
 export function MachineView({ machine, model, nowMs, open }: Props) {
-  const { id, name, state, cpus, memoryBytes, touchedBytes, cpuSeconds, startedAt, endsAt, labels } = machine;
+  const {
+    id,
+    name,
+    state,
+    cpus,
+    memoryBytes,
+    touchedBytes,
+    cpuSeconds,
+    dirtyBytes,
+    startedAt,
+    endsAt,
+    labels,
+  } = machine;
   const path = apiPath(machine);
+  const isKnown = model.snapshots.some(({ id }) => id === machine.snapshot);
   const samples = model.cpu[id ?? ''] ?? [];
   const live = isLive(machine);
   const history = model.snapshots.filter(({ vm, kind }) => vm === name && kind === 'machine');
@@ -89,7 +102,10 @@ export function MachineView({ machine, model, nowMs, open }: Props) {
             {memoryBytes === null ? '…' : formatBytes(memoryBytes)}
           </dd>
           <dt>Snapshot</dt>
-          <dd>{savedText(machine, model, nowMs)}</dd>
+          <dd>
+            {savedText(machine, model, nowMs)}
+            {isKnown && dirtyBytes !== null && ` · ${formatBytes(dirtyBytes)} changed since`}
+          </dd>
         </dl>
         <dl class="facts">
           <dt>Started</dt>

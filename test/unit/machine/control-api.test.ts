@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LivesnapError } from '../../../src/errors.js';
 import { findMachine, MachineClient } from '../../../src/machine/client.js';
-import type { SaveJob } from '../../../src/machine/control-api.js';
+import { ID_HEADER, type SaveJob } from '../../../src/machine/control-api.js';
 import { ControlServer } from '../../../src/machine/control-server.js';
 import type { StarterRequest } from '../../../src/machine/launch-messages.js';
 import { AT_ONCE, MachineService } from '../../../src/machine/machine-service.js';
@@ -147,12 +147,27 @@ describe('the control API', () => {
         saves: [],
         touchedBytes: 0,
         cpuSeconds: 0,
+        dirtyBytes: null,
       },
     );
     assert.equal(new Date(body.startedAt).toISOString(), body.startedAt);
     assert.match(body.id, /^[0-9a-f]{32}$/);
     assert.ok(body.cpuSeconds > 0);
     assert.ok(Number.isSafeInteger(body.touchedBytes));
+  });
+
+  it('counts what has changed since the last save when the machine is described', async () => {
+    await open(root);
+    machine.snapshot = 'b'.repeat(32);
+    machine.dirtyBytes = 8192;
+    const meant = { [ID_HEADER]: service.id };
+    await ask(at('/console', 'POST', meant), 'input');
+    assert.equal(machine.counts, 0, 'nobody has asked');
+    const described = async () => JSON.parse((await ask(at('/machine', 'GET', meant))).text);
+    assert.equal((await described()).dirtyBytes, 8192);
+    machine.dirtyBytes = 0;
+    await ask(at('/save', 'POST', meant));
+    assert.equal((await described()).dirtyBytes, 0, 'a save ends the time that a count holds');
   });
 
   it('changes labels and lifetime, and leaves what is not given', async () => {

@@ -47,6 +47,9 @@ export class FakeMachine implements MachineHandle {
   end: MachineEnd | null = null;
   snapshot: string | null = null;
   problem: string | null = null;
+  dirtyBytes: number | null = null;
+  /** How often it was counted. */
+  counts = 0;
   savesDisks = false;
   notices: readonly string[] = ['a notice'];
   readonly nets = [];
@@ -102,6 +105,10 @@ export class FakeMachine implements MachineHandle {
     if (bytes.length > this.room) throw new LivesnapError('NOT_POSSIBLE_NOW', 'too much input waits');
     this.room -= bytes.length;
     this.input.push(Buffer.from(bytes));
+  }
+  countDirtyBytes(): number | null {
+    this.counts++;
+    return this.dirtyBytes;
   }
   async pause(): Promise<void> {
     this.done.push('pause');

@@ -14,7 +14,14 @@ const facts = (id: string, state: MachineFacts['state'] = 'running'): MachineFac
 
 const info = (id: string, over: Partial<MachineInfo> = {}): MachineInfo => ({
   ...facts(id),
-  ...{ endsAt: null, saves: [], touchedBytes: 4096, cpuSeconds: 1, reason: undefined as never },
+  ...{
+    endsAt: null,
+    saves: [],
+    touchedBytes: 4096,
+    cpuSeconds: 1,
+    dirtyBytes: null,
+    reason: undefined as never,
+  },
   ...over,
 });
 
@@ -133,18 +140,18 @@ describe('the feed of the server', () => {
 
   it('tells the figures of machines, and keeps them with each change', async () => {
     const host = new FakeHost();
-    host.infos = [info('a', { touchedBytes: 8192, cpuSeconds: 2 }), info('unknown')];
+    host.infos = [info('a', { touchedBytes: 8192, cpuSeconds: 2, dirtyBytes: 4096 }), info('unknown')];
     host.tell(state([facts('a')]));
     const reader = new Reader(feedOf(host));
     await reader.next();
     const usage = await reader.next();
     assert.deepEqual(
       [usage.event, usage.position, dataOf(usage)],
-      ['usage', null, { a: { touchedBytes: 8192, cpuSeconds: 2 } }],
+      ['usage', null, { a: { touchedBytes: 8192, cpuSeconds: 2, dirtyBytes: 4096 } }],
     );
     host.tell({ type: 'machine-paused', machine: facts('a', 'paused') } as HostEvent);
     const { machine } = dataOf<{ machine: MachineInfo }>(await reader.change());
-    assert.deepEqual([machine.touchedBytes, machine.cpuSeconds], [8192, 2]);
+    assert.deepEqual([machine.touchedBytes, machine.cpuSeconds, machine.dirtyBytes], [8192, 2, 4096]);
     await reader.end();
   });
 

@@ -54,7 +54,7 @@ describe('the model of the page', () => {
 
   it('measures the processor use between looks that are a second apart or more', () => {
     const id = idOf(9001);
-    const usage = (cpuSeconds: number) => ({ [id]: { cpuSeconds, touchedBytes: 4096 } });
+    const usage = (cpuSeconds: number) => ({ [id]: { cpuSeconds, touchedBytes: 4096, dirtyBytes: 0 } });
     const first = later(modelOf({ ...EMPTY, machines: [machine('a', 1)] }), ['usage', usage(10), 0]);
     assert.equal(totalCpu(first), null);
     assert.equal(first.machines[0]!.touchedBytes, 4096);
