@@ -15,7 +15,7 @@
 namespace livesnap {
 
 // The files of one message, at most.
-static constexpr uint32_t kMaxFiles = 8;
+static constexpr uint32_t kMaxFiles = 32;
 
 // A message with one byte of data, because files cannot be sent alone, and room for the descriptors.
 struct Message {
@@ -36,7 +36,7 @@ static void sendFiles(const Napi::CallbackInfo& info) {
   int socket = static_cast<int>(integerArg(info, 0, 0, INT32_MAX));
   auto list = info[1].As<Napi::Array>();
   if (!info[1].IsArray() || list.Length() < 1 || list.Length() > kMaxFiles)
-    throwContract(info.Env(), "sendFiles takes 1 to 8 descriptors");
+    throwContract(info.Env(), "sendFiles takes 1 to 32 descriptors");
   std::vector<int> fds;
   for (uint32_t i = 0; i < list.Length(); i++) fds.push_back(list.Get(i).ToNumber().Int32Value());
   size_t bytes = fds.size() * sizeof(int);

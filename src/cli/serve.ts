@@ -48,7 +48,11 @@ export const verb = defineVerb({
       parsePortRange,
     ),
     tap: repeated('--tap <tap>', 'Requests may use this tap of the host; repeatable', parseText),
-    allow: repeated('--allow <dir>', 'Requests may name kernels below DIR; may be repeated', parseText),
+    allow: repeated(
+      '--allow <dir>',
+      'Requests may name kernels and disks below DIR; may be repeated',
+      parseText,
+    ),
   },
   notes: [
     'Serves an API for the machines and the store of this host. Every request over',

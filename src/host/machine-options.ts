@@ -16,7 +16,10 @@ import { requireMemory } from './guest-memory.js';
 
 /** A disk of a new machine. */
 export interface DiskOptions {
-  /** A raw image or a block device; a directory or a file of which the guest gets a copy; or what a store has. */
+  /**
+   * A raw image or a block device; a directory or a file of which the guest gets a copy; or what a store has. With `fd`,
+   * an open descriptor of this process, the machine gets that open file, and the path is only shown. The caller closes it.
+   */
   readonly source: DiskRequest['source'];
   /** Default: `rw`. A share is always `ro`. */
   readonly mode?: DiskRequest['mode'] | undefined;

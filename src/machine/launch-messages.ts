@@ -12,8 +12,8 @@ import type { NetConnection, NetRequest } from '../vmm/net/net-config.js';
 import type { MachineDescription } from './control-api.js';
 
 /**
- * The descriptor of the process on which two open files arrive before the request (src/native/passed-files.ts): the
- * lock of the run directory, and the log.
+ * The descriptor of the process on which open files arrive before the request (src/native/passed-files.ts): the lock of
+ * the run directory, the log, and those of disks (passed-disks.ts).
  */
 export const FILES_FD = 4;
 
@@ -43,6 +43,7 @@ export interface LaunchRequest {
     | {
         readonly kind: 'start';
         readonly config: MachineConfig;
+        /** A descriptor here is the number of the file among those of disks that came before the request. */
         readonly disks: readonly DiskRequest[];
         readonly nets?: readonly NetRequest[];
       }

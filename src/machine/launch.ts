@@ -10,6 +10,7 @@ import { sendFiles } from '../native/passed-files.js';
 import type { Progress } from '../page-stream.js';
 import type { MachineDescription } from './control-api.js';
 import type { LaunchRequest } from './launch-messages.js';
+import { packDisks } from './passed-disks.js';
 import { type ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 import { WaitingProcess } from './waiting-process.js';
 
@@ -28,16 +29,19 @@ function openLog(directory: ClaimedRunDirectory): number {
   }
 }
 
-/** Gives the process the request, with the lock and the log of the run directory. */
+/** Gives the process the request, with the lock and the log of the run directory, and open files of disks. */
 function send(
   waiting: WaitingProcess,
   directory: ClaimedRunDirectory,
   request: Omit<LaunchRequest, 'root' | 'name'>,
 ): void {
   const log = openLog(directory);
+  const { origin, fds } = packDisks(request.origin);
   try {
-    waiting.send({ ...request, root: directory.root, name: directory.name }, directory.log, (socket) =>
-      sendFiles(socket, [directory.lockFd, log]),
+    waiting.send(
+      { ...request, origin, root: directory.root, name: directory.name },
+      directory.log,
+      (socket) => sendFiles(socket, [directory.lockFd, log, ...fds]),
     );
   } finally {
     closeSync(log);

@@ -25,6 +25,7 @@ import { ControlServer } from './control-server.js';
 import { FILES_FD, type LaunchReport, type LaunchRequest } from './launch-messages.js';
 import { ignoreStreamErrors, log as processLog } from './log.js';
 import { AT_ONCE, MachineService } from './machine-service.js';
+import { countPassed, unpackDisks } from './passed-disks.js';
 import { ClaimedRunDirectory, runDirectoryError } from './run-directory.js';
 import { type StoreProxy, StoreThread } from './store-thread-client.js';
 
@@ -113,17 +114,19 @@ async function endBeforeReady(directory: ClaimedRunDirectory): Promise<void> {
 /** Null until the machine is ready. */
 let service: MachineService | null = null;
 
-/** Takes the files that came before the request. Returns the lock of the run directory. */
-function takeFiles(): number {
-  const [lock, logFile] = receiveFiles(FILES_FD, 2) as [number, number];
+/** Takes the files that came before the request. Returns the lock of the run directory, and the files of disks. */
+function takeFiles(disks: number): readonly [lock: number, ...disks: number[]] {
+  const [lock, logFile, ...fds] = receiveFiles(FILES_FD, 2 + disks) as [number, number, ...number[]];
   for (const stream of [1, 2]) replaceFile(logFile, stream);
   for (const fd of [logFile, FILES_FD]) closeSync(fd);
   ignoreStreamErrors();
-  return lock;
+  return [lock, ...fds];
 }
 
-async function run(request: LaunchRequest, stores: StoreThread): Promise<number> {
-  const directory = new ClaimedRunDirectory(request.root, request.name, takeFiles());
+async function run(sent: LaunchRequest, stores: StoreThread): Promise<number> {
+  const [lock, ...fds] = takeFiles(countPassed(sent.origin));
+  const request = { ...sent, origin: unpackDisks(sent.origin, fds) };
+  const directory = new ClaimedRunDirectory(request.root, request.name, lock);
   process.title = `livesnap machine-process.js ${request.name}`;
   const server = new ControlServer({ name: request.name, onStop: () => end('POST /stop') });
 

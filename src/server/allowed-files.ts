@@ -3,6 +3,7 @@
  *
  * Invariants:
  * - What is checked is what is used: a file is opened once, and its path in /proc/self/fd decides and goes on.
+ * - A file is opened for writing only after it is known to be allowed, and by the descriptor that was checked.
  * - Outside of the directories there is one answer, whether a file exists or not.
  * - Opening blocks on no FIFO and starts no device.
  */
@@ -13,6 +14,7 @@ import { HttpError } from '../machine/http-status.js';
 
 /** An open file. Its path names it, as long as it is open, also for other processes of this user. */
 export interface AllowedFile extends Disposable {
+  readonly fd: number;
   readonly path: string;
 }
 
@@ -44,7 +46,20 @@ export class AllowedFiles {
   open(path: string): AllowedFile {
     const fd = this.#openPlain(path);
     if (fd === null) throw refused();
-    return { path: `/proc/${process.pid}/fd/${fd}`, [Symbol.dispose]: () => closeSync(fd) };
+    return { fd, path: `/proc/${process.pid}/fd/${fd}`, [Symbol.dispose]: () => closeSync(fd) };
+  }
+
+  /** The same to read and write. Errors: HttpError 403, NO_PERMISSION, NOT_POSSIBLE_NOW, SYSTEM. */
+  openToWrite(path: string): AllowedFile {
+    const file = this.open(path);
+    try {
+      const fd = openSync(file.path, constants.O_RDWR | constants.O_NONBLOCK | constants.O_NOCTTY);
+      return { fd, path: `/proc/${process.pid}/fd/${fd}`, [Symbol.dispose]: () => closeSync(fd) };
+    } catch (error) {
+      throw notWritable(path, error as NodeJS.ErrnoException);
+    } finally {
+      file[Symbol.dispose]();
+    }
   }
 
   #openPlain(path: string): number | null {
@@ -66,6 +81,18 @@ export class AllowedFiles {
     closeSync(fd);
     return null;
   }
+}
+
+function notWritable(path: string, cause: NodeJS.ErrnoException): LivesnapError {
+  const { code, message } = cause;
+  if (code === 'ETXTBSY' || code === 'EBUSY')
+    return new LivesnapError('NOT_POSSIBLE_NOW', `${path} is in use by another program`, { cause });
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS')
+    return new LivesnapError('NO_PERMISSION', `${path} may not be written`, {
+      hint: 'Use the mode ro or cow, or change the permissions of the file.',
+      cause,
+    });
+  return new LivesnapError('SYSTEM', `${path} cannot be opened: ${message}`, { cause });
 }
 
 const refused = (): HttpError =>

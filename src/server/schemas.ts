@@ -68,15 +68,28 @@ export const FileSource = Type.Union([
 ]);
 export type FileSource = Static<typeof FileSource>;
 
-export const Disk = Type.Object(
-  {
-    snapshot: snapshotRef,
-    region: Type.Optional(Type.String({ minLength: 1, maxLength: MAX_NAME_LENGTH })),
-    mode: Type.Optional(Type.Enum(['rw', 'ro', 'cow'])),
-    onError: Type.Optional(Type.Enum(['pause', 'report'])),
-  },
-  { ...CLOSED, description: 'A disk whose contents are in the store.' },
-);
+const ofAnyDisk = {
+  mode: Type.Optional(
+    Type.Enum(['rw', 'ro', 'cow'], { description: 'Default: rw. With cow, writes end with the machine.' }),
+  ),
+  onError: Type.Optional(Type.Enum(['pause', 'report'])),
+};
+
+export const Disk = Type.Union([
+  Type.Object(
+    {
+      snapshot: snapshotRef,
+      region: Type.Optional(Type.String({ minLength: 1, maxLength: MAX_NAME_LENGTH })),
+      ...ofAnyDisk,
+    },
+    { ...CLOSED, description: 'A disk whose contents are in the store.' },
+  ),
+  Type.Object(
+    { path: Type.String({ minLength: 1, maxLength: MAX_TEXT_LENGTH }), ...ofAnyDisk },
+    { ...CLOSED, description: 'A raw image on the host, below a directory that `serve --allow` names.' },
+  ),
+]);
+export type Disk = Static<typeof Disk>;
 
 const mac = Type.Optional(
   Type.String({ pattern: '^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$', description: 'Default: a random one.' }),

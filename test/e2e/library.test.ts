@@ -33,6 +33,30 @@ describe('the library', function () {
   const start = (name: string, more = {}): Promise<Machine> =>
     host.start({ kernel: probe('probe.bzImage'), memoryBytes: 32 << 20, name, ...more });
 
+  it('gives a machine open files as disks, whatever their paths name', async () => {
+    const images = ['one', 'two'].map((name) => join(world.dir, name));
+    for (const path of images) writeFileSync(path, path.at(-1)!.repeat(4096));
+    const fds = images.map((path) => openSync(path, 'r'));
+    for (const path of images) rmSync(path);
+    const paths = [images[1]!, '/nowhere/image'];
+    writeFileSync(paths[0]!, 'x'.repeat(512));
+    const disk = (i: number) =>
+      ({ source: { kind: 'file', path: paths[i]!, fd: fds[i]! }, mode: i === 0 ? 'ro' : 'cow' }) as const;
+    const machine = await start('web', { disks: [disk(0), disk(1)] });
+    for (const fd of fds) closeSync(fd);
+    await machine.save({ tags: ['disks'], then: 'stop' });
+    for (const i of [0, 1]) {
+      const file = join(world.dir, `disk${i}`);
+      await world.json('disk', 'disks', String(i), file);
+      assert(readFileSync(file).equals(Buffer.alloc(4096, images[i]!.at(-1)!)), `disk${i}`);
+    }
+    const { machine: saved } = (await host.store.details('disks')) as { machine: { config: StartOptions } };
+    assert.deepEqual(
+      saved.config.disks!.map(({ source }) => source),
+      paths.map((path) => ({ kind: 'file', path })),
+    );
+  });
+
   it('starts a machine, types into it, saves it and forks it', async () => {
     const machine = await start('web', { labels: { course: 'os' } });
     const console = await machine.console();

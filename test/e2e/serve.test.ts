@@ -334,6 +334,8 @@ describe('livesnap serve', function () {
       headers: { 'content-type': 'text/xml' },
     });
     await refused(403, /not allowed/, '/v1/machines', { body: { kernel: { path: '/etc/passwd' } } });
+    const initrd = { path: '/etc/passwd' };
+    await refused(403, /not allowed/, '/v1/machines', { body: { kernel, initrd } });
     await refused(404, /"absent"/, '/v1/machines', { body: { kernel: { snapshot: 'absent' } } });
     await refused(400, /a size of memory|memory/, '/v1/machines', { body: { kernel, memoryBytes: 4097 } });
     await refused(400, /holds a file/, '/v1/snapshots/kernel/restore', { method: 'POST' });

@@ -1,20 +1,23 @@
 /** Machines of the host. */
 import { mkdtemp, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, normalize } from 'node:path';
 import { Type } from 'typebox';
 import { runRoot, temporaryDirectory } from '../../environment.js';
 import { LivesnapError } from '../../errors.js';
 import { findRunDirectory } from '../../host/find-machine.js';
 import { consoleOf, lastLines, processLogOf } from '../../host/logs.js';
 import { type MachineInfo, machineInfo } from '../../host/machine-info.js';
+import type { DiskOptions } from '../../host/machine-options.js';
 import { stopNamedMachine } from '../../host/stop-machine.js';
 import { STOP_TIMEOUT_MS, type StopRequest } from '../../machine/control-api.js';
 import { HttpError } from '../../machine/http-status.js';
 import { prefers } from '../../machine/prefer.js';
 import type { NetRequest } from '../../vmm/net/net-config.js';
+import type { AllowedFile } from '../allowed-files.js';
 import { ofSave } from '../jobs.js';
 import {
   ChangeBody,
+  type Disk,
   type FileSource,
   type ForkResult,
   forkSchema,
@@ -93,6 +96,30 @@ export function machineRoutes(app: App, service: Service): void {
     }
   }
 
+  /** Gives `use` the disks that a request names. Images are open for as long as `use` takes. */
+  async function withImages<T>(
+    disks: readonly Disk[],
+    use: (options: readonly DiskOptions[]) => Promise<T>,
+  ): Promise<T> {
+    const open: AllowedFile[] = [];
+    try {
+      const options = disks.map((disk): DiskOptions => {
+        const { mode = 'rw', onError } = disk;
+        if ('snapshot' in disk) {
+          const { snapshot, region = null } = disk;
+          return { source: { kind: 'snapshot', snapshot, region }, mode, onError };
+        }
+        const image = mode === 'rw' ? files.openToWrite(disk.path) : files.open(disk.path);
+        open.push(image);
+        return { source: { kind: 'file', path: normalize(disk.path), fd: image.fd }, mode, onError };
+      });
+      return await use(options);
+    } finally {
+      // The machine has descriptors of its own.
+      for (const image of open) image[Symbol.dispose]();
+    }
+  }
+
   app.get(
     '/v1/machines',
     {
@@ -131,17 +158,15 @@ export function machineRoutes(app: App, service: Service): void {
       const connected = nets?.map((net) => connect(net, service));
       const machine = await withFile(kernel, (kernelPath) =>
         withFile(initrd, (initrdPath) =>
-          host.start({
-            ...rest,
-            kernel: kernelPath!,
-            initrd: initrdPath,
-            nets: connected,
-            disks: disks?.map(({ snapshot, region = null, mode, onError }) => ({
-              source: { kind: 'snapshot', snapshot, region },
-              mode,
-              onError,
-            })),
-          }),
+          withImages(disks ?? [], (opened) =>
+            host.start({
+              ...rest,
+              kernel: kernelPath!,
+              initrd: initrdPath,
+              nets: connected,
+              disks: opened,
+            }),
+          ),
         ),
       );
       machine.detach();
@@ -322,8 +347,9 @@ function connect(net: Net, { taps, ports }: Pick<Service, 'taps' | 'ports'>): Ne
   };
 }
 
-/** The error with the name that the client knows. */
+/** The error with the name that the client knows. What the server itself refuses has no other. */
 function renamed(error: LivesnapError, path: string, shown: string): LivesnapError {
+  if (error instanceof HttpError) return error;
   const { code, message, hint, damage } = error;
   return new LivesnapError(code, message.replaceAll(path, shown), {
     ...(hint === undefined ? {} : { hint: hint.replaceAll(path, shown) }),

@@ -39,8 +39,8 @@ export interface DiskConfig {
 
 /** A disk as the user asks for it. */
 export interface DiskRequest {
-  readonly source:
-    | { readonly kind: 'file'; readonly path: string }
+  readonly source: /** `fd`: an open file that is used in place of the path, which is only shown then. It is closed with the machine. */
+    | { readonly kind: 'file'; readonly path: string; readonly fd?: number | undefined }
     | { readonly kind: 'share'; readonly path: string }
     /** `region` null: the only one that can be a disk. */
     | { readonly kind: 'snapshot'; readonly snapshot: string; readonly region: string | null };

@@ -35,9 +35,12 @@ const FORMATS: readonly { readonly name: string; readonly magic: Buffer; readonl
   { name: 'qed', magic: Buffer.from('QED\0', 'latin1'), offset: 0 },
 ];
 
-/** Errors: NO_SUCH_FILE, NO_PERMISSION, BAD_IMAGE, READ_ONLY, NOT_POSSIBLE_NOW (in use), SYSTEM. */
-export function openDiskImage(path: string, mode: ImageMode): DiskImage {
-  let fd = openImageFile(path, mode);
+/**
+ * `given`: the open file, which is used in place of the path. Errors: NO_SUCH_FILE, NO_PERMISSION, BAD_IMAGE, READ_ONLY,
+ * NOT_POSSIBLE_NOW (in use), SYSTEM.
+ */
+export function openDiskImage(path: string, mode: ImageMode, given?: number): DiskImage {
+  let fd = given ?? openImageFile(path, mode);
   try {
     const { sizeBytes, isDevice } = checkKind(fd, path);
     if (isDevice && mode === 'rw') {
@@ -128,7 +131,7 @@ const inUse = (path: string, mode: ImageMode): LivesnapError =>
   new LivesnapError('NOT_POSSIBLE_NOW', `disk image ${path} is in use by another machine or program`, {
     hint:
       mode === 'rw'
-        ? 'Stop the other one. Several machines can share an image only with ,ro or ,cow each.'
+        ? 'Stop the other one. Machines can share an image only if each has the mode ro or cow.'
         : 'Stop the other one, which may write to the image.',
   });
 

@@ -101,7 +101,7 @@ export class MachineDisks {
       let store: DiskStore | null = null;
       for (const { source, mode, onError } of requests) {
         let opened: Opened;
-        if (source.kind === 'file') opened = disks.#openFile(source.path, mode);
+        if (source.kind === 'file') opened = disks.#openFile(source.path, mode, source.fd);
         else if (source.kind === 'share') opened = disks.#openShare(source.path, host.progress);
         else {
           store ??= await host.openStore();
@@ -163,8 +163,8 @@ export class MachineDisks {
     }
   }
 
-  #openFile(path: string, mode: ImageMode): Opened {
-    const { fd, sizeBytes } = openDiskImage(path, mode);
+  #openFile(path: string, mode: ImageMode, given?: number): Opened {
+    const { fd, sizeBytes } = openDiskImage(path, mode, given);
     this.#fds.push(fd);
     if (sizeBytes > MAX_DISK_BYTES) throw tooLarge(`disk image ${path}`, sizeBytes);
     return {

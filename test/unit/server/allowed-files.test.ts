@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
+  chmodSync,
+  copyFileSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -9,6 +12,7 @@ import {
   rmSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -46,6 +50,40 @@ describe('files of the host that requests name', () => {
     assert.equal(readFileSync(file.path, 'utf8'), 'kernel');
     file[Symbol.dispose]();
     assert.throws(() => readFileSync(file.path));
+  });
+
+  it('are opened to write by what was checked, and only if they are allowed', () => {
+    const path = join(dir, 'images/kernel');
+    const file = files.openToWrite(path);
+    renameSync(path, join(dir, 'images/renamed'));
+    writeFileSync(path, 'another');
+    writeSync(file.fd, 'K');
+    assert.equal(readFileSync(join(dir, 'images/renamed'), 'utf8'), 'Kernel');
+    assert.equal(readFileSync(path, 'utf8'), 'another');
+    file[Symbol.dispose]();
+    symlinkSync(join(dir, 'secret'), join(dir, 'images/link'));
+    for (const name of ['secret', 'images/link', 'images/absent'])
+      assert.throws(() => files.openToWrite(join(dir, name)), {
+        status: 403,
+        message: 'this file of the host is not allowed',
+      });
+  });
+
+  it('may be in use by another program that runs them', async () => {
+    const path = join(dir, 'images/program');
+    copyFileSync('/bin/sleep', path);
+    chmodSync(path, 0o755);
+    const program = spawn(path, ['60']);
+    await once(program, 'spawn');
+    try {
+      assert.throws(() => files.openToWrite(path), {
+        code: 'NOT_POSSIBLE_NOW',
+        message: `${path} is in use by another program`,
+      });
+      files.open(path)[Symbol.dispose]();
+    } finally {
+      program.kill();
+    }
   });
 
   it('may be named through a link to the directory that was allowed', () => {
