@@ -2,10 +2,19 @@ import { LivesnapError } from '../errors.js';
 import { installedVersion } from '../native/project-root.js';
 import { readSmallFile } from '../small-file.js';
 import { MAX_STARTER_BYTES } from '../vmm/console/saved-console.js';
-import { parseListen, parsePort, parsePortRange, parseRemote, parseSize, parseText } from './values.js';
+import {
+  parseListen,
+  parseNamedStore,
+  parsePort,
+  parsePortRange,
+  parseRemote,
+  parseSize,
+  parseText,
+} from './values.js';
 import { defineVerb, optional, repeated, valued } from './verb.js';
 
 const ORIGINAL_PORT = 8010;
+const MAX_STORES = 16;
 const DEFAULT_MAX_IMPORT_BYTES = 64 * 2 ** 30;
 const DEFAULT_ADDRESS = { address: '127.0.0.1', port: 7070 };
 
@@ -25,6 +34,11 @@ export const verb = defineVerb({
       '--token-file <file>',
       'File of the token (default: ~/.local/state/livesnap/token)',
       parseText,
+    ),
+    namedStore: repeated(
+      '--named-store <name=dir>',
+      'Also serve this store, which requests name; repeatable',
+      parseNamedStore,
     ),
     remote: repeated(
       '--remote <name=address>',
@@ -77,6 +91,7 @@ export const verb = defineVerb({
     const tokenFile = options.tokenFile ?? defaultFile();
     const server = await serve({
       storeDir,
+      namedStores: namedStores(options.namedStore),
       version: installedVersion(),
       tokenFile,
       remotes: new Map(options.remote),
@@ -116,6 +131,19 @@ export const verb = defineVerb({
     return 0;
   },
 });
+
+/** Errors: USAGE. */
+function namedStores(given: readonly (readonly [string, string])[]): ReadonlyMap<string, string> {
+  const stores = new Map(given);
+  if (stores.size === given.length && stores.size < MAX_STORES) return stores;
+  if (stores.size < given.length)
+    throw new LivesnapError('USAGE', '--named-store gives a name twice', {
+      hint: 'Give each store another name.',
+    });
+  throw new LivesnapError('USAGE', `a server has at most ${MAX_STORES} stores`, {
+    hint: 'Start another server, as another user, for the others.',
+  });
+}
 
 /** Read once, at the start. Errors: NO_SUCH_FILE, USAGE. */
 function readStarter(path: string): { readonly path: string; readonly bytes: Uint8Array } {

@@ -271,6 +271,15 @@ export function parseRemote(given: string): readonly [string, string] {
   return [name, schemeOf(address) === null ? resolve(address) : address];
 }
 
+/** `NAME=DIR`: a name for requests, and the path of a store. */
+export function parseNamedStore(given: string): readonly [string, string] {
+  const text = parseText(given);
+  const [, name, dir] = /^([A-Za-z0-9][\w.-]{0,62})=(.+)$/s.exec(text) ?? [];
+  if (name === undefined || dir === undefined)
+    throw usage(`${quoted(text)} is not a name and a directory`, 'Example: archive=/srv/livesnap.');
+  return [name, resolve(dir)];
+}
+
 /** `8000-8099`, or one port. */
 export function parsePortRange(given: string): { readonly from: number; readonly to: number } {
   const [, from = '', to = from] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(given) ?? [];

@@ -139,7 +139,10 @@ export class HostEvents {
   }
 
   async #lookOnce(): Promise<void> {
-    const always = [runRoot(), ...[SNAPSHOTS, TAGS].map((name) => at(this.storeDir, name))];
+    const folders = [SNAPSHOTS, TAGS].map((name) => at(this.storeDir, name));
+    // To watch a path takes this thread, which a file system that does not answer would stop. So it is asked before.
+    for (const path of folders) await stat(path).catch(() => {});
+    const always = [runRoot(), ...folders];
     this.#watch(always); // before they are read
     const directories = await listRunDirectories(runRoot());
     const paths = directories.map(({ path }) => path);
@@ -173,13 +176,16 @@ export class HostEvents {
   }
 
   async #storeStatus(): Promise<string> {
-    const all = STORE_FILES.map((name) =>
-      stat(at(this.storeDir, name), { bigint: true }).then(
-        ({ ino, size, mtimeNs }) => `${ino} ${size} ${mtimeNs}`,
-        () => '-',
-      ),
-    );
-    return (await Promise.all(all)).join();
+    const all: string[] = [];
+    // One after the other: a file system that does not answer takes one of the few threads that Node has for files.
+    for (const name of STORE_FILES)
+      all.push(
+        await stat(at(this.storeDir, name), { bigint: true }).then(
+          ({ ino, size, mtimeNs }) => `${ino} ${size} ${mtimeNs}`,
+          () => '-',
+        ),
+      );
+    return all.join();
   }
 
   /** Looks again soon if a file of a snapshot shows that one is about to be committed. */

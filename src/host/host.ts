@@ -116,15 +116,21 @@ export class Host implements AsyncDisposable {
     throw signal.reason;
   }
 
-  /** The snapshot of a machine that `from` names, and the store that has it. Errors: as of {@link restore}. */
+  /**
+   * The snapshot of a machine that `from` names, and the store that has it. With an object no store is opened here.
+   * Errors: as of {@link restore}.
+   */
   async #findSaved(from: Snapshot | string): Promise<{ dir: string; saved: SnapshotSummary }> {
-    const ref = typeof from === 'string' ? from : from.id;
-    const located =
-      typeof from === 'string' ? locateSnapshot(this.storeDir, ref) : { dir: from.storeDir, ref };
-    const { dir, ref: found } = await located;
-    const saved = await withStore(dir, { write: false }, (store) => store.find(found));
-    if (saved.kind !== 'machine') throw notOfMachine(ref, saved.kind);
-    return { dir, saved };
+    const found =
+      typeof from === 'string' ? await this.#find(from) : { dir: from.storeDir, saved: from.about };
+    const { id, kind } = found.saved;
+    if (kind !== 'machine') throw notOfMachine(typeof from === 'string' ? from : id, kind);
+    return found;
+  }
+
+  async #find(from: string): Promise<{ dir: string; saved: SnapshotSummary }> {
+    const { dir, ref } = await locateSnapshot(this.storeDir, from);
+    return { dir, saved: await withStore(dir, { write: false }, (store) => store.find(ref)) };
   }
 
   /** A machine that runs, by its name, its ID or a unique prefix of that. Errors: NO_SUCH_MACHINE, MACHINE_GONE. */

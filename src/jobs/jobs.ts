@@ -28,6 +28,7 @@ export class Jobs {
   constructor(
     /** The folder of run directories. */
     readonly root: string,
+    /** Of jobs that are started without another store. */
     readonly storeDir: string,
   ) {}
 
@@ -50,7 +51,7 @@ export class Jobs {
   }
 
   /** Starts a job in a process of its own. Errors: NOT_POSSIBLE_NOW (too many run), NO_SPACE, SYSTEM. */
-  async start(request: JobRequest, subject = ''): Promise<Job> {
+  async start(request: JobRequest, subject = '', storeDir = this.storeDir): Promise<Job> {
     requireLocks();
     const all = await this.list();
     if (all.filter(({ state }) => state === 'running').length >= MAX_RUNNING)
@@ -70,7 +71,7 @@ export class Jobs {
     try {
       const { path } = directory;
       await run(lock, directory.log, {
-        ...{ directory: path, storeDir: this.storeDir, subject, startedAt: record.startedAt, request },
+        ...{ directory: path, storeDir, subject, startedAt: record.startedAt, request },
       });
     } catch (error) {
       directory.remove();

@@ -101,7 +101,7 @@ export class Access {
     return createHmac('sha256', this.#token).update(`livesnap session ${claim}`).digest('base64url');
   }
 
-  /** A ticket for one GET of `path`, which has no query. */
+  /** A ticket for one GET of `path`, which has no query but that of the store. */
   newTicket(path: string): Grant {
     return this.#tickets.issue(path, this.#nowMs());
   }

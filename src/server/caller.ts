@@ -13,7 +13,9 @@ export function callerOf(request: IncomingMessage, arrival: Arrival, access: Acc
   if (caller !== null) return caller;
   const { pathname, searchParams } = new URL(request.url ?? '/', 'http://server');
   const ticket = request.method === 'GET' ? searchParams.get('ticket') : null;
-  if (ticket !== null && access.useTicket(ticket, pathname)) return 'ticket';
+  const store = searchParams.get('store');
+  const path = store === null ? pathname : `${pathname}?store=${store}`;
+  if (ticket !== null && access.useTicket(ticket, path)) return 'ticket';
   throw new HttpError(
     401,
     request.headers.authorization === undefined ? 'the request has no token' : 'the token is not valid',

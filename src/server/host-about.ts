@@ -4,7 +4,11 @@ import { asLivesnapError } from '../errors.js';
 import { describeHost } from '../vmm/kvm/host.js';
 import type { HostAbout } from './schemas.js';
 
-export function hostAbout(version: string, storeDir: string): HostAbout {
+export function hostAbout(
+  version: string,
+  storeDir: string,
+  names: Pick<HostAbout, 'store' | 'stores'>,
+): HostAbout {
   return {
     name: hostname(),
     version,
@@ -12,6 +16,7 @@ export function hostAbout(version: string, storeDir: string): HostAbout {
     cpus: availableParallelism(),
     memoryBytes: totalmem(),
     storeDir,
+    ...names,
   };
 }
 

@@ -8,7 +8,6 @@ import type { IncomingMessage, RequestListener, Server } from 'node:http';
 import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { Host } from '../host/host.js';
-import { HostEvents } from '../host/host-events.js';
 import { Jobs } from '../jobs/jobs.js';
 import { sweepUploads } from '../jobs/upload-directory.js';
 import { isLoopback } from '../machine/origin.js';
@@ -17,8 +16,6 @@ import { Access, CODE_LIFETIME_MS } from './access.js';
 import { AllowedFiles } from './allowed-files.js';
 import { makeApp } from './app.js';
 import { ConsoleSockets } from './console-socket.js';
-import { Feed } from './feed.js';
-import { hostAbout } from './host-about.js';
 import { ServerJobs } from './jobs.js';
 import {
   arrivalOf,
@@ -31,13 +28,16 @@ import {
 import { publicOrigin } from './origin.js';
 import { type OriginalOptions, serveOriginal } from './original.js';
 import { readPageFiles } from './page-files.js';
+import { serveStores } from './served-stores.js';
 import { ServerLog } from './server-log.js';
 import type { Service } from './service.js';
 import { SignInFiles } from './sign-in-files.js';
-import { StoreClient } from './store-client.js';
 
 export interface ServeOptions {
+  /** The store of requests that name none. */
   readonly storeDir: string;
+  /** Directories of more stores, by the names that requests use. */
+  readonly namedStores: ReadonlyMap<string, string>;
   readonly version: string;
   readonly tokenFile: string;
   /** Addresses of other stores, by the names that requests use. */
@@ -80,30 +80,17 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   const directory = await SocketDirectory.claim(runRoot());
   const servers: Server[] = [];
   try {
-    const host = new Host(storeDir);
-    const store = new StoreClient(storeDir);
     const log = new ServerLog();
     const closing = new AbortController();
     sweepUploads();
     const signInFiles = new SignInFiles(directory.path, CODE_LIFETIME_MS);
     let url: string | null = null;
-    const jobs = new ServerJobs(host, new Jobs(runRoot(), storeDir));
+    const jobs = new ServerJobs(new Host(storeDir), new Jobs(runRoot(), storeDir));
+    const stores = serveStores({ main: storeDir, others: options.namedStores }, { jobs, log, version });
+    const { host } = stores.main;
     const service: Service = {
       host,
-      store,
-      feed: new Feed({
-        // The store's thread lists, not this one.
-        events: new HostEvents(storeDir, () => store.ask('list')),
-        machines: (filter) => host.machines(filter),
-        jobs: (machines) => jobs.list(machines),
-        about: hostAbout(version, storeDir),
-        stats: () => store.ask('stats').catch(nullIfAbsent),
-        uniqueBytes: async () => {
-          const found = await store.ask('uniqueBytes').catch(nullIfAbsent);
-          return found && Object.fromEntries(found);
-        },
-        log,
-      }),
+      stores,
       jobs,
       remotes,
       maxImportBytes,
@@ -148,7 +135,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         signInFiles.close();
         await Promise.all(servers.map(closed));
         await app.close();
-        await service.store.close();
+        await stores.close();
         directory[Symbol.dispose]();
       },
     };
@@ -157,12 +144,6 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     directory[Symbol.dispose]();
     throw error;
   }
-}
-
-/** There is no store before the first save. */
-function nullIfAbsent(error: unknown): null {
-  if (error instanceof LivesnapError && error.code === 'NO_SUCH_FILE') return null;
-  throw error;
 }
 
 /** Errors: USAGE. */

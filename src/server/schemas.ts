@@ -31,6 +31,48 @@ const lifetimeMs = nullable(
   Type.Integer({ minimum: 1, description: 'The machine ends after this time. Null: it has no end.' }),
 );
 
+// Stores
+
+const storeName = Type.Optional(
+  Type.String({
+    minLength: 1,
+    maxLength: MAX_NAME_LENGTH,
+    description: 'A store of GET /v1/stores. Default: the first.',
+  }),
+);
+/** The query of requests that use a store. */
+export const StoreQuery = Type.Object({ store: storeName }, CLOSED);
+/** The same of those that are sent with a ticket. */
+export const DownloadQuery = Type.Object(
+  {
+    store: storeName,
+    ticket: Type.Optional(Type.String({ maxLength: 256, description: 'Of POST /v1/tickets.' })),
+  },
+  CLOSED,
+);
+/** The query of requests that save a machine. */
+export const SaveQuery = Type.Object(
+  {
+    store: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: MAX_NAME_LENGTH,
+        description:
+          'A store of GET /v1/stores. Default: the one that the machine was started with, or else the first.',
+      }),
+    ),
+  },
+  CLOSED,
+);
+
+export const NamedStore = Type.Object(
+  {
+    name: Type.String(),
+    default: Type.Boolean({ description: 'Whether requests that name no store use it.' }),
+  },
+  { $id: 'NamedStore' },
+);
+
 // Machines
 
 export const Machine = Type.Object(
@@ -336,7 +378,9 @@ export const Job = Type.Object(
   {
     id: Type.String(),
     kind: Type.Enum(['save', 'fork', 'gc', 'check', 'forget', 'copy', 'import']),
-    subject: Type.String({ description: 'The machine or the other store. Empty: the store.' }),
+    subject: Type.String({
+      description: 'The machine, the other store of a copy, or else the store. Empty: the only store.',
+    }),
     state: Type.Enum(['running', 'done', 'failed', 'cancelled']),
     startedAt: time('When it was started.'),
     endedAt: nullable(time('When it ended.')),
@@ -434,6 +478,8 @@ const HostAbout = Type.Object({
   cpus: Type.Integer(),
   memoryBytes: bytes('Memory of the host.'),
   storeDir: Type.String({ description: 'The path of the store.' }),
+  store: Type.String({ description: 'The name of the store.' }),
+  stores: list(Type.String({ description: 'The names of all stores, the default first.' })),
 });
 export type HostAbout = Static<typeof HostAbout>;
 
@@ -480,7 +526,12 @@ export const CodeGrant = Type.Object({
 });
 export const SessionBody = Type.Object({ code: Type.String({ minLength: 1, maxLength: 256 }) }, CLOSED);
 export const TicketBody = Type.Object(
-  { path: Type.String({ pattern: '^/v1/[^?#]{1,1000}$', description: 'What is downloaded.' }) },
+  {
+    path: Type.String({
+      pattern: '^/v1/[^?#]{1,1000}([?]store=[A-Za-z0-9][A-Za-z0-9_.-]{0,62})?$',
+      description: 'What is downloaded, with the store if it is not the default one.',
+    }),
+  },
   CLOSED,
 );
 

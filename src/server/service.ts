@@ -6,18 +6,17 @@ import type { Host } from '../host/host.js';
 import type { Origins } from '../machine/origin.js';
 import type { Access, Caller } from './access.js';
 import type { AllowedFiles } from './allowed-files.js';
-import type { Feed } from './feed.js';
 import type { ServerJobs } from './jobs.js';
 import type { PageFile } from './page-files.js';
+import type { ServedStores } from './served-stores.js';
 import type { ServerLog } from './server-log.js';
 import type { SignInFiles } from './sign-in-files.js';
-import type { StoreClient } from './store-client.js';
 
 /** What the routes use. */
 export interface Service {
+  /** Of the main store. */
   readonly host: Host;
-  readonly store: StoreClient;
-  readonly feed: Feed;
+  readonly stores: ServedStores;
   readonly jobs: ServerJobs;
   /** Addresses of other stores, by the names that requests use. */
   readonly remotes: ReadonlyMap<string, string>;

@@ -1,5 +1,6 @@
 /** Requests to the server, with the session of this tab. */
 import { currentSession, endSession } from './session.js';
+import { inStore } from './store-choice.js';
 
 /** What the server refused, in its words (RFC 9457). */
 export class ApiError extends Error {
@@ -21,7 +22,7 @@ export const whenSignedOut = (listener: () => void): void => {
 
 /** Errors: ApiError; TypeError (no connection). */
 export async function request(path: string, init: RequestInit = {}): Promise<Response> {
-  const response = await fetch(path, {
+  const response = await fetch(inStore(path), {
     ...init,
     headers: { authorization: `Bearer ${currentSession() ?? ''}`, ...init.headers },
   });

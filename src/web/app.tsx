@@ -10,6 +10,7 @@ import { watchHost } from './connection.js';
 import { type Notice, whenNoticed } from './notice.js';
 import { signIn } from './session.js';
 import { afterEvent, type HostModel } from './state/host-model.js';
+import { chooseStore, showsStore } from './store-choice.js';
 import { MachineView } from './views/machine.js';
 import { Overview } from './views/overview.js';
 import { SignIn } from './views/sign-in.js';
@@ -58,7 +59,13 @@ function Page() {
   useEffect(() => {
     if (!isSignedIn) return;
     void watchHost({
-      onEvent: (type, data) => setModel((old) => afterEvent(old, type, data, performance.now())),
+      onEvent: (type, data) => {
+        if (type === 'state') {
+          const { store, stores } = (data as HostModel).host;
+          showsStore(store, stores.length === 1);
+        }
+        setModel((old) => afterEvent(old, type, data, performance.now()));
+      },
       onConnection: setLostAt,
     });
   }, [isSignedIn]);
@@ -84,10 +91,12 @@ function Page() {
             {model.host.name}
             <span class="quiet host">
               {' '}
-              · {model.host.kvm} · store {model.host.storeDir}
+              · {model.host.kvm}
+              {model.host.stores.length === 1 && ` · store ${model.host.storeDir}`}
             </span>
           </span>
         )}
+        {model !== null && model.host.stores.length > 1 && <StoreChoice {...model.host} />}
         <span class={`live ${lostAt === null ? 'quiet' : 'bad'}`} role="status">
           {lostAt !== null
             ? `Not connected since ${timeOf(lostAt)}`
@@ -106,6 +115,27 @@ function Page() {
         </div>
       )}
     </div>
+  );
+}
+
+/** Another store is shown by a new start of the page, which forgets all of this one. */
+function StoreChoice({ store, stores }: Pick<HostModel['host'], 'store' | 'stores'>) {
+  const choose = (name: string): void => {
+    chooseStore(name);
+    history.replaceState(null, '', '#/');
+    location.reload();
+  };
+  return (
+    <label class="stores">
+      <span class="quiet">store </span>
+      <select value={store} onChange={({ currentTarget }) => choose(currentTarget.value)}>
+        {stores.map((name) => (
+          <option key={name} value={name}>
+            {name}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 

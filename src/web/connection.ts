@@ -3,6 +3,7 @@
  */
 import { ApiError, request } from './api.js';
 import { EventText } from './state/event-text.js';
+import { chooseStore, hasChosenStore } from './store-choice.js';
 
 const FIRST_RETRY_MS = 500;
 const MAX_RETRY_MS = 10_000;
@@ -50,6 +51,8 @@ export async function watchHost({ onEvent, onConnection }: Listener): Promise<vo
       }
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) return;
+      // The server does not have the store any more.
+      if (error instanceof ApiError && error.status === 400 && hasChosenStore()) chooseStore(null);
     } finally {
       clearTimeout(silence);
       document.removeEventListener('visibilitychange', onHidden);

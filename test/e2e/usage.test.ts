@@ -70,6 +70,7 @@ const WRONG_VALUES: Record<string, Record<string, WrongValue>> = {
     tlsKey: EMPTY,
     publicUrl: EMPTY,
     tokenFile: EMPTY,
+    namedStore: ['/srv/store', /not a name and a directory/],
     remote: ['ssh://host/dir', /not a name and an address/],
     maxImport: ['much', /not a size/],
     original: ['65536', /not a port/],

@@ -11,6 +11,7 @@ import { makeApp } from '../../src/server/app.js';
 import type { Frame } from '../../src/server/feed.js';
 import { readPageFiles } from '../../src/server/page-files.js';
 import type { Overview } from '../../src/server/schemas.js';
+import { type ServedStore, ServedStores } from '../../src/server/served-stores.js';
 import type { Service } from '../../src/server/service.js';
 
 export type Queries = Readonly<Record<string, (...args: never[]) => unknown>>;
@@ -37,20 +38,37 @@ export class FakeServer {
 
   async #listen(wanted: number): Promise<void> {
     const { overview } = this;
-    const service = {
-      host: { storeDir: '/store', machines: async () => overview.machines },
-      feed: {
-        lookSoon: () => {},
-        overview: async () => overview,
-        read: (options: { signal: AbortSignal }) => this.#read(options.signal),
+    const host = {
+      storeDir: '/store',
+      machines: async () => overview.machines,
+      machine: async () => {
+        throw new LivesnapError('NO_SUCH_MACHINE', 'the machines are made up');
       },
-      store: {
-        ask: async (name: string, ...args: never[]) => {
-          const query = this.queries[name];
-          if (query === undefined) throw new LivesnapError('SYSTEM', `the made-up store has no ${name}`);
-          return query(...args);
+    };
+    const [main, ...others] = overview.host.stores.map((name, i): ServedStore => {
+      // Only the first has snapshots.
+      const shown =
+        i === 0 ? overview : { ...overview, snapshots: [], host: { ...overview.host, store: name } };
+      return {
+        name,
+        host,
+        feed: {
+          lookSoon: () => {},
+          overview: async () => shown,
+          read: (options: { signal: AbortSignal }) => this.#read(shown, options.signal),
         },
-      },
+        client: {
+          ask: async (name: string, ...args: never[]) => {
+            const query = this.queries[name];
+            if (query === undefined) throw new LivesnapError('SYSTEM', `the made-up store has no ${name}`);
+            return query(...args);
+          },
+        },
+      } as unknown as ServedStore;
+    });
+    const service = {
+      host,
+      stores: new ServedStores(main!, others),
       jobs: {
         list: async () => overview.jobs,
         find: async () => overview.jobs[0],
@@ -86,8 +104,8 @@ export class FakeServer {
     await new Promise<void>((resolve) => this.#server.listen(wanted, '127.0.0.1', resolve));
   }
 
-  async *#read(signal: AbortSignal): AsyncGenerator<Frame> {
-    yield { position: `f-${this.#count}`, event: 'state', data: JSON.stringify(this.overview) };
+  async *#read(overview: Overview, signal: AbortSignal): AsyncGenerator<Frame> {
+    yield { position: `f-${this.#count}`, event: 'state', data: JSON.stringify(overview) };
     let seen = this.#frames.length;
     while (!signal.aborted) {
       if (seen < this.#frames.length) yield this.#frames[seen++]!;

@@ -57,6 +57,8 @@ const HOST = {
   cpus: 8,
   memoryBytes: 24 * 1024 * MIB,
   storeDir: '/var/lib/livesnap',
+  store: 'main',
+  stores: ['main'],
 };
 
 export const EMPTY: Overview = {

@@ -175,6 +175,34 @@ describe('the page of the server', function () {
     await page.getByText('never saved', { exact: true }).waitFor();
   });
 
+  it('has a choice of store if there are several, and asks the one that it shows', async () => {
+    const one = await open(busyHost(30));
+    assert.equal(await one.locator('.stores').count(), 0);
+    await one.getByText('store /var/lib/livesnap').waitFor();
+    await server.close();
+    const host = busyHost(30);
+    const page = await open({ ...host, host: { ...host.host, stores: ['main', 'archive'] } });
+    const choice = page.getByRole('combobox', { name: 'store', exact: true });
+    assert.equal(await choice.inputValue(), 'main');
+    await page.getByRole('button', { name: 'Save web', exact: true }).first().click();
+    await requested(/^POST \/v1\/machines\/[0-9a-f]+\/save\?store=main$/);
+    await picture(page, 'stores');
+    await choice.selectOption('archive');
+    await requested(/^GET \/v1\/events\?store=archive$/);
+    await page.getByText('● live').waitFor();
+    assert.equal(await choice.inputValue(), 'archive');
+    await page.getByText('not saved in archive').first().waitFor();
+    await page.getByRole('button', { name: 'Save web', exact: true }).first().click();
+    await requested(/^POST \/v1\/machines\/[0-9a-f]+\/save\?store=archive$/);
+    await requireAccessible(page, 'a choice of store');
+    await page.setViewportSize({ width: 360, height: 640 });
+    const overflow = await page.evaluate<number>('document.documentElement.scrollWidth - innerWidth');
+    await picture(page, 'stores-narrow');
+    assert(overflow <= 0, `${overflow} px too wide`);
+    await choice.selectOption('main');
+    await page.getByText('not saved in archive').first().waitFor({ state: 'detached' });
+  });
+
   it('folds untagged snapshots, filters, and has few rows in the document', async () => {
     const page = await open(busyHost());
     const list = page.getByRole('list', { name: 'Snapshots', exact: true });

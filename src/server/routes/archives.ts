@@ -8,11 +8,11 @@ import { Type } from 'typebox';
 import { LivesnapError } from '../../errors.js';
 import { holdDirectory, makeUploadDirectory, uploadParent } from '../../jobs/upload-directory.js';
 import { HttpError } from '../../machine/http-status.js';
-import { Job } from '../schemas.js';
+import { DownloadQuery, Job, StoreQuery } from '../schemas.js';
 import type { App, Service } from '../service.js';
 import { endIfNotTaken, unlessStalled } from '../stalled.js';
 import { tarOf, untar } from '../tar.js';
-import { answerWithJob } from './jobs.js';
+import { answerWithJob, subjectOf } from './jobs.js';
 
 const TAR = 'application/x-tar';
 const MAX_TRANSFERS = 8;
@@ -24,7 +24,7 @@ interface Transfer {
 }
 
 export function archiveRoutes(app: App, service: Service): void {
-  const { store, jobs, maxImportBytes, log } = service;
+  const { stores, jobs, maxImportBytes, log } = service;
   let transfers = 0;
   const begin = (): Transfer => {
     if (transfers >= MAX_TRANSFERS)
@@ -54,14 +54,16 @@ export function archiveRoutes(app: App, service: Service): void {
       schema: {
         summary: 'Download a snapshot as a tar archive of a store with it alone',
         params: Type.Object({ snapshot: Type.String({ pattern: '^[^*?/]+$' }) }),
+        querystring: DownloadQuery,
       },
     },
-    async ({ params }, reply) => {
-      const { id } = await store.ask('find', params.snapshot);
+    async ({ params, query }, reply) => {
+      const { client } = stores.named(query.store);
+      const { id } = await client.ask('find', params.snapshot);
       const transfer = begin();
       const dir = join(transfer.directory, 'store');
       try {
-        await store.ask('export', id, dir);
+        await client.ask('export', id, dir);
       } catch (error) {
         await transfer.end();
         throw unlessFull(error, 'NO_SPACE');
@@ -82,11 +84,13 @@ export function archiveRoutes(app: App, service: Service): void {
       schema: {
         summary: 'Upload a tar archive of an exported directory, whose contents are verified',
         description: 'Answered with a job when all has arrived, or with `Prefer: wait` with its result.',
+        querystring: StoreQuery,
         response: { 200: Type.Unknown(), 202: Job },
       },
     },
     async (request, reply) => {
-      const { body } = request;
+      const { body, query } = request;
+      const store = stores.named(query.store);
       if (!(body instanceof IncomingMessage))
         throw new HttpError(415, 'the body is no archive', `Send the type ${TAR}.`);
       const transfer = begin();
@@ -95,7 +99,11 @@ export function archiveRoutes(app: App, service: Service): void {
         const dir = join(transfer.directory, 'store');
         mkdirSync(dir, { mode: 0o700 });
         await untar(unlessStalled(body), dir, maxImportBytes);
-        const { id } = await jobs.processes.start({ kind: 'import', dir, temporary: transfer.directory }, '');
+        const { id } = await jobs.processes.start(
+          { kind: 'import', dir, temporary: transfer.directory },
+          subjectOf(service, store),
+          store.host.storeDir,
+        );
         isTaken = true;
         return await answerWithJob(service, request, reply, id);
       } catch (error) {

@@ -3,7 +3,7 @@ import { Readable } from 'node:stream';
 import { Type } from 'typebox';
 import { HttpError } from '../../machine/http-status.js';
 import type { Frame } from '../feed.js';
-import { Overview } from '../schemas.js';
+import { DownloadQuery, Overview } from '../schemas.js';
 import type { App, Service } from '../service.js';
 import { endIfNotTaken } from '../stalled.js';
 
@@ -39,7 +39,7 @@ async function* texts(frames: AsyncGenerator<Frame>): AsyncGenerator<string> {
   }
 }
 
-export function eventRoutes(app: App, { feed, closing }: Service): void {
+export function eventRoutes(app: App, { stores, closing }: Service): void {
   let streams = 0;
 
   app.get(
@@ -47,10 +47,11 @@ export function eventRoutes(app: App, { feed, closing }: Service): void {
     {
       schema: {
         summary: 'The machines, the snapshots and the store in one answer',
+        querystring: DownloadQuery,
         response: { 200: Overview },
       },
     },
-    async () => feed.overview(closing),
+    async ({ query }) => stores.named(query.store).feed.overview(closing),
   );
 
   app.get(
@@ -60,10 +61,12 @@ export function eventRoutes(app: App, { feed, closing }: Service): void {
         summary: 'Changes of the host, as server-sent events',
         description:
           'The first event is `state`, an Overview, unless the header Last-Event-ID has the ID of an event that the server still knows.',
+        querystring: DownloadQuery,
         headers: Type.Object({ 'last-event-id': Type.Optional(Type.String({ maxLength: 64 })) }),
       },
     },
     async (request, reply) => {
+      const { feed } = stores.named(request.query.store);
       if (streams >= MAX_STREAMS) throw new HttpError(503, 'too many clients watch', 'Close one of them.');
       streams++;
       const hungUp = new AbortController();

@@ -5,6 +5,7 @@ import { LivesnapError } from '../../errors.js';
 import type { JobRequest } from '../../jobs/job-types.js';
 import { prefers } from '../../machine/prefer.js';
 import { Job, list } from '../schemas.js';
+import type { ServedStore } from '../served-stores.js';
 import type { App, Service } from '../service.js';
 
 /** Answers 202 with a job. */
@@ -13,26 +14,34 @@ export function accepted(reply: Pick<FastifyReply, 'code' | 'header'>, job: Job)
   return job;
 }
 
-/** Starts a job, and answers with it, or with its result, a `T`, if the client waits. Errors: those of the job. */
+/**
+ * Starts a job with a store, and answers with it, or with its result, a `T`, if the client waits. `subject`: what it works
+ * on, if that is not the store. Errors: those of the job.
+ */
 export async function runJob<T>(
   service: Service,
   request: FastifyRequest,
   reply: Pick<FastifyReply, 'code' | 'header'>,
+  store: ServedStore,
   work: JobRequest,
-  subject = '',
+  subject = subjectOf(service, store),
 ): Promise<Job | T> {
-  const { id } = await service.jobs.processes.start(work, subject);
+  const { id } = await service.jobs.processes.start(work, subject, store.host.storeDir);
   return answerWithJob<T>(service, request, reply, id);
 }
 
+/** The subject of a job of a store as a whole. Empty: the server has no other. */
+export const subjectOf = ({ stores }: Service, store: ServedStore): string =>
+  stores.all.length === 1 ? '' : store.name;
+
 /** As {@link runJob}, with a job that has been started. */
 export async function answerWithJob<T>(
-  { jobs, feed, closing }: Service,
+  { jobs, stores, closing }: Service,
   request: FastifyRequest,
   reply: Pick<FastifyReply, 'code' | 'header'>,
   id: string,
 ): Promise<Job | T> {
-  feed.lookSoon();
+  stores.lookSoon();
   if (!prefers(request.headers, 'wait')) return accepted(reply, await jobs.find(id));
   const { result, error } = await jobs.processes.wait(id, closing);
   if (error !== null) throw LivesnapError.fromJSON(error);
@@ -41,7 +50,7 @@ export async function answerWithJob<T>(
 
 const params = Type.Object({ job: Type.String({ pattern: '^[0-9a-f]{32}(-[0-9]{1,15})?$' }) });
 
-export function jobRoutes(app: App, { jobs, feed }: Service): void {
+export function jobRoutes(app: App, { jobs, stores }: Service): void {
   app.get('/v1/jobs', { schema: { summary: 'List jobs, oldest first', response: { 200: list(Job) } } }, () =>
     jobs.list(),
   );
@@ -63,7 +72,7 @@ export function jobRoutes(app: App, { jobs, feed }: Service): void {
     },
     async ({ params: { job } }, reply) => {
       await jobs.remove(job);
-      feed.lookSoon();
+      stores.lookSoon();
       return reply.code(204).send(null);
     },
   );

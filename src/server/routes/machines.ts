@@ -26,11 +26,14 @@ import {
   Machine,
   type Net,
   SaveBody,
+  SaveQuery,
   SaveResult,
   StartBody,
   StopBody,
   StopResult,
+  StoreQuery,
 } from '../schemas.js';
+import type { ServedStore } from '../served-stores.js';
 import type { App, Service } from '../service.js';
 import { tapAllowedBy } from '../taps.js';
 import { accepted, runJob } from './jobs.js';
@@ -66,10 +69,11 @@ function labelFilter(given: string | readonly string[] | undefined): Record<stri
 }
 
 export function machineRoutes(app: App, service: Service): void {
-  const { host, store, files, feed } = service;
+  const { host, stores, files } = service;
 
   /** Gives `use` the path of a file that a request names, or undefined. */
   async function withFile<T>(
+    { client }: ServedStore,
     source: FileSource | undefined,
     use: (path: string | undefined) => Promise<T>,
   ): Promise<T> {
@@ -87,7 +91,7 @@ export function machineRoutes(app: App, service: Service): void {
     const directory = await mkdtemp(join(temporaryDirectory(), 'livesnap-serve-'));
     const path = join(directory, 'file');
     try {
-      await store.ask('writeFile', source.snapshot, path);
+      await client.ask('writeFile', source.snapshot, path);
       return await use(path);
     } catch (error) {
       throw error instanceof LivesnapError ? renamed(error, path, `of snapshot ${source.snapshot}`) : error;
@@ -95,6 +99,10 @@ export function machineRoutes(app: App, service: Service): void {
       await rm(directory, { recursive: true, force: true });
     }
   }
+
+  /** The store that a machine is saved to. Errors: USAGE. */
+  const storeOf = (query: { store?: string }, about: { readonly store: string }): ServedStore =>
+    query.store === undefined ? stores.ofMachine(about) : stores.named(query.store);
 
   /** Gives `use` the disks that a request names. Images are open for as long as `use` takes. */
   async function withImages<T>(
@@ -150,16 +158,18 @@ export function machineRoutes(app: App, service: Service): void {
     {
       schema: {
         summary: 'Boot a machine; answered when it runs',
+        querystring: StoreQuery,
         body: StartBody,
         response: { 201: Machine },
       },
     },
-    async ({ body: { kernel, initrd, disks, nets, ...rest } }, reply) => {
+    async ({ query, body: { kernel, initrd, disks, nets, ...rest } }, reply) => {
+      const store = stores.named(query.store);
       const connected = nets?.map((net) => connect(net, service));
-      const machine = await withFile(kernel, (kernelPath) =>
-        withFile(initrd, (initrdPath) =>
+      const machine = await withFile(store, kernel, (kernelPath) =>
+        withFile(store, initrd, (initrdPath) =>
           withImages(disks ?? [], (opened) =>
-            host.start({
+            store.host.start({
               ...rest,
               kernel: kernelPath!,
               initrd: initrdPath,
@@ -286,23 +296,25 @@ export function machineRoutes(app: App, service: Service): void {
         description:
           'Answered with a job, which goes on without the client. With `Prefer: wait` it is answered when it is stored; a client that hangs up then cancels the save.',
         params,
+        querystring: SaveQuery,
         body: SaveBody,
         response: { 200: SaveResult, 202: Job },
       },
     },
     async (request, reply) => {
       const machine = await host.machine(request.params.machine);
+      const { storeDir } = storeOf(request.query, machine.about).host;
       if (!prefers(request.headers, 'wait')) {
         const { tags = [], then = null } = request.body;
-        const save = await machine.client.startSave({ store: host.storeDir, tags, then });
-        feed.lookSoon();
+        const save = await machine.client.startSave({ store: storeDir, tags, then });
+        stores.lookSoon();
         return accepted(reply, ofSave(machine.id, machine.name, save));
       }
       const hungUp = new AbortController();
       reply.raw.once('close', () => {
         if (!reply.raw.writableFinished) hungUp.abort(new HttpError(400, 'the client hung up'));
       });
-      return machine.save({ ...request.body, store: host.storeDir, signal: hungUp.signal });
+      return machine.save({ ...request.body, store: storeDir, signal: hungUp.signal });
     },
   );
 
@@ -312,16 +324,17 @@ export function machineRoutes(app: App, service: Service): void {
       schema: {
         summary: 'Save a machine and restore it several times, as clones',
         params,
+        querystring: SaveQuery,
         ...forkSchema,
       },
     },
     async (request, reply) => {
-      const { id, name } = await machineOf(request.params.machine);
-      if (id === null) throw new LivesnapError('NOT_POSSIBLE_NOW', `the machine ${name} is starting`);
+      const { id, name, about } = await host.machine(request.params.machine);
       return runJob<ForkResult>(
         service,
         request,
         reply,
+        storeOf(request.query, about),
         { kind: 'fork', from: { machine: id }, ...request.body },
         name,
       );

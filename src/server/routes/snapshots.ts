@@ -1,8 +1,10 @@
-/** Snapshots of the store. */
+/** Snapshots of the stores. */
 import { Type } from 'typebox';
 import { shortId } from '../../format.js';
+import { Snapshot as SnapshotObject } from '../../host/snapshot.js';
 import {
   Difference,
+  DownloadQuery,
   Fit,
   type ForkResult,
   forkSchema,
@@ -11,6 +13,7 @@ import {
   RestoreBody,
   Snapshot,
   SnapshotDetails,
+  StoreQuery,
 } from '../schemas.js';
 import type { App, Service } from '../service.js';
 import { runJob } from './jobs.js';
@@ -29,23 +32,37 @@ const MapQuery = Type.Object(
     fromPage: digits('A multiple of 512. Default: 0.'),
     pages: digits('Default: all.'),
     maxCells: digits('Default: 4096.'),
+    ...StoreQuery.properties,
   },
   { additionalProperties: false },
 );
 const params = Type.Object({ snapshot: ref });
 
 export function snapshotRoutes(app: App, service: Service): void {
-  const { host, store } = service;
+  const { stores } = service;
   app.get(
     '/v1/snapshots',
-    { schema: { summary: 'List snapshots, oldest first', response: { 200: list(Snapshot) } } },
-    () => store.ask('list'),
+    {
+      schema: {
+        summary: 'List snapshots, oldest first',
+        querystring: DownloadQuery,
+        response: { 200: list(Snapshot) },
+      },
+    },
+    ({ query }) => stores.named(query.store).client.ask('list'),
   );
 
   app.get(
     '/v1/snapshots/:snapshot',
-    { schema: { summary: 'Describe a snapshot', params, response: { 200: SnapshotDetails } } },
-    ({ params: { snapshot } }) => store.ask('details', snapshot),
+    {
+      schema: {
+        summary: 'Describe a snapshot',
+        params,
+        querystring: DownloadQuery,
+        response: { 200: SnapshotDetails },
+      },
+    },
+    ({ params: { snapshot }, query }) => stores.named(query.store).client.ask('details', snapshot),
   );
 
   app.delete(
@@ -54,11 +71,12 @@ export function snapshotRoutes(app: App, service: Service): void {
       schema: {
         summary: 'Delete a snapshot with its tags; gc then frees the disk space',
         params,
+        querystring: StoreQuery,
         response: { 204: Type.Null() },
       },
     },
-    async ({ params: { snapshot } }, reply) => {
-      await store.ask('remove', [snapshot]);
+    async ({ params: { snapshot }, query }, reply) => {
+      await stores.named(query.store).client.ask('remove', [snapshot]);
       return reply.code(204).send(null);
     },
   );
@@ -66,10 +84,15 @@ export function snapshotRoutes(app: App, service: Service): void {
   app.get(
     '/v1/snapshots/:snapshot/fit',
     {
-      schema: { summary: 'Whether a machine can be restored on this host', params, response: { 200: Fit } },
+      schema: {
+        summary: 'Whether a machine can be restored on this host',
+        params,
+        querystring: DownloadQuery,
+        response: { 200: Fit },
+      },
     },
-    async ({ params: { snapshot } }) => {
-      const { findings } = await store.ask('fit', snapshot);
+    async ({ params: { snapshot }, query }) => {
+      const { findings } = await stores.named(query.store).client.ask('fit', snapshot);
       return { fits: findings.every(({ level }) => level !== 'refuse'), findings };
     },
   );
@@ -87,7 +110,7 @@ export function snapshotRoutes(app: App, service: Service): void {
     },
     async ({ params: { snapshot }, query }, reply) => {
       const { region, base, fromPage, pages, maxCells } = query;
-      const { cells, ...about } = await store.ask('map', snapshot, {
+      const { cells, ...about } = await stores.named(query.store).client.ask('map', snapshot, {
         region,
         base,
         fromPage: numberOf(fromPage),
@@ -107,10 +130,12 @@ export function snapshotRoutes(app: App, service: Service): void {
       schema: {
         summary: 'Which pages differ between two snapshots, by region',
         params: Type.Object({ snapshot: ref, other: ref }),
+        querystring: DownloadQuery,
         response: { 200: list(Difference) },
       },
     },
-    ({ params: { snapshot, other } }) => store.ask('diff', { snapshot }, { snapshot: other }),
+    ({ params: { snapshot, other }, query }) =>
+      stores.named(query.store).client.ask('diff', { snapshot }, { snapshot: other }),
   );
 
   app.post(
@@ -119,14 +144,16 @@ export function snapshotRoutes(app: App, service: Service): void {
       schema: {
         summary: 'Restore a machine from a snapshot; answered when it runs',
         params,
+        querystring: StoreQuery,
         body: RestoreBody,
         response: { 201: Machine },
       },
     },
-    async ({ params: { snapshot }, body }, reply) => {
-      // A path would name an exported directory.
-      const { id } = await store.ask('find', snapshot);
-      const machine = await host.restore(id, body);
+    async ({ params: { snapshot }, query, body }, reply) => {
+      const { client, host } = stores.named(query.store);
+      // The store's thread finds it: a store that another process uses blocks the thread that opens it.
+      const found = await client.ask('find', snapshot);
+      const machine = await host.restore(new SnapshotObject(host.store, found), body);
       machine.detach();
       return reply
         .code(201)
@@ -141,13 +168,15 @@ export function snapshotRoutes(app: App, service: Service): void {
       schema: {
         summary: 'Restore a machine several times, as clones',
         params,
+        querystring: StoreQuery,
         ...forkSchema,
       },
     },
     async (request, reply) => {
-      const { id, tags } = await store.ask('find', request.params.snapshot);
+      const store = stores.named(request.query.store);
+      const { id, tags } = await store.client.ask('find', request.params.snapshot);
       const work = { kind: 'fork', from: { snapshot: id }, ...request.body } as const;
-      return runJob<ForkResult>(service, request, reply, work, tags[0] ?? shortId(id));
+      return runJob<ForkResult>(service, request, reply, store, work, tags[0] ?? shortId(id));
     },
   );
 }

@@ -19,9 +19,14 @@ export const save = async (machine: Machine): Promise<void> => {
 export const isLive = ({ state }: Machine): boolean => state === 'running' || state === 'paused';
 
 /** When it was last saved, or what it was restored from. */
-export function savedText({ snapshot, startedAt }: Machine, { snapshots }: HostModel, nowMs: number): string {
+export function savedText(
+  { snapshot, startedAt }: Machine,
+  { snapshots, host }: HostModel,
+  nowMs: number,
+): string {
   const found = snapshot === null ? undefined : snapshots.find(({ id }) => id === snapshot);
-  if (found === undefined) return 'never saved';
+  if (found === undefined)
+    return snapshot === null || host.stores.length === 1 ? 'never saved' : `not saved in ${host.store}`;
   if (startedAt !== null && found.createdAt < startedAt)
     return `from ${found.tags[0] ?? found.id.slice(0, 12)}`;
   return `saved ${formatAgo(found.createdAt, nowMs)}`;

@@ -9,6 +9,7 @@ import { ForkForm } from '../parts/fork-form.js';
 import { nameOf, snapshotPath } from '../parts/snapshot-list.js';
 import type { HostModel } from '../state/host-model.js';
 import type { Machine, Snapshot } from '../state/types.js';
+import { inStore } from '../store-choice.js';
 
 interface Region {
   readonly name: string;
@@ -186,8 +187,9 @@ const fitText = ({ fits, findings }: Fit): string =>
 
 /** A browser cannot send the session with a download, so it gets a ticket for this one. */
 async function download(path: string): Promise<void> {
-  const { secret } = await send<{ secret: string }>('POST', '/v1/tickets', { path });
-  location.href = `${path}?ticket=${encodeURIComponent(secret)}`;
+  const file = inStore(path);
+  const { secret } = await send<{ secret: string }>('POST', '/v1/tickets', { path: file });
+  location.href = `${file}${file.includes('?') ? '&' : '?'}ticket=${encodeURIComponent(secret)}`;
 }
 
 function Tags({ snapshot: { id, tags } }: { snapshot: Snapshot }) {

@@ -70,7 +70,16 @@ function feedOf(host: FakeHost, logLimit?: number): Feed {
         host.looks++;
         return host.infos;
       },
-      about: { name: 'h', version: '1', kvm: 'KVM', cpus: 1, memoryBytes: 1, storeDir: '/s' },
+      about: {
+        name: 'h',
+        version: '1',
+        kvm: 'KVM',
+        cpus: 1,
+        memoryBytes: 1,
+        storeDir: '/s',
+        store: 'main',
+        stores: ['main'],
+      },
       jobs: async () => host.jobs,
       stats: async () => {
         host.statsAsked++;
