@@ -113,7 +113,8 @@ export interface MachineHandle {
   readonly snapshot: string | null;
   /**
    * How many bytes of RAM and disks may differ from {@link snapshot}, in pages of 4 KiB. Null: there is none, or KVM
-   * cannot tell. At the moment of a save it is what was counted last, or null. It takes about a millisecond for 16 GiB, on this thread: the guest does not wait.
+   * cannot tell. At the moment of a save it is what was counted last, or null. It takes about a millisecond for 16 GiB, on
+   * this thread: the guest does not wait.
    */
   countDirtyBytes(): number | null;
   /** Why the machine is paused, if the host failed: `resume` tries again. Null otherwise. */
