@@ -17,7 +17,8 @@ import { projectRoot } from '../../src/native/project-root.js';
 import { requireKvm } from '../kvm/kvm.js';
 import { World } from './cli.js';
 
-const MAX_TARBALL_BYTES = 6_500_000;
+/** With code caches for three versions of Node. With one it has 1.6 MB less. */
+const MAX_TARBALL_BYTES = 8_000_000;
 const NODE_MODULES = 'node_modules/livesnap';
 
 interface Packed {
