@@ -19,6 +19,8 @@ export interface MachineFacts {
   readonly reason: string | null;
   /** ISO 8601, UTC. */
   readonly startedAt: string;
+  /** When it failed. Null: it has not, or its process died without a word. */
+  readonly failedAt: string | null;
   /** The snapshot that it was last saved to or restored from. */
   readonly snapshot: string | null;
 }
@@ -54,8 +56,8 @@ export async function machineFacts(directory: RunDirectory): Promise<MachineFact
   const found = await directory.look();
   const record = found === 'absent' ? null : await directory.readRecord();
   if (record === null) return null;
-  const { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot, failure } = record;
-  const known = { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot };
+  const { id, name, labels, pid, memoryBytes, cpus, startedAt, snapshot, failure, failedAt = null } = record;
+  const known = { id, name, labels, pid, memoryBytes, cpus, startedAt, failedAt, snapshot };
   if (failure !== null) return { ...known, state: 'failed', reason: failure };
   if (found === 'dead') return { ...known, state: 'failed', reason: 'its process died' };
   return { ...known, state: record.state ?? 'running', reason: null };

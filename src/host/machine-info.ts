@@ -30,6 +30,8 @@ export interface MachineInfo {
   readonly startedAt: string | null;
   /** When its lifetime ends. */
   readonly endsAt: string | null;
+  /** When it failed. Null: it has not, or its process died without a word. */
+  readonly failedAt: string | null;
   /** Its saves that run, and the last ones that have ended. Empty if it does not answer. */
   readonly saves: readonly SaveJob[];
   /** The snapshot that it was last saved to or restored from. */
@@ -57,6 +59,7 @@ const fromRecord = (name: string, record: MachineRecord | null): MachineInfo => 
   dirtyBytes: null,
   startedAt: record?.startedAt ?? null,
   endsAt: null,
+  failedAt: null,
   saves: [],
   snapshot: record?.snapshot ?? null,
 });
@@ -69,13 +72,15 @@ export async function machineInfo(directory: RunDirectory): Promise<MachineInfo 
   const record = await directory.readRecord();
   const known = fromRecord(name, record);
   if (found === 'dead')
-    return record?.failure ? { ...known, state: 'failed', reason: record.failure } : known;
+    return record?.failure
+      ? { ...known, state: 'failed', reason: record.failure, failedAt: record.failedAt ?? null }
+      : known;
   try {
     const machine = await new MachineClient(directory).describe(ANSWER_TIMEOUT_MS);
     const { id, labels, pid, state, memoryBytes, cpus, startedAt, endsAt, snapshot, problem } = machine;
     const { touchedBytes, cpuSeconds, dirtyBytes, saves } = machine;
     const about = { id, name, labels, pid, state, memoryBytes, cpus, touchedBytes, cpuSeconds };
-    const info = { ...about, dirtyBytes, startedAt, endsAt, snapshot, saves };
+    const info = { ...about, dirtyBytes, startedAt, endsAt, failedAt: null, snapshot, saves };
     return problem ? { ...info, reason: problem } : info;
   } catch (error) {
     const now = await directory.look();

@@ -475,6 +475,7 @@ export class MachineService implements ControlledMachine {
         snapshot,
         port: this.#options.port,
         failure,
+        failedAt: failure === null ? null : new Date().toISOString(),
       },
     };
   }

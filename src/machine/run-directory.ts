@@ -35,6 +35,8 @@ export interface MachineRecord {
   readonly port: number | null;
   /** Why the machine failed; null unless it did. */
   readonly failure: string | null;
+  /** When it failed, ISO 8601, UTC. Absent in the records of older versions. */
+  readonly failedAt?: string | null;
 }
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;

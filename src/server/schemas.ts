@@ -92,6 +92,7 @@ export const Machine = Type.Object(
     ),
     startedAt: nullable(time('When it was started or restored.')),
     endsAt: nullable(time('When its lifetime ends.')),
+    failedAt: nullable(time('When it failed. Null: it has not, or its process died without a word.')),
     snapshot: nullable(
       Type.String({ description: 'The snapshot that it was last saved to or restored from.' }),
     ),

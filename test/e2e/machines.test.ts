@@ -58,6 +58,7 @@ describe('a machine', function () {
         dirtyBytes: null,
         startedAt: 'string',
         endsAt: null,
+        failedAt: null,
         snapshot: null,
       },
     );

@@ -33,7 +33,9 @@ describe('a machine whose process fails', function () {
   afterEach(() => world.end());
 
   it('has the reason in its log and in the errors of other commands', async () => {
-    const { pid } = await world.json<{ pid: number }>(...startOf('a', '--detach'));
+    const { pid, startedAt } = await world.json<{ pid: number; startedAt: string }>(
+      ...startOf('a', '--detach'),
+    );
     process.kill(pid, 'SIGUSR2');
     while (processesOf('a', world.runDir).length > 0) await sleep(10);
     const log = readFileSync(join(world.runDir, 'livesnap/a/log'), 'utf8');
@@ -43,6 +45,8 @@ describe('a machine whose process fails', function () {
     assert.equal(error.message, 'the machine a failed: internal error: a bug in the process');
     const [row] = await world.json<Record<string, unknown>[]>('ps');
     assert.equal(row!.state, 'failed');
+    const failedMs = Date.parse(row!.failedAt as string);
+    assert(failedMs >= Date.parse(startedAt) && failedMs <= Date.now(), `${row!.failedAt}`);
     await world.json('stop', 'a');
   });
 

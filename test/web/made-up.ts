@@ -26,6 +26,7 @@ export const machine = (name: string, number: number, over: Partial<Machine> = {
     dirtyBytes: over.snapshot == null ? null : 3 * MIB,
     startedAt: ago(30),
     endsAt: null,
+    failedAt: over.state === 'failed' ? ago(0.05) : null,
   },
   snapshot: null,
   ...over,

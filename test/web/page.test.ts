@@ -119,7 +119,11 @@ describe('the page of the server', function () {
       /120 MiB reclaimable/,
     ])
       assert.match(text, part);
-    assert.match(text, /<img src=x onerror=alert\(1\)> failed: triple fault at 0xffff<b>/, 'as text');
+    assert.match(
+      text,
+      /<img src=x onerror=alert\(1\)> failed 3 minutes ago: triple fault at 0xffff<b>/,
+      'as text',
+    );
     assert.match(text, /copy backup failed: backup did not answer/);
     assert.match(text, /saving 70%/);
     assert.match(text, /41% of the stored data is not verified/);

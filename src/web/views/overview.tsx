@@ -1,5 +1,5 @@
 /** The first screen: what runs, what is stored, what it costs, what is wrong. */
-import { formatBytes, formatCount, formatRatio } from '../../format.js';
+import { formatAgo, formatBytes, formatCount, formatRatio } from '../../format.js';
 import { send } from '../api.js';
 import { Do, DoAfterAsking } from '../parts/buttons.js';
 import { forget, RunningJobs, titleOf } from '../parts/jobs.js';
@@ -119,7 +119,7 @@ function Problems({ model, nowMs }: { model: HostModel; nowMs: number }) {
               ? 'does not answer'
               : machine.state === 'paused'
                 ? 'is paused'
-                : 'failed'}
+                : `failed${machine.failedAt ? ` ${formatAgo(machine.failedAt, nowMs)}` : ''}`}
             {machine.reason && `: ${machine.reason}`}
           </span>
           <a class="button" href={`${machinePath(machine)}/logs`} aria-label={`Log of ${machine.name}`}>

@@ -6,7 +6,7 @@ import type { HostChange } from '../../../src/host/host-state.js';
 const change = (name: string): HostChange => ({
   type: 'machine-started',
   machine: {
-    ...{ id: name, name, labels: {}, state: 'running', reason: null, startedAt: '' },
+    ...{ id: name, name, labels: {}, state: 'running', reason: null, startedAt: '', failedAt: null },
     ...{ pid: 1, memoryBytes: 4096, cpus: 1, snapshot: null },
   },
 });

@@ -6,6 +6,7 @@ import type { SnapshotSummary } from '../../../src/page-stream.js';
 const machine = (id: string, state: MachineFacts['state'] = 'running', name = id): MachineFacts => ({
   ...{ id, name, labels: {}, pid: 1, memoryBytes: 4096, cpus: 1, state, snapshot: null },
   startedAt: '2026-01-01T00:00:00.000Z',
+  failedAt: state === 'failed' ? '2026-01-01T01:00:00.000Z' : null,
   reason: state === 'failed' ? 'its process died' : null,
 });
 

@@ -8,7 +8,15 @@ const machine = (
   labels: Record<string, string> = {},
 ): MachineInfo => ({
   ...{ id: null, name, labels, pid: null, state, memoryBytes: null, cpus: null, touchedBytes: null },
-  ...{ cpuSeconds: null, dirtyBytes: null, saves: [], startedAt: null, endsAt: null, snapshot: null },
+  ...{
+    cpuSeconds: null,
+    dirtyBytes: null,
+    saves: [],
+    startedAt: null,
+    endsAt: null,
+    failedAt: null,
+    snapshot: null,
+  },
 });
 
 describe('a filter of machines', () => {

@@ -9,7 +9,7 @@ import type { Job, Overview } from '../../../src/server/schemas.js';
 
 const facts = (id: string, state: MachineFacts['state'] = 'running'): MachineFacts => ({
   ...{ id, name: id, labels: {}, pid: 1, memoryBytes: 4096, cpus: 1, state, reason: null },
-  ...{ startedAt: '2026-01-01T00:00:00.000Z', snapshot: null },
+  ...{ startedAt: '2026-01-01T00:00:00.000Z', failedAt: null, snapshot: null },
 });
 
 const info = (id: string, over: Partial<MachineInfo> = {}): MachineInfo => ({
