@@ -20,9 +20,10 @@ const MIN_DEADLINE_MS = 40;
 
 /** The options that a Linux guest needs on PVM. An option that the user gave is not added. */
 const CMDLINE = [
-  // XSAVE and its users fail in the emulator, and CPUID cannot hide them all from the guest.
-  'noxsave',
-  'clearcpuid=110,111,erms,fsrm,smap,smep,umip,cx16,popcnt,xsave,rdrand,rdseed',
+  // XSAVE (154) and its users fail in the emulator, and CPUID cannot hide them all from the guest. Linux passes an
+  // option without `=` that is none of its parameters to init, and a shell as init would take noxsave for a script.
+  // So XSAVE is cleared by its number, which kernels that know no names understand.
+  'clearcpuid=110,111,154,erms,fsrm,smap,smep,umip,cx16,popcnt,rdrand,rdseed',
   'mitigations=off',
   // Kernel text is patched without remapping.
   'rodata=off',

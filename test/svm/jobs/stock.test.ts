@@ -58,7 +58,7 @@ describe('a stock kernel on SVM', () => {
     const forPvm = pvmCmdline('')
       .split(' ')
       .filter((option) => option !== '');
-    assert.ok(forPvm.includes('noxsave'));
+    assert.ok(forPvm.includes('rodata=off'));
     assert.deepEqual(
       options.filter((option) => forPvm.includes(option)),
       [],
