@@ -15,10 +15,11 @@ import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Writable } from 'node:stream';
 import { formatBytes, formatDuration } from '../format.js';
 import { MachineClient } from '../machine/client.js';
-import { type EndReport, LINE_HEADER } from '../machine/control-api.js';
+import { type EndReport, HISTORY_HEADER, LINE_HEADER } from '../machine/control-api.js';
 import { PAGE_BYTES } from '../page-stream.js';
 import { LineWatch, PROMPT_IDLE_MS } from '../vmm/console/line-watch.js';
 import { EscapeKey, KEYS_HELP } from './escape-key.js';
+import { StandingLine } from './standing-line.js';
 
 /** How long a session that ends waits for the guest to read its input. A guest that reads takes milliseconds. */
 const INPUT_GRACE_MS = 500;
@@ -26,13 +27,16 @@ const INPUT_GRACE_MS = 500;
 /** Typed input kept for a guest that does not read. Input from a pipe is not limited: the pipe is paused instead. */
 const MAX_TYPED_BYTES = 16 << 20;
 
+/** Past output that is asked for with `--until`, for the line that stands there. */
+const STANDING_BYTES = 4096;
+
 /** How long the machine's process may take to end after its console. */
 const PROCESS_END_TIMEOUT_MS = 10_000;
 
 export interface SessionOptions {
   /** Where the guest's output goes (default: stdout). */
   readonly output?: Writable;
-  /** Ends the session at the first matching line that is written after attaching. */
+  /** Ends the session at the first matching line that is written after attaching, or at one that stands there. */
   readonly until: RegExp | null;
   readonly timeoutMs: number | null;
   /** Past output to show. Undefined: all that the machine keeps. */
@@ -56,7 +60,8 @@ export const detachedSentence = (name: string): string =>
 /** Runs a session until the machine ends, the user detaches, a line matches, or the time is over. */
 export async function runConsole(client: MachineClient, options: SessionOptions): Promise<SessionOutcome> {
   const processEnd = await client.directory.watchEnd();
-  const output = await client.openConsole(options.historyBytes);
+  const { until } = options;
+  const output = await client.openConsole(until === null ? options.historyBytes : STANDING_BYTES);
   const input = client.openInput();
   const { stdin } = process;
   const { output: shownOn = process.stdout } = options;
@@ -69,6 +74,13 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
     finish = resolve;
   });
 
+  const standing =
+    until === null
+      ? null
+      : new StandingLine(until, (line, bytes) => {
+          shownOn.write(bytes);
+          finish({ kind: 'matched', line });
+        });
   const escapeKey = new EscapeKey();
   let isDiscarding = false;
   const resumeStdin = () => stdin.resume();
@@ -83,6 +95,7 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
       });
   };
   const send = (bytes: Uint8Array) => {
+    standing?.end();
     if (input.writableLength > MAX_TYPED_BYTES) isDiscarding = true;
     // A terminal is never paused, so that the escape key always works.
     else if (!input.write(bytes) && !onTerminal) {
@@ -99,7 +112,12 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
       else return finish({ kind: 'detached' });
     }
   };
-  const onInputEnd = () => input.end();
+  const onInputEnd = () => {
+    standing?.allow();
+    input.end();
+  };
+  // Nobody types for a pipe that is still open: its input may be late.
+  if (stdin.isTTY === true) standing?.allow();
 
   if (onTerminal) {
     options.say(`Attached to ${client.directory.name}. Ctrl-A x detaches; Ctrl-A ? shows all keys.`);
@@ -112,7 +130,7 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
       ? undefined
       : setTimeout(() => finish({ kind: 'timedOut' }), options.timeoutMs);
 
-  showOutput(output, options.until, shownOn).then(finish, () => finish({ kind: 'broken' }));
+  showOutput(output, until, standing, shownOn).then(finish, () => finish({ kind: 'broken' }));
   try {
     const outcome = await finished;
     if (saving !== null) await saving;
@@ -125,6 +143,7 @@ export async function runConsole(client: MachineClient, options: SessionOptions)
     return outcome;
   } finally {
     clearTimeout(timer);
+    standing?.end();
     stdin.off('data', onInput).off('end', onInputEnd).off('error', onInputEnd).pause();
     input.off('drain', resumeStdin);
     restoreTerminal();
@@ -177,13 +196,20 @@ async function savedSentence(client: MachineClient): Promise<string> {
 async function showOutput(
   output: IncomingMessage,
   until: RegExp | null,
+  standing: StandingLine | null,
   shownOn: Writable,
 ): Promise<SessionOutcome> {
   const watch = until === null ? null : new LineWatch(until, output.headers[LINE_HEADER] === 'begun');
+  let pastBytes = until === null ? 0 : Number(output.headers[HISTORY_HEADER] ?? 0);
   return new Promise((resolve, reject) => {
     let idle: NodeJS.Timeout | undefined;
-    output.on('data', (bytes: Buffer) => {
+    output.on('data', (part: Buffer) => {
+      const bytes = part.subarray(pastBytes);
+      standing?.pushPast(part.subarray(0, pastBytes));
+      pastBytes -= part.length - bytes.length;
+      if (bytes.length === 0) return;
       clearTimeout(idle);
+      standing?.push(bytes);
       const length = watch?.push(bytes) ?? null;
       const shown = length === null ? bytes : bytes.subarray(0, length);
       if (!shownOn.write(shown)) {

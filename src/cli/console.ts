@@ -18,8 +18,9 @@ export const verb = defineVerb({
     'saves the machine, and Ctrl-A ? lists the keys. If stdin is a pipe, the console',
     'stays attached after stdin ends.',
     'With --until, only new output is shown and matched. An unfinished line, such as',
-    'a prompt, is matched after one second without output. With --json, the output',
-    'of the guest goes to stderr.',
+    'a prompt, is matched after one second without output; also one that is there',
+    'already, if nothing is typed. With --json, the output of the guest goes to',
+    'stderr.',
   ].join('\n'),
   async run({ operands, options, output }) {
     const until = options.until ?? null;

@@ -4,6 +4,8 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PROMPT_IDLE_MS } from '../../src/vmm/console/line-watch.js';
+import { guestThatEchoes } from '../kvm/small-guests.js';
 import { ending, MAIN, type World, worldOfEachTest } from './cli.js';
 
 describe('livesnap console', function () {
@@ -30,6 +32,44 @@ describe('livesnap console', function () {
     const { status, stdout } = await ended;
     assert.equal(status, 1);
     assert.match(stdout, /"code":"MACHINE_GONE"/);
+  });
+
+  it('ends at a prompt that stands there already, unless input is sent', async () => {
+    await world.start('a', [], guestThatEchoes(join(world.dir, 'echo.elf')));
+    const prompt = ['console', 'a', '--until', '^\\$ $', '--timeout', '60'];
+    const first = await world.run(prompt);
+    assert.deepEqual([first.status, first.stdout], [0, '$ '], 'nothing is typed');
+    const again = await world.run([...prompt, '--json']);
+    assert.deepEqual(JSON.parse(again.stdout).line, '$ ');
+
+    // The prompt before the input is not the answer to it.
+    const typed = await world.run(prompt, 'word\r');
+    assert.deepEqual([typed.status, typed.stdout], [0, 'word\n$ ']);
+
+    // A pipe that is open may bring input late.
+    const child = world.spawn(...prompt);
+    const ended = ending(child);
+    await sleep(2 * PROMPT_IDLE_MS);
+    child.stdin!.write('late\r');
+    assert.equal((await ended).stdout, 'late\n$ ');
+
+    const script = `
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0: os.execv(sys.argv[1], sys.argv[1:])
+seen = b''
+while True:
+    try: part = os.read(fd, 4096)
+    except OSError: break
+    if not part: break
+    seen += part
+sys.stdout.buffer.write(seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+`;
+    const terminal = spawn('python3', ['-c', script, process.execPath, MAIN, ...prompt], { env: world.env });
+    const shown = await ending(terminal);
+    assert.equal(shown.status, 0, shown.stdout);
+    assert.match(shown.stdout, /^Attached to a.*\r\n\$ $/);
   });
 
   it('fails if the process of the machine does not answer, as pause, resume and save do', async () => {
