@@ -1,4 +1,5 @@
 import { LivesnapError } from '../errors.js';
+import { errorOfTwoFiles, snapshotNamed } from '../host/two-file-snapshot.js';
 import { parseLabel } from '../labels.js';
 import { parseConnection } from './net-option.js';
 import { runMachine } from './run-machine.js';
@@ -66,16 +67,13 @@ export const verb = defineVerb({
     'In a terminal, Ctrl-A x detaches from the console; the machine keeps running.',
   ].join('\n'),
   async run({ operands, options, output, storeDir }) {
-    const given = new Set(
-      [...operands, options.cpuPath, options.memoryPath].filter((ref) => ref !== undefined),
-    );
+    const { cpuPath, memoryPath } = options;
+    const legacy =
+      cpuPath === undefined || memoryPath === undefined || cpuPath === memoryPath
+        ? (cpuPath ?? memoryPath)
+        : snapshotNamed(cpuPath, memoryPath);
+    const given = new Set([...operands, legacy].filter((ref) => ref !== undefined));
     const [reference] = given;
-    if (options.cpuPath !== undefined && options.memoryPath !== undefined && given.size > 1)
-      throw new LivesnapError(
-        'USAGE',
-        `--cpu_path ${options.cpuPath} and --memory_path ${options.memoryPath} are different snapshots`,
-        { hint: 'A snapshot holds vCPUs and memory. Give the same snapshot to both.' },
-      );
     if (reference === undefined)
       throw new LivesnapError('USAGE', 'restore needs a snapshot', {
         hint: 'livesnap ls lists the snapshots.',
@@ -93,19 +91,25 @@ export const verb = defineVerb({
     return runMachine(
       { output, storeDir, shown: `restoring ${reference}`, detach: options.detach },
       (host, progress) =>
-        host.restore(reference, {
-          name: options.name,
-          ...(options.label.length === 0 ? {} : { labels: Object.fromEntries(options.label) }),
-          lifetimeMs: options.lifetime,
-          port: options.port,
-          overlayDir: options.overlayDir,
-          starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
-          clock: options.clock,
-          nets: options.net,
-          asNew: options.asNew,
-          fill: options.eager ? 'eager' : options.lazy ? 'lazy' : 'auto',
-          onProgress: progress,
-        }),
+        host
+          .restore(reference, {
+            name: options.name,
+            ...(options.label.length === 0 ? {} : { labels: Object.fromEntries(options.label) }),
+            lifetimeMs: options.lifetime,
+            port: options.port,
+            overlayDir: options.overlayDir,
+            starter: { lines: [], prompt: options.starterPrompt?.source ?? null },
+            clock: options.clock,
+            nets: options.net,
+            asNew: options.asNew,
+            fill: options.eager ? 'eager' : options.lazy ? 'lazy' : 'auto',
+            onProgress: progress,
+          })
+          .catch((error) => {
+            throw cpuPath === undefined || memoryPath === undefined
+              ? error
+              : errorOfTwoFiles(error, cpuPath, memoryPath);
+          }),
     );
   },
 });

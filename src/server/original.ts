@@ -2,14 +2,13 @@
  * The API of the program that livesnap replaces, for its clients: `POST /create` and `POST /snapshot` on loopback.
  *
  * What flows: requests name kernels, snapshots and taps by the words of the old API; the library starts, restores and
- * saves machines. The two files of an old snapshot are one snapshot here, found by a tag that is made of both paths.
+ * saves machines. The two files of an old snapshot are one snapshot here (two-file-snapshot.ts).
  *
  * Invariants:
  * - It listens on loopback alone, and needs no token, because its clients have none. So every user of the host can call
  *   it, and it accepts only what its start has named: kernels below `--allow`, taps by `--tap`, one starter file.
  * - A failed save is an error, where the old program answered success.
  */
-import { createHash } from 'node:crypto';
 import type { Server } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
@@ -19,6 +18,7 @@ import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import type { Host } from '../host/host.js';
 import { starterLines } from '../host/starter-file.js';
+import { errorOfTwoFiles, snapshotNamed } from '../host/two-file-snapshot.js';
 import { HttpError } from '../machine/http-status.js';
 import { listenError } from '../machine/listen-error.js';
 import { loopbackOrigins, wrongOrigin } from '../machine/origin.js';
@@ -32,7 +32,6 @@ const MAX_BODY_BYTES = 16 * 1024;
 /** `192.168.(200 + id).2` is an address up to here. */
 const MAX_ID = 55;
 const MAX_PATH_LENGTH = 4096;
-const IS_TAG = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 const KERNEL_HINT = 'Give the absolute path of a file below DIR of livesnap serve --original --allow DIR.';
 
@@ -84,23 +83,6 @@ const SnapshotBody = Type.Object(
   CLOSED,
 );
 
-/**
- * The name of the one snapshot that two paths of the old API stand for: a tag or an ID that both are, or a tag made of
- * both, which other paths do not have.
- */
-export function snapshotNamed(cpuPath: string, memoryPath: string): string {
-  if (cpuPath === memoryPath && IS_TAG.test(cpuPath)) return cpuPath;
-  const words = cpuPath
-    .split('/')
-    .at(-1)!
-    .replace(/\.[^.]*$/, '')
-    .replace(/[^A-Za-z0-9._-]+/g, '-')
-    .replace(/^[^A-Za-z0-9]+/, '')
-    .slice(0, 40);
-  const digest = createHash('sha256').update(`${cpuPath}\0${memoryPath}`).digest('hex').slice(0, 12);
-  return `${words || 'snapshot'}-${digest}`;
-}
-
 /** Errors: NAME_IN_USE (the port is taken), USAGE. */
 export async function serveOriginal(
   sources: OriginalSources,
@@ -149,10 +131,14 @@ function makeApp({ host, files, taps, log }: OriginalSources, options: OriginalO
     const backend = tap_device == null ? null : tapAllowedBy(taps, tap_device);
     const begin = async () => {
       if (resume)
-        return host.restore(snapshotNamed(cpu_snapshot_path, memory_snapshot_path), {
-          port: 0,
-          nets: backend === null ? [] : [{ index: 0, backend }],
-        });
+        return host
+          .restore(snapshotNamed(cpu_snapshot_path, memory_snapshot_path), {
+            port: 0,
+            nets: backend === null ? [] : [{ index: 0, backend }],
+          })
+          .catch((error) => {
+            throw errorOfTwoFiles(error, cpu_snapshot_path, memory_snapshot_path);
+          });
       using kernel = kernelAt(files, kernel_path);
       return await host.start({
         port: 0,

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { snapshotNamed } from '../../src/host/two-file-snapshot.js';
 import { probe } from '../kvm/kvm.js';
 import { ending, hearing, MAIN, type Ran, type World, worldOfEachTest } from './cli.js';
 import { freePort } from './free-port.js';
@@ -107,12 +108,21 @@ describe('the command lines of the original program', function () {
     });
   });
 
-  it('name one snapshot: two different ones are refused', async () => {
-    for (const before of [[], ['--kernel', 'path=bzImage']]) {
-      const error = await world.fails(2, 'USAGE', [...before, '--cpu_path', 'a', '--memory_path', 'b']);
-      assert.equal(error.message, '--cpu_path a and --memory_path b are different snapshots');
-      assert.match(error.hint, /the same snapshot/);
-    }
-    assert.deepEqual(world.machines(), []);
+  it('restore the snapshot that stands for two files, and say how to make it if there is none', async () => {
+    const two = ['--cpu_path', './cpu.snap', '--memory_path', 'memory.snap'];
+    await world.json('start', '--kernel', join(dir, 'bzImage'), '--memory', '64M', '-d', '--name', 'a');
+    await world.json('save', 'a', '--tag', 'other');
+    const error = await world.fails(3, 'NO_SUCH_SNAPSHOT', two);
+    assert.equal(error.message, 'nothing was saved as ./cpu.snap and memory.snap');
+    const [, tag] = /livesnap save MACHINE --tag (\S+)$/.exec(error.hint)!;
+    assert.equal(tag, snapshotNamed('./cpu.snap', 'memory.snap'), 'the tag of the API of the original');
+    await world.json('save', 'a', '--tag', tag!, '--then', 'stop');
+    const [{ id }] = await world.json<[{ id: string }]>('ls', '--filter', `tag=${tag}`);
+    await world.json(...two, '-d', '--name', 'b');
+    assert.equal((await world.json<{ snapshot: string }[]>('ps'))[0]!.snapshot, id);
+
+    // One word for both is a tag, as without the options: its error is the usual one.
+    const one = await world.fails(3, 'NO_SUCH_SNAPSHOT', ['--cpu_path', 'x', '--memory_path', 'x']);
+    assert.match(one.message, /^no snapshot "x"/);
   });
 });

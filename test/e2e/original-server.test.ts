@@ -93,6 +93,15 @@ describe('livesnap serve --original', function () {
     assert.match(snapshot!.tags[0]!, /^cpu-[0-9a-f]{12}$/);
     await world.json('stop', '--force', machine!.name);
 
+    const lacking = await post('/create', {
+      ...{ ...create(), resume: true },
+      memory_snapshot_path: 'memory.snap',
+    });
+    assert.match(
+      JSON.stringify(lacking.body),
+      /nothing was saved as \/tmp\/snapshots\/cpu\.snap and memory\.snap\. /,
+    );
+
     const restored = await post('/create', { ...create(), resume: true });
     assert.equal(restored.status, 200);
     assert.notEqual((restored.body as { pid: number }).pid, pid);
