@@ -193,7 +193,10 @@ function usageError(error: CommanderError, verb?: string, command?: Command): Li
     const most = command.registeredArguments.length;
     if (error.code === 'commander.missingArgument') return refused(message, form);
     if (error.code === 'commander.excessArguments')
-      return refused(`too many arguments: ${verb} takes ${most === 0 ? 'none' : `at most ${most}`}`, form);
+      return refused(
+        `too many arguments: ${verb} takes ${most === 0 ? 'none' : `at most ${most}`}`,
+        verb === 'start' ? `${form} To start a saved machine: livesnap restore SNAPSHOT.` : form,
+      );
   }
   const [, option = ''] = /^unknown option '(.*)'$/.exec(message) ?? [];
   const advice = adviceFor(verb ?? '*', option);

@@ -30,12 +30,11 @@ export class AllowedFiles {
       try {
         return join(realpathSync(directory), '/');
       } catch (error) {
+        const { code, message } = error as NodeJS.ErrnoException;
         throw new LivesnapError(
           'USAGE',
-          `--allow: ${directory} cannot be used: ${(error as Error).message}`,
-          {
-            hint: 'Give a directory that exists.',
-          },
+          `--allow: ${directory} ${code === 'ENOENT' ? 'does not exist' : `cannot be used: ${message}`}`,
+          { hint: 'Give a directory that exists.' },
         );
       }
     });

@@ -33,10 +33,16 @@ function send(
     sent.once('close', close);
     sent.once('error', (cause: NodeJS.ErrnoException) =>
       reject(
-        new LivesnapError('NOT_POSSIBLE_NOW', `no server answers on ${socket}: ${cause.message}`, {
-          hint: 'Start one: livesnap serve.',
-          cause,
-        }),
+        new LivesnapError(
+          'NOT_POSSIBLE_NOW',
+          cause.code === 'ENOENT'
+            ? `no server answers: ${socket} does not exist`
+            : `no server answers on ${socket}: ${cause.message}`,
+          {
+            hint: 'Start one: livesnap serve.',
+            cause,
+          },
+        ),
       ),
     );
     sent.once('response', (response) => {

@@ -212,5 +212,5 @@ function remedy(dir: string, { file, uid }: Owned): string {
   if (uid === me) return `Check the mode and attributes of ${file} with ls -l and lsattr.`;
   if (nearest(resolve(dir))?.uid === me)
     return `Give the store back to its owner: sudo chown -R ${me}:${process.getegid?.()} ${dir}`;
-  return 'Run livesnap as the owner of the store, or name a store of your own with --store.';
+  return 'Run livesnap as the owner of the store, or use a store in a directory of your own.';
 }

@@ -86,7 +86,9 @@ async function waitUntilStarted(child: ChildProcess, started: string): Promise<v
   });
   child.on('close', (status, signal) => {
     failure ??= new LivesnapError('SYSTEM', `passt ended at once (${signal ?? `exit status ${status}`})`, {
-      hint: `It said: ${lastLine(output)}`,
+      hint: NO_INTERFACE.test(output)
+        ? 'passt needs an interface of the host that is up and has an address. Or use --net tap=TAP.'
+        : `It said: ${lastLine(output)}`,
     });
   });
   for (let waitedMs = 0; ; waitedMs += POLL_MS) {
@@ -107,6 +109,9 @@ function isWritten(path: string): boolean {
     return false;
   }
 }
+
+/** What passt says on a host without a network. */
+const NO_INTERFACE = /External interface not usable/;
 
 const lastLine = (output: string): string =>
   output

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { closeNetPort, createNetPort, netPortFd } from '../../../../src/native/net.js';
 import { startPasst } from '../../../../src/vmm/net/passt.js';
@@ -24,6 +26,26 @@ const hasRoute = (): boolean =>
   readFileSync('/proc/net/route', 'utf8')
     .split('\n')
     .some((line) => line.split('\t')[1] === '00000000');
+
+describe('startPasst on a host without a network', () => {
+  it('says what passt needs', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'livesnap-passt-'));
+    const { PATH } = process.env;
+    try {
+      writeFileSync(join(dir, 'passt'), '#!/bin/sh\necho "External interface not usable" >&2\nexit 1\n', {
+        mode: 0o755,
+      });
+      process.env.PATH = `${dir}:${PATH}`;
+      await assert.rejects(startPasst([]), {
+        message: 'passt ended at once (exit status 1)',
+        hint: /^passt needs an interface of the host that is up/,
+      });
+    } finally {
+      process.env.PATH = PATH;
+      rmSync(dir, { recursive: true });
+    }
+  });
+});
 
 describe('startPasst', () => {
   before(function () {
