@@ -54,6 +54,7 @@ export function parseLines(text: string): number {
 }
 
 export function parseVcpu(text: string): number {
+  if (!text.startsWith('num=')) throw usage(`${quoted(text)} does not begin with num=`, 'Example: num=2.');
   return parseCpus(parseList(text, ['num']).num ?? '');
 }
 
@@ -205,13 +206,10 @@ export const anyText = (text: string): string => text;
  * command line of a kernel may contain commas.
  */
 export function parseList<K extends string>(text: string, keys: readonly K[]): Partial<Record<K, string>> {
-  const form = keys.map((key) => `${key}=`).join(',');
+  const form = keys.map((key) => `${key}=…`).join(',');
   const starts = [...text.matchAll(new RegExp(`(?:^|,)(${keys.join('|')})=`, 'g'))];
   if (starts[0]?.index !== 0 || text.startsWith(','))
-    throw usage(
-      `${quoted(text)} does not begin with ${keys[0]}=`,
-      `Write it as ${form}, with a value after each =.`,
-    );
+    throw usage(`${quoted(text)} does not begin with ${keys[0]}=`, `Write it as ${form}.`);
   const list: Partial<Record<K, string>> = {};
   for (const [i, start] of starts.entries()) {
     const key = start[1] as K;
