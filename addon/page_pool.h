@@ -28,7 +28,7 @@ class PagePool {
   // The pool of the calling thread.
   static PagePool& get();
 
-  // Threads that may run at once.
+  // Threads that may run at once, beside those that wait and help.
   size_t threads() const { return maxThreads_; }
   // Without `wake`, no sleeping thread takes the job before the next one is submitted. Whoever waits for it runs it.
   void submit(std::shared_ptr<PageJob> job, bool wake = true);

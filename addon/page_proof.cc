@@ -54,7 +54,7 @@ class Comparison : public PageJob {
   // Compares all. Returns when no other thread is in `run`.
   static void run(const std::shared_ptr<Comparison>& comparison) {
     auto& pool = PagePool::get();
-    size_t helpers = std::min(pool.threads() - 1, comparison->frames_.size() / kFramesPerHelper);
+    size_t helpers = std::min(pool.threads(), comparison->frames_.size() / kFramesPerHelper);
     for (size_t i = 0; i < helpers; i++) pool.submit(comparison, i + 1 == helpers);
     comparison->compareFrames();
     comparison->isClosed_ = true;
