@@ -44,7 +44,7 @@ export function openIndex(dir: string, write: boolean, create: boolean): Index {
     requirePlainIndex(dir);
     finishReplacement(dir);
     if (hasIndex(dir)) return openExisting(dir, write);
-    if (!create) throw found ? notAStore(dir) : noSuchStore(dir);
+    if (!create) throw found && !isEmpty(dir) ? notAStore(dir) : noSuchStore(dir);
     return createStore(dir);
   } catch (error) {
     throw storeError(dir, error);
@@ -78,6 +78,12 @@ function openExisting(dir: string, write: boolean): Index {
   }
 }
 
+/** Of a new file system. */
+const LOST_AND_FOUND = 'lost+found';
+
+/** A directory that was made for a store, or a file system that is mounted for one. */
+const isEmpty = (dir: string): boolean => readdirSync(dir).every((name) => name === LOST_AND_FOUND);
+
 /** Files that an interrupted creation or repair may leave, and the directory of a new file system. */
 const HARMLESS = new Set([
   PACKS,
@@ -88,16 +94,16 @@ const HARMLESS = new Set([
   LOCK,
   INDEX_LOCK,
   RESERVE,
-  'lost+found',
+  LOST_AND_FOUND,
 ]);
 const HARMLESS_DATABASE = /^store\.db(\.(new|next|old))?(-(wal|shm|journal))?$/;
 
 function createStore(dir: string): Index {
   makeDirectory(dir);
-  const isEmpty =
+  const isFree =
     readdirSync(dir).every((name) => HARMLESS.has(name) || HARMLESS_DATABASE.test(name)) &&
     [PACKS, SNAPSHOTS, TAGS].every((name) => namesIn(dir, name).length === 0);
-  if (!isEmpty) {
+  if (!isFree) {
     // Another process may have created the store meanwhile, and saved to it.
     if (hasIndex(dir)) return Index.open(dir, true);
     throw notAStore(dir);

@@ -44,10 +44,18 @@ describe('a store', () => {
   it('is not opened if it does not exist, is something else, or has a newer format', function () {
     const dir = scratchDir(this);
     assert.throws(() => Store.open(join(dir, 'none'), { write: false }), { code: 'NO_SUCH_FILE' });
-    assert.throws(() => Store.open(dir, { write: false }), { code: 'NOT_A_STORE' });
+    // A directory or a file system that was made for a store.
+    for (const name of [null, 'lost+found']) {
+      if (name !== null) mkdirSync(join(dir, name));
+      assert.throws(() => Store.open(dir, { write: false }), {
+        code: 'NO_SUCH_FILE',
+        message: /no store at/,
+      });
+    }
 
     const file = join(dir, 'file');
     writeFileSync(file, 'x');
+    assert.throws(() => Store.open(dir, { write: false }), { code: 'NOT_A_STORE' });
     assert.throws(() => Store.open(file, { write: true, create: true }), { code: 'NOT_A_STORE' });
 
     const home = join(dir, 'home');

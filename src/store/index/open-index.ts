@@ -136,7 +136,6 @@ function prepare(
     // In WAL mode the same as FULL. In rollback mode the directory is synced, too, when a commit deletes the journal:
     // a journal that a power cut brings back would undo the commit.
     whenIndexIsFree(() => database.pragma('synchronous = EXTRA'));
-    if (write) useWal(database);
     database.pragma('foreign_keys = ON');
     const connection = new Connection(dir, database, lock);
     migrate(connection, write);
@@ -146,17 +145,6 @@ function prepare(
     database.close();
     throw error;
   }
-}
-
-/**
- * Puts the database into WAL mode, where it stays. A creation that was interrupted leaves it in the mode of SQLite's
- * default, and may leave a rollback journal without a valid header. SQLite ignores such a journal, and in WAL mode never
- * deletes it. No journal is in use then: changing the mode needs the database exclusively.
- */
-function useWal(database: BetterSqlite3.Database): void {
-  // Not `simple`, which reads one row and misses the error of a commit that fails after it.
-  const rows = whenIndexIsFree(() => database.pragma('journal_mode = WAL')) as { journal_mode: string }[];
-  if (rows[0]?.journal_mode === 'wal') removeIfThere(`${database.name}-journal`);
 }
 
 /** Codes of SQLite and Linux that a full disk can cause. */

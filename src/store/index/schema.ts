@@ -14,6 +14,7 @@ import { sqliteCode } from '../disk/store-error.js';
 import { whenIndexIsFree } from '../disk/waits.js';
 import type { Connection } from './connection.js';
 import { notAStore } from './index-files.js';
+import { useWal } from './journal-mode.js';
 
 const Database = loadSqlite();
 
@@ -97,6 +98,7 @@ export function migrate(connection: Connection, write: boolean): void {
       { hint: 'Use the livesnap that wrote it, or a newer one.' },
     );
   requireSchema(dir, version, schema);
+  if (write) useWal(database); // not before: a database of another program stays as it is
   if (version === known) return;
   // Readers change nothing.
   if (!write && version >= OLDEST_READABLE) return;
