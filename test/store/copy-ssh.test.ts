@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { copySnapshots } from '../../src/store/remote/copy.js';
 import { copy, silent, smallDisk } from './copying.js';
 import { remoteCommandHere, useSsh } from './fake-ssh.js';
-import { dropScratch, newStore, noise, save } from './scratch.js';
+import { dropScratch, newStore, noise, save, scratchDir } from './scratch.js';
 
 describe('a copy over ssh', () => {
   afterEach(function () {
@@ -33,7 +33,7 @@ describe('a copy over ssh', () => {
     });
   });
 
-  it('passes on what ssh prints in lines of bounded length, and puts the last one in the error', async function () {
+  it('passes on what ssh prints in lines of bounded length, and the last one in the error alone', async function () {
     const { store: here, dir } = newStore(this);
     await save(here, { x: noise(6, 10) }, { tag: 'a' });
     useSsh(
@@ -49,9 +49,33 @@ describe('a copy over ssh', () => {
       }),
       { code: 'REMOTE_FAILED', message: 'ssh could not reach host: last' },
     );
-    assert.deepEqual([lines.slice(0, 2), lines.at(-1)], [['one', 'two'], 'last']);
-    const long = lines.slice(2, -1);
+    assert.deepEqual(lines.slice(0, 2), ['one', 'two']);
+    const long = lines.slice(2);
     assert.equal(long.join(''), 'x'.repeat(100_000));
     assert.ok(long.every((line) => line.length <= 4096));
+  });
+
+  it('passes on the last line that ssh prints, too, if ssh does not fail', async function () {
+    const { store: here, dir } = newStore(this);
+    await save(here, { x: noise(6, 10) }, { tag: 'a' });
+    const there = scratchDir(this);
+    useSsh(this, `echo 'Use this host with care' >&2; ${remoteCommandHere}`);
+    const lines: string[] = [];
+    await copySnapshots({
+      ...silent,
+      ...{ storeDir: dir, direction: 'to', remote: `ssh://host${there}`, refs: ['a'] },
+      onNotice: (line) => void lines.push(line),
+    });
+    assert.deepEqual(lines, ['Use this host with care']);
+  });
+
+  it('reports a missing store of the host with a hint that fits an address', async function () {
+    const { dir } = newStore(this);
+    useSsh(this, remoteCommandHere);
+    await assert.rejects(copy(dir, 'from', `ssh://host${scratchDir(this)}/none`, ['a']), {
+      code: 'NO_SUCH_FILE',
+      message: /^remote: there is no store at /,
+      hint: 'Check the path.',
+    });
   });
 });

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { exportSnapshot } from '../../src/store/remote/export.js';
 import { Store } from '../../src/store/store.js';
 import { Database } from '../sqlite.js';
+import { copy } from './copying.js';
 import { dropScratch, load, newStore, noise, save, scratchDir } from './scratch.js';
 
 const silent = { onPlan: () => {}, progress: () => {} };
@@ -21,6 +22,29 @@ const silent = { onPlan: () => {}, progress: () => {} };
 describe('an export', () => {
   afterEach(function () {
     dropScratch(this);
+  });
+
+  it('refuses a target whose parent is missing, as does a copy, and creates nothing', async function () {
+    const { store, dir } = newStore(this);
+    await save(store, { x: noise(1, 20) }, { tag: 'a' });
+    const stick = join(scratchDir(this), 'stick');
+    const refusal = {
+      code: 'NO_SUCH_FILE',
+      message: `cannot create ${join(stick, 'x')}: ${stick} does not exist`,
+      hint: /mount the disk/,
+    };
+    const to = join(stick, 'x');
+    await assert.rejects(exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to }), refusal);
+    await assert.rejects(copy(dir, 'to', to, ['a']), refusal);
+    assert.equal(existsSync(stick), false);
+    writeFileSync(stick, '');
+    const noDirectory = { code: 'USAGE', message: `cannot create ${to}: ${stick} is not a directory` };
+    await assert.rejects(exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to }), noDirectory);
+    await assert.rejects(copy(dir, 'to', to, ['a']), noDirectory);
+    rmSync(stick);
+    mkdirSync(stick);
+    await exportSnapshot({ ...silent, storeDir: dir, ref: 'a', to });
+    assert.equal(existsSync(join(to, 'store.db')), true);
   });
 
   it('refuses a .partial that no export made, and leaves it unchanged', async function () {

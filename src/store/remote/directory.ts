@@ -1,13 +1,13 @@
 /** The remote that is another directory of this machine. Both ends of the copy run in this process. */
 import { copyInProcess } from '../copy/sessions.js';
 import { Store } from '../store.js';
-import { operandError } from './operand-error.js';
+import { operandError, requireParent } from './operand-error.js';
 import type { Remote } from './remote.js';
 
 export const openDirectory = (dir: string, isPrivate: boolean, fingerprintBits: number): Remote => ({
-  /** The snapshots of a source are found before anything is created. */
+  /** The snapshots of a source, and the parent of a destination, are found before anything is created. */
   prepare({ direction, refs }) {
-    if (direction === 'to') return;
+    if (direction === 'to') return requireParent(dir);
     try {
       const source = Store.open(dir, { write: false, isPrivate, fingerprintBits });
       try {

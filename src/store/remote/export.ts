@@ -42,7 +42,7 @@ import { requireShortPath } from '../index/index-files.js';
 import { Store } from '../store.js';
 import { requireLocal } from './address.js';
 import { type CopyRequest, copySnapshots, requireOutside } from './copy.js';
-import { operandError } from './operand-error.js';
+import { operandError, requireParent } from './operand-error.js';
 import { requirePlainTree } from './plain-tree.js';
 
 // The entries of NAME.partial:
@@ -55,7 +55,7 @@ const DROPPED = 'dropped';
 /** Only where the addon is not built: an empty file, for {@link lockBySqlite}. */
 const LOCK = 'lock';
 
-/** Errors: USAGE (the target or its .partial exists), STORE_BUSY (another export), and those of a copy. */
+/** Errors: USAGE (the target or its .partial exists), NO_SUCH_FILE (its parent is missing), STORE_BUSY (another export), and those of a copy. */
 export async function exportSnapshot(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { ref: string; to: string },
 ): Promise<CopyResult> {
@@ -66,6 +66,7 @@ export async function exportSnapshot(
       hint: NEW_DIRECTORY,
     });
   requireOutside(resolve(request.storeDir), target);
+  requireParent(target);
   requireFree(target);
   requireShortPath(join(`${target}.partial`, STORE));
   await pageOpsLoaded;

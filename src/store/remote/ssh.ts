@@ -10,6 +10,7 @@ import { LivesnapError } from '../../errors.js';
 import { type Channel, StreamChannel, withTimeout } from '../copy/channel.js';
 import { requestCopies } from '../copy/sessions.js';
 import { decodePart, parseAddress, shown } from './address.js';
+import { operandError } from './operand-error.js';
 import type { Scheme } from './remote.js';
 
 export const ssh: Scheme = {
@@ -79,12 +80,19 @@ const portArguments = ({ port }: Pick<SshAddress, 'port'>): string[] => (port ==
 /** Lines, with long ones split. The last one may be incomplete. */
 const LINES = /[^\n]{4096}|[^\n]*\n|[^\n]+$/g;
 
-/** Reports what ssh and the remote shell print to stderr, line by line. The text is untrusted. */
+/** How long the last line is held back. ssh exits at once after it has printed why it failed. */
+const HOLD_MS = 500;
+
+/**
+ * Reports what ssh and the remote shell print to stderr, line by line. The text is untrusted. The last line is held back
+ * for a moment: if ssh then fails, the line is the reason, which the error reports.
+ */
 class Notices {
   /** Resolves when the stream has closed. */
   readonly ended: Promise<unknown>;
-  last = '';
+  #last = '';
   #rest = '';
+  #held: NodeJS.Timeout | null = null;
 
   constructor(
     readonly input: Readable,
@@ -102,10 +110,35 @@ class Notices {
   #report(line: string): void {
     const text = line.trimEnd();
     if (text === '') return;
-    this.last = text;
-    this.onNotice(text);
+    this.flush();
+    this.#last = text;
+    this.#held = setTimeout(() => this.flush(), HOLD_MS);
+  }
+
+  /** Reports the line that is held back, if any. */
+  flush(): void {
+    if (this.#release()) this.onNotice(this.#last);
+  }
+
+  /** The last line, for an error. It is not reported as well, unless that was done before. */
+  takeLast(): string {
+    this.#release();
+    return this.#last;
+  }
+
+  #release(): boolean {
+    if (this.#held === null) return false;
+    clearTimeout(this.#held);
+    this.#held = null;
+    return true;
   }
 }
+
+/** How the message of an error that the other livesnap sent begins (protocol.ts). */
+const OF_REMOTE = 'remote: ';
+
+const ofRemote = (error: unknown): boolean =>
+  error instanceof LivesnapError && error.message.startsWith(OF_REMOTE);
 
 /**
  * Runs `work` with a channel to livesnap on the other host. `signal` ends ssh, and with it all waits for that host.
@@ -158,12 +191,13 @@ async function withSshChannel<T>(
       error instanceof LivesnapError &&
       error.code === 'REMOTE_FAILED' &&
       (status === 255 || status === 127)
-    )
+    ) {
+      const reason = notices.takeLast();
       throw new LivesnapError(
         'REMOTE_FAILED',
         (status === 255
           ? `ssh could not reach ${address.host}`
-          : `livesnap was not found on ${address.host}`) + (notices.last === '' ? '' : `: ${notices.last}`),
+          : `livesnap was not found on ${address.host}`) + (reason === '' ? '' : `: ${reason}`),
         {
           hint:
             status === 255
@@ -172,8 +206,10 @@ async function withSshChannel<T>(
           cause: error,
         },
       );
-    throw error;
+    }
+    throw ofRemote(error) ? operandError(OF_REMOTE, error) : error;
   } finally {
+    notices.flush();
     signal?.removeEventListener('abort', end);
     child.stdin.end();
     await exited();
