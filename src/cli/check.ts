@@ -26,6 +26,7 @@ export const verb = defineVerb({
     if (!isNoted) output.say('The store cannot be written, so the next check will read the same part.');
     const found = () => joined(linesOf(problems));
     output.result({ ok, problems }, () => (ok ? noDamage(readData) : found()), found);
+    if (!ok) output.remark('livesnap repair heals what it can, and lists what is lost.');
     return ok ? 0 : ExitStatus.damaged;
   },
 });

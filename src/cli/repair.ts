@@ -27,9 +27,19 @@ export const verb = defineVerb({
       () => joined([...actions.map(printable), ...losses]),
       () => joined(losses),
     );
+    if (lost.length > 0) for (const line of nextSteps(lost[0]!)) output.remark(line);
     return lost.length > 0 ? ExitStatus.damaged : 0;
   },
 });
+
+/** How to recover lost data. The example is complete except for the other store, so that a user can type it. */
+function nextSteps({ snapshot }: LostRange): string[] {
+  return [
+    'To recover lost data, put the file again, or save a machine that still has it. Then run livesnap repair.',
+    'If another store has the snapshot intact, copy it back. Example:',
+    `livesnap rm ${shortId(snapshot)} && livesnap copy ${snapshot} --from STORE && livesnap repair`,
+  ];
+}
 
 function sentenceOf({ snapshot, tags, region, fromBytes, toBytes }: LostRange): Text {
   const labels = formatTags(tags);

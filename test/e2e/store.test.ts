@@ -332,6 +332,13 @@ describe('a store', function () {
     const repaired = await world.run(['repair', '--quiet']);
     assert.equal(repaired.status, 4);
     assert.match(repaired.stdout, /^(Lost in snapshot .*\n)+$/);
+    assert.equal(repaired.stderr, '');
+    // Without --quiet both say what to do next.
+    assert.match((await world.run(['check', '--read-data'])).stderr, /livesnap repair heals/);
+    assert.match(
+      (await world.run(['repair'])).stderr,
+      /livesnap rm [0-9a-f]{12} && livesnap copy [0-9a-f]{32} --from STORE && livesnap repair/,
+    );
   });
 
   it('names no chunks for files that gc deletes whole', async () => {
