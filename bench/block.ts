@@ -9,7 +9,6 @@
  */
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { waitForCompletion } from '../src/native/block-io.js';
 import { projectRoot } from '../src/native/project-root.js';
@@ -18,6 +17,7 @@ import type { DiskRequest } from '../src/vmm/disk/disk-config.js';
 import { MachineDisks } from '../src/vmm/disk/machine-disks.js';
 import { DiskDevices } from '../src/vmm/disk-devices.js';
 import { Register } from '../src/vmm/virtio/mmio-transport.js';
+import { argumentsOf } from '../test/arguments.js';
 import { DriverTwin, type TwinQueue, VirtioRig } from '../test/unit/vmm/virtio/driver-twin.js';
 import { hostLoad, mixedMemory, spread, threadMicroseconds } from './figures.js';
 
@@ -217,7 +217,7 @@ async function onFile(path: string, { write, bytes, depth, offsets }: Pattern): 
 }
 
 async function run(): Promise<void> {
-  const { values } = parseArgs({
+  const { values } = argumentsOf('bench:block', {
     options: {
       rounds: { type: 'string', default: '5' },
       mib: { type: 'string', default: '64' },

@@ -13,11 +13,11 @@ import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, ftruncateSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { type StoreProxy, StoreThread } from '../src/machine/store-thread-client.js';
 import { projectRoot } from '../src/native/project-root.js';
 import { BATCH_PAGES, type PageRun, type PageSource } from '../src/page-stream.js';
 import { Machine } from '../src/vmm/machine.js';
+import { argumentsOf } from '../test/arguments.js';
 import { buildGuest } from '../test/hostile/guests.js';
 import { hostLoad, median, mixedMemory, spread } from './figures.js';
 
@@ -33,7 +33,7 @@ const CHANGES = [
   { command: 'n', step: 100, name: 'every hundredth block' },
 ] as const;
 
-const { values: options } = parseArgs({
+const { values: options } = argumentsOf('bench:disk-saves', {
   options: {
     only: { type: 'string', default: 'changed,load,full' },
     rounds: { type: 'string', default: '5' },

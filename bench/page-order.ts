@@ -4,7 +4,7 @@
  *
  *     node dist/bench/page-order.js [--saves N]
  */
-import { parseArgs } from 'node:util';
+import { argumentsOf } from '../test/arguments.js';
 
 const PAGES = 65536;
 const FRAME_PAGES = 16;
@@ -96,7 +96,7 @@ function simulate(guest: string, saves: number, isByPack: boolean): { frames: nu
   return { frames: frames.needed, stored };
 }
 
-const { values } = parseArgs({ options: { saves: { type: 'string', default: '400' } } });
+const { values } = argumentsOf('page-order', { options: { saves: { type: 'string', default: '400' } } });
 const saves = Number(values.saves);
 const least = PAGES / FRAME_PAGES;
 console.log(`after ${saves} saves of 1%: frames to unpack / the least, and pages stored / one image`);

@@ -6,8 +6,8 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
 import { projectRoot } from '../src/native/addon.js';
+import { argumentsOf } from '../test/arguments.js';
 import { BY_DEFAULT, ENTRIES, isEntryName } from './entries.js';
 import type { Context, Figure } from './harness/figure.js';
 import { inputName } from './harness/images.js';
@@ -18,7 +18,7 @@ function fail(sentence: string): never {
   process.exit(2);
 }
 
-const { values: options, positionals } = parseArgs({
+const { values: options, positionals } = argumentsOf('bench', {
   allowPositionals: true,
   options: {
     image: { type: 'string', multiple: true, default: [] },

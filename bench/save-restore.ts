@@ -19,9 +19,9 @@ import {
 } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { projectRoot } from '../src/native/addon.js';
 import { loadNativePageOps, loadPortablePageOps, type PageOps } from '../src/native/pages.js';
+import { argumentsOf } from '../test/arguments.js';
 
 const MIB = 1024 * 1024;
 /** As a frame of the store: 16 pages, compressed together. */
@@ -29,7 +29,7 @@ const BLOCK_BYTES = 64 * 1024;
 /** RAM for the guest's own code, stacks and tables. */
 const GUEST_OVERHEAD_MIB = 64;
 
-const { values: options } = parseArgs({
+const { values: options } = argumentsOf('bench:save-restore', {
   options: {
     json: { type: 'boolean', default: false },
     sizes: { type: 'string', default: '64,256,1024' },

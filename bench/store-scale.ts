@@ -15,11 +15,11 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { BATCH_PAGES, PAGE_BYTES, type PageRun, type PageSource, type Region } from '../src/page-stream.js';
 import { copySnapshots } from '../src/store/remote/copy.js';
 import { Store } from '../src/store/store.js';
 import type { SnapshotMetadata } from '../src/store/types.js';
+import { argumentsOf } from '../test/arguments.js';
 
 const GIB_PAGES = 262_144;
 const SAVE_PAGES = 65_536;
@@ -189,7 +189,7 @@ function main(chunks: number, rounds: number, base: string): void {
   row('copy of it', measure('copy of it', whole, join(base, 'copy')));
 }
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = argumentsOf('bench:store-scale', {
   allowPositionals: true,
   options: {
     chunks: { type: 'string', default: '10000000' },

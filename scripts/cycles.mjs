@@ -7,11 +7,11 @@
 // checksum of memory, and the counter of every vCPU.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { formatBytes, formatCount, formatDuration } from '../dist/src/format.js';
+import { argumentsOf } from '../dist/test/arguments.js';
 import { CommandLine, root } from './command-line.mjs';
 
-const { values } = parseArgs({
+const { values } = argumentsOf('cycles', {
   options: {
     cycles: { type: 'string', default: '50' },
     cpus: { type: 'string', default: '2' },

@@ -9,11 +9,11 @@
 // of what each vCPU knew of its own, no TSC had gone back, and the counts continued.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { formatCount, formatDuration } from '../dist/src/format.js';
+import { argumentsOf } from '../dist/test/arguments.js';
 import { CommandLine, root } from './command-line.mjs';
 
-const { values } = parseArgs({
+const { values } = argumentsOf('load-cycles', {
   options: {
     cycles: { type: 'string', default: '200' },
     cpus: { type: 'string', default: '2' },

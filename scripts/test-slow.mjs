@@ -8,12 +8,12 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { baseDirectory, temporaryDirectory } from '../dist/src/environment.js';
 import { formatDuration } from '../dist/src/format.js';
+import { argumentsOf } from '../dist/test/arguments.js';
 import { root } from './command-line.mjs';
 
-const { values } = parseArgs({
+const { values } = argumentsOf('test:slow', {
   options: {
     cycles: { type: 'string', default: '200' },
     linux: {

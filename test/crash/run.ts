@@ -9,11 +9,12 @@ import { spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { formatCount } from '../../src/format.js';
 import { usePageWorkers } from '../../src/store/worker/page-pool.js';
+import { argumentsOf } from '../arguments.js';
 import { RoundFailure, type RoundResult, Rounds } from './rounds.js';
 
-const { values } = parseArgs({
+const { values } = argumentsOf('crash', {
   options: {
     seed: { type: 'string' },
     rounds: { type: 'string', default: '100' },
@@ -80,7 +81,7 @@ const countsOf = ({ kind: what, cuts, states, steps, faults }: RoundResult): Par
 async function runHere(): Promise<void> {
   usePageWorkers();
   const all = new Rounds(seed);
-  if (!values.json) console.log(`seed ${seed}, ${rounds} rounds, in ${all.dir}`);
+  if (!values.json) console.log(`seed ${seed}, ${formatCount(rounds, 'round')}, in ${all.dir}`);
   for (let round = first + part; round < first + rounds; round += parts) {
     try {
       add(countsOf(await all.run(round, kind)));
@@ -103,7 +104,7 @@ async function runHere(): Promise<void> {
 }
 
 async function runInProcesses(): Promise<void> {
-  if (!values.json) console.log(`seed ${seed}, ${rounds} rounds in ${jobs} processes`);
+  if (!values.json) console.log(`seed ${seed}, ${formatCount(rounds, 'round')} in ${jobs} processes`);
   const args = [...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)];
   await Promise.all(
     Array.from({ length: jobs }, async (_, i) => {

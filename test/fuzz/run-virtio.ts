@@ -6,11 +6,11 @@
  * A failure names its device, seed and mutation. The same seed repeats it.
  */
 import { randomInt } from 'node:crypto';
-import { parseArgs } from 'node:util';
+import { argumentsOf } from '../arguments.js';
 import { SUBJECTS } from '../contract/virtio/subjects.js';
 import { VirtioFuzzer } from './virtio-fuzzer.js';
 
-const { values } = parseArgs({
+const { values } = argumentsOf('fuzz:virtio', {
   options: {
     seed: { type: 'string' },
     mutations: { type: 'string', default: '1000000' },
