@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { chosenStore } from '../chosen-store.js';
 import { requireLocal } from '../store/remote/address.js';
+import { requireOptions, requireText } from './arguments.js';
 import { Host } from './host.js';
 
 export interface ConnectOptions {
@@ -14,8 +15,12 @@ export interface ConnectOptions {
 
 /**
  * The machines and the store of this host. Nothing is started, and at most the config file is read, of which only `store`
- * counts here. Errors: USAGE (no store is known; an address; the config file is wrong), NO_PERMISSION, SYSTEM.
+ * counts here. Errors: USAGE (no store is known; an address; a wrong argument; the config file
+ * is wrong), NO_PERMISSION, SYSTEM.
  */
-export async function connect({ store }: ConnectOptions = {}): Promise<Host> {
+export async function connect(options: ConnectOptions = {}): Promise<Host> {
+  requireOptions(options, 'connect', "connect({ store: '/srv/livesnap' })");
+  const { store } = options;
+  if (store !== undefined) requireText(store, 'store', 'Give store: the path of a directory.');
   return new Host(resolve(requireLocal(chosenStore(store).dir)));
 }

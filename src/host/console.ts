@@ -13,6 +13,7 @@ import { MachineClient } from '../machine/client.js';
 import { type EndReport, LINE_HEADER } from '../machine/control-api.js';
 import { unlessAborted } from '../unless-aborted.js';
 import { LineWatch, PROMPT_IDLE_MS } from '../vmm/console/line-watch.js';
+import { requireTimeout } from './arguments.js';
 import type { CallOptions } from './call-options.js';
 
 /** The longest timer. */
@@ -54,6 +55,10 @@ export class Console implements AsyncIterable<Uint8Array>, AsyncDisposable {
 
   /** Types into the console. Resolves when the machine's process has the input; a guest that does not read delays it. */
   async write(input: string | Uint8Array): Promise<void> {
+    if (typeof input !== 'string' && !(input instanceof Uint8Array))
+      throw new LivesnapError('USAGE', 'the input of the console is neither a text nor bytes', {
+        hint: "Example: write('ls\\n').",
+      });
     this.#input ??= this.#client.openInput();
     const sent = this.#input;
     if (sent.destroyed || sent.writableEnded) throw await this.#client.goneError();
@@ -71,6 +76,11 @@ export class Console implements AsyncIterable<Uint8Array>, AsyncDisposable {
    */
   async waitFor(pattern: RegExp, { timeoutMs, signal }: WaitForOptions = {}): Promise<string> {
     signal?.throwIfAborted();
+    if (!(pattern instanceof RegExp))
+      throw new LivesnapError('USAGE', 'the pattern of waitFor is not a regular expression', {
+        hint: 'Example: waitFor(/^OK/, { timeoutMs: 10_000 }).',
+      });
+    if (timeoutMs !== undefined) requireTimeout(timeoutMs, Number.POSITIVE_INFINITY);
     const watch = new LineWatch(pattern, this.#isWithinLine);
     const deadlineMs = timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
     for (;;) {

@@ -3,6 +3,7 @@ import { runRoot } from '../environment.js';
 import { LivesnapError } from '../errors.js';
 import { findMachine as findByName } from '../machine/client.js';
 import { isMachineName, listRunDirectories, RunDirectory } from '../machine/run-directory.js';
+import { requireText } from './arguments.js';
 import type { CallOptions } from './call-options.js';
 import { Machine } from './machine.js';
 
@@ -15,6 +16,11 @@ const ID_PREFIX = /^[0-9a-f]{6,32}$/;
  */
 export async function findMachine(nameOrId: string, { signal }: CallOptions = {}): Promise<Machine> {
   signal?.throwIfAborted();
+  requireText(
+    nameOrId,
+    'the machine',
+    'Give the name or the ID of a machine. livesnap ps lists the machines.',
+  );
   const client = await findByName((await findRunDirectory(nameOrId))?.name ?? nameOrId);
   return new Machine(client.directory, await client.describe(), null);
 }

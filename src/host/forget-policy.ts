@@ -162,8 +162,13 @@ function applyRules(
   return { keep, remove };
 }
 
-/** Errors: USAGE (there is no rule). */
+/** Errors: USAGE (there is no rule, or a count that is no number). */
 export function requireRule(rules: KeepRules): void {
+  for (const { reason, left } of countsOf(rules))
+    if (!(Number.isSafeInteger(left) || left === Number.POSITIVE_INFINITY) || left < 0)
+      throw new LivesnapError('USAGE', `the rule ${reason} has no number of snapshots, but ${left}`, {
+        hint: 'Use a whole number of 0 or more, or Infinity for all.',
+      });
   if (countsOf(rules).length > 0 || rules.within || (rules.tags ?? []).length > 0) return;
   throw new LivesnapError('USAGE', 'no rule says which snapshots to keep', {
     hint: 'Example: livesnap forget --keep-last 3 --keep-daily 7. To remove snapshots by name: livesnap rm.',

@@ -11,6 +11,7 @@ import { asLivesnapError, LivesnapError } from '../errors.js';
 import type { LaunchRequest } from '../machine/launch-messages.js';
 import { RunDirectory } from '../machine/run-directory.js';
 import type { SnapshotSummary } from '../page-stream.js';
+import { requireOptions } from './arguments.js';
 import type { CallOptions } from './call-options.js';
 import { findMachine } from './find-machine.js';
 import type { EventOptions, HostEvent, HostEvents } from './host-events.js';
@@ -73,6 +74,7 @@ export class Host implements AsyncDisposable {
    * Resolves when it runs. Errors: as of {@link start}, NO_SUCH_SNAPSHOT, AMBIGUOUS, DAMAGED, DOES_NOT_FIT.
    */
   async restore(snapshot: Snapshot | string, options: RestoreOptions = {}): Promise<Machine> {
+    requireOptions(options, 'restore', "restore('ready', { name: 'web' })");
     options.signal?.throwIfAborted();
     const { dir, saved } = await this.#findSaved(snapshot);
     const name = { name: options.name ?? null, like: options.asNew ? null : saved.vm };
@@ -85,6 +87,7 @@ export class Host implements AsyncDisposable {
    * of the save, USAGE, NO_SUCH_SNAPSHOT.
    */
   async fork(from: Machine | Snapshot | string, options: ForkOptions = {}): Promise<Forked[]> {
+    requireOptions(options, 'fork', "fork('ready', { count: 5 })");
     const { count = 1, name, onForked, ...rest } = options;
     if (!Number.isSafeInteger(count) || count < 1 || count > MAX_FORKS)
       throw new LivesnapError('USAGE', `${count} is not a number of machines`, {
@@ -121,6 +124,11 @@ export class Host implements AsyncDisposable {
    * Errors: as of {@link restore}.
    */
   async #findSaved(from: Snapshot | string): Promise<{ dir: string; saved: SnapshotSummary }> {
+    // Programs in JavaScript have no compiler that says so.
+    if (typeof from !== 'string' && typeof from?.storeDir !== 'string')
+      throw new LivesnapError('USAGE', 'no snapshot is named', {
+        hint: "Give a tag, an ID, or the Snapshot that store.get() has returned. Example: 'ready'.",
+      });
     const found =
       typeof from === 'string' ? await this.#find(from) : { dir: from.storeDir, saved: from.about };
     const { id, kind } = found.saved;

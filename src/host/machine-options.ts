@@ -11,6 +11,7 @@ import type { RestoreClock } from '../vmm/kvm/guest-time.js';
 import type { CpuTemplate } from '../vmm/machine-types.js';
 import type { RestoreFill } from '../vmm/memory/lazy-fill.js';
 import type { NetConnection, NetRequest } from '../vmm/net/net-config.js';
+import { requireObjects, requireOptions } from './arguments.js';
 import type { LongCallOptions } from './call-options.js';
 import { requireMemory } from './guest-memory.js';
 
@@ -74,6 +75,7 @@ export interface RestoreOptions extends LaunchOptions {
   readonly fill?: RestoreFill | undefined;
 }
 
+const NETS_EXAMPLE = "nets: [{ backend: { kind: 'user', forwards: [] }, mac: null }]";
 const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
 const NO_STARTER: StarterRequest = { lines: [], prompt: null };
 
@@ -143,12 +145,15 @@ export function launchRequest(
 
 /** Errors: USAGE, NO_SUCH_FILE, BAD_IMAGE, NO_PERMISSION, SYSTEM. */
 export function startOrigin(options: StartOptions): LaunchRequest['origin'] {
+  requireOptions(options, 'start', "start({ kernel: 'vmlinux', memoryBytes: 256 << 20 })");
   const { kernel, initrd, cmdline, memoryBytes = DEFAULT_MEMORY_BYTES, cpus = 1 } = options;
   // Programs in JavaScript have no compiler that says so.
   if (typeof kernel !== 'string')
     throw usage('start needs a kernel', 'Give kernel: the path of a bzImage or a vmlinux.');
   if (!Number.isSafeInteger(cpus) || cpus < 1)
     throw usage(`${cpus} is not a number of vCPUs`, 'Specify 1 or more.');
+  requireObjects(options.disks, 'disks', "disks: [{ source: { kind: 'file', path: 'disk.img' } }]");
+  requireObjects(options.nets, 'nets', NETS_EXAMPLE);
   return {
     kind: 'start',
     config: {
@@ -170,4 +175,7 @@ export const restoreOrigin = (
   from: string,
   snapshot: string,
   { clock = 'host', nets = [], asNew = false, fill = 'auto' }: RestoreOptions,
-): LaunchRequest['origin'] => ({ kind: 'restore', from, snapshot, clock, nets, asNew, fill });
+): LaunchRequest['origin'] => {
+  requireObjects(nets, 'nets', "nets: [{ index: 0, backend: { kind: 'user', forwards: [] } }]");
+  return { kind: 'restore', from, snapshot, clock, nets, asNew, fill };
+};

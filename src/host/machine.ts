@@ -8,10 +8,16 @@
 import { LivesnapError } from '../errors.js';
 import { type Labels, requireLabels } from '../labels.js';
 import { MachineClient } from '../machine/client.js';
-import { type EndReport, type MachineDescription, STOP_TIMEOUT_MS } from '../machine/control-api.js';
+import {
+  type EndReport,
+  MAX_STOP_TIMEOUT_MS,
+  type MachineDescription,
+  STOP_TIMEOUT_MS,
+} from '../machine/control-api.js';
 import type { RunDirectory } from '../machine/run-directory.js';
 import { unlessAborted } from '../unless-aborted.js';
 import type { MachineSaveResult, MachineState, SaveThen } from '../vmm/machine-types.js';
+import { requireTimeout } from './arguments.js';
 import { type CallOptions, type LongCallOptions, waitingFor } from './call-options.js';
 import { Console, type ConsoleOptions } from './console.js';
 import { requireLifetime } from './machine-options.js';
@@ -90,6 +96,7 @@ export class Machine implements AsyncDisposable {
    */
   async stop(options: StopOptions = {}): Promise<Stopped> {
     const { force = false, discard = false, timeoutMs = STOP_TIMEOUT_MS } = options;
+    requireTimeout(timeoutMs, MAX_STOP_TIMEOUT_MS);
     return waitingFor(options, () => {
       this.#letGo?.();
       return stopMachine(this.client, { force, discard, timeoutMs }, options.onProgress);

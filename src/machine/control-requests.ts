@@ -25,21 +25,26 @@ import {
 } from '../schema.js';
 import { bearerOf, isSameSecret } from '../secret.js';
 import { HISTORY_BYTES, RING_BYTES } from './console-hub.js';
-import { type MachineChange, type SaveRequest, STOP_TIMEOUT_MS, type StopRequest } from './control-api.js';
+import {
+  MAX_STOP_TIMEOUT_MS,
+  type MachineChange,
+  type SaveRequest,
+  STOP_TIMEOUT_MS,
+  type StopRequest,
+} from './control-api.js';
 import { HttpError } from './http-status.js';
 import { MAX_LIFETIME_MS } from './lifetime.js';
 import { loopbackOrigins, wrongOrigin } from './origin.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
 /** A day; more would not fit a timer. */
-const MAX_STOP_TIMEOUT_MS = 86_400_000;
 
 /** The body as it arrives. Leaving the loop early keeps the connection open for the answer. */
 export const bodyParts = (request: IncomingMessage): AsyncIterable<Buffer> =>
   request.iterator({ destroyOnReturn: false });
 
 /** The body as JSON; an empty one is `{}`. Errors: HttpError 400, 413. */
-async function readJson(request: IncomingMessage): Promise<unknown> {
+async function readJson(request: IncomingMessage, hint: string): Promise<unknown> {
   const parts: Buffer[] = [];
   let sizeBytes = 0;
   for await (const part of bodyParts(request)) {
@@ -52,12 +57,13 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(parts)));
   } catch {
-    throw new HttpError(400, "the request's body is not JSON in UTF-8");
+    throw new HttpError(400, "the request's body is not JSON in UTF-8", hint);
   }
 }
 
-function checkBody<T>(check: Check<T>, body: unknown, hint?: string): T {
-  return parse(check, body, ({ path, problem }) => {
+/** `hint` says what the body may have. Errors: HttpError 400, 413. */
+async function readBody<T>(check: Check<T>, request: IncomingMessage, hint: string): Promise<T> {
+  return parse(check, await readJson(request, hint), ({ path, problem }) => {
     const subject = path === '' ? "the request's body" : `the field ${path} of the request's body`;
     return new HttpError(400, `${subject} ${problem}`, hint);
   });
@@ -80,7 +86,7 @@ const saveBody = object({
 
 /** Errors: HttpError 400, 403, 413. */
 export async function readSave(request: IncomingMessage, isOverTcp: boolean): Promise<SaveRequest> {
-  const body = checkBody(saveBody, await readJson(request), 'Its fields are store, tags and then.');
+  const body = await readBody(saveBody, request, 'Its fields are store, tags and then.');
   const { store = null, tags = [], then = null } = body;
   if (store !== null && isOverTcp)
     throw new HttpError(403, 'a save over TCP cannot choose the store', 'Use the Unix socket.');
@@ -94,7 +100,7 @@ const changeBody = object({
 
 /** Errors: HttpError 400, 413. */
 export const readChange = async (request: IncomingMessage): Promise<MachineChange> =>
-  checkBody(changeBody, await readJson(request), 'Its fields are labels and lifetimeMs.');
+  await readBody(changeBody, request, 'Its fields are labels and lifetimeMs.');
 
 const stopBody = object({
   force: optional(flag),
@@ -104,21 +110,22 @@ const stopBody = object({
 
 /** Errors: HttpError 400, 413. */
 export async function readStop(request: IncomingMessage): Promise<StopRequest> {
-  const body = checkBody(stopBody, await readJson(request), 'Its fields are force, discard and timeoutMs.');
+  const body = await readBody(stopBody, request, 'Its fields are force, discard and timeoutMs.');
   const { force = false, discard = false, timeoutMs = STOP_TIMEOUT_MS } = body;
   return { force, discard, timeoutMs };
 }
 
 /** Errors: HttpError 400, 413. */
 export async function requireNoBody(request: IncomingMessage): Promise<void> {
-  checkBody(object({}), await readJson(request), 'This request takes no body.');
+  await readBody(object({}), request, 'This request takes no body.');
 }
 
 /** How many bytes of past output the viewer wants. Errors: HttpError 400. */
 export function parseHistory(query: URLSearchParams): number {
   const history = query.get('history');
   if (history === null) return HISTORY_BYTES;
-  if (!/^\d{1,9}$/.test(history)) throw new HttpError(400, 'history is not a number of bytes');
+  if (!/^\d{1,9}$/.test(history))
+    throw new HttpError(400, 'history is not a number of bytes', 'Example: /console?history=65536.');
   return Math.min(Number(history), RING_BYTES);
 }
 

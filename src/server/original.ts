@@ -117,8 +117,9 @@ function makeApp({ host, files, taps, log }: OriginalSources, options: OriginalO
   });
   app.setErrorHandler((thrown: FastifyError, _request, reply) => {
     const { status, code, detail, hint: given } = problemOf(thrown);
-    // A body that does not fit. This port has no /openapi.json.
-    const hint = thrown.validation === undefined ? given : 'docs/server.md shows the requests.';
+    // A body that does not fit, or is no JSON. This port has no /openapi.json.
+    const isOfOther = thrown.validation !== undefined || given?.includes('/openapi.json') === true;
+    const hint = isOfOther ? 'docs/server.md shows the requests.' : given;
     if (status >= 500 && code === 'SYSTEM') log.fault(thrown);
     return reply.code(status).send(refusal(status, hint === null ? detail : `${detail}. ${hint}`));
   });

@@ -52,10 +52,18 @@ export function problemOf(thrown: unknown): ProblemDetails {
   };
 }
 
+/** What a reader calls the parts of a request that Fastify checks. */
+const PARTS: Readonly<Record<string, string>> = {
+  body: 'body',
+  querystring: 'query',
+  params: 'path',
+  headers: 'headers',
+};
+
 function refusalOf({ statusCode, code, validation, validationContext }: FastifyFault): HttpError | null {
   const [first] = validation ?? [];
   if (first !== undefined) {
-    const part = validationContext === 'querystring' ? 'query' : (validationContext ?? 'request');
+    const part = PARTS[validationContext ?? ''] ?? 'request';
     const field = first.instancePath.replaceAll('/', '.').slice(1);
     const extra = first.params.additionalProperty;
     const subject = field === '' ? `the ${part}` : `the field ${field} of the ${part}`;
@@ -67,8 +75,16 @@ function refusalOf({ statusCode, code, validation, validationContext }: FastifyF
   }
   if (statusCode === 413) return new HttpError(413, 'the body of the request is too long');
   if (statusCode === 415)
-    return new HttpError(415, 'the body of the request has an unknown type', 'Send application/json.');
+    return new HttpError(
+      415,
+      'the body of the request has an unknown type',
+      'Send the header Content-Type: application/json, or application/x-tar with an archive.',
+    );
   if (statusCode === 400 && code?.startsWith('FST_'))
-    return new HttpError(400, 'the body of the request is not JSON');
+    return new HttpError(
+      400,
+      'the body of the request is not JSON',
+      'GET /openapi.json describes all requests.',
+    );
   return statusCode === 400 ? new HttpError(400, 'the request is not valid') : null;
 }

@@ -267,9 +267,37 @@ describe('the library', function () {
     ] as const)
       await assert.rejects(start('wrong', options), hasCode(code), JSON.stringify(options));
     // As a program in JavaScript may call it.
-    await assert.rejects(host.start({} as StartOptions), hasCode('USAGE'));
+    for (const call of [
+      () => host.start({} as StartOptions),
+      () => host.start(undefined as never),
+      () => start('wrong', { disks: 'disk.img' }),
+      () => start('wrong', { disks: ['disk.img'] }),
+      () => start('wrong', { nets: 'user' }),
+      () => host.restore(undefined as never),
+      () => host.restore('nothing', null as never),
+      () => host.fork(null as never),
+      () => host.machine(undefined as never),
+      () => connect(world.dir as never),
+      () => connect({ store: 5 as never }),
+    ])
+      await assert.rejects(call(), hasCode('USAGE'), call.toString());
     await assert.rejects(host.fork('nothing', { count: 0 }), hasCode('USAGE'));
     await assert.rejects(host.restore('nothing'), hasCode('NO_SUCH_FILE'), 'there is no store');
     assert.deepEqual(world.machines(), []);
+  });
+
+  it('refuses wrong arguments of a machine and of its console, and keeps both', async () => {
+    await using machine = await start('web');
+    await using console = await machine.console();
+    for (const call of [
+      () => machine.stop({ timeoutMs: '30000' as never }),
+      () => machine.stop({ timeoutMs: Number.NaN }),
+      () => console.waitFor('TICK' as never),
+      () => console.waitFor(/TICK/, { timeoutMs: 'x' as never }),
+      () => console.write(5 as never),
+    ])
+      await assert.rejects(call(), hasCode('USAGE'), call.toString());
+    await console.write('fill 1 1\n');
+    assert.match(await console.waitFor(/^OK fill/), /^OK fill/);
   });
 });

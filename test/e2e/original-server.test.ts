@@ -150,7 +150,7 @@ describe('livesnap serve --original', function () {
       /absolute path .*--allow DIR/,
     );
     assert.match(await refused('/create', { ...create(), resume: 'true' }, 400), /resume/);
-    assert.match(await refused('/create', '{', 400), /not JSON/);
+    assert.match(await refused('/create', '{', 400), /not JSON\. docs\/server\.md shows the requests\.$/);
     assert.match(await refused('/nowhere', {}, 404), /POST \/create/);
     assert.match(
       await refused('/create', { ...create(), config: { ...create().config, username: 'a\nsum' } }, 400),

@@ -316,6 +316,7 @@ describe('livesnap serve', function () {
       assert.equal(answer.status, status, `${path}: ${JSON.stringify(answer.body)}`);
       assert.match(answer.type, /^application\/problem\+json/);
       assert.match(answer.body.detail as string, detail);
+      if ([400, 415, 422].includes(status)) assert.ok(answer.body.hint, `${path} has no hint: ${detail}`);
     };
     const kernel = { snapshot: 'kernel' };
     await refused(400, /unknown field "color"/, '/v1/machines', { body: { kernel, color: 'red' } });
@@ -346,6 +347,12 @@ describe('livesnap serve', function () {
     await refused(400, /state/, '/v1/machines?state=tired', {});
     await refused(400, /unknown field "q"/, '/v1/machines?q=1', {});
     await refused(400, /tag/, '/v1/tags/a%20b', { method: 'PUT', body: { snapshot: 'kernel' } });
+    await refused(400, /the field job of the path/, '/v1/jobs/x', {});
+    writeFileSync(join(world.dir, 'text'), 'no kernel');
+    await world.json('put', join(world.dir, 'text'), '--tag', 'text');
+    await refused(422, /^the file of snapshot text is neither/, '/v1/machines', {
+      body: { kernel: { snapshot: 'text' } },
+    });
   });
 
   it('opens files of the host below an allowed directory only', async () => {

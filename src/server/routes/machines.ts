@@ -94,7 +94,9 @@ export function machineRoutes(app: App, service: Service): void {
       await client.ask('writeFile', source.snapshot, path);
       return await use(path);
     } catch (error) {
-      throw error instanceof LivesnapError ? renamed(error, path, `of snapshot ${source.snapshot}`) : error;
+      throw error instanceof LivesnapError
+        ? renamed(error, path, `the file of snapshot ${source.snapshot}`)
+        : error;
     } finally {
       await rm(directory, { recursive: true, force: true });
     }

@@ -160,6 +160,12 @@ describe('the policy of forget', () => {
       code: 'USAGE',
       message: 'no rule keeps any snapshot of the group "machine other"',
     });
+    for (const wrong of ['x', '3', Number.NaN, -1, 1.5, null])
+      assert.throws(
+        () => planForget(all, { last: wrong as number }, MACHINE, NOW),
+        { code: 'USAGE' },
+        `${wrong}`,
+      );
   });
 
   const count = fc.option(fc.oneof(fc.integer({ min: 1, max: 6 }), fc.constant(Infinity)), {

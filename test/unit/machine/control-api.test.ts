@@ -668,7 +668,7 @@ describe('the control API', () => {
       path: string,
       method: string,
       body?: string | Buffer,
-    ): Promise<{ code: string; message: string }> => {
+    ): Promise<{ code: string; message: string; hint: string | null }> => {
       const answer = await ask(at(path, method), body);
       assert.equal(answer.status, expected, `${method} ${path} ${body?.slice(0, 50)}`);
       return JSON.parse(answer.text).error;
@@ -676,7 +676,9 @@ describe('the control API', () => {
     assert.match((await refused(404, '/nothing', 'GET')).message, /^No route for GET \/nothing$/);
     assert.equal((await refused(404, '/constructor', 'GET')).code, 'USAGE');
     assert.match((await refused(405, '/pause', 'GET')).message, /^No route for GET \/pause$/);
-    assert.match((await refused(400, '/save', 'POST', '{')).message, /not JSON/);
+    const noJson = await refused(400, '/save', 'POST', '{');
+    assert.match(noJson.message, /not JSON/);
+    assert.equal(noJson.hint, 'Its fields are store, tags and then.');
     assert.match((await refused(400, '/save', 'POST', '[]')).message, /is not an object/);
     assert.match(
       (await refused(400, '/save', 'POST', '{"tug":"x"}')).message,
@@ -696,7 +698,9 @@ describe('the control API', () => {
     );
     assert.match((await refused(400, '/save', 'POST', '{"store":"rel"}')).message, /absolute/);
     assert.match((await refused(400, '/pause', 'POST', '{"a":1}')).message, /not a known field/);
-    assert.match((await refused(400, '/console?history=-1', 'GET')).message, /history/);
+    const noHistory = await refused(400, '/console?history=-1', 'GET');
+    assert.match(noHistory.message, /history/);
+    assert.match(noHistory.hint ?? '', /^Example/);
     for (const character of ['\\u0000', '\\ud800'])
       for (const field of [`"store":"/a${character}b"`, `"tags":["a${character}b"]`])
         assert.match((await refused(400, '/save', 'POST', `{${field}}`)).message, /character/);
