@@ -15,8 +15,8 @@ export interface ConnectOptions {
 
 /**
  * The machines and the store of this host. Nothing is started, and at most the config file is read, of which only `store`
- * counts here. Errors: USAGE (no store is known; an address; a wrong argument; the config file
- * is wrong), NO_PERMISSION, SYSTEM.
+ * counts here. Errors: USAGE (no store is known; an address; a wrong argument; the config file is wrong), NO_PERMISSION,
+ * SYSTEM.
  */
 export async function connect(options: ConnectOptions = {}): Promise<Host> {
   requireOptions(options, 'connect', "connect({ store: '/srv/livesnap' })");

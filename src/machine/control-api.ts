@@ -76,6 +76,7 @@ export const PREFER_ASYNC = { prefer: 'respond-async' } as const;
 
 /** How long a guest may take to power off, unless the request says otherwise. */
 export const STOP_TIMEOUT_MS = 10_000;
+/** A day. A timer takes 24 of them. */
 export const MAX_STOP_TIMEOUT_MS = 86_400_000;
 
 /** The body of `POST /stop`. */

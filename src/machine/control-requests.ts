@@ -37,7 +37,6 @@ import { MAX_LIFETIME_MS } from './lifetime.js';
 import { loopbackOrigins, wrongOrigin } from './origin.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
-/** A day; more would not fit a timer. */
 
 /** The body as it arrives. Leaving the loop early keeps the connection open for the answer. */
 export const bodyParts = (request: IncomingMessage): AsyncIterable<Buffer> =>
