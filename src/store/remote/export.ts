@@ -55,7 +55,10 @@ const DROPPED = 'dropped';
 /** Only where the addon is not built: an empty file, for {@link lockBySqlite}. */
 const LOCK = 'lock';
 
-/** Errors: USAGE (the target or its .partial exists), NO_SUCH_FILE (its parent is missing), STORE_BUSY (another export), and those of a copy. */
+/**
+ * Errors: USAGE (the target or its .partial exists), NO_SUCH_FILE (its parent is missing), STORE_BUSY (another export), and
+ * those of a copy.
+ */
 export async function exportSnapshot(
   request: Omit<CopyRequest, 'direction' | 'remote' | 'refs'> & { ref: string; to: string },
 ): Promise<CopyResult> {
@@ -66,9 +69,9 @@ export async function exportSnapshot(
       hint: NEW_DIRECTORY,
     });
   requireOutside(resolve(request.storeDir), target);
+  requireShortPath(join(`${target}.partial`, STORE)); // first: of a longer path the kernel says less
   requireParent(target);
   requireFree(target);
-  requireShortPath(join(`${target}.partial`, STORE));
   await pageOpsLoaded;
   const { fingerprintBits = 64 } = request;
   try {
